@@ -1,0 +1,1 @@
+"""Schema of the configuration and its only reader."""

@@ -1,0 +1,207 @@
+"""The frozen dataclasses that cross the stages: what travels, in which shape and unit.
+
+Axis letters: B batch of environments or policies, T days, A assets, S sectors, K slots per sector,
+N = S x K slots a day, F stock features, M macro features, E embedding, G goal = S + R, R regimes.
+Returns and weights are fractions (0.01 is 1 %), never percent.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+
+class Regime(IntEnum):
+    """Market regime; the order wherever three regime numbers stand."""
+
+    BEAR = 0
+    BULL = 1
+    SIDEWAYS = 2
+
+
+@dataclass(frozen=True)
+class Market:
+    """Everything the agents may trade and see, stored once; all else carries an index into it.
+
+    Row t of every array is known at the close of day t. Nothing here holds NaN.
+    """
+
+    name: str
+    """Market profile it was assembled from (`config/markets/<name>.yaml`)."""
+    dates: Shaped[np.ndarray, " T"]
+    """Trading sessions, datetime64[D], strictly increasing."""
+    symbols: tuple[str, ...]
+    """Length A: every stock that was ever eligible."""
+    sector_names: tuple[str, ...]
+    """Length S, in the order of the market profile."""
+    sector_of: Int[np.ndarray, " A"]
+    """Sector index of each stock."""
+    overnight_return: Float[np.ndarray, "T A"]
+    """Simple return close t-1 -> open t with dividends; 0 where the stock has no bar on t."""
+    intraday_return: Float[np.ndarray, "T A"]
+    """Simple return open t -> close t; all 0 in a data set of closes only."""
+    tradable: Bool[np.ndarray, "T A"]
+    """A bar was printed on t."""
+    listed: Bool[np.ndarray, "T A"]
+    """Between first and last bar; listed without a bar is a halt: holdings stay, untradable."""
+    eligible: Bool[np.ndarray, "T A"]
+    """In the universe of day t: may be bought. A leaver may only be sold."""
+    slots: Int[np.ndarray, "T N"]
+    """Asset in each slot, -1 if empty. Sector-major: slot n serves sector n // K."""
+    risk_free: Float[np.ndarray, " T"]
+    """Simple return of cash from the close of t-1 to the close of t."""
+    benchmark_return: Float[np.ndarray, " T"]
+    """Simple return of the index (`benchmark_name`) from the close of t-1 to the close of t."""
+    benchmark_name: str
+    """What `benchmark_return` is, for tables and legends."""
+    dollar_volume: Float[np.ndarray, "T A"]
+    """Raw close x raw volume, in currency; 0 where unknown."""
+    stock_features: Float[np.ndarray, "T A F"]
+    """Standardised across the stocks of each day, within +-3; 0 where the stock has no bar."""
+    feature_names: tuple[str, ...]
+    macro_features: Float[np.ndarray, "T M"]
+    """Standardised by trailing windows. The column `portfolio_drawdown` is 0: the env fills it."""
+    macro_names: tuple[str, ...]
+    filtered_regime: Float[np.ndarray, "T R"]
+    """Forward-filtered probabilities of the 3-state HMM fitted on the training span."""
+    is_week_end: Bool[np.ndarray, " T"]
+    """Last session of an exchange week, by the published calendar."""
+    split: "Split"
+    """Training, validation and test spans that everything fitted here respects."""
+    manifest: dict[str, Any] = field(default_factory=dict)
+    """Sources, hashes, fitted spans, adjustments, survivorship note, what was unavailable."""
+    stock_embeddings: Float[np.ndarray, "T A E"] | None = None
+    """Frozen encoder output per stock and day."""
+    sector_embeddings: Float[np.ndarray, "T S E"] | None = None
+    """Frozen sector graph output per day, written by phase 1."""
+
+    @property
+    def n_days(self) -> int:
+        """T."""
+        return len(self.dates)
+
+    @property
+    def n_assets(self) -> int:
+        """A."""
+        return len(self.symbols)
+
+    @property
+    def n_sectors(self) -> int:
+        """S."""
+        return len(self.sector_names)
+
+    @property
+    def n_slots(self) -> int:
+        """N."""
+        return int(self.slots.shape[1])
+
+
+@dataclass(frozen=True)
+class DayRange:
+    """A half-open range [start, stop) of row indices of a market."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """Return the number of days."""
+        return max(0, self.stop - self.start)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row ranges for fitting, selecting and judging; purged and embargoed, never overlapping."""
+
+    train: DayRange
+    validation: DayRange
+    test: DayRange
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the macro agent asks of the micro agent until its next decision."""
+
+    sector_weights: Float[Tensor, "B S"]
+    """On the simplex: shares of the invested part, without cash."""
+    regime_probabilities: Float[Tensor, "B R"]
+    """In the order of `Regime`."""
+
+    def to_vector(self) -> Float[Tensor, "B G"]:
+        """Return sector weights, then regime probabilities, in one row."""
+        return torch.cat([self.sector_weights, self.regime_probabilities], dim=-1)
+
+    @classmethod
+    def from_vector(cls, vector: Float[Tensor, "B G"]) -> "Goal":
+        """Split a row of S + R numbers; the inverse of `to_vector`."""
+        n_sectors = vector.shape[-1] - len(Regime)
+        return cls(vector[..., :n_sectors], vector[..., n_sectors:])
+
+
+@dataclass(frozen=True)
+class PortfolioState:
+    """B portfolios at the close of their day."""
+
+    day: Int[Tensor, " B"]
+    weights: Float[Tensor, "B A"]
+    """Shares of wealth, after the drift of the day."""
+    cash: Float[Tensor, " B"]
+    """1 - sum of weights."""
+    wealth: Float[Tensor, " B"]
+    """In units of the wealth at reset (1.0)."""
+    peak: Float[Tensor, " B"]
+    """Running maximum of wealth that the drawdown gate compares with."""
+    gate_days: Int[Tensor, " B"]
+    """Sessions that the drawdown gate still halves the exposure; 0 is open."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one session earned, from the close of `day` to the close of `day + 1`."""
+
+    day: Int[Tensor, " B"]
+    """The session that was earned (decision day + 1)."""
+    net_return: Float[Tensor, " B"]
+    gross_return: Float[Tensor, " B"]
+    """The same holdings' return had the trade been free."""
+    cost: Float[Tensor, " B"]
+    """Paid at the open, as a fraction of the wealth just before the trade."""
+    turnover: Float[Tensor, " B"]
+    """Half of the traded value over the wealth just before the trade."""
+    weights_start: Float[Tensor, "B A"]
+    """Held over night, as shares of the wealth at the close of the decision day."""
+    weights_before: Float[Tensor, "B A"]
+    """Drifted over night, just before the trade."""
+    weights_after: Float[Tensor, "B A"]
+    """Just after the trade and its costs: executed target weights, held intraday."""
+    weights_end: Float[Tensor, "B A"]
+    """At the close of `day`."""
+    delisted_value: Float[Tensor, " B"]
+    """Share of wealth force-sold because its stock no longer exists."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The per-step ledger of one rollout of P policies; every number of a report comes from it.
+
+    Row i is earned on `dates[i]` by the decision at the close of the session before.
+    """
+
+    names: tuple[str, ...]
+    """Length P."""
+    dates: Shaped[np.ndarray, " D"]
+    net_return: Float[np.ndarray, "D P"]
+    gross_return: Float[np.ndarray, "D P"]
+    cost: Float[np.ndarray, "D P"]
+    turnover: Float[np.ndarray, "D P"]
+    wealth: Float[np.ndarray, "D P"]
+    target_weights: Float[np.ndarray, "D P A"]
+    """As decided, before fills."""
+    weights_before: Float[np.ndarray, "D P A"]
+    weights_after: Float[np.ndarray, "D P A"]
+    goal: Float[np.ndarray, "D P G"]
+    """Goal in force; NaN rows for a policy without one."""
+    delisted_value: Float[np.ndarray, "D P"]

@@ -1,0 +1,41 @@
+"""Every error a user can cause: each says what, where, expected, found and what to do."""
+
+
+class HrlSarpError(Exception):
+    """Base of all errors the package raises on purpose; the command line prints its one line."""
+
+
+class ConfigError(HrlSarpError):
+    """A configuration file cannot be used; lists every problem found at once."""
+
+
+class DataError(HrlSarpError):
+    """Raw data are missing, unreadable or break the documented format."""
+
+
+class FeatureError(HrlSarpError):
+    """A feature cannot be computed from the columns that the data have."""
+
+
+class MarketError(HrlSarpError):
+    """A market cannot be assembled, or was assembled for another purpose than asked."""
+
+
+class SimulatorError(HrlSarpError):
+    """The simulator was driven outside its contract (for example past the last day)."""
+
+
+class MissingArtifactError(HrlSarpError):
+    """A file that an earlier command writes is not there; names that command."""
+
+
+class CheckpointError(HrlSarpError):
+    """A checkpoint is truncated, hostile, of other shapes or of another market."""
+
+
+class TrainingDivergedError(HrlSarpError):
+    """A loss became NaN or infinite; names the step, the dates and the last good checkpoint."""
+
+
+class MetricError(HrlSarpError):
+    """A performance measure was asked of an empty series or one that holds NaN."""

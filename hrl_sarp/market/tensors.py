@@ -1,0 +1,136 @@
+"""A market on one device: the exogenous tensors that everything else only points into by day.
+
+The agents are price takers, so these tables are never changed or copied; deep copies (target
+networks) share them.
+"""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hrl_sarp.contracts import Market
+
+
+class MarketTensors:
+    """Tables of a market, indexed by day.
+
+    Accounting tables have `dtype`; what networks see is always float32.
+    """
+
+    def __init__(self, market: Market, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.market = market
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.n_days, self.n_assets = market.n_days, market.n_assets
+        self.n_sectors, self.n_slots = market.n_sectors, market.n_slots
+        self.slots_per_sector = market.n_slots // market.n_sectors
+        self._load_accounting(market)
+        self._load_slots(market)
+        self._load_features(market)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: a copied network keeps looking at the same market."""
+        return self
+
+    def _number(self, array: np.ndarray, dtype: torch.dtype) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=dtype, device=self.device)
+
+    def _load_accounting(self, market: Market) -> None:
+        self.overnight: Float[Tensor, "T A"] = self._number(market.overnight_return, self.dtype)
+        self.intraday: Float[Tensor, "T A"] = self._number(market.intraday_return, self.dtype)
+        self.tradable: Bool[Tensor, "T A"] = self._number(market.tradable, torch.bool)
+        self.listed: Bool[Tensor, "T A"] = self._number(market.listed, torch.bool)
+        self.eligible: Bool[Tensor, "T A"] = self._number(market.eligible, torch.bool)
+        self.sector_of: Int[Tensor, " A"] = self._number(market.sector_of, torch.int64)
+        self.risk_free: Float[Tensor, " T"] = self._number(market.risk_free, self.dtype)
+        self.dollar_volume: Float[Tensor, "T A"] = self._number(market.dollar_volume, self.dtype)
+        self.reward_benchmark: Float[Tensor, " T"] = self._number(
+            reward_benchmark(market), self.dtype
+        )
+        self.overnight_relative: Float[Tensor, "T A"] = self._number(
+            _minus_sector_mean(market.overnight_return, market), self.dtype
+        )
+        self.intraday_relative: Float[Tensor, "T A"] = self._number(
+            _minus_sector_mean(market.intraday_return, market), self.dtype
+        )
+
+    def _load_slots(self, market: Market) -> None:
+        filled = market.slots >= 0
+        safe = np.where(filled, market.slots, 0)
+        rows = np.arange(market.n_days)[:, None]
+        self.slots: Int[Tensor, "T N"] = self._number(safe, torch.int64)
+        self.slot_filled: Bool[Tensor, "T N"] = self._number(filled, torch.bool)
+        self.slot_tradable: Bool[Tensor, "T N"] = self._number(
+            filled & market.tradable[rows, safe], torch.bool
+        )
+        by_sector = filled.reshape(market.n_days, market.n_sectors, -1)
+        self.sector_listed: Bool[Tensor, "T S"] = self._number(by_sector.any(axis=2), torch.bool)
+        counts = by_sector.sum(axis=2).astype(np.float64)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        self.sector_shares: Float[Tensor, "T S"] = self._number(shares, self.dtype)
+
+    def _load_features(self, market: Market) -> None:
+        filled = (market.slots >= 0)[:, :, None]
+        safe = np.where(market.slots >= 0, market.slots, 0)
+        rows = np.arange(market.n_days)[:, None]
+        features = [market.stock_features[rows, safe]]
+        if market.stock_embeddings is not None:
+            features.append(market.stock_embeddings[rows, safe])
+        table = np.concatenate(features, axis=2, dtype=np.float32) * filled
+        self.slot_features: Float[Tensor, "T N F"] = self._number(table, torch.float32)
+        self.macro_features: Float[Tensor, "T M"] = self._number(
+            market.macro_features, torch.float32
+        )
+        self.filtered_regime: Float[Tensor, "T R"] = self._number(
+            market.filtered_regime, torch.float32
+        )
+        embeddings = market.sector_embeddings
+        self.sector_embeddings: Float[Tensor, "T S E"] | None = (
+            None if embeddings is None else self._number(embeddings, torch.float32)
+        )
+
+    def to_slots(self, values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
+        """Pick each day's slots from (B, A) values; 0 in empty slots. Returns (B, N)."""
+        return values.gather(1, self.slots[day]) * self.slot_filled[day]
+
+    def to_assets(self, slot_values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
+        """Write (B, N) slot values into rows of assets, 0 elsewhere. Returns (B, A)."""
+        assets = torch.zeros(
+            slot_values.shape[0], self.n_assets, dtype=slot_values.dtype, device=slot_values.device
+        )
+        return assets.scatter_add(1, self.slots[day], slot_values * self.slot_filled[day])
+
+    def by_sector(self, slot_values: Tensor) -> Tensor:
+        """View (B, N, ...) slot values as (B, S, K, ...)."""
+        return slot_values.unflatten(1, (self.n_sectors, self.slots_per_sector))
+
+
+def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:
+    """Compute the daily gross return of 1/N over the stocks eligible the day before.
+
+    Row t is earned by a decision at the close of t-1, on the clock of the agents; row 0 is 0.
+    Exogenous: no policy moves it. Source: spec of the rewards.
+    """
+    held = np.zeros_like(market.eligible)
+    held[1:] = market.eligible[:-1]
+    night = held & market.listed
+    day = held & market.tradable
+    overnight = _masked_mean(market.overnight_return, night)
+    intraday = _masked_mean(market.intraday_return, day)
+    return (1 + overnight) * (1 + intraday) - 1
+
+
+def _masked_mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, values, 0.0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+
+
+def _minus_sector_mean(returns: np.ndarray, market: Market) -> np.ndarray:
+    """Subtract the mean over the sector's tradable stocks; 0 where a stock is not tradable."""
+    member = np.eye(market.n_sectors)[market.sector_of]  # (A, S)
+    total = np.where(market.tradable, returns, 0.0) @ member
+    count = market.tradable.astype(np.float64) @ member
+    mean = total / np.maximum(count, 1)
+    return np.where(market.tradable, returns - mean[:, market.sector_of], 0.0)
