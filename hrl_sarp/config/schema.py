@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Base of every section: immutable, typed, no unknown keys, no defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CostConfig(Section):
@@ -356,7 +356,8 @@ class RunConfig(Section):
 
     market: str
     """Name of the market profile."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
+    """Of every random generator; NumPy takes 32 bits."""
     threads: Count
     """CPU threads of PyTorch; results are bit-identical for equal counts only."""
     market_profile: MarketProfile

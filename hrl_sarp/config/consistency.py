@@ -1,0 +1,110 @@
+"""Rules that tie configuration values to each other; single values are checked by the schema."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from hrl_sarp.config.schema import (
+    CurriculumConfig,
+    MarketProfile,
+    PPOConfig,
+    RunConfig,
+    SpansConfig,
+    TD3Config,
+)
+
+MIX_TOLERANCE = 1e-9
+"""Rounding allowed in shares that must sum to 1."""
+
+
+def find_contradictions(config: RunConfig) -> list[str]:
+    """Return one line for every pair of values that cannot hold together; empty if there is none.
+
+    Args:
+        config: a configuration that passed the schema.
+    """
+    return [
+        *_profile_problems(config.market_profile),
+        *_span_problems(config.market_profile.spans),
+        *_leak_problems(config),
+        *_stage_problems(config.curriculum),
+        *_ppo_problems(config.macro_agent.ppo),
+        *_td3_problems(config.micro_agent.td3),
+    ]
+
+
+def _profile_problems(profile: MarketProfile) -> Iterator[str]:
+    for name in ("sectors", "stock_features", "macro_features"):
+        names: list[str] = getattr(profile, name)
+        doubled = sorted({entry for entry in names if names.count(entry) > 1})
+        if doubled:
+            yield f"market_profile.{name}: each name may stand once, doubled: {', '.join(doubled)}"
+    universe = profile.universe
+    if universe.min_bars > universe.lookback_days:
+        yield (
+            f"market_profile.universe.min_bars: {universe.min_bars} bars never fit into "
+            f"lookback_days = {universe.lookback_days}"
+        )
+
+
+def _span_problems(spans: SpansConfig) -> Iterator[str]:
+    named = [("train", spans.train), ("validation", spans.validation), ("test", spans.test)]
+    for name, span in named:
+        if span.end <= span.start:
+            yield (f"market_profile.spans.{name}: end {span.end} must be after start {span.start}")
+    for (earlier_name, earlier), (name, span) in pairwise(named):
+        if span.start <= earlier.end:
+            yield (
+                f"market_profile.spans.{name}: start {span.start} must be after the end of "
+                f"{earlier_name}, {earlier.end}"
+            )
+
+
+def _leak_problems(config: RunConfig) -> Iterator[str]:
+    # A label of day t runs from the next open, so it reads the rows up to t + horizon + 1.
+    horizons = {
+        "data.regime.label_horizon_days": config.data.regime.label_horizon_days,
+        "data.macro_label_days": config.data.macro_label_days,
+        "data.micro_label_days": config.data.micro_label_days,
+        "evaluation.ridge_label_days": config.evaluation.ridge_label_days,
+    }
+    for name, horizon in horizons.items():
+        if horizon + 1 > config.data.purge_days:
+            yield (
+                f"data.purge_days: {config.data.purge_days} sessions let the labels of {name} = "
+                f"{horizon} reach into the next span; at least {horizon + 1} are needed"
+            )
+
+
+def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
+    for index, stage in enumerate(curriculum.stages):
+        total = sum(stage.regime_mix)
+        if abs(total - 1) > MIX_TOLERANCE:
+            yield f"curriculum.stages[{index}].regime_mix: must sum to 1, sums to {total:g}"
+    for index, (earlier, stage) in enumerate(pairwise(curriculum.stages), start=1):
+        if stage.max_share < earlier.max_share:
+            yield (
+                f"curriculum.stages[{index}].max_share: {stage.max_share:g} is below the stage "
+                f"before it, {earlier.max_share:g}"
+            )
+
+
+def _ppo_problems(ppo: PPOConfig) -> Iterator[str]:
+    rollout = ppo.n_envs * ppo.n_steps
+    if rollout % ppo.batch_size:
+        yield (
+            f"macro_agent.ppo.batch_size: {ppo.batch_size} must divide n_envs x n_steps = {rollout}"
+        )
+
+
+def _td3_problems(td3: TD3Config) -> Iterator[str]:
+    if td3.n_envs % td3.envs_per_group:
+        yield (
+            f"micro_agent.td3.envs_per_group: {td3.envs_per_group} must divide "
+            f"n_envs = {td3.n_envs}"
+        )
+    batch = td3.batch_days * td3.batch_per_day
+    if batch > td3.buffer_size:
+        yield (
+            f"micro_agent.td3.buffer_size: {td3.buffer_size} is smaller than one batch, "
+            f"batch_days x batch_per_day = {batch}"
+        )

@@ -1,0 +1,262 @@
+"""Reading the YAML configuration, and the only place that does; values live in config/*.yaml."""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from hrl_sarp.config.consistency import find_contradictions
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.errors import ConfigError
+
+DEFAULT_CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
+EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)(\.?)([eE][+-]?\d+)")
+LONGEST_SHOWN_VALUE = 60
+
+
+def load_config(
+    config_dir: Path = DEFAULT_CONFIG_DIR,
+    market: str | None = None,
+    experiment: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Merge the files of a configuration folder and check the result as a whole.
+
+    Later layers win: `*.yaml`, `markets/<market>.yaml`, `experiments/<experiment>.yaml`,
+    `overrides`. Mappings are merged key by key; lists and single values are replaced.
+
+    Args:
+        config_dir: folder with the base files, `markets/` and `experiments/`.
+        market: name of a market profile; None takes the experiment's, else the base files'.
+        experiment: name of an experiment; None runs the base values.
+        overrides: partial nested mapping, for example `{"seed": 3}`.
+
+    Returns:
+        The checked configuration; its `market` names the profile that was read.
+
+    Raises:
+        ConfigError: with every problem found: unreadable files, doubled, unknown and missing keys,
+            wrong types, values that contradict each other.
+    """
+    layers = _Layers(config_dir)
+    for path in _base_files(config_dir):
+        layers.lay_base(path)
+    experiment_file = layers.choose("experiment", experiment) if experiment else None
+    experiment_values = layers.read(experiment_file) if experiment_file else {}
+    given = overrides or {}
+    name = market or _first_given("market", given, experiment_values, layers.values)
+    market_file = layers.choose("market", name) if name else None
+    if market_file:
+        layers.lay(layers.read(market_file), market_file.name)
+    if experiment_file:
+        layers.lay(experiment_values, experiment_file.name)
+    layers.lay({**given, "market": name} if name else given, "command line")
+    return _checked(layers, _title(config_dir, [market_file, experiment_file]))
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the merged configuration as YAML, ready for the run folder."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, width=100)
+
+
+def config_hash(config: RunConfig) -> str:
+    """Return the SHA-256 (hex) of the values, whatever the files' order or spelling."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def list_choices(config_dir: Path, kind: str) -> list[str]:
+    """Return the names that `kind` ("market" or "experiment") may take in this folder."""
+    return sorted(path.stem for path in (config_dir / f"{kind}s").glob("*.yaml"))
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML that notes a key given twice instead of keeping the last one in silence."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.doubled: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
+        first_line: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in first_line:
+                first = first_line[key.value]
+                self.doubled.append(
+                    f"line {line}: key '{key.value}' already stands on line {first}"
+                )
+            first_line.setdefault(str(key.value), line)
+        return super().construct_mapping(node, deep)
+
+
+@dataclass
+class _Layers:
+    """Values merged so far, the file each came from, and the problems met on the way."""
+
+    config_dir: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[tuple[str, ...], str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    is_complete: bool = True
+    """False if a file could not be read: the keys that are missing then are no finding."""
+
+    def read(self, path: Path) -> dict[str, Any]:
+        name = path.name
+        try:
+            loader = _UniqueKeyLoader(path.read_text(encoding="utf-8"))
+            values = loader.get_single_data()
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            self.problems.append(f"{name}: not readable as YAML: {_one_line(error)}")
+            self.is_complete = False
+            return {}
+        self.problems.extend(f"{name} {doubled}" for doubled in loader.doubled)
+        if values is None:
+            return {}
+        if not isinstance(values, dict):
+            self.problems.append(
+                f"{name}: expected a mapping of keys to values, found {_shown(values)}"
+            )
+            self.is_complete = False
+            return {}
+        return values
+
+    def choose(self, kind: str, name: str) -> Path | None:
+        choices = list_choices(self.config_dir, kind)
+        if name in choices:
+            return self.config_dir / f"{kind}s" / f"{name}.yaml"
+        hint = _did_you_mean(str(name), choices)
+        self.problems.append(
+            f"{kind}: no {kind}s/{name}.yaml{hint}; choose one of: {', '.join(choices) or '(none)'}"
+        )
+        self.is_complete = False
+        return None
+
+    def lay_base(self, path: Path) -> None:
+        values = self.read(path)
+        self.problems.extend(
+            f"{path.name}: top-level key '{key}' already stands in {self.origins[(key,)]}"
+            for key in values
+            if key in self.values
+        )
+        self.lay(values, path.name)
+
+    def lay(self, values: Mapping[str, Any], origin: str) -> None:
+        self.values = self._merge(self.values, values, origin, ())
+
+    def _merge(
+        self, below: Any, above: Mapping[str, Any], origin: str, path: tuple[str, ...]
+    ) -> dict[str, Any]:
+        merged = dict(below) if isinstance(below, Mapping) else {}
+        for key, value in above.items():
+            here = (*path, str(key))
+            self.origins[here] = origin
+            is_section = isinstance(value, Mapping)
+            merged[key] = self._merge(merged.get(key), value, origin, here) if is_section else value
+        return merged
+
+    def origin(self, location: tuple[int | str, ...]) -> str:
+        """Return where the value at `location`, or the closest section around it, was set."""
+        path = tuple(str(part) for part in location)
+        candidates = (self.origins.get(path[:end]) for end in range(len(path), 0, -1))
+        return next((origin for origin in candidates if origin), self.config_dir.name)
+
+
+def _base_files(config_dir: Path) -> list[Path]:
+    files = sorted(config_dir.glob("*.yaml"))
+    if not files:
+        raise ConfigError(
+            f"cannot use {config_dir}: expected *.yaml files, found none; "
+            "name the project's config folder"
+        )
+    return files
+
+
+def _first_given(key: str, *layers: Mapping[str, Any]) -> Any:
+    return next((layer[key] for layer in layers if key in layer), None)
+
+
+def _checked(layers: _Layers, title: str) -> RunConfig:
+    problems = list(layers.problems)
+    config = None
+    try:
+        config = RunConfig.model_validate(layers.values)
+    except ValidationError as error:
+        problems.extend(_explain(error.errors(include_url=False, include_context=False), layers))
+    if config is not None:
+        problems.extend(find_contradictions(config))
+    if config is None or problems:
+        raise ConfigError("\n  ".join([f"cannot use {title}:", *problems]))
+    return config
+
+
+def _explain(details: list[ErrorDetails], layers: _Layers) -> Iterator[str]:
+    for detail in details:
+        if detail["type"] == "missing" and not layers.is_complete:
+            continue
+        location = detail["loc"]
+        yield f"{_dotted(location)}: {_reason(detail)} [{layers.origin(location)}]"
+
+
+def _reason(detail: ErrorDetails) -> str:
+    if detail["type"] == "missing":
+        return "required key is missing"
+    if detail["type"] == "extra_forbidden":
+        *section, key = detail["loc"]
+        return f"unknown key{_did_you_mean(str(key), _keys_of(section))}"
+    value = detail["input"]
+    return f"{detail['msg']} (was {_shown(value)}){_number_hint(value)}"
+
+
+def _number_hint(value: Any) -> str:
+    match = EXPONENT_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return ""
+    mantissa, _, exponent = match.groups()
+    return f"; YAML reads this as text, write {mantissa}.0{exponent}"
+
+
+def _keys_of(location: list[int | str]) -> list[str]:
+    section: type[BaseModel] = RunConfig
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        section = next(
+            candidate
+            for candidate in (*get_args(annotation), annotation)
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+        )
+    return list(section.model_fields)
+
+
+def _did_you_mean(name: str, choices: list[str]) -> str:
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN_VALUE else f"{text[:LONGEST_SHOWN_VALUE]}..."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _title(config_dir: Path, files: list[Path | None]) -> str:
+    layers = [f"{path.parent.name}/{path.name}" for path in files if path]
+    return ", ".join([f"{config_dir.name}/*.yaml", *layers])
