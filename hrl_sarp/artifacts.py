@@ -1,0 +1,124 @@
+"""Writes files so that a reader sees the old one or the new one, never half of either.
+
+Temp file beside the target, fsync, rename, fsync of the folder. JSON manifests and file hashes live
+here too, because every stage writes one and every later stage checks it.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrl_sarp.errors import DataError, MissingArtifactError
+
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder that replaces `path` if the block succeeds.
+
+    The folder is made if needed. If the block raises, `path` keeps its old content and the
+    temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the name keeps the suffix: numpy and polars choose or append one by it
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        temporary.chmod(0o666 & ~_current_umask())  # mkstemp makes files only the owner can read
+        temporary.replace(path)
+        _flush_to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 (anything JSON-like)
+    """Write JSON atomically; NumPy scalars and arrays, dates and paths become plain values.
+
+    JSON knows no NaN or infinity: both become null.
+    """
+    text = json.dumps(_to_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path, command: str) -> Any:  # noqa: ANN401 (anything JSON-like)
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        command: the command that writes it, named in the error messages.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        DataError: if it is not JSON.
+    """
+    if not path.is_file():
+        raise MissingArtifactError(f"{path} does not exist; run `{command}` to write it")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{path}: expected JSON, found unreadable content ({error}); run `{command}` again"
+        ) from error
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _current_umask() -> int:
+    # the only portable way to read the mask is to set it and set it back
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _to_plain(value: Any) -> Any:  # noqa: ANN401 (anything JSON-like)
+    if isinstance(value, dict):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _to_plain(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, date | Path):
+        return str(value)
+    return value
