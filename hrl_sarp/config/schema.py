@@ -99,6 +99,8 @@ class SyntheticConfig(Section):
     alpha_strength: float = Field(ge=0)
     """beta as a multiple of the idiosyncratic deviation, earned per unit of the signal."""
     signal_autocorrelation: Fraction
+    n_noise_features: int = Field(ge=0)
+    """Features of pure noise beside the planted signal."""
     overnight_share: Fraction
     """Share of each log return that falls between close and open."""
 

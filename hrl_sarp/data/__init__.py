@@ -1,0 +1,1 @@
+"""Raw market data: where they come from, how they are stored and what is wrong with them."""

@@ -1,0 +1,85 @@
+"""The bundled sample: adjusted closes of 20 large US stocks, 1990-2022, from the package skfolio.
+
+Offline. Closes only: there are no opens, ranges, volumes, dividends or macro series.
+"""
+
+import pandas as pd
+import polars as pl
+
+from hrl_sarp.data.store import (
+    BARS_SCHEMA,
+    INDEX_SCHEMA,
+    MACRO_SCHEMA,
+    SECTORS_SCHEMA,
+    RawData,
+)
+
+SECTOR_OF_SYMBOL = {
+    "AAPL": "Information Technology",
+    "AMD": "Information Technology",
+    "BAC": "Financials",
+    "BBY": "Consumer Discretionary",
+    "CVX": "Energy",
+    "GE": "Industrials",
+    "HD": "Consumer Discretionary",
+    "JNJ": "Health Care",
+    "JPM": "Financials",
+    "KO": "Consumer Staples",
+    "LLY": "Health Care",
+    "MRK": "Health Care",
+    "MSFT": "Information Technology",
+    "PEP": "Consumer Staples",
+    "PFE": "Health Care",
+    "PG": "Consumer Staples",
+    "RRC": "Energy",
+    "UNH": "Health Care",
+    "WMT": "Consumer Staples",
+    "XOM": "Energy",
+}
+"""GICS sectors as of 2022."""
+
+
+def load() -> RawData:
+    """Load the sample.
+
+    Source:
+        `skfolio.datasets.load_sp500_dataset` and `load_sp500_index`, files of that package.
+    """
+    # skfolio takes seconds to import and nothing but this source needs its data sets
+    from skfolio.datasets import load_sp500_dataset, load_sp500_index
+
+    closes = _to_long(load_sp500_dataset())
+    index = _to_long(load_sp500_index())
+    unknown = [
+        pl.lit(None, dtype=pl.Float64).alias(name) for name in ("open", "high", "low", "volume")
+    ]
+    return RawData(
+        bars=closes.with_columns(
+            *unknown,
+            adj_close=pl.col("close"),
+            dividend=pl.lit(0.0),
+            split=pl.lit(1.0),
+        ).select(BARS_SCHEMA.names()),
+        sectors=pl.DataFrame(
+            {"symbol": SECTOR_OF_SYMBOL.keys(), "sector": SECTOR_OF_SYMBOL.values()},
+            schema=SECTORS_SCHEMA,
+        ),
+        macro=MACRO_SCHEMA.to_frame(),
+        index=index.select(INDEX_SCHEMA.names()).sort("date"),
+        source="sample",
+        adjustment="closes adjusted for splits and dividends by the source; closes only, so every "
+        "daily return falls over night",
+        survivorship="20 companies that were large in 2022, chosen with hindsight: biased upwards",
+        notes=("the index is the S&P 500 price index, without dividends",),
+    )
+
+
+def _to_long(prices: pd.DataFrame) -> pl.DataFrame:
+    """Turn a table of dates x symbols into rows of (date, symbol, close)."""
+    wide = pl.DataFrame({"date": prices.index.to_numpy()}).with_columns(
+        pl.col("date").cast(pl.Date),
+        *[pl.Series(name, prices[name].to_numpy(), dtype=pl.Float64) for name in prices.columns],
+    )
+    return wide.unpivot(index="date", variable_name="symbol", value_name="close").sort(
+        "symbol", "date"
+    )

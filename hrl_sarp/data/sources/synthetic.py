@@ -1,0 +1,252 @@
+"""The two-level planted market: a hidden weekly regime moves sectors, a seen signal moves stocks.
+
+All randomness comes from one seed. The truth (regimes, signal) leaves beside the data, never in
+them, except the signal, which is one planted feature among pure noise.
+
+Source:
+    spec/evaluation.md 4, "Two-level market".
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int, Shaped
+
+from hrl_sarp.config.schema import SyntheticConfig
+from hrl_sarp.contracts import Regime
+from hrl_sarp.data.store import (
+    BARS_SCHEMA,
+    FEATURES_SCHEMA,
+    INDEX_SCHEMA,
+    MACRO_SCHEMA,
+    SECTORS_SCHEMA,
+    RawData,
+)
+from hrl_sarp.errors import DataError
+
+SIGNAL_NAME = "planted_signal"
+_BPS = 1e-4
+_PERCENT = 1e-2
+_START_PRICE = 100.0
+_SHARES_TRADED = 1e6
+_MIN_SECTORS = 3
+"""Fewer cannot hold a favoured, an unfavoured and a neutral sector."""
+
+
+@dataclass(frozen=True)
+class SyntheticTruth:
+    """What the market was made from, for oracles and tests; no agent may see it."""
+
+    dates: Shaped[np.ndarray, " T"]
+    """Sessions, datetime64[D]."""
+    symbols: tuple[str, ...]
+    """Length A, sector by sector."""
+    week_of: Int[np.ndarray, " T"]
+    """Week index of each session."""
+    regime: Int[np.ndarray, " W"]
+    """`Regime` of each week."""
+    signal: Float[np.ndarray, "T A"]
+    """x(t), known at the close of t, earned on t + 1."""
+    log_return: Float[np.ndarray, "T A"]
+    """Close to close; row 0 is the move from the start price."""
+    sector_tilt: Float[np.ndarray, "R S"]
+    """u: -1, 0 or +1 per regime and sector; the planted drift is delta x u a day."""
+
+
+def generate(
+    config: SyntheticConfig,
+    sessions: Shaped[np.ndarray, " T"],
+) -> tuple[RawData, SyntheticTruth]:
+    """Generate the market; the same configuration and sessions give the same bits.
+
+    Daily log return r(t) = m + s(sector) + beta x(t-1) - sigma_I^2 / 2 + sigma_I eps.
+
+    Args:
+        config: section `data.synthetic`.
+        sessions: datetime64[D], strictly increasing, `config.n_days` of them.
+
+    Raises:
+        DataError: if there are fewer than 3 sectors or the number of sessions is another one.
+    """
+    if config.n_sectors < _MIN_SECTORS:
+        raise DataError(
+            f"data.synthetic.n_sectors: expected at least {_MIN_SECTORS}, found {config.n_sectors}"
+        )
+    if len(sessions) != config.n_days:
+        raise DataError(
+            f"the exchange calendar has {len(sessions)} sessions from {config.start} on, expected "
+            f"data.synthetic.n_days = {config.n_days}; lower n_days or use the calendar 24/5"
+        )
+    rng = np.random.default_rng(config.seed)
+    truth = _draw_truth(config, sessions, rng)
+    return _to_raw_data(config, truth, rng), truth
+
+
+def sector_tilts(n_sectors: int) -> Float[np.ndarray, "R S"]:
+    """Return the favoured (+1) and unfavoured (-1) sectors of each regime.
+
+    With 11 sectors: bear +1 on 0-2 and -1 on 8-10, bull the reverse, sideways +1 on 4-6 and -1 on
+    0, 1 and 9; other numbers of sectors keep the proportions.
+    """
+    count = max(1, round(3 * n_sectors / 11))
+    upper = count // 3
+    tilt = np.zeros((len(Regime), n_sectors))
+    tilt[Regime.BEAR, :count] = 1.0
+    tilt[Regime.BEAR, n_sectors - count :] = -1.0
+    tilt[Regime.BULL] = -tilt[Regime.BEAR]
+    tilt[Regime.SIDEWAYS, : count - upper] = -1.0
+    tilt[Regime.SIDEWAYS, n_sectors - 1 - upper : n_sectors - 1] = -1.0
+    middle = (n_sectors - count) // 2
+    tilt[Regime.SIDEWAYS, middle : middle + count] = 1.0
+    return tilt
+
+
+def _draw_truth(
+    config: SyntheticConfig,
+    sessions: Shaped[np.ndarray, " T"],
+    rng: np.random.Generator,
+) -> SyntheticTruth:
+    week_of = _week_indices(sessions)
+    regime = _draw_regimes(int(week_of[-1]) + 1, config.stay_probability, rng)
+    n_assets = config.n_sectors * config.stocks_per_sector
+    # the signal before the first session is drawn too: day 0 earns it
+    signal = _draw_signal(config.n_days + 1, n_assets, config.signal_autocorrelation, rng)
+    tilt = sector_tilts(config.n_sectors)
+    idiosyncratic_sd = config.idiosyncratic_sd_pct * _PERCENT
+    beta = config.alpha_strength * idiosyncratic_sd
+    factors = _draw_factors(config, regime[week_of], tilt, rng)
+    log_return = (
+        np.repeat(factors, config.stocks_per_sector, axis=1)
+        + beta * signal[:-1]
+        - idiosyncratic_sd**2 / 2
+        + idiosyncratic_sd * rng.standard_normal((config.n_days, n_assets))
+    )
+    return SyntheticTruth(
+        dates=sessions,
+        symbols=tuple(_symbols(config)),
+        week_of=week_of,
+        regime=regime,
+        signal=signal[1:],
+        log_return=log_return,
+        sector_tilt=tilt,
+    )
+
+
+def _week_indices(sessions: Shaped[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    # 1970-01-01 was a Thursday: shifted by 3 days, ISO weeks (Monday first) start at multiples of 7
+    days = sessions.astype("datetime64[D]").astype(np.int64)
+    return np.unique((days + 3) // 7, return_inverse=True)[1].astype(np.int64)
+
+
+def _draw_regimes(
+    n_weeks: int, stay_probability: float, rng: np.random.Generator
+) -> Int[np.ndarray, " W"]:
+    # a leaver goes to one of the other two alike: steps of 0, 1 or 2 modulo 3
+    stays = rng.random(n_weeks) < stay_probability
+    steps = np.where(stays, 0, rng.integers(1, len(Regime), n_weeks))
+    steps[0] = rng.integers(0, len(Regime))  # the stationary distribution is uniform
+    return np.cumsum(steps) % len(Regime)
+
+
+def _draw_signal(
+    n_days: int, n_assets: int, autocorrelation: float, rng: np.random.Generator
+) -> Float[np.ndarray, "T A"]:
+    signal = rng.standard_normal((n_days, n_assets))
+    innovation = np.sqrt(1 - autocorrelation**2)  # keeps the variance at 1
+    for day in range(1, n_days):
+        signal[day] = autocorrelation * signal[day - 1] + innovation * signal[day]
+    return signal
+
+
+def _draw_factors(
+    config: SyntheticConfig,
+    regime_of_day: Int[np.ndarray, " T"],
+    tilt: Float[np.ndarray, "R S"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "T S"]:
+    """Draw market plus sector moves per sector."""
+    n_days = len(regime_of_day)
+    mean = np.array(config.market_mean_bps)[regime_of_day] * _BPS
+    deviation = np.array(config.market_sd_pct)[regime_of_day] * _PERCENT
+    market = mean + deviation * rng.standard_normal(n_days)
+    drift = config.sector_drift_bps * _BPS * tilt[regime_of_day]
+    noise = config.sector_sd_pct * _PERCENT * rng.standard_normal((n_days, config.n_sectors))
+    return market[:, None] + drift + noise
+
+
+def _symbols(config: SyntheticConfig) -> list[str]:
+    return [
+        f"S{sector:02d}_{stock:02d}"
+        for sector in range(config.n_sectors)
+        for stock in range(config.stocks_per_sector)
+    ]
+
+
+def _to_raw_data(
+    config: SyntheticConfig, truth: SyntheticTruth, rng: np.random.Generator
+) -> RawData:
+    sectors = np.repeat(
+        [f"Sector{sector:02d}" for sector in range(config.n_sectors)], config.stocks_per_sector
+    )
+    index_return = np.expm1(truth.log_return).mean(axis=1)
+    return RawData(
+        bars=_bars(config, truth),
+        sectors=pl.DataFrame({"symbol": truth.symbols, "sector": sectors}, schema=SECTORS_SCHEMA),
+        macro=MACRO_SCHEMA.to_frame(),
+        index=pl.DataFrame(
+            {"date": truth.dates, "close": _START_PRICE * np.cumprod(1 + index_return)},
+            schema=INDEX_SCHEMA,
+        ),
+        source="synthetic",
+        adjustment="none needed: generated without splits and dividends",
+        survivorship="complete: no stock is listed late or delisted",
+        features=_features(config, truth, rng),
+        notes=(
+            "the index is the equal-weighted mean of all stocks, rebalanced daily",
+            f"generated from data.synthetic with seed {config.seed}",
+        ),
+    )
+
+
+def _bars(config: SyntheticConfig, truth: SyntheticTruth) -> pl.DataFrame:
+    close = _START_PRICE * np.exp(np.cumsum(truth.log_return, axis=0))
+    # the intraday part leads back from the close to the open, so the shares are exact
+    opening = close * np.exp(-(1 - config.overnight_share) * truth.log_return)
+    columns = {
+        "open": opening,
+        "high": np.maximum(opening, close),
+        "low": np.minimum(opening, close),
+        "close": close,
+        "volume": np.full_like(close, _SHARES_TRADED),
+        "adj_close": close,
+        "dividend": np.zeros_like(close),
+        "split": np.ones_like(close),
+    }
+    return _long_keys(truth).with_columns(
+        **{name: pl.Series(values.T.ravel()) for name, values in columns.items()}
+    ).select(BARS_SCHEMA.names())
+
+
+def _features(
+    config: SyntheticConfig, truth: SyntheticTruth, rng: np.random.Generator
+) -> pl.DataFrame:
+    keys = _long_keys(truth)
+    noise_names = [f"noise_{number:02d}" for number in range(1, config.n_noise_features + 1)]
+    values = {SIGNAL_NAME: truth.signal.T.ravel()}
+    values |= {name: rng.standard_normal(keys.height) for name in noise_names}
+    return pl.concat(
+        keys.with_columns(name=pl.lit(name), value=pl.Series(column))
+        for name, column in values.items()
+    ).select(FEATURES_SCHEMA.names())
+
+
+def _long_keys(truth: SyntheticTruth) -> pl.DataFrame:
+    """Return (date, symbol) of every bar, symbol by symbol."""
+    return pl.DataFrame(
+        {
+            "date": np.tile(truth.dates, len(truth.symbols)),
+            "symbol": np.repeat(truth.symbols, len(truth.dates)),
+        },
+        schema_overrides={"date": pl.Date},
+    )

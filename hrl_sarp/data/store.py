@@ -1,0 +1,213 @@
+"""Raw data in memory (`RawData`) and on disk (`data/raw`): Parquet files and a manifest of hashes.
+
+Nothing is cleaned here; `validate.py` says what is wrong.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from hrl_sarp.artifacts import atomic_path, read_json, sha256_file, write_json
+from hrl_sarp.errors import DataError, MissingArtifactError
+
+COLLECT_COMMAND = "python main.py collect-data"
+MANIFEST_NAME = "manifest.json"
+
+PRICE_COLUMNS = ("open", "high", "low", "close")
+BARS_SCHEMA = pl.Schema(
+    {
+        "date": pl.Date(),
+        "symbol": pl.String(),
+        "open": pl.Float64(),
+        "high": pl.Float64(),
+        "low": pl.Float64(),
+        "close": pl.Float64(),
+        "volume": pl.Float64(),
+        "adj_close": pl.Float64(),
+        "dividend": pl.Float64(),
+        "split": pl.Float64(),
+    }
+)
+SECTORS_SCHEMA = pl.Schema({"symbol": pl.String(), "sector": pl.String()})
+MACRO_SCHEMA = pl.Schema({"date": pl.Date(), "series": pl.String(), "value": pl.Float64()})
+INDEX_SCHEMA = pl.Schema({"date": pl.Date(), "close": pl.Float64()})
+FEATURES_SCHEMA = pl.Schema(
+    {"date": pl.Date(), "symbol": pl.String(), "name": pl.String(), "value": pl.Float64()}
+)
+MEMBERSHIP_SCHEMA = pl.Schema({"symbol": pl.String(), "start": pl.Date(), "end": pl.Date()})
+
+
+@dataclass(frozen=True)
+class RawData:
+    """What every source delivers; frames are sorted by symbol or series, then date."""
+
+    bars: pl.DataFrame
+    """`BARS_SCHEMA`. Prices and volume as traded, dividend in cash per share on the ex-date, split
+    as the ratio on its date (1 otherwise). open, high, low and volume are null where unknown;
+    adj_close is null where the source has none."""
+    sectors: pl.DataFrame
+    """`SECTORS_SCHEMA`, one row per symbol."""
+    macro: pl.DataFrame
+    """`MACRO_SCHEMA`, by reference date (release lags are applied when joined); may be empty."""
+    index: pl.DataFrame
+    """`INDEX_SCHEMA`, the benchmark's level; may be empty."""
+    source: str
+    """Name of the source: sample, synthetic or files."""
+    adjustment: str
+    """How closes and adj_close relate, in words."""
+    survivorship: str
+    """Whether stocks that disappeared are missing, in words."""
+    features: pl.DataFrame | None = None
+    """`FEATURES_SCHEMA`: planted features of a synthetic market."""
+    membership: pl.DataFrame | None = None
+    """`MEMBERSHIP_SCHEMA`: when a symbol belonged to the universe."""
+    notes: tuple[str, ...] = ()
+    """What the source left out or found by itself."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One frame of `RawData` and its file."""
+
+    field: str
+    path: str
+    schema: pl.Schema
+    is_optional: bool
+
+
+_TABLES = (
+    _Table("bars", "market/bars.parquet", BARS_SCHEMA, is_optional=False),
+    _Table("index", "market/index.parquet", INDEX_SCHEMA, is_optional=False),
+    _Table("macro", "macro/macro.parquet", MACRO_SCHEMA, is_optional=False),
+    _Table("sectors", "sectors.parquet", SECTORS_SCHEMA, is_optional=False),
+    _Table("features", "planted_features.parquet", FEATURES_SCHEMA, is_optional=True),
+    _Table("membership", "membership.parquet", MEMBERSHIP_SCHEMA, is_optional=True),
+)
+
+
+def write_raw(raw: RawData, data_dir: Path) -> Path:
+    """Write the frames as zstd Parquet and, last, the manifest with their hashes.
+
+    A crash in between leaves hashes that do not fit, which `read_raw` refuses.
+
+    Args:
+        raw: what a source delivered.
+        data_dir: `data/raw` itself.
+
+    Returns:
+        Path of the manifest.
+    """
+    files = {}
+    for table in _TABLES:
+        frame: pl.DataFrame | None = getattr(raw, table.field)
+        path = data_dir / table.path
+        if frame is None:
+            path.unlink(missing_ok=True)  # of another source, collected here before
+            continue
+        with atomic_path(path) as temporary:
+            frame.write_parquet(temporary, compression="zstd")
+        files[table.path] = {"rows": frame.height, "sha256": sha256_file(path)}
+    manifest_path = data_dir / MANIFEST_NAME
+    write_json(manifest_path, _manifest(raw, files))
+    return manifest_path
+
+
+def read_manifest(data_dir: Path) -> dict[str, Any]:
+    """Read the manifest without touching the tables.
+
+    Raises:
+        MissingArtifactError: if nothing was collected into `data_dir`.
+        DataError: if the manifest is damaged.
+    """
+    manifest = read_json(data_dir / MANIFEST_NAME, COLLECT_COMMAND)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise DataError(
+            f"{data_dir / MANIFEST_NAME}: expected a manifest with `files`, found something else; "
+            f"run `{COLLECT_COMMAND}` again"
+        )
+    return manifest
+
+
+def read_raw(data_dir: Path) -> RawData:
+    """Read what `write_raw` wrote, after checking every hash and schema.
+
+    Raises:
+        MissingArtifactError: if the folder, the manifest or a table is missing.
+        DataError: if a file changed since it was collected, is corrupted or has other columns.
+    """
+    manifest = read_manifest(data_dir)
+    frames = {table.field: _read_table(data_dir, table, manifest["files"]) for table in _TABLES}
+    try:
+        return RawData(
+            **frames,
+            source=manifest["source"],
+            adjustment=manifest["adjustment"],
+            survivorship=manifest["survivorship"],
+            notes=tuple(manifest["notes"]),
+        )
+    except KeyError as error:
+        raise DataError(
+            f"{data_dir / MANIFEST_NAME}: expected the key {error}, found none; "
+            f"run `{COLLECT_COMMAND}` again"
+        ) from error
+
+
+def _manifest(raw: RawData, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    # no clock and no user name: the same data give the same manifest, byte for byte
+    return {
+        "created_by": f"{COLLECT_COMMAND} --source {raw.source}",
+        "source": raw.source,
+        "symbols": raw.bars["symbol"].unique().sort().to_list(),
+        "spans": {
+            "bars": _span(raw.bars),
+            "index": _span(raw.index),
+            "macro": _span(raw.macro),
+        },
+        "adjustment": raw.adjustment,
+        "survivorship": raw.survivorship,
+        "notes": list(raw.notes),
+        "files": files,
+    }
+
+
+def _span(frame: pl.DataFrame) -> list[str] | None:
+    if frame.is_empty():
+        return None
+    return [str(frame["date"].min()), str(frame["date"].max())]
+
+
+def _read_table(
+    data_dir: Path, table: _Table, files: dict[str, dict[str, Any]]
+) -> pl.DataFrame | None:
+    path = data_dir / table.path
+    entry = files.get(table.path)
+    if entry is None and table.is_optional:
+        return None
+    if entry is None or not path.is_file():
+        raise MissingArtifactError(f"{path} does not exist; run `{COLLECT_COMMAND}` to write it")
+    found = sha256_file(path)
+    if found != entry.get("sha256"):
+        raise DataError(
+            f"{path}: changed since it was collected (expected sha256 {entry.get('sha256')}, "
+            f"found {found}); run `{COLLECT_COMMAND}` again"
+        )
+    try:
+        frame = pl.read_parquet(path)
+    except (PolarsError, OSError) as error:
+        raise DataError(
+            f"{path}: expected a Parquet file, found unreadable content ({error}); "
+            f"run `{COLLECT_COMMAND}` again"
+        ) from error
+    if frame.schema != table.schema:
+        raise DataError(
+            f"{path}: expected columns {_describe(table.schema)}, found {_describe(frame.schema)}; "
+            f"run `{COLLECT_COMMAND}` again"
+        )
+    return frame
+
+
+def _describe(schema: pl.Schema) -> str:
+    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
