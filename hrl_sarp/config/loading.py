@@ -78,24 +78,29 @@ def list_choices(config_dir: Path, kind: str) -> list[str]:
     return sorted(path.stem for path in (config_dir / f"{kind}s").glob("*.yaml"))
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that notes a key given twice instead of keeping the last one in silence."""
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that notes keys given twice or read as no text, instead of taking them silently."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self.doubled: list[str] = []
+        self.complaints: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
-        first_line: dict[str, int] = {}
+        first_lines: dict[str, int] = {}
         for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if key.value in first_line:
-                first = first_line[key.value]
-                self.doubled.append(
-                    f"line {line}: key '{key.value}' already stands on line {first}"
-                )
-            first_line.setdefault(str(key.value), line)
-        return super().construct_mapping(node, deep)
+            line, name = key.start_mark.line + 1, str(key.value)
+            if name in first_lines:
+                first = first_lines[name]
+                self.complaints.append(f"line {line}: key '{name}' already stands on line {first}")
+            first_lines.setdefault(name, line)
+        mapping = super().construct_mapping(node, deep)
+        line = node.start_mark.line + 1
+        self.complaints.extend(
+            f"line {line}: YAML reads key {key!r} as no text, write it in quotes"
+            for key in mapping
+            if not isinstance(key, str)
+        )
+        return {str(key): value for key, value in mapping.items()}
 
 
 @dataclass
@@ -112,13 +117,13 @@ class _Layers:
     def read(self, path: Path) -> dict[str, Any]:
         name = path.name
         try:
-            loader = _UniqueKeyLoader(path.read_text(encoding="utf-8"))
+            loader = _StrictLoader(path.read_text(encoding="utf-8"))
             values = loader.get_single_data()
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             self.problems.append(f"{name}: not readable as YAML: {_one_line(error)}")
             self.is_complete = False
             return {}
-        self.problems.extend(f"{name} {doubled}" for doubled in loader.doubled)
+        self.problems.extend(f"{name} {complaint}" for complaint in loader.complaints)
         if values is None:
             return {}
         if not isinstance(values, dict):

@@ -1,0 +1,173 @@
+"""What a run needs of its machine: folder, lock, threads, seeds, device, log, stop signals."""
+
+import fcntl
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+
+from hrl_sarp.errors import HrlSarpError
+
+LOCK_FILE = "run.lock"
+FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level} | {module} | {message}"
+SCREEN_FORMAT = "{time:HH:mm:ss} | {level: <7} | {message}"
+DEVICES = ("auto", "cpu", "cuda")
+
+SignalHandler = Callable[[int, FrameType | None], Any] | int | None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder a run writes to; made when it is missing.
+
+    Raises:
+        HrlSarpError: if the folder cannot be made.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HrlSarpError(
+                f"cannot make run folder {self.path}: {error.strerror}; choose another --log-dir"
+            ) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other run out of the folder while the block runs.
+
+        The operating system holds the lock, so it ends with the process however that dies; the
+        process id in the file only serves the message.
+
+        Raises:
+            HrlSarpError: if a living process holds the folder, or it cannot be written to.
+        """
+        descriptor = self._open_lock()
+        try:
+            self._take(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise HrlSarpError(
+                f"cannot write to run folder {self.path}: {error.strerror}; "
+                "choose another --log-dir"
+            ) from error
+
+    def _take(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise HrlSarpError(
+                f"run folder {self.path} is in use by process {holder}; wait until it ends, "
+                "stop it, or choose another --log-dir"
+            ) from error
+
+
+def configure_threads(n_threads: int) -> None:
+    """Let PyTorch use this many CPU threads; results are bit-identical for equal counts only."""
+    torch.set_num_threads(n_threads)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators that libraries draw from; our own code is handed generators."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 -- Stable-Baselines3 and hmmlearn draw from it
+    torch.manual_seed(seed)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn a --device option into a device that exists.
+
+    Args:
+        name: "auto" (CUDA if there is one), "cpu" or "cuda".
+
+    Raises:
+        HrlSarpError: for another name, or "cuda" where PyTorch sees no CUDA device.
+    """
+    if name not in DEVICES:
+        raise HrlSarpError(f"device must be one of {', '.join(DEVICES)}, found '{name}'")
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise HrlSarpError(
+            f"device 'cuda' was asked for, but PyTorch {torch.__version__} sees no CUDA device; "
+            "use --device cpu or --device auto"
+        )
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def configure_logging(log_dir: Path) -> Path:
+    """Send log lines to the screen and to a new file.
+
+    Args:
+        log_dir: folder of `train_YYYYMMDD_HHMMSS.log` (local time); made when it is missing.
+
+    Returns:
+        The log file: ASCII lines `time | LEVEL | module | message`.
+    """
+    started = datetime.now().astimezone()
+    path = RunFolder(log_dir).path / f"train_{started:%Y%m%d_%H%M%S}.log"
+    logger.remove()
+    logger.add(sys.stderr, format=SCREEN_FORMAT, level="INFO", diagnose=False)
+    logger.add(
+        path,
+        format=FILE_FORMAT,
+        level="DEBUG",
+        diagnose=False,
+        encoding="ascii",
+        errors="backslashreplace",
+    )
+    return path
+
+
+class StopFlag:
+    """Ctrl-C and SIGTERM as a flag that a training loop reads at its next safe boundary.
+
+    Use it as a context manager in the main thread; the former handlers come back at the end.
+    The first signal sets the flag; a second Ctrl-C raises KeyboardInterrupt at once.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._former: dict[signal.Signals, SignalHandler] = {}
+
+    @property
+    def is_set(self) -> bool:
+        """True once a stop was asked for."""
+        return self._is_set
+
+    def __enter__(self) -> "StopFlag":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former.clear()
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self._is_set and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._is_set = True

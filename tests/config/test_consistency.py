@@ -1,0 +1,112 @@
+from datetime import date
+from typing import Any
+
+import pytest
+
+from hrl_sarp.config.consistency import find_contradictions
+from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, list_choices, load_config
+from hrl_sarp.config.schema import RunConfig
+
+
+def changed(**sections: Any) -> RunConfig:
+    """Return the project's configuration with `sections` replaced, past the loader's checks."""
+    config = load_config()
+    return RunConfig.model_validate(_merged(config.model_dump(), sections))
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    deeper = {
+        key: _merged(below[key], value) if isinstance(value, dict) else value
+        for key, value in above.items()
+    }
+    return {**below, **deeper}
+
+
+def spans(**edges: date) -> dict[str, Any]:
+    days = {
+        "train_start": date(2001, 1, 1),
+        "train_end": date(2005, 12, 31),
+        "validation_start": date(2006, 1, 1),
+        "validation_end": date(2007, 12, 31),
+        "test_start": date(2008, 1, 1),
+        "test_end": date(2009, 12, 31),
+        **edges,
+    }
+    return {
+        "spans": {
+            name: {"start": days[f"{name}_start"], "end": days[f"{name}_end"]}
+            for name in ("train", "validation", "test")
+        }
+    }
+
+
+@pytest.mark.parametrize("market", list_choices(DEFAULT_CONFIG_DIR, "market"))
+def test_project_configuration_has_no_contradiction(market: str) -> None:
+    assert find_contradictions(load_config(market=market)) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "expected"),
+    [
+        (
+            "market_profile",
+            spans(test_start=date(2007, 12, 31)),
+            "market_profile.spans.test: start 2007-12-31 must be after the end of validation, "
+            "2007-12-31",
+        ),
+        (
+            "market_profile",
+            spans(test_end=date(2008, 1, 1)),
+            "market_profile.spans.test: end 2008-01-01 must be after start 2008-01-01",
+        ),
+        (
+            "market_profile",
+            {"universe": {"lookback_days": 100, "min_bars": 101}},
+            "market_profile.universe.min_bars: 101 bars never fit into lookback_days = 100",
+        ),
+        (
+            "market_profile",
+            {"sectors": ["Energy", "Banks", "Energy"]},
+            "market_profile.sectors: each name may stand once, doubled: Energy",
+        ),
+        (
+            # A 20-session label from the next open reads up to row t + 21.
+            "data",
+            {"purge_days": 20, "macro_label_days": 20, "regime": {"label_horizon_days": 10}},
+            "data.purge_days: 20 sessions let the labels of data.macro_label_days = 20 reach into "
+            "the next span; at least 21 are needed",
+        ),
+        (
+            "macro_agent",
+            {"ppo": {"n_envs": 8, "n_steps": 32, "batch_size": 60}},
+            "macro_agent.ppo.batch_size: 60 must divide n_envs x n_steps = 256",
+        ),
+        (
+            "micro_agent",
+            {"td3": {"n_envs": 64, "envs_per_group": 7}},
+            "micro_agent.td3.envs_per_group: 7 must divide n_envs = 64",
+        ),
+        (
+            "micro_agent",
+            {"td3": {"batch_days": 32, "batch_per_day": 8, "buffer_size": 255}},
+            "micro_agent.td3.buffer_size: 255 is smaller than one batch, "
+            "batch_days x batch_per_day = 256",
+        ),
+    ],
+)
+def test_contradiction_is_found(section: str, value: dict[str, Any], expected: str) -> None:
+    assert expected in find_contradictions(changed(**{section: value}))
+
+
+def test_regime_mix_must_sum_to_one() -> None:
+    stages = load_config().model_dump()["curriculum"]["stages"]
+    stages[1]["regime_mix"] = [0.5, 0.5, 0.1]
+    found = find_contradictions(changed(curriculum={"stages": stages}))
+    assert found == ["curriculum.stages[1].regime_mix: must sum to 1, sums to 1.1"]
+
+
+def test_stages_may_not_end_before_the_stage_before() -> None:
+    stages = load_config().model_dump()["curriculum"]["stages"]
+    stages[1]["max_share"] = 0.1
+    found = find_contradictions(changed(curriculum={"stages": stages}))
+    assert found == ["curriculum.stages[1].max_share: 0.1 is below the stage before it, 0.2"]

@@ -1,0 +1,260 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hrl_sarp.config.loading import (
+    DEFAULT_CONFIG_DIR,
+    config_hash,
+    dump_config,
+    list_choices,
+    load_config,
+)
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.errors import ConfigError
+
+PROFILE = """
+market_profile:
+  sectors: [Energy, Banks]
+  calendar: XNYS
+  benchmark_name: equal weight
+  stock_features: [momentum_20]
+  macro_features: [trend_60]
+  costs: {buy_bps: 5.0, sell_bps: 6.0, slippage_bps: 1.0, impact_coefficient: 0.0,
+          capital: 1.0e+6, delisting_return: -0.3}
+  universe: {stocks_per_sector: 9, lookback_days: 252, min_bars: 200}
+  spans:
+    train: {start: 2001-01-01, end: 2010-12-31}
+    validation: {start: 2011-01-01, end: 2012-12-31}
+    test: {start: 2013-01-01, end: 2014-12-31}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The project's base files with two small markets and one experiment."""
+    folder = tmp_path / "config"
+    folder.mkdir()
+    for path in DEFAULT_CONFIG_DIR.glob("*.yaml"):
+        shutil.copy(path, folder)
+    for name in ("sample", "us"):
+        write(folder / "markets" / f"{name}.yaml", PROFILE)
+    write(folder / "experiments" / "quickstart.yaml", "market: us\nrisk: {stock_cap: 0.2}\n")
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def problems_of(folder: Path, **arguments: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(folder, **arguments)
+    return str(caught.value)
+
+
+def test_base_market_is_read_without_arguments(folder: Path) -> None:
+    config = load_config(folder)
+    assert config.market == "sample"
+    assert config.market_profile.costs.sell_bps == 6.0
+
+
+def test_experiment_is_laid_over_key_by_key(folder: Path) -> None:
+    base, changed = load_config(folder), load_config(folder, experiment="quickstart")
+    assert changed.risk.stock_cap == 0.2
+    assert changed.risk.sector_cap == base.risk.sector_cap
+
+
+@pytest.mark.parametrize(
+    ("market", "experiment", "expected"),
+    [
+        (None, None, "sample"),
+        (None, "quickstart", "us"),
+        ("sample", "quickstart", "sample"),
+        ("us", None, "us"),
+    ],
+)
+def test_market_argument_wins_over_experiment_over_base(
+    folder: Path, market: str | None, experiment: str | None, expected: str
+) -> None:
+    edit(folder / "markets" / "us.yaml", "sell_bps: 6.0", "sell_bps: 9.0")
+    config = load_config(folder, market, experiment)
+    assert config.market == expected
+    assert config.market_profile.costs.sell_bps == {"us": 9.0, "sample": 6.0}[expected]
+
+
+def test_experiment_may_change_one_span_of_the_market(folder: Path) -> None:
+    write(
+        folder / "experiments" / "late.yaml",
+        "market_profile: {spans: {test: {start: 2014-01-01, end: 2014-06-30}}}\n",
+    )
+    spans = load_config(folder, experiment="late").market_profile.spans
+    assert spans.test.start.year == 2014
+    assert spans.train.end.year == 2010
+
+
+def test_overrides_win_over_every_file(folder: Path) -> None:
+    write(folder / "experiments" / "seeded.yaml", "seed: 5\n")
+    assert load_config(folder, experiment="seeded").seed == 5
+    assert load_config(folder, experiment="seeded", overrides={"seed": 3}).seed == 3
+
+
+def test_loading_leaves_the_callers_overrides_alone(folder: Path) -> None:
+    overrides = {"risk": {"stock_cap": 0.3}}
+    load_config(folder, market="us", overrides=overrides)
+    assert overrides == {"risk": {"stock_cap": 0.3}}
+
+
+def test_empty_experiment_changes_nothing(folder: Path) -> None:
+    write(folder / "experiments" / "none.yaml", "# only a comment\n")
+    assert load_config(folder, experiment="none") == load_config(folder)
+
+
+def test_message_lists_every_problem_with_its_file_and_advice(folder: Path) -> None:
+    edit(folder / "risk_config.yaml", "stock_cap: 0.10", "stok_cap: 0.10")
+    edit(folder / "macro_agent_config.yaml", "learning_rate: 3.0e-4", "learning_rate: 3e-4")
+    edit(folder / "data_config.yaml", "market_sd_pct: [1.6, 0.8, 0.6]", "market_sd_pct: [1, 0.8]")
+    write(folder / "experiments" / "odd.yaml", "evaluation: {rebalance: yearly}\n")
+    assert problems_of(folder, market="us", experiment="odd") == "\n  ".join(
+        [
+            "cannot use config/*.yaml, markets/us.yaml, experiments/odd.yaml:",
+            "data.synthetic.market_sd_pct: List should have at least 3 items after validation, "
+            "not 2 (was [1, 0.8]) [data_config.yaml]",
+            "risk.stock_cap: required key is missing [risk_config.yaml]",
+            "risk.stok_cap: unknown key; did you mean 'stock_cap'? [risk_config.yaml]",
+            "macro_agent.ppo.learning_rate: Input should be a valid number (was '3e-4'); "
+            "YAML reads this as text, write 3.0e-4 [macro_agent_config.yaml]",
+            "evaluation.rebalance: Input should be 'weekly' or 'monthly' (was 'yearly') [odd.yaml]",
+        ]
+    )
+
+
+def test_problem_inside_a_list_names_the_entry(folder: Path) -> None:
+    edit(folder / "curriculum.yaml", "name: mixed", "nam: mixed")
+    text = problems_of(folder)
+    assert "curriculum.stages[1].name: required key is missing [curriculum.yaml]" in text
+    assert "curriculum.stages[1].nam: unknown key; did you mean 'name'?" in text
+
+
+def test_unknown_override_is_blamed_on_the_command_line(folder: Path) -> None:
+    text = problems_of(folder, overrides={"sead": 3})
+    assert "sead: unknown key; did you mean 'seed'? [command line]" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (
+            "risk:\n  min_cash: 0.1\n  min_cash: 0.2\n",
+            "line 3: key 'min_cash' already stands on line 2",
+        ),
+        (
+            "risk: {min_cash: 0.1, min_cash: 0.2}\n",
+            "line 1: key 'min_cash' already stands on line 1",
+        ),
+    ],
+)
+def test_key_given_twice_is_refused_with_both_lines(folder: Path, text: str, place: str) -> None:
+    write(folder / "experiments" / "twice.yaml", text)
+    assert f"twice.yaml {place}" in problems_of(folder, experiment="twice")
+
+
+def test_same_section_in_two_base_files_is_refused(folder: Path) -> None:
+    write(folder / "zz_more.yaml", "risk: {}\n")
+    text = problems_of(folder)
+    assert "zz_more.yaml: top-level key 'risk' already stands in risk_config.yaml" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "advice"),
+    [
+        (
+            "market",
+            "sampel",
+            "no markets/sampel.yaml; did you mean 'sample'?; choose one of: sample, us",
+        ),
+        ("experiment", "warp", "no experiments/warp.yaml; choose one of: quickstart"),
+        ("market", "../us", "no markets/../us.yaml; choose one of: sample, us"),
+    ],
+)
+def test_unknown_choice_lists_the_choices(folder: Path, kind: str, name: str, advice: str) -> None:
+    text = problems_of(folder, **{kind: name})
+    assert f"{kind}: {advice}" in text
+    assert "required key is missing" not in text
+
+
+def test_unknown_market_does_not_hide_other_problems(folder: Path) -> None:
+    text = problems_of(folder, market="moon", overrides={"seed": -1})
+    assert "market: no markets/moon.yaml" in text
+    assert "seed: Input should be greater than or equal to 0 (was -1) [command line]" in text
+
+
+def test_broken_yaml_is_named_and_does_not_cause_noise(folder: Path) -> None:
+    write(folder / "risk_config.yaml", "risk: {stock_cap: [\n")
+    write(folder / "evaluation.yaml", "- a list\n")
+    text = problems_of(folder)
+    assert "risk_config.yaml: not readable as YAML: while parsing" in text
+    assert "evaluation.yaml: expected a mapping of keys to values, found ['a list']" in text
+    assert "required key is missing" not in text
+
+
+def test_yaml_that_would_run_code_is_refused(folder: Path) -> None:
+    write(folder / "experiments" / "hostile.yaml", "seed: !!python/object/apply:os.getpid []\n")
+    assert "could not determine a constructor" in problems_of(folder, experiment="hostile")
+
+
+def test_file_that_is_no_text_is_refused(folder: Path) -> None:
+    (folder / "experiments" / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "binary.yaml: not readable as YAML" in problems_of(folder, experiment="binary")
+
+
+def test_key_that_is_no_word_is_refused(folder: Path) -> None:
+    write(folder / "experiments" / "odd.yaml", "risk:\n  off: 2\n")
+    text = problems_of(folder, experiment="odd")
+    assert "odd.yaml line 2: YAML reads key False as no text, write it in quotes" in text
+    assert "risk.False: unknown key [odd.yaml]" in text
+
+
+def test_not_a_number_is_refused(folder: Path) -> None:
+    text = problems_of(folder, overrides={"risk": {"turnover_cap": float("inf")}})
+    assert "risk.turnover_cap: Input should be a finite number" in text
+
+
+def test_folder_without_files_is_refused(tmp_path: Path) -> None:
+    assert "expected *.yaml files, found none" in problems_of(tmp_path)
+
+
+def test_dumped_configuration_reads_back_equal(folder: Path) -> None:
+    config = load_config(folder, experiment="quickstart")
+    assert RunConfig.model_validate(yaml.safe_load(dump_config(config))) == config
+
+
+def test_hash_follows_values_and_not_comments(folder: Path) -> None:
+    before = config_hash(load_config(folder))
+    edit(folder / "risk_config.yaml", "turnover_cap: 1.0       # off", "turnover_cap: 1.0")
+    assert config_hash(load_config(folder)) == before
+    edit(folder / "risk_config.yaml", "turnover_cap: 1.0", "turnover_cap: 0.9")
+    assert config_hash(load_config(folder)) != before
+
+
+MARKETS = list_choices(DEFAULT_CONFIG_DIR, "market")
+EXPERIMENTS = [None, *list_choices(DEFAULT_CONFIG_DIR, "experiment")]
+
+
+@pytest.mark.parametrize("market", [None, *MARKETS])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_market_and_experiment_of_the_project_loads(
+    market: str | None, experiment: str | None
+) -> None:
+    config = load_config(market=market, experiment=experiment)
+    assert config.market in MARKETS
+    assert market in {None, config.market}

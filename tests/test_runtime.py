@@ -1,0 +1,163 @@
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loguru import logger
+
+import hrl_sarp
+from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.runtime import (
+    LOCK_FILE,
+    RunFolder,
+    StopFlag,
+    configure_logging,
+    configure_threads,
+    resolve_device,
+    seed_everything,
+)
+
+
+def test_run_folder_makes_missing_parents(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "logs" / "phase_1").path.is_dir()
+
+
+def test_run_folder_over_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("not a folder")
+    with pytest.raises(HrlSarpError, match=r"cannot make run folder .*choose another --log-dir"):
+        RunFolder(tmp_path / "logs")
+
+
+def test_second_run_in_a_locked_folder_is_refused_and_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with (
+        folder.lock(),
+        pytest.raises(HrlSarpError, match=f"in use by process {os.getpid()}; wait until it ends"),
+        folder.lock(),
+    ):
+        pytest.fail("two runs hold one folder")
+
+
+def test_lock_is_free_again_after_the_run(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).lock():
+        pass
+    with RunFolder(tmp_path).lock():
+        assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
+
+
+def test_lock_is_free_again_after_an_error_in_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path).lock():
+        raise ZeroDivisionError
+    with RunFolder(tmp_path).lock():
+        assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
+
+
+def test_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    # The child dies by SIGKILL inside the lock, so it cannot tidy up.
+    child = (
+        "import os, signal, sys, pathlib\n"
+        "from hrl_sarp.runtime import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).lock():\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(hrl_sarp.__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", child, str(tmp_path)], cwd=root, check=False)  # noqa: S603 -- our own text
+    assert ended.returncode == -signal.SIGKILL
+    assert int((tmp_path / LOCK_FILE).read_text()) != os.getpid()
+    with RunFolder(tmp_path).lock():
+        assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
+
+
+def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).mkdir()
+    with (
+        pytest.raises(HrlSarpError, match="cannot write to run folder"),
+        RunFolder(tmp_path).lock(),
+    ):
+        pytest.fail("locked without a lock file")
+
+
+def test_seeding_repeats_every_global_generator() -> None:
+    draws = []
+    for _ in range(2):
+        seed_everything(7)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002, S311 -- the global state is the subject
+    assert draws[0] == draws[1]
+
+
+def test_threads_are_set_for_torch() -> None:
+    before = torch.get_num_threads()
+    configure_threads(1)
+    assert torch.get_num_threads() == 1
+    configure_threads(before)
+
+
+def test_waiting_threads_do_not_spin() -> None:
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.parametrize(
+    ("name", "n_cuda_devices", "expected"),
+    [
+        ("cpu", 0, "cpu"),
+        ("cpu", 1, "cpu"),
+        ("auto", 0, "cpu"),
+        ("auto", 1, "cuda"),
+        ("cuda", 1, "cuda"),
+    ],
+)
+def test_device_is_resolved(
+    name: str, n_cuda_devices: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_cuda_devices > 0)
+    assert resolve_device(name) == torch.device(expected)
+
+
+def test_missing_cuda_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HrlSarpError, match=r"sees no CUDA device; use --device cpu"):
+        resolve_device("cuda")
+
+
+def test_unknown_device_is_refused_with_the_choices() -> None:
+    with pytest.raises(HrlSarpError, match="one of auto, cpu, cuda, found 'tpu'"):
+        resolve_device("tpu")
+
+
+def test_log_file_is_named_by_time_and_holds_ascii_lines(tmp_path: Path) -> None:
+    path = configure_logging(tmp_path)
+    logger.info("Sharpe 1.2 \N{PLUS-MINUS SIGN} 0.3")
+    logger.remove()
+    assert re.fullmatch(r"train_\d{8}_\d{6}\.log", path.name)
+    line = path.read_bytes().decode("ascii").rstrip("\n")
+    day = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
+    assert re.fullmatch(day + r" \| INFO \| test_runtime \| Sharpe 1\.2 \\xb1 0\.3", line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_sets_the_flag_and_the_run_goes_on(number: signal.Signals) -> None:
+    with StopFlag() as stop:
+        assert not stop.is_set
+        signal.raise_signal(number)
+        assert stop.is_set
+
+
+def test_second_ctrl_c_interrupts_at_once() -> None:
+    with StopFlag() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.is_set
+
+
+def test_former_signal_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopFlag():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
