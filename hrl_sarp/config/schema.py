@@ -343,14 +343,52 @@ class EvaluationConfig(Section):
     """Backtest, baselines and statistics."""
 
     rebalance: Literal["weekly", "monthly"]
+    """Clock of the baselines: after the first session of each month, or the last of each week."""
+    baselines: list[
+        Literal[
+            "equal_weight",
+            "inverse_volatility",
+            "momentum",
+            "sector_momentum",
+            "ridge",
+            "ridge_shuffled",
+            "random_policy",
+            "least_traded",
+            "minimum_variance",
+            "mean_variance",
+            "risk_budgeting",
+            "hierarchical_risk_parity",
+        ]
+    ]
+    """Which baselines a backtest runs beside the index and the random portfolios."""
     momentum_positions: Count
+    momentum_days: Count
+    """Formation period of 12-1 momentum, the skipped sessions included."""
+    momentum_skip_days: int = Field(ge=0)
+    """Latest sessions that momentum leaves out."""
+    momentum_sectors: Count
+    """Sectors that sector momentum holds."""
     ridge_positions: Count
     ridge_label_days: Count
     ridge_penalty: Positive
+    """Times rows x mean feature variance."""
+    random_positions: Count
+    """Stocks of each random portfolio and of the inclusion canary (least traded)."""
+    max_universe_share: Fraction
+    """A selection takes at most this share of the universe, else it would be 1/N by name."""
     volatility_days: Count
+    covariance_days: Count
+    """Look-back of the optimised baselines."""
     bootstrap_block_days: Count
+    """Mean block of the stationary bootstrap."""
     bootstrap_samples: Count
+    confidence: Fraction
+    """Of the intervals in the tables."""
     random_portfolios: int = Field(ge=0)
+    rolling_days: Count
+    """Window of the rolling Sharpe ratio."""
+    stressed_delisting_return: float = Field(ge=-1, le=0)
+    """Return of a delisted holding in the variant that stresses it."""
 
 
 class RunConfig(Section):

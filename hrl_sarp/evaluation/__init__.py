@@ -1,0 +1,1 @@
+"""Judging policies: one rollout, its baselines, its uncertainty and its report."""

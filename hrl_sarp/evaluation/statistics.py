@@ -1,0 +1,200 @@
+"""How sure a number is: block bootstrap intervals and Sharpe ratios corrected for search.
+
+Dates are resampled in blocks of random length (stationary bootstrap) because daily returns are not
+independent; every policy sees the same dates, so that differences are paired.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from hrl_sarp.errors import MetricError
+
+EULER_MASCHERONI = 0.5772156649015329
+POWER = 0.80
+"""Probability with which an effect of the smallest detectable size is found."""
+SIGNIFICANCE = 0.05
+"""Two-sided level of the smallest detectable effect."""
+NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the equal-tailed interval of its bootstrap distribution."""
+
+    value: float
+    low: float
+    high: float
+
+
+def stationary_bootstrap(
+    n_periods: int, block_days: float, n_samples: int, rng: np.random.Generator
+) -> Int[np.ndarray, "samples T"]:
+    """Draw row indices in blocks of geometric length that wrap around the end.
+
+    Source:
+        Politis and Romano (1994), "The stationary bootstrap", JASA 89(428).
+    """
+    if n_periods < 1 or block_days < 1:
+        raise MetricError(
+            f"bootstrap of {n_periods} periods in blocks of {block_days}: expected at least 1 of "
+            "each; check the span of dates"
+        )
+    starts = rng.integers(n_periods, size=(n_samples, n_periods))
+    is_start = rng.random((n_samples, n_periods)) < 1.0 / block_days
+    is_start[:, 0] = True
+    position = np.arange(n_periods)
+    block_start = np.maximum.accumulate(np.where(is_start, position, 0), axis=1)
+    first = np.take_along_axis(starts, block_start, axis=1)
+    return (first + position - block_start) % n_periods
+
+
+def draw_counts(indices: Int[np.ndarray, "samples T"]) -> Float[np.ndarray, "samples T"]:
+    """Count how often each row was drawn: means over a sample become one matrix product."""
+    n_samples, n_periods = indices.shape
+    flat = indices + np.arange(n_samples)[:, None] * n_periods
+    counts = np.bincount(flat.ravel(), minlength=n_samples * n_periods)
+    return counts.reshape(n_samples, n_periods).astype(np.float64)
+
+
+def bootstrap_annual_mean(
+    series: Float[np.ndarray, "T P"], counts: Float[np.ndarray, "samples T"], periods_per_year: int
+) -> Float[np.ndarray, "samples P"]:
+    """Compute the annualised mean of every column in every sample."""
+    return counts @ series * (periods_per_year / len(series))
+
+
+def bootstrap_sharpe(
+    excess_returns: Float[np.ndarray, "T P"],
+    counts: Float[np.ndarray, "samples T"],
+    periods_per_year: int,
+) -> Float[np.ndarray, "samples P"]:
+    """Compute the annualised Sharpe ratio of every column in every sample; 0 where it is still."""
+    n_periods = len(excess_returns)
+    centre = excess_returns.mean(axis=0)  # subtracted first: the variance is a small difference
+    deviations = excess_returns - centre
+    shift = counts @ deviations / n_periods
+    second = counts @ deviations**2 / n_periods
+    variance = np.maximum(second - shift**2, 0.0) * n_periods / max(n_periods - 1, 1)
+    deviation = np.sqrt(variance)
+    ratio = np.divide(
+        shift + centre, deviation, out=np.zeros_like(deviation), where=deviation > 1e-15
+    )
+    return ratio * math.sqrt(periods_per_year)
+
+
+def interval(value: float, samples: Float[np.ndarray, " samples"], confidence: float) -> Interval:
+    """Take the equal-tailed percentile interval."""
+    tail = 0.5 * (1.0 - confidence)
+    low, high = np.quantile(samples, [tail, 1.0 - tail])
+    return Interval(float(value), float(low), float(high))
+
+
+def bootstrap_dates_and_seeds(
+    series: Float[np.ndarray, "seeds T"],
+    counts: Float[np.ndarray, "samples T"],
+    periods_per_year: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " samples"]:
+    """Resample dates and seeds together and average over both, annualised.
+
+    Seeds alone are only training noise: all of them saw the same dates, so one draw of dates
+    serves all seeds of a sample.
+    """
+    n_seeds = len(series)
+    by_seed = bootstrap_annual_mean(series.T, counts, periods_per_year)  # (samples, seeds)
+    drawn = rng.integers(n_seeds, size=(len(counts), n_seeds))
+    return np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
+
+
+def interquartile_mean(values: Float[np.ndarray, " n"]) -> float:
+    """Compute the mean of the middle half; values on its border count with their inner part.
+
+    Source:
+        Agarwal et al. (2021), "Deep RL at the edge of the statistical precipice".
+    """
+    ordered = np.sort(values)
+    edges = np.arange(len(ordered) + 1) / len(ordered)
+    inside = np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25)
+    return float((ordered * inside.clip(min=0.0)).sum() / 0.5)
+
+
+def probabilistic_sharpe_ratio(
+    sharpe: float, threshold: float, n_periods: int, skewness: float, kurtosis: float
+) -> float:
+    """Compute the probability that the true Sharpe ratio exceeds the threshold.
+
+    Args:
+        sharpe: observed, per period (not annualised).
+        threshold: per period.
+        n_periods: length of the series.
+        skewness: of the returns, 0 if normal.
+        kurtosis: of the returns, 3 if normal.
+
+    Source:
+        Bailey and Lopez de Prado (2012), "The Sharpe ratio efficient frontier".
+    """
+    variance = 1.0 - skewness * sharpe + 0.25 * (kurtosis - 1.0) * sharpe**2
+    if n_periods < 2 or variance <= 0.0:
+        raise MetricError(
+            f"probabilistic Sharpe ratio of {n_periods} periods with variance {variance:.3g}: "
+            "expected at least 2 periods and a positive variance; use a longer span"
+        )
+    return NORMAL.cdf((sharpe - threshold) * math.sqrt((n_periods - 1) / variance))
+
+
+def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
+    """Compute the best Sharpe ratio to expect of `n_trials` that have no skill.
+
+    Args:
+        variance: of the Sharpe ratios over the trials, in the unit of the result squared.
+        n_trials: independent configurations tried; 1 expects 0.
+
+    Source:
+        Bailey and Lopez de Prado (2014), "The deflated Sharpe ratio", equation 1.
+    """
+    if n_trials < 2:
+        return 0.0
+    first = NORMAL.inv_cdf(1.0 - 1.0 / n_trials)
+    second = NORMAL.inv_cdf(1.0 - 1.0 / (n_trials * math.e))
+    return math.sqrt(variance) * ((1.0 - EULER_MASCHERONI) * first + EULER_MASCHERONI * second)
+
+
+def deflated_sharpe_ratio(
+    simple_returns: Float[np.ndarray, " T"], trial_variance: float, n_trials: int
+) -> float:
+    """Compute the probability that the Sharpe ratio is not only the best of many tries.
+
+    Args:
+        simple_returns: active returns, net; on raw returns beta would be certified.
+        trial_variance: variance of the per-period Sharpe ratios over the trials.
+        n_trials: every configuration ever tried, not only those shown.
+
+    Returns:
+        The probability; 0.5 for a series that does not move.
+    """
+    deviation = float(simple_returns.std(ddof=1)) if len(simple_returns) > 1 else 0.0
+    if deviation == 0.0:
+        return 0.5
+    centred = (simple_returns - simple_returns.mean()) / simple_returns.std()
+    return probabilistic_sharpe_ratio(
+        float(simple_returns.mean()) / deviation,
+        expected_max_sharpe_ratio(trial_variance, n_trials),
+        len(simple_returns),
+        float((centred**3).mean()),
+        float((centred**4).mean()),
+    )
+
+
+def smallest_detectable_information_ratio(n_years: float) -> float:
+    """Compute the annual information ratio that a test of `n_years` finds with 80 % power.
+
+    Two-sided at 5 %; with 3 years it is 1.6.
+    """
+    if n_years <= 0:
+        raise MetricError(f"power needs a positive number of years, found {n_years}")
+    quantiles = NORMAL.inv_cdf(1.0 - SIGNIFICANCE / 2) + NORMAL.inv_cdf(POWER)
+    return quantiles / math.sqrt(n_years)
