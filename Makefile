@@ -1,0 +1,39 @@
+# The two commands: `make train` and `make test`. Everything else is here for development.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## make .venv with the pinned versions
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+train: $(READY) ## collect the bundled sample, train all five phases, backtest
+	$(BIN)/python main.py collect-data --source sample
+	$(BIN)/python main.py train --experiment quickstart
+
+test: $(READY) ## run the fast tests
+	$(BIN)/pytest -q
+
+lint: $(READY) ## check style, format, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## run every benchmark, one after the other
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+clean: ## remove the environment and caches; data/ and logs/ stay
+	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,139 @@
+"""Types, ranges and meaning of the values about markets, features and data."""
+
+from datetime import date
+
+from pydantic import Field
+
+from hrl_sarp.config.section import Count, Fraction, Positive, Section
+
+
+class CostConfig(Section):
+    """Trading frictions, per side, charged on the trade from drifted holdings to the target."""
+
+    buy_bps: float = Field(ge=0, lt=1000)
+    """Commission and taxes of a purchase, basis points of traded value."""
+    sell_bps: float = Field(ge=0, lt=1000)
+    """Commission and taxes of a sale, basis points of traded value."""
+    slippage_bps: float = Field(ge=0, lt=1000)
+    """Added to both sides, basis points of traded value."""
+    impact_coefficient: float = Field(ge=0)
+    """Square-root impact: cost = coefficient x trade x sqrt(trade / dollar volume); 0 is off."""
+    capital: Positive
+    """Account size in the currency of the prices; only the impact needs it."""
+    delisting_return: float = Field(ge=-1, le=0)
+    """Return over the last close at which a delisted holding becomes cash."""
+
+
+class UniverseConfig(Section):
+    """Which stocks may be bought, chosen at the first session of each year from the past only."""
+
+    stocks_per_sector: Count
+    """The most traded of each sector by median dollar volume (all where volume is unknown)."""
+    lookback_days: Count
+    """Sessions over which dollar volume is measured and bars are counted."""
+    min_bars: Count
+    """Bars a stock must have printed in the look-back."""
+
+
+class SpanConfig(Section):
+    """First and last day of a span, both inclusive."""
+
+    start: date
+    end: date
+
+
+class SpansConfig(Section):
+    """Training, validation and test spans."""
+
+    train: SpanConfig
+    validation: SpanConfig
+    test: SpanConfig
+
+
+class MarketProfile(Section):
+    """One market: its sectors, features, calendar, costs, universe and spans."""
+
+    sectors: list[str] = Field(min_length=1)
+    """Sector order of every array; a sector without stocks is masked."""
+    calendar: str
+    """Name of the exchange calendar, as in `exchange_calendars`."""
+    benchmark_name: str
+    """What the index is called in tables."""
+    stock_features: list[str] = Field(min_length=1)
+    """Names from the feature registry, in the order of the arrays."""
+    macro_features: list[str] = Field(min_length=1)
+    """Names from the macro registry, in the order of the arrays."""
+    costs: CostConfig
+    universe: UniverseConfig
+    spans: SpansConfig
+
+
+class SyntheticConfig(Section):
+    """The two-level planted market (spec/evaluation.md 4); all returns are daily log returns."""
+
+    n_days: Count
+    stocks_per_sector: Count
+    n_sectors: Count
+    seed: int = Field(ge=0)
+    start: date
+    """First session; the rest follow the exchange calendar's weekdays."""
+    stay_probability: Fraction
+    """Weekly probability that the hidden regime stays."""
+    market_mean_bps: list[float] = Field(min_length=3, max_length=3)
+    """Daily mean of the market factor in bear, bull, sideways."""
+    market_sd_pct: list[float] = Field(min_length=3, max_length=3)
+    """Daily deviation of the market factor in bear, bull, sideways."""
+    sector_drift_bps: float = Field(ge=0)
+    """delta: drift of favoured sectors, negative for the unfavoured ones."""
+    sector_sd_pct: float = Field(ge=0)
+    idiosyncratic_sd_pct: float = Field(gt=0)
+    alpha_strength: float = Field(ge=0)
+    """beta as a multiple of the idiosyncratic deviation, earned per unit of the signal."""
+    signal_autocorrelation: Fraction
+    n_noise_features: int = Field(ge=0)
+    """Features of pure noise beside the planted signal."""
+    overnight_share: Fraction
+    """Share of each log return that falls between close and open."""
+
+
+class ValidationConfig(Section):
+    """Thresholds of validate-data."""
+
+    max_abs_return: Positive
+    """A larger one-day move without a split is a finding."""
+    max_adjustment_gap: Positive
+    """Allowed gap between adjusted return and (split x close + dividend) / previous close - 1."""
+    stale_run_days: Count
+    """Identical closes in a row that count as a stale run."""
+
+
+class RegimeConfig(Section):
+    """The regime label and the filtered probabilities."""
+
+    label_horizon_days: Count
+    """Sessions ahead, from the next open."""
+    label_band: Positive
+    """k: bull above +k, bear below -k trailing volatility x sqrt(horizon)."""
+    volatility_days: Count
+    """Look-back of the trailing volatility."""
+    hmm_iterations: Count
+
+
+class DataConfig(Section):
+    """Features, labels, splits and validation."""
+
+    feature_clip: Positive
+    """Bound of the robust z-score of a day."""
+    macro_window_days: Count
+    """Trailing window of the macro features' standardisation."""
+    purge_days: int = Field(ge=0)
+    """Sessions dropped at the end of training and validation: the longest label horizon."""
+    embargo_days: int = Field(ge=0)
+    """Sessions dropped at the start of validation and test."""
+    macro_label_days: Count
+    """Horizon of phase 1's sector returns (4 weeks are 20 sessions)."""
+    micro_label_days: Count
+    """Horizon of phase 2's stock returns."""
+    regime: RegimeConfig
+    validation: ValidationConfig
+    synthetic: SyntheticConfig
