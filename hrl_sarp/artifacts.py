@@ -56,7 +56,7 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 (anything JSON-like)
+def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NumPy scalars and arrays, dates and paths become plain values.
 
     JSON knows no NaN or infinity: both become null.
@@ -65,7 +65,7 @@ def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 (anything JSON
     write_text(path, text + "\n")
 
 
-def read_json(path: Path, command: str) -> Any:  # noqa: ANN401 (anything JSON-like)
+def read_json(path: Path, command: str) -> Any:
     """Read a JSON file.
 
     Args:
@@ -110,7 +110,7 @@ def _current_umask() -> int:
     return mask
 
 
-def _to_plain(value: Any) -> Any:  # noqa: ANN401 (anything JSON-like)
+def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

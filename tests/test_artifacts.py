@@ -14,11 +14,16 @@ from hrl_sarp.errors import DataError, MissingArtifactError
 def test_failed_write_keeps_the_old_file_and_leaves_no_temporary(tmp_path: Path) -> None:
     target = tmp_path / "table.txt"
     write_text(target, "old")
-    with pytest.raises(RuntimeError, match="stop"), atomic_path(target) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match="stop"):
+        _write_half_of(target)
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["table.txt"]
+
+
+def _write_half_of(target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError("stop")
 
 
 def test_write_makes_missing_folders_and_replaces_the_content(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ _TABLES = (
     _Table("membership", "membership.parquet", MEMBERSHIP_SCHEMA, is_optional=True),
 )
 
+_TEXT_KEYS = ("source", "adjustment", "survivorship")
+
 
 def write_raw(raw: RawData, data_dir: Path) -> Path:
     """Write the frames as zstd Parquet and, last, the manifest with their hashes.
@@ -139,20 +141,17 @@ def read_raw(data_dir: Path) -> RawData:
         DataError: if a file changed since it was collected, is corrupted or has other columns.
     """
     manifest = read_manifest(data_dir)
-    frames = {table.field: _read_table(data_dir, table, manifest["files"]) for table in _TABLES}
-    try:
-        return RawData(
-            **frames,
-            source=manifest["source"],
-            adjustment=manifest["adjustment"],
-            survivorship=manifest["survivorship"],
-            notes=tuple(manifest["notes"]),
-        )
-    except KeyError as error:
+    frames: dict[str, Any] = {
+        table.field: _read_table(data_dir, table, manifest["files"]) for table in _TABLES
+    }
+    missing = [key for key in _TEXT_KEYS if key not in manifest]
+    if missing:
         raise DataError(
-            f"{data_dir / MANIFEST_NAME}: expected the key {error}, found none; "
+            f"{data_dir / MANIFEST_NAME}: expected the key {missing[0]}, found none; "
             f"run `{COLLECT_COMMAND}` again"
-        ) from error
+        )
+    texts = {key: manifest[key] for key in _TEXT_KEYS}
+    return RawData(**frames, **texts, notes=tuple(manifest.get("notes", ())))
 
 
 def _manifest(raw: RawData, files: dict[str, dict[str, Any]]) -> dict[str, Any]:

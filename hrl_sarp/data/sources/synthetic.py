@@ -50,6 +50,8 @@ class SyntheticTruth:
     """x(t), known at the close of t, earned on t + 1."""
     log_return: Float[np.ndarray, "T A"]
     """Close to close; row 0 is the move from the start price."""
+    market_log_return: Float[np.ndarray, " T"]
+    """m; the index of the raw data compounds it."""
     sector_tilt: Float[np.ndarray, "R S"]
     """u: -1, 0 or +1 per regime and sector; the planted drift is delta x u a day."""
 
@@ -115,9 +117,9 @@ def _draw_truth(
     tilt = sector_tilts(config.n_sectors)
     idiosyncratic_sd = config.idiosyncratic_sd_pct * _PERCENT
     beta = config.alpha_strength * idiosyncratic_sd
-    factors = _draw_factors(config, regime[week_of], tilt, rng)
+    market, sector = _draw_factors(config, regime[week_of], tilt, rng)
     log_return = (
-        np.repeat(factors, config.stocks_per_sector, axis=1)
+        np.repeat(market[:, None] + sector, config.stocks_per_sector, axis=1)
         + beta * signal[:-1]
         - idiosyncratic_sd**2 / 2
         + idiosyncratic_sd * rng.standard_normal((config.n_days, n_assets))
@@ -129,6 +131,7 @@ def _draw_truth(
         regime=regime,
         signal=signal[1:],
         log_return=log_return,
+        market_log_return=market,
         sector_tilt=tilt,
     )
 
@@ -164,15 +167,15 @@ def _draw_factors(
     regime_of_day: Int[np.ndarray, " T"],
     tilt: Float[np.ndarray, "R S"],
     rng: np.random.Generator,
-) -> Float[np.ndarray, "T S"]:
-    """Draw market plus sector moves per sector."""
+) -> tuple[Float[np.ndarray, " T"], Float[np.ndarray, "T S"]]:
+    """Draw the daily log returns of the market factor and of the sector factors."""
     n_days = len(regime_of_day)
     mean = np.array(config.market_mean_bps)[regime_of_day] * _BPS
     deviation = np.array(config.market_sd_pct)[regime_of_day] * _PERCENT
     market = mean + deviation * rng.standard_normal(n_days)
     drift = config.sector_drift_bps * _BPS * tilt[regime_of_day]
     noise = config.sector_sd_pct * _PERCENT * rng.standard_normal((n_days, config.n_sectors))
-    return market[:, None] + drift + noise
+    return market, drift + noise
 
 
 def _symbols(config: SyntheticConfig) -> list[str]:
@@ -189,13 +192,15 @@ def _to_raw_data(
     sectors = np.repeat(
         [f"Sector{sector:02d}" for sector in range(config.n_sectors)], config.stocks_per_sector
     )
-    index_return = np.expm1(truth.log_return).mean(axis=1)
     return RawData(
         bars=_bars(config, truth),
         sectors=pl.DataFrame({"symbol": truth.symbols, "sector": sectors}, schema=SECTORS_SCHEMA),
         macro=MACRO_SCHEMA.to_frame(),
         index=pl.DataFrame(
-            {"date": truth.dates, "close": _START_PRICE * np.cumprod(1 + index_return)},
+            {
+                "date": truth.dates,
+                "close": _START_PRICE * np.exp(np.cumsum(truth.market_log_return)),
+            },
             schema=INDEX_SCHEMA,
         ),
         source="synthetic",
@@ -203,7 +208,7 @@ def _to_raw_data(
         survivorship="complete: no stock is listed late or delisted",
         features=_features(config, truth, rng),
         notes=(
-            "the index is the equal-weighted mean of all stocks, rebalanced daily",
+            "the index compounds the market factor alone",
             f"generated from data.synthetic with seed {config.seed}",
         ),
     )
@@ -223,9 +228,11 @@ def _bars(config: SyntheticConfig, truth: SyntheticTruth) -> pl.DataFrame:
         "dividend": np.zeros_like(close),
         "split": np.ones_like(close),
     }
-    return _long_keys(truth).with_columns(
-        **{name: pl.Series(values.T.ravel()) for name, values in columns.items()}
-    ).select(BARS_SCHEMA.names())
+    return (
+        _long_keys(truth)
+        .with_columns(**{name: pl.Series(values.T.ravel()) for name, values in columns.items()})
+        .select(BARS_SCHEMA.names())
+    )
 
 
 def _features(

@@ -1,0 +1,68 @@
+"""Collects raw data from a named source into `data/raw`."""
+
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.data.exchange_calendar import first_sessions
+from hrl_sarp.data.sources import files, sample, synthetic
+from hrl_sarp.data.store import RawData, read_manifest, write_raw
+from hrl_sarp.errors import DataError
+
+SOURCES = ("sample", "synthetic", "files")
+
+
+def collect(
+    source: str,
+    data_dir: Path,
+    config: RunConfig,
+    input_path: Path | None = None,
+    macro_path: Path | None = None,
+) -> dict[str, Any]:
+    """Fetch from the source, write atomically, return the manifest.
+
+    Args:
+        source: one of `SOURCES`.
+        data_dir: `data/raw` itself; what was collected there before is replaced.
+        config: the merged configuration; `synthetic` reads its section and the calendar.
+        input_path: file or folder of prices, for `files` only.
+        macro_path: file or folder of macro series, for `files` only.
+
+    Raises:
+        DataError: if the source is unknown or its data break the documented format.
+        MissingArtifactError: if a file that the source needs does not exist.
+    """
+    if source not in SOURCES:
+        raise DataError(f"source {source!r} is unknown; expected one of {', '.join(SOURCES)}")
+    logger.info("collecting from the source {}", source)
+    raw = _load(source, config, input_path, macro_path)
+    logger.info(
+        "{} bars of {} symbols, {} macro values",
+        raw.bars.height,
+        raw.bars["symbol"].n_unique(),
+        raw.macro.height,
+    )
+    for note in raw.notes:
+        logger.info("note: {}", note)
+    path = write_raw(raw, data_dir)
+    logger.info("wrote {}", path)
+    return read_manifest(data_dir)
+
+
+def _load(
+    source: str, config: RunConfig, input_path: Path | None, macro_path: Path | None
+) -> RawData:
+    if source != "files" and (input_path or macro_path):
+        raise DataError(f"--input and --macro belong to the source files, found source {source}")
+    if source == "sample":
+        return sample.load()
+    if source == "synthetic":
+        section = config.data.synthetic
+        calendar = config.market_profile.calendar
+        sessions = first_sessions(calendar, section.start, section.n_days)
+        return synthetic.generate(section, sessions)[0]
+    if input_path is None:
+        raise DataError("source files: expected --input PATH (a file or folder), found none")
+    return files.load(input_path, macro_path)

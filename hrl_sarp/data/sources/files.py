@@ -1,0 +1,183 @@
+"""The user's own files: long-format prices, sectors and, where given, macro, index, membership.
+
+Rows are taken as they are; `validate.py` judges them.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from hrl_sarp.data.sources.macro_files import load_macro
+from hrl_sarp.data.sources.tables import (
+    SUFFIXES,
+    find_table,
+    read_table,
+    refuse_null_keys,
+    refuse_unsorted,
+)
+from hrl_sarp.data.store import (
+    BARS_SCHEMA,
+    INDEX_SCHEMA,
+    MACRO_SCHEMA,
+    MEMBERSHIP_SCHEMA,
+    PRICE_COLUMNS,
+    SECTORS_SCHEMA,
+    RawData,
+)
+from hrl_sarp.errors import DataError, MissingArtifactError
+
+SIBLING_MACRO_FOLDER = "us_macro"
+_OTHER_STEMS = ("sectors", "index", "membership", "macro")
+_OPTIONAL = ("adj_close", "dividend", "split")
+
+
+def load(input_path: Path, macro_path: Path | None) -> RawData:
+    """Load the user's files.
+
+    Args:
+        input_path: a folder with `prices.parquet` or `.csv` (or one file per symbol), `sectors`
+            and optionally `index` (date, close), `membership` and `macro`; or one file of prices
+            with those beside it.
+        macro_path: a macro file or folder; None takes `macro` beside the prices or the folder
+            `us_macro` beside the input, where one exists.
+
+    Raises:
+        MissingArtifactError: if the path, its prices or its sectors do not exist.
+        DataError: naming file, column, expected and found.
+    """
+    if not input_path.exists():
+        raise MissingArtifactError(
+            f"{input_path} does not exist; give a file or folder of prices with --input"
+        )
+    folder = input_path if input_path.is_dir() else input_path.parent
+    price_files = _price_files(input_path)
+    bars = pl.concat([_read_bars(path) for path in price_files], how="diagonal")
+    has_column = {name: name in bars.columns for name in _OPTIONAL}
+    bars = _complete(bars)
+    refuse_unsorted(bars, "symbol", input_path)
+    macro, notes = _find_macro(input_path, folder, macro_path)
+    membership_path = find_table(folder, "membership")
+    return RawData(
+        bars=bars,
+        sectors=_read_sectors(folder),
+        macro=macro,
+        index=_read_index(folder),
+        source="files",
+        adjustment=_describe_adjustment(has_column),
+        survivorship="as in the files: stocks that they lack are not traded"
+        if membership_path
+        else "unknown: the files have no membership table, so delisted stocks may be missing",
+        membership=_read_membership(membership_path) if membership_path else None,
+        notes=(f"prices from {len(price_files)} file(s) of {input_path}", *notes),
+    )
+
+
+def _price_files(input_path: Path) -> list[Path]:
+    if input_path.is_file():
+        return [input_path]
+    named = find_table(input_path, "prices")
+    if named:
+        return [named]
+    found = sorted(
+        path
+        for path in input_path.iterdir()
+        if path.suffix in SUFFIXES and path.stem not in _OTHER_STEMS
+    )
+    if not found:
+        raise MissingArtifactError(
+            f"{input_path}: expected prices.parquet, prices.csv or one file per symbol, found none"
+        )
+    return found
+
+
+def _read_bars(path: Path) -> pl.DataFrame:
+    required = pl.Schema({name: BARS_SCHEMA[name] for name in BARS_SCHEMA if name not in _OPTIONAL})
+    optional = pl.Schema({name: BARS_SCHEMA[name] for name in _OPTIONAL})
+    bars = read_table(path, required, optional)
+    if bars.is_empty():
+        raise DataError(f"{path}: expected rows of prices, found none")
+    refuse_null_keys(bars, ["date", "symbol"], path)
+    refuse_unsorted(bars, "symbol", path)
+    return bars
+
+
+def _complete(bars: pl.DataFrame) -> pl.DataFrame:
+    """Add the optional columns and sort; adj_close stays null where the files have none."""
+    absent = {"adj_close": None, "dividend": 0.0, "split": 1.0}
+    return (
+        bars.with_columns(
+            pl.lit(value, dtype=pl.Float64).alias(name)
+            for name, value in absent.items()
+            if name not in bars.columns
+        )
+        .with_columns(pl.col("dividend").fill_null(0.0), pl.col("split").fill_null(1.0))
+        .select(BARS_SCHEMA.names())
+        .sort("symbol", "date", maintain_order=True)
+    )
+
+
+def _describe_adjustment(has_column: dict[str, bool]) -> str:
+    if has_column["adj_close"]:
+        return f"{'/'.join(PRICE_COLUMNS)} as in the files; adj_close from the files"
+    if has_column["split"] or has_column["dividend"]:
+        return "raw prices with splits and dividends; adjusted when the market is assembled"
+    return "prices as in the files: no adj_close, split or dividend column, so nothing is adjusted"
+
+
+def _read_sectors(folder: Path) -> pl.DataFrame:
+    path = find_table(folder, "sectors")
+    if path is None:
+        raise MissingArtifactError(
+            f"{folder}: expected sectors.csv or sectors.parquet with symbol and sector, found none"
+        )
+    both = pl.Schema({"sector": pl.String(), "gics_sector": pl.String()})
+    sectors = read_table(path, pl.Schema({"symbol": pl.String()}), both)
+    if "sector" not in sectors.columns:
+        if "gics_sector" not in sectors.columns:
+            raise DataError(f"{path}: expected a column sector or gics_sector, found neither")
+        sectors = sectors.rename({"gics_sector": "sector"})
+    sectors = sectors.select(SECTORS_SCHEMA.names()).drop_nulls("sector")
+    refuse_null_keys(sectors, ["symbol"], path)
+    doubled = sectors.filter(pl.col("symbol").is_duplicated())
+    if doubled.height:
+        raise DataError(
+            f"{path}: column symbol: expected each symbol once, found {doubled['symbol'][0]} twice"
+        )
+    return sectors.sort("symbol")
+
+
+def _read_index(folder: Path) -> pl.DataFrame:
+    path = find_table(folder, "index")
+    if path is None:
+        return INDEX_SCHEMA.to_frame()
+    index = read_table(path, INDEX_SCHEMA).drop_nulls()
+    refuse_unsorted(index.with_columns(symbol=pl.lit("index")), "symbol", path)
+    return index
+
+
+def _read_membership(path: Path) -> pl.DataFrame:
+    membership = read_table(path, MEMBERSHIP_SCHEMA)
+    refuse_null_keys(membership, ["symbol", "start"], path)
+    wrong = membership.filter(pl.col("end") < pl.col("start"))
+    if wrong.height:
+        row = wrong.row(0, named=True)
+        raise DataError(
+            f"{path}: column end: expected a date not before start, found {row['symbol']} "
+            f"{row['start']} to {row['end']}"
+        )
+    return membership.sort("symbol", "start")
+
+
+def _find_macro(
+    input_path: Path, folder: Path, macro_path: Path | None
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    if macro_path is not None:
+        return load_macro(macro_path)
+    own = find_table(folder, "macro")
+    sibling = input_path.resolve().parent / SIBLING_MACRO_FOLDER
+    if own is None and not sibling.is_dir():
+        return MACRO_SCHEMA.to_frame(), ("no macro series: none given, none found",)
+    path = own or sibling
+    macro, notes = load_macro(path)
+    where = "beside the prices" if own else "beside the input"
+    return macro, (f"macro series found {where}: {path.name}", *notes)

@@ -1,0 +1,102 @@
+"""The user's macro series: one long file, or a folder with FRED series, VIX, sector ETFs and gold.
+
+Dates stay reference dates; release lags are applied when the series are joined to the market.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from hrl_sarp.data.sources.tables import (
+    find_table,
+    read_table,
+    refuse_null_keys,
+    refuse_unsorted,
+)
+from hrl_sarp.data.store import MACRO_SCHEMA
+from hrl_sarp.errors import DataError, MissingArtifactError
+
+REVISED = r"^(ANFCI|NFCI|STLFSI.*|CFNAI.*|USREC.*|GDP.*|M2.*|WM2NS)$"
+"""Indices whose history is rewritten at each release: today's values were not known then, and
+without vintages no lag repairs that."""
+
+_CLOSE_SCHEMA = pl.Schema({"date": pl.Date(), "close": pl.Float64()})
+_SYMBOL_CLOSE_SCHEMA = pl.Schema({"date": pl.Date(), "symbol": pl.String(), "close": pl.Float64()})
+
+
+def load_macro(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Load macro series from a file or a folder.
+
+    Args:
+        path: a file `date, series (or series_id), value`; or a folder with any of `macro`,
+            `fred_series` (such files), `vix_ohlc`, `sector_etf_close`, `gold_daily`.
+
+    Returns:
+        A frame of `MACRO_SCHEMA` without nulls and revised indices, and notes for the manifest.
+        The VIX close becomes VIX, sector ETFs ETF_<symbol>, gold GOLD.
+
+    Raises:
+        MissingArtifactError: if there is nothing to read.
+        DataError: naming file, column, expected and found.
+    """
+    frames = [_read_series(path)] if path.is_file() else _read_folder(path)
+    macro = pl.concat(frames).drop_nulls("value")
+    if macro.filter(pl.col("series") == "VIX").is_empty():
+        same_day = macro.filter(pl.col("series") == "VIXCLS")
+        macro = macro.vstack(same_day.with_columns(series=pl.lit("VIX")))
+    is_revised = pl.col("series").str.contains(REVISED)
+    revised = macro.filter(is_revised)["series"].unique().sort()
+    macro = macro.filter(~is_revised).sort("series", "date")
+    refuse_unsorted(macro, "series", path)
+    notes: tuple[str, ...] = ()
+    if len(revised):
+        notes = (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
+    return macro, notes
+
+
+def _read_folder(folder: Path) -> list[pl.DataFrame]:
+    readers = {
+        "macro": _read_series,
+        "fred_series": _read_series,
+        "vix_ohlc": _read_vix,
+        "sector_etf_close": _read_sector_etfs,
+        "gold_daily": _read_gold,
+    }
+    found = [(read, find_table(folder, stem)) for stem, read in readers.items()]
+    frames = [read(path) for read, path in found if path is not None]
+    if not frames:
+        raise MissingArtifactError(
+            f"{folder}: expected a macro file or a folder with {', '.join(readers)} as .csv or "
+            ".parquet, found none"
+        )
+    return frames
+
+
+def _read_series(path: Path) -> pl.DataFrame:
+    required = pl.Schema({"date": pl.Date(), "value": pl.Float64()})
+    names = pl.Schema({"series": pl.String(), "series_id": pl.String()})
+    macro = read_table(path, required, names)
+    if "series" not in macro.columns:
+        if "series_id" not in macro.columns:
+            raise DataError(f"{path}: expected a column series or series_id, found neither")
+        macro = macro.rename({"series_id": "series"})
+    macro = macro.select(MACRO_SCHEMA.names())
+    refuse_null_keys(macro, ["date", "series"], path)
+    refuse_unsorted(macro, "series", path)
+    return macro
+
+
+def _read_vix(path: Path) -> pl.DataFrame:
+    return _as_series(read_table(path, _CLOSE_SCHEMA), pl.lit("VIX"))
+
+
+def _read_sector_etfs(path: Path) -> pl.DataFrame:
+    return _as_series(read_table(path, _SYMBOL_CLOSE_SCHEMA), "ETF_" + pl.col("symbol"))
+
+
+def _read_gold(path: Path) -> pl.DataFrame:
+    return _as_series(read_table(path, _CLOSE_SCHEMA), pl.lit("GOLD"))
+
+
+def _as_series(closes: pl.DataFrame, name: pl.Expr) -> pl.DataFrame:
+    return closes.with_columns(series=name, value=pl.col("close")).select(MACRO_SCHEMA.names())

@@ -1,0 +1,147 @@
+"""Reads one user's table (CSV or Parquet) and brings it to named, typed columns, or says why not.
+
+Nothing is guessed: text that is no number, a missing column or a doubled key is an error that names
+file, column, expected and found.
+"""
+
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from hrl_sarp.errors import DataError, MissingArtifactError
+
+SUFFIXES = (".parquet", ".csv")
+_NULL_TEXTS = ["", "null", "NULL", "NaN", "nan", "NA", "N/A"]
+
+
+def find_table(folder: Path, stem: str) -> Path | None:
+    """Return `folder/stem.parquet` or `.csv`, or None if there is neither."""
+    for suffix in SUFFIXES:
+        path = folder / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def read_table(path: Path, required: pl.Schema, optional: pl.Schema | None = None) -> pl.DataFrame:
+    """Read a file and keep the required and, where present, the optional columns.
+
+    Column names are matched in lower case. Missing numbers (null, empty text, NaN) become null.
+
+    Args:
+        path: a .csv or .parquet file.
+        required: names and types that must be there.
+        optional: names and types that may be there.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        DataError: if the file is unreadable, or a column is missing or of another type.
+    """
+    frame = _scan(path)
+    missing = [name for name in required.names() if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{path}: expected the columns {', '.join(required.names())}; found no "
+            f"{', '.join(missing)} among {', '.join(frame.columns)}"
+        )
+    wanted = dict(required) | {
+        name: dtype for name, dtype in (optional or {}).items() if name in frame.columns
+    }
+    return frame.select(_typed(frame[name], dtype, path) for name, dtype in wanted.items())
+
+
+def refuse_null_keys(frame: pl.DataFrame, keys: list[str], path: Path) -> None:
+    """Refuse rows without a key.
+
+    Raises:
+        DataError: naming the column and the first such row.
+    """
+    for key in keys:
+        position = frame[key].is_null().arg_max()
+        if frame[key].null_count() and position is not None:
+            raise DataError(
+                f"{path}: column {key}: expected a value in every row, found none in data row "
+                f"{position + 1}; complete or remove the row"
+            )
+
+
+def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
+    """Refuse doubled or descending dates within a symbol or series.
+
+    Raises:
+        DataError: naming the symbol and the two dates.
+    """
+    previous = pl.col("date").shift(1).over(key)
+    wrong = frame.with_columns(previous_date=previous).filter(
+        pl.col("date") <= pl.col("previous_date")
+    )
+    if wrong.is_empty():
+        return
+    row = wrong.row(0, named=True)
+    kind = "a duplicate" if row["date"] == row["previous_date"] else "an earlier date"
+    raise DataError(
+        f"{path}: column date: expected strictly increasing dates within {key} {row[key]}, found "
+        f"{kind}: {row['date']} after {row['previous_date']} ({wrong.height} such rows); sort and "
+        "deduplicate the file"
+    )
+
+
+def _scan(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise MissingArtifactError(
+            f"{path} does not exist; give a file or folder that does (--input or --macro)"
+        )
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{path}: expected {' or '.join(SUFFIXES)}, found {path.suffix or 'none'}")
+    try:
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            # all text: the conversion below can then name the value that does not fit
+            frame = pl.read_csv(path, infer_schema=False, null_values=_NULL_TEXTS)
+    except (PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: expected a readable {path.suffix} table, found: {reason}"
+        ) from error
+    names = [name.strip().lower() for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: expected each column once, found {', '.join(names)}")
+    frame.columns = names
+    return frame
+
+
+def _typed(column: pl.Series, dtype: pl.DataType, path: Path) -> pl.Series:
+    if column.dtype == pl.String and dtype == pl.Date():
+        typed = column.str.strip_chars().str.to_date("%Y-%m-%d", strict=False)
+    elif column.dtype == pl.String and dtype == pl.Float64():
+        typed = column.str.strip_chars().cast(dtype, strict=False)
+    elif _is_convertible(column.dtype, dtype):
+        typed = column.cast(dtype, strict=False)
+    else:
+        raise DataError(
+            f"{path}: column {column.name}: expected {_meaning(dtype)}, found {column.dtype}"
+        )
+    lost = typed.is_null() & column.is_not_null()
+    if lost.any():
+        row = int(lost.arg_max() or 0)
+        raise DataError(
+            f"{path}: column {column.name}: expected {_meaning(dtype)}, found {column[row]!r} in "
+            f"data row {row + 1} ({lost.sum()} such rows); correct or remove them"
+        )
+    return typed.fill_nan(None) if dtype == pl.Float64() else typed
+
+
+def _is_convertible(found: pl.DataType, expected: pl.DataType) -> bool:
+    if found == pl.Null():  # a column without any value fits every type
+        return True
+    if expected == pl.Date():
+        return found == pl.Date() or isinstance(found, pl.Datetime)
+    return found.is_numeric() if expected == pl.Float64() else True
+
+
+def _meaning(dtype: pl.DataType) -> str:
+    if dtype == pl.Date():
+        return "dates as YYYY-MM-DD"
+    return "numbers" if dtype == pl.Float64() else "text"

@@ -1,0 +1,244 @@
+"""Judges raw data by rules and says which rows stay out of the market; repairs nothing."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from jaxtyping import Shaped
+from rich.table import Table
+
+from hrl_sarp.artifacts import write_json
+from hrl_sarp.config.schema import ValidationConfig
+from hrl_sarp.data import rules
+from hrl_sarp.data.exchange_calendar import sessions_between
+from hrl_sarp.data.store import (
+    BARS_SCHEMA,
+    INDEX_SCHEMA,
+    MACRO_SCHEMA,
+    SECTORS_SCHEMA,
+    RawData,
+)
+
+REPORT_NAME = "validation.json"
+_EXAMPLES_SHOWN = 10
+Severity = Literal["fail", "warn"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and where."""
+
+    symbol: str | None
+    """Symbol, macro series or, for rule `schema`, table.column; None where the row has none."""
+    date: datetime.date | None
+    """First day concerned; None where the finding has no date."""
+    value: float | None
+    """What was found, in the unit of the rule (price, fraction, volume)."""
+    rule: str
+    severity: Severity
+    count: int
+    """Rows or sessions concerned."""
+    is_excluded: bool
+    """Kept out of the market."""
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """Every finding, as a table: `FINDINGS_SCHEMA` plus severity and is_excluded."""
+
+    table: pl.DataFrame
+    n_bars: int
+    n_symbols: int
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The rows of the table."""
+        return tuple(Finding(**row) for row in self.table.iter_rows(named=True))
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a structural rule is broken, so that the data cannot be used."""
+        return bool((self.table["severity"] == "fail").any())
+
+
+def validate(raw: RawData, config: ValidationConfig, calendar_name: str) -> ValidationReport:
+    """Judge raw data by every rule of `rules.py`.
+
+    Args:
+        raw: as a source or `read_raw` delivers it.
+        config: section `data.validation`.
+        calendar_name: name of the exchange calendar, as in exchange_calendars.
+
+    Raises:
+        DataError: if the calendar is unknown or does not cover the bars.
+    """
+    found = [_schema_findings(raw)]
+    if found[0].is_empty():  # other rules need the columns
+        found += _row_findings(raw, config, calendar_name)
+    table = pl.concat(found).with_columns(
+        severity=pl.when(pl.col("rule").is_in(sorted(rules.STRUCTURAL)))
+        .then(pl.lit("fail"))
+        .otherwise(pl.lit("warn")),
+        is_excluded=pl.col("rule").is_in(sorted(rules.EXCLUDING)),
+    )
+    return ValidationReport(
+        table=table.sort("severity", "rule", "symbol", "date"),
+        n_bars=raw.bars.height,
+        n_symbols=raw.bars["symbol"].n_unique() if "symbol" in raw.bars.columns else 0,
+    )
+
+
+def bad_rows(report: ValidationReport) -> pl.DataFrame:
+    """Return (symbol, date) of every bar that must be kept out of the market, each once."""
+    excluded = report.table.filter(pl.col("is_excluded"))
+    return excluded.select("symbol", "date").unique().sort("symbol", "date")
+
+
+def clean_bars(raw: RawData, report: ValidationReport) -> pl.DataFrame:
+    """Drop the bad rows and void the adjusted return across adjustment defects.
+
+    A defect often shifts adj_close for good (a factor applied twice), so dropping its row only
+    moves the false return to the next one. Earlier adj_close are therefore rescaled such that the
+    night into the next kept bar earns 0; a shift that the next rows take back needs nothing.
+    Without adj_close in the source, (split x close + dividend) / previous close is chained first.
+
+    Returns:
+        Bars as in `BARS_SCHEMA`, sorted by symbol and date, adj_close never null.
+    """
+    marked = _mark(_with_adjusted_close(raw.bars.sort("symbol", "date")), report)
+    kept = marked.filter(~pl.col("is_bad"))
+    # the first kept bar after a break is the one whose count of breaks grew
+    is_after_break = pl.col("break_number").diff().over("symbol").fill_null(0) > 0
+    adjusted_open = pl.coalesce("open", "close") * pl.col("adj_close") / pl.col("close")
+    night = (adjusted_open / pl.col("adj_close").shift(1).over("symbol")).log()
+    kept = kept.with_columns(shift=pl.when(is_after_break).then(night).otherwise(0.0)).with_columns(
+        later_shift=pl.col("shift").sum().over("symbol") - pl.col("shift").cum_sum().over("symbol")
+    )
+    return kept.with_columns(adj_close=pl.col("adj_close") * pl.col("later_shift").exp()).select(
+        BARS_SCHEMA.names()
+    )
+
+
+def write_report(report: ValidationReport, path: Path) -> None:
+    """Write counts per rule and all findings as JSON, atomically."""
+    counts = report.table.group_by("rule").len().sort("rule")
+    content = {
+        "has_failed": report.has_failed,
+        "n_bars": report.n_bars,
+        "n_symbols": report.n_symbols,
+        "n_excluded_bars": bad_rows(report).height,
+        "findings_by_rule": dict(counts.iter_rows()),
+        "findings": report.table.to_dicts(),
+    }
+    write_json(path, content)
+
+
+def render(report: ValidationReport) -> Table:
+    """Return a terminal table with one row per rule: how many, what follows, the first cases."""
+    table = Table(title=f"{report.n_bars:,} bars of {report.n_symbols} symbols")
+    for heading in ("rule", "severity", "findings", "examples (symbol date value)"):
+        table.add_column(heading, justify="right" if heading == "findings" else "left")
+    for rule in report.table["rule"].unique(maintain_order=True):
+        rows = report.table.filter(pl.col("rule") == rule)
+        severity, is_excluded = rows.select("severity", "is_excluded").row(0)
+        effect = f"{severity}: excluded" if is_excluded else str(severity)
+        table.add_row(rule, effect, f"{rows.height:,}", _examples(rows))
+    return table
+
+
+def _schema_findings(raw: RawData) -> pl.DataFrame:
+    """Report columns that are missing, of another type or without any row."""
+    expected = {
+        "bars": (raw.bars, BARS_SCHEMA),
+        "sectors": (raw.sectors, SECTORS_SCHEMA),
+        "macro": (raw.macro, MACRO_SCHEMA),
+        "index": (raw.index, INDEX_SCHEMA),
+    }
+    wrong = [
+        f"{table}.{name}"
+        for table, (frame, schema) in expected.items()
+        for name, dtype in schema.items()
+        if frame.schema.get(name) != dtype
+    ]
+    if raw.bars.is_empty():
+        wrong.append("bars")
+    return pl.DataFrame(
+        [{"symbol": name, "rule": "schema", "count": 1} for name in wrong],
+        schema=rules.FINDINGS_SCHEMA,
+    )
+
+
+def _row_findings(raw: RawData, config: ValidationConfig, calendar_name: str) -> list[pl.DataFrame]:
+    keyed = raw.bars.drop_nulls(["symbol", "date"])
+    bars = keyed.sort("symbol", "date")
+    prepared = rules.prepare(bars)
+    sessions = _sessions_of(bars, calendar_name)
+    return [
+        rules.missing_keys(raw.bars),
+        rules.missing_values(bars),
+        rules.duplicates(bars),
+        rules.duplicates_beside_bars(raw),
+        rules.ordering(keyed),
+        rules.non_positive_prices(bars),
+        rules.ohlc_inconsistencies(bars),
+        rules.zero_volumes(bars),
+        rules.large_returns(prepared, config),
+        rules.suspected_splits(prepared),
+        rules.adjustment_defects(prepared, config),
+        rules.stale_runs(bars, config),
+        rules.gaps(bars, sessions),
+        rules.off_session_bars(bars, sessions),
+        rules.symbols_without_sector(raw),
+        rules.macro_overlaps(raw),
+    ]
+
+
+def _sessions_of(bars: pl.DataFrame, calendar_name: str) -> Shaped[np.ndarray, " T"]:
+    first, last = bars["date"].min(), bars["date"].max()
+    if not isinstance(first, datetime.date) or not isinstance(last, datetime.date):
+        return np.empty(0, dtype="datetime64[D]")
+    return sessions_between(calendar_name, first, last)
+
+
+def _with_adjusted_close(bars: pl.DataFrame) -> pl.DataFrame:
+    if bars["adj_close"].is_not_null().any():
+        return bars
+    growth = pl.col("split") * pl.col("close") + pl.col("dividend")
+    log_return = (growth / pl.col("close").shift(1).over("symbol")).log().fill_null(0.0)
+    # chained back from the last close, as vendors do
+    after = log_return.sum().over("symbol") - log_return.cum_sum().over("symbol")
+    return bars.with_columns(adj_close=pl.col("close").last().over("symbol") * (-after).exp())
+
+
+def _mark(bars: pl.DataFrame, report: ValidationReport) -> pl.DataFrame:
+    """Add is_bad, and the running count of lasting breaks of a symbol as break_number."""
+    marks = {
+        "is_bad": rules.EXCLUDING,
+        "is_gap": rules.BREAKING,
+        "is_reversal": frozenset({"adjustment_reversal"}),
+    }
+    for name, wanted in marks.items():
+        hits = report.table.filter(pl.col("rule").is_in(sorted(wanted)))
+        keys = hits.select("symbol", "date").unique().with_columns(pl.lit(1).alias(name))
+        bars = bars.join(keys, on=["symbol", "date"], how="left", maintain_order="left")
+        bars = bars.with_columns(pl.col(name).is_not_null())
+    is_taken_back = pl.col("is_reversal").shift(-1).over("symbol").fill_null(value=False)
+    is_break = pl.col("is_gap") & ~is_taken_back
+    return bars.with_columns(break_number=is_break.cast(pl.Int64).cum_sum().over("symbol"))
+
+
+def _examples(rows: pl.DataFrame) -> str:
+    shown = rows.head(_EXAMPLES_SHOWN)
+    texts = [
+        " ".join(str(part) for part in (symbol, day, _rounded(value)) if part is not None)
+        for symbol, day, value in shown.select("symbol", "date", "value").iter_rows()
+    ]
+    more = "" if rows.height <= _EXAMPLES_SHOWN else ", ..."
+    return ", ".join(texts) + more
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
