@@ -39,7 +39,9 @@ class SpanConfig(Section):
     """First and last day of a span, both inclusive."""
 
     start: date
+    """First day."""
     end: date
+    """Last day."""
 
 
 class SpansConfig(Section):
@@ -69,12 +71,16 @@ class MarketProfile(Section):
 
 
 class SyntheticConfig(Section):
-    """The two-level planted market (spec/evaluation.md 4); all returns are daily log returns."""
+    """The two-level planted market; all returns are daily log returns."""
 
     n_days: Count
+    """Sessions of the generated market."""
     stocks_per_sector: Count
+    """Stocks generated for each sector."""
     n_sectors: Count
+    """Sectors generated."""
     seed: int = Field(ge=0)
+    """Of the generator; the run's own seed does not change the market."""
     start: date
     """First session; the rest follow the exchange calendar's weekdays."""
     stay_probability: Fraction
@@ -86,10 +92,13 @@ class SyntheticConfig(Section):
     sector_drift_bps: float = Field(ge=0)
     """delta: drift of favoured sectors, negative for the unfavoured ones."""
     sector_sd_pct: float = Field(ge=0)
+    """Daily deviation of each sector factor."""
     idiosyncratic_sd_pct: float = Field(gt=0)
+    """Daily deviation of each stock's own part."""
     alpha_strength: float = Field(ge=0)
     """beta as a multiple of the idiosyncratic deviation, earned per unit of the signal."""
     signal_autocorrelation: Fraction
+    """From day to day, of the planted signal (unit variance)."""
     n_noise_features: int = Field(ge=0)
     """Features of pure noise beside the planted signal."""
     overnight_share: Fraction
@@ -117,6 +126,7 @@ class RegimeConfig(Section):
     volatility_days: Count
     """Look-back of the trailing volatility."""
     hmm_iterations: Count
+    """Expectation-maximisation steps, at most."""
 
 
 class DataConfig(Section):

@@ -63,8 +63,11 @@ class RiskConfig(Section):
     """Limits of every portfolio, the same for agents and baselines."""
 
     stock_cap: Fraction
+    """Largest weight of one stock, as a share of wealth."""
     sector_cap: Fraction
+    """Largest weight of one sector, as a share of wealth."""
     min_cash: Fraction
+    """Smallest share of wealth in cash."""
     bear_exposure_cut: Fraction
     """Exposure = 1 - cut x P(bear), at most 1 - min_cash."""
     turnover_cap: Positive
@@ -74,14 +77,18 @@ class RiskConfig(Section):
     drawdown_gate: bool
     """Halve the exposure for a while after a drawdown."""
     gate_drawdown: Fraction
+    """Loss from the running peak that closes the gate."""
     gate_exposure: Fraction
+    """Factor on the exposure while the gate is closed."""
     gate_days: Count
+    """Sessions the gate stays closed; then the peak starts anew."""
 
 
 class StageConfig(Section):
     """One curriculum stage: where episodes start."""
 
     name: str
+    """What logs and tables call the stage."""
     regime_mix: list[Fraction] = Field(min_length=3, max_length=3)
     """Shares of episodes that start in bear, bull, sideways."""
     max_share: Fraction
@@ -94,17 +101,24 @@ class JointConfig(Section):
     """Phase 5."""
 
     max_rounds: Count
+    """Rounds of macro, then micro training, at most."""
     macro_steps: Count
+    """Env steps of the macro agent in a round."""
     micro_steps: Count
+    """Env steps of the micro agent in a round."""
     learning_rate_factor: Positive
+    """Times the learning rates of phases 3 and 4."""
     patience_rounds: Count
+    """Rounds without a better validation score after which the phase ends."""
 
 
 class CurriculumConfig(Section):
     """Order and stages of phases 3 to 5, checkpoints and selection."""
 
     stages: list[StageConfig] = Field(min_length=1)
+    """In their order."""
     checkpoint_seconds: float = Field(ge=0)
+    """Wall time between two checkpoints; 0 saves at every boundary."""
     selection_window: Count
     """Evaluations in the moving mean that selects a checkpoint."""
     temperature_grid: list[Positive] = Field(min_length=1)
@@ -135,6 +149,7 @@ class EvaluationConfig(Section):
     ]
     """Which baselines a backtest runs beside the index and the random portfolios."""
     momentum_positions: Count
+    """Stocks that momentum holds."""
     momentum_days: Count
     """Formation period of 12-1 momentum, the skipped sessions included."""
     momentum_skip_days: int = Field(ge=0)
@@ -142,7 +157,9 @@ class EvaluationConfig(Section):
     momentum_sectors: Count
     """Sectors that sector momentum holds."""
     ridge_positions: Count
+    """Stocks that the ridge regression holds."""
     ridge_label_days: Count
+    """Horizon of the returns that the ridge regression predicts."""
     ridge_penalty: Positive
     """Times rows x mean feature variance."""
     random_positions: Count
@@ -150,14 +167,17 @@ class EvaluationConfig(Section):
     max_universe_share: Fraction
     """A selection takes at most this share of the universe, else it would be 1/N by name."""
     volatility_days: Count
+    """Look-back of inverse volatility."""
     covariance_days: Count
     """Look-back of the optimised baselines."""
     bootstrap_block_days: Count
     """Mean block of the stationary bootstrap."""
     bootstrap_samples: Count
+    """Resampled series behind each interval."""
     confidence: Fraction
     """Of the intervals in the tables."""
     random_portfolios: int = Field(ge=0)
+    """Random portfolios that every policy is ranked against."""
     rolling_days: Count
     """Window of the rolling Sharpe ratio."""
     stressed_delisting_return: float = Field(ge=-1, le=0)
