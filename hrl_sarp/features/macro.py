@@ -1,0 +1,268 @@
+"""The registry of macro features and their computation; adding one is one entry and one test.
+
+Every formula reads rows <= t. Published series enter with the delay of `release.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from hrl_sarp.contracts import Regime
+from hrl_sarp.errors import FeatureError
+from hrl_sarp.features import technical
+from hrl_sarp.features.panel import PricePanel
+from hrl_sarp.features.standardise import trailing_z
+
+Column = Float[np.ndarray, " T"]
+PORTFOLIO_DRAWDOWN = "portfolio_drawdown"
+"""The column that stays 0 here: the environment fills it."""
+WEEK, MONTH, QUARTER, HALF, YEAR = 5, 20, 65, 126, 252
+OIL_LEVELS = (60.0, 80.0, 100.0)
+"""US dollars a barrel that part the four crude regimes."""
+
+
+@dataclass(frozen=True)
+class MacroInputs:
+    """What macro features are computed from; row t is known at the close of day t."""
+
+    panel: PricePanel
+    index_return: Float[np.ndarray, " T"]
+    """Simple return of the benchmark, close to close."""
+    filtered_regime: Float[np.ndarray, "T R"]
+    series: dict[str, Float[np.ndarray, " T"]]
+    """Published series on sessions, delay applied; NaN before the first publication."""
+
+
+@dataclass(frozen=True)
+class MacroFeature:
+    """How one macro feature is made."""
+
+    compute: Callable[[MacroInputs], Column]
+    """Raw values; NaN where they cannot be computed yet."""
+    series: tuple[str, ...] = ()
+    """Published series of which one must be there; the first found is used."""
+    unit: str = "log return"
+    is_standardised: bool = True
+    """By the trailing window; False for what is bounded already."""
+
+
+def compute_macro_features(
+    inputs: MacroInputs, names: Sequence[str], window: int, clip: float
+) -> Float[np.ndarray, "T M"]:
+    """Compute the named features and standardise them by a trailing window.
+
+    Returns:
+        float32 in +-clip, in the order of `names`; 0 before a series exists.
+
+    Raises:
+        FeatureError: if a name is unknown or its series are missing; lists all of them.
+    """
+    problems = find_macro_problems(names, frozenset(inputs.series))
+    if problems:
+        raise FeatureError("macro features cannot be computed: " + "; ".join(problems))
+    result = np.empty((len(inputs.index_return), len(names)), dtype=np.float32)
+    for index, name in enumerate(names):
+        feature = MACRO_FEATURES[name]
+        raw = feature.compute(inputs)
+        if feature.is_standardised:
+            result[:, index] = trailing_z(raw, window, clip)
+        else:
+            result[:, index] = np.clip(np.nan_to_num(raw), -clip, clip)
+    return result
+
+
+def find_macro_problems(names: Sequence[str], series: frozenset[str]) -> list[str]:
+    """Return one line for each name that is unknown or lacks its series, with what to change."""
+    problems = []
+    for name in names:
+        if name not in MACRO_FEATURES:
+            problems.append(f"macro_features: '{name}' is not in the registry; remove it")
+            continue
+        needed = MACRO_FEATURES[name].series
+        if needed and not series & set(needed):
+            problems.append(
+                f"macro_features: '{name}' needs the series {' or '.join(needed)}, which the data "
+                "lack; take it out of the market profile or collect that series"
+            )
+    return problems
+
+
+def needed_series(names: Sequence[str]) -> list[str]:
+    """Return every published series that one of the named features could use."""
+    known = (MACRO_FEATURES[name] for name in names if name in MACRO_FEATURES)
+    return sorted({series for feature in known for series in feature.series})
+
+
+def sum_over(values: Column, window: int) -> Column:
+    """Sum the last `window` rows; NaN before there are that many."""
+    result = np.full(len(values), np.nan)
+    for t in range(window - 1, len(values)):
+        result[t] = values[t - window + 1 : t + 1].sum()
+    return result
+
+
+def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
+    """Compute the average correlation that the equal-weight portfolio's variance implies.
+
+    Of N stocks with deviations s_i: rho = (N^2 var(mean) - sum s_i^2) / ((sum s_i)^2 - sum s_i^2).
+    """
+    market = np.log1p(panel.market_return)[:, None]
+    variance = technical.rolling_std(market, window)[:, 0] ** 2
+    deviation = np.where(panel.present, technical.rolling_std(panel.log_return, window), np.nan)
+    count = row_sum(np.isfinite(deviation).astype(np.float64))
+    total, squares = row_sum(deviation), row_sum(deviation**2)
+    spread = total**2 - squares
+    safe = np.where(spread > 0.0, spread, np.nan)
+    return (count**2 * variance - squares) / safe
+
+
+def row_sum(values: Float[np.ndarray, "T A"]) -> Column:
+    """Sum each row in the order of the columns, NaN as 0.
+
+    Plain summation pairs terms by position, so a stock that is listed years later would change the
+    last bit of earlier rows; a running sum passes over it.
+    """
+    return np.nan_to_num(values).cumsum(axis=1)[:, -1]
+
+
+def _row_mean(values: Float[np.ndarray, "T A"]) -> Column:
+    count = row_sum(np.isfinite(values).astype(np.float64))
+    return row_sum(values) / np.where(count > 0, count, np.nan)
+
+
+def _row_std(values: Float[np.ndarray, "T A"]) -> Column:
+    mean = _row_mean(values)[:, None]
+    return np.sqrt(_row_mean((values - mean) ** 2))
+
+
+def _index_log(inputs: MacroInputs) -> Column:
+    return np.log1p(inputs.index_return)
+
+
+def _index_return(days: int) -> MacroFeature:
+    return MacroFeature(lambda inputs: sum_over(_index_log(inputs), days))
+
+
+def _index_deviation(inputs: MacroInputs, days: int) -> Column:
+    return technical.rolling_std(_index_log(inputs)[:, None], days)[:, 0]
+
+
+def _index_volatility(days: int) -> MacroFeature:
+    annual = np.sqrt(YEAR)
+    return MacroFeature(
+        lambda inputs: annual * _index_deviation(inputs, days), unit="annual fraction"
+    )
+
+
+def _volatility_change(inputs: MacroInputs) -> Column:
+    log_volatility = _log_positive(_index_deviation(inputs, MONTH))
+    return _difference(log_volatility, WEEK)
+
+
+def _volatility_ratio(inputs: MacroInputs) -> Column:
+    short, long = _index_deviation(inputs, MONTH), _index_deviation(inputs, HALF)
+    return short / np.where(long > 0.0, long, np.nan)
+
+
+def _index_drawdown(inputs: MacroInputs) -> Column:
+    level = np.cumsum(_index_log(inputs))
+    return level - technical.rolling_max(level[:, None], YEAR)[:, 0]
+
+
+def _index_skewness(inputs: MacroInputs) -> Column:
+    return technical.rolling_skewness(_index_log(inputs)[:, None], QUARTER)[:, 0]
+
+
+def _breadth(days: int) -> MacroFeature:
+    def share_of_winners(inputs: MacroInputs) -> Column:
+        gain = technical.difference(inputs.panel.log_level, days)
+        gain = np.where(inputs.panel.present, gain, np.nan)
+        return _row_mean(np.where(np.isnan(gain), np.nan, (gain > 0.0).astype(np.float64)))
+
+    return MacroFeature(share_of_winners, unit="share of stocks")
+
+
+def _dispersion(inputs: MacroInputs) -> Column:
+    daily = _row_std(inputs.panel.log_return)
+    return technical.rolling_mean(daily[:, None], MONTH)[:, 0]
+
+
+def _sector_dispersion(inputs: MacroInputs) -> Column:
+    sector = technical.rolling_mean(np.log1p(inputs.panel.sector_return), MONTH)
+    return _row_std(sector)
+
+
+def _level(*series: str, unit: str) -> MacroFeature:
+    return MacroFeature(lambda inputs: _first_series(inputs, series), series, unit)
+
+
+def _relative_change(days: int, *series: str) -> MacroFeature:
+    return MacroFeature(
+        lambda inputs: _difference(_log_positive(_first_series(inputs, series)), days), series
+    )
+
+
+def _crude_regime(inputs: MacroInputs) -> Column:
+    price = _first_series(inputs, MACRO_FEATURES["crude_regime"].series)
+    step = np.searchsorted(np.array(OIL_LEVELS), price, side="right") / len(OIL_LEVELS)
+    return np.where(np.isnan(price), np.nan, step)
+
+
+def _first_series(inputs: MacroInputs, series: Sequence[str]) -> Column:
+    return next(inputs.series[name] for name in series if name in inputs.series)
+
+
+def _log_positive(values: Column) -> Column:
+    return np.log(np.where(values > 0.0, values, np.nan))
+
+
+def _difference(values: Column, lag: int) -> Column:
+    return technical.difference(values[:, None], lag)[:, 0]
+
+
+MACRO_FEATURES: dict[str, MacroFeature] = {
+    "implied_volatility": _level("VIX", "VIXCLS", unit="index points"),
+    "implied_volatility_change_1w": _relative_change(WEEK, "VIX", "VIXCLS"),
+    "policy_rate": _level("FEDFUNDS", unit="percent a year"),
+    "credit_spread": _level("BAMLH0A0HYM2", unit="percent"),
+    "yield_curve_slope": _level("T10Y2Y", unit="percent"),
+    "dollar_momentum_20d": _relative_change(MONTH, "DTWEXBGS"),
+    "oil_momentum_20d": _relative_change(MONTH, "DCOILWTICO", "DCOILBRENTEU"),
+    "gold_momentum_20d": _relative_change(MONTH, "GOLD"),
+    "crude_regime": MacroFeature(
+        _crude_regime,
+        ("DCOILWTICO", "DCOILBRENTEU"),
+        "0, 1/3, 2/3, 1 below 60, 80, 100 US dollars and above",
+        is_standardised=False,
+    ),
+    "index_return_1w": _index_return(WEEK),
+    "index_return_4w": _index_return(MONTH),
+    "index_return_13w": _index_return(QUARTER),
+    "index_return_26w": _index_return(HALF),
+    "index_return_52w": _index_return(YEAR),
+    "index_volatility_4w": _index_volatility(MONTH),
+    "index_volatility_13w": _index_volatility(QUARTER),
+    "volatility_change_1w": MacroFeature(_volatility_change, unit="log change"),
+    "volatility_ratio_4w_26w": MacroFeature(_volatility_ratio, unit="ratio"),
+    "index_drawdown_52w": MacroFeature(_index_drawdown, unit="log fraction below the high"),
+    "index_skewness_13w": MacroFeature(_index_skewness, unit="m3 / m2^1.5"),
+    "breadth_1w": _breadth(WEEK),
+    "breadth_20d": _breadth(MONTH),
+    "cross_sectional_dispersion": MacroFeature(_dispersion, unit="daily fraction"),
+    "sector_dispersion_20d": MacroFeature(_sector_dispersion, unit="daily fraction"),
+    "mean_pairwise_correlation_60d": MacroFeature(
+        lambda inputs: mean_pairwise_correlation(inputs.panel, 60), unit="correlation"
+    ),
+    "previous_regime_probability": MacroFeature(
+        lambda inputs: inputs.filtered_regime[:, Regime.BEAR],
+        unit="filtered probability of the bear state",
+        is_standardised=False,
+    ),
+    PORTFOLIO_DRAWDOWN: MacroFeature(
+        lambda inputs: np.zeros(len(inputs.index_return)),
+        unit="fraction, filled by the environment",
+        is_standardised=False,
+    ),
+}

@@ -1,0 +1,158 @@
+"""The 3-state hidden Markov model that the agents see: fitted on training weeks, filtered forwards.
+
+Its states are not the classes of the regime label (labels.py): the two never share a score.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from hrl_sarp.contracts import Regime
+from hrl_sarp.errors import MarketError
+
+N_RESTARTS = 5
+"""Expectation maximisation ends in local optima; the best of these seeds 0, 1, 2, ... is kept."""
+MIN_TRAINING_WEEKS = 30
+"""Below, three states with full covariances are not identified."""
+
+
+@dataclass(frozen=True)
+class RegimeModel:
+    """A fitted Gaussian HMM, its states in the order of `Regime`."""
+
+    centre: Float[np.ndarray, " D"]
+    """Mean of the observations over the training weeks."""
+    scale: Float[np.ndarray, " D"]
+    """Deviation of the observations over the training weeks."""
+    start: Float[np.ndarray, " R"]
+    """Stationary distribution: what is believed before the first week."""
+    transition: Float[np.ndarray, "R R"]
+    means: Float[np.ndarray, "R D"]
+    covariances: Float[np.ndarray, "R D D"]
+
+
+def weekly_observations(
+    simple_returns: Float[np.ndarray, " T"], is_week_end: Bool[np.ndarray, " T"]
+) -> tuple[Float[np.ndarray, "W D"], Int[np.ndarray, " W"]]:
+    """Compute (log return, root mean square of daily log returns) of each complete week.
+
+    Returns:
+        The observations and the row of each week's last session.
+    """
+    log_return = np.log1p(simple_returns)
+    rows = np.flatnonzero(is_week_end)
+    starts = np.concatenate([[0], rows[:-1] + 1]) if len(rows) else rows
+    weeks = [log_return[start : row + 1] for start, row in zip(starts, rows, strict=True)]
+    pairs = [(week.sum(), np.sqrt(np.mean(week**2))) for week in weeks]
+    return np.array(pairs, dtype=np.float64).reshape(len(rows), 2), rows
+
+
+def fit_regime_model(
+    observations: Float[np.ndarray, "W D"], iterations: int, return_axis: int = 0
+) -> RegimeModel:
+    """Fit the model on training weeks and name its states by their mean return.
+
+    Args:
+        observations: of the training span only.
+        iterations: upper bound of expectation maximisation.
+        return_axis: column that orders the states: lowest bear, highest bull, middle sideways.
+
+    Raises:
+        MarketError: if there are too few weeks, or no restart gives a usable model.
+
+    Source:
+        Package hmmlearn, GaussianHMM with full covariances.
+    """
+    if len(observations) < MIN_TRAINING_WEEKS:
+        raise MarketError(
+            f"regime model: expected at least {MIN_TRAINING_WEEKS} training weeks, found "
+            f"{len(observations)}; lengthen the training span of the market profile"
+        )
+    centre, scale = observations.mean(axis=0), observations.std(axis=0)
+    scale = np.where(scale > 0.0, scale, 1.0)
+    fitted = _fit_best((observations - centre) / scale, iterations)
+    order = np.argsort(fitted.means_[:, return_axis])
+    by_regime = np.empty(len(Regime), dtype=np.int64)
+    by_regime[[Regime.BEAR, Regime.SIDEWAYS, Regime.BULL]] = order
+    transition = fitted.transmat_[np.ix_(by_regime, by_regime)]
+    return RegimeModel(
+        centre=centre,
+        scale=scale,
+        start=_stationary(transition),
+        transition=transition,
+        means=fitted.means_[by_regime],
+        covariances=fitted.covars_[by_regime],
+    )
+
+
+def filter_regimes(
+    model: RegimeModel,
+    observations: Float[np.ndarray, "W D"],
+    rows: Int[np.ndarray, " W"],
+    n_days: int,
+) -> Float[np.ndarray, "T R"]:
+    """Compute P(state | weeks so far) and hold it from each week's last session on.
+
+    Forward recursion only: a smoothed probability would know later weeks. Before the first week
+    ends the stationary distribution is believed.
+    """
+    log_likelihood = _log_densities(model, (observations - model.centre) / model.scale)
+    belief = model.start
+    result = np.tile(belief, (n_days, 1))
+    ends = np.append(rows, n_days)
+    for week, row in enumerate(rows):
+        predicted = belief @ model.transition if week else belief
+        with np.errstate(divide="ignore"):  # log 0 = -inf is a state that cannot be
+            joint = np.log(predicted) + log_likelihood[week]
+        weight = np.exp(joint - joint.max())
+        belief = weight / weight.sum()
+        result[row : ends[week + 1]] = belief
+    return result
+
+
+def _fit_best(standardised: np.ndarray, iterations: int) -> Any:
+    # hmmlearn pulls in scikit-learn: seconds that only the assembly of a market needs
+    from hmmlearn.hmm import GaussianHMM
+
+    best, best_score = None, -np.inf
+    for seed in range(N_RESTARTS):
+        model = GaussianHMM(
+            len(Regime), covariance_type="full", n_iter=iterations, random_state=seed
+        )
+        try:
+            model.fit(standardised)
+            score = model.score(standardised)
+        except ValueError:  # a restart that emptied a state
+            continue
+        if np.isfinite(score) and score > best_score:
+            best, best_score = model, score
+    if best is None:
+        raise MarketError(
+            f"regime model: none of {N_RESTARTS} fits of {len(standardised)} training weeks "
+            "converged; check the benchmark's returns of the training span"
+        )
+    return best
+
+
+def _stationary(transition: Float[np.ndarray, "R R"]) -> Float[np.ndarray, " R"]:
+    # solves pi P = pi with sum 1; least squares, because one equation is redundant
+    n_states = len(transition)
+    system = np.vstack([transition.T - np.eye(n_states), np.ones(n_states)])
+    target = np.append(np.zeros(n_states), 1.0)
+    solution = np.clip(np.linalg.lstsq(system, target, rcond=None)[0], 0.0, None)
+    return solution / solution.sum()
+
+
+def _log_densities(
+    model: RegimeModel, standardised: Float[np.ndarray, "W D"]
+) -> Float[np.ndarray, "W R"]:
+    densities = np.empty((len(standardised), len(model.means)))
+    for state, (mean, covariance) in enumerate(zip(model.means, model.covariances, strict=True)):
+        root = np.linalg.cholesky(covariance)
+        gap = np.linalg.solve(root, (standardised - mean).T)
+        log_determinant = 2.0 * np.log(np.diag(root)).sum()
+        # without the constant d log 2 pi, equal for all states
+        densities[:, state] = -0.5 * ((gap**2).sum(axis=0) + log_determinant)
+    return densities

@@ -1,0 +1,241 @@
+"""The registry of stock features and their computation; adding one is one entry and one test.
+
+Every formula reads rows <= t. Before use each is standardised across the stocks of its day.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from hrl_sarp.errors import FeatureError
+from hrl_sarp.features import technical
+from hrl_sarp.features.panel import PricePanel
+from hrl_sarp.features.standardise import robust_z
+from hrl_sarp.features.technical import Table, divide
+
+SESSIONS_PER_YEAR = 252
+CLOSE = frozenset({"close"})
+OPEN = frozenset({"close", "open"})
+RANGE = frozenset({"close", "high", "low"})
+VOLUME = frozenset({"close", "volume"})
+PLANTED_NAMES = ("planted_signal", *(f"noise_{number:02d}" for number in range(1, 22)))
+
+
+@dataclass(frozen=True)
+class StockFeature:
+    """How one stock feature is made, from which columns and how many sessions."""
+
+    compute: Callable[[PricePanel], Table]
+    """Raw values before standardisation; NaN where there are too few bars."""
+    columns: frozenset[str]
+    """Columns of the raw bars, or names of planted features, that must be there."""
+    lookback_days: int
+    """Sessions before the first value."""
+    unit: str
+
+
+def compute_stock_features(
+    panel: PricePanel, names: Sequence[str], clip: float
+) -> Float[np.ndarray, "T A F"]:
+    """Compute and standardise the named features for every stock of the panel.
+
+    Returns:
+        float32 in +-clip, in the order of `names`; 0 where the stock has no bar or too short a
+        history (0 is the median of the day).
+
+    Raises:
+        FeatureError: if a name is unknown or its columns are missing; lists all of them.
+    """
+    problems = find_stock_problems(names, panel.columns)
+    if problems:
+        raise FeatureError("stock features cannot be computed: " + "; ".join(problems))
+    result = np.empty((*panel.present.shape, len(names)), dtype=np.float32)
+    for index, name in enumerate(names):
+        raw = STOCK_FEATURES[name].compute(panel)
+        result[:, :, index] = robust_z(raw, panel.present, clip)
+    return result
+
+
+def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[str]:
+    """Return one line for each name that is unknown or lacks its columns, with what to change."""
+    problems = []
+    for name in names:
+        if name not in STOCK_FEATURES:
+            problems.append(f"stock_features: '{name}' is not in the registry; remove it")
+            continue
+        missing = STOCK_FEATURES[name].columns - columns
+        if missing:
+            problems.append(
+                f"stock_features: '{name}' needs {', '.join(sorted(missing))}, which the data "
+                "lack; take it out of the market profile or collect those columns"
+            )
+    return problems
+
+
+def longest_lookback(names: Sequence[str]) -> int:
+    """Return the sessions after which every named feature can have a value."""
+    return max(STOCK_FEATURES[name].lookback_days for name in names)
+
+
+def _return_over(days: int) -> Callable[[PricePanel], Table]:
+    return lambda panel: technical.difference(panel.log_level, days)
+
+
+def _volatility(days: int) -> Callable[[PricePanel], Table]:
+    annual = np.sqrt(SESSIONS_PER_YEAR)
+    return lambda panel: annual * technical.rolling_std(panel.log_return, days)
+
+
+def _momentum_12_1(panel: PricePanel) -> Table:
+    return technical.lagged(panel.log_level, 21) - technical.lagged(panel.log_level, 252)
+
+
+def _volatility_ratio(panel: PricePanel) -> Table:
+    short = technical.rolling_std(panel.log_return, 20)
+    return divide(short, technical.rolling_std(panel.log_return, 120))
+
+
+def _downside_volatility(panel: PricePanel) -> Table:
+    loss = np.minimum(panel.log_return, 0.0)
+    return np.sqrt(SESSIONS_PER_YEAR * np.maximum(technical.rolling_mean(loss**2, 20), 0.0))
+
+
+def _macd_histogram(panel: PricePanel) -> Table:
+    level = np.exp(panel.log_level)
+    return technical.macd_histogram(level, 12, 26, 9) / level
+
+
+def _bollinger_position(panel: PricePanel) -> Table:
+    level = np.exp(panel.log_level)
+    mean, deviation = technical.rolling_mean(level, 20), technical.rolling_std(level, 20)
+    return np.clip(0.5 + divide(level - mean, 4.0 * deviation), -0.5, 1.5)
+
+
+def _average_true_range(panel: PricePanel) -> Table:
+    level, past = np.exp(panel.log_level), np.exp(technical.lagged(panel.log_level, 1))
+    high = np.maximum(level * np.exp(panel.high_to_close), past)
+    low = np.minimum(level * np.exp(panel.low_to_close), past)
+    return technical.wilder_mean(high - low, 14) / level
+
+
+def _dollar_volume_ratio(panel: PricePanel) -> Table:
+    # in dollars: raw share volume jumps at every split
+    ratio = divide(panel.dollar_volume, technical.rolling_mean(panel.dollar_volume, 20))
+    return np.minimum(ratio, 5.0)
+
+
+def _amihud(panel: PricePanel) -> Table:
+    impact = technical.rolling_mean(divide(np.abs(panel.log_return), panel.dollar_volume), 20)
+    return _log_positive(impact)
+
+
+def _log_positive(values: Table) -> Table:
+    return np.log(np.where(values > 0.0, values, np.nan))
+
+
+def _market_table(panel: PricePanel) -> Table:
+    return np.repeat(np.log1p(panel.market_return)[:, None], len(panel.symbols), axis=1)
+
+
+def _sector_table(panel: PricePanel) -> Table:
+    return np.log1p(panel.sector_return)[:, panel.sector_of]
+
+
+def _beta(panel: PricePanel) -> Table:
+    covariance, _, variance = technical.rolling_cross(panel.log_return, _market_table(panel), 120)
+    return divide(covariance, variance)
+
+
+def _residual_volatility(panel: PricePanel) -> Table:
+    covariance, own, market = technical.rolling_cross(panel.log_return, _market_table(panel), 60)
+    residual = own - divide(covariance**2, market)
+    return np.sqrt(SESSIONS_PER_YEAR * np.maximum(residual, 0.0))
+
+
+def _sector_relative_strength(panel: PricePanel) -> Table:
+    sector = 65 * technical.rolling_mean(np.log1p(panel.sector_return), 65)
+    return technical.difference(panel.log_level, 65) - sector[:, panel.sector_of]
+
+
+def _autocorrelation(panel: PricePanel) -> Table:
+    past = technical.lagged(panel.log_return, 1)
+    return technical.rolling_correlation(panel.log_return, past, 60)
+
+
+def _planted(name: str) -> StockFeature:
+    return StockFeature(lambda panel: panel.planted[name], frozenset({name}), 0, "as planted")
+
+
+STOCK_FEATURES: dict[str, StockFeature] = {
+    "return_1d": StockFeature(_return_over(1), CLOSE, 1, "log return"),
+    "return_5d": StockFeature(_return_over(5), CLOSE, 5, "log return"),
+    "return_20d": StockFeature(_return_over(20), CLOSE, 20, "log return"),
+    "return_60d": StockFeature(_return_over(60), CLOSE, 60, "log return"),
+    "momentum_12_1": StockFeature(_momentum_12_1, CLOSE, 252, "log return, last month left out"),
+    "volatility_20d": StockFeature(_volatility(20), CLOSE, 20, "annual fraction"),
+    "volatility_60d": StockFeature(_volatility(60), CLOSE, 60, "annual fraction"),
+    "volatility_ratio_20_120": StockFeature(_volatility_ratio, CLOSE, 120, "ratio"),
+    "downside_volatility_20d": StockFeature(_downside_volatility, CLOSE, 20, "annual fraction"),
+    "skewness_60d": StockFeature(
+        lambda panel: technical.rolling_skewness(panel.log_return, 60), CLOSE, 60, "m3 / m2^1.5"
+    ),
+    "rsi_14": StockFeature(
+        lambda panel: technical.relative_strength_index(np.exp(panel.log_level), 14),
+        CLOSE,
+        15,
+        "0..100",
+    ),
+    "macd_histogram": StockFeature(_macd_histogram, CLOSE, 35, "fraction of the close"),
+    "bb_position": StockFeature(_bollinger_position, CLOSE, 20, "0 lower band, 1 upper band"),
+    "distance_to_52w_high": StockFeature(
+        lambda panel: panel.log_level - technical.rolling_max(panel.log_level, 252),
+        CLOSE,
+        252,
+        "log fraction below, at most 0",
+    ),
+    "distance_to_52w_low": StockFeature(
+        lambda panel: panel.log_level - technical.rolling_min(panel.log_level, 252),
+        CLOSE,
+        252,
+        "log fraction above, at least 0",
+    ),
+    "max_return_20d": StockFeature(
+        lambda panel: technical.rolling_max(panel.log_return, 20), CLOSE, 20, "log return"
+    ),
+    "autocorrelation_60d": StockFeature(_autocorrelation, CLOSE, 61, "correlation"),
+    "atr_pct_14": StockFeature(_average_true_range, RANGE, 15, "fraction of the close"),
+    "overnight_return_20d": StockFeature(
+        lambda panel: technical.rolling_mean(panel.log_overnight, 20), OPEN, 20, "log return a day"
+    ),
+    "intraday_return_20d": StockFeature(
+        lambda panel: technical.rolling_mean(panel.log_intraday, 20), OPEN, 20, "log return a day"
+    ),
+    "volume_ratio_20d": StockFeature(_dollar_volume_ratio, VOLUME, 20, "ratio of dollars"),
+    "amihud_20d": StockFeature(_amihud, VOLUME, 20, "log of |return| per dollar"),
+    "dollar_volume_log": StockFeature(
+        lambda panel: _log_positive(technical.rolling_mean(panel.dollar_volume, 20)),
+        VOLUME,
+        20,
+        "log currency",
+    ),
+    "beta_120d": StockFeature(_beta, CLOSE, 120, "ratio"),
+    "residual_volatility_60d": StockFeature(_residual_volatility, CLOSE, 60, "annual fraction"),
+    "market_correlation_60d": StockFeature(
+        lambda panel: technical.rolling_correlation(panel.log_return, _market_table(panel), 60),
+        CLOSE,
+        60,
+        "correlation",
+    ),
+    "sector_relative_strength_65d": StockFeature(
+        _sector_relative_strength, CLOSE, 65, "log return over the sector's"
+    ),
+    "sector_correlation_60d": StockFeature(
+        lambda panel: technical.rolling_correlation(panel.log_return, _sector_table(panel), 60),
+        CLOSE,
+        60,
+        "correlation",
+    ),
+    **{name: _planted(name) for name in PLANTED_NAMES},
+}

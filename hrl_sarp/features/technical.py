@@ -1,0 +1,268 @@
+"""Rolling kernels over (T, A) tables: compiled, causal, and exact whatever other columns hold.
+
+NaN is a missing bar: it is skipped, and a result is NaN where too few bars remain. Row t of every
+result reads rows <= t of its own column only, in the order of time, so that neither later rows nor
+other columns can change its last bit.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float
+from numba import njit
+
+MIN_BARS_SHARE = 0.8
+"""Part of a window that must hold bars: one halt must not blank a year of features."""
+NEGLIGIBLE_VARIANCE = 1e-13
+"""Relative to the mean square: below it a running variance is rounding noise, and counts as 0."""
+
+Table = Float[np.ndarray, "T A"]
+
+
+def min_bars(window: int) -> int:
+    """Return how many bars a window of sessions needs."""
+    return int(np.ceil(MIN_BARS_SHARE * window))
+
+
+def rolling_mean(values: Table, window: int) -> Table:
+    """Compute the mean of the window's bars; NaN where fewer than `min_bars` are there."""
+    return _rolling_mean(_table(values), window, min_bars(window))
+
+
+def rolling_std(values: Table, window: int) -> Table:
+    """Compute the population deviation of the window's bars; NaN as in `rolling_mean`."""
+    values = _table(values)
+    return np.sqrt(_rolling_cross(values, values, window, min_bars(window))[1])
+
+
+def rolling_cross(left: Table, right: Table, window: int) -> tuple[Table, Table, Table]:
+    """Compute covariance, variance of `left` and variance of `right` over pairs of bars.
+
+    All three are population moments over the rows where both have a bar; NaN as in `rolling_mean`.
+    """
+    return _rolling_cross(_table(left), _table(right), window, min_bars(window))
+
+
+def rolling_correlation(left: Table, right: Table, window: int) -> Table:
+    """Compute Pearson's correlation over pairs of bars; NaN where a side does not move."""
+    covariance, left_variance, right_variance = rolling_cross(left, right, window)
+    return divide(covariance, np.sqrt(left_variance * right_variance))
+
+
+def rolling_skewness(values: Table, window: int) -> Table:
+    """Compute the moment skewness m3 / m2^1.5 of the window's bars; NaN where nothing moves."""
+    return _rolling_skewness(_table(values), window, min_bars(window))
+
+
+def rolling_max(values: Table, window: int) -> Table:
+    """Compute the largest of the window's bars; NaN where the window holds none.
+
+    Source: van Herk (1992), Gil and Werman (1993): running maxima from both ends of each block.
+    """
+    return _rolling_max(_table(values), window)
+
+
+def rolling_min(values: Table, window: int) -> Table:
+    """Compute the smallest of the window's bars; NaN where the window holds none."""
+    return -_rolling_max(-_table(values), window)
+
+
+def wilder_mean(values: Table, period: int) -> Table:
+    """Smooth by Wilder: the mean of the first `period` bars, then m += (x - m) / period.
+
+    Source: Wilder (1978), "New Concepts in Technical Trading Systems". NaN before the first mean;
+    a missing bar leaves the mean as it was.
+    """
+    return _smoothed(_table(values), 1.0 / period, period)
+
+
+def exponential_mean(values: Table, span: int) -> Table:
+    """Smooth exponentially with alpha = 2 / (span + 1), started at the mean of `span` bars.
+
+    NaN before that; a missing bar leaves the mean as it was.
+    """
+    return _smoothed(_table(values), 2.0 / (span + 1.0), span)
+
+
+def relative_strength_index(level: Table, period: int) -> Table:
+    """Compute Wilder's RSI in 0..100 of price levels; 50 where nothing moved."""
+    change = difference(level, 1)
+    gain = wilder_mean(np.maximum(change, 0.0), period)
+    loss = wilder_mean(np.maximum(-change, 0.0), period)
+    total = gain + loss
+    return np.where(total == 0.0, 50.0, 100.0 * divide(gain, total))
+
+
+def macd_histogram(level: Table, fast: int, slow: int, signal: int) -> Table:
+    """Compute the MACD line minus its signal line, in units of the level."""
+    line = exponential_mean(level, fast) - exponential_mean(level, slow)
+    return line - exponential_mean(line, signal)
+
+
+def difference(values: Table, lag: int) -> Table:
+    """Subtract the row `lag` sessions earlier; NaN in the first `lag` rows."""
+    return values - lagged(values, lag)
+
+
+def lagged(values: Table, lag: int) -> Table:
+    """Shift rows down by `lag` sessions; NaN above."""
+    shifted = np.full_like(values, np.nan)
+    shifted[lag:] = values[: max(0, len(values) - lag)]
+    return shifted
+
+
+def divide(numerator: Table, denominator: Table) -> Table:
+    """Divide; NaN where the denominator is 0."""
+    safe = np.where(denominator == 0.0, np.nan, denominator)
+    return numerator / safe
+
+
+def _table(values: Table) -> Table:
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
+# The kernels below carry no shape annotations: the run-time checks of the tests would wrap them and
+# the compiler could not read them.
+
+
+@njit(cache=True)
+@no_type_check
+def _rolling_mean(values, window, needed):
+    n_days, n_assets = values.shape
+    total, count = np.zeros(n_assets), np.zeros(n_assets)
+    result = np.empty((n_days, n_assets))
+    for t in range(n_days):
+        for a in range(n_assets):
+            new = values[t, a]
+            if not np.isnan(new):
+                total[a] += new
+                count[a] += 1
+            if t >= window:
+                old = values[t - window, a]
+                if not np.isnan(old):
+                    total[a] -= old
+                    count[a] -= 1
+            result[t, a] = total[a] / count[a] if count[a] >= needed else np.nan
+    return result
+
+
+@njit(cache=True)
+@no_type_check
+def _rolling_cross(left, right, window, needed):
+    n_days, n_assets = left.shape
+    sums = np.zeros((6, n_assets))  # count, x, y, xy, xx, yy
+    covariance = np.empty((n_days, n_assets))
+    left_variance = np.empty((n_days, n_assets))
+    right_variance = np.empty((n_days, n_assets))
+    for t in range(n_days):
+        for a in range(n_assets):
+            _add_pair(sums, a, left[t, a], right[t, a], 1.0)
+            if t >= window:
+                _add_pair(sums, a, left[t - window, a], right[t - window, a], -1.0)
+            n = sums[0, a]
+            if n < needed:
+                covariance[t, a] = left_variance[t, a] = right_variance[t, a] = np.nan
+                continue
+            x, y = sums[1, a] / n, sums[2, a] / n
+            covariance[t, a] = sums[3, a] / n - x * y
+            left_variance[t, a] = _variance(sums[4, a] / n, x)
+            right_variance[t, a] = _variance(sums[5, a] / n, y)
+    return covariance, left_variance, right_variance
+
+
+@njit(cache=True)
+@no_type_check
+def _add_pair(sums, a, x, y, sign):
+    if np.isnan(x) or np.isnan(y):
+        return
+    sums[0, a] += sign
+    sums[1, a] += sign * x
+    sums[2, a] += sign * y
+    sums[3, a] += sign * x * y
+    sums[4, a] += sign * x * x
+    sums[5, a] += sign * y * y
+
+
+@njit(cache=True)
+@no_type_check
+def _variance(mean_square, mean):
+    variance = mean_square - mean * mean
+    return variance if variance > NEGLIGIBLE_VARIANCE * mean_square else 0.0
+
+
+@njit(cache=True)
+@no_type_check
+def _rolling_skewness(values, window, needed):
+    n_days, n_assets = values.shape
+    sums = np.zeros((4, n_assets))  # count, x, xx, xxx
+    result = np.empty((n_days, n_assets))
+    for t in range(n_days):
+        for a in range(n_assets):
+            _add_powers(sums, a, values[t, a], 1.0)
+            if t >= window:
+                _add_powers(sums, a, values[t - window, a], -1.0)
+            n = sums[0, a]
+            if n < needed:
+                result[t, a] = np.nan
+                continue
+            mean, square = sums[1, a] / n, sums[2, a] / n
+            variance = _variance(square, mean)
+            third = sums[3, a] / n - 3.0 * mean * square + 2.0 * mean**3
+            result[t, a] = third / variance**1.5 if variance > 0.0 else np.nan
+    return result
+
+
+@njit(cache=True)
+@no_type_check
+def _add_powers(sums, a, x, sign):
+    if np.isnan(x):
+        return
+    sums[0, a] += sign
+    sums[1, a] += sign * x
+    sums[2, a] += sign * x * x
+    sums[3, a] += sign * x * x * x
+
+
+@njit(cache=True)
+@no_type_check
+def _rolling_max(values, window):
+    n_days, n_assets = values.shape
+    from_start = np.empty((n_days, n_assets))  # maximum since the block of `window` rows began
+    to_end = np.empty((n_days, n_assets))  # maximum until that block ends
+    for t in range(n_days):
+        for a in range(n_assets):
+            new = -np.inf if np.isnan(values[t, a]) else values[t, a]
+            fresh = t % window == 0
+            from_start[t, a] = new if fresh else max(from_start[t - 1, a], new)
+    for t in range(n_days - 1, -1, -1):
+        for a in range(n_assets):
+            new = -np.inf if np.isnan(values[t, a]) else values[t, a]
+            last = t % window == window - 1 or t == n_days - 1
+            to_end[t, a] = new if last else max(to_end[t + 1, a], new)
+    for t in range(n_days):
+        # row t - window + 1 lies in the block before or starts the own: its end is never after t
+        for a in range(n_assets):
+            if t >= window - 1:
+                from_start[t, a] = max(from_start[t, a], to_end[t - window + 1, a])
+            if from_start[t, a] == -np.inf:
+                from_start[t, a] = np.nan
+    return from_start
+
+
+@njit(cache=True)
+@no_type_check
+def _smoothed(values, alpha, warm_up):
+    n_days, n_assets = values.shape
+    mean, count = np.zeros(n_assets), np.zeros(n_assets)
+    result = np.empty((n_days, n_assets))
+    for t in range(n_days):
+        for a in range(n_assets):
+            new = values[t, a]
+            if not np.isnan(new):
+                count[a] += 1
+                if count[a] <= warm_up:
+                    mean[a] += (new - mean[a]) / count[a]
+                else:
+                    mean[a] += alpha * (new - mean[a])
+            result[t, a] = mean[a] if count[a] >= warm_up else np.nan
+    return result

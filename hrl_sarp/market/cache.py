@@ -1,0 +1,135 @@
+"""The assembled market on disk: one npz file per data, configuration and code; no pickles."""
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrl_sarp.artifacts import atomic_path
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange, Market, Split
+from hrl_sarp.data.store import read_manifest, read_raw
+from hrl_sarp.errors import MarketError
+
+META = "meta"
+"""Array of the file that holds everything but arrays, as UTF-8 JSON."""
+PLAIN_FIELDS = ("name", "symbols", "sector_names", "benchmark_name", "feature_names", "macro_names")
+PACKAGE_DIR = Path(__file__).parents[1]
+CODE_FOLDERS = ("data", "features", "market")
+
+
+def load_market(data_dir: Path, config: RunConfig) -> Market:
+    """Return the market of `data/raw`, from the cache beside it if nothing changed.
+
+    Args:
+        data_dir: `data/raw` as written by collect-data.
+        config: the run's configuration; its market profile must fit the data.
+
+    Raises:
+        MissingArtifactError: if nothing was collected.
+        DataError: if raw files changed since they were collected.
+        FeatureError: if the profile names features that the data cannot serve.
+        MarketError: if no market can be assembled.
+    """
+    path = market_path(data_dir, config)
+    if path.is_file():
+        cached = _read_if_whole(path)
+        if cached is not None:
+            return cached
+    # numba and the exchange calendars take seconds to import; a cached market needs neither
+    from hrl_sarp.market.assemble import assemble_market
+
+    market = assemble_market(read_raw(data_dir), config)
+    market.manifest["data_hash"] = data_hash(data_dir)
+    market.manifest["market_hash"] = market_key(data_dir, config)
+    write_market(market, path)
+    return market
+
+
+def market_path(data_dir: Path, config: RunConfig) -> Path:
+    """Return where the market of this data and configuration is kept."""
+    key = market_key(data_dir, config)[:16]
+    return data_dir.parent / "market" / f"{config.market}-{key}.npz"
+
+
+def market_key(data_dir: Path, config: RunConfig) -> str:
+    """Hash everything that the market depends on: raw files, profile, data section and code."""
+    sections = {
+        "market": config.market,
+        "market_profile": config.market_profile.model_dump(mode="json", exclude={"costs"}),
+        "data": config.data.model_dump(mode="json"),
+        "data_hash": data_hash(data_dir),
+        "code": code_version(),
+    }
+    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+
+
+def data_hash(data_dir: Path) -> str:
+    """Hash the hashes of the raw files."""
+    files = read_manifest(data_dir)["files"]
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_version() -> str:
+    """Hash the source of every module that shapes a market."""
+    digest = hashlib.sha256()
+    for folder in CODE_FOLDERS:
+        for path in sorted((PACKAGE_DIR / folder).rglob("*.py")):
+            digest.update(str(path.relative_to(PACKAGE_DIR)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_market(market: Market, path: Path) -> None:
+    """Write a market atomically."""
+    arrays = {
+        field.name: value
+        for field in fields(market)
+        if isinstance(value := getattr(market, field.name), np.ndarray)
+    }
+    meta = {name: getattr(market, name) for name in PLAIN_FIELDS}
+    meta |= {"split": asdict(market.split), "manifest": market.manifest}
+    arrays[META] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_market(path: Path) -> Market:
+    """Read what `write_market` wrote; never runs code from the file.
+
+    Raises:
+        MarketError: if the file is truncated or not a market.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays.pop(META).tobytes())
+        return Market(**arrays, **_plain_fields(meta))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise MarketError(
+            f"{path}: expected an assembled market, found something else ({error}); delete the file"
+        ) from error
+
+
+def _plain_fields(meta: dict[str, Any]) -> dict[str, Any]:
+    split = Split(**{name: DayRange(**span) for name, span in meta["split"].items()})
+    names = {
+        name: tuple(meta[name]) if isinstance(meta[name], list) else meta[name]
+        for name in PLAIN_FIELDS
+    }
+    return {**names, "split": split, "manifest": meta["manifest"]}
+
+
+def _read_if_whole(path: Path) -> Market | None:
+    """Return the cached market, or None if the file is damaged: it is then assembled anew."""
+    try:
+        return read_market(path)
+    except MarketError:
+        return None

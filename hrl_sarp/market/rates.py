@@ -1,0 +1,122 @@
+"""What cash and the index earn: risk-free rate, benchmark and published series on sessions."""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int, Shaped
+
+from hrl_sarp.data.store import RawData
+from hrl_sarp.features.release import align_series, release_of
+from hrl_sarp.market.prices import DAY, PriceTables, mean_in_order
+from hrl_sarp.market.universe import EMPTY
+
+POLICY_RATE = "FEDFUNDS"
+ETF_PREFIX = "ETF_"
+MIN_SECTOR_ETFS = 9
+"""Eleven exist since 2018 only; nine cover the market before."""
+DAYS_PER_YEAR = 360
+"""Money market convention ACT/360."""
+
+
+def risk_free_returns(
+    macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"]
+) -> tuple[Float[np.ndarray, " T"], str]:
+    """Compute what cash earns from the close before to the close of each session.
+
+    The previous calendar month's FEDFUNDS, ACT/360 over the calendar days between.
+
+    Returns:
+        Simple returns (0 in the first row and where no rate is known) and what they are, in words.
+    """
+    rates = macro.filter((pl.col("series") == POLICY_RATE) & pl.col("value").is_not_null())
+    if rates.is_empty():
+        return np.zeros(len(dates)), f"0: the data hold no {POLICY_RATE}"
+    rates = rates.sort("date")
+    months = rates["date"].to_numpy().astype("datetime64[M]")
+    previous = dates.astype("datetime64[M]") - np.timedelta64(1, "M")
+    last = np.searchsorted(months, previous, side="right") - 1
+    percent = np.where(last >= 0, rates["value"].to_numpy()[np.maximum(last, 0)], 0.0)
+    days = np.diff(dates.astype(DAY), prepend=dates[:1]).astype(np.int64)
+    return percent / 100.0 * days / DAYS_PER_YEAR, f"{POLICY_RATE} of the month before, ACT/360"
+
+
+def benchmark_returns(
+    raw: RawData, prices: PriceTables, slots: Int[np.ndarray, "T N"]
+) -> tuple[Float[np.ndarray, " T"], str]:
+    """Compute the index's simple return of each session.
+
+    The index of the data if there is one; else the mean of the sector funds where at least nine
+    have a return; else 1/N of the stocks that were eligible the day before (all stocks, before the
+    first universe).
+
+    Returns:
+        Returns, 0 in the first row, and what they are, in words.
+    """
+    if not raw.index.is_empty():
+        return _level_returns(raw.index, prices.dates), "index of the data set"
+    equal_weight = _equal_weight(prices, slots)
+    funds, count = _fund_returns(raw.macro, prices.dates)
+    use_funds = count >= MIN_SECTOR_ETFS
+    if not use_funds.any():
+        return equal_weight, "1/N of the eligible stocks, daily, gross"
+    first = prices.dates[use_funds][0]
+    return (
+        np.where(use_funds, funds, equal_weight),
+        f"equal weight of the sector funds from {first}, where at least {MIN_SECTOR_ETFS} have a "
+        "close; else 1/N of the eligible stocks, daily, gross",
+    )
+
+
+def published_series(
+    macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"], names: list[str]
+) -> dict[str, Float[np.ndarray, " T"]]:
+    """Bring the named series that the data hold onto sessions, each with its release delay."""
+    wanted = macro.filter(pl.col("series").is_in(names)).sort("series", "date")
+    parts = wanted.partition_by("series", as_dict=True)
+    return {
+        str(name): align_series(
+            dates,
+            frame["date"].to_numpy().astype(DAY),
+            frame["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+            release_of(str(name)),
+        )
+        for (name,), frame in parts.items()
+    }
+
+
+def _level_returns(index: pl.DataFrame, dates: Shaped[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    known = index.filter(pl.col("close") > 0).sort("date")
+    level_dates = known["date"].to_numpy().astype(DAY)
+    last = np.searchsorted(level_dates, dates, side="right") - 1
+    level = np.where(last >= 0, known["close"].to_numpy()[np.maximum(last, 0)], np.nan)
+    simple = np.zeros(len(dates))
+    simple[1:] = level[1:] / level[:-1] - 1.0
+    return np.nan_to_num(simple)  # NaN: before the index begins
+
+
+def _fund_returns(
+    macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"]
+) -> tuple[Float[np.ndarray, " T"], Int[np.ndarray, " T"]]:
+    funds = macro.filter(pl.col("series").str.starts_with(ETF_PREFIX) & (pl.col("value") > 0))
+    names = funds["series"].unique().sort()
+    level = np.full((len(dates), len(names)), np.nan)
+    row = np.searchsorted(dates, funds["date"].to_numpy().astype(DAY))
+    inside = row < len(dates)
+    inside[inside] = dates[row[inside]] == funds["date"].to_numpy().astype(DAY)[inside]
+    column = names.search_sorted(funds["series"]).to_numpy()
+    level[row[inside], column[inside]] = funds["value"].to_numpy()[inside]
+    simple = np.full_like(level, np.nan)
+    simple[1:] = level[1:] / level[:-1] - 1.0
+    return np.nan_to_num(mean_in_order(simple)), np.isfinite(simple).sum(axis=1)
+
+
+def _equal_weight(prices: PriceTables, slots: Int[np.ndarray, "T N"]) -> Float[np.ndarray, " T"]:
+    n_days, n_assets = prices.overnight.shape
+    held = np.zeros((n_days, n_assets + 1), dtype=bool)  # the last column takes the empty slots
+    held[np.arange(1, n_days)[:, None], slots[:-1]] = True
+    chosen = held[:, :n_assets] & prices.listed
+    before_universe = np.concatenate([[True], (slots[:-1] == EMPTY).all(axis=1)])
+    chosen[before_universe] = prices.tradable[before_universe]
+    total = (1.0 + prices.overnight) * (1.0 + prices.intraday) - 1.0
+    simple = np.nan_to_num(mean_in_order(np.where(chosen, total, np.nan)))
+    simple[0] = 0.0
+    return simple

@@ -1,0 +1,108 @@
+"""Which stocks may be bought, and in which slot each stands; chosen once a year from the past."""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int, Shaped
+
+from hrl_sarp.config.schema import UniverseConfig
+from hrl_sarp.market.prices import PriceTables
+
+EMPTY = -1
+
+
+def year_starts(dates: Shaped[np.ndarray, " T"]) -> Int[np.ndarray, " Y"]:
+    """Return the rows of the first session of each calendar year but the first of the data."""
+    years = dates.astype("datetime64[Y]")
+    return np.flatnonzero(years[1:] != years[:-1]) + 1
+
+
+def choose_slots(
+    prices: PriceTables,
+    member: Bool[np.ndarray, "T A"],
+    config: UniverseConfig,
+    n_sectors: int,
+) -> Int[np.ndarray, "T N"]:
+    """Fill the slots of every session, sector by sector.
+
+    At the first session of a year each sector takes its most traded stocks by median dollar volume
+    of the sessions before it; where volume is unknown, all with enough bars, in symbol order. A
+    stock keeps its slot as long as it stays; an ended or expelled one leaves its slot empty until
+    the next choice.
+
+    Args:
+        prices: every stock of the data set.
+        member: index membership; all True where none is given.
+        config: number of stocks, look-back and bars needed.
+        n_sectors: sectors of the profile; those without stocks get empty slots.
+
+    Returns:
+        Column of `prices` per slot, -1 if empty and everywhere before the first choice.
+    """
+    n_days = len(prices.dates)
+    per_sector = config.stocks_per_sector
+    slots = np.full((n_days, n_sectors * per_sector), EMPTY, dtype=np.int64)
+    starts = [row for row in year_starts(prices.dates) if row >= config.lookback_days]
+    current = np.full(n_sectors * per_sector, EMPTY, dtype=np.int64)
+    for start, stop in zip(starts, [*starts[1:], n_days], strict=True):
+        ranking = _rank(prices, member[start], start, config)
+        for sector in range(n_sectors):
+            span = slice(sector * per_sector, (sector + 1) * per_sector)
+            chosen = ranking[prices.sector_of[ranking] == sector][:per_sector]
+            current[span] = _keep_places(current[span], chosen)
+        slots[start:stop] = current
+    filled = slots >= 0
+    safe = np.maximum(slots, 0)
+    alive = np.take_along_axis(prices.listed & member, safe, axis=1)
+    return np.where(filled & alive, slots, EMPTY)
+
+
+def membership_mask(
+    prices: PriceTables,
+    membership: pl.DataFrame | None,
+) -> Bool[np.ndarray, "T A"]:
+    """Mark the sessions between start and end of each membership; all True where none is given."""
+    shape = (len(prices.dates), len(prices.symbols))
+    if membership is None:
+        return np.ones(shape, dtype=bool)
+    mask = np.zeros(shape, dtype=bool)
+    column = {symbol: index for index, symbol in enumerate(prices.symbols)}
+    for symbol, start, end in membership.select("symbol", "start", "end").iter_rows():
+        if symbol not in column:
+            continue
+        after_start = prices.dates >= np.datetime64(start) if start else True
+        before_end = prices.dates <= np.datetime64(end) if end else True
+        mask[:, column[symbol]] |= after_start & before_end
+    return mask
+
+
+def _rank(
+    prices: PriceTables, member: Bool[np.ndarray, " A"], start: int, config: UniverseConfig
+) -> Int[np.ndarray, " C"]:
+    """Return the candidates, most traded first; equal ones in symbol order."""
+    past = slice(start - config.lookback_days, start)
+    bars = prices.tradable[past].sum(axis=0)
+    candidates = np.flatnonzero((bars >= config.min_bars) & prices.listed[start] & member)
+    if "volume" not in prices.columns:
+        return candidates
+    traded = median_of_bars(
+        prices.dollar_volume[past][:, candidates], prices.tradable[past][:, candidates]
+    )
+    return candidates[np.argsort(-traded, kind="stable")]
+
+
+def median_of_bars(
+    values: Float[np.ndarray, "T A"], present: Bool[np.ndarray, "T A"]
+) -> Float[np.ndarray, " A"]:
+    """Return the median of each column's present entries, of which there must be one."""
+    return np.nanmedian(np.where(present, values, np.nan), axis=0)
+
+
+def _keep_places(
+    places: Int[np.ndarray, " K"], chosen: Int[np.ndarray, " C"]
+) -> Int[np.ndarray, " K"]:
+    """Leave the stocks that stay where they are and put newcomers on the free places in order."""
+    kept = np.where(np.isin(places, chosen), places, EMPTY)
+    newcomers = [stock for stock in chosen if stock not in kept]
+    free = np.flatnonzero(kept == EMPTY)
+    kept[free[: len(newcomers)]] = newcomers
+    return kept
