@@ -1,0 +1,286 @@
+"""Portfolio accounting of B environments at once: exact, differentiable, on any device.
+
+A session runs over night on the old holdings, trades at the open with costs, and runs to the
+close on the new holdings. All shares of wealth; nothing is created or lost.
+"""
+
+from dataclasses import fields
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hrl_sarp.config.schema import CostConfig, RiskConfig
+from hrl_sarp.contracts import Market, PortfolioState, StepResult
+from hrl_sarp.errors import SimulatorError
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.costs import TradeCosts
+from hrl_sarp.simulator.fills import Frozen, Orders, fill_orders
+from hrl_sarp.simulator.risk import next_gate_state
+
+WEIGHT_TOLERANCE = 1e-5
+"""Rounding allowed in target weights before they are refused."""
+
+
+Rows = TypeVar("Rows", PortfolioState, StepResult)
+
+
+class PortfolioSimulator:
+    """B portfolios on one market; holds their state and moves it by sessions.
+
+    Cost: charged at the open on the trade from drifted holdings to targets, entry and exit
+    included. Target weights are weights of wealth after costs.
+    Timing: targets decided at the close of `day` fill at the open of `day + 1`; orders for stocks
+    without a bar there are cancelled, and the others are scaled down so that neither a sector nor
+    the whole ends above what was asked.
+    Delisting: a stock without further bars becomes cash at its last close, sell cost charged.
+    """
+
+    def __init__(
+        self,
+        market: Market | MarketTensors,
+        costs: CostConfig,
+        risk: RiskConfig,
+        n_envs: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if isinstance(market, Market):
+            market = MarketTensors(market, dtype, device)
+        if market.dtype != dtype or market.device != torch.device(device):
+            raise SimulatorError(
+                f"simulator: market tensors are {market.dtype} on {market.device}, expected "
+                f"{dtype} on {device}; build MarketTensors with the simulator's dtype and device"
+            )
+        self.tensors = market
+        self.costs, self.risk, self.n_envs = TradeCosts(costs), risk, n_envs
+        self._state: PortfolioState | None = None
+        self._load_fills(costs.delisting_return)
+
+    def _load_fills(self, delisting_return: float) -> None:
+        """Precompute per day what can be filled, what is frozen, and the night of delistings."""
+        tensors = self.tensors
+        gone = torch.zeros_like(tensors.listed)
+        gone[1:] = tensors.listed[:-1] & ~tensors.listed[1:]
+        self._delisted: Bool[Tensor, "T A"] = gone
+        self._night: Float[Tensor, "T A"] = tensors.overnight.masked_fill(gone, delisting_return)
+        self._fillable: Float[Tensor, "T A"] = tensors.tradable.to(tensors.dtype)
+        self._frozen: Bool[Tensor, "T A"] = tensors.listed & ~tensors.tradable
+        self._has_frozen: Bool[Tensor, " T"] = self._frozen.any(dim=1)
+        self._has_delisted: Bool[Tensor, " T"] = gone.any(dim=1)
+
+    @property
+    def state(self) -> PortfolioState:
+        """The portfolios at the close of their day."""
+        if self._state is None:
+            raise SimulatorError("simulator: no state yet; call reset(days) before step or state")
+        return self._state
+
+    @state.setter
+    def state(self, state: PortfolioState) -> None:
+        self._state = state
+
+    def detach_state(self) -> None:
+        """Cut the graph, so that gradients of later sessions do not reach earlier ones."""
+        self._state = PortfolioState(
+            **{f.name: getattr(self.state, f.name).detach() for f in fields(PortfolioState)}
+        )
+
+    def reset(
+        self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"] | None = None
+    ) -> PortfolioState:
+        """Put rows (all if None) to cash, wealth 1, at the close of `days`.
+
+        Raises:
+            SimulatorError: if a day is outside the market, or the number of rows is not n_envs.
+        """
+        if len(days) != self.n_envs:
+            raise SimulatorError(
+                f"simulator reset: expected {self.n_envs} days, found {len(days)}; pass one per env"
+            )
+        days = days.to(device=self.tensors.device, dtype=torch.int64)
+        chosen = torch.ones_like(days, dtype=torch.bool) if rows is None else rows.to(days.device)
+        outside = chosen & ((days < 0) | (days >= self.tensors.n_days))
+        if bool(outside.any()):
+            raise SimulatorError(
+                f"simulator reset: day {int(days[outside][0])} is outside the market, expected "
+                f"0 to {self.tensors.n_days - 1}; choose a day of the market"
+            )
+        fresh = self._all_cash(days)
+        self._state = fresh if rows is None else _pick_rows(chosen, fresh, self.state)
+        return self._state
+
+    def _all_cash(self, days: Int[Tensor, " B"]) -> PortfolioState:
+        dtype, device = self.tensors.dtype, self.tensors.device
+        one = torch.ones(self.n_envs, dtype=dtype, device=device)
+        return PortfolioState(
+            day=days.clone(),
+            weights=torch.zeros(self.n_envs, self.tensors.n_assets, dtype=dtype, device=device),
+            cash=one,
+            wealth=one.clone(),
+            peak=one.clone(),
+            gate_days=torch.zeros_like(days),
+        )
+
+    def step(
+        self,
+        target_weights: Float[Tensor, "B A"],
+        active: Bool[Tensor, " B"] | None = None,
+        hold: Bool[Tensor, " B"] | None = None,
+    ) -> StepResult:
+        """Earn one session: from the close of `day` to the close of `day + 1`.
+
+        Args:
+            target_weights: nonnegative shares of wealth after costs, sum at most 1; no limits of
+                risk are applied here. See `risk.target_weights`.
+            active: rows that move (None is all); the others keep their state and get zeros.
+            hold: rows without orders: drifted holdings are kept, delistings still become cash.
+
+        Raises:
+            SimulatorError: past the last day, or for targets that are no long-only weights.
+        """
+        before = self.state
+        _check_targets(target_weights)
+        day = self._next_day(before.day, active)
+        night, values = self._run_night(before, day)
+        orders = self._place_orders(target_weights, night, values, day, hold)
+        fill = fill_orders(orders, self.costs)
+        gained = fill.weights * self.tensors.intraday[day]
+        intraday = gained.sum(dim=1)
+        closing = _positive(1.0 + intraday)
+        result = StepResult(
+            day=day,
+            net_return=_compound(_compound(night, -fill.cost), intraday),
+            gross_return=_compound(night, intraday),
+            cost=fill.cost,
+            turnover=fill.turnover,
+            weights_start=before.weights,
+            weights_before=orders.holdings,
+            weights_after=fill.weights,
+            weights_end=(fill.weights + gained) / closing[:, None],
+            delisted_value=self._delisted_value(orders.holdings, day),
+        )
+        cash = (1.0 - fill.weights.sum(dim=1)) / closing
+        return self._commit(result, cash, active)
+
+    def _next_day(
+        self, day: Int[Tensor, " B"], active: Bool[Tensor, " B"] | None
+    ) -> Int[Tensor, " B"]:
+        last = self.tensors.n_days - 1
+        ended = day >= last if active is None else (day >= last) & active
+        if bool(ended.any()):
+            raise SimulatorError(
+                f"simulator step: {int(ended.sum())} rows are at the last day of the market "
+                f"({self.tensors.market.dates[last]}), expected an earlier day; reset them first"
+            )
+        return (day + 1).clamp_max(last)
+
+    def _run_night(
+        self, before: PortfolioState, day: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B A"]]:
+        """Return the night's gain, with interest, and the values at the open per wealth before."""
+        gained = before.weights * self._night[day]
+        interest = before.cash * self.tensors.risk_free[day]
+        return gained.sum(dim=1) + interest, before.weights + gained
+
+    def _place_orders(
+        self,
+        target: Float[Tensor, "B A"],
+        night: Float[Tensor, " B"],
+        values: Float[Tensor, "B A"],
+        day: Int[Tensor, " B"],
+        hold: Bool[Tensor, " B"] | None,
+    ) -> Orders:
+        """Sort targets and holdings into what can trade at the open and what stays."""
+        growth = _positive(1.0 + night)
+        holdings = values / growth[:, None]
+        target = target.to(holdings.dtype)
+        fillable, stays = target * self._fillable[day], None
+        if hold is not None:
+            fillable = fillable.masked_fill(hold[:, None], 0.0)
+            stays = torch.where(hold[:, None], self.tensors.listed[day], self._frozen[day])
+        elif bool(self._has_frozen[day].any()):
+            stays = self._frozen[day]
+        return Orders(
+            holdings=holdings,
+            targets=fillable,
+            frozen=None if stays is None else self._freeze(target, holdings * stays),
+            wealth=self.state.wealth * growth,
+            dollar_volume=self.tensors.dollar_volume[day] if self.costs.has_impact else None,
+        )
+
+    def _freeze(self, target: Float[Tensor, "B A"], values: Float[Tensor, "B A"]) -> Frozen:
+        sums = target.new_zeros(len(target), self.tensors.n_sectors)
+        sums = sums.index_add(1, self.tensors.sector_of, target)
+        return Frozen(
+            values=values,
+            invested_limit=target.sum(dim=1),
+            sector_limits=sums.clamp_min(self.risk.sector_cap),
+            sector_of=self.tensors.sector_of,
+        )
+
+    def _delisted_value(
+        self, holdings: Float[Tensor, "B A"], day: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
+        if not bool(self._has_delisted[day].any()):
+            return torch.zeros_like(holdings[:, 0])
+        return (holdings * self._delisted[day]).sum(dim=1)
+
+    def _commit(
+        self, result: StepResult, cash: Float[Tensor, " B"], active: Bool[Tensor, " B"] | None
+    ) -> StepResult:
+        """Move the state of the active rows and blank the results of the others."""
+        before = self.state
+        wealth = before.wealth * (1.0 + result.net_return)
+        peak, gate_days = next_gate_state(wealth, before.peak, before.gate_days, self.risk)
+        after = PortfolioState(result.day, result.weights_end, cash, wealth, peak, gate_days)
+        if active is None:
+            self._state = after
+            return result
+        self._state = _pick_rows(active, after, before)
+        return _pick_rows(active, result, _no_step(before))
+
+
+def _check_targets(target: Float[Tensor, "B A"]) -> None:
+    lowest, most = float(target.detach().min()), float(target.detach().sum(dim=1).max())
+    if not (lowest >= -WEIGHT_TOLERANCE and most <= 1 + WEIGHT_TOLERANCE):  # NaN fails as well
+        raise SimulatorError(
+            f"simulator step: target weights with minimum {lowest:.6g} and largest sum {most:.6g}, "
+            "expected finite weights >= 0 with sums <= 1; use risk.target_weights"
+        )
+
+
+def _positive(growth: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Keep divisions finite for a portfolio that lost everything."""
+    return growth.clamp_min(torch.finfo(growth.dtype).tiny)
+
+
+def _compound(first: Float[Tensor, " B"], second: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Compute (1 + a)(1 + b) - 1 without losing the digits of small returns."""
+    return first + second + first * second
+
+
+def _no_step(state: PortfolioState) -> StepResult:
+    nothing = torch.zeros_like(state.wealth)
+    return StepResult(
+        day=state.day,
+        net_return=nothing,
+        gross_return=nothing,
+        cost=nothing,
+        turnover=nothing,
+        weights_start=state.weights,
+        weights_before=state.weights,
+        weights_after=state.weights,
+        weights_end=state.weights,
+        delisted_value=nothing,
+    )
+
+
+def _pick_rows(chosen: Bool[Tensor, " B"], first: Rows, second: Rows) -> Rows:
+    """Take the chosen rows of the first and the other rows of the second."""
+    picked: dict[str, Tensor] = {}
+    for item in fields(first):
+        a, b = getattr(first, item.name), getattr(second, item.name)
+        picked[item.name] = torch.where(chosen if a.dim() == 1 else chosen[:, None], a, b)
+    return type(first)(**picked)

@@ -1,0 +1,151 @@
+"""The one place where a preference becomes weights; batched, exact, differentiable a.e.
+
+Everything rests on `_fill`: w = argmin KL(w || p) with 0 <= w <= u and a given sum is
+w_i = min(u_i, theta p_i). Limits are never widened: what does not fit stays cash.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def project_weights(
+    preferences: Float[Tensor, "B S K"],
+    stock_caps: Float[Tensor, "B S K"],
+    sector_caps: Float[Tensor, "B S"],
+    exposure: Float[Tensor, " B"],
+) -> Float[Tensor, "B S K"]:
+    """Project preferences onto long-only weights within stock caps, sector caps and exposure.
+
+    Solves argmin KL(w || p) for 0 <= w <= u, sector sums <= c, sum w = min(exposure, capacity),
+    where only stocks with p > 0 have capacity. Hence w_i = min(u_i, theta_s p_i) with
+    theta_s = min(theta, the factor that fills sector s): the sectors are filled to their caps
+    first, and what each stock gets there is its upper limit in the fill of the whole.
+
+    Args:
+        preferences: nonnegative and finite, of any scale; all 0 gives all 0.
+        stock_caps: nonnegative; 0 forbids a stock.
+        sector_caps: nonnegative.
+        exposure: nonnegative.
+
+    Returns:
+        Weights of the same dtype; the sum is exact to rounding. Computed in float64, so that
+        preferences may span sixty decades. Gradients flow to all four arguments.
+    """
+    dtype = preferences.dtype
+    wanted, caps = preferences.double(), stock_caps.double()
+    upper = _fill(wanted, caps, sector_caps.double())
+    weights = _fill(wanted.flatten(1), upper.flatten(1), exposure.double())
+    return weights.view_as(wanted).to(dtype)
+
+
+def project_sectors(
+    sector_weights: Float[Tensor, "B S"],
+    caps: Float[Tensor, "B S"],
+    total: Float[Tensor, " B"],
+) -> Float[Tensor, "B S"]:
+    """Project sector weights onto their caps; the sum is min(total, caps of those above 0)."""
+    filled = _fill(sector_weights.double(), caps.double(), total.double())
+    return filled.to(sector_weights.dtype)
+
+
+def project_within_sectors(
+    preferences: Float[Tensor, "B S K"],
+    stock_caps: Float[Tensor, "B S K"],
+    budgets: Float[Tensor, "B S"],
+) -> Float[Tensor, "B S K"]:
+    """Project preferences inside each sector, so that sector sums follow the budgets.
+
+    A sector holds at most the caps of its stocks with p > 0; what it cannot hold goes to the
+    other sectors pro rata to their budgets, up to their room, and then stays cash.
+    """
+    wanted, caps, asked = preferences.double(), stock_caps.double(), budgets.double()
+    capacity = torch.where(wanted > 0, caps, 0.0).sum(dim=2)
+    granted = _fill(asked, capacity, asked.sum(dim=1))
+    return _fill(wanted, caps, granted).to(preferences.dtype)
+
+
+def cap_turnover(
+    target: Float[Tensor, "B A"], current: Float[Tensor, "B A"], cap: float
+) -> Float[Tensor, "B A"]:
+    """Mix the target towards the current weights until half the L1 distance is at most `cap`."""
+    change = target - current
+    half_distance = 0.5 * change.abs().sum(dim=1, keepdim=True)
+    tiny = torch.finfo(target.dtype).tiny
+    share = cap / half_distance.clamp_min(tiny)
+    return torch.where(half_distance > cap, current + share * change, target)
+
+
+def limit_positions(
+    preferences: Float[Tensor, "B S K"], budgets: Float[Tensor, "B S"], max_positions: int
+) -> Float[Tensor, "B S K"]:
+    """Keep at most `max_positions` stocks: seats per sector by mass, best preferences first.
+
+    Seats follow D'Hondt's quotients mass / 1, mass / 2, ...; each seated sector's preferences
+    are scaled to its budget, a sector without a seat gets 0. At equal quotients the earlier
+    sector is seated.
+    """
+    n_sectors, n_slots = preferences.shape[1:]
+    order = preferences.argsort(dim=2, descending=True, stable=True)
+    ranked = preferences.gather(2, order)
+    seats = torch.arange(1, n_slots + 1, dtype=budgets.dtype, device=budgets.device)
+    quotients = torch.where(ranked > 0, budgets.detach()[:, :, None] / seats, 0.0).flatten(1)
+    best = quotients.argsort(dim=1, descending=True, stable=True)[:, :max_positions]
+    seated = torch.zeros_like(quotients, dtype=torch.bool).scatter(1, best, value=True)
+    seated &= quotients > 0
+    kept = torch.zeros_like(preferences, dtype=torch.bool)
+    kept.scatter_(2, order, seated.view(-1, n_sectors, n_slots))
+    mass = torch.where(kept, preferences, 0.0)
+    tiny = torch.finfo(preferences.dtype).tiny
+    return mass * (budgets / mass.sum(dim=2).clamp_min(tiny))[:, :, None]
+
+
+def _fill(
+    preferences: Float[Tensor, "*batch K"],
+    caps: Float[Tensor, "*batch K"],
+    total: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch K"]:
+    """Return min(cap, theta p) with sum min(total, capacity) along the last axis.
+
+    The capped stocks are found without gradient; with them fixed the rest is one closed-form
+    line, which gives the exact sum and the exact gradient.
+    """
+    capacity = torch.where(preferences > 0, caps, 0.0).sum(dim=-1)
+    total = torch.minimum(total, capacity)
+    with torch.no_grad():
+        capped = _capped_set(preferences, caps, total)
+    theta, _ = _scale(preferences, caps, total, capped)
+    return torch.where(capped & (preferences > 0), caps, theta[..., None] * preferences)
+
+
+def _capped_set(
+    preferences: Float[Tensor, "*batch K"],
+    caps: Float[Tensor, "*batch K"],
+    total: Float[Tensor, "*batch"],
+) -> Bool[Tensor, "*batch K"]:
+    """Find which stocks end at their cap.
+
+    Newton on the concave, piecewise-linear sum of min(u, theta p) from its left end: theta only
+    grows and so does the set, hence at most K + 1 rounds, usually three or four.
+    """
+    capped = torch.zeros_like(preferences, dtype=torch.bool)
+    while True:
+        theta, is_open = _scale(preferences, caps, total, capped)
+        more = (theta[..., None] * preferences >= caps) & is_open[..., None]
+        if not bool((more & ~capped).any()):
+            return capped
+        capped = capped | more
+
+
+def _scale(
+    preferences: Float[Tensor, "*batch K"],
+    caps: Float[Tensor, "*batch K"],
+    total: Float[Tensor, "*batch"],
+    capped: Bool[Tensor, "*batch K"],
+) -> tuple[Float[Tensor, "*batch"], Bool[Tensor, "*batch"]]:
+    """Return theta for a given capped set, and where anything is left to scale."""
+    held = torch.where(capped, caps, 0.0).sum(dim=-1)
+    open_mass = torch.where(capped, 0.0, preferences).sum(dim=-1)
+    is_open = open_mass > 0
+    safe_mass = torch.where(is_open, open_mass, 1.0)
+    return torch.where(is_open, (total - held).clamp_min(0.0) / safe_mass, 0.0), is_open

@@ -1,0 +1,170 @@
+"""Limits of every portfolio: exposure, caps, halted holdings and the drawdown gate."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hrl_sarp.config.schema import RiskConfig
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.projection import (
+    cap_turnover,
+    limit_positions,
+    project_sectors,
+    project_weights,
+)
+
+
+@dataclass(frozen=True)
+class DecisionLimits:
+    """What is left for new target weights on a day, after the holdings that cannot trade."""
+
+    stock_caps: Float[Tensor, "B S K"]
+    """0 in empty slots and where no bar was printed."""
+    sector_caps: Float[Tensor, "B S"]
+    exposure: Float[Tensor, " B"]
+    halted: Float[Tensor, "B A"]
+    """Holdings that are listed but printed no bar: kept as they are; 0 elsewhere."""
+
+
+def exposure_limit(
+    p_bear: Float[Tensor, " B"], risk: RiskConfig, gate_days: Int[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """Return the share of wealth that may be invested.
+
+    min(1 - min_cash, 1 - bear_exposure_cut x p_bear), times `gate_exposure` while the drawdown
+    gate is closed.
+    """
+    exposure = (1.0 - risk.bear_exposure_cut * p_bear).clamp_max(1.0 - risk.min_cash)
+    if not risk.drawdown_gate:
+        return exposure
+    return torch.where(gate_days > 0, risk.gate_exposure * exposure, exposure)
+
+
+def next_gate_state(
+    wealth: Float[Tensor, " B"],
+    peak: Float[Tensor, " B"],
+    gate_days: Int[Tensor, " B"],
+    risk: RiskConfig,
+) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
+    """Move peak and gate past one session that ended with `wealth`.
+
+    An open gate closes for `gate_days` sessions at a drawdown of `gate_drawdown` or more. A closed
+    one counts down; when it opens the peak starts again at the current wealth, so that it cannot
+    latch.
+
+    Returns:
+        Peak and the sessions that the gate still stays closed.
+    """
+    peak = torch.maximum(peak, wealth)
+    if not risk.drawdown_gate:
+        return peak, gate_days
+    is_closed = gate_days > 0
+    is_deep = wealth <= (1.0 - risk.gate_drawdown) * peak
+    counted = (gate_days - 1).clamp_min(0)
+    closes = is_deep & ~is_closed
+    opens = is_closed & (counted == 0)
+    counted = torch.where(closes, torch.full_like(gate_days, risk.gate_days), counted)
+    return torch.where(opens, wealth, peak), counted
+
+
+def decision_limits(
+    tensors: MarketTensors,
+    day: Int[Tensor, " B"],
+    weights: Float[Tensor, "B A"],
+    exposure: Float[Tensor, " B"],
+    risk: RiskConfig,
+) -> DecisionLimits:
+    """Return the limits of a decision at the close of `day`.
+
+    Halted holdings are taken off the exposure and off their sector's cap, down to 0.
+    """
+    is_halted = tensors.listed[day] & ~tensors.tradable[day]
+    halted = torch.where(is_halted, weights, 0.0)
+    by_sector = weights.new_zeros(len(day), tensors.n_sectors)
+    by_sector = by_sector.index_add(1, tensors.sector_of, halted)
+    return DecisionLimits(
+        stock_caps=_stock_caps(tensors, day, risk).to(weights.dtype),
+        sector_caps=(risk.sector_cap - by_sector).clamp_min(0.0),
+        exposure=(exposure - halted.sum(dim=1)).clamp_min(0.0),
+        halted=halted,
+    )
+
+
+def feasible_goal(
+    tensors: MarketTensors,
+    day: Int[Tensor, " B"],
+    sector_weights: Float[Tensor, "B S"],
+    risk: RiskConfig,
+) -> Float[Tensor, "B S"]:
+    """Project a goal's sector weights onto what the sectors can hold on `day`.
+
+    The cap of a sector is min(sector cap, tradable stocks x stock cap): shares of wealth at full
+    investment, so a feasible goal stays feasible at every exposure.
+
+    Returns:
+        Nonnegative weights that sum to 1, or to the capacity of the sectors with weight if less.
+    """
+    caps = _stock_caps(tensors, day, risk).sum(dim=2).clamp_max(risk.sector_cap)
+    total = torch.ones_like(sector_weights[:, 0])
+    return project_sectors(sector_weights, caps.to(sector_weights.dtype), total)
+
+
+def target_weights(
+    tensors: MarketTensors,
+    day: Int[Tensor, " B"],
+    weights: Float[Tensor, "B A"],
+    slot_action: Float[Tensor, "B N"],
+    exposure: Float[Tensor, " B"],
+    risk: RiskConfig,
+) -> Float[Tensor, "B A"]:
+    """Turn an action on the day's slots into target weights of all stocks within the limits.
+
+    The action is read as target weights: its sum over tradable slots, at most what the exposure
+    leaves, is what gets invested, so a feasible action comes back unchanged up to rounding.
+    Halted holdings stay beside it (a position limit does not count them); tradable holdings
+    without a slot are sold. The turnover cap comes last and may keep old weights above a cap.
+
+    Args:
+        tensors: market.
+        day: the decision is made at its close.
+        weights: holdings at that close.
+        slot_action: finite; values below 0 count as 0, as do empty and untradable slots.
+        exposure: largest share of wealth to invest, see `exposure_limit`.
+        risk: caps.
+
+    Returns:
+        Shares of wealth after costs; the rest is cash.
+    """
+    limits = decision_limits(tensors, day, weights, exposure, risk)
+    usable = tensors.slot_tradable[day]
+    action = torch.where(usable, slot_action.to(weights.dtype).clamp_min(0.0), 0.0)
+    wanted = tensors.by_sector(action)
+    invested = torch.minimum(action.sum(dim=1), limits.exposure)
+    slots = project_weights(wanted, limits.stock_caps, limits.sector_caps, invested)
+    if risk.max_positions > 0:
+        slots = _limit_seats(slots, limits, risk.max_positions)
+    target = tensors.to_assets(slots.flatten(1), day) + limits.halted
+    return target if risk.turnover_cap >= 1 else cap_turnover(target, weights, risk.turnover_cap)
+
+
+def _stock_caps(
+    tensors: MarketTensors, day: Int[Tensor, " B"], risk: RiskConfig
+) -> Float[Tensor, "B S K"]:
+    usable = tensors.by_sector(tensors.slot_tradable[day])
+    return usable.to(tensors.dtype) * risk.stock_cap
+
+
+def _limit_seats(
+    slots: Float[Tensor, "B S K"], limits: DecisionLimits, max_positions: int
+) -> Float[Tensor, "B S K"]:
+    """Keep the best seats of each sector; what no longer fits there goes to the others."""
+    budgets = slots.sum(dim=2)
+    seated = limit_positions(slots, budgets, max_positions)
+    flat = seated.flatten(0, 1)[:, None, :]
+    caps = limits.stock_caps.flatten(0, 1)[:, None, :]
+    inside = project_weights(flat, caps, budgets.flatten()[:, None], budgets.flatten())
+    return project_weights(
+        inside.view_as(slots), limits.stock_caps, limits.sector_caps, budgets.sum(dim=1)
+    )
