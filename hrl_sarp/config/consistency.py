@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from hrl_sarp.config.schema import (
     CurriculumConfig,
+    GraphConfig,
     MarketProfile,
     PPOConfig,
     RunConfig,
@@ -27,6 +28,7 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_span_problems(config.market_profile.spans),
         *_leak_problems(config),
         *_stage_problems(config.curriculum),
+        *_graph_problems(config.macro_agent.graph),
         *_ppo_problems(config.macro_agent.ppo),
         *_td3_problems(config.micro_agent.td3),
     ]
@@ -86,6 +88,11 @@ def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
                 f"curriculum.stages[{index}].max_share: {stage.max_share:g} is below the stage "
                 f"before it, {earlier.max_share:g}"
             )
+
+
+def _graph_problems(graph: GraphConfig) -> Iterator[str]:
+    if graph.layer == "gat" and graph.hidden % graph.heads:
+        yield f"macro_agent.graph.heads: {graph.heads} must divide hidden = {graph.hidden}"
 
 
 def _ppo_problems(ppo: PPOConfig) -> Iterator[str]:

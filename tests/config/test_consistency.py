@@ -78,6 +78,11 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
         ),
         (
             "macro_agent",
+            {"graph": {"layer": "gat", "hidden": 32, "heads": 5}},
+            "macro_agent.graph.heads: 5 must divide hidden = 32",
+        ),
+        (
+            "macro_agent",
             {"ppo": {"n_envs": 8, "n_steps": 32, "batch_size": 60}},
             "macro_agent.ppo.batch_size: 60 must divide n_envs x n_steps = 256",
         ),
