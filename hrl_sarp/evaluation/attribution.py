@@ -1,0 +1,126 @@
+"""Where an excess over 1/N came from: which sectors, which stocks inside them, cash and costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from hrl_sarp.contracts import Market, Trajectory
+from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
+from hrl_sarp.evaluation.performance import Performance, column, market_rows, sector_weights
+from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
+
+Weights = Float[np.ndarray, "D A"]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Mean daily arithmetic excess over 1/N, times sessions per year, split by decision."""
+
+    name: str
+    sectors: float
+    """Being in other sectors than 1/N: the macro agent's business."""
+    stocks: float
+    """Holding other stocks inside the sectors (interaction included): the micro agent's."""
+    cash: float
+    """Being less or more invested."""
+    costs: float
+    """Paying more (negative) or less than 1/N."""
+    residual: float
+    """Products of night, cost and day, and interest: what an arithmetic split leaves over."""
+    total: float
+    """Sum of the above."""
+
+
+@dataclass(frozen=True)
+class LevelSwaps:
+    """Names of four policies that differ in which level is trained and which follows a rule."""
+
+    both: str
+    macro_only: str
+    """Trained macro agent, rule inside the sectors."""
+    micro_only: str
+    """Rule for the sectors, trained micro agent."""
+    neither: str
+
+
+@dataclass(frozen=True)
+class LevelGains:
+    """What each level adds to annual log growth; macro + micro = both - neither."""
+
+    macro: float
+    micro: float
+    interaction: float
+    """Both - macro only - micro only + neither; half of it is in each level's gain."""
+
+
+def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> LevelGains:
+    """Split the gain of two trained levels by swapping each for its rule (Shapley values)."""
+    both, macro, micro, neither = (
+        performances[name].growth_excess.value
+        for name in (swaps.both, swaps.macro_only, swaps.micro_only, swaps.neither)
+    )
+    interaction = both - macro - micro + neither
+    return LevelGains(
+        macro=macro - neither + interaction / 2,
+        micro=micro - neither + interaction / 2,
+        interaction=interaction,
+    )
+
+
+def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
+    """Attribute a policy's excess over 1/N to sectors, stocks, cash and costs, night and day apart.
+
+    Source:
+        Brinson and Fachler (1985), "Measuring non-US equity portfolio performance".
+    """
+    i, base = column(trajectory, name), column(trajectory, EQUAL_WEIGHT)
+    rows = market_rows(market, trajectory)
+    night, day = market.overnight_return[rows], market.intraday_return[rows]
+    parts = np.zeros(3)
+    for returns, held in ((night, _held_over_night), (day, _held_by_day)):
+        own, other = held(trajectory, market, i), held(trajectory, market, base)
+        parts += _brinson(own, other, returns, market)
+    sectors, stocks, cash = parts / len(rows) * YEAR
+    costs = -float((trajectory.cost[:, i] - trajectory.cost[:, base]).mean() * YEAR)
+    excess = trajectory.net_return[:, i] - trajectory.net_return[:, base]
+    total = float(excess.mean() * YEAR)
+    return Attribution(
+        name=name,
+        sectors=float(sectors),
+        stocks=float(stocks),
+        cash=float(cash),
+        costs=costs,
+        residual=float(total - sectors - stocks - cash - costs),
+        total=total,
+    )
+
+
+def _held_by_day(trajectory: Trajectory, market: Market, i: int) -> Weights:
+    return trajectory.weights_after[:, i]
+
+
+def _held_over_night(trajectory: Trajectory, market: Market, i: int) -> Weights:
+    """Drift the weights after the trade to the close before; all cash ahead of the first row."""
+    rows = market_rows(market, trajectory)
+    after = trajectory.weights_after[:-1, i]
+    gained = after * market.intraday_return[rows[:-1]]
+    closing = (after + gained) / (1.0 + gained.sum(axis=1, keepdims=True))
+    return np.concatenate([np.zeros_like(closing[:1]), closing])
+
+
+def _brinson(own: Weights, base: Weights, returns: Weights, market: Market) -> np.ndarray:
+    """Sum the daily effects of sectors, stocks and cash."""
+    own_sector, base_sector = sector_weights(own, market), sector_weights(base, market)
+    own_earned = sector_weights(own * returns, market)
+    base_earned = sector_weights(base * returns, market)
+    base_return = np.divide(
+        base_earned, base_sector, out=np.zeros_like(base_earned), where=base_sector > 0
+    )
+    base_invested = base_sector.sum(axis=1, keepdims=True)
+    overall = base_earned.sum(axis=1, keepdims=True) / np.where(base_invested > 0, base_invested, 1)
+    sectors = ((own_sector - base_sector) * (base_return - overall)).sum()
+    stocks = (own_earned - own_sector * base_return).sum()
+    cash = ((own_sector.sum(axis=1, keepdims=True) - base_invested) * overall).sum()
+    return np.array([sectors, stocks, cash])

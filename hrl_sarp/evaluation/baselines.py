@@ -1,0 +1,227 @@
+"""Baselines from prices and features: rules that any method has to beat net of costs.
+
+A rule writes one row of slot weights for each of its decision days, from rows up to that day. The
+limits and the costs are those of every other policy.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView
+from hrl_sarp.evaluation.ridge import fit_ridge
+from hrl_sarp.evaluation.selection import (
+    Days,
+    decision_days,
+    equal_shares,
+    n_selected,
+    normalise,
+    session_returns,
+    slot_values,
+    top_slots,
+    trailing,
+    usable_slots,
+)
+from hrl_sarp.market.tensors import MarketTensors
+
+Weights = Float[np.ndarray, "D N"]
+WeightRule = Callable[[Market, Days, RunConfig], Weights]
+
+EQUAL_WEIGHT = "1/N"
+
+
+class ScheduledPolicy:
+    """A policy whose targets depend on the market alone; all are computed before the rollout."""
+
+    def __init__(self, name: str, rule: WeightRule, config: RunConfig) -> None:
+        self.name = name
+        self._rule, self._config = rule, config
+        self._actions: dict[int, torch.Tensor] = {}
+        self._made_for: tuple[Market, DayRange] | None = None
+
+    def prepare(self, tensors: MarketTensors, span: DayRange) -> None:
+        """Compute the weights of all decision days, unless the last rollout had the same."""
+        market = tensors.market
+        if self._made_for is not None and self._made_for[0] is market and self._made_for[1] == span:
+            return
+        days = decision_days(market, span, self._config.evaluation.rebalance)
+        weights = torch.as_tensor(self._rule(market, days, self._config), dtype=tensors.dtype)
+        self._actions = dict(zip(days.tolist(), weights, strict=True))
+        self._made_for = (market, span)
+
+    def decide(self, view: DecisionView) -> Decision:
+        """Trade on decision days, hold on all others."""
+        action = self._actions.get(view.day)
+        return HOLD if action is None else Decision(slot_action=action)
+
+
+class FixedPolicy:
+    """Stocks drawn on the first day at equal weight, then never traded again."""
+
+    def __init__(self, name: str, config: RunConfig, draw: int) -> None:
+        self.name = name
+        self._config, self._draw = config, draw
+        self._action: torch.Tensor | None = None
+
+    def prepare(self, tensors: MarketTensors, span: DayRange) -> None:
+        """Draw the stocks; the same draw for the same seed and day."""
+        market, days = tensors.market, np.array([span.start])
+        rng = np.random.default_rng([self._config.seed, self._draw])
+        usable = usable_slots(market, days)
+        count = n_selected(self._config, self._config.evaluation.random_positions, market, days)
+        chosen = top_slots(rng.random(usable.shape), usable, count)
+        self._action = torch.as_tensor(equal_shares(chosen)[0], dtype=tensors.dtype)
+
+    def decide(self, view: DecisionView) -> Decision:
+        """Buy on the first day."""
+        return Decision(slot_action=self._action) if view.is_first else HOLD
+
+
+def equal_weight(market: Market, days: Days, config: RunConfig) -> Weights:
+    """1/N over the usable stocks."""
+    return equal_shares(usable_slots(market, days))
+
+
+def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Weights proportional to 1 / trailing volatility; stocks with half a window of bars."""
+    window = config.evaluation.volatility_days
+    returns = session_returns(market)
+    rows = [
+        _volatility(trailing(returns, day, window), trailing(market.tradable, day, window))
+        for day in days
+    ]
+    volatility = slot_values(market, days, np.array(rows))
+    known = usable_slots(market, days) & (volatility > 0)
+    return normalise(np.where(known, 1.0 / np.where(known, volatility, 1.0), 0.0))
+
+
+def momentum(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Hold the stocks with the best 12-1 momentum, equally; cash until a year of bars exists."""
+    scores, known = _momentum(market, days, config)
+    count = n_selected(config, config.evaluation.momentum_positions, market, days)
+    return equal_shares(top_slots(scores, known, count))
+
+
+def sector_momentum(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Hold all stocks of the sectors with the best mean 12-1 momentum, equally."""
+    scores, known = _momentum(market, days, config)
+    shape = (len(days), market.n_sectors, -1)
+    by_sector, is_known = scores.reshape(shape), known.reshape(shape)
+    counts = is_known.sum(axis=2)
+    mean = np.where(is_known, by_sector, 0.0).sum(axis=2) / np.maximum(counts, 1)
+    best = top_slots(mean, counts > 0, config.evaluation.momentum_sectors)
+    return equal_shares((is_known & best[:, :, None]).reshape(len(days), -1))
+
+
+def ridge(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Hold the stocks that a ridge regression fitted on the training span likes best, equally."""
+    return _best_by_ridge(market, days, config, rng=None)
+
+
+def ridge_shuffled(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Hold what the same scores say after they were dealt to the wrong stocks."""
+    return _best_by_ridge(market, days, config, np.random.default_rng([config.seed, len(days)]))
+
+
+def random_policy(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Redraw all weights from Dirichlet(1) at every decision: turnover without information."""
+    rng = np.random.default_rng([config.seed, len(days)])
+    usable = usable_slots(market, days)
+    return normalise(np.where(usable, rng.exponential(size=usable.shape), 0.0))
+
+
+def least_traded(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Hold the stocks of lowest dollar volume: much better than 1/N means a biased universe."""
+    window = config.evaluation.covariance_days
+    rows = [np.median(trailing(market.dollar_volume, day, window), axis=0) for day in days]
+    volume = slot_values(market, days, np.array(rows))
+    known = usable_slots(market, days) & (volume > 0)
+    count = n_selected(config, config.evaluation.random_positions, market, days)
+    return equal_shares(top_slots(-volume, known, count))
+
+
+RULES: dict[str, tuple[str, WeightRule]] = {
+    "equal_weight": (EQUAL_WEIGHT, equal_weight),
+    "inverse_volatility": ("inverse volatility", inverse_volatility),
+    "momentum": ("12-1 momentum", momentum),
+    "sector_momentum": ("sector momentum", sector_momentum),
+    "ridge": ("ridge", ridge),
+    "ridge_shuffled": ("ridge, shuffled", ridge_shuffled),
+    "random_policy": ("random policy", random_policy),
+    "least_traded": ("least traded", least_traded),
+}
+"""Name in the configuration -> name in tables, rule."""
+
+
+def make_baselines(market: Market, config: RunConfig) -> list[ScheduledPolicy]:
+    """Build the configured baselines; 1/N is always among them, for everything is held against it.
+
+    `least_traded` is left out of a market whose volumes are unknown.
+    """
+    names: Sequence[str] = ["equal_weight", *config.evaluation.baselines]
+    if not market.dollar_volume.any():
+        names = [name for name in names if name != "least_traded"]
+    rules = RULES if RULES.keys() >= set(names) else RULES | _optimised_rules()
+    return [ScheduledPolicy(*rules[name], config) for name in dict.fromkeys(names)]
+
+
+def _optimised_rules() -> dict[str, tuple[str, WeightRule]]:
+    from hrl_sarp.evaluation.optimised import OPTIMISED_RULES
+
+    return OPTIMISED_RULES
+
+
+def make_random_portfolios(config: RunConfig) -> list[FixedPolicy]:
+    """Build the portfolios of random stocks; together they show what luck alone would do."""
+    count = config.evaluation.random_portfolios
+    return [FixedPolicy(f"random {draw + 1}", config, draw) for draw in range(count)]
+
+
+def _volatility(
+    returns: Float[np.ndarray, "W A"], tradable: Bool[np.ndarray, "W A"]
+) -> Float[np.ndarray, " A"]:
+    """Compute the deviation over printed bars; 0 for fewer than half a window of them."""
+    count = tradable.sum(axis=0)
+    mean = np.where(tradable, returns, 0.0).sum(axis=0) / np.maximum(count, 1)
+    squares = np.where(tradable, (returns - mean) ** 2, 0.0).sum(axis=0)
+    is_enough = count >= max(2, len(returns) // 2)
+    return np.where(is_enough, np.sqrt(squares / np.maximum(count - 1, 1)), 0.0)
+
+
+def _momentum(
+    market: Market, days: Days, config: RunConfig
+) -> tuple[Float[np.ndarray, "D N"], Bool[np.ndarray, "D N"]]:
+    """Compute the formation return and who was listed over all of it."""
+    section = config.evaluation
+    growth = np.cumprod(1.0 + session_returns(market), axis=0)
+    first, last = days - section.momentum_days, days - section.momentum_skip_days
+    scores = growth[np.maximum(last, 0)] / growth[np.maximum(first, 0)] - 1.0
+    was_listed = market.listed[np.maximum(first, 0)] & (first >= 0)[:, None]
+    known = usable_slots(market, days) & slot_values(market, days, was_listed)
+    return slot_values(market, days, scores), known
+
+
+def _best_by_ridge(
+    market: Market, days: Days, config: RunConfig, rng: np.random.Generator | None
+) -> Weights:
+    coefficients = fit_ridge(market, market.split.train, config.evaluation)
+    scores = slot_values(market, days, market.stock_features[days] @ coefficients)
+    usable = usable_slots(market, days)
+    if rng is not None:
+        scores = _dealt_anew(scores, usable, rng)
+    count = n_selected(config, config.evaluation.ridge_positions, market, days)
+    return equal_shares(top_slots(scores, usable, count))
+
+
+def _dealt_anew(
+    scores: Float[np.ndarray, "D N"], usable: Bool[np.ndarray, "D N"], rng: np.random.Generator
+) -> Float[np.ndarray, "D N"]:
+    dealt = scores.copy()
+    for row, mask in zip(dealt, usable, strict=True):
+        where: Int[np.ndarray, " n"] = np.flatnonzero(mask)
+        row[where] = row[rng.permutation(where)]
+    return dealt
