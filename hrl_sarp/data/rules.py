@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
-from hrl_sarp.config.schema import ValidationConfig
+from hrl_sarp.config.market_schema import ValidationConfig
 from hrl_sarp.data.store import PRICE_COLUMNS, RawData
 
 FINDINGS_SCHEMA = pl.Schema(

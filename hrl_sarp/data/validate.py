@@ -11,7 +11,8 @@ from jaxtyping import Shaped
 from rich.table import Table
 
 from hrl_sarp.artifacts import write_json
-from hrl_sarp.config.schema import ValidationConfig
+from hrl_sarp.config.market_schema import ValidationConfig
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data import rules
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.store import (
@@ -20,6 +21,7 @@ from hrl_sarp.data.store import (
     MACRO_SCHEMA,
     SECTORS_SCHEMA,
     RawData,
+    read_raw,
 )
 
 REPORT_NAME = "validation.json"
@@ -89,6 +91,23 @@ def validate(raw: RawData, config: ValidationConfig, calendar_name: str) -> Vali
         n_bars=raw.bars.height,
         n_symbols=raw.bars["symbol"].n_unique() if "symbol" in raw.bars.columns else 0,
     )
+
+
+def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
+    """Judge what was collected into `data_dir` and write `validation.json` there.
+
+    Args:
+        data_dir: `data/raw` itself.
+        config: the merged configuration; thresholds and the market's calendar are read.
+
+    Raises:
+        MissingArtifactError: if nothing was collected.
+        DataError: if a file is damaged or the calendar does not fit.
+    """
+    raw = read_raw(data_dir)
+    report = validate(raw, config.data.validation, config.market_profile.calendar)
+    write_report(report, data_dir / REPORT_NAME)
+    return report
 
 
 def bad_rows(report: ValidationReport) -> pl.DataFrame:

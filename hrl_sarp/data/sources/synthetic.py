@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Shaped
 
-from hrl_sarp.config.schema import SyntheticConfig
+from hrl_sarp.config.market_schema import SyntheticConfig
 from hrl_sarp.contracts import Regime
 from hrl_sarp.data.store import (
     BARS_SCHEMA,

@@ -4,15 +4,23 @@ Nothing is guessed: text that is no number, a missing column or a doubled key is
 file, column, expected and found.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
 
 from hrl_sarp.errors import DataError, MissingArtifactError
 
+Columns = Mapping[str, Any]
+"""Column names and polars types: a pl.Schema (whose own name the run-time checks cannot take)."""
+
 SUFFIXES = (".parquet", ".csv")
 _NULL_TEXTS = ["", "null", "NULL", "NaN", "nan", "NA", "N/A"]
+
+_MEANING = {"Date": "dates as YYYY-MM-DD", "Float64": "numbers", "String": "text"}
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -24,7 +32,9 @@ def find_table(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def read_table(path: Path, required: pl.Schema, optional: pl.Schema | None = None) -> pl.DataFrame:
+def read_table(
+    path: Path, required: Columns, optional: Columns = MappingProxyType({})
+) -> pl.DataFrame:
     """Read a file and keep the required and, where present, the optional columns.
 
     Column names are matched in lower case. Missing numbers (null, empty text, NaN) become null.
@@ -39,16 +49,15 @@ def read_table(path: Path, required: pl.Schema, optional: pl.Schema | None = Non
         DataError: if the file is unreadable, or a column is missing or of another type.
     """
     frame = _scan(path)
-    missing = [name for name in required.names() if name not in frame.columns]
+    missing = [name for name in required if name not in frame.columns]
     if missing:
         raise DataError(
-            f"{path}: expected the columns {', '.join(required.names())}; found no "
+            f"{path}: expected the columns {', '.join(required)}; found no "
             f"{', '.join(missing)} among {', '.join(frame.columns)}"
         )
-    wanted = dict(required) | {
-        name: dtype for name, dtype in (optional or {}).items() if name in frame.columns
-    }
-    return frame.select(_typed(frame[name], dtype, path) for name, dtype in wanted.items())
+    schema = {**required, **optional}
+    present = [name for name in schema if name in frame.columns]
+    return frame.select(_typed(frame[name], schema, path) for name in present)
 
 
 def refuse_null_keys(frame: pl.DataFrame, keys: list[str], path: Path) -> None:
@@ -112,36 +121,34 @@ def _scan(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _typed(column: pl.Series, dtype: pl.DataType, path: Path) -> pl.Series:
-    if column.dtype == pl.String and dtype == pl.Date():
+def _typed(column: pl.Series, schema: Columns, path: Path) -> pl.Series:
+    expected = schema[column.name]
+    is_text = column.dtype == pl.String
+    if is_text and expected == pl.Date():
         typed = column.str.strip_chars().str.to_date("%Y-%m-%d", strict=False)
-    elif column.dtype == pl.String and dtype == pl.Float64():
-        typed = column.str.strip_chars().cast(dtype, strict=False)
-    elif _is_convertible(column.dtype, dtype):
-        typed = column.cast(dtype, strict=False)
+    elif is_text and expected == pl.Float64():
+        typed = column.str.strip_chars().cast(expected, strict=False)
+    elif _is_convertible(column, schema):
+        typed = column.cast(expected, strict=False)
     else:
         raise DataError(
-            f"{path}: column {column.name}: expected {_meaning(dtype)}, found {column.dtype}"
+            f"{path}: column {column.name}: expected {_MEANING[str(expected)]}, "
+            f"found {column.dtype}"
         )
     lost = typed.is_null() & column.is_not_null()
     if lost.any():
         row = int(lost.arg_max() or 0)
         raise DataError(
-            f"{path}: column {column.name}: expected {_meaning(dtype)}, found {column[row]!r} in "
-            f"data row {row + 1} ({lost.sum()} such rows); correct or remove them"
+            f"{path}: column {column.name}: expected {_MEANING[str(expected)]}, found "
+            f"{column[row]!r} in data row {row + 1} ({lost.sum()} such rows); correct or remove "
+            "them"
         )
-    return typed.fill_nan(None) if dtype == pl.Float64() else typed
+    return typed.fill_nan(None) if expected == pl.Float64() else typed
 
 
-def _is_convertible(found: pl.DataType, expected: pl.DataType) -> bool:
-    if found == pl.Null():  # a column without any value fits every type
+def _is_convertible(column: pl.Series, schema: Columns) -> bool:
+    if column.dtype == pl.Null():  # a column without any value fits every type
         return True
-    if expected == pl.Date():
-        return found == pl.Date() or isinstance(found, pl.Datetime)
-    return found.is_numeric() if expected == pl.Float64() else True
-
-
-def _meaning(dtype: pl.DataType) -> str:
-    if dtype == pl.Date():
-        return "dates as YYYY-MM-DD"
-    return "numbers" if dtype == pl.Float64() else "text"
+    if schema[column.name] == pl.Date():
+        return column.dtype == pl.Date() or isinstance(column.dtype, pl.Datetime)
+    return column.dtype.is_numeric() if schema[column.name] == pl.Float64() else True

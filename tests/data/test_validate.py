@@ -1,0 +1,273 @@
+"""Every rule finds its planted defect, names it, and finds nothing in clean data."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from rich.console import Console
+
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.data import validate
+from hrl_sarp.data.sources import files
+from hrl_sarp.data.store import RawData
+from hrl_sarp.data.validate import ValidationReport, bad_rows, clean_bars
+from hrl_sarp.errors import DataError
+from tests.data.raw_factories import clean_raw, day, with_cells, with_factor, without_row
+
+CONFIG = load_config().data.validation
+PRICES = ["open", "high", "low", "close"]
+
+
+def judge(raw: RawData) -> ValidationReport:
+    return validate.validate(raw, CONFIG, "XNYS")
+
+
+def found(report: ValidationReport) -> set[tuple[str, str | None, str]]:
+    return {(finding.rule, finding.symbol, str(finding.date)) for finding in report.findings}
+
+
+def test_clean_data_have_no_finding() -> None:
+    report = judge(clean_raw())
+    assert report.findings == ()
+    assert not report.has_failed
+    assert bad_rows(report).is_empty()
+
+
+# Row 5 of AAA is 9 January 2019: close 105, open 104.5, high 106, low 104.
+@pytest.mark.parametrize(
+    ("spoil", "rule", "value", "fails", "excluded"),
+    [
+        (lambda raw: with_cells(raw, 5, low=-1.0), "non_positive_price", -1.0, True, True),
+        (lambda raw: with_cells(raw, 5, close=None), "missing_value", None, False, True),
+        (lambda raw: with_cells(raw, 5, open=None), "missing_value", 105.0, False, True),
+        # 106 / 104 - 1
+        (lambda raw: with_cells(raw, 5, open=107.06), "ohlc_inconsistent", 0.01, False, True),
+        (lambda raw: with_cells(raw, 5, volume=0.0), "zero_volume", 0.0, False, False),
+        # 105 x 2 against 104 - 1, adjusted 105 / 104 - 1
+        (lambda raw: with_cells(raw, 5, split=2.0), "adjustment_gap", -105 / 104, False, True),
+        (lambda raw: with_cells(raw, 5, dividend=2.08), "adjustment_gap", -0.02, False, True),
+    ],
+)
+def test_spoiled_row_is_named_with_its_value(
+    spoil: Callable[[RawData], RawData],
+    rule: str,
+    value: float | None,
+    *,
+    fails: bool,
+    excluded: bool,
+) -> None:
+    report = judge(spoil(clean_raw()))
+    rows = [finding for finding in report.findings if finding.rule == rule]
+    assert [(row.symbol, row.date) for row in rows] == [("AAA", day(5))]
+    assert rows[0].value == (None if value is None else pytest.approx(value, abs=1e-9))
+    assert report.has_failed == fails
+    assert (("AAA", day(5)) in bad_rows(report).rows()) == excluded
+
+
+def test_doubled_bar_fails_and_both_copies_stay_out() -> None:
+    raw = clean_raw()
+    doubled = replace(raw, bars=pl.concat([raw.bars, raw.bars.head(1)]).sort("symbol", "date"))
+    report = judge(doubled)
+    assert ("duplicate", "AAA", str(day(0))) in found(report)
+    assert report.has_failed
+    assert clean_bars(doubled, report).filter(pl.col("symbol") == "AAA").height == 19
+
+
+def test_descending_dates_fail() -> None:
+    raw = clean_raw()
+    report = judge(replace(raw, bars=raw.bars.reverse()))
+    # every row but the first of each of the two symbols is dated before the one above
+    assert [finding.rule for finding in report.findings] == ["ordering"] * 38
+    assert report.has_failed
+
+
+def test_missing_session_is_a_gap_and_the_last_close_is_given() -> None:
+    report = judge(without_row(without_row(clean_raw(), 5), 6))
+    (finding,) = report.findings
+    assert (finding.rule, finding.symbol, finding.date) == ("calendar_gap", "AAA", day(5))
+    assert (finding.value, finding.count) == (104.0, 2)
+    assert not finding.is_excluded
+
+
+def test_bar_on_a_holiday_is_named() -> None:
+    raw = clean_raw()
+    # 21 January 2019, Martin Luther King day, is between row 12 (18 January) and row 13
+    moved = raw.bars.with_columns(
+        date=pl.when(pl.col("date") == pl.lit(day(13)))
+        .then(pl.lit(day(13)).dt.offset_by("-1d"))
+        .otherwise("date")
+    )
+    assert ("off_session", "AAA", "2019-01-21") in found(judge(replace(raw, bars=moved)))
+
+
+def test_crash_is_named_but_stays() -> None:
+    raw = with_factor(clean_raw(), 5, 0.3, [*PRICES, "adj_close"])
+    report = judge(raw)
+    assert found(report) == {("large_return", "AAA", str(day(5)))}
+    assert bad_rows(report).is_empty()
+    assert not report.has_failed
+
+
+def test_split_without_a_flag_is_suspected_but_stays() -> None:
+    raw = with_factor(clean_raw(), 5, 0.5, [*PRICES, "adj_close"])
+    report = judge(raw)
+    assert ("suspected_split", "AAA", str(day(5))) in found(report)
+    assert bad_rows(report).is_empty()
+
+
+def test_flagged_split_is_no_finding() -> None:
+    raw = with_factor(clean_raw(), 5, 0.5, PRICES)  # adj_close goes on smoothly
+    assert judge(with_cells(raw, 5, split=2.0)).findings == ()
+
+
+def test_without_adjusted_closes_returns_come_from_splits_and_dividends() -> None:
+    raw = with_cells(with_factor(clean_raw(), 5, 0.25, PRICES), 5, split=4.0)
+    unadjusted = replace(raw, bars=raw.bars.with_columns(adj_close=pl.lit(None, pl.Float64)))
+    report = judge(unadjusted)
+    assert report.findings == ()
+    # chained back from the last close 119 x 0.25: the first adjusted close is 100 x 0.25
+    first = clean_bars(unadjusted, report).filter(pl.col("symbol") == "AAA")["adj_close"][0]
+    assert first == pytest.approx(25.0)
+
+
+def test_dividend_above_the_close_before_is_a_defect() -> None:
+    report = judge(with_cells(clean_raw(), 5, dividend=104.5))
+    assert ("dividend_over_price", "AAA", str(day(5))) in found(report)
+
+
+def test_stale_run_is_dated_at_its_start() -> None:
+    raw = clean_raw()
+    stale = raw.bars.with_columns(
+        pl.when(pl.col("symbol") == "AAA").then(100.0).otherwise(pl.col(name)).alias(name)
+        for name in [*PRICES, "adj_close"]
+    )
+    runs = [x for x in judge(replace(raw, bars=stale)).findings if x.rule == "stale_run"]
+    assert [(run.symbol, run.date, run.count) for run in runs] == [("AAA", day(0), 20)]
+
+
+def test_symbol_without_sector_fails() -> None:
+    raw = clean_raw()
+    report = judge(replace(raw, sectors=raw.sectors.filter(pl.col("symbol") == "AAA")))
+    assert found(report) == {("symbol_without_sector", "BBB", str(day(0)))}
+    assert report.has_failed
+
+
+def test_symbol_with_two_sectors_fails() -> None:
+    raw = clean_raw()
+    report = judge(replace(raw, sectors=pl.concat([raw.sectors, raw.sectors.head(1)])))
+    assert found(report) == {("sector_duplicate", "AAA", "None")}
+    assert report.has_failed
+
+
+def test_macro_series_of_other_years_fail() -> None:
+    raw = clean_raw()
+    report = judge(replace(raw, macro=raw.macro.with_columns(pl.col("date").dt.offset_by("-9y"))))
+    assert [(x.rule, x.symbol) for x in report.findings] == [("macro_overlap", "DGS10")]
+    assert report.has_failed
+
+
+def test_macro_series_that_starts_late_is_a_warning() -> None:
+    raw = clean_raw()
+    report = judge(replace(raw, macro=raw.macro.tail(5)))
+    assert found(report) == {("macro_span", "DGS10", str(day(15)))}
+    assert not report.has_failed
+
+
+def test_column_of_another_type_fails_by_name() -> None:
+    raw = clean_raw()
+    report = judge(replace(raw, bars=raw.bars.cast({"volume": pl.Int64})))
+    assert found(report) == {("schema", "bars.volume", "None")}
+    assert report.has_failed
+
+
+def test_unknown_calendar_is_refused() -> None:
+    with pytest.raises(DataError, match="calendar 'MARS' is unknown"):
+        validate.validate(clean_raw(), CONFIG, "MARS")
+
+
+def test_report_is_written_with_every_finding(tmp_path: Path) -> None:
+    report = judge(with_cells(clean_raw(), 5, volume=0.0))
+    validate.write_report(report, tmp_path / "validation.json")
+    written = json.loads((tmp_path / "validation.json").read_text())
+    assert written["findings_by_rule"] == {"zero_volume": 1}
+    assert written["findings"] == [
+        {
+            "symbol": "AAA",
+            "date": "2019-01-09",
+            "value": 0.0,
+            "rule": "zero_volume",
+            "count": 1,
+            "severity": "warn",
+            "is_excluded": False,
+        }
+    ]
+
+
+def test_terminal_table_names_symbol_date_and_value() -> None:
+    console = Console(width=120, record=True, quiet=True)
+    with console.capture() as capture:
+        console.quiet = False
+        console.print(validate.render(judge(with_cells(clean_raw(), 5, volume=0.0))))
+    assert "AAA 2019-01-09 0" in capture.get()
+
+
+def test_clean_bars_of_clean_data_are_the_bars() -> None:
+    raw = clean_raw()
+    assert_frame_equal(clean_bars(raw, judge(raw)), raw.bars)
+
+
+def test_lasting_shift_of_adjusted_closes_earns_nothing_over_the_night() -> None:
+    # adj_close doubles at row 5 and stays doubled: row 5 goes, the night into row 6 is void
+    raw = with_factor(clean_raw(), 5, 2.0, ["adj_close"])
+    bars = clean_bars(raw, judge(raw)).filter(pl.col("symbol") == "AAA")
+    assert day(5) not in bars["date"].to_list()
+    adjusted = bars["adj_close"]
+    # row 4 closed at 104; row 6 opens at 105.5 and closes at 106: only the day is earned
+    assert adjusted[5] / adjusted[4] == pytest.approx(106 / 105.5)
+    # returns on either side are untouched: 104 / 103 and 107 / 106
+    assert adjusted[4] / adjusted[3] == pytest.approx(104 / 103)
+    assert adjusted[6] / adjusted[5] == pytest.approx(107 / 106)
+    assert adjusted[-1] == 2 * 119
+
+
+def test_factor_applied_a_day_early_is_excluded_and_needs_no_shift() -> None:
+    # a 2:1 split at row 6 without a flag, whose factor reached adj_close at row 5 already
+    raw = with_factor(clean_raw(), 6, 0.5, PRICES)
+    raw = with_factor(with_factor(raw, 5, 2.0, ["adj_close"]), 6, 0.5, ["adj_close"])
+    report = judge(raw)
+    assert bad_rows(report).rows() == [("AAA", day(5)), ("AAA", day(6))]
+    adjusted = clean_bars(raw, report).filter(pl.col("symbol") == "AAA")["adj_close"]
+    # rows 4 and 7, 104 and 107, are neighbours now, and their return is the true one
+    assert adjusted[5] / adjusted[4] == pytest.approx(107 / 104)
+
+
+def test_known_defects_of_the_real_us_data_are_named_and_do_not_fail(data_folder: Path) -> None:
+    raw = files.load(data_folder / "us_daily", None)
+    report = judge(raw)
+    excluded = {(symbol, str(on)) for symbol, on in bad_rows(report).rows()}
+    assert excluded == {
+        ("ZBRA", "2003-08-21"),
+        ("ZBRA", "2004-08-25"),
+        ("TRMB", "2007-02-23"),
+        ("TRMB", "2007-02-26"),
+        ("KSU", "2000-07-13"),
+        ("HBI", "2015-03-04"),
+        # dividends booked in shares of before a reverse or forward split
+        ("JCI", "2007-07-02"),
+        ("LDOS", "2013-09-30"),
+        ("ROST", "2015-06-12"),
+        ("MET", "2017-08-07"),
+    }
+    assert not report.has_failed
+    # README: 175 flat bars without volume, 21 single days missing
+    assert (report.table["rule"] == "zero_volume").sum() == 175
+    assert (report.table["rule"] == "calendar_gap").sum() == 21
+    # the real rise of 5 December 2008 is named and stays
+    assert ("large_return", "HIG", "2008-12-05") in found(report)
+    # ZBRA's shift lasts: without clean_bars its return over the hole would be +45.7 %
+    zebra = clean_bars(raw, report).filter(pl.col("symbol") == "ZBRA").sort("date")["adj_close"]
+    assert zebra.pct_change().abs().max() < 0.25
