@@ -3,21 +3,46 @@
 import os
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from hypothesis import settings
+
+# Read when torch and matplotlib are first imported. One thread is faster on arrays this small, and
+# there may be no screen.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A busy machine is no bug (deadline), and a failure must come back in the next run (derandomize).
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def _refuse(self: socket.socket, address: object) -> None:
+class _LocalSocket(socket.socket):
+    """A socket that reaches other processes of this machine by file only."""
+
+    def connect(self, address: object) -> None:
+        if self.family != socket.AF_UNIX:
+            _refuse(address)
+        super().connect(address)
+
+    def connect_ex(self, address: object) -> int:
+        if self.family != socket.AF_UNIX:
+            _refuse(address)
+        return super().connect_ex(address)
+
+
+def _refuse(address: object, *_: object, **__: object) -> NoReturn:
     raise RuntimeError(f"a test tried to reach the network: {address!r}; mark it 'network'")
 
 
 @pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("network") is None:
-        monkeypatch.setattr(socket.socket, "connect", _refuse)
-        monkeypatch.setattr(socket.socket, "connect_ex", _refuse)
+        monkeypatch.setattr(socket, "socket", _LocalSocket)
+        monkeypatch.setattr(socket, "create_connection", _refuse)
 
 
 @pytest.fixture(scope="session")
