@@ -41,7 +41,7 @@ def choose_slots(
     n_days = len(prices.dates)
     per_sector = config.stocks_per_sector
     slots = np.full((n_days, n_sectors * per_sector), EMPTY, dtype=np.int64)
-    starts = [row for row in year_starts(prices.dates) if row >= config.lookback_days]
+    starts = [row for row in year_starts(prices.dates).tolist() if row >= config.lookback_days]
     current = np.full(n_sectors * per_sector, EMPTY, dtype=np.int64)
     for start, stop in zip(starts, [*starts[1:], n_days], strict=True):
         ranking = _rank(prices, member[start], start, config)
