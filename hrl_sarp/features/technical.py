@@ -137,11 +137,9 @@ def _rolling_mean(values, window, needed):
             if not np.isnan(new):
                 total[a] += new
                 count[a] += 1
-            if t >= window:
-                old = values[t - window, a]
-                if not np.isnan(old):
-                    total[a] -= old
-                    count[a] -= 1
+            if t >= window and not np.isnan(values[t - window, a]):
+                total[a] -= values[t - window, a]
+                count[a] -= 1
             result[t, a] = total[a] / count[a] if count[a] >= needed else np.nan
     return result
 
@@ -260,9 +258,7 @@ def _smoothed(values, alpha, warm_up):
             new = values[t, a]
             if not np.isnan(new):
                 count[a] += 1
-                if count[a] <= warm_up:
-                    mean[a] += (new - mean[a]) / count[a]
-                else:
-                    mean[a] += alpha * (new - mean[a])
+                gap = new - mean[a]
+                mean[a] += gap / count[a] if count[a] <= warm_up else alpha * gap
             result[t, a] = mean[a] if count[a] >= warm_up else np.nan
     return result
