@@ -115,7 +115,8 @@ def _scan(path: Path) -> pl.DataFrame:
             f"{path}: expected a readable {path.suffix} table, found: {reason}"
         ) from error
     names = [name.strip().lower() for name in frame.columns]
-    if len(set(names)) < len(names):
+    # polars renames a doubled CSV heading, which would drop the second column in silence
+    if len(set(names)) < len(names) or any("_duplicated_" in name for name in names):
         raise DataError(f"{path}: expected each column once, found {', '.join(names)}")
     frame.columns = names
     return frame

@@ -1,0 +1,230 @@
+"""The user's files: both formats, both layouts, and one line for everything that does not fit."""
+
+import gzip
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from hrl_sarp.data.sources import files
+from hrl_sarp.data.store import BARS_SCHEMA
+from hrl_sarp.errors import DataError, MissingArtifactError
+
+HEADER = "date,symbol,open,high,low,close,volume"
+PRICES = f"""{HEADER}
+2020-01-02,AAA,10,11,9,10.5,100
+2020-01-03,AAA,10.5,11,10,10.8,200
+2020-01-02,BBB,20,21,19,20.5,300
+"""
+SECTORS = "symbol,sector\nAAA,Energy\nBBB,Utilities\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder with prices.csv and sectors.csv."""
+    inputs = tmp_path / "mine"
+    inputs.mkdir()
+    (inputs / "prices.csv").write_text(PRICES)
+    (inputs / "sectors.csv").write_text(SECTORS)
+    return inputs
+
+
+def test_csv_becomes_typed_bars_without_invented_adjustment(folder: Path) -> None:
+    raw = files.load(folder, None)
+    assert raw.bars.schema == BARS_SCHEMA
+    assert raw.bars.row(1, named=True) == {
+        "date": date(2020, 1, 3),
+        "symbol": "AAA",
+        "open": 10.5,
+        "high": 11.0,
+        "low": 10.0,
+        "close": 10.8,
+        "volume": 200.0,
+        "adj_close": None,
+        "dividend": 0.0,
+        "split": 1.0,
+    }
+    assert "nothing is adjusted" in raw.adjustment
+    assert raw.sectors.rows() == [("AAA", "Energy"), ("BBB", "Utilities")]
+    assert raw.macro.is_empty()
+    assert raw.index.is_empty()
+
+
+def test_one_file_per_symbol_equals_one_file(folder: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    split.mkdir()
+    lines = PRICES.splitlines()
+    (split / "AAA.csv").write_text("\n".join(lines[:3]))
+    (split / "BBB.csv").write_text("\n".join([lines[0], lines[3]]))
+    (split / "sectors.csv").write_text(SECTORS)
+    assert files.load(split, None).bars.equals(files.load(folder, None).bars)
+
+
+def test_parquet_file_equals_csv_folder(folder: Path) -> None:
+    expected = files.load(folder, None).bars
+    path = folder / "bars.parquet"
+    expected.select(HEADER.split(",")).write_parquet(path)
+    assert files.load(path, None).bars.equals(expected)
+
+
+def test_rows_sorted_by_date_first_are_accepted(folder: Path) -> None:
+    expected = files.load(folder, None).bars
+    lines = PRICES.splitlines()
+    (folder / "prices.csv").write_text("\n".join([lines[0], lines[1], lines[3], lines[2]]))
+    assert files.load(folder, None).bars.equals(expected)
+
+
+def test_null_cells_are_kept_for_validation(folder: Path) -> None:
+    (folder / "prices.csv").write_text(f"{HEADER}\n2020-01-02,AAA,null,,NaN,10.5,100\n")
+    assert files.load(folder, None).bars.row(0)[2:6] == (None, None, None, 10.5)
+
+
+def test_optional_tables_beside_the_prices_are_read(folder: Path) -> None:
+    (folder / "index.csv").write_text("date,close\n2020-01-02,100\n2020-01-03,101\n")
+    (folder / "membership.csv").write_text("symbol,start,end\nAAA,2020-01-01,\n")
+    (folder / "macro.csv").write_text("date,series,value\n2020-01-02,OIL,61\n2020-01-03,OIL,\n")
+    raw = files.load(folder, None)
+    assert raw.index["close"].to_list() == [100.0, 101.0]
+    assert raw.membership is not None
+    assert raw.membership.rows() == [("AAA", date(2020, 1, 1), None)]
+    assert raw.macro.rows() == [(date(2020, 1, 2), "OIL", 61.0)]
+
+
+def test_adjusted_close_of_the_file_is_taken(folder: Path) -> None:
+    text = f"{HEADER},adj_close,split\n2020-01-02,AAA,10,11,9,10.5,100,5.25,2\n"
+    (folder / "prices.csv").write_text(text)
+    raw = files.load(folder, None)
+    assert raw.bars.select("adj_close", "dividend", "split").row(0) == (5.25, 0.0, 2.0)
+    assert "adj_close from the files" in raw.adjustment
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("date,symbol,close\n2020-01-02,AAA,1\n", "found no open, high, low, volume among date"),
+        (
+            PRICES.replace("10.8", "oops"),
+            "column close: expected numbers, found 'oops' in data row 2",
+        ),
+        (
+            PRICES.replace("2020-01-03", "03/01/2020"),
+            "column date: expected dates as YYYY-MM-DD, found '03/01/2020'",
+        ),
+        (
+            PRICES.replace("2020-01-03", "2020-01-02"),
+            "increasing dates within symbol AAA, found a duplicate: 2020-01-02 after 2020-01-02",
+        ),
+        (
+            PRICES.replace("2020-01-03", "2019-12-31"),
+            "found an earlier date: 2019-12-31 after 2020-01-02",
+        ),
+        (PRICES.replace(",BBB,", ",,"), "column symbol: expected a value in every row, found none"),
+        (HEADER, "expected rows of prices, found none"),
+        ("", "expected a readable .csv table"),
+        (PRICES + "<html><body>, 404,</body>,x,y,z,w,u,v\n", "expected a readable .csv table"),
+        (PRICES.replace("volume", "volume,close", 1), "expected each column once"),
+    ],
+)
+def test_broken_prices_are_one_line_that_names_the_file(
+    folder: Path, text: str, message: str
+) -> None:
+    (folder / "prices.csv").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        files.load(folder, None)
+    assert "prices.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_in_a_parquet_date_column_type_is_named(folder: Path) -> None:
+    path = folder / "prices.parquet"
+    pl.read_csv(folder / "prices.csv").with_columns(date=pl.lit(20200102)).write_parquet(path)
+    with pytest.raises(DataError, match="column date: expected dates as YYYY-MM-DD, found Int32"):
+        files.load(folder, None)
+
+
+def test_random_bytes_instead_of_parquet_are_refused(folder: Path) -> None:
+    (folder / "prices.parquet").write_bytes(b"PAR1 nothing of the kind")
+    with pytest.raises(DataError, match=r"prices\.parquet: expected a readable"):
+        files.load(folder, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("sectors.csv", "symbol,industry\nAAA,x\n", "expected a column sector or gics_sector"),
+        ("sectors.csv", SECTORS + "AAA,Energy\n", "found AAA twice"),
+        ("membership.csv", "symbol,start,end\nAAA,2020-02-01,2020-01-01\n", "not before start"),
+        ("macro.csv", "date,value\n2020-01-02,1\n", "expected a column series or series_id"),
+        ("index.csv", "date,close\n2020-01-02,1\n2020-01-02,1\n", "found a duplicate"),
+    ],
+)
+def test_broken_side_table_is_named(folder: Path, name: str, text: str, message: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        files.load(folder, None)
+    assert name in str(caught.value)
+
+
+def test_gics_sector_column_is_accepted(folder: Path) -> None:
+    (folder / "sectors.csv").write_text("symbol,name,gics_sector\nAAA,Firm A,Energy\n")
+    assert files.load(folder, None).sectors.rows() == [("AAA", "Energy")]
+
+
+def test_missing_input_prices_or_sectors_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifactError, match=r"nowhere does not exist.*--input"):
+        files.load(tmp_path / "nowhere", None)
+    (folder / "sectors.csv").unlink()
+    with pytest.raises(MissingArtifactError, match=r"expected sectors\.csv"):
+        files.load(folder, None)
+    (folder / "prices.csv").unlink()
+    with pytest.raises(MissingArtifactError, match=r"expected prices\.parquet"):
+        files.load(folder, None)
+
+
+def test_macro_folder_is_joined_renamed_and_rid_of_revised_indices(
+    folder: Path, tmp_path: Path
+) -> None:
+    macro = tmp_path / "us_macro"
+    macro.mkdir()
+    (macro / "fred_series.csv").write_text(
+        "date,series_id,value\n2020-01-02,DGS10,1.9\n2020-01-02,GDPC1,5\n2020-01-02,USREC,0\n"
+        "2020-01-02,VIXCLS,13\n"
+    )
+    (macro / "vix_ohlc.csv").write_text("date,open,high,low,close\n2020-01-02,12,13,11,12.5\n")
+    (macro / "sector_etf_close.csv").write_text("date,symbol,close\n2020-01-02,XLE,60\n")
+    (macro / "gold_daily.csv").write_text("date,symbol,close\n2020-01-02,XAUUSD,1500\n")
+    raw = files.load(folder, None)  # the folder beside the input is found by itself
+    assert dict(raw.macro.select("series", "value").iter_rows()) == {
+        "DGS10": 1.9,
+        "ETF_XLE": 60.0,
+        "GOLD": 1500.0,
+        "VIX": 12.5,
+        "VIXCLS": 13.0,
+    }
+    assert "macro series found beside the input: us_macro" in raw.notes
+    assert "revised macro indices left out, no vintages: GDPC1, USREC" in raw.notes
+
+
+def test_vix_is_taken_from_fred_where_nothing_better_exists(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fred.csv"
+    path.write_text("date,series,value\n2020-01-02,VIXCLS,13\n")
+    macro = files.load(folder, path).macro
+    assert dict(macro.select("series", "value").iter_rows()) == {"VIX": 13.0, "VIXCLS": 13.0}
+
+
+def test_empty_macro_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingArtifactError, match="expected a macro file or a folder with"):
+        files.load(folder, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["CCL", "XOM"])
+def test_real_download_with_junk_lines_is_refused_by_name(
+    data_folder: Path, tmp_path: Path, name: str
+) -> None:
+    packed = next((data_folder / "us_messy" / "raw").glob(f"{name}.csv*"))
+    (tmp_path / "prices.csv").write_bytes(gzip.decompress(packed.read_bytes()))
+    (tmp_path / "sectors.csv").write_text(SECTORS)
+    with pytest.raises(DataError, match=r"prices\.csv"):
+        files.load(tmp_path, None)

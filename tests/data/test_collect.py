@@ -1,0 +1,63 @@
+"""Collecting writes what the source gives and says what it did."""
+
+from pathlib import Path
+
+import pytest
+
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.data.collect import collect
+from hrl_sarp.data.store import read_raw
+from hrl_sarp.errors import DataError
+
+CONFIG = load_config(
+    overrides={
+        "data": {
+            "synthetic": {
+                "n_days": 30,
+                "n_sectors": 3,
+                "stocks_per_sector": 2,
+                "n_noise_features": 1,
+            }
+        }
+    }
+)
+
+
+def test_synthetic_market_is_collected_on_the_calendar_of_the_profile(tmp_path: Path) -> None:
+    manifest = collect("synthetic", tmp_path, CONFIG)
+    assert manifest["created_by"] == "python main.py collect-data --source synthetic"
+    # 30 XNYS sessions from 3 January 2000, without 17 January: the last is 14 February
+    assert manifest["spans"]["bars"] == ["2000-01-03", "2000-02-14"]
+    raw = read_raw(tmp_path)
+    assert raw.bars.height == 30 * 6
+    assert raw.features is not None
+    assert raw.features.height == 30 * 6 * 2
+
+
+def test_collecting_again_replaces_what_was_there(tmp_path: Path) -> None:
+    collect("synthetic", tmp_path, CONFIG)
+    manifest = collect("sample", tmp_path, CONFIG)
+    assert len(manifest["symbols"]) == 20
+    assert read_raw(tmp_path).features is None
+
+
+def test_unknown_source_lists_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'bloomberg' is unknown; expected one of sample, synth"):
+        collect("bloomberg", tmp_path, CONFIG)
+
+
+def test_files_without_input_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected --input PATH"):
+        collect("files", tmp_path, CONFIG)
+
+
+def test_input_for_another_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="belong to the source files, found source sample"):
+        collect("sample", tmp_path, CONFIG, input_path=tmp_path)
+
+
+def test_failed_collection_leaves_the_old_data(tmp_path: Path) -> None:
+    before = collect("synthetic", tmp_path, CONFIG)
+    with pytest.raises(DataError):
+        collect("files", tmp_path, CONFIG)
+    assert read_raw(tmp_path).source == before["source"]

@@ -1,0 +1,36 @@
+"""Sessions of known weeks."""
+
+from datetime import date
+
+import pytest
+
+from hrl_sarp.data.exchange_calendar import first_sessions, sessions_between
+from hrl_sarp.errors import DataError
+
+
+def test_sessions_skip_weekends_holidays_and_unscheduled_closures() -> None:
+    # closed from the attack of 11 September 2001 to the 14th, opened on Monday the 17th
+    found = sessions_between("XNYS", date(2001, 9, 8), date(2001, 9, 18))
+    assert found.astype(str).tolist() == ["2001-09-10", "2001-09-17", "2001-09-18"]
+
+
+def test_both_ends_are_included() -> None:
+    found = sessions_between("XNYS", date(2019, 1, 3), date(2019, 1, 4))
+    assert found.astype(str).tolist() == ["2019-01-03", "2019-01-04"]
+
+
+def test_span_without_a_session_is_empty() -> None:
+    assert len(sessions_between("XNYS", date(2019, 1, 5), date(2019, 1, 6))) == 0
+
+
+def test_first_sessions_are_as_many_as_asked() -> None:
+    found = first_sessions("24/5", date(2000, 1, 1), 2600)
+    assert len(found) == 2600
+    # 1 January 2000 was a Saturday; 520 weeks of weekdays end on Friday 19 December 2009
+    assert found[[0, -1]].astype(str).tolist() == ["2000-01-03", "2009-12-18"]
+
+
+def test_calendar_that_does_not_reach_back_is_refused_in_one_line() -> None:
+    with pytest.raises(DataError, match="calendar XBOM does not cover 1990-01-01") as caught:
+        sessions_between("XBOM", date(1990, 1, 1), date(1999, 1, 1))
+    assert "\n" not in str(caught.value)
