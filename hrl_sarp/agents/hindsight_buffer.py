@@ -1,0 +1,174 @@
+"""Replay of executed weights by index, with goals relabelled in hindsight when sampled.
+
+Only goals that were achieved by this or by an independent transition are used. Taking goals from
+later steps of the episode (`future`, `final`) would put later returns into the observation.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Float
+from stable_baselines3.common.buffers import BaseBuffer
+from torch import Tensor
+
+from hrl_sarp.config.schema import MicroRewardConfig, TD3Config
+from hrl_sarp.envs.levels import MicroTransition
+from hrl_sarp.envs.rewards import micro_reward
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """B transitions, B = days x rows per day."""
+
+    observation: dict[str, Tensor]
+    next_observation: dict[str, Tensor]
+    executed: Float[Tensor, "B N"]
+    reward: Float[Tensor, " B"]
+    terminated: Float[Tensor, " B"]
+
+
+class HindsightBuffer(BaseBuffer):
+    """A ring of vectorised steps; market rows are never stored, only their day.
+
+    Args:
+        buffer_size: transitions over all environments.
+        observation_space: index observation of the micro level.
+        action_space: its action space.
+        device: where batches go.
+        n_envs: environments per step.
+        td3: share of relabelled goals and the shape of a batch.
+        reward: weights of the one reward function.
+        n_sectors: goal entries that are relabelled; the regime entries stay.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: torch.device | str = "cpu",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,  # noqa: FBT001, FBT002  (Stable-Baselines3's signature)
+        *,
+        td3: TD3Config,
+        reward: MicroRewardConfig,
+        n_sectors: int,
+    ) -> None:
+        self.n_steps = max(buffer_size // n_envs, 1)
+        super().__init__(self.n_steps, observation_space, action_space, device, n_envs)
+        del optimize_memory_usage
+        self.td3, self.reward, self.n_sectors = td3, reward, n_sectors
+        portfolio = observation_space["portfolio"].shape[0]  # type: ignore[index]
+        goal = observation_space["desired_goal"].shape[0]  # type: ignore[index]
+        shape = (self.n_steps, n_envs)
+        self.arrays: dict[str, np.ndarray] = {
+            "day": np.zeros(shape, np.int32),
+            "portfolio": np.zeros((*shape, portfolio), np.float32),
+            "next_portfolio": np.zeros((*shape, portfolio), np.float32),
+            "desired": np.zeros((*shape, goal), np.float32),
+            "next_desired": np.zeros((*shape, goal), np.float32),
+            "executed": np.zeros((*shape, self.action_dim), np.float32),
+            "achieved": np.zeros((*shape, n_sectors), np.float32),
+            "gain": np.zeros(shape, np.float32),
+            "terminated": np.zeros(shape, np.bool_),
+        }
+        self.rng = np.random.default_rng(0)
+
+    def bytes_per_transition(self) -> float:
+        """Memory of one stored transition."""
+        total = sum(array.nbytes for array in self.arrays.values())
+        return total / (self.n_steps * self.n_envs)
+
+    def add(
+        self,
+        observation: dict[str, np.ndarray],
+        next_portfolio: np.ndarray,
+        transition: MicroTransition,
+        terminated: np.ndarray,
+    ) -> None:
+        """Store one step of all environments."""
+        row = {
+            "day": observation["day"][:, 0],
+            "portfolio": observation["portfolio"],
+            "next_portfolio": next_portfolio,
+            "desired": observation["desired_goal"],
+            "next_desired": transition.next_desired.cpu().numpy(),
+            "executed": transition.executed.cpu().numpy(),
+            "achieved": transition.achieved.cpu().numpy(),
+            "gain": transition.gain.cpu().numpy(),
+            "terminated": terminated,
+        }
+        for name, value in row.items():
+            self.arrays[name][self.pos] = value
+        self.pos = (self.pos + 1) % self.n_steps
+        self.full = self.full or self.pos == 0
+
+    def sample_batch(self) -> MicroBatch:
+        """Draw groups of rows that share their day, and relabel a share of their goals."""
+        steps, envs = self._draw_groups()
+        rows = {name: array[steps, envs] for name, array in self.arrays.items()}
+        desired, next_desired = self._relabel(rows)
+        achieved = np.concatenate([rows["achieved"], desired[:, self.n_sectors :]], axis=1)
+        reward = micro_reward(rows["gain"], achieved, desired, self.reward)
+        day = rows["day"].astype(np.int64)
+        return MicroBatch(
+            observation=self._observation(day, rows["portfolio"], desired),
+            next_observation=self._observation(day + 1, rows["next_portfolio"], next_desired),
+            executed=self.to_torch(rows["executed"]),
+            reward=self.to_torch(reward.astype(np.float32)),
+            terminated=self.to_torch(rows["terminated"].astype(np.float32)),
+        )
+
+    def _draw_groups(self) -> tuple[np.ndarray, np.ndarray]:
+        size = self.n_steps if self.full else self.pos
+        per_group = self.td3.batch_per_day
+        steps = self.rng.integers(size, size=self.td3.batch_days)
+        groups = self.rng.integers(self.n_envs // per_group, size=self.td3.batch_days)
+        envs = groups[:, None] * per_group + np.arange(per_group)
+        return np.repeat(steps, per_group), envs.ravel()
+
+    def _relabel(self, rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return desired goals now and next; across a week boundary the next goal stays."""
+        n = len(rows["day"])
+        size = self.n_steps if self.full else self.pos
+        other = self.arrays["achieved"][
+            self.rng.integers(size, size=n), self.rng.integers(self.n_envs, size=n)
+        ]
+        use_current = self.rng.random(n) < 0.5
+        goal = np.where(use_current[:, None], rows["achieved"], other)
+        # an all-cash portfolio achieved no sector weights: no goal to learn from
+        chosen = (self.rng.random(n) < self.td3.hindsight_share) & (goal.sum(axis=1) > 0.5)
+        same_week = (rows["desired"] == rows["next_desired"]).all(axis=1)
+        desired, next_desired = rows["desired"].copy(), rows["next_desired"].copy()
+        cut = self.n_sectors
+        desired[chosen, :cut] = goal[chosen]
+        kept = chosen & same_week
+        next_desired[kept, :cut] = goal[kept]
+        return desired, next_desired
+
+    def _observation(
+        self, day: np.ndarray, portfolio: np.ndarray, desired: np.ndarray
+    ) -> dict[str, Tensor]:
+        arrays = {"day": day[:, None], "portfolio": portfolio, "desired_goal": desired}
+        return {key: self.to_torch(value) for key, value in arrays.items()}
+
+    def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
+        """Stable-Baselines3 samples by position; this buffer only samples by day."""
+        raise TypeError("call sample_batch: hindsight batches are drawn by day")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the filled part, the position and the generator."""
+        size = self.n_steps if self.full else self.pos
+        arrays = {name: torch.from_numpy(array[:size]) for name, array in self.arrays.items()}
+        state = self.rng.bit_generator.state
+        return {"arrays": arrays, "pos": self.pos, "full": self.full, "rng": state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        for name, values in state["arrays"].items():
+            self.arrays[name][: len(values)] = values.numpy()
+        self.pos, self.full = state["pos"], state["full"]
+        self.rng.bit_generator.state = state["rng"]

@@ -1,0 +1,310 @@
+"""The daily agent: Stable-Baselines3's TD3 over executed weights, with hindsight goals."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from stable_baselines3 import TD3
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.td3.policies import TD3Policy
+from torch import Tensor, nn
+
+from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
+from hrl_sarp.agents.hindsight_buffer import HindsightBuffer, MicroBatch
+from hrl_sarp.agents.networks import MicroActor, MicroCritic
+from hrl_sarp.config.schema import MicroAgentConfig, RiskConfig, TD3Config
+from hrl_sarp.contracts import Regime
+from hrl_sarp.envs.decoding import SlotRequest, decode_free, decode_within_sector, slot_request
+from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, micro_inputs
+from hrl_sarp.envs.vectorized import PortfolioVecEnv
+from hrl_sarp.market.tensors import MarketTensors
+
+
+class MicroSettings:
+    """What the micro networks are built for: market, network sizes and risk limits."""
+
+    def __init__(self, tensors: MarketTensors, config: MicroAgentConfig, risk: RiskConfig) -> None:
+        self.tensors, self.config, self.risk = tensors, config, risk
+        self.n_features = int(tensors.slot_features.shape[2])
+        self.n_context = len(Regime) + len(MICRO_SCALARS)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: settings never change."""
+        return self
+
+    def read(self, observation: Any) -> tuple[MicroInputs, SlotRequest]:
+        """Read an observation of either form."""
+        if "day" in observation:
+            inputs = micro_inputs(self.tensors, observation)
+        else:
+            flat, goal = observation["observation"], observation["desired_goal"]
+            inputs = MicroInputs.unflatten(flat.float(), goal.float(), self.tensors.n_slots)
+        return inputs, slot_request(inputs.view, self.risk)
+
+    def decode(self, scores: Tensor, request: SlotRequest) -> Tensor:
+        """Turn scores into target weights by the configured decode."""
+        network = self.config.network
+        if network.decode == "free":
+            return decode_free(scores, request, network.free_temperature)
+        return decode_within_sector(scores, request, network.score_temperature)
+
+
+class WeightActor(nn.Module):
+    """Observation in, target weights out: the score network and its decode."""
+
+    def __init__(self, settings: MicroSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        network = settings.config.network
+        self.network = MicroActor(settings.n_features, settings.n_context, network)
+
+    def forward(self, observation: Any) -> Tensor:
+        """Return deterministic target weights (B, N)."""
+        inputs, request = self.settings.read(observation)
+        return self.settings.decode(self.network(inputs, request), request)
+
+    def with_noise(self, observation: Any, noise: Tensor) -> Tensor:
+        """Return target weights of scores + noise: noise lives before the decode."""
+        inputs, request = self.settings.read(observation)
+        scores = (self.network(inputs, request) + noise).clamp(-1, 1)
+        return self.settings.decode(scores, request)
+
+    def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
+        """Stable-Baselines3's name for `train`."""
+        self.train(mode)
+
+
+class TwinCritic(nn.Module):
+    """Two independent values; the target takes the smaller one."""
+
+    def __init__(self, settings: MicroSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        sizes = (settings.n_features, settings.n_context, settings.config.network)
+        self.first, self.second = MicroCritic(*sizes), MicroCritic(*sizes)
+
+    def forward(self, observation: Any, executed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both values (B,)."""
+        inputs, request = self.settings.read(observation)
+        return self.first(inputs, request, executed), self.second(inputs, request, executed)
+
+    def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
+        """Stable-Baselines3's name for `train`."""
+        self.train(mode)
+
+
+class MicroPolicy(TD3Policy):
+    """Actor, twin critic and their targets over the slots of a day."""
+
+    def __init__(self, *args: Any, settings: MicroSettings, **kwargs: Any) -> None:
+        self._settings = settings
+        super().__init__(*args, **kwargs)
+
+    def make_actor(self, features_extractor: Any = None) -> Any:
+        """Build the actor; it needs no feature extractor."""
+        return WeightActor(self._settings).to(self._settings.tensors.device)
+
+    def make_critic(self, features_extractor: Any = None) -> Any:
+        """Build the critic; it needs no feature extractor."""
+        return TwinCritic(self._settings).to(self._settings.tensors.device)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+        weights: Tensor = self.actor(observation)
+        return weights
+
+
+class MicroTD3(TD3):
+    """TD3 with noise in score space, critic warm-up, clipped gradients and hindsight batches."""
+
+    replay_buffer: HindsightBuffer  # type: ignore[assignment]
+
+    def configure(self, td3: TD3Config, seed: int) -> Self:
+        """Set what Stable-Baselines3's constructor does not know."""
+        self.td3 = td3
+        self.noise = torch.zeros(self.n_envs, self.action_space.shape[0])
+        self.generator = torch.Generator().manual_seed(seed)
+        self.replay_buffer.rng = np.random.default_rng(seed)
+        return self
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Decode scores plus AR(1) noise: i.i.d. noise would only be turnover."""
+        done = min(1.0, self.num_timesteps / max(self._total_timesteps, 1))
+        start, end = self.td3.exploration_start, self.td3.exploration_end
+        scale, rho = start + (end - start) * done, self.td3.noise_correlation
+        fresh = torch.randn(self.noise.shape, generator=self.generator)
+        self.noise = rho * self.noise + (1 - rho**2) ** 0.5 * fresh
+        with torch.no_grad():
+            observation, _ = self.policy.obs_to_tensor(self._last_obs)
+            action = self.actor.with_noise(observation, scale * self.noise.to(self.device))
+        weights = action.cpu().numpy()
+        return weights, weights
+
+    def _store_transition(
+        self,
+        replay_buffer: Any,
+        buffer_action: np.ndarray,
+        new_obs: Any,
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store what was executed; a row that ended keeps its own last portfolio."""
+        env: Any = self.env
+        next_portfolio = new_obs["portfolio"]
+        if dones.any():
+            next_portfolio = next_portfolio.copy()
+            for row in np.flatnonzero(dones):
+                next_portfolio[row] = infos[row]["terminal_observation"]["portfolio"]
+        terminated = env.last.terminated.cpu().numpy()
+        replay_buffer.add(self._last_obs, next_portfolio, env.level.transition, terminated)
+        self._last_obs = new_obs
+
+    def train(self, gradient_steps: int, batch_size: int = 0) -> None:
+        """Update critics, and after their warm-up every few steps the actor."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        warmup = self.td3.critic_warmup_updates
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            batch = self.replay_buffer.sample_batch()
+            self._update_critic(batch)
+            if self._n_updates % self.policy_delay == 0:
+                if self._n_updates > warmup:
+                    self._update_actor(batch)
+                polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
+                polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+        self.logger.record("micro/n_updates", self._n_updates, exclude="tensorboard")
+
+    def compute_target(self, batch: MicroBatch) -> Tensor:
+        """Return reward + gamma x the smaller target value; time limits are bootstrapped."""
+        with torch.no_grad():
+            shape = batch.executed.shape
+            noise = torch.randn(shape, generator=self.generator).to(batch.executed)
+            clip = self.target_noise_clip
+            noise = (noise * self.target_policy_noise).clamp(-clip, clip)
+            action = self.actor_target.with_noise(batch.next_observation, noise)
+            first, second = self.critic_target(batch.next_observation, action)
+            future = torch.minimum(first, second) * (1 - batch.terminated)
+            return batch.reward + self.gamma * future
+
+    def _update_critic(self, batch: MicroBatch) -> None:
+        target = self.compute_target(batch)
+        first, second = self.critic(batch.observation, batch.executed)
+        loss = nn.functional.mse_loss(first, target) + nn.functional.mse_loss(second, target)
+        days = batch.observation["day"]
+        value = float(loss)
+        require_finite(
+            "micro/critic_loss", value, self._n_updates, (int(days.min()), int(days.max()))
+        )
+        norm = self._descend(loss, self.critic)
+        self.logger.record_mean("micro/critic_loss", value)
+        self.logger.record_mean("micro/critic_grad_norm", norm)
+        self.logger.record_mean("micro/q1_mean", float(first.mean()))
+        self.logger.record_mean("micro/q2_mean", float(second.mean()))
+
+    def _update_actor(self, batch: MicroBatch) -> None:
+        self.critic.requires_grad_(False)
+        inputs, request = self.actor.settings.read(batch.observation)
+        weights = self.actor.settings.decode(self.actor.network(inputs, request), request)
+        loss = -self.critic.first(inputs, request, weights).mean()
+        norm = self._descend(loss, self.actor)
+        self.critic.requires_grad_(True)
+        self.logger.record_mean("micro/actor_loss", float(loss))
+        self.logger.record_mean("micro/actor_grad_norm", norm)
+
+    def _descend(self, loss: Tensor, network: Any) -> float:
+        network.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.td3.max_grad_norm)
+        network.optimizer.step()
+        return float(norm)
+
+
+class MicroAgent:
+    """The daily agent as users meet it: act, learn, save, load."""
+
+    kind = "micro"
+
+    def __init__(self, settings: MicroSettings, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+        self.tensors = settings.tensors
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = WeightActor(settings).to(self.tensors.device).eval()
+            self.critic = TwinCritic(settings).to(self.tensors.device).eval()
+
+    @torch.no_grad()
+    def target(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return deterministic target weights for index observations."""
+        weights: Tensor = self.actor(observation)
+        return weights
+
+    def act(self, observation: Mapping[str, Any], deterministic: bool = True) -> np.ndarray:  # noqa: FBT001, FBT002
+        """Return target weights (B, N) for observations of either form, with a batch axis.
+
+        The policy is deterministic; exploration noise belongs to training.
+        """
+        tensors = {key: torch.as_tensor(value) for key, value in observation.items()}
+        weights: np.ndarray = self.target(tensors).cpu().numpy()
+        return weights
+
+    def algorithm(self, env: PortfolioVecEnv, td3: TD3Config) -> MicroTD3:
+        """Build TD3 on `env` that starts from this agent's networks."""
+        buffer = {
+            "td3": td3,
+            "reward": self.settings.config.reward,
+            "n_sectors": self.tensors.n_sectors,
+        }
+        algorithm = MicroTD3(
+            MicroPolicy,
+            env,
+            learning_rate=td3.learning_rate,
+            buffer_size=td3.buffer_size,
+            learning_starts=td3.learning_starts,
+            tau=td3.tau,
+            gamma=td3.gamma,
+            train_freq=1,
+            gradient_steps=max(1, td3.n_envs // td3.env_steps_per_update),
+            replay_buffer_class=HindsightBuffer,  # type: ignore[arg-type]
+            replay_buffer_kwargs=buffer,
+            policy_delay=td3.policy_delay,
+            target_policy_noise=td3.target_noise,
+            target_noise_clip=td3.target_noise_clip,
+            policy_kwargs={"settings": self.settings},
+            seed=self.seed,
+            device=self.tensors.device,
+        )
+        for name in ("actor", "actor_target"):
+            getattr(algorithm.policy, name).load_state_dict(self.actor.state_dict())
+        for name in ("critic", "critic_target"):
+            getattr(algorithm.policy, name).load_state_dict(self.critic.state_dict())
+        return algorithm.configure(td3, self.seed)
+
+    def adopt(self, algorithm: MicroTD3) -> Self:
+        """Take over the networks that TD3 has trained."""
+        self.actor.load_state_dict(algorithm.policy.actor.state_dict())
+        self.critic.load_state_dict(algorithm.policy.critic.state_dict())
+        return self
+
+    def learn(self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None) -> Self:
+        """Train with TD3 and hindsight on `env` for a number of daily steps."""
+        algorithm = self.algorithm(env, self.settings.config.td3)
+        algorithm.learn(total_timesteps, callback)
+        return self.adopt(algorithm)
+
+    def save(self, path: Path) -> Path:
+        """Write the agent; opening the file never runs code."""
+        return save_agent(path, self)
+
+    @classmethod
+    def load(cls, path: Path, settings: MicroSettings) -> "MicroAgent":
+        """Read an agent for this market.
+
+        Raises:
+            CheckpointError: if the file is damaged or belongs to other shapes or another market.
+        """
+        return load_agent(path, cls(settings, seed=0))

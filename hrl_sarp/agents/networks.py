@@ -1,0 +1,201 @@
+"""The networks of both agents: few parameters, shared over sectors and over stocks."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hrl_sarp.agents.distributions import SectorDirichlet
+from hrl_sarp.config.schema import MacroNetworkConfig, MicroNetworkConfig
+from hrl_sarp.contracts import Regime
+from hrl_sarp.envs.decoding import SlotRequest
+from hrl_sarp.envs.observations import MicroInputs
+
+WEIGHT_SCALE = 10.0
+"""Stock weights are about 0.01-0.1; times this they are of order one for the first layers."""
+INITIAL_CONCENTRATION_LOGIT = -1.0
+
+
+class SectorTrunk(nn.Module):
+    """One hidden vector per sector from its own columns, its identity and the context."""
+
+    def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
+        super().__init__()
+        n_sectors, width, context = sizes
+        self.identity = nn.Embedding(n_sectors, config.hidden)
+        self.sector = nn.Linear(width, config.hidden)
+        self.context = nn.Linear(context, config.hidden)
+        self.mix = nn.Linear(config.hidden, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, sectors: Float[Tensor, "B S D"], context: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "B S H"]:
+        """Return hidden vectors."""
+        hidden = self.sector(sectors) + self.context(context)[:, None] + self.identity.weight
+        hidden = self.dropout(torch.tanh(hidden))
+        mixed: Tensor = torch.tanh(self.mix(hidden))
+        return mixed
+
+
+class MacroActor(nn.Module):
+    """Sector logits, concentration and regime logits.
+
+    Each sector also has linear coefficients of its own on the context: a regime moves different
+    sectors differently, which shared weights alone express poorly.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
+        super().__init__()
+        n_sectors, _, context = sizes
+        self.trunk = SectorTrunk(sizes, config)
+        self.logit = nn.Linear(config.hidden, 1)
+        self.by_context = nn.Linear(context, n_sectors)
+        self.concentration = nn.Linear(config.hidden, 1)
+        self.regime = nn.Linear(context, len(Regime))
+        self.register_buffer("temperature", torch.ones(()))
+        self.concentration_min = config.concentration_min
+        self.concentration_range = config.concentration_range
+        for layer in (self.logit, self.by_context, self.concentration, self.regime):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.concentration.bias, INITIAL_CONCENTRATION_LOGIT)
+
+    def forward(
+        self,
+        sectors: Float[Tensor, "B S D"],
+        context: Float[Tensor, "B C"],
+        listed: Bool[Tensor, "B S"],
+    ) -> tuple[SectorDirichlet, Float[Tensor, "B R"]]:
+        """Return the distribution of sector shares and the regime logits."""
+        hidden = self.trunk(sectors, context)
+        logits = (self.logit(hidden).squeeze(2) + self.by_context(context)) * self.temperature
+        pooled = masked_mean(hidden, listed)
+        share = torch.sigmoid(self.concentration(pooled)).squeeze(1)
+        concentration = self.concentration_min + self.concentration_range * share
+        return SectorDirichlet(logits, concentration, listed), self.regime(context)
+
+
+class MacroCritic(nn.Module):
+    """Value of a weekly decision."""
+
+    def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
+        super().__init__()
+        self.trunk = SectorTrunk(sizes, config)
+        self.value = nn.Linear(config.hidden, 1)
+
+    def forward(
+        self,
+        sectors: Float[Tensor, "B S D"],
+        context: Float[Tensor, "B C"],
+        listed: Bool[Tensor, "B S"],
+    ) -> Float[Tensor, "B 1"]:
+        """Return values."""
+        value: Tensor = self.value(masked_mean(self.trunk(sectors, context), listed))
+        return value
+
+
+class StockTower(nn.Module):
+    """What the market alone says of each stock of a day: shared by all rows of that day."""
+
+    def __init__(self, n_features: int, width: int) -> None:
+        super().__init__()
+        self.stock = nn.Linear(n_features, width)
+        self.market = nn.Linear(n_features, width)
+        self.mix = nn.Linear(width, width)
+
+    def forward(
+        self, features: Float[Tensor, "D N F"], tradable: Bool[Tensor, "D N"]
+    ) -> Float[Tensor, "D N H"]:
+        """Return hidden vectors, equivariant to the order of stocks."""
+        pooled = self.market(masked_mean(features, tradable))
+        hidden = torch.relu(self.stock(features) + pooled[:, None])
+        mixed: Tensor = torch.relu(self.mix(hidden))
+        return mixed
+
+
+class MicroActor(nn.Module):
+    """One score in [-1, 1] per stock; a fresh network scores 0 and so follows the goal."""
+
+    temperature: Tensor
+    N_PORTFOLIO = 3  # weight, prior, their difference
+
+    def __init__(self, n_features: int, n_context: int, config: MicroNetworkConfig) -> None:
+        super().__init__()
+        self.tower = StockTower(n_features, config.tower)
+        self.direct = nn.Linear(n_features, 1)
+        self.stock = nn.Linear(config.tower, config.head)
+        self.portfolio = nn.Linear(self.N_PORTFOLIO, config.head)
+        self.context = nn.Linear(n_context, config.head)
+        self.out = nn.Linear(config.head, 1)
+        self.register_buffer("temperature", torch.ones(()))
+        for layer in (self.out, self.direct):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def logits(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
+        """Return scores before the squashing, 0 in untradable slots."""
+        view = inputs.view
+        market = self.tower(inputs.features, inputs.tradable)
+        stock = self.stock(market)[inputs.row_of]
+        own = torch.stack([view.weights, request.prior, view.weights - request.prior], dim=2)
+        context = self.context(micro_context(inputs))[:, None]
+        hidden = torch.relu(stock + self.portfolio(WEIGHT_SCALE * own) + context)
+        direct = self.direct(inputs.features).squeeze(2)[inputs.row_of]
+        scores: Tensor = (self.out(hidden).squeeze(2) + direct) * self.temperature
+        return scores * view.tradable
+
+    def forward(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
+        """Return scores in [-1, 1]."""
+        return torch.tanh(self.logits(inputs, request))
+
+
+class MicroCritic(nn.Module):
+    """Q of executed weights: a sum over stocks, so it serves any number of them.
+
+    A stock adds weight x slope(market) + a network of its market vector, weight, prior and
+    previous weight: gains are linear in the weight, costs and alignment are not.
+    """
+
+    N_PORTFOLIO = 4  # weight, trade, weight - prior, previous weight
+
+    def __init__(self, n_features: int, n_context: int, config: MicroNetworkConfig) -> None:
+        super().__init__()
+        self.tower = StockTower(n_features, config.tower)
+        self.slope = nn.Linear(config.tower, 1)
+        self.stock = nn.Linear(config.tower, config.head)
+        self.portfolio = nn.Linear(self.N_PORTFOLIO, config.head)
+        self.context = nn.Linear(n_context, config.head)
+        self.out = nn.Linear(config.head, 1)
+        self.base = nn.Linear(n_context, 1)
+        for layer in (self.slope, self.out, self.base):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, inputs: MicroInputs, request: SlotRequest, executed: Float[Tensor, "B N"]
+    ) -> Float[Tensor, " B"]:
+        """Return the value of holding `executed` after the trade."""
+        view = inputs.view
+        market = self.tower(inputs.features, inputs.tradable)
+        own = [executed, executed - view.weights, executed - request.prior, view.weights]
+        portfolio = self.portfolio(WEIGHT_SCALE * torch.stack(own, dim=2))
+        context = micro_context(inputs)
+        stock = self.stock(market)[inputs.row_of]
+        hidden = torch.relu(stock + portfolio + self.context(context)[:, None])
+        slope = self.slope(market).squeeze(2)[inputs.row_of]
+        per_stock = WEIGHT_SCALE * executed * slope + self.out(hidden).squeeze(2)
+        total: Tensor = (per_stock * view.tradable).sum(dim=1) + self.base(context).squeeze(1)
+        return total
+
+
+def micro_context(inputs: MicroInputs) -> Float[Tensor, "B C"]:
+    """Return what all stocks of a decision share: regime probabilities and portfolio scalars."""
+    return torch.cat([inputs.view.goal.regime_probabilities, inputs.view.scalars], dim=1)
+
+
+def masked_mean(values: Float[Tensor, "B X D"], mask: Bool[Tensor, "B X"]) -> Float[Tensor, "B D"]:
+    """Average over the entries that count."""
+    weight = mask.to(values.dtype)[..., None]
+    return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)

@@ -1,0 +1,21 @@
+"""Gymnasium envs of both levels and their batched twins for Stable-Baselines3."""
+
+import gymnasium as gym
+
+from hrl_sarp.envs.hierarchical_env import HierarchicalEnv, make_level, make_starts, to_tensors
+from hrl_sarp.envs.macro_env import MacroEnv
+from hrl_sarp.envs.micro_env import MicroEnv
+from hrl_sarp.envs.vectorized import PortfolioVecEnv
+
+gym.register("hrl_sarp/Macro-v0", entry_point="hrl_sarp.envs:MacroEnv")
+gym.register("hrl_sarp/Micro-v0", entry_point="hrl_sarp.envs:MicroEnv")
+
+__all__ = [
+    "HierarchicalEnv",
+    "MacroEnv",
+    "MicroEnv",
+    "PortfolioVecEnv",
+    "make_level",
+    "make_starts",
+    "to_tensors",
+]

@@ -1,0 +1,166 @@
+"""The hierarchy as one Gymnasium env: the trained level acts, the other is a partner policy."""
+
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.envs.episodes import EpisodeStarts
+from hrl_sarp.envs.levels import MacroLevel, MicroLevel, ObservationForm
+from hrl_sarp.envs.partners import (
+    FollowGoal,
+    MacroPolicy,
+    MicroPolicy,
+    ProportionalGoal,
+    SampledGoal,
+)
+from hrl_sarp.envs.rewards import gains_of, micro_reward
+from hrl_sarp.envs.sample import sample_market
+from hrl_sarp.errors import SimulatorError
+from hrl_sarp.market.tensors import MarketTensors
+
+LevelName = Literal["macro", "micro"]
+
+
+class HierarchicalEnv(gym.Env[Any, Any]):
+    """Both clocks in one env; `level` says which agent the actions come from.
+
+    Observation:
+        `full`: a plain array (macro) or a goal dictionary with one (micro); any library can use
+        it. `index`: day, portfolio and goals; the networks gather the market rows themselves.
+    Action:
+        macro: 11 sector weights and 3 regime probabilities, each part divided by its sum.
+        micro: target weights of the day's slots, projected onto the limits (unchanged if feasible).
+    Reward:
+        % of log growth, see `hrl_sarp.envs.rewards`.
+    Episode end:
+        truncated after the horizon (weeks or sessions), terminated below 10 % of the first wealth.
+    Timing:
+        an observation at the close of t uses rows <= t; orders fill at the open of t + 1.
+    Costs:
+        those of the market profile, on every trade from drifted holdings, entry included.
+
+    Args:
+        market: the market or its tensors; the bundled sample if None.
+        config: run configuration; the sample's if None.
+        level: `macro` or `micro`.
+        span: rows that episodes may touch; the training span if None.
+        partner: policy of the other level; the documented rule if None.
+        observation: form of the observation.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (gymnasium's own declaration)
+
+    def __init__(
+        self,
+        market: Market | MarketTensors | None = None,
+        config: RunConfig | None = None,
+        level: LevelName = "micro",
+        span: DayRange | None = None,
+        partner: MacroPolicy | MicroPolicy | None = None,
+        observation: ObservationForm = "full",
+    ) -> None:
+        if market is None or config is None:
+            market, config = sample_market()
+        tensors = to_tensors(market)
+        self.form = observation
+        self.level = make_level(tensors, config, level, n_envs=1, partner=partner)
+        self.starts = make_starts(tensors, config, level, span)
+        self.observation_space = self.level.observation_space(observation)
+        self.action_space = self.level.action_space
+        self._over = True
+        self._last: Any = None
+        if level == "micro" and observation == "full":
+            # libraries take any env with this attribute for one with goal dictionaries
+            self.compute_reward = self._hindsight_reward
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; `options={"day": row}` chooses where."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.starts.rng = np.random.default_rng(seed)
+            if isinstance(self.level.partner, SampledGoal):
+                self.level.partner.generator.manual_seed(seed)
+        day = int((options or {}).get("day", self.starts.draw(1)[0]))
+        with torch.no_grad():
+            self.level.reset(torch.tensor([day]), torch.ones(1, dtype=torch.bool))
+        self._over = False
+        return self._observe(), {"day": day}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one decision.
+
+        Raises:
+            SimulatorError: after the end of an episode.
+        """
+        if self._over:
+            raise SimulatorError("step was called after the end of the episode: call reset first")
+        dtype = self.level.tensors.dtype
+        desired = self._last.get("desired_goal") if isinstance(self._last, dict) else None
+        with torch.no_grad():
+            outcome = self.level.step(torch.as_tensor(np.asarray(action), dtype=dtype)[None])
+        info = {name: float(value[0]) for name, value in outcome.terms.items()}
+        observation, reward = self._observe(), float(outcome.reward[0])
+        if desired is not None:  # the same function and arrays that hindsight replay will use
+            reward = float(self._hindsight_reward(observation["achieved_goal"], desired, info))
+        terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
+        self._over = terminated or truncated
+        return observation, reward, terminated, truncated, info
+
+    def _hindsight_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        """Reward of the micro level for any goal: for hindsight replay of other libraries."""
+        config = self.level.config.micro_agent.reward
+        achieved = np.asarray(achieved_goal, np.float64)
+        return micro_reward(gains_of(info), achieved, np.asarray(desired_goal, np.float64), config)
+
+    def _observe(self) -> Any:
+        observation = self.level.observe(self.form)
+        if isinstance(observation, dict):
+            self._last = {key: value[0].cpu().numpy() for key, value in observation.items()}
+        else:
+            self._last = observation[0].cpu().numpy()
+        return self._last
+
+
+def to_tensors(market: Market | MarketTensors) -> MarketTensors:
+    """Put a market on the CPU in float64 unless it already is on a device."""
+    if isinstance(market, MarketTensors):
+        return market
+    return MarketTensors(market, torch.float64, "cpu")
+
+
+def make_level(
+    tensors: MarketTensors,
+    config: RunConfig,
+    level: LevelName,
+    n_envs: int,
+    partner: MacroPolicy | MicroPolicy | None = None,
+) -> MacroLevel | MicroLevel:
+    """Build a level with its partner: the documented rule where none is given.
+
+    Macro: equal weight inside each sector. Micro: half Dirichlet(1) goals, half 1/N.
+    """
+    if level == "macro":
+        micro = partner or FollowGoal(tensors, config.risk)
+        horizon = config.macro_agent.ppo.horizon_weeks
+        return MacroLevel(tensors, config, n_envs, micro, horizon)  # type: ignore[arg-type]
+    share = config.micro_agent.td3.dirichlet_goal_share
+    macro = partner or SampledGoal(tensors, share, ProportionalGoal(tensors), config.seed)
+    horizon = config.micro_agent.td3.horizon_days
+    return MicroLevel(tensors, config, n_envs, macro, horizon)  # type: ignore[arg-type]
+
+
+def make_starts(
+    tensors: MarketTensors, config: RunConfig, level: LevelName, span: DayRange | None
+) -> EpisodeStarts:
+    """Build the draw of start days for a level."""
+    weekly = level == "macro"
+    ppo, td3 = config.macro_agent.ppo, config.micro_agent.td3
+    horizon = ppo.horizon_weeks if weekly else td3.horizon_days
+    market = tensors.market
+    return EpisodeStarts(market, span or market.split.train, horizon, weekly, config.seed)

@@ -1,0 +1,240 @@
+"""The two levels of the hierarchy as batched steps: what an action is, what it earns, when it ends.
+
+A level owns its clocks and asks a partner policy for the decisions of the other level. Envs for
+Gymnasium and Stable-Baselines3 are thin adapters over it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import Goal, Regime
+from hrl_sarp.envs.observations import (
+    MACRO_SCALARS,
+    MICRO_SCALARS,
+    macro_inputs,
+    macro_sizes,
+    micro_inputs,
+)
+from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
+from hrl_sarp.envs.rewards import goal_alignment, macro_reward, micro_reward, selection_gain
+from hrl_sarp.envs.two_clocks import TwoClocks
+from hrl_sarp.errors import SimulatorError
+from hrl_sarp.market.tensors import MarketTensors
+
+ObservationForm = Literal["full", "index"]
+RUIN = 0.1
+"""An episode terminates when wealth falls below this share of its start."""
+LONGEST_WEEK = 7
+"""Sessions after which a missing week end is an error of the calendar."""
+
+
+@dataclass(frozen=True)
+class LevelStep:
+    """Outcome of one step of a level."""
+
+    reward: Float[Tensor, " B"]
+    terminated: Bool[Tensor, " B"]
+    truncated: Bool[Tensor, " B"]
+    terms: dict[str, Float[Tensor, " B"]]
+    """Reward terms and measures, each logged apart."""
+
+
+@dataclass(frozen=True)
+class MicroTransition:
+    """What hindsight replay needs of the last micro step beside the observations."""
+
+    executed: Float[Tensor, "B N"]
+    """Weights after the trade in the slots of the decision day."""
+    achieved: Float[Tensor, "B S"]
+    gain: Float[Tensor, " B"]
+    next_desired: Float[Tensor, "B G"]
+    """Goal in force after the step, before any reset."""
+
+
+class MacroLevel:
+    """One step is a week: sets a goal, lets the micro partner trade until the next week end."""
+
+    def __init__(
+        self,
+        tensors: MarketTensors,
+        config: RunConfig,
+        n_envs: int,
+        partner: MicroPolicy,
+        horizon: int,
+    ) -> None:
+        self.tensors, self.config, self.partner = tensors, config, partner
+        self.clocks = TwoClocks(tensors, config, n_envs)
+        self.horizon = horizon
+        goal_size = tensors.n_sectors + len(Regime)
+        self.action_space = spaces.Box(0.0, 1.0, (goal_size,), np.float32)
+
+    def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
+        """Space of one observation in the given form."""
+        if form == "full":
+            width, context = macro_sizes(self.tensors)
+            return _box(self.tensors.n_sectors * width + context)
+        day = spaces.Box(0, self.tensors.n_days - 1, (1,), np.int64)
+        return spaces.Dict(
+            {"day": day, "portfolio": _box(self.tensors.n_sectors + len(MACRO_SCALARS))}
+        )
+
+    def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
+        """Start episodes in the rows that are True."""
+        self.clocks.reset(days, rows)
+
+    def observe(self, form: ObservationForm) -> Any:
+        """Observation of all rows: a dict of tensors (index) or one tensor (full)."""
+        index = self.clocks.macro_observation()
+        return index if form == "index" else macro_inputs(self.tensors, index).flatten()
+
+    def step(self, action: Float[Tensor, "B G"]) -> LevelStep:
+        """Set the goal of the week and trade until the next week end."""
+        clocks = self.clocks
+        everyone = torch.ones(clocks.n_envs, dtype=torch.bool, device=self.tensors.device)
+        clocks.set_goal(self.goal_of(action), everyone)
+        n_listed = self.tensors.sector_listed[clocks.day].sum(dim=1)
+        growth, drawdown = clocks.episode.active_growth, clocks.active_drawdown()
+        cost, turnover = self._trade_week()
+        clocks.episode.steps = clocks.episode.steps + 1
+        reward = macro_reward(
+            clocks.episode.active_growth - growth,
+            (drawdown, clocks.active_drawdown()),
+            clocks.episode.goal[:, : self.tensors.n_sectors],
+            n_listed.to(growth.dtype),
+            self.config.macro_agent.reward,
+        )
+        terms = {**vars(reward), "cost": cost, "turnover": turnover}
+        terminated, truncated = _episode_end(clocks, self.horizon)
+        return LevelStep(reward.total, terminated, truncated, terms)
+
+    def goal_of(self, action: Float[Tensor, "B G"]) -> Goal:
+        """Read an action as a goal: both parts are divided by their sums.
+
+        A part without any mass falls on 1/N and on the filtered regime.
+        """
+        goal = Goal.from_vector(action.to(self.tensors.dtype).clamp(min=0))
+        day = self.clocks.day
+        listed = goal.sector_weights * self.tensors.sector_listed[day]
+        shares = self.tensors.sector_shares[day]
+        filtered = self.tensors.filtered_regime[day].to(shares)
+        return Goal(_normalised(listed, shares), _normalised(goal.regime_probabilities, filtered))
+
+    def _trade_week(self) -> tuple[Tensor, Tensor]:
+        """Trade day by day until every row stands at a week end; returns (cost, turnover)."""
+        clocks = self.clocks
+        cost = torch.zeros_like(clocks.episode.active_growth)
+        turnover = torch.zeros_like(cost)
+        active = torch.ones_like(cost, dtype=torch.bool)
+        for _ in range(2 * LONGEST_WEEK):
+            result = clocks.trade_day(self.partner.target(clocks.micro_observation()), active)
+            cost, turnover = cost + result.cost * active, turnover + result.turnover * active
+            active = active & ~clocks.is_week_end()
+            if not bool(active.any()):
+                return cost, turnover
+        raise SimulatorError(
+            f"no week end within {2 * LONGEST_WEEK} sessions after row {int(clocks.day.min())}: "
+            "check `is_week_end` of the market"
+        )
+
+
+class MicroLevel:
+    """One step is a session: trades towards the goal that the macro partner renews at week ends."""
+
+    def __init__(
+        self,
+        tensors: MarketTensors,
+        config: RunConfig,
+        n_envs: int,
+        partner: MacroPolicy,
+        horizon: int,
+    ) -> None:
+        self.tensors, self.config, self.partner = tensors, config, partner
+        self.clocks = TwoClocks(tensors, config, n_envs)
+        self.horizon = horizon
+        self.action_space = spaces.Box(0.0, 1.0, (tensors.n_slots,), np.float32)
+        self.transition: MicroTransition | None = None
+        self._observation: dict[str, Tensor] = {}
+
+    def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
+        """Space of one observation in the given form; both are goal dictionaries."""
+        slots, goal = self.tensors.n_slots, self.tensors.n_sectors + len(Regime)
+        goals = {
+            "achieved_goal": spaces.Box(0.0, 1.0, (goal,), np.float32),
+            "desired_goal": spaces.Box(0.0, 1.0, (goal,), np.float32),
+        }
+        portfolio = slots + len(MICRO_SCALARS)
+        if form == "full":
+            width = self.tensors.slot_features.shape[2]
+            return spaces.Dict({"observation": _box(slots * (width + 1) + portfolio), **goals})
+        day = spaces.Box(0, self.tensors.n_days - 1, (1,), np.int64)
+        return spaces.Dict({"day": day, "portfolio": _box(portfolio), **goals})
+
+    def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
+        """Start episodes in the rows that are True and ask for their first goal."""
+        self.clocks.reset(days, rows)
+        self._renew_goal(rows)
+        self._observation = self.clocks.micro_observation()
+
+    def observe(self, form: ObservationForm) -> Any:
+        """Observation of all rows: index, or features flattened beside the two goals."""
+        if form == "index":
+            return self._observation
+        goals = {k: self._observation[k] for k in ("achieved_goal", "desired_goal")}
+        return {"observation": micro_inputs(self.tensors, self._observation).flatten(), **goals}
+
+    def step(self, action: Float[Tensor, "B N"]) -> LevelStep:
+        """Trade one session; the reward refers to the goal under which it was decided."""
+        clocks = self.clocks
+        decided = clocks.day
+        # rewards are made from the goals as observed (float32), so that replay can remake them
+        desired = self._observation["desired_goal"].to(clocks.episode.goal.dtype)
+        result = clocks.trade_day(action)
+        clocks.episode.steps = clocks.episode.steps + 1
+        gain = selection_gain(self.tensors, result)
+        achieved = clocks.micro_observation(result)["achieved_goal"].to(gain.dtype)
+        reward = micro_reward(gain, achieved, desired, self.config.micro_agent.reward)
+        self._renew_goal(clocks.is_week_end())
+        self._observation = clocks.micro_observation(result)
+        n_sectors = self.tensors.n_sectors
+        self.transition = MicroTransition(
+            executed=self.tensors.to_slots(result.weights_after, decided),
+            achieved=achieved[:, :n_sectors],
+            gain=gain,
+            next_desired=clocks.episode.goal,
+        )
+        terms = {
+            "selection_gain": gain,
+            "alignment": goal_alignment(achieved, desired, n_sectors),
+            "cost": result.cost,
+            "turnover": result.turnover,
+        }
+        terminated, truncated = _episode_end(clocks, self.horizon)
+        return LevelStep(reward, terminated, truncated, terms)
+
+    def _renew_goal(self, rows: Bool[Tensor, " B"]) -> None:
+        if bool(rows.any()):
+            self.clocks.set_goal(self.partner.goal(self.clocks.macro_observation()), rows)
+
+
+Level = MacroLevel | MicroLevel
+
+
+def _box(size: int) -> spaces.Box:
+    return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+
+def _normalised(weights: Tensor, fallback: Tensor) -> Tensor:
+    total = weights.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, weights / total.clamp(min=1e-12), fallback)
+
+
+def _episode_end(clocks: TwoClocks, horizon: int) -> tuple[Tensor, Tensor]:
+    terminated = clocks.simulator.state.wealth < RUIN
+    return terminated, (clocks.episode.steps >= horizon) & ~terminated

@@ -1,0 +1,157 @@
+"""What each agent sees: index observations (day + portfolio) and the network inputs they stand for.
+
+An index observation is a small dict; `macro_inputs` and `micro_inputs` gather the market rows it
+points to. A full observation is those inputs flattened, so both forms mean the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hrl_sarp.contracts import Goal, Market, Regime
+from hrl_sarp.errors import MarketError
+from hrl_sarp.market.tensors import MarketTensors
+
+DRAWDOWN_FEATURE = "portfolio_drawdown"
+"""The macro feature that the env fills with the active drawdown."""
+MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
+MICRO_SCALARS = ("cash", "active_drawdown", "gate_on", "days_left")
+"""Portfolio scalars behind the weights, in this order; fractions, except the share of a week left."""
+
+
+@dataclass(frozen=True)
+class MacroInputs:
+    """Inputs of the macro networks for B decisions."""
+
+    sectors: Float[Tensor, "B S D"]
+    """Embedding, then drifted sector weight, then 1 where listed."""
+    context: Float[Tensor, "B C"]
+    """Macro features with the drawdown filled in, filtered regime, portfolio scalars."""
+
+    @property
+    def listed(self) -> Bool[Tensor, "B S"]:
+        """Sectors that may get weight."""
+        return self.sectors[..., -1] > 0.5
+
+    def flatten(self) -> Float[Tensor, "B X"]:
+        """Return one row per decision: sectors, then context."""
+        return torch.cat([self.sectors.flatten(1), self.context], dim=1)
+
+    @classmethod
+    def unflatten(cls, flat: Tensor, n_sectors: int, width: int) -> "MacroInputs":
+        """Rebuild from `flatten`; `width` is the number of columns per sector."""
+        cut = n_sectors * width
+        return cls(flat[:, :cut].unflatten(1, (n_sectors, width)), flat[:, cut:])
+
+
+@dataclass(frozen=True)
+class MicroView:
+    """Portfolio, goal and masks of B micro decisions over N slots."""
+
+    weights: Float[Tensor, "B N"]
+    """Drifted holdings of the day's slots."""
+    tradable: Bool[Tensor, "B N"]
+    scalars: Float[Tensor, "B P"]
+    """In the order of `MICRO_SCALARS`."""
+    goal: Goal
+
+
+@dataclass(frozen=True)
+class MicroInputs:
+    """Inputs of the micro networks for B decisions over N slots."""
+
+    features: Float[Tensor, "D N F"]
+    """Market rows of the D distinct days among the B decisions."""
+    tradable: Bool[Tensor, "D N"]
+    """Slots that count on those days."""
+    row_of: Int[Tensor, " B"]
+    """Row of `features` that each decision looks at."""
+    view: MicroView
+
+    def flatten(self) -> Float[Tensor, "B X"]:
+        """Return one row per decision without the goal: features, weights, tradable, scalars."""
+        view = self.view
+        features = self.features[self.row_of].flatten(1)
+        tradable = view.tradable.to(features.dtype)
+        return torch.cat([features, view.weights, tradable, view.scalars], dim=1)
+
+    @classmethod
+    def unflatten(cls, flat: Tensor, goal: Tensor, n_slots: int) -> "MicroInputs":
+        """Rebuild from `flatten` and the goal vector."""
+        cut = flat.shape[1] - len(MICRO_SCALARS) - 2 * n_slots
+        view = MicroView(
+            weights=flat[:, cut : cut + n_slots],
+            tradable=flat[:, cut + n_slots : cut + 2 * n_slots] > 0.5,
+            scalars=flat[:, cut + 2 * n_slots :],
+            goal=Goal.from_vector(goal),
+        )
+        features = flat[:, :cut].unflatten(1, (n_slots, -1))
+        return cls(features, view.tradable, torch.arange(len(flat), device=flat.device), view)
+
+
+def macro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MacroInputs:
+    """Gather what the macro agent sees on the observation's days (rows <= day only)."""
+    day = observation["day"].long().flatten()
+    portfolio = observation["portfolio"]
+    weights, scalars = portfolio[:, : tensors.n_sectors], portfolio[:, tensors.n_sectors :]
+    listed = tensors.sector_listed[day].float()
+    table = require_sector_embeddings(tensors)[day]
+    sectors = torch.cat([table, weights[..., None], listed[..., None]], dim=2)
+    macro = _with_drawdown(tensors.market, tensors.macro_features[day], scalars)
+    return MacroInputs(sectors, torch.cat([macro, tensors.filtered_regime[day], scalars], dim=1))
+
+
+def _with_drawdown(market: Market, macro: Tensor, scalars: Tensor) -> Tensor:
+    if DRAWDOWN_FEATURE not in market.macro_names:
+        return macro
+    column = market.macro_names.index(DRAWDOWN_FEATURE)
+    drawdown = scalars[:, MACRO_SCALARS.index("active_drawdown")]
+    return macro.index_copy(1, torch.tensor([column], device=macro.device), drawdown[:, None])
+
+
+def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroView:
+    """Read portfolio, goal and the day's masks from an index observation."""
+    day = observation["day"].long().flatten()
+    portfolio = observation["portfolio"]
+    return MicroView(
+        weights=portfolio[:, : tensors.n_slots],
+        tradable=tensors.slot_tradable[day],
+        scalars=portfolio[:, tensors.n_slots :],
+        goal=Goal.from_vector(observation["desired_goal"]),
+    )
+
+
+def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroInputs:
+    """Gather what the micro agent sees on the observation's days (rows <= day only)."""
+    day = observation["day"].long().flatten()
+    days, row_of = torch.unique(day, return_inverse=True)
+    return MicroInputs(
+        features=tensors.slot_features[days],
+        tradable=tensors.slot_tradable[days],
+        row_of=row_of,
+        view=micro_view(tensors, observation),
+    )
+
+
+def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
+    """Return the sector table or say how to get one.
+
+    Raises:
+        MarketError: if the market carries no sector embeddings.
+    """
+    if tensors.sector_embeddings is None:
+        raise MarketError(
+            "the market has no sector embeddings: run `python main.py train --phase 1`, or add raw "
+            "ones with hrl_sarp.graph.with_node_features(market)"
+        )
+    return tensors.sector_embeddings
+
+
+def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
+    """Return (columns per sector, columns of context) of `MacroInputs`."""
+    width = require_sector_embeddings(tensors).shape[2] + 2
+    context = tensors.macro_features.shape[1] + len(Regime) + len(MACRO_SCALARS)
+    return width, context

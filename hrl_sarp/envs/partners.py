@@ -1,0 +1,97 @@
+"""Rule policies for the level that is not being trained: documented, causal, cheap."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hrl_sarp.config.schema import RiskConfig
+from hrl_sarp.contracts import Goal
+from hrl_sarp.envs.decoding import decode_within_sector, slot_request
+from hrl_sarp.envs.observations import micro_view
+from hrl_sarp.market.tensors import MarketTensors
+
+Observation = Mapping[str, Tensor]
+
+
+class MacroPolicy(Protocol):
+    """Sets a goal once a week from index observations."""
+
+    def goal(self, observation: Observation) -> Goal:
+        """Return the goal of B decisions."""
+        ...
+
+
+class MicroPolicy(Protocol):
+    """Chooses target weights of the day's slots from index observations."""
+
+    def target(self, observation: Observation) -> Float[Tensor, "B N"]:
+        """Return the target weights of B decisions."""
+        ...
+
+
+class ProportionalGoal:
+    """Each sector gets the share of eligible stocks it has, so that following it is 1/N."""
+
+    def __init__(self, tensors: MarketTensors) -> None:
+        self.tensors = tensors
+
+    def goal(self, observation: Observation) -> Goal:
+        """Return sector shares and the filtered regime."""
+        day = observation["day"].long().flatten()
+        shares = self.tensors.sector_shares[day].float()
+        return Goal(shares, self.tensors.filtered_regime[day])
+
+
+class SampledGoal:
+    """Goals for training: Dirichlet(1) over listed sectors, mixed with those of another policy.
+
+    Args:
+        tensors: the market.
+        share: part of the decisions that is sampled; the rest asks `policy`.
+        policy: usually the frozen macro agent.
+        seed: of the generator, whose state is part of a checkpoint.
+    """
+
+    def __init__(
+        self, tensors: MarketTensors, share: float, policy: MacroPolicy, seed: int
+    ) -> None:
+        self.tensors = tensors
+        self.share = share
+        self.policy = policy
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def goal(self, observation: Observation) -> Goal:
+        """Return sampled or asked goals; the regime always is the policy's."""
+        asked = self.policy.goal(observation)
+        day = observation["day"].long().flatten()
+        shape = asked.sector_weights.shape
+        exponential = -torch.log1p(-torch.rand(shape, generator=self.generator))
+        drawn = exponential.to(asked.sector_weights) * self.tensors.sector_listed[day]
+        drawn = drawn / drawn.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        sampled = torch.rand(shape[0], generator=self.generator) < self.share
+        weights = torch.where(sampled.to(drawn.device)[:, None], drawn, asked.sector_weights)
+        return Goal(weights, asked.regime_probabilities)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator's state."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the generator's state."""
+        self.generator.set_state(state["generator"])
+
+
+class FollowGoal:
+    """Equal weight inside each sector, sector weights as the goal says."""
+
+    def __init__(self, tensors: MarketTensors, risk: RiskConfig) -> None:
+        self.tensors = tensors
+        self.risk = risk
+
+    def target(self, observation: Observation) -> Float[Tensor, "B N"]:
+        """Return the goal's prior, inside the caps."""
+        request = slot_request(micro_view(self.tensors, observation), self.risk)
+        return decode_within_sector(torch.zeros_like(request.prior), request, temperature=1.0)

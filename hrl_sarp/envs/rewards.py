@@ -1,0 +1,99 @@
+"""The reward terms of both levels, in % of log growth; each is logged apart."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hrl_sarp.config.schema import MacroRewardConfig, MicroRewardConfig
+from hrl_sarp.contracts import Regime, StepResult
+from hrl_sarp.market.tensors import MarketTensors
+
+PERCENT = 100.0
+
+
+@dataclass(frozen=True)
+class MacroReward:
+    """Terms of one week; their sum is the reward."""
+
+    growth: Float[Tensor, " B"]
+    """100 [ln(W'/W) - ln(B'/B)], B the exogenous 1/N benchmark: a control variate."""
+    concentration: Float[Tensor, " B"]
+    drawdown: Float[Tensor, " B"]
+
+    @property
+    def total(self) -> Float[Tensor, " B"]:
+        """Sum of the terms."""
+        return self.growth + self.concentration + self.drawdown
+
+
+def macro_reward(
+    active_growth: Float[Tensor, " B"],
+    drawdowns: tuple[Tensor, Tensor],
+    sector_weights: Float[Tensor, "B S"],
+    n_listed: Float[Tensor, " B"],
+    config: MacroRewardConfig,
+) -> MacroReward:
+    """Reward a week.
+
+    Args:
+        active_growth: ln(W'/W) - ln(B'/B) of the week, net of costs.
+        drawdowns: active drawdown (of W/B since the episode began) before and after the week.
+        sector_weights: the goal that was set.
+        n_listed: sectors that could get weight.
+        config: weights of the terms.
+    """
+    herfindahl = sector_weights.square().sum(dim=1)
+    before, after = drawdowns
+    threshold = config.drawdown_threshold
+    worse = (after - threshold).clamp(min=0) - (before - threshold).clamp(min=0)
+    return MacroReward(
+        growth=PERCENT * active_growth,
+        concentration=-config.concentration_weight * (herfindahl - 1 / n_listed),
+        drawdown=-config.drawdown_weight * PERCENT * worse.clamp(min=0),
+    )
+
+
+def selection_gain(tensors: MarketTensors, result: StepResult) -> Float[Tensor, " B"]:
+    """Return 100 x (returns over the own sector's mean, overnight and intraday, minus cost).
+
+    It has no goal in it, so it is stored once and any goal can be put beside it.
+    """
+    night = (result.weights_start * tensors.overnight_relative[result.day]).sum(dim=1)
+    day = (result.weights_after * tensors.intraday_relative[result.day]).sum(dim=1)
+    return PERCENT * (night + day - result.cost)
+
+
+def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:
+    """Return 1 - half the L1 distance of the first `n_sectors` entries; works on both libraries."""
+    distance = abs(achieved[..., :n_sectors] - desired[..., :n_sectors])
+    return 1 - 0.5 * distance.sum(-1)
+
+
+def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConfig) -> Any:
+    """Return selection gain - weight x (1 - alignment): the one function of env and hindsight.
+
+    Args:
+        gain: stored `selection_gain`, (B,).
+        achieved: executed sector shares, then regime entries, (B, G); array or tensor.
+        desired: goal in force, (B, G).
+        config: weight of the alignment.
+    """
+    n_sectors = desired.shape[-1] - len(Regime)
+    misaligned = 1 - goal_alignment(achieved, desired, n_sectors)
+    return gain - config.alignment_weight * misaligned
+
+
+def gains_of(info: Any) -> Any:
+    """Pick the stored selection gains out of one info dict or an array of them."""
+    if isinstance(info, dict):
+        return info["selection_gain"]
+    return np.asarray([entry["selection_gain"] for entry in info])
+
+
+def log1p_growth(simple_return: Tensor) -> Tensor:
+    """Return ln(1 + r), safe at total loss."""
+    return torch.log1p(simple_return.clamp(min=-1 + 1e-12))

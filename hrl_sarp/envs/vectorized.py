@@ -1,0 +1,149 @@
+"""The batched envs for Stable-Baselines3: no process per env, no Python loop over envs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from torch import Tensor
+
+from hrl_sarp.envs.episodes import EpisodeStarts
+from hrl_sarp.envs.levels import Level, LevelStep, ObservationForm
+
+
+class PortfolioVecEnv(VecEnv):
+    """B environments of one level stepped as one batch; finished rows restart on their own.
+
+    Args:
+        level: macro or micro mechanics with its partner policy.
+        starts: where episodes begin.
+        form: `index` for training, `full` for any other library.
+        group: rows that start together on one day (they differ in portfolio, goal and noise).
+    """
+
+    def __init__(
+        self, level: Level, starts: EpisodeStarts, form: ObservationForm = "index", group: int = 1
+    ) -> None:
+        self.level, self.starts, self.form, self.group = level, starts, form, group
+        self.last: LevelStep | None = None
+        self._actions: Tensor | None = None
+        n_envs = level.clocks.n_envs
+        self.episode_return = np.zeros(n_envs)
+        self.episode_length = np.zeros(n_envs, dtype=np.int64)
+        self.render_mode = None
+        super().__init__(n_envs, level.observation_space(form), level.action_space)
+
+    def reset(self) -> VecEnvObs:
+        """Start an episode in every row."""
+        with torch.no_grad():
+            self._restart(torch.ones(self.num_envs, dtype=torch.bool))
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        return self._numpy(self.level.observe(self.form))
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Remember the actions."""
+        device = self.level.tensors.device
+        self._actions = torch.as_tensor(np.asarray(actions), device=device)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all rows; rows that end restart and report their last observation."""
+        if self._actions is None:
+            raise RuntimeError("step_wait was called before step_async")
+        with torch.no_grad():
+            step = self.level.step(self._actions.to(self.level.tensors.dtype))
+            observation = self._numpy(self.level.observe(self.form))
+            self.last = step
+            done = step.terminated | step.truncated
+            reward = step.reward.cpu().numpy()
+            self.episode_return += reward
+            self.episode_length += 1
+            infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+            if bool(done.any()):
+                self._close_episodes(step, observation, infos)
+                self._restart(done)
+                observation = self._numpy(self.level.observe(self.form))
+        return observation, reward.astype(np.float32), done.cpu().numpy(), infos
+
+    def _close_episodes(
+        self, step: LevelStep, observation: Any, infos: list[dict[str, Any]]
+    ) -> None:
+        truncated = step.truncated.cpu().numpy()
+        for row in np.flatnonzero((step.terminated | step.truncated).cpu().numpy()):
+            infos[row]["terminal_observation"] = _row(observation, row)
+            infos[row]["TimeLimit.truncated"] = bool(truncated[row])
+            infos[row]["episode"] = {
+                "r": float(self.episode_return[row]),
+                "l": int(self.episode_length[row]),
+                "t": 0.0,
+            }
+            self.episode_return[row] = 0.0
+            self.episode_length[row] = 0
+
+    def _restart(self, rows: Tensor) -> None:
+        n_groups = self.num_envs // self.group
+        days = np.repeat(self.starts.draw(n_groups), self.group)
+        device = self.level.tensors.device
+        self.level.reset(torch.as_tensor(days, device=device), rows.to(device))
+
+    @staticmethod
+    def _numpy(observation: Any) -> Any:
+        if isinstance(observation, dict):
+            return {key: value.cpu().numpy() for key, value in observation.items()}
+        return observation.cpu().numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a bit-identical continuation needs."""
+        state = {
+            "clocks": self.level.clocks.state_dict(),
+            "starts": self.starts.state_dict(),
+            "episode_return": self.episode_return.tolist(),
+            "episode_length": self.episode_length.tolist(),
+        }
+        if hasattr(self.level.partner, "state_dict"):
+            state["partner"] = self.level.partner.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.level.clocks.load_state_dict(state["clocks"])
+        self.starts.load_state_dict(state["starts"])
+        self.episode_return = np.asarray(state["episode_return"])
+        self.episode_length = np.asarray(state["episode_length"])
+        if "partner" in state:
+            self.level.partner.load_state_dict(state["partner"])  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return the attribute once per row; rows share one object."""
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set the attribute of the batch."""
+        setattr(self, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the batch once; the result is repeated per row."""
+        result = getattr(self, method_name)(*method_args, **kwargs)
+        return [result for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
+        """Rows are never wrapped."""
+        return [False for _ in self._get_indices(indices)]
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Reseed the draw of start days."""
+        if seed is not None:
+            self.starts.rng = np.random.default_rng(seed)
+        return [seed] * self.num_envs
+
+
+def _row(observation: Any, row: int) -> Any:
+    if isinstance(observation, dict):
+        return {key: value[row] for key, value in observation.items()}
+    return observation[row]
