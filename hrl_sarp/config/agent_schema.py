@@ -58,7 +58,7 @@ class GraphConfig(Section):
     heads: Count
     """Attention heads of a GAT layer."""
     hidden: Count
-    """Width between the two layers."""
+    """Width of the two graph layers."""
     embedding: Count
     """E: length of a sector's embedding."""
 
