@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hrl_sarp.config.schema import CostConfig, RiskConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 
 N_FEATURES = 5
@@ -104,6 +105,36 @@ def market_with(
         "split": three_way_split(n_days),
     }
     return Market(**{**fields, **given})
+
+
+def cost_config(**changes: Any) -> CostConfig:
+    """Return unlike rates for both sides and no impact, so that a mix-up shows."""
+    values = {
+        "buy_bps": 8.0,
+        "sell_bps": 4.0,
+        "slippage_bps": 5.0,
+        "impact_coefficient": 0.0,
+        "capital": 1e6,
+        "delisting_return": 0.0,
+    }
+    return CostConfig(**{**values, **changes})
+
+
+def risk_config(**changes: Any) -> RiskConfig:
+    """Return wide limits that still bind in a market of three sectors; gates and seats are off."""
+    values = {
+        "stock_cap": 0.2,
+        "sector_cap": 0.4,
+        "min_cash": 0.02,
+        "bear_exposure_cut": 0.5,
+        "turnover_cap": 1.0,
+        "max_positions": 0,
+        "drawdown_gate": False,
+        "gate_drawdown": 0.07,
+        "gate_exposure": 0.5,
+        "gate_days": 20,
+    }
+    return RiskConfig(**{**values, **changes})
 
 
 def three_way_split(n_days: int) -> Split:
