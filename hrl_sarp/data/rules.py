@@ -53,7 +53,9 @@ EXCLUDING = frozenset(
 """Rows with one of these are kept out of the market: the day counts as a day without a bar."""
 
 BREAKING = frozenset({"adjustment_gap", "dividend_over_price"})
-"""Rows at which the adjusted series may jump for good, so that its return across them is void."""
+"""Rows at which the adjusted series may jump for good. Dropping such a row only moves the false
+return to the next one, so the market voids the night into the next good bar (unless that row is an
+`adjustment_reversal`)."""
 
 _ROUNDING = 1e-6
 """Relative slack of price comparisons: adjusted files are rounded to six digits."""

@@ -116,31 +116,6 @@ def bad_rows(report: ValidationReport) -> pl.DataFrame:
     return excluded.select("symbol", "date").unique().sort("symbol", "date")
 
 
-def clean_bars(raw: RawData, report: ValidationReport) -> pl.DataFrame:
-    """Drop the bad rows and void the adjusted return across adjustment defects.
-
-    A defect often shifts adj_close for good (a factor applied twice), so dropping its row only
-    moves the false return to the next one. Earlier adj_close are therefore rescaled such that the
-    night into the next kept bar earns 0; a shift that the next rows take back needs nothing.
-    Without adj_close in the source, (split x close + dividend) / previous close is chained first.
-
-    Returns:
-        Bars as in `BARS_SCHEMA`, sorted by symbol and date, adj_close never null.
-    """
-    marked = _mark(_with_adjusted_close(raw.bars.sort("symbol", "date")), report)
-    kept = marked.filter(~pl.col("is_bad"))
-    # the first kept bar after a break is the one whose count of breaks grew
-    is_after_break = pl.col("break_number").diff().over("symbol").fill_null(0) > 0
-    adjusted_open = pl.coalesce("open", "close") * pl.col("adj_close") / pl.col("close")
-    night = (adjusted_open / pl.col("adj_close").shift(1).over("symbol")).log()
-    kept = kept.with_columns(shift=pl.when(is_after_break).then(night).otherwise(0.0)).with_columns(
-        later_shift=pl.col("shift").sum().over("symbol") - pl.col("shift").cum_sum().over("symbol")
-    )
-    return kept.with_columns(adj_close=pl.col("adj_close") * pl.col("later_shift").exp()).select(
-        BARS_SCHEMA.names()
-    )
-
-
 def write_report(report: ValidationReport, path: Path) -> None:
     """Write counts per rule and all findings as JSON, atomically."""
     counts = report.table.group_by("rule").len().sort("rule")
@@ -220,33 +195,6 @@ def _sessions_of(bars: pl.DataFrame, calendar_name: str) -> Shaped[np.ndarray, "
     if not isinstance(first, datetime.date) or not isinstance(last, datetime.date):
         return np.empty(0, dtype="datetime64[D]")
     return sessions_between(calendar_name, first, last)
-
-
-def _with_adjusted_close(bars: pl.DataFrame) -> pl.DataFrame:
-    if bars["adj_close"].is_not_null().any():
-        return bars
-    growth = pl.col("split") * pl.col("close") + pl.col("dividend")
-    log_return = (growth / pl.col("close").shift(1).over("symbol")).log().fill_null(0.0)
-    # chained back from the last close, as vendors do
-    after = log_return.sum().over("symbol") - log_return.cum_sum().over("symbol")
-    return bars.with_columns(adj_close=pl.col("close").last().over("symbol") * (-after).exp())
-
-
-def _mark(bars: pl.DataFrame, report: ValidationReport) -> pl.DataFrame:
-    """Add is_bad, and the running count of lasting breaks of a symbol as break_number."""
-    marks = {
-        "is_bad": rules.EXCLUDING,
-        "is_gap": rules.BREAKING,
-        "is_reversal": frozenset({"adjustment_reversal"}),
-    }
-    for name, wanted in marks.items():
-        hits = report.table.filter(pl.col("rule").is_in(sorted(wanted)))
-        keys = hits.select("symbol", "date").unique().with_columns(pl.lit(1).alias(name))
-        bars = bars.join(keys, on=["symbol", "date"], how="left", maintain_order="left")
-        bars = bars.with_columns(pl.col(name).is_not_null())
-    is_taken_back = pl.col("is_reversal").shift(-1).over("symbol").fill_null(value=False)
-    is_break = pl.col("is_gap") & ~is_taken_back
-    return bars.with_columns(break_number=is_break.cast(pl.Int64).cum_sum().over("symbol"))
 
 
 def _examples(rows: pl.DataFrame) -> str:

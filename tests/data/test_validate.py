@@ -7,14 +7,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 from rich.console import Console
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data import validate
 from hrl_sarp.data.sources import files
 from hrl_sarp.data.store import RawData
-from hrl_sarp.data.validate import ValidationReport, bad_rows, clean_bars
+from hrl_sarp.data.validate import ValidationReport, bad_rows
 from hrl_sarp.errors import DataError
 from tests.data.raw_factories import clean_raw, day, with_cells, with_factor, without_row
 
@@ -74,7 +73,7 @@ def test_doubled_bar_fails_and_both_copies_stay_out() -> None:
     report = judge(doubled)
     assert ("duplicate", "AAA", str(day(0))) in found(report)
     assert report.has_failed
-    assert clean_bars(doubled, report).filter(pl.col("symbol") == "AAA").height == 19
+    assert bad_rows(report).rows() == [("AAA", day(0))]
 
 
 def test_descending_dates_fail() -> None:
@@ -129,9 +128,6 @@ def test_without_adjusted_closes_returns_come_from_splits_and_dividends() -> Non
     unadjusted = replace(raw, bars=raw.bars.with_columns(adj_close=pl.lit(None, pl.Float64)))
     report = judge(unadjusted)
     assert report.findings == ()
-    # chained back from the last close 119 x 0.25: the first adjusted close is 100 x 0.25
-    first = clean_bars(unadjusted, report).filter(pl.col("symbol") == "AAA")["adj_close"][0]
-    assert first == pytest.approx(25.0)
 
 
 def test_dividend_above_the_close_before_is_a_defect() -> None:
@@ -215,34 +211,21 @@ def test_terminal_table_names_symbol_date_and_value() -> None:
     assert "AAA 2019-01-09 0" in capture.get()
 
 
-def test_clean_bars_of_clean_data_are_the_bars() -> None:
-    raw = clean_raw()
-    assert_frame_equal(clean_bars(raw, judge(raw)), raw.bars)
-
-
-def test_lasting_shift_of_adjusted_closes_earns_nothing_over_the_night() -> None:
-    # adj_close doubles at row 5 and stays doubled: row 5 goes, the night into row 6 is void
-    raw = with_factor(clean_raw(), 5, 2.0, ["adj_close"])
-    bars = clean_bars(raw, judge(raw)).filter(pl.col("symbol") == "AAA")
-    assert day(5) not in bars["date"].to_list()
-    adjusted = bars["adj_close"]
-    # row 4 closed at 104; row 6 opens at 105.5 and closes at 106: only the day is earned
-    assert adjusted[5] / adjusted[4] == pytest.approx(106 / 105.5)
-    # returns on either side are untouched: 104 / 103 and 107 / 106
-    assert adjusted[4] / adjusted[3] == pytest.approx(104 / 103)
-    assert adjusted[6] / adjusted[5] == pytest.approx(107 / 106)
-    assert adjusted[-1] == 2 * 119
-
-
-def test_factor_applied_a_day_early_is_excluded_and_needs_no_shift() -> None:
+def test_factor_applied_a_day_early_is_a_gap_and_its_reversal() -> None:
     # a 2:1 split at row 6 without a flag, whose factor reached adj_close at row 5 already
     raw = with_factor(clean_raw(), 6, 0.5, PRICES)
     raw = with_factor(with_factor(raw, 5, 2.0, ["adj_close"]), 6, 0.5, ["adj_close"])
     report = judge(raw)
     assert bad_rows(report).rows() == [("AAA", day(5)), ("AAA", day(6))]
-    adjusted = clean_bars(raw, report).filter(pl.col("symbol") == "AAA")["adj_close"]
-    # rows 4 and 7, 104 and 107, are neighbours now, and their return is the true one
-    assert adjusted[5] / adjusted[4] == pytest.approx(107 / 104)
+    assert {
+        ("adjustment_gap", "AAA", str(day(5))),
+        ("adjustment_reversal", "AAA", str(day(6))),
+    } <= found(report)
+
+
+def test_adjusted_series_that_jumps_for_good_is_a_gap_without_reversal() -> None:
+    report = judge(with_factor(clean_raw(), 5, 1.5, ["adj_close"]))
+    assert found(report) == {("adjustment_gap", "AAA", str(day(5)))}
 
 
 def test_known_defects_of_the_real_us_data_are_named_and_do_not_fail(data_folder: Path) -> None:
@@ -268,6 +251,3 @@ def test_known_defects_of_the_real_us_data_are_named_and_do_not_fail(data_folder
     assert (report.table["rule"] == "calendar_gap").sum() == 21
     # the real rise of 5 December 2008 is named and stays
     assert ("large_return", "HIG", "2008-12-05") in found(report)
-    # ZBRA's shift lasts: without clean_bars its return over the hole would be +45.7 %
-    zebra = clean_bars(raw, report).filter(pl.col("symbol") == "ZBRA").sort("date")["adj_close"]
-    assert zebra.pct_change().abs().max() < 0.25

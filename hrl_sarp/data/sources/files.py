@@ -68,7 +68,7 @@ def load(input_path: Path, macro_path: Path | None) -> RawData:
         if membership_path
         else "unknown: the files have no membership table, so delisted stocks may be missing",
         membership=_read_membership(membership_path) if membership_path else None,
-        notes=(f"prices from {len(price_files)} file(s) of {input_path}", *notes),
+        notes=(f"prices from {len(price_files)} file(s) of {input_path.name}", *notes),
     )
 
 
