@@ -4,7 +4,7 @@ The agents are price takers, so these tables are never changed or copied; deep c
 networks) share them.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class MarketTensors:
         self._load_slots(market)
         self._load_features(market)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MarketTensors":
         """Return itself: a copied network keeps looking at the same market."""
         return self
 
