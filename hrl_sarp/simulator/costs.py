@@ -43,14 +43,13 @@ class TradeCosts:
             wealth: in units of the wealth at reset (which is `capital`).
             dollar_volume: of the day, in currency; only the impact needs it.
         """
-        size = trade_values.abs()
-        total = self._even * size.sum(dim=1)
+        total = self._even * trade_values.abs().sum(dim=1)
         if self._odd:
             total = total + self._odd * trade_values.sum(dim=1)
         if self.has_impact:
             root = self._impact_scale(wealth, dollar_volume)
             # pow(1.5) and not size x sqrt(size): its gradient at 0 is 0, not NaN
-            total = total + (root * size.pow(1.5)).sum(dim=1)
+            total = total + (root * trade_values.abs().pow(1.5)).sum(dim=1)
         return total
 
     def slopes(
@@ -61,7 +60,7 @@ class TradeCosts:
     ) -> Float[Tensor, "B A"]:
         """Return the derivative of `cost` in each trade; at 0 the mean of both sides."""
         side = trade_values.sign()
-        marginal = self._even * side
+        marginal = side * self._even
         if self._odd:
             marginal = marginal + self._odd
         if self.has_impact:

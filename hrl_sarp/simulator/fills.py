@@ -7,12 +7,15 @@ the share of wealth left, the cost c solves c = cost(values after(m) - values be
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from hrl_sarp.errors import SimulatorError
 from hrl_sarp.simulator.costs import TradeCosts
 
 MAX_NEWTON_ROUNDS = 20
+MAX_COST = 0.5
+"""Share of wealth beyond which the square-root law of the impact has lost its meaning."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,12 @@ class Frozen:
     """Sum of all target weights, cancelled orders included."""
     sector_limits: Float[Tensor, "B S"]
     """The larger of the sector cap and the target's sector sum."""
-    sector_of: Int[Tensor, " A"]
+    sector_targets: Float[Tensor, "B S"]
+    """Sector sums of the targets that can be filled."""
+    sector_values: Float[Tensor, "B S"]
+    """Sector sums of `values`."""
+    spread: Float[Tensor, "S A"]
+    """1 where a stock belongs to a sector; turns sector rows into stock rows."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ def fill_orders(orders: Orders, costs: TradeCosts) -> Fill:
     Newton from c = 0 runs without gradient until nothing changes (the cost is convex, piecewise
     linear without impact, so it ends after a few rounds); one more step with the slope detached
     carries the exact gradient by the implicit function theorem, for any cost model.
+
+    Raises:
+        SimulatorError: if the impact takes more than half of the wealth.
     """
     tolerance = 4 * torch.finfo(orders.holdings.dtype).eps
     with torch.no_grad():
@@ -70,11 +81,24 @@ def fill_orders(orders: Orders, costs: TradeCosts) -> Fill:
             previous, cost = cost, _newton_step(cost, orders, costs)
             if bool(((cost - previous).abs() <= tolerance).all()):
                 break
-    cost = _newton_step(cost, orders, costs)
+    if torch.is_grad_enabled():
+        cost = _newton_step(cost, orders, costs)
+    if costs.has_impact:
+        _check_affordable(cost)
     left = (1.0 - cost)[:, None]
     weights = _weights_after(left, orders)
-    turnover = 0.5 * (left * weights - orders.holdings).abs().sum(dim=1)
+    trade = (left * weights).sub_(orders.holdings)
+    turnover = 0.5 * trade.abs().sum(dim=1)
     return Fill(cost, weights, turnover)
+
+
+def _check_affordable(cost: Float[Tensor, " B"]) -> None:
+    highest = float(cost.detach().max())
+    if not highest <= MAX_COST:
+        raise SimulatorError(
+            f"simulator step: a trade costs {highest:.3g} of wealth, expected at most {MAX_COST}; "
+            "the account is too large for the market: lower costs.capital or impact_coefficient"
+        )
 
 
 def _newton_step(
@@ -83,11 +107,11 @@ def _newton_step(
     """Return c + (cost of the trade - c) / (1 + d cost / d m); differentiable in the orders."""
     left = (1.0 - cost)[:, None]
     market = (orders.wealth, orders.dollar_volume)
-    trade = left * _weights_after(left, orders) - orders.holdings
+    trade = (left * _weights_after(left, orders)).sub_(orders.holdings)
     paid = costs.cost(trade, *market)
     with torch.no_grad():
-        growth = _value_slopes(left, orders)
-        slope = 1.0 + (costs.slopes(trade, *market) * growth).sum(dim=1)
+        marginal = costs.slopes(trade, *market).mul_(_value_slopes(left, orders))
+        slope = 1.0 + marginal.sum(dim=1)
     return cost + (paid - cost) / slope
 
 
@@ -95,8 +119,8 @@ def _weights_after(left: Float[Tensor, "B 1"], orders: Orders) -> Float[Tensor, 
     """Return the weights after a trade that leaves the share `left` of wealth."""
     if orders.frozen is None:
         return orders.targets
-    by_sector, overall, _, _ = _scales(left, orders, orders.frozen)
-    scale = (overall * by_sector)[:, orders.frozen.sector_of]
+    by_sector, overall, _, _ = _scales(left, orders.frozen)
+    scale = (overall * by_sector) @ orders.frozen.spread
     return scale * orders.targets + orders.frozen.values / left
 
 
@@ -104,21 +128,20 @@ def _value_slopes(left: Float[Tensor, "B 1"], orders: Orders) -> Float[Tensor, "
     """Return how fast each value after the trade grows with the share of wealth left."""
     if orders.frozen is None:
         return orders.targets
-    by_sector, overall, sector_slope, overall_slope = _scales(left, orders, orders.frozen)
+    by_sector, overall, sector_slope, overall_slope = _scales(left, orders.frozen)
     slope = overall_slope * by_sector + overall * sector_slope
-    return (overall * by_sector + left * slope)[:, orders.frozen.sector_of] * orders.targets
+    return ((overall * by_sector + left * slope) @ orders.frozen.spread) * orders.targets
 
 
 def _scales(
-    left: Float[Tensor, "B 1"], orders: Orders, frozen: Frozen
+    left: Float[Tensor, "B 1"], frozen: Frozen
 ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B 1"], Float[Tensor, "B S"], Float[Tensor, "B 1"]]:
     """Return what part of the targets is filled, by sector and overall, and both slopes in `left`.
 
     Frozen holdings come first; the other fills of a sector shrink to what its limit leaves, then
     all fills shrink to what the limit of the whole leaves.
     """
-    wanted = _sector_sums(orders.targets, frozen)
-    held = _sector_sums(frozen.values, frozen)
+    wanted, held = frozen.sector_targets, frozen.sector_values
     by_sector, sector_slope = _scale(frozen.sector_limits, held, wanted, left)
     filled = (by_sector * wanted).sum(dim=1, keepdim=True)
     total_held = held.sum(dim=1, keepdim=True)
@@ -140,8 +163,3 @@ def _scale(
 
 def _nonzero(values: Tensor) -> Tensor:
     return torch.where(values > 0, values, 1.0)
-
-
-def _sector_sums(values: Float[Tensor, "B A"], frozen: Frozen) -> Float[Tensor, "B S"]:
-    sums = torch.zeros_like(frozen.sector_limits)
-    return sums.index_add(1, frozen.sector_of, values)

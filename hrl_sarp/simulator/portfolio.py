@@ -68,6 +68,8 @@ class PortfolioSimulator:
         self._fillable: Float[Tensor, "T A"] = tensors.tradable.to(tensors.dtype)
         self._frozen: Bool[Tensor, "T A"] = tensors.listed & ~tensors.tradable
         self._has_frozen: Bool[Tensor, " T"] = self._frozen.any(dim=1)
+        sectors = torch.arange(tensors.n_sectors, device=tensors.device)[:, None]
+        self._spread: Float[Tensor, "S A"] = (tensors.sector_of == sectors).to(tensors.dtype)
         self._has_delisted: Bool[Tensor, " T"] = gone.any(dim=1)
 
     @property
@@ -146,7 +148,7 @@ class PortfolioSimulator:
         night, values = self._run_night(before, day)
         orders = self._place_orders(target_weights, night, values, day, hold)
         fill = fill_orders(orders, self.costs)
-        gained = fill.weights * self.tensors.intraday[day]
+        gained = fill.weights * _on(self.tensors.intraday, day)
         intraday = gained.sum(dim=1)
         closing = _positive(1.0 + intraday)
         result = StepResult(
@@ -180,8 +182,8 @@ class PortfolioSimulator:
         self, before: PortfolioState, day: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B A"]]:
         """Return the night's gain, with interest, and the values at the open per wealth before."""
-        gained = before.weights * self._night[day]
-        interest = before.cash * self.tensors.risk_free[day]
+        gained = before.weights * _on(self._night, day)
+        interest = before.cash * _on(self.tensors.risk_free, day)
         return gained.sum(dim=1) + interest, before.weights + gained
 
     def _place_orders(
@@ -196,36 +198,43 @@ class PortfolioSimulator:
         growth = _positive(1.0 + night)
         holdings = values / growth[:, None]
         target = target.to(holdings.dtype)
-        fillable, stays = target * self._fillable[day], None
+        fillable, stays = target * _on(self._fillable, day), None
         if hold is not None:
             fillable = fillable.masked_fill(hold[:, None], 0.0)
-            stays = torch.where(hold[:, None], self.tensors.listed[day], self._frozen[day])
-        elif bool(self._has_frozen[day].any()):
-            stays = self._frozen[day]
+            stays = torch.where(
+                hold[:, None], _on(self.tensors.listed, day), _on(self._frozen, day)
+            )
+        elif bool(_on(self._has_frozen, day).any()):
+            stays = _on(self._frozen, day)
         return Orders(
             holdings=holdings,
             targets=fillable,
-            frozen=None if stays is None else self._freeze(target, holdings * stays),
+            frozen=None if stays is None else self._freeze(target, fillable, holdings * stays),
             wealth=self.state.wealth * growth,
-            dollar_volume=self.tensors.dollar_volume[day] if self.costs.has_impact else None,
+            dollar_volume=_on(self.tensors.dollar_volume, day) if self.costs.has_impact else None,
         )
 
-    def _freeze(self, target: Float[Tensor, "B A"], values: Float[Tensor, "B A"]) -> Frozen:
-        sums = target.new_zeros(len(target), self.tensors.n_sectors)
-        sums = sums.index_add(1, self.tensors.sector_of, target)
+    def _freeze(
+        self,
+        target: Float[Tensor, "B A"],
+        fillable: Float[Tensor, "B A"],
+        values: Float[Tensor, "B A"],
+    ) -> Frozen:
         return Frozen(
             values=values,
             invested_limit=target.sum(dim=1),
-            sector_limits=sums.clamp_min(self.risk.sector_cap),
-            sector_of=self.tensors.sector_of,
+            sector_limits=(target @ self._spread.T).clamp_min(self.risk.sector_cap),
+            sector_targets=fillable @ self._spread.T,
+            sector_values=values @ self._spread.T,
+            spread=self._spread,
         )
 
     def _delisted_value(
         self, holdings: Float[Tensor, "B A"], day: Int[Tensor, " B"]
     ) -> Float[Tensor, " B"]:
-        if not bool(self._has_delisted[day].any()):
+        if not bool(_on(self._has_delisted, day).any()):
             return torch.zeros_like(holdings[:, 0])
-        return (holdings * self._delisted[day]).sum(dim=1)
+        return (holdings * _on(self._delisted, day)).sum(dim=1)
 
     def _commit(
         self, result: StepResult, cash: Float[Tensor, " B"], active: Bool[Tensor, " B"] | None
@@ -249,6 +258,11 @@ def _check_targets(target: Float[Tensor, "B A"]) -> None:
             f"simulator step: target weights with minimum {lowest:.6g} and largest sum {most:.6g}, "
             "expected finite weights >= 0 with sums <= 1; use risk.target_weights"
         )
+
+
+def _on(table: Tensor, day: Int[Tensor, " B"]) -> Tensor:
+    """Pick the rows of the days; several times faster than indexing."""
+    return table.index_select(0, day)
 
 
 def _positive(growth: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
