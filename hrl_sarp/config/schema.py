@@ -170,6 +170,8 @@ class EvaluationConfig(Section):
     """Look-back of inverse volatility."""
     covariance_days: Count
     """Look-back of the optimised baselines."""
+    optimised_max_slots: int = Field(ge=0)
+    """Larger universes leave the optimised baselines out: a fit of 500 stocks takes 0.5 s."""
     bootstrap_block_days: Count
     """Mean block of the stationary bootstrap."""
     bootstrap_samples: Count

@@ -9,7 +9,7 @@ from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import DayRange, Market, Trajectory
 from hrl_sarp.evaluation.baselines import make_baselines, make_random_portfolios
 from hrl_sarp.evaluation.policies import Policy
-from hrl_sarp.evaluation.rollout import RolloutOptions, rollout, with_index
+from hrl_sarp.evaluation.rollout import RolloutOptions, rollout
 from hrl_sarp.market.tensors import MarketTensors
 
 ACCOUNTING_DTYPE = torch.float64
@@ -27,7 +27,7 @@ class BacktestResult:
     main: Trajectory
     """Index, baselines and policies at the market's costs."""
     random: Trajectory | None
-    """Portfolios of random stocks, without weights; None if none are configured."""
+    """The index and portfolios of random stocks, without weights; None if none are configured."""
     variants: dict[str, Trajectory]
     """The main rows under other frictions, without weights."""
     policy_names: tuple[str, ...]
@@ -52,7 +52,7 @@ def backtest(
     """
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
     options = RolloutOptions(config.market_profile.costs, config.risk)
-    return with_index(_run(tensors, policies, span, options), market)
+    return _run(tensors, policies, span, options)
 
 
 def run_backtest(
@@ -75,9 +75,9 @@ def run_backtest(
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
     costs = config.market_profile.costs
     rows = [*make_baselines(market, config), *policies]
-    main = with_index(_run(tensors, rows, span, RolloutOptions(costs, config.risk)), market)
+    main = _run(tensors, rows, span, RolloutOptions(costs, config.risk))
     variants = {
-        name: with_index(_run(tensors, rows, span, options), market)
+        name: _run(tensors, rows, span, options)
         for name, options in _variant_options(config).items()
     }
     random_rows = make_random_portfolios(config)

@@ -160,11 +160,14 @@ RULES: dict[str, tuple[str, WeightRule]] = {
 def make_baselines(market: Market, config: RunConfig) -> list[ScheduledPolicy]:
     """Build the configured baselines; 1/N is always among them, for everything is held against it.
 
-    `least_traded` is left out of a market whose volumes are unknown.
+    Left out are `least_traded` where volumes are unknown, and the optimised ones in a universe
+    larger than `optimised_max_slots`.
     """
     names: Sequence[str] = ["equal_weight", *config.evaluation.baselines]
     if not market.dollar_volume.any():
         names = [name for name in names if name != "least_traded"]
+    if market.n_slots > config.evaluation.optimised_max_slots:
+        names = [name for name in names if name in RULES]
     rules = RULES if RULES.keys() >= set(names) else RULES | _optimised_rules()
     return [ScheduledPolicy(*rules[name], config) for name in dict.fromkeys(names)]
 

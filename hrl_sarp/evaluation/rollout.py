@@ -34,10 +34,10 @@ class RolloutOptions:
 def rollout(
     tensors: MarketTensors, policies: Sequence[Policy], span: DayRange, options: RolloutOptions
 ) -> Trajectory:
-    """Step all policies together from cash at the close of `span.start`.
+    """Step all policies together from cash at the close of `span.start`, the index in front.
 
-    The first row is earned on the session after; the last on session `span.stop` - 1. Each row's
-    target weights went through the same limits.
+    The index pays no costs and holds no stocks. The first row is earned on the session after the
+    start, the last on session `span.stop` - 1. All targets go through the same limits.
 
     Raises:
         SimulatorError: if the span is shorter than two sessions or two policies share a name.
@@ -57,34 +57,6 @@ def rollout(
         result = simulator.step(targets, hold=hold)
         record.add(step, targets, decisions, result)
     return record.trajectory(tensors.market)
-
-
-def with_index(trajectory: Trajectory, market: Market) -> Trajectory:
-    """Put the index in front as a row that pays no costs and holds no stocks."""
-    rows = np.searchsorted(market.dates, trajectory.dates)
-    earned = market.benchmark_return[rows].astype(np.float64)[:, None]
-    nothing = np.zeros_like(earned)
-
-    def ahead(first: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        return np.concatenate([first, rest], axis=1)
-
-    def empty(values: np.ndarray, fill: float) -> np.ndarray:
-        return np.full_like(values, fill, shape=(len(values), 1, values.shape[2]))
-
-    return Trajectory(
-        names=(INDEX, *trajectory.names),
-        dates=trajectory.dates,
-        net_return=ahead(earned, trajectory.net_return),
-        gross_return=ahead(earned, trajectory.gross_return),
-        cost=ahead(nothing, trajectory.cost),
-        turnover=ahead(nothing, trajectory.turnover),
-        wealth=ahead(np.cumprod(1.0 + earned, axis=0), trajectory.wealth),
-        target_weights=ahead(empty(trajectory.target_weights, 0.0), trajectory.target_weights),
-        weights_before=ahead(empty(trajectory.weights_before, 0.0), trajectory.weights_before),
-        weights_after=ahead(empty(trajectory.weights_after, 0.0), trajectory.weights_after),
-        goal=ahead(empty(trajectory.goal, np.nan), trajectory.goal),
-        delisted_value=ahead(nothing, trajectory.delisted_value),
-    )
 
 
 def _check(market: Market, policies: Sequence[Policy], span: DayRange) -> None:
@@ -182,14 +154,18 @@ class _Recorder:
         self, market: Market, names: Sequence[str], span: DayRange, options: RolloutOptions
     ) -> None:
         n_steps, n_assets = len(span) - 1, market.n_assets if options.keeps_weights else 0
-        self._names, self._first = tuple(names), span.start + 1
+        self._names = (INDEX, *names)
+        self._rows = slice(span.start + 1, span.stop)
         self._keeps_weights = options.keeps_weights
-        per_policy, per_stock = (n_steps, len(names)), (n_steps, len(names), n_assets)
+        per_policy = (n_steps, len(self._names))
+        per_stock = (*per_policy, n_assets)
         scalars = ("net_return", "gross_return", "cost", "turnover", "delisted_value")
         self._scalars = {name: np.zeros(per_policy) for name in scalars}
         self._before, self._after = np.zeros(per_stock), np.zeros(per_stock)
         self._target = np.zeros(per_stock)
         self._goal = np.full((*per_policy, market.n_sectors + len(Regime)), np.nan)
+        for name in ("net_return", "gross_return"):
+            self._scalars[name][:, 0] = market.benchmark_return[self._rows]
 
     def add(
         self,
@@ -200,21 +176,20 @@ class _Recorder:
     ) -> None:
         """Write one step."""
         for name, values in self._scalars.items():
-            values[step] = getattr(result, name).cpu().numpy()
-        for row, decision in enumerate(decisions):
+            values[step, 1:] = getattr(result, name).cpu().numpy()
+        for row, decision in enumerate(decisions, start=1):
             if decision is not HOLD and decision.goal is not None:
                 self._goal[step, row] = decision.goal.cpu().numpy()
         if self._keeps_weights:
-            self._target[step] = targets.cpu().numpy()
-            self._before[step] = result.weights_before.cpu().numpy()
-            self._after[step] = result.weights_after.cpu().numpy()
+            self._target[step, 1:] = targets.cpu().numpy()
+            self._before[step, 1:] = result.weights_before.cpu().numpy()
+            self._after[step, 1:] = result.weights_after.cpu().numpy()
 
     def trajectory(self, market: Market) -> Trajectory:
         """Freeze what was recorded."""
-        n_steps = len(self._target)
         return Trajectory(
             names=self._names,
-            dates=market.dates[self._first : self._first + n_steps],
+            dates=market.dates[self._rows],
             wealth=np.cumprod(1.0 + self._scalars["net_return"], axis=0),
             target_weights=self._target,
             weights_before=self._before,
