@@ -1,0 +1,194 @@
+"""All figures of a report in one value, computed from the trajectories, the market and the config.
+
+The HTML page, `metrics.json` and the terminal table show this and compute nothing themselves.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from hrl_sarp import metrics
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import Market, Regime, Trajectory
+from hrl_sarp.evaluation import statistics
+from hrl_sarp.evaluation.attribution import (
+    Attribution,
+    LevelGains,
+    LevelSwaps,
+    attribute,
+    level_gains,
+)
+from hrl_sarp.evaluation.backtest import BacktestResult
+from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
+from hrl_sarp.evaluation.performance import Performance, column, market_rows, measure_policies
+from hrl_sarp.evaluation.rollout import INDEX
+from hrl_sarp.features.labels import INVALID_CLASS, regime_label
+from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
+
+
+@dataclass(frozen=True)
+class LuckRange:
+    """One figure over the portfolios of random stocks."""
+
+    mean: float
+    deviation: float
+    low: float
+    """5th percentile."""
+    high: float
+    """95th percentile."""
+
+
+@dataclass(frozen=True)
+class VariantFigures:
+    """One policy under other frictions."""
+
+    annual_return: float
+    sharpe: float
+    growth_excess: float
+    """Over 1/N under the same frictions."""
+
+
+@dataclass(frozen=True)
+class RegimeScore:
+    """The regime probabilities of a policy's goals against the label, in nats per session."""
+
+    log_loss: float
+    prior_log_loss: float
+    """Of the class frequencies of the training span, said every day."""
+    sessions: int
+    """With a goal and a complete label."""
+
+
+@dataclass(frozen=True)
+class MonthlyReturns:
+    """Compounded returns by calendar month."""
+
+    months: tuple[str, ...]
+    """As 2021-03."""
+    returns: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a backtest says."""
+
+    performances: dict[str, Performance]
+    luck: dict[str, LuckRange]
+    """Figure -> range over random portfolios; empty if there are none."""
+    variants: dict[str, dict[str, VariantFigures]]
+    attributions: dict[str, Attribution]
+    level_gains: LevelGains | None
+    regime_scores: dict[str, RegimeScore]
+    monthly: MonthlyReturns
+    years: float
+    smallest_information_ratio: float
+    """That this span could have told from luck."""
+    headline_name: str
+    """The policy that the page is about."""
+
+
+def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis:
+    """Compute every figure of the report.
+
+    Args:
+        result: the rollouts.
+        swaps: the four policies of the level swap, if they were run.
+    """
+    main, market, config = result.main, result.market, result.config
+    performances = measure_policies(main, market, config, result.n_trials)
+    years = len(main.dates) / YEAR
+    stocks = [name for name in main.names if name != INDEX]
+    return Analysis(
+        performances=performances,
+        luck=_luck(result.random, market, main),
+        variants={name: _variant(main_, market) for name, main_ in result.variants.items()},
+        attributions={
+            name: attribute(main, market, name) for name in stocks if name != EQUAL_WEIGHT
+        },
+        level_gains=None if swaps is None else level_gains(performances, swaps),
+        regime_scores=_regime_scores(main, market, config),
+        monthly=monthly_returns(main),
+        years=years,
+        smallest_information_ratio=statistics.smallest_detectable_information_ratio(years),
+        headline_name=result.policy_names[0] if result.policy_names else EQUAL_WEIGHT,
+    )
+
+
+def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
+    """Compound every policy's net returns within each calendar month."""
+    months = trajectory.dates.astype("datetime64[M]")
+    starts = np.flatnonzero(np.concatenate([[True], months[1:] != months[:-1]]))
+    growth = np.multiply.reduceat(1.0 + trajectory.net_return, starts, axis=0) - 1.0
+    return MonthlyReturns(
+        months=tuple(str(month) for month in months[starts]),
+        returns={name: growth[:, i].tolist() for i, name in enumerate(trajectory.names)},
+    )
+
+
+def growth_excess(trajectory: Trajectory) -> Float[np.ndarray, " P"]:
+    """Compute each policy's annual log growth less that of 1/N."""
+    growth = np.log1p(np.maximum(trajectory.net_return, -1.0 + 1e-12)).mean(axis=0) * YEAR
+    return growth - growth[column(trajectory, EQUAL_WEIGHT)]
+
+
+def _sharpe(trajectory: Trajectory, market: Market, i: int) -> float:
+    risk_free = market.risk_free[market_rows(market, trajectory)]
+    return metrics.sharpe_ratio(trajectory.net_return[:, i] - risk_free, YEAR)
+
+
+def _variant(trajectory: Trajectory, market: Market) -> dict[str, VariantFigures]:
+    excess = growth_excess(trajectory)
+    return {
+        name: VariantFigures(
+            annual_return=metrics.annual_return(trajectory.net_return[:, i], YEAR),
+            sharpe=_sharpe(trajectory, market, i),
+            growth_excess=float(excess[i]),
+        )
+        for i, name in enumerate(trajectory.names)
+    }
+
+
+def _luck(random: Trajectory | None, market: Market, main: Trajectory) -> dict[str, LuckRange]:
+    """Summarise the random portfolios; their excess is over the 1/N of the main rollout."""
+    if random is None:
+        return {}
+    rows = [i for i, name in enumerate(random.names) if name != INDEX]
+    base = np.log1p(main.net_return[:, column(main, EQUAL_WEIGHT)]).mean()
+    growth = np.log1p(random.net_return[:, rows]).mean(axis=0)
+    figures = {
+        "annual_return": [metrics.annual_return(random.net_return[:, i], YEAR) for i in rows],
+        "sharpe": [_sharpe(random, market, i) for i in rows],
+        "growth_excess": ((growth - base) * YEAR).tolist(),
+        "max_drawdown": [metrics.max_drawdown(random.net_return[:, i]) for i in rows],
+    }
+    return {name: _range(np.array(values)) for name, values in figures.items()}
+
+
+def _range(values: Float[np.ndarray, " n"]) -> LuckRange:
+    low, high = np.quantile(values, [0.05, 0.95])
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return LuckRange(float(values.mean()), deviation, float(low), float(high))
+
+
+def _regime_scores(
+    trajectory: Trajectory, market: Market, config: RunConfig
+) -> dict[str, RegimeScore]:
+    """Score the probabilities that each goal held, at the close before each row was earned."""
+    labels = regime_label(market, config.data.regime)
+    train = labels[market.split.train.start : market.split.train.stop]
+    counts = np.bincount(train[train != INVALID_CLASS], minlength=len(Regime)) + 1.0
+    prior = counts / counts.sum()
+    decided = labels[market_rows(market, trajectory) - 1]
+    scores: dict[str, RegimeScore] = {}
+    for i, name in enumerate(trajectory.names):
+        said = trajectory.goal[:, i, market.n_sectors :]
+        known = np.isfinite(said).all(axis=1) & (decided != INVALID_CLASS)
+        if known.any():
+            truth = decided[known]
+            scores[name] = RegimeScore(
+                log_loss=metrics.log_loss(said[known], truth),
+                prior_log_loss=metrics.log_loss(np.tile(prior, (len(truth), 1)), truth),
+                sessions=len(truth),
+            )
+    return scores

@@ -1,0 +1,149 @@
+"""The files of a backtest: ledgers of stocks and of days, and the figures as strict JSON."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hrl_sarp.artifacts import atomic_path, write_json
+from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.schema import CostConfig
+from hrl_sarp.contracts import Market, Trajectory
+from hrl_sarp.evaluation.analysis import Analysis
+from hrl_sarp.evaluation.backtest import BacktestResult
+from hrl_sarp.evaluation.performance import market_rows
+from hrl_sarp.simulator.costs import BPS
+
+LEDGER_NAME = "ledger.parquet"
+DAILY_NAME = "daily.parquet"
+METRICS_NAME = "metrics.json"
+REPORT_NAME = "report.html"
+
+
+def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> pl.DataFrame:
+    """List every stock that a policy wanted, held or traded, one row per session.
+
+    Returns:
+        date, policy, symbol, sector; target and weight (just after the trade) as shares of wealth
+        after costs; before, traded (signed) and cost as shares of wealth just before the trade;
+        overnight_return and intraday_return of the stock, of which the holding earned the first
+        on its old weight and the second on its new one; return is both compounded.
+    """
+    target, before = trajectory.target_weights, trajectory.weights_before
+    after = trajectory.weights_after
+    day, policy, stock = np.nonzero((target != 0) | (before != 0) | (after != 0))
+    where = (day, policy, stock)
+    kept = 1.0 - trajectory.cost[day, policy]
+    traded = after[where] * kept - before[where]
+    rows = market_rows(market, trajectory)[day]
+    night, session = market.overnight_return[rows, stock], market.intraday_return[rows, stock]
+    sectors = np.asarray(market.sector_names)[market.sector_of]
+    return pl.DataFrame(
+        {
+            "date": trajectory.dates[day].astype("datetime64[D]"),
+            "policy": _named(np.asarray(trajectory.names), policy),
+            "symbol": _named(np.asarray(market.symbols), stock),
+            "sector": _named(sectors, stock),
+            "target": target[where],
+            "before": before[where],
+            "traded": traded,
+            "cost": _cost_by_stock(trajectory, costs, where, traded),
+            "weight": after[where],
+            "overnight_return": night.astype(np.float64),
+            "intraday_return": session.astype(np.float64),
+            "return": (1.0 + night) * (1.0 + session) - 1.0,
+        }
+    )
+
+
+def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
+    """List every policy's session: returns, cost, turnover, wealth, delistings and goal."""
+    n_days, n_policies = trajectory.net_return.shape
+    day, policy = np.divmod(np.arange(n_days * n_policies), n_policies)
+    scalars = ("net_return", "gross_return", "cost", "turnover", "wealth", "delisted_value")
+    columns: dict[str, Any] = {
+        "date": trajectory.dates[day].astype("datetime64[D]"),
+        "policy": _named(np.asarray(trajectory.names), policy),
+        **{name: getattr(trajectory, name).ravel() for name in scalars},
+        "risk_free": market.risk_free[market_rows(market, trajectory)][day].astype(np.float64),
+    }
+    goals = trajectory.goal.reshape(n_days * n_policies, -1)
+    names = [f"goal/{name}" for name in (*market.sector_names, "bear", "bull", "sideways")]
+    columns |= dict(zip(names, goals.T, strict=True))
+    return pl.DataFrame(columns).with_columns(pl.col(names).fill_nan(None))
+
+
+def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, Any]:
+    """Collect what `metrics.json` holds: where the numbers come from, then the numbers."""
+    return {
+        "provenance": provenance(result),
+        **{key: value for key, value in asdict(analysis).items() if key != "headline_name"},
+        "headline_policy": analysis.headline_name,
+    }
+
+
+def provenance(result: BacktestResult) -> dict[str, Any]:
+    """Say what the numbers were computed from."""
+    market, split, dates = result.market, result.market.split, result.market.dates
+    spans = {
+        name: [str(dates[span.start]), str(dates[span.stop - 1])]
+        for name, span in (
+            ("train", split.train),
+            ("validation", split.validation),
+            ("test", split.test),
+        )
+        if len(span)
+    }
+    return {
+        "market": market.name,
+        "benchmark": market.benchmark_name,
+        "span": result.span_name,
+        "first_session": str(result.main.dates[0]),
+        "last_session": str(result.main.dates[-1]),
+        "sessions": len(result.main.dates),
+        "stocks": market.n_assets,
+        "slots": market.n_slots,
+        "seed": result.config.seed,
+        "trials": result.n_trials,
+        "confidence": result.config.evaluation.confidence,
+        "spans": spans,
+        "config_hash": config_hash(result.config),
+        "data_hash": market.manifest.get("data_hash"),
+        "market_hash": market.manifest.get("market_hash"),
+        "survivorship": market.manifest.get("survivorship"),
+    }
+
+
+def write_ledgers(result: BacktestResult, analysis: Analysis, out_dir: Path) -> None:
+    """Write the two Parquet ledgers and `metrics.json`, each atomically."""
+    costs = result.config.market_profile.costs
+    stocks = stock_ledger(result.main, result.market, costs)
+    with atomic_path(out_dir / LEDGER_NAME) as path:
+        stocks.write_parquet(path, compression="zstd")
+    with atomic_path(out_dir / DAILY_NAME) as path:
+        daily_ledger(result.main, result.market).write_parquet(path, compression="zstd")
+    write_json(out_dir / METRICS_NAME, metrics_document(result, analysis))
+
+
+def _named(names: np.ndarray, index: np.ndarray) -> pl.Series:
+    categories = pl.Enum([str(name) for name in dict.fromkeys(names.tolist())])
+    return pl.Series(names[index].astype(str), dtype=categories)
+
+
+def _cost_by_stock(
+    trajectory: Trajectory,
+    costs: CostConfig,
+    where: tuple[np.ndarray, np.ndarray, np.ndarray],
+    traded: np.ndarray,
+) -> np.ndarray:
+    """Give each stock its commission and slippage; an impact is spread in proportion to them."""
+    buy = (costs.buy_bps + costs.slippage_bps) * BPS
+    sell = (costs.sell_bps + costs.slippage_bps) * BPS
+    linear = buy * traded.clip(min=0.0) - sell * traded.clip(max=0.0)
+    day, policy, _ = where
+    total = np.zeros_like(trajectory.cost)
+    np.add.at(total, (day, policy), linear)
+    factor = np.divide(trajectory.cost, total, out=np.zeros_like(total), where=total > 0)
+    return linear * factor[day, policy]
