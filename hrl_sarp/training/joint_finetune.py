@@ -1,0 +1,158 @@
+"""Phase 5: both agents in turns, each against the live other, at a tenth of the learning rate."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from loguru import logger
+
+from hrl_sarp.agents import MacroAgent, MicroAgent
+from hrl_sarp.agents.macro_agent import MacroPPO
+from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.training.metric_log import MetricLog
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
+from hrl_sarp.training.progress import PhaseBar, phase_progress
+from hrl_sarp.training.rl_loop import LoopPlan, run_loop
+from hrl_sarp.training.selection import Selector, validate_pair
+from hrl_sarp.training.train_macro import macro_algorithm, macro_plan
+from hrl_sarp.training.train_micro import micro_algorithm, micro_plan
+
+NUMBER = 5
+PARTS = ("macro", "micro")
+
+
+@dataclass
+class Pair:
+    """Both agents and what the rounds so far have found."""
+
+    macro: MacroAgent
+    micro: MicroAgent
+    selector: Selector
+    best: dict[str, Any]
+    part: int = 0
+    """Parts finished; two make a round."""
+
+    def networks(self) -> dict[str, Any]:
+        """Copy the networks of both agents."""
+        agents = {"macro": self.macro, "micro": self.micro}
+        return {
+            name: copy.deepcopy(
+                {"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()}
+            )
+            for name, agent in agents.items()
+        }
+
+    def load(self, networks: dict[str, Any]) -> None:
+        """Put `networks` back."""
+        for agent, name in ((self.macro, "macro"), (self.micro, "micro")):
+            agent.actor.load_state_dict(networks[name]["actor"])
+            agent.critic.load_state_dict(networks[name]["critic"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as plain values and tensors."""
+        return {
+            "networks": self.networks(),
+            "scores": self.selector.scores,
+            "best_mean": self.selector.best_mean,
+            "best_index": self.selector.best_index,
+            "best": self.best,
+            "part": self.part,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.load(state["networks"])
+        self.selector.scores = state["scores"]
+        self.selector.best_mean = state["best_mean"]
+        self.selector.best_index = state["best_index"]
+        self.best, self.part = state["best"], state["part"]
+
+
+def run(context: PhaseContext) -> PhaseResult:
+    """Alternate until validation stops improving; write the best pair."""
+    joint = context.config.curriculum.joint
+    pair = Pair(context.load_macro(3), context.load_micro(4), Selector(window=1), best={})
+    running = context.load_running(NUMBER)
+    log = MetricLog(context.folder(NUMBER), running["history"] if running else None)
+    if running is None:
+        _judge(context, pair, log)
+    else:
+        pair.load_state_dict(running["extra"])
+        running = running if running["algorithm"] else None
+    with phase_progress(f"phase {NUMBER}", joint.max_rounds * len(PARTS), pair.part) as bar:
+        while pair.part < joint.max_rounds * len(PARTS) and not _is_stuck(context, pair):
+            _train_part(context, pair, log, running)
+            running = None
+            bar.update(pair.part)
+    return _finish(context, pair, log)
+
+
+def _train_part(
+    context: PhaseContext, pair: Pair, log: MetricLog, running: dict[str, Any] | None
+) -> None:
+    """Train one agent against the other as it is now, and judge the pair after a full round."""
+    extra = pair.state_dict()
+    algorithm, plan = _prepare(context, pair)
+    run_loop(algorithm, context, plan, log, PhaseBar.silent(), running, extra)
+    if isinstance(algorithm, MacroPPO):
+        pair.macro.adopt(algorithm)
+    else:
+        pair.micro.adopt(algorithm)
+    pair.part += 1
+    if pair.part % len(PARTS) == 0:
+        _judge(context, pair, log)
+    payload = {"algorithm": None, "history": log.history, "extra": pair.state_dict()}
+    context.save_running(NUMBER, payload)
+
+
+def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, LoopPlan]:
+    """Build the algorithm of this part; critics are trained already, so nothing warms up."""
+    joint = context.config.curriculum.joint
+    seed = context.config.seed + pair.part
+    if PARTS[pair.part % len(PARTS)] == "macro":
+        ppo = context.config.macro_agent.ppo
+        rate = ppo.learning_rate * joint.learning_rate_factor
+        ppo = ppo.model_copy(update={"learning_rate": rate, "critic_warmup_steps": 0})
+        pair.macro.seed = seed
+        macro = macro_algorithm(context, pair.macro, pair.micro, ppo)
+        return macro, macro_plan(context, macro, pair.micro, NUMBER, joint.macro_steps)
+    td3 = context.config.micro_agent.td3
+    rate = td3.learning_rate * joint.learning_rate_factor
+    td3 = td3.model_copy(update={"learning_rate": rate, "critic_warmup_updates": 0})
+    pair.micro.seed = seed
+    micro = micro_algorithm(context, pair.micro, pair.macro, td3)
+    return micro, micro_plan(context, micro, pair.macro, NUMBER, joint.micro_steps)
+
+
+def _judge(context: PhaseContext, pair: Pair, log: MetricLog) -> None:
+    score = validate_pair(context.tensors, context.config, pair.macro, pair.micro)
+    if pair.selector.add(score):
+        pair.best = pair.networks()
+    log.add(pair.part, {f"joint_eval/{name}": value for name, value in vars(score).items()})
+    logger.info(
+        f"phase {NUMBER} round {pair.part // len(PARTS)}: validation excess growth "
+        f"{score.excess_growth_pct:+.2f} % a year"
+    )
+
+
+def _is_stuck(context: PhaseContext, pair: Pair) -> bool:
+    """Say whether the best pair is too many rounds old; the first score is the starting pair's."""
+    age = len(pair.selector.scores) - 1 - pair.selector.best_index
+    return pair.part % len(PARTS) == 0 and age >= context.config.curriculum.joint.patience_rounds
+
+
+def _finish(context: PhaseContext, pair: Pair, log: MetricLog) -> PhaseResult:
+    pair.load(pair.best)
+    folder, files = context.folder(NUMBER), PHASES[NUMBER - 1]
+    pair.macro.save(folder / files.best[0])
+    pair.micro.save(folder / files.best[1])
+    summary = {
+        "phase": NUMBER,
+        "rounds": pair.part // len(PARTS),
+        "start": pair.selector.scores[0],
+        **pair.selector.summary(),
+    }
+    metrics = log.write(folder / files.metrics, summary)
+    log.close()
+    context.forget_running(NUMBER)
+    return PhaseResult(NUMBER, metrics, summary)

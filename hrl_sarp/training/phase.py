@@ -1,0 +1,191 @@
+"""What every phase is given and what it hands on: context, folders and results."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
+from hrl_sarp.agents.checkpoints import load_payload, save_payload
+from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import Market
+from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.runtime import StopFlag
+
+
+@dataclass(frozen=True)
+class PhaseFiles:
+    """Where a phase writes below the log folder."""
+
+    number: int
+    folder: str
+    best: tuple[str, ...]
+    metrics: str
+    title: str
+
+
+PHASES = (
+    PhaseFiles(
+        1,
+        "pretrain_macro",
+        ("best_pretrain_macro.pt", "sector_graph.pt"),
+        "pretrain_macro_metrics.json",
+        "supervised macro",
+    ),
+    PhaseFiles(
+        2,
+        "pretrain_micro",
+        ("best_pretrain_micro.pt",),
+        "pretrain_micro_metrics.json",
+        "supervised micro",
+    ),
+    PhaseFiles(3, "phase3_macro", ("best_macro.pt",), "phase3_macro_metrics.json", "PPO macro"),
+    PhaseFiles(4, "phase4_micro", ("best_micro.pt",), "phase4_micro_metrics.json", "TD3 micro"),
+    PhaseFiles(
+        5,
+        "phase5_joint",
+        ("best_joint_macro.pt", "best_joint_micro.pt"),
+        "phase5_joint_metrics.json",
+        "joint",
+    ),
+)
+"""In the order of the curriculum."""
+
+RUNNING = "running.pt"
+"""Checkpoint of an unfinished phase; removed when the phase ends."""
+
+
+@dataclass(frozen=True)
+class PhaseContext:
+    """Everything a phase may use."""
+
+    config: RunConfig
+    market: Market
+    """With the sector table of phase 1, except in phase 1 itself."""
+    tensors: MarketTensors
+    log_dir: Path
+    resume: bool
+    stop: StopFlag
+
+    def folder(self, number: int) -> Path:
+        """Folder of a phase."""
+        return self.log_dir / PHASES[number - 1].folder
+
+    def best(self, number: int, which: int = 0) -> Path:
+        """File of a phase's best agent.
+
+        Raises:
+            MissingArtifactError: naming the phase to run first.
+        """
+        path = self.folder(number) / PHASES[number - 1].best[which]
+        if not path.is_file():
+            raise MissingArtifactError(
+                f"phase {number} has not finished ({path} does not exist): "
+                f"run `python main.py train --phase {number}` first"
+            )
+        return path
+
+    def with_market(self, market: Market) -> "PhaseContext":
+        """Return the context over a market with another sector table."""
+        tensors = MarketTensors(market, self.tensors.dtype, self.tensors.device)
+        return replace(self, market=market, tensors=tensors)
+
+    def micro_settings(self) -> MicroSettings:
+        """Settings of the micro networks on this market."""
+        return MicroSettings(self.tensors, self.config.micro_agent, self.config.risk)
+
+    def load_macro(self, number: int) -> MacroAgent:
+        """Load the macro agent that a phase left."""
+        return MacroAgent.load(self.best(number), self.tensors, self.config.macro_agent)
+
+    def load_micro(self, number: int, which: int = 0) -> MicroAgent:
+        """Load the micro agent that a phase left."""
+        return MicroAgent.load(self.best(number, which), self.micro_settings())
+
+    def run_identity(self) -> dict[str, Any]:
+        """Return what a checkpoint of an unfinished phase must agree with."""
+        identity = {"config_hash": config_hash(self.config)}
+        identity["market_hash"] = str(self.market.manifest.get("market_hash", "in memory"))
+        return identity
+
+    def load_running(self, number: int) -> dict[str, Any] | None:
+        """Return the checkpoint of an unfinished phase when resuming, else None.
+
+        Raises:
+            CheckpointError: if it belongs to another configuration or other data.
+        """
+        path = self.folder(number) / RUNNING
+        if not self.resume or not path.is_file():
+            return None
+        payload = load_payload(path)
+        for key, value in self.run_identity().items():
+            if payload["identity"].get(key) != value:
+                raise CheckpointError(
+                    f"{path} was made with another {key}: resume with the same options, "
+                    "or start again without --resume"
+                )
+        return payload
+
+    def save_running(self, number: int, payload: dict[str, Any]) -> None:
+        """Write the checkpoint of an unfinished phase."""
+        identity = self.run_identity()
+        save_payload(
+            self.folder(number) / RUNNING,
+            {"kind": f"phase {number}", "identity": identity, **payload},
+        )
+
+    def forget_running(self, number: int) -> None:
+        """Remove the checkpoint of a phase that has finished."""
+        (self.folder(number) / RUNNING).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """What a phase leaves behind."""
+
+    number: int
+    metrics: Path
+    summary: dict[str, Any]
+    """The numbers of the phase's closing line."""
+
+
+class StoppedEarly(Exception):  # noqa: N818  (not an error: the user asked for it)
+    """A phase was asked to stop and has written its checkpoint."""
+
+
+def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> Path:
+    """Write the sector embeddings of phase 1 with the span they were fitted on."""
+    split = context.market.split
+    payload = {
+        "kind": "sector table",
+        "identity": {"market_hash": context.run_identity()["market_hash"]},
+        "fitted_rows": [split.train.start, split.train.stop],
+        "table": torch.from_numpy(table),
+    }
+    return save_payload(path, payload)
+
+
+def with_sector_table(context: PhaseContext) -> PhaseContext:
+    """Return the context whose market carries the sector embeddings of phase 1.
+
+    Raises:
+        MissingArtifactError: if phase 1 has not finished.
+        CheckpointError: if the table is of other data or was fitted past this training span.
+    """
+    path = context.best(1, which=1)
+    payload = load_payload(path)
+    if payload["identity"]["market_hash"] != context.run_identity()["market_hash"]:
+        raise CheckpointError(
+            f"{path} belongs to another market: run `python main.py train --phase 1` again"
+        )
+    if payload["fitted_rows"][1] > context.market.split.train.stop:
+        raise CheckpointError(
+            f"{path} was fitted on rows to {payload['fitted_rows'][1]}, past the training span's "
+            f"end {context.market.split.train.stop}: it has seen the future of this fold"
+        )
+    market = replace(context.market, sector_embeddings=payload["table"].numpy())
+    return context.with_market(market)

@@ -1,0 +1,172 @@
+"""Phase 1: teach the macro agent and the sector graph from what sectors earned afterwards."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hrl_sarp.agents import MacroAgent
+from hrl_sarp.agents.macro_agent import set_dropout
+from hrl_sarp.contracts import DayRange, Market, Regime
+from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
+from hrl_sarp.envs.partners import FollowGoal
+from hrl_sarp.features.labels import oracle_weights, regime_label, sector_label
+from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, save_sector_table
+from hrl_sarp.training.selection import validate_pair
+from hrl_sarp.training.supervised import fit
+
+NUMBER = 1
+
+
+def run(context: PhaseContext) -> PhaseResult:
+    """Train, sharpen on validation, write agent, sector table and metrics."""
+    task = MacroTask(context)
+    log, fitted = fit(task, context.config.macro_agent.pretrain, context)
+    table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
+    agent, sharpening = sharpen(context, task, table)
+    files = PHASES[NUMBER - 1]
+    agent.save(context.folder(NUMBER) / files.best[0])
+    save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
+    summary = {"phase": NUMBER, **fitted, **task.validate(), **sharpening}
+    metrics = log.write(context.folder(NUMBER) / files.metrics, summary)
+    log.close()
+    context.forget_running(NUMBER)
+    return PhaseResult(NUMBER, metrics, summary)
+
+
+class MacroTask:
+    """Rows are week ends; labels start at the next open.
+
+    Total loss = weight x cross-entropy(regime) / the class prior's + (1 - weight) x squared error
+    of the sector weights / that of uniform weights: 1 is what a constant predictor gets.
+    """
+
+    number = NUMBER
+    prefix = "pretrain"
+
+    def __init__(self, context: PhaseContext) -> None:
+        market, config = context.market, context.config
+        device = context.tensors.device
+        graph = config.macro_agent.graph
+        self.config = config.macro_agent
+        self.nodes: Tensor = torch.as_tensor(node_features(market, graph), device=device)
+        self.edges: Tensor = torch.as_tensor(adjacency(market, graph), device=device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.graph = SectorGNN(self.nodes.shape[2], graph).to(device)
+        first = embed_all(self.graph, self.nodes, self.edges).cpu().numpy()
+        self.tensors = context.with_market(replace(market, sector_embeddings=first)).tensors
+        self.agent = MacroAgent(self.tensors, config.macro_agent, config.seed)
+        self._load_labels(market, context)
+        self._start_as_constant()
+        set_dropout(self.agent.actor, config.macro_agent.network.dropout)
+        self.networks = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
+
+    def _load_labels(self, market: Market, context: PhaseContext) -> None:
+        data = context.config.data
+        values, complete = sector_label(market, data.macro_label_days)
+        regime = regime_label(market, data.regime)
+        listed = self.tensors.sector_listed.cpu().numpy()
+        temperature = self.config.pretrain.oracle_temperature
+        oracle = oracle_weights(values, temperature, listed)
+        usable = market.is_week_end & complete & (regime >= 0)
+        device = self.tensors.device
+        self.oracle: Float[Tensor, "T S"] = torch.as_tensor(oracle, device=device).float()
+        self.regime: Int[Tensor, " T"] = torch.as_tensor(regime, device=device)
+        self.train_rows = _rows(usable, market.split.train)
+        self.validation_rows = _rows(usable, market.split.validation)
+        uniform = listed / np.maximum(listed.sum(axis=1, keepdims=True), 1)
+        self.uniform: Float[Tensor, "T S"] = torch.as_tensor(uniform, device=device).float()
+
+    def _start_as_constant(self) -> None:
+        """Make the fresh networks predict uniform weights and the training class shares."""
+        counts = torch.bincount(self.regime[self.train_rows], minlength=len(Regime)).float()
+        self.prior = (counts + 1) / (counts + 1).sum()
+        with torch.no_grad():
+            self.agent.actor.regime.bias.copy_(self.prior.log())
+
+    def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Return the normalised total of a batch and its terms."""
+        shares, logits = self._predict(rows)
+        regime = nn.functional.cross_entropy(logits, self.regime[rows])
+        error = _squared_error(shares, self.oracle[rows])
+        total = self._total(regime, error, rows)
+        return total, {"regime_loss": float(regime), "alloc_loss": float(error)}
+
+    def _predict(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        embeddings = self.graph(self.nodes[rows], self.edges[rows])
+        inputs = macro_inputs(self.tensors, self._portfolio(rows), embeddings)
+        shares, logits = self.agent.actor(inputs.sectors, inputs.context, inputs.listed)
+        return shares.mode, logits
+
+    def _portfolio(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return the observation of a 1/N portfolio without drawdown on these rows."""
+        shares = self.tensors.sector_shares[rows].float()
+        scalars = torch.zeros(len(rows), len(MACRO_SCALARS), device=shares.device)
+        return {"day": rows[:, None], "portfolio": torch.cat([shares, scalars], dim=1)}
+
+    def _total(self, regime: Tensor, error: Tensor, rows: Tensor) -> Tensor:
+        classes = self.regime[rows]
+        constant_regime = nn.functional.cross_entropy(
+            self.prior.log().expand(len(rows), -1), classes
+        )
+        constant_error = _squared_error(self.uniform[rows], self.oracle[rows])
+        weight = self.config.regime_loss_weight
+        total: Tensor = weight * regime / constant_regime + (1 - weight) * error / constant_error
+        return total
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return loss, skill and the regime's accuracy beside the majority's and the prior's."""
+        rows = self.validation_rows
+        shares, logits = self._predict(rows)
+        classes = self.regime[rows]
+        regime = nn.functional.cross_entropy(logits, classes)
+        prior = nn.functional.cross_entropy(self.prior.log().expand(len(rows), -1), classes)
+        error = _squared_error(shares, self.oracle[rows])
+        constant = _squared_error(self.uniform[rows], self.oracle[rows])
+        hit = logits.argmax(dim=1) == classes
+        counts = torch.bincount(classes, minlength=len(Regime)).float()
+        hits = torch.bincount(classes[hit], minlength=len(Regime)).float()
+        return {
+            "val_total_loss": float(self._total(regime, error, rows)),
+            "val_regime_loss": float(regime),
+            "val_regime_gain_nats": float(prior - regime),
+            "val_alloc_loss": float(error),
+            "val_alloc_skill": float(1 - error / constant),
+            "val_regime_accuracy": float(hit.float().mean()),
+            "val_regime_majority": float(counts.max() / counts.sum()),
+            "val_regime_balanced_accuracy": float((hits / counts.clamp(min=1))[counts > 0].mean()),
+        }
+
+
+def sharpen(
+    context: PhaseContext, task: MacroTask, table: np.ndarray
+) -> tuple[MacroAgent, dict[str, Any]]:
+    """Fit one temperature by net log growth on validation: squared errors leave shares too flat."""
+    market = replace(context.market, sector_embeddings=table)
+    tensors = context.with_market(market).tensors
+    agent = MacroAgent(tensors, context.config.macro_agent, context.config.seed)
+    agent.actor.load_state_dict(task.agent.actor.state_dict())
+    partner = FollowGoal(tensors, context.config.risk)
+    scores = {}
+    for temperature in context.config.curriculum.temperature_grid:
+        agent.actor.temperature.fill_(temperature)
+        scores[temperature] = validate_pair(tensors, context.config, agent, partner)
+    best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
+    agent.actor.temperature.fill_(best)
+    tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
+    return agent, {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
+
+
+def _rows(usable: np.ndarray, span: DayRange) -> Tensor:
+    rows = np.flatnonzero(usable)
+    return torch.as_tensor(rows[(rows >= span.start) & (rows < span.stop)])
+
+
+def _squared_error(shares: Tensor, oracle: Tensor) -> Tensor:
+    return (shares - oracle).square().mean()

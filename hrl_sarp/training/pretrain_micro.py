@@ -1,0 +1,168 @@
+"""Phase 2: teach the micro agent's scores from what stocks earned afterwards."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hrl_sarp.agents import MicroAgent
+from hrl_sarp.contracts import DayRange, Goal, Regime
+from hrl_sarp.envs.decoding import SlotRequest, slot_request
+from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
+from hrl_sarp.envs.partners import ProportionalGoal
+from hrl_sarp.features.labels import standardise_cross_section, stock_label
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
+from hrl_sarp.training.rank_skill import (
+    RankingData,
+    compare_with_ridge,
+    daily_rank_ic,
+    mean_with_error,
+)
+from hrl_sarp.training.selection import validate_pair
+from hrl_sarp.training.supervised import fit
+
+NUMBER = 2
+
+
+def run(context: PhaseContext) -> PhaseResult:
+    """Train, sharpen on validation, write agent and metrics."""
+    task = MicroTask(context)
+    log, fitted = fit(task, context.config.micro_agent.pretrain, context)
+    measures = task.validate()
+    ranking = compare_with_ridge(task.ranking_data(), context.config.evaluation.ridge_penalty)
+    sharpening = sharpen(context, task.agent)
+    files = PHASES[NUMBER - 1]
+    task.agent.save(context.folder(NUMBER) / files.best[0])
+    summary = {"phase": NUMBER, **fitted, **measures, **ranking, **sharpening}
+    metrics = log.write(context.folder(NUMBER) / files.metrics, summary)
+    log.close()
+    context.forget_running(NUMBER)
+    return PhaseResult(NUMBER, metrics, summary)
+
+
+class MicroTask:
+    """Rows are days; the target is the oracle's share of each sector's budget.
+
+    Loss = cross-entropy of softmax(2 x score) to softmax(standardised next-5-session return), both
+    inside the sector, weighted by the sector's budget under a random goal.
+    """
+
+    number = NUMBER
+    prefix = "pretrain_micro"
+
+    def __init__(self, context: PhaseContext) -> None:
+        self.context, self.tensors = context, context.tensors
+        self.config = context.config.micro_agent
+        self.agent = MicroAgent(context.micro_settings(), context.config.seed)
+        self.networks = nn.ModuleDict({"actor": self.agent.actor})
+        self.goals = torch.Generator().manual_seed(context.config.seed)
+        market = context.market
+        values, complete = stock_label(market, context.config.data.micro_label_days)
+        slots = np.where(market.slots >= 0, market.slots, 0)
+        in_slots = values[np.arange(market.n_days)[:, None], slots]
+        tradable = self.tensors.slot_tradable.cpu().numpy()
+        self.usable: Bool[np.ndarray, "T N"] = tradable & np.isfinite(in_slots)
+        self.label: Float[np.ndarray, "T N"] = np.where(self.usable, in_slots, 0.0)
+        self.train_rows = _rows(complete, market.split.train)
+        self.validation_rows = _rows(complete, market.split.validation)
+        self._standardised: Tensor = torch.as_tensor(
+            standardise_cross_section(self.label, self.usable), device=self.tensors.device
+        ).float()
+        self._mask: Tensor = torch.as_tensor(self.usable, device=self.tensors.device)
+
+    def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Return the mean cross-entropy of a batch under random goals."""
+        inputs, request = self._inputs(rows, self._random_goals(rows))
+        scores = self.agent.actor.network(inputs, request)
+        loss = self._cross_entropy(scores, rows, request)
+        return loss, {"loss": float(loss), "score_std": float(scores.detach().std())}
+
+    def _random_goals(self, rows: Tensor) -> Tensor:
+        drawn = -torch.log1p(-torch.rand(len(rows), self.tensors.n_sectors, generator=self.goals))
+        drawn = drawn.to(self.tensors.device) * self.tensors.sector_listed[rows]
+        return drawn / drawn.sum(dim=1, keepdim=True).clamp(min=1e-12)
+
+    def _inputs(self, rows: Tensor, sectors: Tensor) -> tuple[MicroInputs, SlotRequest]:
+        """Return what the agent would see holding its prior under these goals."""
+        tensors, risk = self.tensors, self.context.config.risk
+        regime = torch.full((len(rows), len(Regime)), 1 / len(Regime), device=tensors.device)
+        scalars = torch.zeros(len(rows), len(MICRO_SCALARS), device=tensors.device)
+        empty = torch.zeros(len(rows), tensors.n_slots, device=tensors.device)
+        goal = Goal(sectors.float(), regime)
+        tradable = tensors.slot_tradable[rows]
+        prior = slot_request(MicroView(empty, tradable, scalars, goal), risk).prior
+        view = MicroView(prior, tradable, scalars, goal)
+        each = torch.arange(len(rows), device=tensors.device)
+        inputs = MicroInputs(tensors.slot_features[rows], tradable, each, view)
+        return inputs, slot_request(view, risk)
+
+    def _cross_entropy(self, scores: Tensor, rows: Tensor, request: SlotRequest) -> Tensor:
+        shape = (self.tensors.n_sectors, self.tensors.slots_per_sector)
+        mask = self._mask[rows].unflatten(1, shape)
+        preference = (self.config.network.score_temperature * scores).unflatten(1, shape)
+        oracle = (
+            self.config.pretrain.oracle_temperature * self._standardised[rows].unflatten(1, shape)
+        )
+        log_share = torch.log_softmax(preference.masked_fill(~mask, -1e9), dim=2)
+        target = torch.softmax(oracle.masked_fill(~mask, -1e9), dim=2) * mask
+        budget = request.budgets * mask.any(dim=2)
+        per_sector = -(target * log_share * mask).sum(dim=2)
+        return (budget * per_sector).sum(dim=1).mean() / budget.sum(dim=1).mean()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return cross-entropy, its gain over following the goal, and the scores' rank IC."""
+        rows = self.validation_rows
+        inputs, request = self._inputs(rows, self.tensors.sector_shares[rows])
+        scores = self.agent.actor.network(inputs, request)
+        loss = self._cross_entropy(scores, rows, request)
+        constant = self._cross_entropy(torch.zeros_like(scores), rows, request)
+        at = rows.cpu().numpy()
+        ic = daily_rank_ic(scores.cpu().numpy(), self.label[at], self.usable[at])
+        mean, error = mean_with_error(ic, self.context.config.data.micro_label_days)
+        return {
+            "val_total_loss": float(loss),
+            "val_loss_gain": float(1 - loss / constant),
+            "val_rank_ic": mean,
+            "val_rank_ic_se": error,
+        }
+
+    @torch.no_grad()
+    def ranking_data(self) -> RankingData:
+        """Return features, labels and scores of both spans, for the ridge beside them."""
+        rows = self.validation_rows
+        inputs, request = self._inputs(rows, self.tensors.sector_shares[rows])
+        scores = self.agent.actor.network(inputs, request).cpu().numpy()
+        features = self.tensors.slot_features.cpu().numpy()
+        train, validation = self.train_rows.cpu().numpy(), rows.cpu().numpy()
+        return RankingData(
+            train_features=features[train],
+            train_label=standardise_cross_section(self.label[train], self.usable[train]),
+            train_mask=self.usable[train],
+            features=features[validation],
+            label=self.label[validation],
+            mask=self.usable[validation],
+            scores=scores,
+            horizon=self.context.config.data.micro_label_days,
+        )
+
+
+def sharpen(context: PhaseContext, agent: MicroAgent) -> dict[str, Any]:
+    """Fit one temperature by net log growth on validation, with the 1/N goal."""
+    goal = ProportionalGoal(context.tensors)
+    scores = {}
+    for temperature in context.config.curriculum.temperature_grid:
+        agent.actor.network.temperature.fill_(temperature)
+        scores[temperature] = validate_pair(context.tensors, context.config, goal, agent)
+    best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
+    agent.actor.network.temperature.fill_(best)
+    tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
+    return {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
+
+
+def _rows(usable: np.ndarray, span: DayRange) -> Tensor:
+    rows = np.flatnonzero(usable)
+    return torch.as_tensor(rows[(rows >= span.start) & (rows < span.stop)])

@@ -1,0 +1,51 @@
+"""One progress bar per phase, with rate and time left."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class PhaseBar:
+    """The bar of one phase."""
+
+    def __init__(self, progress: Progress | None = None, task: TaskID | None = None) -> None:
+        self._progress, self._task = progress, task
+
+    @classmethod
+    def silent(cls) -> Self:
+        """Return a bar that shows nothing, for a part of a phase that has its own bar."""
+        return cls()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Move the bar to `done` units."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, note=note)
+
+
+@contextmanager
+def phase_progress(title: str, total: int, done: int = 0) -> Iterator[PhaseBar]:
+    """Show a bar on the terminal's error stream; nothing where that is not a terminal."""
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with progress:
+        yield PhaseBar(progress, progress.add_task(title, total=total, completed=done, note=""))

@@ -1,0 +1,287 @@
+"""The loop of the reinforcement phases: stages, evaluation, checkpoints and exact resume."""
+
+import copy
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+from stable_baselines3.common.callbacks import BaseCallback
+
+from hrl_sarp.agents import MacroAgent, MicroAgent
+from hrl_sarp.agents.checkpoints import restore_rng, rng_state
+from hrl_sarp.agents.macro_agent import MacroPPO
+from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.config.schema import CurriculumConfig
+from hrl_sarp.envs.vectorized import PortfolioVecEnv
+from hrl_sarp.training.metric_log import MetricLog, algorithm_logger
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, StoppedEarly
+from hrl_sarp.training.progress import PhaseBar, phase_progress
+from hrl_sarp.training.selection import Selector, ValidationScore
+
+Algorithm = MacroPPO | MicroTD3
+
+
+@dataclass
+class LoopState:
+    """What a reinforcement phase remembers beside the algorithm itself."""
+
+    selector: Selector
+    stage: int = 0
+    next_evaluation: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    """State of the networks at the best evaluation."""
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """When each stage began."""
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """What differs between the phases that use the loop."""
+
+    number: int
+    prefix: str
+    """Of the metric names: `macro` or `micro`."""
+    total_timesteps: int
+    eval_every: int
+    evaluate: Callable[[], ValidationScore]
+    """Judges the networks that are being trained."""
+    networks: Callable[[], dict[str, Any]]
+    """Copies the networks that a best checkpoint holds."""
+
+
+class PhaseLoop(BaseCallback):
+    """Runs at each rollout boundary: stop, checkpoint, stage, evaluation, progress.
+
+    Args:
+        context: the phase's context.
+        plan: what the phase trains and how it is judged.
+        state: fresh, or restored from a checkpoint.
+        log: the phase's history.
+        bar: its progress bar.
+        extra: more values that the phase's checkpoint must hold.
+    """
+
+    def __init__(
+        self,
+        context: PhaseContext,
+        plan: LoopPlan,
+        state: LoopState,
+        log: MetricLog,
+        bar: PhaseBar,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.context, self.plan, self.state = context, plan, state
+        self.log_, self.bar, self.extra = log, bar, extra or {}
+        self.saved_at = time.monotonic()
+
+    @property
+    def curriculum(self) -> CurriculumConfig:
+        """Stages and intervals."""
+        return self.context.config.curriculum
+
+    def _on_training_start(self) -> None:
+        self._enter_stage(self.state.stage)
+
+    def _on_rollout_start(self) -> None:
+        done = self.model.num_timesteps
+        if done >= self.state.next_evaluation:
+            self.evaluate(done)
+            self.state.next_evaluation = done + self.plan.eval_every
+        self._leave_stage(done)
+        self.bar.update(done, note=f"stage {self.curriculum.stages[self.state.stage].name}")
+        waited = time.monotonic() - self.saved_at
+        if self.context.stop.is_set or waited >= self.curriculum.checkpoint_seconds:
+            self.save()
+        if self.context.stop.is_set:
+            raise StoppedEarly
+
+    def _on_step(self) -> bool:
+        env: Any = self.training_env
+        for name, value in env.last.terms.items():
+            self.logger.record_mean(f"{self.plan.prefix}/{name}", float(value.mean()))
+        return True
+
+    def evaluate(self, step: int) -> None:
+        """Judge the current networks on validation and keep them if their moving mean is best."""
+        score = self.plan.evaluate()
+        is_best = self.state.selector.add(score)
+        if is_best:
+            self.state.best = copy.deepcopy(self.plan.networks())
+        values = {f"eval/{name}": value for name, value in vars(score).items()}
+        self.log_.add(step, {**values, "eval/stage": self.state.stage})
+        logger.info(
+            f"phase {self.plan.number} step {step}: validation excess growth "
+            f"{score.excess_growth_pct:+.2f} % a year, turnover {score.turnover_annual:.1f} a year, "
+            f"alignment {score.alignment:.3f}{' (best)' if is_best else ''}"
+        )
+
+    def _leave_stage(self, done: int) -> None:
+        stages = self.curriculum.stages
+        stage = stages[self.state.stage]
+        recent = [row["excess_growth_pct"] for row in self.state.selector.scores]
+        window = recent[-self.curriculum.selection_window :]
+        good = len(window) > 0 and float(np.mean(window)) > stage.promote_above
+        over = done >= stage.max_share * self.plan.total_timesteps
+        if (good or over) and self.state.stage + 1 < len(stages) and done > 0:
+            self._enter_stage(self.state.stage + 1)
+
+    def _enter_stage(self, index: int) -> None:
+        stage = self.curriculum.stages[index]
+        if not self.state.stages or self.state.stages[-1]["name"] != stage.name:
+            row = {"name": stage.name, "from_step": self.model.num_timesteps}
+            self.state.stages.append({**row, "regime_mix": list(stage.regime_mix)})
+            logger.info(f"phase {self.plan.number} enters stage {stage.name}")
+        self.state.stage = index
+        env: Any = self.training_env
+        env.starts.set_mix(stage.regime_mix)
+
+    def save(self) -> None:
+        """Write everything that a bit-identical continuation needs."""
+        payload = {
+            "algorithm": snapshot(self.model),  # type: ignore[arg-type]
+            "rng": rng_state(),
+            "loop": {
+                "scores": self.state.selector.scores,
+                "best_mean": self.state.selector.best_mean,
+                "best_index": self.state.selector.best_index,
+                "stage": self.state.stage,
+                "next_evaluation": self.state.next_evaluation,
+                "best": self.state.best,
+                "stages": self.state.stages,
+            },
+            "logged": dict(self.logger.name_to_value),
+            "logged_count": dict(self.logger.name_to_count),
+            "history": self.log_.history,
+            "extra": self.extra,
+        }
+        self.context.save_running(self.plan.number, payload)
+        self.saved_at = time.monotonic()
+        logger.debug(f"phase {self.plan.number} checkpoint at step {self.model.num_timesteps}")
+
+
+def run_loop(
+    algorithm: Algorithm,
+    context: PhaseContext,
+    plan: LoopPlan,
+    log: MetricLog,
+    bar: PhaseBar,
+    running: dict[str, Any] | None,
+    extra: dict[str, Any] | None = None,
+) -> LoopState:
+    """Train to the end of the plan, continuing `running` if given, and judge the last networks."""
+    state = LoopState(Selector(context.config.curriculum.selection_window))
+    algorithm.set_logger(algorithm_logger(log))
+    if running is not None:
+        state = _restore_loop(running["loop"], state.selector)
+        restore(algorithm, running["algorithm"])
+        algorithm.logger.name_to_value.update(running["logged"])
+        algorithm.logger.name_to_count.update(running["logged_count"])
+        logger.info(f"phase {plan.number} continues at step {algorithm.num_timesteps}")
+    loop = PhaseLoop(context, plan, state, log, bar, extra)
+    if running is not None:
+        restore_rng(running["rng"])
+    remaining = plan.total_timesteps - algorithm.num_timesteps
+    algorithm.learn(
+        remaining,
+        callback=loop,
+        log_interval=max(1, algorithm.n_envs) if isinstance(algorithm, MicroTD3) else 1,
+        reset_num_timesteps=running is None,
+    )
+    loop.evaluate(algorithm.num_timesteps)
+    bar.update(plan.total_timesteps)
+    return state
+
+
+def train_phase(
+    context: PhaseContext,
+    agent: MacroAgent | MicroAgent,
+    algorithm: Algorithm,
+    plan: LoopPlan,
+    start: ValidationScore,
+) -> PhaseResult:
+    """Run a whole phase: train, keep the best networks, write agent and metrics."""
+    files = PHASES[plan.number - 1]
+    folder = context.folder(plan.number)
+    running = context.load_running(plan.number)
+    log = MetricLog(folder, running["history"] if running else None)
+    with phase_progress(f"phase {plan.number}", plan.total_timesteps) as bar:
+        state = run_loop(algorithm, context, plan, log, bar, running)
+    agent.actor.load_state_dict(state.best["actor"])
+    agent.critic.load_state_dict(state.best["critic"])
+    agent.save(folder / files.best[0])
+    summary = {
+        "phase": plan.number,
+        "timesteps": algorithm.num_timesteps,
+        "start": asdict(start),
+        **state.selector.summary(),
+        "stages": state.stages,
+    }
+    metrics = log.write(folder / files.metrics, summary)
+    log.close()
+    context.forget_running(plan.number)
+    return PhaseResult(plan.number, metrics, summary)
+
+
+def _restore_loop(saved: dict[str, Any], selector: Selector) -> LoopState:
+    selector.scores = saved["scores"]
+    selector.best_mean, selector.best_index = saved["best_mean"], saved["best_index"]
+    return LoopState(
+        selector, saved["stage"], saved["next_evaluation"], saved["best"], saved["stages"]
+    )
+
+
+def snapshot(algorithm: Algorithm) -> dict[str, Any]:
+    """Return networks, targets, optimisers, counters, env, last observation, replay and noise."""
+    env: Any = algorithm.env
+    state: dict[str, Any] = {
+        "policy": algorithm.policy.state_dict(),
+        "num_timesteps": algorithm.num_timesteps,
+        "n_updates": algorithm._n_updates,
+        "episode_num": algorithm._episode_num,
+        "progress_remaining": algorithm._current_progress_remaining,
+        "last_observation": _as_tensors(algorithm._last_obs),
+        "episode_starts": torch.as_tensor(np.asarray(algorithm._last_episode_starts)),
+        "episodes": list(algorithm.ep_info_buffer or []),
+        "env": env.state_dict(),
+    }
+    if isinstance(algorithm, MicroTD3):
+        state["actor_optimizer"] = algorithm.actor.optimizer.state_dict()
+        state["critic_optimizer"] = algorithm.critic.optimizer.state_dict()
+        state["replay"] = algorithm.replay_buffer.state_dict()
+        state["noise"] = algorithm.noise
+        state["generator"] = algorithm.generator.get_state()
+    else:
+        state["optimizer"] = algorithm.policy.optimizer.state_dict()
+    return state
+
+
+def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
+    """Put `snapshot` into a freshly built algorithm."""
+    env: Any = algorithm.env
+    algorithm.policy.load_state_dict(state["policy"])
+    algorithm.num_timesteps = state["num_timesteps"]
+    algorithm._n_updates = state["n_updates"]
+    algorithm._episode_num = state["episode_num"]
+    algorithm._current_progress_remaining = state["progress_remaining"]
+    algorithm._last_obs = {k: v.numpy() for k, v in state["last_observation"].items()}
+    algorithm._last_episode_starts = state["episode_starts"].numpy()
+    algorithm.ep_info_buffer = deque(state["episodes"], maxlen=algorithm._stats_window_size)
+    env.load_state_dict(state["env"])
+    if isinstance(algorithm, MicroTD3):
+        algorithm.actor.optimizer.load_state_dict(state["actor_optimizer"])
+        algorithm.critic.optimizer.load_state_dict(state["critic_optimizer"])
+        algorithm.replay_buffer.load_state_dict(state["replay"])
+        algorithm.noise = state["noise"]
+        algorithm.generator.set_state(state["generator"])
+    else:
+        algorithm.policy.optimizer.load_state_dict(state["optimizer"])
+
+
+def _as_tensors(observation: Any) -> dict[str, torch.Tensor]:
+    return {key: torch.as_tensor(value) for key, value in observation.items()}

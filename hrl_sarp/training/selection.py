@@ -1,0 +1,90 @@
+"""Judging a pair of policies on the validation span: one full rollout, and the best so far."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange
+from hrl_sarp.envs.levels import MicroLevel
+from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
+from hrl_sarp.market.tensors import MarketTensors
+
+SESSIONS_PER_YEAR = 252
+
+
+@dataclass(frozen=True)
+class ValidationScore:
+    """One deterministic rollout over a span, net of costs."""
+
+    excess_growth_pct: float
+    """Net log growth over that of the 1/N reward benchmark (gross), % a year: what selects."""
+    growth_pct: float
+    """Net log growth, % a year."""
+    turnover_annual: float
+    alignment: float
+    """Mean of 1 - half L1 distance of achieved and desired sector weights."""
+    reward_per_day: float
+
+
+@torch.no_grad()
+def validate_pair(
+    tensors: MarketTensors,
+    config: RunConfig,
+    macro: MacroPolicy,
+    micro: MicroPolicy,
+    span: DayRange | None = None,
+) -> ValidationScore:
+    """Run both policies over the validation span (or another) from cash to its last session."""
+    span = span or tensors.market.split.validation
+    n_days = len(span) - 1
+    level = MicroLevel(tensors, config, 1, macro, horizon=n_days)
+    level.reset(torch.tensor([span.start]), torch.ones(1, dtype=torch.bool))
+    turnover = alignment = reward = 0.0
+    for _ in range(n_days):
+        step = level.step(micro.target(level.observe("index")))
+        turnover += float(step.terms["turnover"])
+        alignment += float(step.terms["alignment"])
+        reward += float(step.reward)
+    years = n_days / SESSIONS_PER_YEAR
+    clocks = level.clocks
+    wealth = clocks.simulator.state.wealth.double().clamp(min=1e-12)
+    return ValidationScore(
+        excess_growth_pct=100 * float(clocks.episode.active_growth) / years,
+        growth_pct=100 * float(torch.log(wealth)) / years,
+        turnover_annual=turnover / years,
+        alignment=alignment / n_days,
+        reward_per_day=reward / n_days,
+    )
+
+
+@dataclass
+class Selector:
+    """Keeps the evaluation whose moving mean is best, and counts how many were looked at."""
+
+    window: int
+    scores: list[dict[str, float]] = field(default_factory=list)
+    best_mean: float = -float("inf")
+    best_index: int = -1
+
+    def add(self, score: ValidationScore) -> bool:
+        """Add an evaluation; True if its moving mean is the best so far."""
+        self.scores.append(asdict(score))
+        recent = [row["excess_growth_pct"] for row in self.scores[-self.window :]]
+        mean = sum(recent) / len(recent)
+        if mean <= self.best_mean:
+            return False
+        self.best_mean, self.best_index = mean, len(self.scores) - 1
+        return True
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a report must say about the selection."""
+        return {
+            "n_evaluations": len(self.scores),
+            "selection_window": self.window,
+            "best_evaluation": self.best_index,
+            "best_moving_mean_pct": self.best_mean,
+            "first": self.scores[0] if self.scores else None,
+            "best": self.scores[self.best_index] if self.scores else None,
+        }
