@@ -15,6 +15,8 @@ MIN_BARS_SHARE = 0.8
 """Part of a window that must hold bars: one halt must not blank a year of features."""
 NEGLIGIBLE_VARIANCE = 1e-13
 """Relative to the mean square: below it a running variance is rounding noise, and counts as 0."""
+MIN_VARIANCE = 1e-14
+"""Daily moves of 1e-7 are what a large move leaves in running sums when it drops out."""
 
 Table = Float[np.ndarray, "T A"]
 
@@ -185,7 +187,8 @@ def _add_pair(sums, a, x, y, sign):
 @no_type_check
 def _variance(mean_square, mean):
     variance = mean_square - mean * mean
-    return variance if variance > NEGLIGIBLE_VARIANCE * mean_square else 0.0
+    noise = max(NEGLIGIBLE_VARIANCE * mean_square, MIN_VARIANCE)
+    return variance if variance > noise else 0.0
 
 
 @njit(cache=True)

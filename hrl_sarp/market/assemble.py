@@ -177,7 +177,8 @@ def eligible_of(slots: Int[np.ndarray, "T N"], n_assets: int) -> Bool[np.ndarray
 def week_ends(dates: Shaped[np.ndarray, " T"], calendar: str) -> Bool[np.ndarray, " T"]:
     """Mark the last session of each ISO week by the published calendar, not by the next row.
 
-    The data's own next row would be the future; whether Friday is a holiday is published.
+    The data's own next row would be the future; whether Friday is a holiday is published. Closures
+    without notice are in the calendar too: 2001-09-10 counts as a week end in hindsight.
     """
     start, end = dates[0].item(), dates[-1].item()
     sessions = sessions_between(calendar, start, end + timedelta(days=7))

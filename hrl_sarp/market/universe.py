@@ -1,5 +1,7 @@
 """Which stocks may be bought, and in which slot each stands; chosen once a year from the past."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
@@ -43,7 +45,7 @@ def choose_slots(
     slots = np.full((n_days, n_sectors * per_sector), EMPTY, dtype=np.int64)
     starts = [row for row in year_starts(prices.dates).tolist() if row >= config.lookback_days]
     current = np.full(n_sectors * per_sector, EMPTY, dtype=np.int64)
-    for start, stop in zip(starts, [*starts[1:], n_days], strict=True):
+    for start, stop in pairwise([*starts, n_days]):
         ranking = _rank(prices, member[start], start, config)
         for sector in range(n_sectors):
             span = slice(sector * per_sector, (sector + 1) * per_sector)

@@ -134,7 +134,7 @@ def _assemble(market: str, raw: RawData) -> Market:
 
 
 @pytest.mark.parametrize("change", [truncate, corrupt, permute])
-@pytest.mark.parametrize("row", [560, 610])
+@pytest.mark.parametrize("row", [575])
 def test_rows_up_to_t_ignore_everything_after_t(
     case: tuple[str, RawData, Market],
     change: Callable[[RawData, np.datetime64], RawData],
@@ -158,9 +158,7 @@ def test_the_changes_do_move_later_rows(case: tuple[str, RawData, Market]) -> No
     day = _day_with_all_bars(raw, 560)
     n_rows = int(np.searchsorted(expected.dates, day, side="right"))
     changed = _assemble(name, corrupt(raw, day))
-    moved = np.any(
-        changed.stock_features[n_rows:] != expected.stock_features[n_rows:], axis=(0, 1)
-    )
+    moved = np.any(changed.stock_features[n_rows:] != expected.stock_features[n_rows:], axis=(0, 1))
     assert moved.all(), np.array(expected.feature_names)[~moved]
 
 

@@ -1,0 +1,154 @@
+"""Bars to returns: splits, dividends, halts, leavers and defects."""
+
+import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, MACRO_SCHEMA, SECTORS_SCHEMA, RawData
+from hrl_sarp.errors import MarketError
+from hrl_sarp.market.prices import PriceTables, build_prices, mean_in_order
+
+NONE_FOUND = pl.DataFrame(schema={"symbol": pl.String, "date": pl.Date, "rule": pl.String})
+OTHER = ("OTHER", "Alpha")
+
+
+def _day(number: int) -> datetime.date:
+    return datetime.date(2010, 3, 1) + datetime.timedelta(days=number)
+
+
+def _build(
+    rows: list[tuple[int, dict[str, Any]]],
+    findings: tuple[tuple[int, str], ...] = (),
+    **columns: Any,
+) -> PriceTables:
+    """Build symbol X from (day, cells) beside a stock that trades on days 0 to 5."""
+    plain = {"dividend": 0.0, "split": 1.0, "volume": 10.0}
+    bars = [{**plain, "symbol": "X", "date": _day(number), **cells} for number, cells in rows]
+    flat = dict.fromkeys(("open", "high", "low", "close", "adj_close"), 1.0)
+    bars += [{**plain, **flat, "symbol": "OTHER", "date": _day(number)} for number in range(6)]
+    frame = pl.DataFrame(bars, schema=BARS_SCHEMA).with_columns(
+        pl.lit(value, dtype=pl.Float64).alias(name) for name, value in columns.items()
+    )
+    raw = RawData(
+        bars=frame.sort("symbol", "date"),
+        sectors=pl.DataFrame([("X", "Beta"), OTHER], schema=SECTORS_SCHEMA, orient="row"),
+        macro=pl.DataFrame(schema=MACRO_SCHEMA),
+        index=pl.DataFrame(schema=INDEX_SCHEMA),
+        source="files",
+        adjustment="",
+        survivorship="",
+    )
+    found = pl.DataFrame(
+        [("X", _day(number), rule) for number, rule in findings], NONE_FOUND.schema, orient="row"
+    )
+    return build_prices(raw, found, ["Alpha", "Beta"])
+
+
+def _bar(opening: float, close: float, adjusted: float, **more: float) -> dict[str, float]:
+    high, low = max(opening, close), min(opening, close)
+    return {"open": opening, "high": high, "low": low, "close": close, "adj_close": adjusted} | more
+
+
+SPLIT_AND_DIVIDEND = [
+    (0, _bar(99.0, 100.0, 20.0)),
+    (1, _bar(51.0, 50.0, 20.0, split=2.0)),  # 2 x 50 / 100: flat
+    (2, _bar(49.0, 49.5, 20.2, dividend=1.0)),  # (49.5 + 1) / 50: +1 %
+]
+
+
+@pytest.mark.parametrize("adjusted", ["given", "made"])
+def test_returns_around_a_split_and_a_dividend(adjusted: str) -> None:
+    columns = {"adj_close": None} if adjusted == "made" else {}
+    tables = _build(SPLIT_AND_DIVIDEND, **columns)
+    # the adjusted open of day 1 is 51 x 20 / 50 = 20.4 on 20; of day 2 the dividend is in the night
+    np.testing.assert_allclose(
+        tables.overnight[:3, 1], [0.0, 0.02, 1.01 / (49.5 / 49.0) - 1], atol=1e-12
+    )
+    np.testing.assert_allclose(tables.intraday[:3, 1], [1 / 99, -1 / 51, 0.5 / 49], atol=1e-12)
+    total = (1 + tables.overnight[1:3, 1]) * (1 + tables.intraday[1:3, 1]) - 1
+    np.testing.assert_allclose(total, [0.0, 0.01], atol=1e-12)
+
+
+def test_closes_only_put_the_whole_move_into_the_night() -> None:
+    tables = _build(SPLIT_AND_DIVIDEND, open=None, high=None, low=None, volume=None)
+    np.testing.assert_allclose(tables.overnight[:3, 1], [0.0, 0.0, 0.01], atol=1e-12)
+    assert not tables.intraday.any()
+    assert tables.columns == {"close"}
+    assert not tables.dollar_volume.any()
+
+
+def test_after_a_halt_the_night_runs_from_the_last_valid_close() -> None:
+    rows = [(0, _bar(10, 10, 10)), (3, _bar(12, 13, 13)), (5, _bar(13, 13, 13))]
+    tables = _build(rows)
+    assert tables.listed[:, 1].all()
+    assert tables.tradable[:, 1].tolist() == [True, False, False, True, False, True]
+    np.testing.assert_allclose(tables.overnight[:, 1], [0, 0, 0, 0.2, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(tables.intraday[:, 1], [0, 0, 0, 1 / 12, 0, 0], atol=1e-12)
+
+
+def test_a_stock_that_ends_is_not_listed_from_the_session_after_its_last_bar() -> None:
+    tables = _build([(1, _bar(10, 10, 10)), (2, _bar(10, 11, 11))])
+    assert tables.listed[:, 1].tolist() == [False, True, True, False, False, False]
+    assert not tables.overnight[3:, 1].any()
+
+
+def test_a_bad_row_counts_as_a_halt() -> None:
+    rows = [(0, _bar(10, 10, 10)), (1, _bar(99, 10.5, 10.5)), (2, _bar(11, 11, 11))]
+    tables = _build(rows, ((1, "ohlc_inconsistent"),))
+    assert not tables.tradable[1, 1]
+    assert tables.listed[1, 1]
+    np.testing.assert_allclose(tables.overnight[:3, 1], [0, 0, 0.1], atol=1e-12)
+    assert tables.dollar_volume[1, 1] == 0.0
+
+
+def test_a_lasting_jump_of_the_adjusted_series_earns_nothing() -> None:
+    # the shape of ZBRA 2003-08-21: the close is flat, adj_close jumps by a half and stays
+    rows = [(0, _bar(80, 80, 40)), (1, _bar(80, 80, 60)), (2, _bar(82, 84, 63))]
+    tables = _build(rows, ((1, "adjustment_gap"),))
+    np.testing.assert_allclose(tables.overnight[:3, 1], 0.0, atol=1e-12)
+    np.testing.assert_allclose(tables.intraday[:3, 1], [0, 0, 84 / 82 - 1], atol=1e-12)
+
+
+def test_a_jump_that_is_taken_back_leaves_the_true_move() -> None:
+    # the shape of TRMB 2007-02-23 and -26: doubled for a day; 40 -> 44 is true
+    rows = [
+        (0, _bar(80, 80, 40)),
+        (1, _bar(80, 80, 80)),
+        (2, _bar(82, 84, 42)),
+        (3, _bar(84, 88, 44)),
+    ]
+    tables = _build(rows, ((1, "adjustment_gap"), (2, "adjustment_reversal")))
+    assert tables.tradable[:4, 1].tolist() == [True, False, False, True]
+    assert tables.overnight[3, 1] == pytest.approx(0.05)  # 84 on 80
+
+
+def test_non_positive_prices_are_no_bars() -> None:
+    rows = [(0, _bar(10, 10, 10)), (1, _bar(0, 0, 0)), (2, _bar(11, 11, 11))]
+    tables = _build(rows, ((1, "non_positive_price"),))
+    assert not tables.tradable[1, 1]
+    assert tables.overnight[2, 1] == pytest.approx(0.1)
+    assert np.isfinite(tables.overnight).all()
+
+
+def test_sectors_that_do_not_fit_the_profile_are_named() -> None:
+    raw_sectors = "Alpha, Beta"
+    tables = _build(SPLIT_AND_DIVIDEND)
+    assert tables.symbols == ("OTHER", "X")
+    with pytest.raises(MarketError, match=raw_sectors):
+        _build_with_sectors(["Gamma"])
+
+
+def _build_with_sectors(names: list[str]) -> None:
+    bars = pl.DataFrame([{"symbol": "X", "date": _day(0), **_bar(1, 1, 1)}], schema=BARS_SCHEMA)
+    sectors = pl.DataFrame([("X", "Beta"), OTHER], schema=SECTORS_SCHEMA, orient="row")
+    empty = (pl.DataFrame(schema=MACRO_SCHEMA), pl.DataFrame(schema=INDEX_SCHEMA))
+    build_prices(RawData(bars, sectors, *empty, "files", "", ""), NONE_FOUND, names)
+
+
+def test_means_do_not_change_a_bit_when_empty_columns_appear() -> None:
+    values = np.random.default_rng(0).normal(size=(50, 33))
+    wider = np.insert(values, [3, 3, 20, 33], np.nan, axis=1)
+    np.testing.assert_array_equal(mean_in_order(wider), mean_in_order(values))

@@ -1,0 +1,101 @@
+"""Cash, benchmark and published series."""
+
+import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, MACRO_SCHEMA, SECTORS_SCHEMA, RawData
+from hrl_sarp.market.prices import PriceTables
+from hrl_sarp.market.rates import benchmark_returns, risk_free_returns
+
+DATES = np.array(["2010-01-29", "2010-02-01", "2010-02-02"], dtype="datetime64[D]")
+
+
+def _macro(*rows: tuple[str, str, float]) -> pl.DataFrame:
+    table = [(datetime.date.fromisoformat(day), series, value) for day, series, value in rows]
+    return pl.DataFrame(table, schema=MACRO_SCHEMA, orient="row")
+
+
+def _raw(macro: pl.DataFrame, index: pl.DataFrame | None = None) -> RawData:
+    return RawData(
+        bars=pl.DataFrame(schema=BARS_SCHEMA),
+        sectors=pl.DataFrame(schema=SECTORS_SCHEMA),
+        macro=macro,
+        index=pl.DataFrame(schema=INDEX_SCHEMA) if index is None else index,
+        source="files",
+        adjustment="",
+        survivorship="",
+    )
+
+
+@pytest.fixture
+def prices() -> PriceTables:
+    overnight = np.array([[0.0, 0.0, 0.0], [0.01, 0.03, 0.5], [0.02, 0.0, 0.5]])
+    everything = np.ones((3, 3), dtype=bool)
+    zeros = np.zeros((3, 3))
+    return PriceTables(
+        dates=DATES,
+        symbols=("A", "B", "C"),
+        sector_of=np.zeros(3, dtype=np.int64),
+        overnight=overnight,
+        intraday=zeros,
+        printed=everything,
+        tradable=everything,
+        listed=everything,
+        log_high=zeros,
+        log_low=zeros,
+        dollar_volume=zeros,
+        columns=frozenset({"close"}),
+    )
+
+
+def test_cash_earns_the_rate_of_the_month_before_over_calendar_days() -> None:
+    macro = _macro(
+        ("2009-12-01", "FEDFUNDS", 3.6),
+        ("2010-01-01", "FEDFUNDS", 7.2),
+        ("2010-02-01", "FEDFUNDS", 99.0),
+    )
+    found, text = risk_free_returns(macro, DATES)
+    # from Friday to Monday 3 days, then 1 day, both in February: 7.2 % of January, over 360
+    np.testing.assert_allclose(found, [0.0, 0.072 * 3 / 360, 0.072 / 360])
+    assert "FEDFUNDS" in text
+
+
+def test_cash_earns_nothing_and_says_so_without_a_rate() -> None:
+    found, text = risk_free_returns(_macro(), DATES)
+    assert not found.any()
+    assert "no FEDFUNDS" in text
+
+
+def test_the_index_of_the_data_comes_first(prices: PriceTables) -> None:
+    index = pl.DataFrame({"date": DATES, "close": [100.0, 110.0, 99.0]}, schema=INDEX_SCHEMA)
+    found, text = benchmark_returns(_raw(_macro(), index), prices, np.array([[0, 1]] * 3))
+    np.testing.assert_allclose(found, [0.0, 0.1, -0.1])
+    assert text == "index of the data set"
+
+
+def test_without_an_index_the_eligible_of_the_day_before_count_equally(prices: PriceTables) -> None:
+    slots = np.array([[0, 1], [1, -1], [2, 2]])
+    found, _ = benchmark_returns(_raw(_macro()), prices, slots)
+    np.testing.assert_allclose(found, [0.0, 0.02, 0.0])
+
+
+def test_nine_sector_funds_replace_equal_weights_where_they_exist(prices: PriceTables) -> None:
+    rows = [
+        (str(day), f"ETF_{fund}", 100.0 * (1 + 0.01 * fund) ** step)
+        for fund in range(9)
+        for step, day in enumerate(DATES[1:])
+    ]
+    found, text = benchmark_returns(_raw(_macro(*rows)), prices, np.array([[0, 1]] * 3))
+    # the funds' first return is on the last day: mean of 0 % to 8 %
+    np.testing.assert_allclose(found, [0.0, 0.02, 0.04])
+    assert "sector funds from 2010-02-02" in text
+
+
+def test_eight_funds_are_not_the_market(prices: PriceTables) -> None:
+    rows = [(str(day), f"ETF_{fund}", 100.0) for fund in range(8) for day in DATES]
+    found, text = benchmark_returns(_raw(_macro(*rows)), prices, np.array([[0, 1]] * 3))
+    np.testing.assert_allclose(found, [0.0, 0.02, 0.01])
+    assert "1/N" in text
