@@ -48,7 +48,7 @@ class PortfolioSimulator:
     ) -> None:
         if isinstance(market, Market):
             market = MarketTensors(market, dtype, device)
-        if market.dtype != dtype or market.device != torch.device(device):
+        if market.dtype != dtype or market.device.type != torch.device(device).type:
             raise SimulatorError(
                 f"simulator: market tensors are {market.dtype} on {market.device}, expected "
                 f"{dtype} on {device}; build MarketTensors with the simulator's dtype and device"

@@ -114,8 +114,8 @@ def _fill(
     total = torch.minimum(total, capacity)
     with torch.no_grad():
         capped = _capped_set(preferences, caps, total)
-    theta, _ = _scale(preferences, caps, total, capped)
-    return torch.where(capped & (preferences > 0), caps, theta[..., None] * preferences)
+    theta = _scale(preferences, caps, total, capped)
+    return torch.where(capped, caps, theta[..., None] * preferences)
 
 
 def _capped_set(
@@ -123,18 +123,18 @@ def _capped_set(
     caps: Float[Tensor, "*batch K"],
     total: Float[Tensor, "*batch"],
 ) -> Bool[Tensor, "*batch K"]:
-    """Find which stocks end at their cap.
+    """Find which stocks end at their cap (one without preference only where the cap is 0).
 
     Newton on the concave, piecewise-linear sum of min(u, theta p) from its left end: theta only
     grows and so does the set, hence at most K + 1 rounds, usually three or four.
     """
     capped = torch.zeros_like(preferences, dtype=torch.bool)
     while True:
-        theta, is_open = _scale(preferences, caps, total, capped)
-        more = (theta[..., None] * preferences >= caps) & is_open[..., None]
-        if not bool((more & ~capped).any()):
+        theta = _scale(preferences, caps, total, capped)
+        grown = capped | (theta[..., None] * preferences >= caps)
+        if torch.equal(grown, capped):
             return capped
-        capped = capped | more
+        capped = grown
 
 
 def _scale(
@@ -142,10 +142,10 @@ def _scale(
     caps: Float[Tensor, "*batch K"],
     total: Float[Tensor, "*batch"],
     capped: Bool[Tensor, "*batch K"],
-) -> tuple[Float[Tensor, "*batch"], Bool[Tensor, "*batch"]]:
-    """Return theta for a given capped set, and where anything is left to scale."""
+) -> Float[Tensor, "*batch"]:
+    """Return theta for a given capped set; 0 where nothing is left to scale."""
     held = torch.where(capped, caps, 0.0).sum(dim=-1)
     open_mass = torch.where(capped, 0.0, preferences).sum(dim=-1)
     is_open = open_mass > 0
     safe_mass = torch.where(is_open, open_mass, 1.0)
-    return torch.where(is_open, (total - held).clamp_min(0.0) / safe_mass, 0.0), is_open
+    return torch.where(is_open, (total - held).clamp_min(0.0) / safe_mass, 0.0)

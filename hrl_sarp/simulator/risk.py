@@ -80,7 +80,7 @@ def decision_limits(
 
     Halted holdings are taken off the exposure and off their sector's cap, down to 0.
     """
-    is_halted = tensors.listed[day] & ~tensors.tradable[day]
+    is_halted = tensors.listed.index_select(0, day) & ~tensors.tradable.index_select(0, day)
     halted = torch.where(is_halted, weights, 0.0)
     by_sector = weights.new_zeros(len(day), tensors.n_sectors)
     by_sector = by_sector.index_add(1, tensors.sector_of, halted)
@@ -138,7 +138,7 @@ def target_weights(
         Shares of wealth after costs; the rest is cash.
     """
     limits = decision_limits(tensors, day, weights, exposure, risk)
-    usable = tensors.slot_tradable[day]
+    usable = tensors.slot_tradable.index_select(0, day)
     action = torch.where(usable, slot_action.to(weights.dtype).clamp_min(0.0), 0.0)
     wanted = tensors.by_sector(action)
     invested = torch.minimum(action.sum(dim=1), limits.exposure)
@@ -152,7 +152,7 @@ def target_weights(
 def _stock_caps(
     tensors: MarketTensors, day: Int[Tensor, " B"], risk: RiskConfig
 ) -> Float[Tensor, "B S K"]:
-    usable = tensors.by_sector(tensors.slot_tradable[day])
+    usable = tensors.by_sector(tensors.slot_tradable.index_select(0, day))
     return usable.to(tensors.dtype) * risk.stock_cap
 
 
