@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.contracts import Goal, Market, Regime
+from hrl_sarp.contracts import Goal, Market, PortfolioState, Regime
 from hrl_sarp.errors import MarketError
 from hrl_sarp.market.tensors import MarketTensors
 
@@ -19,7 +19,7 @@ DRAWDOWN_FEATURE = "portfolio_drawdown"
 """The macro feature that the env fills with the active drawdown."""
 MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
 MICRO_SCALARS = ("cash", "active_drawdown", "gate_on", "days_left")
-"""Portfolio scalars behind the weights, in this order; fractions, except the share of a week left."""
+"""Portfolio scalars behind the weights, in this order; `days_left` is the share of the week left."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,54 @@ class MicroInputs:
         return cls(features, view.tradable, torch.arange(len(flat), device=flat.device), view)
 
 
-def macro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MacroInputs:
-    """Gather what the macro agent sees on the observation's days (rows <= day only)."""
+def macro_index(
+    tensors: MarketTensors, state: PortfolioState, active_drawdown: Float[Tensor, " B"]
+) -> dict[str, Tensor]:
+    """Make the macro agent's index observation from portfolios at their close."""
+    sectors = torch.zeros(
+        len(state.day), tensors.n_sectors, dtype=tensors.dtype, device=tensors.device
+    )
+    sectors = sectors.index_add(1, tensors.sector_of, state.weights)
+    gate = (state.gate_days > 0).to(state.cash)
+    scalars = torch.stack([state.cash, active_drawdown, gate], dim=1)
+    return {"day": state.day[:, None], "portfolio": torch.cat([sectors, scalars], dim=1).float()}
+
+
+def micro_index(
+    tensors: MarketTensors,
+    state: PortfolioState,
+    goal: Float[Tensor, "B G"],
+    active_drawdown: Float[Tensor, " B"],
+) -> dict[str, Tensor]:
+    """Make the micro agent's index observation from portfolios at their close and the goal."""
+    gate = (state.gate_days > 0).to(state.cash)
+    left = tensors.week_left[state.day]
+    scalars = torch.stack([state.cash, active_drawdown, gate, left], dim=1)
+    slots = tensors.to_slots(state.weights, state.day)
+    return {
+        "day": state.day[:, None],
+        "portfolio": torch.cat([slots, scalars], dim=1).float(),
+        "desired_goal": goal.float(),
+    }
+
+
+def macro_inputs(
+    tensors: MarketTensors,
+    observation: Mapping[str, Tensor],
+    embeddings: Float[Tensor, "B S E"] | None = None,
+) -> MacroInputs:
+    """Gather what the macro agent sees on the observation's days (rows <= day only).
+
+    Args:
+        tensors: the market.
+        observation: index observation.
+        embeddings: sector rows to use instead of the market's table, while phase 1 trains them.
+    """
     day = observation["day"].long().flatten()
     portfolio = observation["portfolio"]
     weights, scalars = portfolio[:, : tensors.n_sectors], portfolio[:, tensors.n_sectors :]
     listed = tensors.sector_listed[day].float()
-    table = require_sector_embeddings(tensors)[day]
+    table = require_sector_embeddings(tensors)[day] if embeddings is None else embeddings
     sectors = torch.cat([table, weights[..., None], listed[..., None]], dim=2)
     macro = _with_drawdown(tensors.market, tensors.macro_features[day], scalars)
     return MacroInputs(sectors, torch.cat([macro, tensors.filtered_regime[day], scalars], dim=1))

@@ -7,21 +7,19 @@ with what is earned until the close of t+1 (micro) or of the next week end (macr
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import Goal, Market, Regime, StepResult
+from hrl_sarp.contracts import Goal, Regime, StepResult
 from hrl_sarp.envs.decoding import achieved_sectors
+from hrl_sarp.envs.observations import macro_index, micro_index
 from hrl_sarp.envs.rewards import log1p_growth
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.simulator.risk import exposure_limit, feasible_goal, target_weights
 
-DAYS_OF_WEEK = 7
-FRIDAY = 4
 
 
 @dataclass
@@ -55,8 +53,6 @@ class TwoClocks:
         self.simulator.reset(zeros.long())
         goal = zeros.new_zeros(n_envs, tensors.n_sectors + len(Regime))
         self.episode = EpisodeState(goal, zeros, zeros, zeros.long())
-        self._week_end = torch.as_tensor(tensors.market.is_week_end, device=tensors.device)
-        self._week_left = zeros.new_tensor(_weekdays_left(tensors.market))
 
     @property
     def day(self) -> Int[Tensor, " B"]:
@@ -107,7 +103,7 @@ class TwoClocks:
 
     def is_week_end(self) -> Bool[Tensor, " B"]:
         """True where the macro agent decides at this close."""
-        return self._week_end[self.day]
+        return self.tensors.week_end[self.day]
 
     def active_drawdown(self) -> Float[Tensor, " B"]:
         """Fraction by which W/B is below its maximum of the episode."""
@@ -115,31 +111,16 @@ class TwoClocks:
 
     def macro_observation(self) -> dict[str, Tensor]:
         """Index observation of the macro agent at the current close."""
-        state = self.simulator.state
-        sectors = torch.zeros_like(self.episode.goal[:, : self.tensors.n_sectors])
-        sectors = sectors.index_add(1, self.tensors.sector_of, state.weights)
-        scalars = torch.stack([state.cash, self.active_drawdown(), self._gate()], dim=1)
-        portfolio = torch.cat([sectors, scalars], dim=1).float()
-        return {"day": state.day[:, None], "portfolio": portfolio}
+        return macro_index(self.tensors, self.simulator.state, self.active_drawdown())
 
     def micro_observation(self, result: StepResult | None = None) -> dict[str, Tensor]:
         """Index observation of the micro agent; achieved goal as of the last trade."""
         state = self.simulator.state
-        left = self._week_left[state.day]
-        scalars = torch.stack([state.cash, self.active_drawdown(), self._gate(), left], dim=1)
-        slots = self.tensors.to_slots(state.weights, state.day)
+        observation = micro_index(self.tensors, state, self.episode.goal, self.active_drawdown())
         held = state.weights if result is None else result.weights_after
         regime = self.episode.goal[:, self.tensors.n_sectors :]
         achieved = torch.cat([achieved_sectors(self.tensors, held), regime], dim=1)
-        return {
-            "day": state.day[:, None],
-            "portfolio": torch.cat([slots, scalars], dim=1).float(),
-            "achieved_goal": achieved.float(),
-            "desired_goal": self.episode.goal.float(),
-        }
-
-    def _gate(self) -> Float[Tensor, " B"]:
-        return (self.simulator.state.gate_days > 0).to(self.tensors.dtype)
+        return {**observation, "achieved_goal": achieved.float()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return every tensor of the episode and the portfolio."""
@@ -152,10 +133,3 @@ class TwoClocks:
         """Restore `state_dict`."""
         self.simulator.state = type(self.simulator.state)(**state["portfolio"])
         self.episode = EpisodeState(**state["episode"])
-
-
-def _weekdays_left(market: Market) -> list[float]:
-    """Share of the ISO week still to come: by the calendar alone, 0 at its last session."""
-    weekday = (market.dates.astype("datetime64[D]").astype(np.int64) + 3) % DAYS_OF_WEEK
-    left = np.clip(FRIDAY - weekday, 0, None) * ~market.is_week_end
-    return (left / DAYS_OF_WEEK).tolist()

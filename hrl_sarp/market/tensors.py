@@ -13,6 +13,9 @@ from torch import Tensor
 
 from hrl_sarp.contracts import Market
 
+DAYS_OF_WEEK = 7
+FRIDAY = 4
+
 
 class MarketTensors:
     """Tables of a market, indexed by day.
@@ -87,6 +90,8 @@ class MarketTensors:
         self.filtered_regime: Float[Tensor, "T R"] = self._number(
             market.filtered_regime, torch.float32
         )
+        self.week_end: Bool[Tensor, " T"] = self._number(market.is_week_end, torch.bool)
+        self.week_left: Float[Tensor, " T"] = self._number(_weekdays_left(market), self.dtype)
         embeddings = market.sector_embeddings
         self.sector_embeddings: Float[Tensor, "T S E"] | None = (
             None if embeddings is None else self._number(embeddings, torch.float32)
@@ -106,6 +111,12 @@ class MarketTensors:
     def by_sector(self, slot_values: Tensor) -> Tensor:
         """View (B, N, ...) slot values as (B, S, K, ...)."""
         return slot_values.unflatten(1, (self.n_sectors, self.slots_per_sector))
+
+
+def _weekdays_left(market: Market) -> Float[np.ndarray, " T"]:
+    """Share of the ISO week still to come: by the calendar alone, 0 at its last session."""
+    weekday = (market.dates.astype("datetime64[D]").astype(np.int64) + 3) % DAYS_OF_WEEK
+    return np.clip(FRIDAY - weekday, 0, None) * ~market.is_week_end / DAYS_OF_WEEK
 
 
 def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:

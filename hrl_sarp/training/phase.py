@@ -75,6 +75,11 @@ class PhaseContext:
         """Folder of a phase."""
         return self.log_dir / PHASES[number - 1].folder
 
+    def has(self, number: int) -> bool:
+        """Say whether a phase has finished."""
+        files = PHASES[number - 1].best
+        return all((self.folder(number) / name).is_file() for name in files)
+
     def best(self, number: int, which: int = 0) -> Path:
         """File of a phase's best agent.
 

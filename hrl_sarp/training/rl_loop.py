@@ -122,20 +122,26 @@ class PhaseLoop(BaseCallback):
         )
 
     def _leave_stage(self, done: int) -> None:
-        stages = self.curriculum.stages
+        """Promote after a full window of good evaluations in this stage, or when its share is over."""
+        stages, window = self.curriculum.stages, self.curriculum.selection_window
         stage = stages[self.state.stage]
-        recent = [row["excess_growth_pct"] for row in self.state.selector.scores]
-        window = recent[-self.curriculum.selection_window :]
-        good = len(window) > 0 and float(np.mean(window)) > stage.promote_above
+        since = self.state.stages[-1]["from_evaluation"]
+        scores = [row["excess_growth_pct"] for row in self.state.selector.scores[since:]]
+        good = len(scores) >= window and float(np.mean(scores[-window:])) > stage.promote_above
         over = done >= stage.max_share * self.plan.total_timesteps
-        if (good or over) and self.state.stage + 1 < len(stages) and done > 0:
+        if (good or over) and self.state.stage + 1 < len(stages):
             self._enter_stage(self.state.stage + 1)
 
     def _enter_stage(self, index: int) -> None:
         stage = self.curriculum.stages[index]
         if not self.state.stages or self.state.stages[-1]["name"] != stage.name:
-            row = {"name": stage.name, "from_step": self.model.num_timesteps}
-            self.state.stages.append({**row, "regime_mix": list(stage.regime_mix)})
+            began = {
+                "name": stage.name,
+                "from_step": self.model.num_timesteps,
+                "from_evaluation": len(self.state.selector.scores),
+                "regime_mix": list(stage.regime_mix),
+            }
+            self.state.stages.append(began)
             logger.info(f"phase {self.plan.number} enters stage {stage.name}")
         self.state.stage = index
         env: Any = self.training_env

@@ -1,0 +1,191 @@
+"""The command line: reads options, calls one function of the package, prints its result."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hrl_sarp.errors import HrlSarpError
+
+if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
+    from hrl_sarp.config.schema import RunConfig
+    from hrl_sarp.training.phase import PhaseContext
+
+STOPPED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Hierarchical reinforcement learning for sector-aware, risk-adaptive portfolios.",
+)
+
+DataDir = Annotated[Path, typer.Option(help="Folder of the collected raw data.")]
+LogDir = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and reports.")]
+Experiment = Annotated[
+    str | None, typer.Option(help="File of config/experiments/ laid over the defaults.")
+]
+MarketName = Annotated[str | None, typer.Option(help="Profile of config/markets/.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run exactly.")]
+
+DEFAULT_DATA_DIR = Path("data/raw")
+DEFAULT_LOG_DIR = Path("logs")
+
+
+@app.command("collect-data")
+def collect_data(
+    source: Annotated[str, typer.Option(help="sample, synthetic or files.")] = "sample",
+    input_path: Annotated[
+        Path | None, typer.Option("--input", help="Your CSV or parquet (source files).")
+    ] = None,
+    macro: Annotated[Path | None, typer.Option(help="Macro series (source files).")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    experiment: Experiment = None,
+    market: MarketName = None,
+) -> None:
+    """Collect a market into DATA_DIR: parquet files and a manifest with hashes.
+
+    The default is offline: 20 US stocks 1990-2022 that come with the package skfolio.
+    """
+    from hrl_sarp.data.collect import collect
+
+    profile = market or (None if experiment else {"files": "us"}.get(source, source))
+    manifest = collect(source, data_dir, _config(experiment, profile, None), input_path, macro)
+    print(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
+
+
+@app.command("validate-data")
+def validate_data(
+    data_dir: DataDir = DEFAULT_DATA_DIR, experiment: Experiment = None, market: MarketName = None
+) -> None:
+    """Check the collected data by named rules; writes validation.json, exit code 0 if nothing fails."""
+    from rich.console import Console
+
+    from hrl_sarp.data.validate import render, validate_folder
+
+    report = validate_folder(data_dir, _config(experiment, market, None))
+    Console().print(render(report))
+    if report.has_failed:
+        raise typer.Exit(1)
+
+
+@app.command("train")
+def train(
+    phase: Annotated[
+        int | None, typer.Option(help="One of 1 to 5; all of them and the backtest if not given.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    log_dir: LogDir = DEFAULT_LOG_DIR,
+    experiment: Experiment = None,
+    market: MarketName = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    resume: Resume = False,
+) -> None:
+    """Train the five phases in order and backtest on the test span; or one phase."""
+    with _running(log_dir):
+        from hrl_sarp.training.curriculum import run_curriculum, run_phase
+
+        context = _context(data_dir, log_dir, _config(experiment, market, seed), device)
+        with context.stop:
+            from dataclasses import replace
+
+            context = replace(context, resume=resume)
+            if phase is None:
+                run_curriculum(context)
+                _backtest(context, "test")
+            else:
+                run_phase(phase, context)
+
+
+@app.command("backtest")
+def backtest(
+    span: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    log_dir: LogDir = DEFAULT_LOG_DIR,
+    experiment: Experiment = None,
+    market: MarketName = None,
+    seed: Seed = None,
+) -> None:
+    """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest."""
+    with _running(log_dir):
+        context = _context(data_dir, log_dir, _config(experiment, market, seed), "cpu")
+        _backtest(context, span)
+
+
+@app.command("report")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Log folders of finished runs (seeds).")],
+) -> None:
+    """Compare finished runs: one table over all seeds, with intervals over dates and seeds."""
+    from rich.console import Console
+
+    from hrl_sarp.evaluation.compare import compare_runs
+
+    table, markdown = compare_runs(runs)
+    Console().print(table)
+    print(markdown)
+
+
+def _config(experiment: str | None, market: str | None, seed: int | None) -> "RunConfig":
+    from hrl_sarp.config.loading import load_config
+
+    overrides = {} if seed is None else {"seed": seed}
+    return load_config(market=market, experiment=experiment, overrides=overrides)
+
+
+def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
+    """Load the market and build what all phases share."""
+    from hrl_sarp.market.cache import load_market
+    from hrl_sarp.runtime import StopFlag, resolve_device
+    from hrl_sarp.training.curriculum import make_context
+
+    market = load_market(data_dir, config)
+    chosen = resolve_device(device)
+    return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
+
+
+def _backtest(context: "PhaseContext", span: str) -> None:
+    from rich.console import Console
+
+    from hrl_sarp.evaluation.agent_policies import trained_policies
+    from hrl_sarp.evaluation.backtest import run_backtest
+    from hrl_sarp.evaluation.report import summary_table, write_backtest
+
+    policies = trained_policies(context)
+    result = run_backtest(context.market, policies, span, context.config)
+    out_dir = context.log_dir / "backtest"
+    write_backtest(result, out_dir)
+    Console().print(summary_table(result))
+    print(f"wrote {out_dir / 'report.html'}")
+
+
+@contextmanager
+def _running(log_dir: Path) -> Iterator[None]:
+    """Hold the log folder and log into it."""
+    from hrl_sarp.runtime import RunFolder, configure_logging
+
+    with RunFolder(log_dir).lock():
+        configure_logging(log_dir)
+        yield
+
+
+def main() -> int:
+    """Run the command line; every expected problem is one line and an exit code that is not 0."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return STOPPED
+    except HrlSarpError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0

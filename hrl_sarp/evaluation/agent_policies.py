@@ -1,0 +1,92 @@
+"""A macro and a micro policy as one row of a backtest; either may be an agent or a rule."""
+
+import math
+
+import torch
+
+from hrl_sarp.config.schema import RiskConfig
+from hrl_sarp.contracts import DayRange, Goal, Regime
+from hrl_sarp.envs.observations import macro_index, micro_index
+from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.evaluation.policies import Decision, DecisionView
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.risk import feasible_goal
+from hrl_sarp.training.phase import PhaseContext, with_sector_table
+
+
+class HierarchicalPolicy:
+    """Goal at the first close and at week ends, target weights every day: the env's two clocks.
+
+    Args:
+        name: in tables and legends.
+        macro: sets goals.
+        micro: chooses weights.
+        risk: limits that make goals feasible.
+    """
+
+    def __init__(self, name: str, macro: MacroPolicy, micro: MicroPolicy, risk: RiskConfig) -> None:
+        self._name, self._macro, self._micro, self._risk = name, macro, micro, risk
+        self._goal: torch.Tensor | None = None
+        self._benchmark = self._peak = 0.0
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self._name
+
+    def prepare(self, tensors: MarketTensors, span: DayRange) -> None:
+        """Forget the goal and the drawdown of the last rollout."""
+        self._goal, self._benchmark, self._peak = None, 0.0, 0.0
+
+    def decide(self, view: DecisionView) -> Decision:
+        """Renew the goal where due and choose the day's weights."""
+        tensors, state = view.tensors, view.state
+        drawdown = self._active_drawdown(view)
+        if self._goal is None or view.is_week_end:
+            asked = self._macro.goal(macro_index(tensors, state, drawdown))
+            weights = asked.sector_weights.to(tensors.dtype)
+            weights = feasible_goal(tensors, state.day, weights, self._risk)
+            regime = asked.regime_probabilities.to(tensors.dtype)
+            self._goal = Goal(weights, regime).to_vector()
+        target = self._micro.target(micro_index(tensors, state, self._goal, drawdown))
+        p_bear = float(self._goal[0, tensors.n_sectors + Regime.BEAR])
+        return Decision(target[0], p_bear, self._goal[0])
+
+    def _active_drawdown(self, view: DecisionView) -> torch.Tensor:
+        """Fraction by which W/B is below its maximum since the rollout began."""
+        if not view.is_first:
+            self._benchmark += math.log1p(float(view.tensors.reward_benchmark[view.day]))
+        active = math.log(max(float(view.state.wealth[0]), 1e-12)) - self._benchmark
+        self._peak = max(self._peak, active)
+        return view.state.cash.new_tensor([1 - math.exp(active - self._peak)])
+
+
+def trained_policies(context: PhaseContext) -> list[HierarchicalPolicy]:
+    """Load what the phases left, each level with the trained and with the rule partner.
+
+    Phases 1 and 2 are the sharpened policies without reinforcement learning; later phases are
+    added if they have finished.
+
+    Raises:
+        MissingArtifactError: if phases 1 and 2 have not finished.
+    """
+    context = with_sector_table(context)
+    risk = context.config.risk
+    follow, proportional = FollowGoal(context.tensors, risk), ProportionalGoal(context.tensors)
+    pairs: list[tuple[str, MacroPolicy, MicroPolicy]] = [
+        ("goal-following", proportional, follow),
+        ("phases 1+2", context.load_macro(1), context.load_micro(2)),
+    ]
+    macro, micro = context.load_macro(1), context.load_micro(2)
+    if context.has(3):
+        macro = context.load_macro(3)
+        pairs.append(("phase 3 macro + phase 2 micro", macro, micro))
+    if context.has(4):
+        micro = context.load_micro(4)
+        pairs.append(("phases 3+4", macro, micro))
+    if context.has(5):
+        macro, micro = context.load_macro(5), context.load_micro(5, which=1)
+        pairs.append(("joint", macro, micro))
+    pairs.append(("trained macro + rule micro", macro, follow))
+    pairs.append(("rule macro + trained micro", proportional, micro))
+    return [HierarchicalPolicy(name, first, second, risk) for name, first, second in pairs]
