@@ -4,12 +4,13 @@ The HTML page, `metrics.json` and the terminal table show this and compute nothi
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from hrl_sarp import metrics
-from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import Market, Regime, Trajectory
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.attribution import (
@@ -25,6 +26,7 @@ from hrl_sarp.evaluation.performance import Performance, column, market_rows, me
 from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.features.labels import INVALID_CLASS, regime_label
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
+from hrl_sarp.simulator.costs import BPS
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,18 @@ class VariantFigures:
     sharpe: float
     growth_excess: float
     """Over 1/N under the same frictions."""
+
+
+class CostBreakdown(NamedTuple):
+    """What a policy paid, in basis points of wealth a year."""
+
+    total: float
+    purchases: float
+    """Commission and taxes."""
+    sales: float
+    """Commission and taxes."""
+    slippage: float
+    impact: float
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,7 @@ class Analysis:
     """Figure -> range over random portfolios; empty if there are none."""
     variants: dict[str, dict[str, VariantFigures]]
     attributions: dict[str, Attribution]
+    cost_bps: dict[str, CostBreakdown]
     level_gains: LevelGains | None
     regime_scores: dict[str, RegimeScore]
     monthly: MonthlyReturns
@@ -106,6 +121,7 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
         attributions={
             name: attribute(main, market, name) for name in stocks if name != EQUAL_WEIGHT
         },
+        cost_bps={name: cost_breakdown(main, config.market_profile.costs, name) for name in stocks},
         level_gains=None if swaps is None else level_gains(performances, swaps),
         regime_scores=_regime_scores(main, market, config),
         monthly=monthly_returns(main),
@@ -130,6 +146,23 @@ def growth_excess(trajectory: Trajectory) -> Float[np.ndarray, " P"]:
     """Compute each policy's annual log growth less that of 1/N."""
     growth = np.log1p(np.maximum(trajectory.net_return, -1.0 + 1e-12)).mean(axis=0) * YEAR
     return growth - growth[column(trajectory, EQUAL_WEIGHT)]
+
+
+def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> CostBreakdown:
+    """Split a policy's costs by what they were paid for; the impact is what no rate explains."""
+    i = column(trajectory, name)
+    kept = 1.0 - trajectory.cost[:, i, None]
+    traded = trajectory.weights_after[:, i] * kept - trajectory.weights_before[:, i]
+    bought, sold = traded.clip(min=0.0).sum(), -traded.clip(max=0.0).sum()
+    scale = YEAR / len(traded)
+    purchases, sales = costs.buy_bps * bought, costs.sell_bps * sold
+    slippage = costs.slippage_bps * (bought + sold)
+    total = trajectory.cost[:, i].sum() / BPS
+    rest = total - purchases - sales - slippage
+    impact = float(rest) if costs.impact_coefficient > 0 else 0.0
+    return CostBreakdown(
+        *(float(scale * part) for part in (total, purchases, sales, slippage, impact))
+    )
 
 
 def _sharpe(trajectory: Trajectory, market: Market, i: int) -> float:
