@@ -111,9 +111,10 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
         swaps: the four policies of the level swap, if they were run.
     """
     main, market, config = result.main, result.market, result.config
-    performances = measure_policies(main, market, config, result.n_trials)
+    measured = measure_policies(main, market, config, result.n_trials)
+    performances = {name: measured[name] for name in _shown_order(result)}
     years = len(main.dates) / YEAR
-    stocks = [name for name in main.names if name != INDEX]
+    stocks = [name for name in performances if name != INDEX]
     return Analysis(
         performances=performances,
         luck=_luck(result.random, market, main),
@@ -129,6 +130,12 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
         smallest_information_ratio=statistics.smallest_detectable_information_ratio(years),
         headline_name=result.policy_names[0] if result.policy_names else EQUAL_WEIGHT,
     )
+
+
+def _shown_order(result: BacktestResult) -> list[str]:
+    """Put the policies handed in first, then what they are held against, then the rest."""
+    first = [*result.policy_names, EQUAL_WEIGHT, INDEX]
+    return [*first, *(name for name in result.main.names if name not in first)]
 
 
 def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:

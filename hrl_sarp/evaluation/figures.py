@@ -177,7 +177,7 @@ def monthly_turnover(result: BacktestResult) -> Figure:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_ylabel("turnover a month (one-sided)")
-        axes.legend(loc="upper right", ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
         _date_axis(axes)
     return figure
 
@@ -241,7 +241,7 @@ def _draw_heatmap(
     shades = LinearSegmentedColormap.from_list(
         "weights", [(0.0, 0.45, 0.7, 0.0), (0.0, 0.45, 0.7, 1.0)]
     )
-    top = max(0.01, float(np.quantile(table, 0.995)))
+    top = max(0.2, float(np.quantile(table, 0.995)))  # even weights should look pale
     ends = np.append(dates, dates[-1] + np.timedelta64(1, "D"))
     mesh = axes.pcolormesh(
         ends, np.arange(len(rows) + 1), table.T, cmap=shades, vmin=0, vmax=top, rasterized=True

@@ -22,7 +22,7 @@ STYLE_SHEET = """
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui,
   -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
   -webkit-text-size-adjust: 100%; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.1rem 4rem; }
+main { max-width: 74rem; margin: 0 auto; padding: 2rem 1.1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.2rem; line-height: 1.3; margin: 2.8rem 0 .7rem; padding-top: .9rem;
   border-top: 1px solid var(--rule); }
@@ -32,16 +32,16 @@ p, li { max-width: 44rem; }
 .lead { font-size: 1.08rem; border-left: 3px solid var(--accent); padding-left: .9rem;
   margin: 1rem 0; }
 .lead p { margin: .3rem 0; }
-figure { margin: 1rem 0 1.6rem; }
+figure { margin: 1rem 0 1.6rem; max-width: 58rem; }
 figure svg { display: block; width: 100%; height: auto; }
 figcaption { margin-top: .3rem; max-width: 44rem; }
 .scroll { overflow-x: auto; margin: .6rem 0; border: 1px solid var(--rule); border-radius: 6px; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums;
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums;
   width: 100%; }
-th, td { padding: .36rem .65rem; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: .34rem .45rem; text-align: right; border-bottom: 1px solid var(--rule);
   white-space: nowrap; }
-thead th { white-space: normal; vertical-align: bottom; font-weight: 600; min-width: 4.6rem;
-  line-height: 1.25; }
+thead th { white-space: normal; vertical-align: bottom; font-weight: 600; min-width: 2.9rem;
+  max-width: 8rem; line-height: 1.25; }
 tr > th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper);
   font-weight: 500; white-space: nowrap; border-right: 1px solid var(--rule); }
 tbody tr:last-child > * { border-bottom: 0; }

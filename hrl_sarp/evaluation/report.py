@@ -17,6 +17,8 @@ from hrl_sarp.evaluation.page import Section, definitions_html, details_html, fi
 from hrl_sarp.evaluation.tables import NONE, Table, number, percent, to_html
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MOST_DRAWN = 6
+"""Policies whose sectors are drawn; each figure adds 100 kB to the page."""
 
 
 def write_backtest(
@@ -46,7 +48,7 @@ def print_summary(result: BacktestResult, analysis: Analysis, console: Console) 
 def summary(result: BacktestResult, analysis: Analysis) -> Group:
     """Return what `print_summary` shows."""
     sentences = [f"  {sentence}" for sentence in headline(result, analysis)]
-    return Group(tables.to_rich(tables.main_table(result, analysis)), "", *sentences)
+    return Group(tables.to_rich(tables.terminal_table(result, analysis)), "", *sentences)
 
 
 def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
@@ -58,7 +60,7 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
     )
     survivorship = result.market.manifest.get("survivorship")
     sentences.append(
-        f"Survivorship: {survivorship}"
+        f"Survivorship: {survivorship.rstrip('.')}."
         if survivorship
         else "Survivorship: the data do not say whether stocks that vanished are in them; if they "
         "are not, every figure here is too high, 1/N's included."
@@ -91,7 +93,7 @@ def monthly_table(monthly: MonthlyReturns, name: str) -> Table:
         )
         rows.append((year, *cells, number(100 * own, 1), number(100 * (own - other), 1)))
     header = ("year", *MONTHS, "year", "over 1/N")
-    note = "Net returns in percent; the first and last month may be incomplete."
+    note = f"Net returns of {name} in percent; the first and last month may be incomplete."
     return Table(f"Monthly returns of {name}", header, rows, note)
 
 
@@ -102,15 +104,17 @@ def _what_happened(result: BacktestResult, analysis: Analysis) -> str:
         return f"No policy was handed in: these are the baselines. {grew}."
     excess, level = own.growth_excess, result.config.evaluation.confidence
     if excess.low > 0:
-        verdict = "the interval lies above zero"
+        verdict = "above zero"
     elif excess.high < 0:
-        verdict = "the interval lies below zero"
+        verdict = "below zero"
     else:
-        verdict = "the interval includes zero: this span shows no difference"
+        verdict = "zero is in it, so this span shows no difference"
+    direction = "more" if excess.value >= 0 else "less"
     return (
         f"{own.name} grew {percent(own.annual_return)} a year net of costs, {grew}. In log growth "
-        f"that is {percent(excess.value)} a year more, {level:.0%} interval {percent(excess.low)} "
-        f"to {percent(excess.high)}; {verdict}. Allowing for {result.n_trials} configurations "
+        f"that is {percent(abs(excess.value))} a year {direction}; the "
+        f"{level:.0%} interval of the difference is {percent(excess.low)} "
+        f"to {percent(excess.high)}: {verdict}. Allowing for {result.n_trials} configurations "
         f"tried, the deflated Sharpe ratio is {number(own.deflated_sharpe)} (certified above 0.95)."
     )
 
@@ -131,7 +135,7 @@ def _sections(result: BacktestResult, analysis: Analysis) -> Iterator[Section]:
     yield Section("Is it more than luck?", _excess_figure(result, analysis))
     yield Section("Wealth and drawdown", _wealth_figures(result))
     yield Section("Sectors and regimes", _sector_figures(result, analysis))
-    yield Section("Month by month", _monthly(result, analysis))
+    yield Section(f"Month by month: {analysis.headline_name}", _monthly(result, analysis))
     yield Section("Where the difference comes from", _attribution(result, analysis))
     yield Section("Turnover and costs", _costs(result, analysis))
     yield Section("Other frictions", to_html(tables.variants_table(result, analysis)))
@@ -160,23 +164,23 @@ def _wealth_figures(result: BacktestResult) -> str:
 
 
 def _sector_figures(result: BacktestResult, analysis: Analysis) -> str:
-    names = list(result.policy_names[:3]) or [EQUAL_WEIGHT]
+    names = list(result.policy_names) or [EQUAL_WEIGHT]
     drawings = []
-    for i, name in enumerate(names):
+    for i, name in enumerate(names[:MOST_DRAWN]):
         caption = f"{name}: share of wealth by sector after each trade"
         if name in analysis.regime_scores:
             caption += ", and the regime probabilities of the goal in force"
         drawing = figures.sectors_and_regimes(result.main, result.market, name)
-        drawings.append(figure_html(drawing, f"sectors{i}", caption + "."))
+        shown = figure_html(drawing, f"sectors{i}", caption + ".")
+        drawings.append(shown if i == 0 else details_html(f"The same for {name}", shown))
     if analysis.regime_scores:
         drawings.append(to_html(tables.regime_table(analysis)))
     return "".join(drawings)
 
 
 def _monthly(result: BacktestResult, analysis: Analysis) -> str:
-    names = list(result.policy_names[:3]) or [EQUAL_WEIGHT]
-    own = to_html(monthly_table(analysis.monthly, names[0]))
-    return own + "".join(
+    names = [*result.policy_names, EQUAL_WEIGHT]
+    return to_html(monthly_table(analysis.monthly, names[0])) + "".join(
         details_html(f"The same for {name}", to_html(monthly_table(analysis.monthly, name)))
         for name in names[1:]
     )

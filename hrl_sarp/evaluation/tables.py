@@ -55,14 +55,14 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
     level = f"{result.config.evaluation.confidence:.0%}"
     header = (
         "policy",
-        "net return, a year",
+        "net return",
         "gross",
         "volatility",
         f"Sharpe [{level}]",
         f"log growth over 1/N, % a year [{level}]",
         "P(beats 1/N)",
         "max drawdown",
-        "turnover, a year",
+        "turnover",
         "cost drag",
         "alpha",
         "beta",
@@ -70,10 +70,25 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
     rows = [_main_row(performance) for performance in analysis.performances.values()]
     rows += _luck_rows(result, analysis)
     note = (
-        "Net of costs. Gross: the same trades at no cost. Alpha and beta against the index. "
+        "A year, net of costs. Gross: the same trades at no cost. Alpha and beta against the index. "
         "Turnover is one-sided, in multiples of wealth."
     )
     return Table("All policies", header, rows, note, _emphasised(result))
+
+
+def terminal_table(result: BacktestResult, analysis: Analysis) -> Table:
+    """The main table with the columns that fit a terminal."""
+    full = main_table(result, analysis)
+    kept = (0, 1, 2, 4, 5, 7, 8, 9)
+    level = f"{result.config.evaluation.confidence:.0%}"
+    header = ("policy", "net/year", "gross", f"Sharpe [{level}]", f"over 1/N, %/year [{level}]")
+    return Table(
+        full.title,
+        (*header, "drawdown", "turnover", "costs"),
+        [tuple(row[i] for i in kept) for row in full.rows],
+        full.note,
+        full.emphasised,
+    )
 
 
 def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
@@ -200,7 +215,7 @@ def to_rich(table: Table) -> rich.table.Table:
     """Draw for the terminal."""
     drawn = rich.table.Table(title=table.title, caption=table.note, title_justify="left")
     for i, title in enumerate(table.header):
-        drawn.add_column(title, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        drawn.add_column(title, justify="left" if i == 0 else "right", no_wrap=True)
     for row in table.rows:
         style = "bold" if row[0] in table.emphasised else None
         drawn.add_row(*(escape_markup(cell) for cell in row), style=style)
@@ -264,7 +279,7 @@ def _luck_rows(result: BacktestResult, analysis: Analysis) -> list[tuple[str, ..
     fill = (NONE,) * 4
     return [
         (
-            f"random stocks, mean of {count} ± sd",
+            f"{count} random portfolios ± sd",
             f"{percent(annual.mean)} ± {number(100 * annual.deviation, 1)}",
             NONE,
             NONE,
@@ -275,7 +290,7 @@ def _luck_rows(result: BacktestResult, analysis: Analysis) -> list[tuple[str, ..
             *fill,
         ),
         (
-            "random stocks, 5 % to 95 %",
+            "random, 5 % to 95 %",
             f"{number(100 * annual.low, 1)} to {percent(annual.high)}",
             NONE,
             NONE,
