@@ -92,7 +92,7 @@ def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights
     returns = session_returns(market)
     rows = [
         _volatility(trailing(returns, day, window), trailing(market.tradable, day, window))
-        for day in days
+        for day in days.tolist()
     ]
     volatility = slot_values(market, days, np.array(rows))
     known = usable_slots(market, days) & (volatility > 0)
@@ -137,7 +137,7 @@ def random_policy(market: Market, days: Days, config: RunConfig) -> Weights:
 def least_traded(market: Market, days: Days, config: RunConfig) -> Weights:
     """Hold the stocks of lowest dollar volume: much better than 1/N means a biased universe."""
     window = config.evaluation.covariance_days
-    rows = [np.median(trailing(market.dollar_volume, day, window), axis=0) for day in days]
+    rows = [np.median(trailing(market.dollar_volume, day, window), axis=0) for day in days.tolist()]
     volume = slot_values(market, days, np.array(rows))
     known = usable_slots(market, days) & (volume > 0)
     count = n_selected(config, config.evaluation.random_positions, market, days)

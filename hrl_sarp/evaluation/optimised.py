@@ -63,7 +63,7 @@ def _optimised(
     returns = session_returns(market)
     usable = usable_slots(market, days)
     weights = np.zeros(usable.shape)
-    for row, day in enumerate(days):
+    for row, day in enumerate(days.tolist()):
         slots = np.flatnonzero(usable[row] & _has_history(market, day, config))
         if len(slots) < 2:
             continue

@@ -1,7 +1,7 @@
 """What a backtest asks of a policy: one decision a day for one portfolio, from the past alone."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -56,6 +56,7 @@ class DecisionView:
         )
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Anything that can be backtested; agents and baselines alike."""
 

@@ -65,9 +65,9 @@ def _check(market: Market, policies: Sequence[Policy], span: DayRange) -> None:
             f"backtest of rows [{span.start}, {span.stop}): expected at least 2 sessions inside "
             f"the market's {market.n_days}; choose another span"
         )
-    names = [policy.name for policy in policies]
+    names = [INDEX, *(policy.name for policy in policies)]
     doubled = sorted({name for name in names if names.count(name) > 1})
-    if not names or doubled:
+    if not policies or doubled:
         found = f"doubled: {', '.join(doubled)}" if doubled else "none"
         raise SimulatorError(
             f"backtest: expected policies with unique names, found {found}; rename or add them"

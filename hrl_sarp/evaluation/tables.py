@@ -70,7 +70,7 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
     rows = [_main_row(performance) for performance in analysis.performances.values()]
     rows += _luck_rows(result, analysis)
     note = (
-        "A year, net of costs. Gross: the same trades at no cost. Alpha and beta against the index. "
+        "A year, net of costs. Gross: the same trades for free. Alpha and beta against the index. "
         "Turnover is one-sided, in multiples of wealth."
     )
     return Table("All policies", header, rows, note, _emphasised(result))
