@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
 from hrl_sarp.agents.hindsight_buffer import HindsightBuffer, MicroBatch
 from hrl_sarp.agents.networks import MicroActor, MicroCritic
-from hrl_sarp.config.schema import MicroAgentConfig, RiskConfig, TD3Config
+from hrl_sarp.config.schema import RunConfig, TD3Config
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.decoding import SlotRequest, decode_free, decode_within_sector, slot_request
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, micro_inputs
 from hrl_sarp.envs.vectorized import PortfolioVecEnv
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.costs import TradeCosts
 
 
 class MicroSettings:
-    """What the micro networks are built for: market, network sizes and risk limits."""
+    """What the micro networks are built for: market, network sizes, risk limits and costs."""
 
-    def __init__(self, tensors: MarketTensors, config: MicroAgentConfig, risk: RiskConfig) -> None:
-        self.tensors, self.config, self.risk = tensors, config, risk
+    def __init__(self, tensors: MarketTensors, config: RunConfig) -> None:
+        self.tensors, self.config, self.risk = tensors, config.micro_agent, config.risk
+        linear = config.market_profile.costs.model_copy(update={"impact_coefficient": 0.0})
+        self.costs = TradeCosts(linear)
         self.n_features = int(tensors.slot_features.shape[2])
         self.n_context = len(Regime) + len(MICRO_SCALARS)
 
@@ -82,8 +85,10 @@ class TwinCritic(nn.Module):
     def __init__(self, settings: MicroSettings) -> None:
         super().__init__()
         self.settings = settings
-        sizes = (settings.n_features, settings.n_context, settings.config.network)
-        self.first, self.second = MicroCritic(*sizes), MicroCritic(*sizes)
+        sizes = (settings.n_features, settings.n_context)
+        network, costs = settings.config.network, settings.costs
+        self.first = MicroCritic(sizes, network, costs)
+        self.second = MicroCritic(sizes, network, costs)
 
     def forward(self, observation: Any, executed: Tensor) -> tuple[Tensor, Tensor]:
         """Return both values (B,)."""

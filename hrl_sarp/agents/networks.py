@@ -9,6 +9,8 @@ from hrl_sarp.config.schema import MacroNetworkConfig, MicroNetworkConfig
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.decoding import SlotRequest
 from hrl_sarp.envs.observations import MicroInputs
+from hrl_sarp.envs.rewards import PERCENT
+from hrl_sarp.simulator.costs import TradeCosts
 
 WEIGHT_SCALE = 10.0
 """Stock weights are about 0.01-0.1; times this they are of order one for the first layers."""
@@ -155,21 +157,28 @@ class MicroCritic(nn.Module):
     """Q of executed weights: a sum over stocks, so it serves any number of them.
 
     A stock adds weight x slope(market) + a network of its market vector, weight, prior and
-    previous weight: gains are linear in the weight, costs and alignment are not.
+    previous weight: gains are linear in the weight, costs and alignment are not. The slope is a
+    linear function of the features plus one of the tower's vector. What the trade costs today is
+    known and not learned: it is subtracted, in the reward's unit.
     """
 
     N_PORTFOLIO = 4  # weight, trade, weight - prior, previous weight
 
-    def __init__(self, n_features: int, n_context: int, config: MicroNetworkConfig) -> None:
+    def __init__(
+        self, sizes: tuple[int, int], config: MicroNetworkConfig, costs: TradeCosts
+    ) -> None:
         super().__init__()
+        n_features, n_context = sizes
+        self.costs = costs
         self.tower = StockTower(n_features, config.tower)
         self.slope = nn.Linear(config.tower, 1)
+        self.direct = nn.Linear(n_features, 1)
         self.stock = nn.Linear(config.tower, config.head)
         self.portfolio = nn.Linear(self.N_PORTFOLIO, config.head)
         self.context = nn.Linear(n_context, config.head)
         self.out = nn.Linear(config.head, 1)
         self.base = nn.Linear(n_context, 1)
-        for layer in (self.slope, self.out, self.base):
+        for layer in (self.slope, self.direct, self.out, self.base):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -184,10 +193,12 @@ class MicroCritic(nn.Module):
         context = micro_context(inputs)
         stock = self.stock(market)[inputs.row_of]
         hidden = torch.relu(stock + portfolio + self.context(context)[:, None])
-        slope = self.slope(market).squeeze(2)[inputs.row_of]
+        slope = (self.slope(market) + self.direct(inputs.features)).squeeze(2)[inputs.row_of]
         per_stock = WEIGHT_SCALE * executed * slope + self.out(hidden).squeeze(2)
         total: Tensor = (per_stock * view.tradable).sum(dim=1) + self.base(context).squeeze(1)
-        return total
+        trade = (executed - view.weights) * view.tradable
+        known_cost = self.costs.cost(trade, torch.ones_like(total), None)
+        return total - PERCENT * known_cost
 
 
 def micro_context(inputs: MicroInputs) -> Float[Tensor, "B C"]:

@@ -101,7 +101,7 @@ class PhaseContext:
 
     def micro_settings(self) -> MicroSettings:
         """Settings of the micro networks on this market."""
-        return MicroSettings(self.tensors, self.config.micro_agent, self.config.risk)
+        return MicroSettings(self.tensors, self.config)
 
     def load_macro(self, number: int) -> MacroAgent:
         """Load the macro agent that a phase left."""
