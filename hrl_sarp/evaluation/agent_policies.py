@@ -8,6 +8,7 @@ from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, Goal, Regime
 from hrl_sarp.envs.observations import macro_index, micro_index
 from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.policies import Decision, DecisionView
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.risk import feasible_goal
@@ -61,11 +62,14 @@ class HierarchicalPolicy:
         return view.state.cash.new_tensor([1 - math.exp(active - self._peak)])
 
 
-def trained_policies(context: PhaseContext) -> list[HierarchicalPolicy]:
+def trained_policies(context: PhaseContext) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
     """Load what the phases left, each level with the trained and with the rule partner.
 
     Phases 1 and 2 are the sharpened policies without reinforcement learning; later phases are
     added if they have finished.
+
+    Returns:
+        The policies, and which of them tell what each level of the last pair adds.
 
     Raises:
         MissingArtifactError: if phases 1 and 2 have not finished.
@@ -73,11 +77,11 @@ def trained_policies(context: PhaseContext) -> list[HierarchicalPolicy]:
     context = with_sector_table(context)
     risk = context.config.risk
     follow, proportional = FollowGoal(context.tensors, risk), ProportionalGoal(context.tensors)
+    macro, micro = context.load_macro(1), context.load_micro(2)
     pairs: list[tuple[str, MacroPolicy, MicroPolicy]] = [
         ("goal-following", proportional, follow),
-        ("phases 1+2", context.load_macro(1), context.load_micro(2)),
+        ("phases 1+2", macro, micro),
     ]
-    macro, micro = context.load_macro(1), context.load_micro(2)
     if context.has(3):
         macro = context.load_macro(3)
         pairs.append(("phase 3 macro + phase 2 micro", macro, micro))
@@ -87,6 +91,13 @@ def trained_policies(context: PhaseContext) -> list[HierarchicalPolicy]:
     if context.has(5):
         macro, micro = context.load_macro(5), context.load_micro(5, which=1)
         pairs.append(("joint", macro, micro))
-    pairs.append(("trained macro + rule micro", macro, follow))
-    pairs.append(("rule macro + trained micro", proportional, micro))
-    return [HierarchicalPolicy(name, first, second, risk) for name, first, second in pairs]
+    swaps = LevelSwaps(
+        both=pairs[-1][0],
+        macro_only="trained macro + rule micro",
+        micro_only="rule macro + trained micro",
+        neither="goal-following",
+    )
+    pairs.append((swaps.macro_only, macro, follow))
+    pairs.append((swaps.micro_only, proportional, micro))
+    policies = [HierarchicalPolicy(name, first, second, risk) for name, first, second in pairs]
+    return policies, swaps

@@ -24,11 +24,11 @@ class Attribution:
     stocks: float
     """Holding other stocks inside the sectors (interaction included): the micro agent's."""
     cash: float
-    """Being less or more invested."""
+    """Being less or more invested, interest included."""
     costs: float
     """Paying more (negative) or less than 1/N."""
     residual: float
-    """Products of night, cost and day, and interest: what an arithmetic split leaves over."""
+    """Products of night, cost and day, which an arithmetic split leaves over."""
     total: float
     """Sum of the above."""
 
@@ -83,6 +83,7 @@ def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
         own, other = held(trajectory, market, i), held(trajectory, market, base)
         parts += _brinson(own, other, returns, market)
     sectors, stocks, cash = parts / len(rows) * YEAR
+    cash += _interest(trajectory, market, i, base)
     costs = -float((trajectory.cost[:, i] - trajectory.cost[:, base]).mean() * YEAR)
     excess = trajectory.net_return[:, i] - trajectory.net_return[:, base]
     total = float(excess.mean() * YEAR)
@@ -107,7 +108,14 @@ def _held_over_night(trajectory: Trajectory, market: Market, i: int) -> Weights:
     after = trajectory.weights_after[:-1, i]
     gained = after * market.intraday_return[rows[:-1]]
     closing = (after + gained) / (1.0 + gained.sum(axis=1, keepdims=True))
-    return np.concatenate([np.zeros_like(closing[:1]), closing])
+    return np.concatenate([np.zeros((1, closing.shape[1])), closing])
+
+
+def _interest(trajectory: Trajectory, market: Market, i: int, base: int) -> float:
+    """Compute the annual interest on the cash held over night beyond that of 1/N."""
+    own, other = (_held_over_night(trajectory, market, row).sum(axis=1) for row in (i, base))
+    risk_free = market.risk_free[market_rows(market, trajectory)]
+    return float(((other - own) * risk_free).mean() * YEAR)
 
 
 def _brinson(own: Weights, base: Weights, returns: Weights, market: Market) -> np.ndarray:

@@ -196,7 +196,7 @@ def _table(summaries: dict[str, SeedSummary], runs: Sequence[_Run], config: RunC
 def _row(summary: SeedSummary) -> tuple[str, ...]:
     is_base = summary.name == EQUAL_WEIGHT
     relative = (
-        spread(summary.growth_excess, 1, 100),
+        spread(summary.growth_excess, 1, 100.0),
         number(100 * summary.interquartile_mean, 1),
         number(100 * summary.worst, 1),
         percent(summary.probability_of_beating, 0),

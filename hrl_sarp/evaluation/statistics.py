@@ -31,7 +31,7 @@ class Interval:
 
 
 def stationary_bootstrap(
-    n_periods: int, block_days: float, n_samples: int, rng: np.random.Generator
+    n_periods: int, block_days: int | float, n_samples: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "samples T"]:
     """Draw row indices in blocks of geometric length that wrap around the end.
 
@@ -189,7 +189,7 @@ def deflated_sharpe_ratio(
     )
 
 
-def smallest_detectable_information_ratio(n_years: float) -> float:
+def smallest_detectable_information_ratio(n_years: int | float) -> float:
     """Compute the annual information ratio that a test of `n_years` finds with 80 % power.
 
     Two-sided at 5 %; with 3 years it is 1.6.

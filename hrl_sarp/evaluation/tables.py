@@ -259,7 +259,7 @@ def _main_row(performance: Performance) -> tuple[str, ...]:
         percent(performance.gross_annual_return),
         percent(performance.volatility),
         spread(performance.sharpe, 2),
-        NONE if own == EQUAL_WEIGHT else spread(performance.growth_excess, 1, 100),
+        NONE if own == EQUAL_WEIGHT else spread(performance.growth_excess, 1, 100.0),
         NONE if own == EQUAL_WEIGHT else percent(performance.probability_of_beating, 0),
         percent(performance.max_drawdown),
         NONE if own == INDEX else number(performance.turnover, 1),

@@ -1,0 +1,76 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from hrl_sarp.contracts import DayRange, Trajectory
+from hrl_sarp.evaluation.analysis import Analysis
+from hrl_sarp.evaluation.attribution import LevelSwaps, attribute, level_gains
+from hrl_sarp.evaluation.rollout import RolloutOptions, rollout
+from hrl_sarp.market.tensors import MarketTensors
+from tests import factories
+from tests.evaluation.small_runs import ScriptedPolicy, buy_once, steady_market
+
+PARTS = ("sectors", "stocks", "cash", "costs", "residual")
+
+
+def _attributed(shares: list[float], returns: list[float]) -> tuple[Trajectory, object]:
+    """Hold fixed shares of two sectors of two stocks beside 1/N, without costs."""
+    market = steady_market(returns, 4, [0, 0, 1, 1])
+    even = ScriptedPolicy("1/N", buy_once(0.2, 0.2, 0.2, 0.2))
+    free = factories.cost_config(buy_bps=0.0, sell_bps=0.0, slippage_bps=0.0)
+    wide = factories.risk_config(stock_cap=1.0, sector_cap=1.0)
+    found = rollout(
+        MarketTensors(market, torch.float64, "cpu"),
+        [even, ScriptedPolicy("own", buy_once(*shares))],
+        DayRange(0, 2),
+        RolloutOptions(free, wide),
+    )
+    return found, market
+
+
+def test_overweight_of_a_better_sector_is_credited_to_sectors() -> None:
+    found = attribute(*_attributed([0.4, 0.4, 0.0, 0.0], [0.01, 0.01, 0.0, 0.0]), "own")
+    # one session: 0.8 in a sector that earns 1 % against 0.4: 0.4 x 1 % x 252
+    assert found.sectors == pytest.approx(0.4 * 0.01 * 252)
+    assert found.stocks == pytest.approx(0, abs=1e-12)
+    assert found.cash == pytest.approx(0, abs=1e-12)
+
+
+def test_better_stocks_inside_the_sectors_are_credited_to_stocks() -> None:
+    found = attribute(*_attributed([0.4, 0.0, 0.4, 0.0], [0.01, 0.0, 0.01, 0.0]), "own")
+    assert found.stocks == pytest.approx(0.4 * 0.01 * 252)
+    assert found.sectors == pytest.approx(0, abs=1e-12)
+
+
+def test_holding_less_of_the_same_is_credited_to_cash() -> None:
+    found = attribute(*_attributed([0.1, 0.1, 0.1, 0.1], [0.01] * 4), "own")
+    assert found.cash == pytest.approx(-0.4 * 0.01 * 252)
+    assert found.sectors == pytest.approx(0, abs=1e-12)
+    assert found.stocks == pytest.approx(0, abs=1e-12)
+
+
+def test_parts_sum_to_the_excess_and_little_is_left_over(analysis: Analysis) -> None:
+    for split in analysis.attributions.values():
+        parts = sum(getattr(split, part) for part in PARTS)
+        assert parts == pytest.approx(split.total, abs=1e-12)
+        assert abs(split.residual) < 0.005
+    assert {f.name for f in fields(split)} == {*PARTS, "name", "total"}
+
+
+def test_excess_is_that_of_the_net_returns(analysis: Analysis, result: object) -> None:
+    main = result.main  # type: ignore[attr-defined]  # a BacktestResult
+    own, base = main.names.index("own"), main.names.index("1/N")
+    expected = (main.net_return[:, own] - main.net_return[:, base]).mean() * 252
+    assert analysis.attributions["own"].total == pytest.approx(expected)
+
+
+def test_level_gains_sum_to_what_both_levels_add(analysis: Analysis) -> None:
+    swaps = LevelSwaps("own", macro_only="12-1 momentum", micro_only="ridge", neither="1/N")
+    gains = level_gains(analysis.performances, swaps)
+    growth = {name: p.growth_excess.value for name, p in analysis.performances.items()}
+    assert gains.macro + gains.micro == pytest.approx(growth["own"])
+    apart = (growth["12-1 momentum"] - growth["1/N"]) - (growth["ridge"] - growth["1/N"])
+    assert gains.macro - gains.micro == pytest.approx(apart)
+    assert np.isfinite(gains.interaction)
