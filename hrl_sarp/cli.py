@@ -144,11 +144,12 @@ def _config(experiment: str | None, market: str | None, seed: int | None) -> "Ru
 def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
     """Load the market and build what all phases share."""
     from hrl_sarp.market.cache import load_market
-    from hrl_sarp.runtime import StopFlag, resolve_device
+    from hrl_sarp.runtime import StopFlag, configure_threads, resolve_device
     from hrl_sarp.training.curriculum import make_context
 
-    market = load_market(data_dir, config)
     chosen = resolve_device(device)
+    configure_threads(config.threads)
+    market = load_market(data_dir, config)
     return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
 
 
@@ -157,13 +158,13 @@ def _backtest(context: "PhaseContext", span: str) -> None:
 
     from hrl_sarp.evaluation.agent_policies import trained_policies
     from hrl_sarp.evaluation.backtest import run_backtest
-    from hrl_sarp.evaluation.report import summary_table, write_backtest
+    from hrl_sarp.evaluation.report import print_summary, write_backtest
 
-    policies = trained_policies(context)
+    policies, swaps = trained_policies(context)
     result = run_backtest(context.market, policies, span, context.config)
     out_dir = context.log_dir / "backtest"
-    write_backtest(result, out_dir)
-    Console().print(summary_table(result))
+    analysis = write_backtest(result, out_dir, swaps)
+    print_summary(result, analysis, Console())
     print(f"wrote {out_dir / 'report.html'}")
 
 

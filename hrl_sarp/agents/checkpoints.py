@@ -4,7 +4,7 @@ import math
 import pickle
 import random
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,13 +16,20 @@ from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDiver
 from hrl_sarp.market.tensors import MarketTensors
 
 
+@runtime_checkable
 class Saveable(Protocol):
     """An agent made of an actor and a critic for one market."""
 
     kind: str
     tensors: MarketTensors
-    actor: nn.Module
-    critic: nn.Module
+
+    @property
+    def actor(self) -> nn.Module:
+        """The network that acts."""
+
+    @property
+    def critic(self) -> nn.Module:
+        """The network that judges."""
 
 
 Agent = TypeVar("Agent", bound=Saveable)

@@ -99,5 +99,6 @@ def trained_policies(context: PhaseContext) -> tuple[list[HierarchicalPolicy], L
     )
     pairs.append((swaps.macro_only, macro, follow))
     pairs.append((swaps.micro_only, proportional, micro))
+    pairs.sort(key=lambda pair: pair[0] != swaps.both)  # reports lead with the first policy
     policies = [HierarchicalPolicy(name, first, second, risk) for name, first, second in pairs]
     return policies, swaps

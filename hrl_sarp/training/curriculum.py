@@ -19,7 +19,13 @@ from hrl_sarp.training import (
     train_macro,
     train_micro,
 )
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, with_sector_table
+from hrl_sarp.training.phase import (
+    PHASES,
+    PhaseContext,
+    PhaseResult,
+    market_fingerprint,
+    with_sector_table,
+)
 
 RUNNERS = {
     1: pretrain_macro.run,  # market, graph -> macro agent, sector table
@@ -82,4 +88,7 @@ def make_context(
 ) -> PhaseContext:
     """Put a market on its device and build the context of the phases."""
     tensors = MarketTensors(market, torch.float32, device)
-    return PhaseContext(config, market, tensors, RunFolder(log_dir).path, resume, stop)
+    folder = RunFolder(log_dir).path
+    return PhaseContext(
+        config, market, tensors, folder, resume, stop, market_fingerprint(market)
+    )

@@ -1,5 +1,6 @@
 """What every phase is given and what it hands on: context, folders and results."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ class PhaseContext:
     log_dir: Path
     resume: bool
     stop: StopFlag
+    fingerprint: str
+    """Hash of the market's content: dates, stocks, returns, features."""
 
     def folder(self, number: int) -> Path:
         """Folder of a phase."""
@@ -114,7 +117,7 @@ class PhaseContext:
     def run_identity(self) -> dict[str, Any]:
         """Return what a checkpoint of an unfinished phase must agree with."""
         identity = {"config_hash": config_hash(self.config)}
-        identity["market_hash"] = str(self.market.manifest.get("market_hash", "in memory"))
+        identity["market"] = self.fingerprint
         return identity
 
     def load_running(self, number: int) -> dict[str, Any] | None:
@@ -162,12 +165,21 @@ class StoppedEarly(Exception):  # noqa: N818  (not an error: the user asked for 
     """A phase was asked to stop and has written its checkpoint."""
 
 
+def market_fingerprint(market: Market) -> str:
+    """Hash what agents and their checkpoints depend on; embeddings are derived and left out."""
+    digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
+    tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
+    for table in (*tables, market.stock_features, market.macro_features, market.filtered_regime):
+        digest.update(np.ascontiguousarray(table).view(np.uint8))
+    return digest.hexdigest()
+
+
 def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> Path:
     """Write the sector embeddings of phase 1 with the span they were fitted on."""
     split = context.market.split
     payload = {
         "kind": "sector table",
-        "identity": {"market_hash": context.run_identity()["market_hash"]},
+        "identity": {"market": context.fingerprint},
         "fitted_rows": [split.train.start, split.train.stop],
         "table": torch.from_numpy(table),
     }
@@ -183,7 +195,7 @@ def with_sector_table(context: PhaseContext) -> PhaseContext:
     """
     path = context.best(1, which=1)
     payload = load_payload(path)
-    if payload["identity"]["market_hash"] != context.run_identity()["market_hash"]:
+    if payload["identity"]["market"] != context.fingerprint:
         raise CheckpointError(
             f"{path} belongs to another market: run `python main.py train --phase 1` again"
         )

@@ -3,7 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from loguru import logger
@@ -16,6 +16,7 @@ from hrl_sarp.training.phase import PhaseContext, StoppedEarly
 from hrl_sarp.training.progress import phase_progress
 
 
+@runtime_checkable
 class SupervisedTask(Protocol):
     """What a phase teaches: its networks, its rows and its losses."""
 
