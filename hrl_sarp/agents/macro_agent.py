@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,13 +176,15 @@ class MacroAgent:
         algorithm.policy.critic.load_state_dict(self.critic.state_dict())
         return algorithm
 
-    def adopt(self, algorithm: MacroPPO) -> Self:
+    def adopt(self, algorithm: MacroPPO) -> "MacroAgent":
         """Take over the networks that PPO has trained."""
         self.actor.load_state_dict(algorithm.policy.actor.state_dict())
         self.critic.load_state_dict(algorithm.policy.critic.state_dict())
         return self
 
-    def learn(self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None) -> Self:
+    def learn(
+        self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None
+    ) -> "MacroAgent":
         """Train with PPO on `env` for a number of weekly steps."""
         algorithm = self.algorithm(env, self.config.ppo)
         algorithm.learn(total_timesteps, callback)

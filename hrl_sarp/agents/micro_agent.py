@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class MicroSettings:
         self.n_features = int(tensors.slot_features.shape[2])
         self.n_context = len(Regime) + len(MICRO_SCALARS)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MicroSettings":
         """Return itself: settings never change."""
         return self
 
@@ -125,7 +125,7 @@ class MicroTD3(TD3):
 
     replay_buffer: HindsightBuffer  # type: ignore[assignment]
 
-    def configure(self, td3: TD3Config, seed: int) -> Self:
+    def configure(self, td3: TD3Config, seed: int) -> "MicroTD3":
         """Set what Stable-Baselines3's constructor does not know."""
         self.td3 = td3
         self.noise = torch.zeros(self.n_envs, self.action_space.shape[0])
@@ -289,13 +289,15 @@ class MicroAgent:
             getattr(algorithm.policy, name).load_state_dict(self.critic.state_dict())
         return algorithm.configure(td3, self.seed)
 
-    def adopt(self, algorithm: MicroTD3) -> Self:
+    def adopt(self, algorithm: MicroTD3) -> "MicroAgent":
         """Take over the networks that TD3 has trained."""
         self.actor.load_state_dict(algorithm.policy.actor.state_dict())
         self.critic.load_state_dict(algorithm.policy.critic.state_dict())
         return self
 
-    def learn(self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None) -> Self:
+    def learn(
+        self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None
+    ) -> "MicroAgent":
         """Train with TD3 and hindsight on `env` for a number of daily steps."""
         algorithm = self.algorithm(env, self.settings.config.td3)
         algorithm.learn(total_timesteps, callback)

@@ -1,7 +1,7 @@
 """Rule policies for the level that is not being trained: documented, causal, cheap."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from hrl_sarp.market.tensors import MarketTensors
 Observation = Mapping[str, Tensor]
 
 
+@runtime_checkable
 class MacroPolicy(Protocol):
     """Sets a goal once a week from index observations."""
 
@@ -24,6 +25,7 @@ class MacroPolicy(Protocol):
         ...
 
 
+@runtime_checkable
 class MicroPolicy(Protocol):
     """Chooses target weights of the day's slots from index observations."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +22,7 @@ class PhaseBar:
         self._progress, self._task = progress, task
 
     @classmethod
-    def silent(cls) -> Self:
+    def silent(cls) -> "PhaseBar":
         """Return a bar that shows nothing, for a part of a phase that has its own bar."""
         return cls()
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hrl_sarp.agents.checkpoints import require_finite, restore_rng, rng_state
 from hrl_sarp.config.schema import SupervisedConfig
+from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.training.metric_log import MetricLog
-from hrl_sarp.training.phase import PhaseContext, StoppedEarly
+from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.progress import phase_progress
 
 
