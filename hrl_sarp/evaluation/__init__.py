@@ -1,1 +1,14 @@
 """Judging policies: one rollout, its baselines, its uncertainty and its report."""
+
+from hrl_sarp.evaluation.backtest import BacktestResult, backtest, run_backtest
+from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView, Policy
+
+__all__ = [
+    "HOLD",
+    "BacktestResult",
+    "Decision",
+    "DecisionView",
+    "Policy",
+    "backtest",
+    "run_backtest",
+]

@@ -101,6 +101,8 @@ class Analysis:
     """That this span could have told from luck."""
     headline_name: str
     """The policy that the page is about."""
+    own_names: tuple[str, ...]
+    """The policies that were handed in, that one first."""
 
 
 def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis:
@@ -111,8 +113,10 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
         swaps: the four policies of the level swap, if they were run.
     """
     main, market, config = result.main, result.market, result.config
+    headline = _headline_name(result, swaps)
+    own = tuple(sorted(result.policy_names, key=lambda name: name != headline))
     measured = measure_policies(main, market, config, result.n_trials)
-    performances = {name: measured[name] for name in _shown_order(result)}
+    performances = {name: measured[name] for name in _shown_order(own, result)}
     years = len(main.dates) / YEAR
     stocks = [name for name in performances if name != INDEX]
     return Analysis(
@@ -128,13 +132,21 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
         monthly=monthly_returns(main),
         years=years,
         smallest_information_ratio=statistics.smallest_detectable_information_ratio(years),
-        headline_name=result.policy_names[0] if result.policy_names else EQUAL_WEIGHT,
+        headline_name=headline,
+        own_names=own,
     )
 
 
-def _shown_order(result: BacktestResult) -> list[str]:
+def _headline_name(result: BacktestResult, swaps: LevelSwaps | None) -> str:
+    """Choose the policy with both levels trained, else the first that was handed in."""
+    if swaps is not None:
+        return swaps.both
+    return result.policy_names[0] if result.policy_names else EQUAL_WEIGHT
+
+
+def _shown_order(own: tuple[str, ...], result: BacktestResult) -> list[str]:
     """Put the policies handed in first, then what they are held against, then the rest."""
-    first = [*result.policy_names, EQUAL_WEIGHT, INDEX]
+    first = [*own, EQUAL_WEIGHT, INDEX]
     return [*first, *(name for name in result.main.names if name not in first)]
 
 

@@ -68,7 +68,7 @@ STYLE: dict[Any, Any] = {  # matplotlib types each key as a literal
 }
 
 
-def wealth_and_drawdown(result: BacktestResult) -> Figure:
+def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
     """Draw wealth on a log scale over the drawdown; random portfolios as a band."""
     main = result.main
     with mpl.rc_context(STYLE):
@@ -77,7 +77,7 @@ def wealth_and_drawdown(result: BacktestResult) -> Figure:
         days = _thinned(len(main.dates))
         if result.random is not None:
             _draw_band(upper, result.random, days)
-        for name, style in _line_styles(result).items():
+        for name, style in _line_styles(result, analysis).items():
             i = column(main, name)
             upper.plot(main.dates[days], main.wealth[days, i], **style)
             if style["label"]:
@@ -140,7 +140,7 @@ def sectors_and_regimes(trajectory: Trajectory, market: Market, name: str) -> Fi
     return figure
 
 
-def rolling_sharpe(result: BacktestResult) -> Figure:
+def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
     """Draw the Sharpe ratio over a trailing window."""
     main, window = result.main, result.config.evaluation.rolling_days
     window = min(window, max(2, len(main.dates) // 2))
@@ -153,7 +153,7 @@ def rolling_sharpe(result: BacktestResult) -> Figure:
         deviation = windows.std(axis=2, ddof=1)
         ratio = windows.mean(axis=2) / np.where(deviation > 0, deviation, np.inf) * np.sqrt(YEAR)
         days = _thinned(len(ratio))
-        for name, style in _line_styles(result).items():
+        for name, style in _line_styles(result, analysis).items():
             if style["label"]:
                 axes.plot(main.dates[window - 1 :][days], ratio[days, column(main, name)], **style)
         axes.set_ylabel(f"Sharpe ratio, trailing {window} sessions")
@@ -162,7 +162,7 @@ def rolling_sharpe(result: BacktestResult) -> Figure:
     return figure
 
 
-def monthly_turnover(result: BacktestResult) -> Figure:
+def monthly_turnover(result: BacktestResult, analysis: Analysis) -> Figure:
     """Draw one-sided turnover by month, the entry included."""
     main = result.main
     months = main.dates.astype("datetime64[M]")
@@ -171,7 +171,7 @@ def monthly_turnover(result: BacktestResult) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         axes = figure.subplots()
-        for name, style in _line_styles(result).items():
+        for name, style in _line_styles(result, analysis).items():
             if style["label"] and name != INDEX:
                 axes.step(main.dates[starts], total[:, column(main, name)], where="post", **style)
         axes.set_ylim(bottom=0)
@@ -206,15 +206,15 @@ def attribution_bars(analysis: Analysis) -> Figure:
     return figure
 
 
-def _line_styles(result: BacktestResult) -> dict[str, dict[str, Any]]:
+def _line_styles(result: BacktestResult, analysis: Analysis) -> dict[str, dict[str, Any]]:
     """Give the policies handed in a colour each, 1/N and the index ink, other baselines a hint."""
     styles: dict[str, dict[str, Any]] = {}
     for name in result.main.names:
-        if name not in (EQUAL_WEIGHT, INDEX, *result.policy_names[: len(OWN_COLOURS)]):
+        if name not in (EQUAL_WEIGHT, INDEX, *analysis.own_names[: len(OWN_COLOURS)]):
             styles[name] = {"color": FADED, "linewidth": 0.8, "label": None, "zorder": 1.5}
     styles[INDEX] = {"color": INK, "linewidth": 1.2, "linestyle": "--", "label": INDEX}
     styles[EQUAL_WEIGHT] = {"color": INK, "linewidth": 1.6, "label": EQUAL_WEIGHT}
-    own: Sequence[str] = result.policy_names[: len(OWN_COLOURS)]
+    own: Sequence[str] = analysis.own_names[: len(OWN_COLOURS)]
     for name, colour in zip(own, OWN_COLOURS, strict=False):
         styles[name] = {"color": colour, "linewidth": 1.9, "label": name, "zorder": 3}
     return styles

@@ -13,13 +13,14 @@ from hrl_sarp.config.schema import CostConfig
 from hrl_sarp.contracts import Market, Trajectory
 from hrl_sarp.evaluation.analysis import Analysis
 from hrl_sarp.evaluation.backtest import BacktestResult
-from hrl_sarp.evaluation.performance import market_rows
+from hrl_sarp.evaluation.performance import bootstrap_plan, market_rows
 from hrl_sarp.simulator.costs import BPS
 
 LEDGER_NAME = "ledger.parquet"
 DAILY_NAME = "daily.parquet"
 METRICS_NAME = "metrics.json"
 REPORT_NAME = "report.html"
+_NAMES = ("headline_name", "own_names")
 
 
 def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> pl.DataFrame:
@@ -79,8 +80,9 @@ def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, An
     """Collect what `metrics.json` holds: where the numbers come from, then the numbers."""
     return {
         "provenance": provenance(result),
-        **{key: value for key, value in asdict(analysis).items() if key != "headline_name"},
+        **{key: value for key, value in asdict(analysis).items() if key not in _NAMES},
         "headline_policy": analysis.headline_name,
+        "policies": list(analysis.own_names),
     }
 
 
@@ -107,7 +109,7 @@ def provenance(result: BacktestResult) -> dict[str, Any]:
         "slots": market.n_slots,
         "seed": result.config.seed,
         "trials": result.n_trials,
-        "confidence": result.config.evaluation.confidence,
+        "bootstrap": asdict(bootstrap_plan(result.config)),
         "spans": spans,
         "config_hash": config_hash(result.config),
         "data_hash": market.manifest.get("data_hash"),

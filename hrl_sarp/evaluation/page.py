@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from hrl_sarp.evaluation.figures import FADED, GRID, INK, STYLE
 
 RASTER_DPI = 110
-PLACEHOLDERS = {INK: "currentColor", GRID: "var(--rule)", FADED: "var(--faded)"}
+PLACEHOLDERS = {INK: "currentColor", GRID: "var(--rule, #d5d9dd)", FADED: "var(--faded, #b4bac1)"}
 STYLE_SHEET = """
 :root { color-scheme: light dark; --paper: #fdfdfb; --ink: #1c1f23; --soft: #5c636b;
   --rule: #dcdfe3; --faded: #b4bac1; --own: #eaf2f9; --accent: #0072b2; }

@@ -14,7 +14,7 @@ from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.rollout import INDEX
-from hrl_sarp.evaluation.statistics import Interval
+from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 
 Series = Float[np.ndarray, " D"]
@@ -105,13 +105,15 @@ def column(trajectory: Trajectory, name: str) -> int:
     return trajectory.names.index(name)
 
 
-def bootstrap_counts(n_periods: int, config: RunConfig) -> Float[np.ndarray, "samples D"]:
-    """Draw the resampled dates that all policies of a report share."""
-    section, rng = config.evaluation, np.random.default_rng([config.seed, n_periods])
-    indices = statistics.stationary_bootstrap(
-        n_periods, section.bootstrap_block_days, section.bootstrap_samples, rng
+def bootstrap_plan(config: RunConfig) -> BootstrapPlan:
+    """Take the plan from the configuration."""
+    section = config.evaluation
+    return BootstrapPlan(
+        block_days=section.bootstrap_block_days,
+        samples=section.bootstrap_samples,
+        confidence=section.confidence,
+        seed=config.seed,
     )
-    return statistics.draw_counts(indices)
 
 
 def measure_policies(
@@ -129,7 +131,7 @@ def measure_policies(
         Name -> figures, in the trajectory's order.
     """
     rows = market_rows(market, trajectory)
-    counts = bootstrap_counts(len(rows), config)
+    counts = bootstrap_plan(config).counts(len(rows))
     excess = trajectory.net_return - market.risk_free[rows][:, None]
     base = column(trajectory, EQUAL_WEIGHT)
     growth = np.log1p(np.maximum(trajectory.net_return, -1.0 + 1e-12))

@@ -133,7 +133,7 @@ def _sections(result: BacktestResult, analysis: Analysis) -> Iterator[Section]:
         to_html(tables.main_table(result, analysis)) + details_html("Risk and shape", detail),
     )
     yield Section("Is it more than luck?", _excess_figure(result, analysis))
-    yield Section("Wealth and drawdown", _wealth_figures(result))
+    yield Section("Wealth and drawdown", _wealth_figures(result, analysis))
     yield Section("Sectors and regimes", _sector_figures(result, analysis))
     yield Section(f"Month by month: {analysis.headline_name}", _monthly(result, analysis))
     yield Section("Where the difference comes from", _attribution(result, analysis))
@@ -152,19 +152,19 @@ def _excess_figure(result: BacktestResult, analysis: Analysis) -> str:
     return figure_html(figures.excess_intervals(result, analysis), "excess", caption)
 
 
-def _wealth_figures(result: BacktestResult) -> str:
+def _wealth_figures(result: BacktestResult, analysis: Analysis) -> str:
     wealth = (
         "Wealth net of costs and its loss from the running peak. Thin grey lines are the other "
         "baselines, the grey area holds the middle 90 % of the portfolios of random stocks."
     )
     sharpe = "Sharpe ratio of the trailing window, on returns in excess of cash."
-    return figure_html(figures.wealth_and_drawdown(result), "wealth", wealth) + figure_html(
-        figures.rolling_sharpe(result), "sharpe", sharpe
-    )
+    return figure_html(
+        figures.wealth_and_drawdown(result, analysis), "wealth", wealth
+    ) + figure_html(figures.rolling_sharpe(result, analysis), "sharpe", sharpe)
 
 
 def _sector_figures(result: BacktestResult, analysis: Analysis) -> str:
-    names = list(result.policy_names) or [EQUAL_WEIGHT]
+    names = list(analysis.own_names) or [EQUAL_WEIGHT]
     drawings = []
     for i, name in enumerate(names[:MOST_DRAWN]):
         caption = f"{name}: share of wealth by sector after each trade"
@@ -179,7 +179,7 @@ def _sector_figures(result: BacktestResult, analysis: Analysis) -> str:
 
 
 def _monthly(result: BacktestResult, analysis: Analysis) -> str:
-    names = [*result.policy_names, EQUAL_WEIGHT]
+    names = [*analysis.own_names, EQUAL_WEIGHT]
     return to_html(monthly_table(analysis.monthly, names[0])) + "".join(
         details_html(f"The same for {name}", to_html(monthly_table(analysis.monthly, name)))
         for name in names[1:]
@@ -196,7 +196,7 @@ def _costs(result: BacktestResult, analysis: Analysis) -> str:
     caption = (
         "One-sided turnover by calendar month, in shares of wealth; the entry is in the first."
     )
-    drawing = figure_html(figures.monthly_turnover(result), "turnover", caption)
+    drawing = figure_html(figures.monthly_turnover(result, analysis), "turnover", caption)
     return drawing + to_html(tables.cost_table(result, analysis))
 
 

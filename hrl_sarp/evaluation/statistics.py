@@ -30,6 +30,21 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class BootstrapPlan:
+    """How dates are resampled; stored with the results, so that they can be aggregated later."""
+
+    block_days: int
+    samples: int
+    confidence: float
+    seed: int
+
+    def counts(self, n_periods: int) -> Float[np.ndarray, "samples T"]:
+        """Draw the resampled dates that all policies of a report share."""
+        rng = np.random.default_rng([self.seed, n_periods])
+        return draw_counts(stationary_bootstrap(n_periods, self.block_days, self.samples, rng))
+
+
 def stationary_bootstrap(
     n_periods: int, block_days: int | float, n_samples: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "samples T"]:

@@ -6,7 +6,7 @@ import pytest
 
 from hrl_sarp.errors import MetricError, MissingArtifactError
 from hrl_sarp.evaluation.backtest import BacktestResult
-from hrl_sarp.evaluation.comparison import compare_runs
+from hrl_sarp.evaluation.compare import aggregate_runs, compare_runs
 from hrl_sarp.evaluation.ledger import DAILY_NAME
 from hrl_sarp.evaluation.report import write_backtest
 
@@ -25,11 +25,9 @@ def folders(result: BacktestResult, tmp_path_factory: pytest.TempPathFactory) ->
     return [root / name for name in "abc"]
 
 
-def test_mean_over_runs_is_that_of_the_middle_one(
-    folders: list[Path], result: BacktestResult
-) -> None:
-    found = compare_runs(folders, result.config)
-    single = compare_runs(folders[1:2], result.config)
+def test_mean_over_runs_is_that_of_the_middle_one(folders: list[Path]) -> None:
+    found = aggregate_runs(folders)
+    single = aggregate_runs(folders[1:2])
     own, alone = found.summaries["own"], single.summaries["own"]
     assert own.runs == 3
     # shifts of -10, 0, +10 bps a session cancel but for the curvature of the logarithm
@@ -38,27 +36,27 @@ def test_mean_over_runs_is_that_of_the_middle_one(
     assert alone.return_deviation == 0
 
 
-def test_runs_that_disagree_widen_the_interval(folders: list[Path], result: BacktestResult) -> None:
-    three = compare_runs(folders, result.config).summaries["own"].growth_excess
-    alike = compare_runs([folders[1]] * 3, result.config).summaries["own"].growth_excess
+def test_runs_that_disagree_widen_the_interval(folders: list[Path]) -> None:
+    three = aggregate_runs(folders).summaries["own"].growth_excess
+    alike = aggregate_runs([folders[1]] * 3).summaries["own"].growth_excess
     assert three.high - three.low > 1.2 * (alike.high - alike.low)
 
 
-def test_baselines_do_not_vary_over_seeds(folders: list[Path], result: BacktestResult) -> None:
-    found = compare_runs(folders, result.config)
+def test_baselines_do_not_vary_over_seeds(folders: list[Path]) -> None:
+    found = aggregate_runs(folders)
     assert found.summaries["12-1 momentum"].return_deviation == pytest.approx(0, abs=1e-15)
     assert found.summaries["1/N"].growth_excess.high == 0
 
 
 def test_tables_show_every_policy(folders: list[Path], result: BacktestResult) -> None:
-    found = compare_runs(folders, result.config)
-    assert len(found.markdown.splitlines()) == len(result.main.names) + 2
-    assert found.rich.row_count == len(result.main.names)
+    table, markdown = compare_runs(folders)
+    assert len(markdown.splitlines()) == len(result.main.names) + 2
+    assert table.row_count == len(result.main.names)
 
 
-def test_backtest_folder_itself_may_be_named(folders: list[Path], result: BacktestResult) -> None:
-    outer = compare_runs(folders[:1], result.config).summaries
-    inner = compare_runs([folders[0] / "backtest"], result.config).summaries
+def test_backtest_folder_itself_may_be_named(folders: list[Path]) -> None:
+    outer = aggregate_runs(folders[:1]).summaries
+    inner = aggregate_runs([folders[0] / "backtest"]).summaries
     assert outer == inner
 
 
@@ -74,21 +72,21 @@ def test_runs_on_other_sessions_are_refused(
     shorter = replace(result, main=replace(main, **arrays), variants={}, random=None)
     write_backtest(shorter, tmp_path / "short")
     with pytest.raises(MetricError, match="cannot be averaged"):
-        compare_runs([folders[0], tmp_path / "short"], result.config)
+        aggregate_runs([folders[0], tmp_path / "short"])
 
 
-def test_unfinished_run_names_the_command(folders: list[Path], result: BacktestResult) -> None:
+def test_unfinished_run_names_the_command(folders: list[Path]) -> None:
     with pytest.raises(MissingArtifactError, match=r"main\.py backtest"):
-        compare_runs([folders[0].parent / "nowhere"], result.config)
+        aggregate_runs([folders[0].parent / "nowhere"])
 
 
 def test_run_without_its_daily_ledger_is_refused(result: BacktestResult, tmp_path: Path) -> None:
     write_backtest(result, tmp_path)
     (tmp_path / DAILY_NAME).unlink()
     with pytest.raises(MissingArtifactError, match=DAILY_NAME):
-        compare_runs([tmp_path], result.config)
+        aggregate_runs([tmp_path])
 
 
-def test_no_runs_are_refused(result: BacktestResult) -> None:
+def test_no_runs_are_refused() -> None:
     with pytest.raises(MetricError, match="at least one folder"):
-        compare_runs([], result.config)
+        aggregate_runs([])

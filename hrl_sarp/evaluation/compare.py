@@ -11,13 +11,11 @@ from jaxtyping import Float
 
 from hrl_sarp import metrics
 from hrl_sarp.artifacts import read_json
-from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import MetricError, MissingArtifactError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.ledger import DAILY_NAME, METRICS_NAME
-from hrl_sarp.evaluation.performance import bootstrap_counts
-from hrl_sarp.evaluation.statistics import Interval
+from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval
 from hrl_sarp.evaluation.tables import NONE, Table, number, percent, spread, to_markdown, to_rich
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 
@@ -56,16 +54,6 @@ class Comparison:
     summaries: dict[str, SeedSummary]
     table: Table
 
-    @property
-    def rich(self) -> rich.table.Table:
-        """For the terminal."""
-        return to_rich(self.table)
-
-    @property
-    def markdown(self) -> str:
-        """For a README."""
-        return to_markdown(self.table)
-
 
 @dataclass(frozen=True)
 class _Run:
@@ -75,14 +63,21 @@ class _Run:
     market_hash: str | None
     first_session: str
     last_session: str
+    plan: BootstrapPlan
 
 
-def compare_runs(paths: Sequence[Path], config: RunConfig) -> Comparison:
+def compare_runs(paths: Sequence[Path]) -> tuple[rich.table.Table, str]:
+    """Aggregate finished backtests and return the table for the terminal and as Markdown."""
+    table = aggregate_runs(paths).table
+    return to_rich(table), to_markdown(table)
+
+
+def aggregate_runs(paths: Sequence[Path]) -> Comparison:
     """Aggregate finished backtests that differ in their seed only.
 
     Args:
-        paths: log folders of runs, or their `backtest` folders.
-        config: confidence, block length, number of samples and seed of the bootstrap.
+        paths: log folders of runs, or their `backtest` folders. The first run's bootstrap plan
+            serves all.
 
     Raises:
         MissingArtifactError: if a folder holds no finished backtest.
@@ -91,11 +86,11 @@ def compare_runs(paths: Sequence[Path], config: RunConfig) -> Comparison:
     runs = [_read_run(Path(path)) for path in paths]
     _require_same(runs)
     names = dict.fromkeys(name for run in runs for name in run.daily)
-    summaries = {name: summarise_runs(name, runs, config) for name in names}
-    return Comparison(summaries, _table(summaries, runs, config))
+    summaries = {name: summarise_runs(name, runs) for name in names}
+    return Comparison(summaries, _table(summaries, runs))
 
 
-def summarise_runs(name: str, runs: Sequence[_Run], config: RunConfig) -> SeedSummary:
+def summarise_runs(name: str, runs: Sequence[_Run]) -> SeedSummary:
     """Aggregate one policy over the runs that have it."""
     own = [run for run in runs if name in run.daily]
     net = _stacked(own, name, "net_return")
@@ -103,8 +98,8 @@ def summarise_runs(name: str, runs: Sequence[_Run], config: RunConfig) -> SeedSu
     growth = np.log1p(np.maximum(net, -1 + 1e-12))
     base = np.log1p(_stacked(own, EQUAL_WEIGHT, "net_return"))
     active = growth - base
-    counts = bootstrap_counts(net.shape[1], config)
-    rng, confidence = np.random.default_rng([config.seed, len(own)]), config.evaluation.confidence
+    plan, rng = runs[0].plan, np.random.default_rng([runs[0].plan.seed, len(own)])
+    counts, confidence = plan.counts(net.shape[1]), plan.confidence
     draws = statistics.bootstrap_dates_and_seeds(active, counts, YEAR, rng)
     by_run = active.mean(axis=1) * YEAR
     sharpe = [metrics.sharpe_ratio(row, YEAR) for row in excess]
@@ -150,6 +145,7 @@ def _read_run(path: Path) -> _Run:
         market_hash=facts["market_hash"],
         first_session=facts["first_session"],
         last_session=facts["last_session"],
+        plan=BootstrapPlan(**facts["bootstrap"]),
     )
 
 
@@ -171,8 +167,8 @@ def _stacked(runs: Sequence[_Run], name: str, field: str) -> Float[np.ndarray, "
     return np.stack([run.daily[name][field].to_numpy() for run in runs])
 
 
-def _table(summaries: dict[str, SeedSummary], runs: Sequence[_Run], config: RunConfig) -> Table:
-    level = f"{config.evaluation.confidence:.0%}"
+def _table(summaries: dict[str, SeedSummary], runs: Sequence[_Run]) -> Table:
+    level = f"{runs[0].plan.confidence:.0%}"
     header = (
         "policy",
         "runs",
