@@ -22,7 +22,7 @@ STYLE_SHEET = """
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui,
   -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
   -webkit-text-size-adjust: 100%; }
-main { max-width: 74rem; margin: 0 auto; padding: 2rem 1.1rem 4rem; }
+main { max-width: 80rem; margin: 0 auto; padding: 2rem 1.1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.2rem; line-height: 1.3; margin: 2.8rem 0 .7rem; padding-top: .9rem;
   border-top: 1px solid var(--rule); }
