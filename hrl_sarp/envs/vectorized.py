@@ -70,7 +70,7 @@ class PortfolioVecEnv(VecEnv):
         self, step: LevelStep, observation: Any, infos: list[dict[str, Any]]
     ) -> None:
         truncated = step.truncated.cpu().numpy()
-        for row in np.flatnonzero((step.terminated | step.truncated).cpu().numpy()):
+        for row in np.flatnonzero((step.terminated | step.truncated).cpu().numpy()).tolist():
             infos[row]["terminal_observation"] = _row(observation, row)
             infos[row]["TimeLimit.truncated"] = bool(truncated[row])
             infos[row]["episode"] = {
