@@ -123,7 +123,7 @@ def calmar_ratio(simple_returns: Series, periods_per_year: Periods) -> float:
     return _ratio(annual_return(simple_returns, periods_per_year), max_drawdown(simple_returns))
 
 
-def value_at_risk(simple_returns: Series, confidence: float) -> float:
+def value_at_risk(simple_returns: Series, confidence: int | float) -> float:
     """Compute the loss that a period exceeds with probability at most 1 - confidence.
 
     With k = (1 - confidence) T an integer it is the (k+1)-th largest loss.
@@ -135,7 +135,7 @@ def value_at_risk(simple_returns: Series, confidence: float) -> float:
     return float(losses[min(int(_tail(len(losses), confidence)), len(losses) - 1)])
 
 
-def conditional_value_at_risk(simple_returns: Series, confidence: float) -> float:
+def conditional_value_at_risk(simple_returns: Series, confidence: int | float) -> float:
     """Compute the mean of the worst (1 - confidence) share of the periods.
 
     The period on the border counts with the part of it that belongs to that share.
@@ -280,7 +280,7 @@ def _sorted_losses(simple_returns: Series) -> Series:
     return -np.sort(simple_returns)
 
 
-def _tail(n_periods: int, confidence: float) -> float:
+def _tail(n_periods: int, confidence: int | float) -> float:
     """Count the periods of the tail; 5 % of 100 is 5, not 5.000000000000004."""
     if not 0.0 <= confidence <= 1.0:
         raise MetricError(f"confidence must lie in [0, 1], found {confidence}; 0.95 is usual")
