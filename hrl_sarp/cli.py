@@ -1,20 +1,20 @@
 """The command line: reads options, calls one function of the package, prints its result."""
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.errors import HrlSarpError, StoppedEarly
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.training.phase import PhaseContext
 
+SPANS = ("train", "validation", "test")
 STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM."""
 
@@ -58,14 +58,14 @@ def collect_data(
 
     profile = market or (None if experiment else {"files": "us"}.get(source, source))
     manifest = collect(source, data_dir, _config(experiment, profile, None), input_path, macro)
-    print(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
+    typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
 
 
 @app.command("validate-data")
 def validate_data(
     data_dir: DataDir = DEFAULT_DATA_DIR, experiment: Experiment = None, market: MarketName = None
 ) -> None:
-    """Check the collected data by named rules; writes validation.json, exit code 0 if nothing fails."""
+    """Check the collected data by named rules: validation.json, exit code 0 if nothing fails."""
     from rich.console import Console
 
     from hrl_sarp.data.validate import render, validate_folder
@@ -77,7 +77,7 @@ def validate_data(
 
 
 @app.command("train")
-def train(
+def train(  # noqa: PLR0913 -- the parameters are the command's options
     phase: Annotated[
         int | None, typer.Option(help="One of 1 to 5; all of them and the backtest if not given.")
     ] = None,
@@ -87,17 +87,15 @@ def train(
     market: MarketName = None,
     seed: Seed = None,
     device: Device = "auto",
-    resume: Resume = False,
+    resume: Resume = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Train the five phases in order and backtest on the test span; or one phase."""
+    from hrl_sarp.training.curriculum import run_curriculum, run_phase
+
+    config = _config(experiment, market, seed)
     with _running(log_dir):
-        from hrl_sarp.training.curriculum import run_curriculum, run_phase
-
-        context = _context(data_dir, log_dir, _config(experiment, market, seed), device)
+        context = replace(_context(data_dir, log_dir, config, device), resume=resume)
         with context.stop:
-            from dataclasses import replace
-
-            context = replace(context, resume=resume)
             if phase is None:
                 run_curriculum(context)
                 _backtest(context, "test")
@@ -115,9 +113,11 @@ def backtest(
     seed: Seed = None,
 ) -> None:
     """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest."""
+    if span not in SPANS:
+        raise HrlSarpError(f"--span must be one of {', '.join(SPANS)}, found '{span}'")
+    config = _config(experiment, market, seed)
     with _running(log_dir):
-        context = _context(data_dir, log_dir, _config(experiment, market, seed), "cpu")
-        _backtest(context, span)
+        _backtest(_context(data_dir, log_dir, config, "cpu"), span)
 
 
 @app.command("report")
@@ -131,7 +131,7 @@ def report(
 
     table, markdown = compare_runs(runs)
     Console().print(table)
-    print(markdown)
+    typer.echo(markdown)
 
 
 def _config(experiment: str | None, market: str | None, seed: int | None) -> "RunConfig":
@@ -165,7 +165,7 @@ def _backtest(context: "PhaseContext", span: str) -> None:
     out_dir = context.log_dir / "backtest"
     analysis = write_backtest(result, out_dir, swaps)
     print_summary(result, analysis, Console())
-    print(f"wrote {out_dir / 'report.html'}")
+    typer.echo(f"wrote {out_dir / 'report.html'}")
 
 
 @contextmanager
@@ -181,12 +181,20 @@ def _running(log_dir: Path) -> Iterator[None]:
 def main() -> int:
     """Run the command line; every expected problem is one line and an exit code that is not 0."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        return stop.exit_code
-    except typer.Abort:
+        app()
+    except SystemExit as ended:  # typer ends so, after usage errors and --help too
+        return int(ended.code or 0)
+    except StoppedEarly:
+        typer.echo("stopped; the same command with --resume continues exactly there", err=True)
+        return STOPPED
+    except KeyboardInterrupt:
+        typer.echo("stopped at once; --resume continues from the last checkpoint", err=True)
         return STOPPED
     except HrlSarpError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        typer.echo(f"{type(error).__name__}: {error.strerror or error}{where}", err=True)
         return 1
     return 0

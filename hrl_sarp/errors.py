@@ -39,3 +39,7 @@ class TrainingDivergedError(HrlSarpError):
 
 class MetricError(HrlSarpError):
     """A performance measure was asked of an empty series or one that holds NaN."""
+
+
+class StoppedEarly(Exception):  # noqa: N818 -- not an error: the user asked for it
+    """A phase was asked to stop and has written its checkpoint."""

@@ -161,10 +161,6 @@ class PhaseResult:
     """The numbers of the phase's closing line."""
 
 
-class StoppedEarly(Exception):  # noqa: N818  (not an error: the user asked for it)
-    """A phase was asked to stop and has written its checkpoint."""
-
-
 def market_fingerprint(market: Market) -> str:
     """Hash what agents and their checkpoints depend on; embeddings are derived and left out."""
     digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())

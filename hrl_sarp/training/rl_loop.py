@@ -17,9 +17,9 @@ from hrl_sarp.agents.checkpoints import restore_rng, rng_state
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
-from hrl_sarp.envs.vectorized import PortfolioVecEnv
+from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.training.metric_log import MetricLog, algorithm_logger
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, StoppedEarly
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.progress import PhaseBar, phase_progress
 from hrl_sarp.training.selection import Selector, ValidationScore
 
@@ -278,6 +278,7 @@ def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
     algorithm._last_obs = {k: v.numpy() for k, v in state["last_observation"].items()}
     algorithm._last_episode_starts = state["episode_starts"].numpy()
     algorithm.ep_info_buffer = deque(state["episodes"], maxlen=algorithm._stats_window_size)
+    algorithm.ep_success_buffer = deque(maxlen=algorithm._stats_window_size)
     env.load_state_dict(state["env"])
     if isinstance(algorithm, MicroTD3):
         algorithm.actor.optimizer.load_state_dict(state["actor_optimizer"])
