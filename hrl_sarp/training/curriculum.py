@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from loguru import logger
 
+from hrl_sarp.artifacts import read_json, write_text
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.artifacts import write_text
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.errors import CheckpointError, HrlSarpError
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.runtime import RunFolder, StopFlag, configure_threads, seed_everything
 from hrl_sarp.training import (
@@ -73,8 +73,23 @@ def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
 
 
 def _has_finished(context: PhaseContext, number: int) -> bool:
-    files, folder = PHASES[number - 1], context.folder(number)
-    return all((folder / name).is_file() for name in (*files.best, files.metrics))
+    """Say whether a phase has finished in this very run.
+
+    Raises:
+        CheckpointError: if it finished with another configuration or on other data.
+    """
+    metrics = context.folder(number) / PHASES[number - 1].metrics
+    if not context.has(number) or not metrics.is_file():
+        return False
+    found = read_json(metrics, f"python main.py train --phase {number}")
+    for key, value in context.run_identity().items():
+        if found.get(key) != value:
+            raise CheckpointError(
+                f"phase {number} in {metrics.parent} finished with another {key}: expected "
+                f"{value}, found {found.get(key)}; resume with the same options, or choose "
+                "another --log-dir"
+            )
+    return True
 
 
 def make_context(
@@ -89,6 +104,4 @@ def make_context(
     """Put a market on its device and build the context of the phases."""
     tensors = MarketTensors(market, torch.float32, device)
     folder = RunFolder(log_dir).path
-    return PhaseContext(
-        config, market, tensors, folder, resume, stop, market_fingerprint(market)
-    )
+    return PhaseContext(config, market, tensors, folder, resume, stop, market_fingerprint(market))

@@ -1,7 +1,7 @@
 """Phase 5: both agents in turns, each against the live other, at a tenth of the learning rate."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from loguru import logger
@@ -34,7 +34,7 @@ class Pair:
 
     def networks(self) -> dict[str, Any]:
         """Copy the networks of both agents."""
-        agents = {"macro": self.macro, "micro": self.micro}
+        agents: dict[str, MacroAgent | MicroAgent] = {"macro": self.macro, "micro": self.micro}
         return {
             name: copy.deepcopy(
                 {"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()}
@@ -44,7 +44,8 @@ class Pair:
 
     def load(self, networks: dict[str, Any]) -> None:
         """Put `networks` back."""
-        for agent, name in ((self.macro, "macro"), (self.micro, "micro")):
+        agents: dict[str, MacroAgent | MicroAgent] = {"macro": self.macro, "micro": self.micro}
+        for name, agent in agents.items():
             agent.actor.load_state_dict(networks[name]["actor"])
             agent.critic.load_state_dict(networks[name]["critic"])
 
@@ -91,14 +92,16 @@ def _train_part(
     context: PhaseContext, pair: Pair, log: MetricLog, running: dict[str, Any] | None
 ) -> None:
     """Train one agent against the other as it is now, and judge the pair after a full round."""
-    extra = pair.state_dict()
     algorithm, plan = _prepare(context, pair)
-    run_loop(algorithm, context, plan, log, PhaseBar.silent(), running, extra)
+    plan = replace(plan, extra=pair.state_dict())
+    log.offset = (pair.part // len(PARTS)) * plan.total_timesteps
+    run_loop(algorithm, context, plan, log, PhaseBar.silent(), running)
     if isinstance(algorithm, MacroPPO):
         pair.macro.adopt(algorithm)
     else:
         pair.micro.adopt(algorithm)
     pair.part += 1
+    log.offset = 0
     if pair.part % len(PARTS) == 0:
         _judge(context, pair, log)
     payload = {"algorithm": None, "history": log.history, "extra": pair.state_dict()}
@@ -148,6 +151,7 @@ def _finish(context: PhaseContext, pair: Pair, log: MetricLog) -> PhaseResult:
     pair.micro.save(folder / files.best[1])
     summary = {
         "phase": NUMBER,
+        **context.run_identity(),
         "rounds": pair.part // len(PARTS),
         "start": pair.selector.scores[0],
         **pair.selector.summary(),

@@ -17,7 +17,7 @@ class MetricLog:
     """Rows of (step, name -> value).
 
     TensorBoard files are rewritten from the history at the start, never appended to, so a resumed
-    run shows each point once.
+    run shows each point once. `offset` is added to steps: the parts of phase 5 each count from 0.
     """
 
     def __init__(self, folder: Path, history: list[dict[str, Any]] | None = None) -> None:
@@ -25,6 +25,7 @@ class MetricLog:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.history: list[dict[str, Any]] = list(history or [])
+        self.offset = 0
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self._writer = SummaryWriter(str(folder / "tensorboard"))
         for row in self.history:
@@ -32,7 +33,7 @@ class MetricLog:
 
     def add(self, step: int, values: dict[str, Any]) -> None:
         """Append one row; values become plain floats."""
-        row: dict[str, Any] = {"step": int(step)}
+        row: dict[str, Any] = {"step": int(step) + self.offset}
         for name, value in values.items():
             if not name.startswith(TIMING) and isinstance(value, int | float | np.number):
                 row[name] = float(value)

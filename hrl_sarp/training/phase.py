@@ -116,9 +116,11 @@ class PhaseContext:
 
     def run_identity(self) -> dict[str, Any]:
         """Return what a checkpoint of an unfinished phase must agree with."""
-        identity = {"config_hash": config_hash(self.config)}
-        identity["market"] = self.fingerprint
-        return identity
+        return {
+            "config_hash": config_hash(self.config),
+            "market": self.fingerprint,
+            "seed": self.config.seed,
+        }
 
     def load_running(self, number: int) -> dict[str, Any] | None:
         """Return the checkpoint of an unfinished phase when resuming, else None.
@@ -166,7 +168,7 @@ def market_fingerprint(market: Market) -> str:
     digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
     tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
     for table in (*tables, market.stock_features, market.macro_features, market.filtered_regime):
-        digest.update(np.ascontiguousarray(table).view(np.uint8))
+        digest.update(memoryview(np.ascontiguousarray(table).view(np.uint8)))
     return digest.hexdigest()
 
 

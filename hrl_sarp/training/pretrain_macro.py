@@ -31,7 +31,7 @@ def run(context: PhaseContext) -> PhaseResult:
     files = PHASES[NUMBER - 1]
     agent.save(context.folder(NUMBER) / files.best[0])
     save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
-    summary = {"phase": NUMBER, **fitted, **task.validate(), **sharpening}
+    summary = {"phase": NUMBER, **context.run_identity(), **fitted, **task.validate(), **sharpening}
     metrics = log.write(context.folder(NUMBER) / files.metrics, summary)
     log.close()
     context.forget_running(NUMBER)

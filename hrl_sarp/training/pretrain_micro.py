@@ -36,7 +36,14 @@ def run(context: PhaseContext) -> PhaseResult:
     sharpening = sharpen(context, task.agent)
     files = PHASES[NUMBER - 1]
     task.agent.save(context.folder(NUMBER) / files.best[0])
-    summary = {"phase": NUMBER, **fitted, **measures, **ranking, **sharpening}
+    summary = {
+        "phase": NUMBER,
+        **context.run_identity(),
+        **fitted,
+        **measures,
+        **ranking,
+        **sharpening,
+    }
     metrics = log.write(context.folder(NUMBER) / files.metrics, summary)
     log.close()
     context.forget_running(NUMBER)
@@ -103,8 +110,8 @@ class MicroTask:
         shape = (self.tensors.n_sectors, self.tensors.slots_per_sector)
         mask = self._mask[rows].unflatten(1, shape)
         preference = (self.config.network.score_temperature * scores).unflatten(1, shape)
-        oracle = (
-            self.config.pretrain.oracle_temperature * self._standardised[rows].unflatten(1, shape)
+        oracle = self.config.pretrain.oracle_temperature * self._standardised[rows].unflatten(
+            1, shape
         )
         log_share = torch.log_softmax(preference.masked_fill(~mask, -1e9), dim=2)
         target = torch.softmax(oracle.masked_fill(~mask, -1e9), dim=2) * mask

@@ -52,6 +52,8 @@ class LoopPlan:
     """Judges the networks that are being trained."""
     networks: Callable[[], dict[str, Any]]
     """Copies the networks that a best checkpoint holds."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """More values that the phase's checkpoint must hold."""
 
 
 class PhaseLoop(BaseCallback):
@@ -63,7 +65,6 @@ class PhaseLoop(BaseCallback):
         state: fresh, or restored from a checkpoint.
         log: the phase's history.
         bar: its progress bar.
-        extra: more values that the phase's checkpoint must hold.
     """
 
     def __init__(
@@ -73,11 +74,10 @@ class PhaseLoop(BaseCallback):
         state: LoopState,
         log: MetricLog,
         bar: PhaseBar,
-        extra: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.context, self.plan, self.state = context, plan, state
-        self.log_, self.bar, self.extra = log, bar, extra or {}
+        self.log_, self.bar = log, bar
         self.saved_at = time.monotonic()
 
     @property
@@ -117,12 +117,12 @@ class PhaseLoop(BaseCallback):
         self.log_.add(step, {**values, "eval/stage": self.state.stage})
         logger.info(
             f"phase {self.plan.number} step {step}: validation excess growth "
-            f"{score.excess_growth_pct:+.2f} % a year, turnover {score.turnover_annual:.1f} a year, "
+            f"{score.excess_growth_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
             f"alignment {score.alignment:.3f}{' (best)' if is_best else ''}"
         )
 
     def _leave_stage(self, done: int) -> None:
-        """Promote after a full window of good evaluations in this stage, or when its share is over."""
+        """Promote after a window of good evaluations in this stage, or when its share is over."""
         stages, window = self.curriculum.stages, self.curriculum.selection_window
         stage = stages[self.state.stage]
         since = self.state.stages[-1]["from_evaluation"]
@@ -164,7 +164,7 @@ class PhaseLoop(BaseCallback):
             "logged": dict(self.logger.name_to_value),
             "logged_count": dict(self.logger.name_to_count),
             "history": self.log_.history,
-            "extra": self.extra,
+            "extra": self.plan.extra,
         }
         self.context.save_running(self.plan.number, payload)
         self.saved_at = time.monotonic()
@@ -178,7 +178,6 @@ def run_loop(
     log: MetricLog,
     bar: PhaseBar,
     running: dict[str, Any] | None,
-    extra: dict[str, Any] | None = None,
 ) -> LoopState:
     """Train to the end of the plan, continuing `running` if given, and judge the last networks."""
     state = LoopState(Selector(context.config.curriculum.selection_window))
@@ -189,7 +188,7 @@ def run_loop(
         algorithm.logger.name_to_value.update(running["logged"])
         algorithm.logger.name_to_count.update(running["logged_count"])
         logger.info(f"phase {plan.number} continues at step {algorithm.num_timesteps}")
-    loop = PhaseLoop(context, plan, state, log, bar, extra)
+    loop = PhaseLoop(context, plan, state, log, bar)
     if running is not None:
         restore_rng(running["rng"])
     remaining = plan.total_timesteps - algorithm.num_timesteps
@@ -223,6 +222,7 @@ def train_phase(
     agent.save(folder / files.best[0])
     summary = {
         "phase": plan.number,
+        **context.run_identity(),
         "timesteps": algorithm.num_timesteps,
         "start": asdict(start),
         **state.selector.summary(),

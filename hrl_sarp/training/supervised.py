@@ -76,7 +76,7 @@ def fit(
                 raise StoppedEarly
             terms = _run_epoch(task, config, optimizer, state)
             schedule.step()
-            _close_epoch(task, terms, state, log, schedule.get_last_lr()[0])
+            _close_epoch(task, terms, state, log, float(schedule.get_last_lr()[0]))
             context.save_running(
                 task.number, _snapshot(task, state, optimizer, schedule, log.history)
             )
@@ -147,7 +147,7 @@ def _run_epoch(
         span = (int(rows.min()), int(rows.max()))
         require_finite(f"{task.prefix}/total_loss", value, state.epoch, span)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(task.networks.parameters(), config.max_grad_norm)
         optimizer.step()
         terms = {**terms, "total_loss": value, "grad_norm": float(norm)}
