@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench clean
+.PHONY: help setup train real-us test lint bench clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(READY) ## make .venv with the pinned versions
 
@@ -20,6 +20,15 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## collect the bundled sample, train all five phases, backtest
 	$(BIN)/python main.py collect-data --source sample
 	$(BIN)/python main.py train --experiment quickstart
+
+US_DATA ?= ../shared/data/us_daily
+SEEDS ?= 0 1 2
+
+real-us: $(READY) ## train and backtest on US_DATA for all SEEDS; writes README's results table
+	$(BIN)/python main.py collect-data --source files --input $(US_DATA) --data-dir data/us/raw
+	set -e; for seed in $(SEEDS); do $(BIN)/python main.py train --experiment real_us \
+		--data-dir data/us/raw --log-dir logs/real_us/$$seed --seed $$seed; done
+	$(BIN)/python main.py report $(SEEDS:%=logs/real_us/%) --readme README.md
 
 test: $(READY) ## run the fast tests
 	$(BIN)/pytest -q

@@ -56,6 +56,23 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def replace_block(path: Path, name: str, content: str) -> None:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file.
+
+    Raises:
+        MissingArtifactError: if the file lacks either marker.
+    """
+    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, found, rest = text.partition(first)
+    _, closed, after = rest.partition(last)
+    if not found or not closed:
+        raise MissingArtifactError(
+            f"{path}: expected a block from {first.strip()} to {last}, found none; add both lines"
+        )
+    write_text(path, f"{before}{first}{content.strip()}\n{last}{after}")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NumPy scalars and arrays, dates and paths become plain values.
 

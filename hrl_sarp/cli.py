@@ -123,15 +123,21 @@ def backtest(
 @app.command("report")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Log folders of finished runs (seeds).")],
+    readme: Annotated[
+        Path | None, typer.Option(help="File whose block <!-- results --> gets the table.")
+    ] = None,
 ) -> None:
     """Compare finished runs: one table over all seeds, with intervals over dates and seeds."""
     from rich.console import Console
 
+    from hrl_sarp.artifacts import replace_block
     from hrl_sarp.evaluation.compare import compare_runs
 
     table, markdown = compare_runs(runs)
     Console().print(table)
-    typer.echo(markdown)
+    if readme is not None:
+        replace_block(readme, "results", markdown)
+        typer.echo(f"wrote the table into {readme}")
 
 
 def _config(experiment: str | None, market: str | None, seed: int | None) -> "RunConfig":

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrl_sarp.artifacts import atomic_path, read_json, sha256_file, write_json, write_text
+from hrl_sarp.artifacts import (
+    atomic_path,
+    read_json,
+    replace_block,
+    sha256_file,
+    write_json,
+    write_text,
+)
 from hrl_sarp.errors import DataError, MissingArtifactError
 
 
@@ -80,3 +87,19 @@ def test_sha256_of_abc_is_the_published_value(tmp_path: Path) -> None:
     # FIPS 180-4 example
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_file(tmp_path / "x") == expected
+
+
+def test_replace_block_changes_only_what_stands_between_the_markers(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    replace_block(path, "results", "new\n")
+    expected = "before\n<!-- results -->\nnew\n<!-- /results -->\nafter\n"
+    assert path.read_text() == expected
+
+
+def test_replace_block_without_markers_changes_nothing_and_says_what_to_add(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("no block here\n")
+    with pytest.raises(MissingArtifactError, match="add both lines"):
+        replace_block(path, "results", "new")
+    assert path.read_text() == "no block here\n"
