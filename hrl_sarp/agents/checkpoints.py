@@ -114,7 +114,8 @@ def load_module(path: Path, module: nn.Module, state: dict[str, Any]) -> None:
 
 def rng_state() -> dict[str, Any]:
     """Return the state of the global generators as plain values and tensors."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  (SB3 draws from it)
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002  (SB3 draws from it)
+    name, keys, position, has_gauss, cached = numpy_state
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

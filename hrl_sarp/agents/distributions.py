@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 SMALLEST_SHARE = 1e-6
-"""Samples are clamped to it and renormalised before they are stored: log-probabilities stay finite."""
+"""Samples are clamped to it and renormalised before storage: log-probabilities stay finite."""
 
 
 class SectorDirichlet:

@@ -1,4 +1,4 @@
-"""The weekly agent: Stable-Baselines3's PPO with a Dirichlet policy and a supervised regime head."""
+"""The weekly agent: Stable-Baselines3's PPO, a Dirichlet policy, a supervised regime head."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,9 +38,10 @@ class MacroPolicy(ActorCriticPolicy):
         self.actor = MacroActor(sizes, self._config.network)
         self.critic = MacroCritic(sizes, self._config.network)
         set_dropout(self, 0.0)  # else log-probabilities would differ between rollout and update
-        self.actor.regime.requires_grad_(False)
+        self.actor.regime.requires_grad_(requires_grad=False)
         trained = [p for p in self.parameters() if p.requires_grad]
-        self.optimizer = self.optimizer_class(trained, lr=lr_schedule(1), **self.optimizer_kwargs)
+        make_optimizer: Any = self.optimizer_class
+        self.optimizer = make_optimizer(trained, lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def inputs(self, observation: Any) -> MacroInputs:
         """Read an observation of either form."""
@@ -82,8 +83,9 @@ class MacroPolicy(ActorCriticPolicy):
 
 
 class MacroPPO(PPO):
-    """PPO whose critic warms up before the actor moves, and that stops at a loss that is not finite."""
+    """PPO whose critic warms up before the actor moves; a loss that is not finite stops it."""
 
+    policy: MacroPolicy
     critic_warmup_steps: int = 0
 
     def train(self) -> None:
@@ -91,11 +93,11 @@ class MacroPPO(PPO):
         warming = self.num_timesteps <= self.critic_warmup_steps
         frozen = [p for p in self.policy.actor.parameters() if p.requires_grad] if warming else []
         for parameter in frozen:
-            parameter.requires_grad_(False)
+            parameter.requires_grad = False
             parameter.grad = None  # else Adam would apply the last one again
         super().train()
         for parameter in frozen:
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
         self._log_policy()
         loss = self.logger.name_to_value["train/loss"]
         require_finite("macro/loss", loss, self.num_timesteps, self._rollout_days())

@@ -57,6 +57,8 @@ class MicroSettings:
 class WeightActor(nn.Module):
     """Observation in, target weights out: the score network and its decode."""
 
+    optimizer: torch.optim.Optimizer
+
     def __init__(self, settings: MicroSettings) -> None:
         super().__init__()
         self.settings = settings
@@ -81,6 +83,8 @@ class WeightActor(nn.Module):
 
 class TwinCritic(nn.Module):
     """Two independent values; the target takes the smaller one."""
+
+    optimizer: torch.optim.Optimizer
 
     def __init__(self, settings: MicroSettings) -> None:
         super().__init__()
@@ -124,11 +128,17 @@ class MicroTD3(TD3):
     """TD3 with noise in score space, critic warm-up, clipped gradients and hindsight batches."""
 
     replay_buffer: HindsightBuffer  # type: ignore[assignment]
+    actor: WeightActor  # type: ignore[assignment]
+    actor_target: WeightActor  # type: ignore[assignment]
+    critic: TwinCritic  # type: ignore[assignment]
+    critic_target: TwinCritic  # type: ignore[assignment]
+    _last_obs: Any
 
     def configure(self, td3: TD3Config, seed: int) -> "MicroTD3":
         """Set what Stable-Baselines3's constructor does not know."""
         self.td3 = td3
-        self.noise = torch.zeros(self.n_envs, self.action_space.shape[0])
+        (n_slots,) = self.action_space.shape or (0,)
+        self.noise = torch.zeros(self.n_envs, n_slots)
         self.generator = torch.Generator().manual_seed(seed)
         self.replay_buffer.rng = np.random.default_rng(seed)
         return self
@@ -212,18 +222,18 @@ class MicroTD3(TD3):
         self.logger.record_mean("micro/q2_mean", float(second.mean()))
 
     def _update_actor(self, batch: MicroBatch) -> None:
-        self.critic.requires_grad_(False)
+        self.critic.requires_grad_(requires_grad=False)
         inputs, request = self.actor.settings.read(batch.observation)
         weights = self.actor.settings.decode(self.actor.network(inputs, request), request)
         loss = -self.critic.first(inputs, request, weights).mean()
         norm = self._descend(loss, self.actor)
-        self.critic.requires_grad_(True)
+        self.critic.requires_grad_(requires_grad=True)
         self.logger.record_mean("micro/actor_loss", float(loss))
         self.logger.record_mean("micro/actor_grad_norm", norm)
 
     def _descend(self, loss: Tensor, network: Any) -> float:
         network.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), self.td3.max_grad_norm)
         network.optimizer.step()
         return float(norm)

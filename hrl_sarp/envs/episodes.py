@@ -25,7 +25,7 @@ class EpisodeStarts:
     """
 
     def __init__(
-        self, market: Market, span: DayRange, horizon: int, weekly: bool, seed: int
+        self, market: Market, span: DayRange, horizon: int, *, weekly: bool, seed: int
     ) -> None:
         week_ends = np.flatnonzero(market.is_week_end)
         week_ends = week_ends[(week_ends >= span.start) & (week_ends < span.stop)]

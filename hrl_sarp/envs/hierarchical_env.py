@@ -163,4 +163,5 @@ def make_starts(
     ppo, td3 = config.macro_agent.ppo, config.micro_agent.td3
     horizon = ppo.horizon_weeks if weekly else td3.horizon_days
     market = tensors.market
-    return EpisodeStarts(market, span or market.split.train, horizon, weekly, config.seed)
+    span = span or market.split.train
+    return EpisodeStarts(market, span, horizon, weekly=weekly, seed=config.seed)

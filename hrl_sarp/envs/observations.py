@@ -19,7 +19,7 @@ DRAWDOWN_FEATURE = "portfolio_drawdown"
 """The macro feature that the env fills with the active drawdown."""
 MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
 MICRO_SCALARS = ("cash", "active_drawdown", "gate_on", "days_left")
-"""Portfolio scalars behind the weights, in this order; `days_left` is the share of the week left."""
+"""Portfolio scalars behind the weights, in this order; `days_left` is a share of the week."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.simulator.risk import exposure_limit, feasible_goal, target_weights
 
 
-
 @dataclass
 class EpisodeState:
     """What an episode adds to the portfolio: goal, growth over the benchmark, steps taken."""

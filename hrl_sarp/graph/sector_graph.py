@@ -65,7 +65,8 @@ def node_features(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S
     pooled = _pool_slots(market)
     statistics = _return_statistics(sector_returns(market), config.correlation_days)
     raw = np.concatenate([pooled, statistics], axis=2)
-    filled = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1).any(axis=2)
+    by_sector = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1)
+    filled = np.logical_or.reduce(by_sector, axis=2)
     train = slice(market.split.train.start, market.split.train.stop)
     seen = raw[train][filled[train]]
     mean, deviation = seen.mean(axis=0), seen.std(axis=0)

@@ -70,7 +70,8 @@ class MarketTensors:
             filled & market.tradable[rows, safe], torch.bool
         )
         by_sector = filled.reshape(market.n_days, market.n_sectors, -1)
-        self.sector_listed: Bool[Tensor, "T S"] = self._number(by_sector.any(axis=2), torch.bool)
+        is_listed = np.logical_or.reduce(by_sector, axis=2)
+        self.sector_listed: Bool[Tensor, "T S"] = self._number(is_listed, torch.bool)
         counts = by_sector.sum(axis=2).astype(np.float64)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         self.sector_shares: Float[Tensor, "T S"] = self._number(shares, self.dtype)
