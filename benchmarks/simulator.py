@@ -46,7 +46,8 @@ def env_steps_per_second(market: Market, n_envs: int, *, has_limits: bool) -> fl
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print, on one thread: two spin against whatever else the machine does."""
+    torch.set_num_threads(1)
     market = factories.random_market(
         np.random.default_rng(0),
         n_days=N_DAYS,
