@@ -34,17 +34,24 @@ class MicroPolicy(Protocol):
         ...
 
 
+NO_VIEW = (0.0, 0.5, 0.5)
+"""Regime entries of a goal without a view, in the order of `Regime`: no bear, no cut of exposure."""
+
+
 class ProportionalGoal:
-    """Each sector gets the share of eligible stocks it has, so that following it is 1/N."""
+    """Each sector gets the share of eligible stocks it has, without a view on the regime.
+
+    Following it is 1/N at full exposure.
+    """
 
     def __init__(self, tensors: MarketTensors) -> None:
         self.tensors = tensors
 
     def goal(self, observation: Observation) -> Goal:
-        """Return sector shares and the filtered regime."""
+        """Return sector shares and no regime view."""
         day = observation["day"].long().flatten()
         shares = self.tensors.sector_shares[day].float()
-        return Goal(shares, self.tensors.filtered_regime[day])
+        return Goal(shares, shares.new_tensor(NO_VIEW).expand(len(day), -1))
 
 
 class SampledGoal:

@@ -51,7 +51,9 @@ class HierarchicalPolicy:
             self._goal = Goal(weights, regime).to_vector()
         target = self._micro.target(micro_index(tensors, state, self._goal, drawdown))
         p_bear = float(self._goal[0, tensors.n_sectors + Regime.BEAR])
-        return Decision(target[0], p_bear, self._goal[0])
+        # a rule's regime entries are no forecast: reports must not score them
+        has_view = not isinstance(self._macro, ProportionalGoal)
+        return Decision(target[0], p_bear, self._goal[0] if has_view else None)
 
     def _active_drawdown(self, view: DecisionView) -> torch.Tensor:
         """Fraction by which W/B is below its maximum since the rollout began."""

@@ -168,7 +168,7 @@ def market_fingerprint(market: Market) -> str:
     digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
     tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
     for table in (*tables, market.stock_features, market.macro_features, market.filtered_regime):
-        digest.update(memoryview(np.ascontiguousarray(table).view(np.uint8)))
+        digest.update(table.tobytes())
     return digest.hexdigest()
 
 
