@@ -35,7 +35,7 @@ class MicroPolicy(Protocol):
 
 
 NO_VIEW = (0.0, 0.5, 0.5)
-"""Regime entries of a goal without a view, in the order of `Regime`: no bear, no cut of exposure."""
+"""Regime entries of a goal without a view, in the order of `Regime`: exposure is not cut."""
 
 
 class ProportionalGoal:
