@@ -5,7 +5,7 @@ import pickle
 import random
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -52,16 +52,28 @@ def load_payload(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingArtifactError(f"no checkpoint at {path}")
     try:
+        _require_intact(path)
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).split("\n")[0]
         raise CheckpointError(
             f"{path} is not a checkpoint of this package (truncated, or holding code): {reason}; "
             "train again or restore the file"
         ) from error
     if not isinstance(payload, dict) or "kind" not in payload:
-        raise CheckpointError(f"{path}: expected a dictionary with `kind`, found {type(payload)}")
+        found = type(payload).__name__
+        raise CheckpointError(
+            f"{path}: expected a dictionary with `kind`, found {found}; train again"
+        )
     return payload
+
+
+def _require_intact(path: Path) -> None:
+    """Read every byte against its checksum: PyTorch itself loads flipped bits without a word."""
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise BadZipFile(f"{damaged} does not match its checksum")
 
 
 def market_identity(tensors: MarketTensors) -> dict[str, Any]:
@@ -92,6 +104,9 @@ def load_agent(path: Path, agent: Agent) -> Agent:
     payload = load_payload(path)
     if payload["kind"] != agent.kind:
         raise CheckpointError(f"{path}: expected a {agent.kind} agent, found {payload['kind']}")
+    missing = [name for name in ("market", "actor", "critic") if name not in payload]
+    if missing:
+        raise CheckpointError(f"{path}: expected {', '.join(missing)}, found none; train again")
     here = market_identity(agent.tensors)
     for key, found in payload["market"].items():
         if found != here[key]:

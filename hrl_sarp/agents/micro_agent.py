@@ -110,6 +110,7 @@ class MicroPolicy(TD3Policy):
     def __init__(self, *args: Any, settings: MicroSettings, **kwargs: Any) -> None:
         self._settings = settings
         super().__init__(*args, **kwargs)
+        self._squash_output = False  # else `predict` would stretch weights from [-1, 1]
 
     def make_actor(self, features_extractor: Any = None) -> Any:
         """Build the actor; it needs no feature extractor."""

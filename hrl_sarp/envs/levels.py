@@ -114,6 +114,14 @@ class MacroLevel:
         terminated, truncated = _episode_end(clocks, self.horizon)
         return LevelStep(reward.total, terminated, truncated, terms)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return portfolios and episodes."""
+        return {"clocks": self.clocks.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.clocks.load_state_dict(state["clocks"])
+
     def goal_of(self, action: Float[Tensor, "B G"]) -> Goal:
         """Read an action as a goal: both parts are divided by their sums.
 
@@ -217,6 +225,16 @@ class MicroLevel:
         }
         terminated, truncated = _episode_end(clocks, self.horizon)
         return LevelStep(reward, terminated, truncated, terms)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return portfolios, episodes and what was last observed."""
+        return {"clocks": self.clocks.state_dict(), "observation": dict(self._observation)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.clocks.load_state_dict(state["clocks"])
+        device = self.tensors.device
+        self._observation = {name: v.to(device) for name, v in state["observation"].items()}
 
     def _renew_goal(self, rows: Bool[Tensor, " B"]) -> None:
         if bool(rows.any()):

@@ -130,5 +130,7 @@ class TwoClocks:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.simulator.state = type(self.simulator.state)(**state["portfolio"])
-        self.episode = EpisodeState(**state["episode"])
+        device = self.tensors.device
+        portfolio = {name: v.to(device) for name, v in state["portfolio"].items()}
+        self.simulator.state = type(self.simulator.state)(**portfolio)
+        self.episode = EpisodeState(**{k: v.to(device) for k, v in state["episode"].items()})

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hrl_sarp.envs.episodes import EpisodeStarts
 from hrl_sarp.envs.levels import Level, LevelStep, ObservationForm
+from hrl_sarp.envs.partners import SampledGoal
 
 
 class PortfolioVecEnv(VecEnv):
@@ -39,6 +40,7 @@ class PortfolioVecEnv(VecEnv):
         """Start an episode in every row."""
         with torch.no_grad():
             self._restart(torch.ones(self.num_envs, dtype=torch.bool))
+        self.episode_return[:], self.episode_length[:] = 0.0, 0
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return self._numpy(self.level.observe(self.form))
 
@@ -96,23 +98,23 @@ class PortfolioVecEnv(VecEnv):
     def state_dict(self) -> dict[str, Any]:
         """Return all that a bit-identical continuation needs."""
         state = {
-            "clocks": self.level.clocks.state_dict(),
+            "level": self.level.state_dict(),
             "starts": self.starts.state_dict(),
             "episode_return": self.episode_return.tolist(),
             "episode_length": self.episode_length.tolist(),
         }
-        if hasattr(self.level.partner, "state_dict"):
+        if isinstance(self.level.partner, SampledGoal):
             state["partner"] = self.level.partner.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.level.clocks.load_state_dict(state["clocks"])
+        self.level.load_state_dict(state["level"])
         self.starts.load_state_dict(state["starts"])
         self.episode_return = np.asarray(state["episode_return"])
         self.episode_length = np.asarray(state["episode_length"])
-        if "partner" in state:
-            self.level.partner.load_state_dict(state["partner"])  # type: ignore[union-attr]
+        if isinstance(self.level.partner, SampledGoal):
+            self.level.partner.load_state_dict(state["partner"])
 
     def close(self) -> None:
         """Nothing to free."""
@@ -137,9 +139,11 @@ class PortfolioVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Reseed the draw of start days."""
+        """Reseed the draw of start days and of goals."""
         if seed is not None:
             self.starts.rng = np.random.default_rng(seed)
+            if isinstance(self.level.partner, SampledGoal):
+                self.level.partner.generator.manual_seed(seed)
         return [seed] * self.num_envs
 
 
