@@ -76,8 +76,12 @@ def run_backtest(
     costs = config.market_profile.costs
     rows = [*make_baselines(market, config), *policies]
     main = _run(tensors, rows, span, RolloutOptions(costs, config.risk))
+    # without a delisting a stressed delisting return is the main rollout: no need to repeat it
+    has_delistings = bool(main.delisted_value.any())
     variants = {
-        name: _run(tensors, rows, span, options)
+        name: main
+        if options.costs.delisting_return != costs.delisting_return and not has_delistings
+        else _run(tensors, rows, span, options)
         for name, options in _variant_options(config).items()
     }
     random_rows = make_random_portfolios(config)
