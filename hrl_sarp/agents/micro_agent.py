@@ -212,15 +212,15 @@ class MicroTD3(TD3):
         first, second = self.critic(batch.observation, batch.executed)
         loss = nn.functional.mse_loss(first, target) + nn.functional.mse_loss(second, target)
         days = batch.observation["day"]
-        value = float(loss)
+        value = float(loss.detach())
         require_finite(
             "micro/critic_loss", value, self._n_updates, (int(days.min()), int(days.max()))
         )
         norm = self._descend(loss, self.critic)
         self.logger.record_mean("micro/critic_loss", value)
         self.logger.record_mean("micro/critic_grad_norm", norm)
-        self.logger.record_mean("micro/q1_mean", float(first.mean()))
-        self.logger.record_mean("micro/q2_mean", float(second.mean()))
+        self.logger.record_mean("micro/q1_mean", float(first.detach().mean()))
+        self.logger.record_mean("micro/q2_mean", float(second.detach().mean()))
 
     def _update_actor(self, batch: MicroBatch) -> None:
         self.critic.requires_grad_(requires_grad=False)
@@ -229,7 +229,7 @@ class MicroTD3(TD3):
         loss = -self.critic.first(inputs, request, weights).mean()
         norm = self._descend(loss, self.actor)
         self.critic.requires_grad_(requires_grad=True)
-        self.logger.record_mean("micro/actor_loss", float(loss))
+        self.logger.record_mean("micro/actor_loss", float(loss.detach()))
         self.logger.record_mean("micro/actor_grad_norm", norm)
 
     def _descend(self, loss: Tensor, network: Any) -> float:

@@ -65,6 +65,7 @@ class MacroTask:
         self._start_as_constant()
         set_dropout(self.agent.actor, config.macro_agent.network.dropout)
         self.networks = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
+        self.generators: list[torch.Generator] = []
 
     def _load_labels(self, market: Market, context: PhaseContext) -> None:
         data = context.config.data
@@ -95,7 +96,8 @@ class MacroTask:
         regime = nn.functional.cross_entropy(logits, self.regime[rows])
         error = _squared_error(shares, self.oracle[rows])
         total = self._total(regime, error, rows)
-        return total, {"regime_loss": float(regime), "alloc_loss": float(error)}
+        terms = {"regime_loss": float(regime.detach()), "alloc_loss": float(error.detach())}
+        return total, terms
 
     def _predict(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.graph(self.nodes[rows], self.edges[rows])

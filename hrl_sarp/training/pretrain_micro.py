@@ -66,6 +66,7 @@ class MicroTask:
         self.agent = MicroAgent(context.micro_settings(), context.config.seed)
         self.networks = nn.ModuleDict({"actor": self.agent.actor})
         self.goals = torch.Generator().manual_seed(context.config.seed)
+        self.generators = [self.goals]
         market = context.market
         values, complete = stock_label(market, context.config.data.micro_label_days)
         slots = np.where(market.slots >= 0, market.slots, 0)
@@ -85,7 +86,7 @@ class MicroTask:
         inputs, request = self._inputs(rows, self._random_goals(rows))
         scores = self.agent.actor.network(inputs, request)
         loss = self._cross_entropy(scores, rows, request)
-        return loss, {"loss": float(loss), "score_std": float(scores.detach().std())}
+        return loss, {"loss": float(loss.detach()), "score_std": float(scores.detach().std())}
 
     def _random_goals(self, rows: Tensor) -> Tensor:
         drawn = -torch.log1p(-torch.rand(len(rows), self.tensors.n_sectors, generator=self.goals))

@@ -96,9 +96,10 @@ class PhaseLoop(BaseCallback):
         self._leave_stage(done)
         self.bar.update(done, note=f"stage {self.curriculum.stages[self.state.stage].name}")
         waited = time.monotonic() - self.saved_at
-        if self.context.stop.is_set or waited >= self.curriculum.checkpoint_seconds:
+        stopping = self.context.stop.is_set  # read once: a stop without a checkpoint loses work
+        if stopping or waited >= self.curriculum.checkpoint_seconds:
             self.save()
-        if self.context.stop.is_set:
+        if stopping:
             raise StoppedEarly
 
     def _on_step(self) -> bool:
@@ -161,7 +162,7 @@ class PhaseLoop(BaseCallback):
                 "best": self.state.best,
                 "stages": self.state.stages,
             },
-            "logged": dict(self.logger.name_to_value),
+            "logged": _as_plain(self.logger.name_to_value),
             "logged_count": dict(self.logger.name_to_count),
             "history": self.log_.history,
             "extra": self.plan.extra,
@@ -288,6 +289,11 @@ def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
         algorithm.generator.set_state(state["generator"])
     else:
         algorithm.policy.optimizer.load_state_dict(state["optimizer"])
+
+
+def _as_plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return Python numbers for NumPy's, which a checkpoint of plain values may not hold."""
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
 
 
 def _as_tensors(observation: Any) -> dict[str, torch.Tensor]:

@@ -27,6 +27,8 @@ class SupervisedTask(Protocol):
     networks: nn.ModuleDict
     train_rows: Tensor
     """Market rows that may be drawn."""
+    generators: list[torch.Generator]
+    """What its losses draw from, beside the global generators; a checkpoint holds their states."""
 
     def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch of market rows and its terms."""
@@ -104,6 +106,8 @@ def _restore(
     optimizer.load_state_dict(running["optimizer"])
     schedule.load_state_dict(running["schedule"])
     generator.set_state(running["generator"])
+    for own, drawn in zip(task.generators, running["task_generators"], strict=True):
+        own.set_state(drawn)
     restore_rng(running["rng"])
     logger.info(f"phase {task.number} continues after epoch {running['epoch']}")
     best = (running["best_loss"], running["best_epoch"], running["best_state"])
@@ -122,6 +126,7 @@ def _snapshot(
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "generator": state.generator.get_state(),
+        "task_generators": [own.get_state() for own in task.generators],
         "rng": rng_state(),
         "epoch": state.epoch,
         "best_loss": state.best_loss,
@@ -143,7 +148,7 @@ def _run_epoch(
     for chosen in order.split(config.batch_size):
         rows = task.train_rows[chosen]
         loss, terms = task.loss(rows)
-        value = float(loss)
+        value = float(loss.detach())
         span = (int(rows.min()), int(rows.max()))
         require_finite(f"{task.prefix}/total_loss", value, state.epoch, span)
         optimizer.zero_grad()

@@ -1,0 +1,112 @@
+"""Running phases on a tiny market, stopping them at chosen moments and reading what they left."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hrl_sarp.agents.checkpoints import load_payload
+from hrl_sarp.artifacts import read_json
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.runtime import StopFlag
+from hrl_sarp.training import run_phase
+from hrl_sarp.training.phase import PHASES, RUNNING, PhaseContext
+from tests.tiny_runs import changed, context_of, tiny_config, tiny_market
+
+Outcome = dict[str, Any]
+
+
+class StopAfter(StopFlag):
+    """A stop flag that nobody sets: it becomes true at the given look."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def is_set(self) -> bool:
+        """Count down."""
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def small_config(**values: Any) -> RunConfig:
+    """Return a configuration whose phases have dropout, warm-up and all stages in a second."""
+    dropout = {"macro_agent": {"network": {"dropout": 0.2}}}
+    return changed(tiny_config(**values), dropout)
+
+
+def small_context(log_dir: Path, *, resume: bool = False, **values: Any) -> PhaseContext:
+    """Return a context over the one market of these tests."""
+    return context_of(tiny_market(), small_config(**values), log_dir, resume=resume)
+
+
+def copy_before(number: int, source: Path, target: Path) -> Path:
+    """Copy the folders of all phases before one."""
+    for files in PHASES[: number - 1]:
+        shutil.copytree(source / files.folder, target / files.folder)
+    return target
+
+
+def run_with_stops(number: int, context: PhaseContext, looks: list[int]) -> int:
+    """Stop at each of these looks at the flag, resume after each, then run to the end.
+
+    Returns:
+        How many stops really came before the end.
+    """
+    stops = 0
+    for count in looks:
+        stopping = replace(context, stop=StopAfter(count), resume=stops > 0)
+        try:
+            run_phase(number, stopping)
+        except StoppedEarly:
+            stops += 1
+            continue
+        return stops
+    run_phase(number, replace(context, resume=True))
+    return stops
+
+
+def outcome(number: int, log_dir: Path) -> Outcome:
+    """Read the metrics and every tensor of the best files of a finished phase."""
+    files = PHASES[number - 1]
+    folder = log_dir / files.folder
+    left: Outcome = {"metrics": read_json(folder / files.metrics, "this test")}
+    for name in files.best:
+        left[name] = load_payload(folder / name)
+    return left
+
+
+def running_path(number: int, log_dir: Path) -> Path:
+    """Return where an unfinished phase keeps its checkpoint."""
+    return log_dir / PHASES[number - 1].folder / RUNNING
+
+
+def assert_same(first: Any, second: Any, where: str = "") -> None:
+    """Compare nested values: tensors by torch.equal, everything else exactly."""
+    assert type(first) is type(second), where
+    if isinstance(first, torch.Tensor):
+        assert first.dtype == second.dtype, where
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}/{key}")
+    elif isinstance(first, list):
+        assert len(first) == len(second), where
+        for position, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{where}/{position}")
+    else:
+        assert first == second, where
+
+
+def differs(first: Any, second: Any) -> bool:
+    """Say whether `assert_same` would fail."""
+    try:
+        assert_same(first, second)
+    except AssertionError:
+        return True
+    return False
