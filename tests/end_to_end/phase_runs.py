@@ -18,6 +18,11 @@ from tests.tiny_runs import changed, context_of, tiny_config, tiny_market
 
 Outcome = dict[str, Any]
 
+SMALL: dict[str, Any] = {
+    "macro_agent": {"network": {"dropout": 0.2}},
+    "curriculum": {"checkpoint_seconds": 0.0},
+}
+
 
 class StopAfter(StopFlag):
     """A stop flag that nobody sets: it becomes true at the given look."""
@@ -34,9 +39,8 @@ class StopAfter(StopFlag):
 
 
 def small_config(**values: Any) -> RunConfig:
-    """Return a configuration whose phases have dropout, warm-up and all stages in a second."""
-    dropout = {"macro_agent": {"network": {"dropout": 0.2}}}
-    return changed(tiny_config(**values), dropout)
+    """Return a configuration with dropout that writes a checkpoint at every boundary."""
+    return changed(changed(tiny_config(), SMALL), values)
 
 
 def small_context(log_dir: Path, *, resume: bool = False, **values: Any) -> PhaseContext:
