@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrl_sarp.errors import HrlSarpError, StoppedEarly
+from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
@@ -54,8 +54,10 @@ def collect_data(
 
     The default is offline: 20 US stocks 1990-2022 that come with the package skfolio.
     """
-    from hrl_sarp.data.collect import collect
+    from hrl_sarp.data.collect import SOURCES, collect
 
+    if source not in SOURCES:
+        raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
     profile = market or (None if experiment else {"files": "us"}.get(source, source))
     manifest = collect(source, data_dir, _config(experiment, profile, None), input_path, macro)
     typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
@@ -90,9 +92,15 @@ def train(  # noqa: PLR0913 -- the parameters are the command's options
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Train the five phases in order and backtest on the test span; or one phase."""
-    from hrl_sarp.training.curriculum import run_curriculum, run_phase
+    from hrl_sarp.data.store import read_manifest
+    from hrl_sarp.runtime import resolve_device
+    from hrl_sarp.training.curriculum import require_phase, run_curriculum, run_phase
 
+    if phase is not None:  # every wrong option is refused before anything is written
+        require_phase(phase)
     config = _config(experiment, market, seed)
+    resolve_device(device)
+    read_manifest(data_dir)
     with _running(log_dir):
         context = replace(_context(data_dir, log_dir, config, device), resume=resume)
         with context.stop:
@@ -116,6 +124,8 @@ def backtest(
     if span not in SPANS:
         raise HrlSarpError(f"--span must be one of {', '.join(SPANS)}, found '{span}'")
     config = _config(experiment, market, seed)
+    if not log_dir.is_dir():
+        raise MissingArtifactError(f"no run at {log_dir}: run `python main.py train` first")
     with _running(log_dir):
         _backtest(_context(data_dir, log_dir, config, "cpu"), span)
 
@@ -184,20 +194,27 @@ def _running(log_dir: Path) -> Iterator[None]:
         yield
 
 
+def _as_line(error: HrlSarpError) -> str:
+    """Return the message; a heading with a single finding below it becomes one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(lines) if len(lines) <= 2 else str(error)
+
+
 def main() -> int:
     """Run the command line; every expected problem is one line and an exit code that is not 0."""
     try:
         app()
-    except SystemExit as ended:  # typer ends so, after usage errors and --help too
+    except SystemExit as ended:  # typer ends so, after usage errors, --help and Ctrl-C too
+        if ended.code == STOPPED:
+            typer.echo(
+                "stopped at once; train --resume continues from the last checkpoint", err=True
+            )
         return int(ended.code or 0)
     except StoppedEarly:
         typer.echo("stopped; the same command with --resume continues exactly there", err=True)
         return STOPPED
-    except KeyboardInterrupt:
-        typer.echo("stopped at once; --resume continues from the last checkpoint", err=True)
-        return STOPPED
     except HrlSarpError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        typer.echo(f"{type(error).__name__}: {_as_line(error)}", err=True)
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

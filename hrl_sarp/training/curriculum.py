@@ -37,6 +37,16 @@ RUNNERS = {
 """Phases in order; each reads what the ones before it wrote."""
 
 
+def require_phase(number: int) -> None:
+    """Refuse a number that is no phase.
+
+    Raises:
+        HrlSarpError: naming the phases.
+    """
+    if number not in RUNNERS:
+        raise HrlSarpError(f"--phase must be one of {sorted(RUNNERS)}, found {number}")
+
+
 def run_phase(number: int, context: PhaseContext) -> PhaseResult:
     """Run one phase.
 
@@ -45,8 +55,7 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
         MissingArtifactError: naming the phase that has to run first.
         StoppedEarly: after a checkpoint, if a stop was asked for.
     """
-    if number not in RUNNERS:
-        raise HrlSarpError(f"--phase must be one of {sorted(RUNNERS)}, found {number}")
+    require_phase(number)
     config = context.config
     configure_threads(config.threads)
     seed_everything(config.seed)

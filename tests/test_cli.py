@@ -1,0 +1,217 @@
+"""The command line: help, exit codes, and one line on stderr for every expected problem."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hrl_sarp import cli
+from hrl_sarp.runtime import RunFolder
+
+OPTIONS = {
+    "collect-data": ("--source", "--input", "--macro", "--data-dir", "--experiment", "--market"),
+    "validate-data": ("--data-dir", "--experiment", "--market"),
+    "train": (
+        "--phase",
+        "--data-dir",
+        "--log-dir",
+        "--experiment",
+        "--market",
+        "--seed",
+        "--device",
+        "--resume",
+    ),
+    "backtest": ("--span", "--data-dir", "--log-dir", "--experiment", "--market", "--seed"),
+    "report": ("--readme", "runs"),
+}
+USAGE_ERROR = 2
+NOT_A_TERMINAL = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
+        for name, value in NOT_A_TERMINAL.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        code = cli.main()
+        shown = capfd.readouterr()
+        return code, shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the collected sample."""
+    from hrl_sarp.config.loading import load_config
+    from hrl_sarp.data.collect import collect
+
+    folder = tmp_path_factory.mktemp("sample") / "raw"
+    collect("sample", folder, load_config(market="sample"))
+    return folder
+
+
+def assert_refused(result: tuple[int, str, str], *mentioned: str) -> None:
+    """Expect exit code 1 and exactly one line, on stderr, that says these words."""
+    code, out, err = result
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    for word in mentioned:
+        assert word in lines[0]
+
+
+def everything(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS.items())
+def test_help_states_the_options_of_a_command(
+    name: str, options: tuple[str, ...], command: Command
+) -> None:
+    code, out, err = command(name, "--help")
+    assert (code, err) == (0, "")
+    assert [option for option in options if option not in out] == []
+
+
+def test_help_lists_the_commands(command: Command) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    assert [name for name in OPTIONS if name not in out] == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_unknown_option_is_a_usage_error(name: str, command: Command) -> None:
+    code, out, err = command(name, "--no-such-option")
+    assert (code, out) == (USAGE_ERROR, "")
+    assert "--no-such-option" in err
+
+
+def test_an_unknown_command_is_a_usage_error(command: Command) -> None:
+    code, _, err = command("trian")
+    assert code == USAGE_ERROR
+    assert "trian" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentioned"),
+    [
+        (["train", "--phase", "6"], ["--phase", "[1, 2, 3, 4, 5]", "6"]),
+        (["train", "--phase", "0"], ["--phase", "0"]),
+        (["train", "--device", "tpu"], ["auto, cpu, cuda", "tpu"]),
+        (["train", "--experiment", "smoek"], ["smoek", "smoke"]),
+        (["train", "--market", "atlantis"], ["atlantis", "us"]),
+        (["backtest", "--span", "future"], ["--span", "future", "validation"]),
+        (["backtest", "--experiment", "smoek"], ["smoek"]),
+        (["backtest"], ["train"]),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_is_written(
+    arguments: list[str], mentioned: list[str], command: Command, sample: Path, tmp_path: Path
+) -> None:
+    before = everything(sample.parent)
+    folders = ["--data-dir", sample, "--log-dir", tmp_path / "logs"]
+    assert_refused(command(*arguments, *folders), *mentioned)
+    assert everything(tmp_path) == set()
+    assert everything(sample.parent) == before
+
+
+def test_an_unknown_source_is_refused(command: Command, tmp_path: Path) -> None:
+    result = command("collect-data", "--source", "yahoo", "--data-dir", tmp_path / "raw")
+    assert_refused(result, "yahoo", "sample")
+    assert everything(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["train", "validate-data"])
+def test_missing_data_name_the_command_that_collects_them(
+    name: str, command: Command, tmp_path: Path
+) -> None:
+    options = ["--log-dir", tmp_path / "logs"] if name == "train" else []
+    result = command(name, "--data-dir", tmp_path / "nowhere", *options)
+    assert_refused(result, "nowhere", "collect-data")
+    assert everything(tmp_path) == set()
+
+
+def test_a_damaged_table_is_refused_in_one_line(
+    command: Command, sample: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    for path in sample.rglob("*"):
+        if path.is_file():
+            copy = raw / path.relative_to(sample)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    damaged = max(raw.rglob("*.parquet"), key=lambda path: path.stat().st_size)
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    result = command("train", "--data-dir", raw, "--log-dir", tmp_path / "logs", "--phase", 1)
+    assert_refused(result, damaged.name)
+
+
+def test_a_log_folder_that_cannot_be_made_is_refused(
+    command: Command, sample: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    log_dir = tmp_path / "file" / "logs"
+    assert_refused(command("train", "--data-dir", sample, "--log-dir", log_dir), "--log-dir")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into read-only folders")
+def test_a_read_only_log_folder_is_refused(command: Command, sample: Path, tmp_path: Path) -> None:
+    log_dir = tmp_path / "logs"
+    log_dir.mkdir(mode=0o555)
+    assert_refused(command("train", "--data-dir", sample, "--log-dir", log_dir), "--log-dir")
+
+
+def test_a_second_run_in_one_log_folder_is_refused(
+    command: Command, sample: Path, tmp_path: Path
+) -> None:
+    log_dir = tmp_path / "logs"
+    with RunFolder(log_dir).lock():
+        result = command("train", "--data-dir", sample, "--log-dir", log_dir)
+        assert_refused(result, "in use by process", str(os.getpid()))
+        assert everything(log_dir) == {log_dir / "run.lock"}
+
+
+def test_a_phase_without_its_predecessor_names_it(
+    command: Command, sample: Path, tmp_path: Path
+) -> None:
+    options = ["--data-dir", sample, "--log-dir", tmp_path / "logs", "--experiment", "smoke"]
+    code, out, err = command("train", "--phase", 3, *options)
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    assert "run `python main.py train --phase 1` first" in err.splitlines()[-1]
+
+
+def test_a_report_of_no_run_is_refused(command: Command, tmp_path: Path) -> None:
+    assert_refused(command("report", tmp_path / "logs"), "logs")
+
+
+def test_stopping_twice_ends_with_the_code_of_a_signal(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_config", interrupted)
+    code, out, err = command("train")
+    assert (code, out) == (cli.STOPPED, "")
+    assert "--resume" in err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "polars", "numba", "stable_baselines3", "matplotlib", "pydantic")
+    check = f"import hrl_sarp.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run(  # noqa: S603 -- our own interpreter
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
