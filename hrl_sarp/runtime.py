@@ -97,6 +97,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def derive_seed(seed: int, *role: int) -> int:
+    """Return an independent seed for one role of a run, so that no two streams share draws.
+
+    Args:
+        seed: of the run.
+        role: numbers that name the stream, for example phase and part.
+    """
+    return int(np.random.SeedSequence([seed, *role]).generate_state(1)[0])
+
+
 def resolve_device(name: str) -> torch.device:
     """Turn a --device option into a device that exists.
 

@@ -1,5 +1,6 @@
 """Agents and running algorithms as files of tensors and plain values; opening one runs no code."""
 
+import hashlib
 import math
 import pickle
 import random
@@ -88,11 +89,18 @@ def market_identity(tensors: MarketTensors) -> dict[str, Any]:
     }
 
 
+def sector_table_hash(tensors: MarketTensors) -> str:
+    """Hash the sector table that a macro agent reads; empty where there is none."""
+    table = tensors.sector_embeddings
+    return "" if table is None else hashlib.sha256(table.cpu().numpy().tobytes()).hexdigest()
+
+
 def save_agent(path: Path, agent: Saveable) -> Path:
     """Write an agent's networks and the market they are for."""
     payload = {
         "kind": agent.kind,
         "market": market_identity(agent.tensors),
+        "sector_table": sector_table_hash(agent.tensors) if agent.kind == "macro" else "",
         "actor": agent.actor.state_dict(),
         "critic": agent.critic.state_dict(),
     }
@@ -113,6 +121,11 @@ def load_agent(path: Path, agent: Agent) -> Agent:
             raise CheckpointError(
                 f"{path}: was trained for another market: expected {key} {here[key]}, found {found}"
             )
+    if agent.kind == "macro" and payload["sector_table"] != sector_table_hash(agent.tensors):
+        raise CheckpointError(
+            f"{path}: was trained on another sector table: phase 1 has run again since; run the "
+            "phases after it again"
+        )
     for name in ("actor", "critic"):
         load_module(path, getattr(agent, name), payload[name])
     return agent

@@ -20,7 +20,11 @@ from hrl_sarp.envs.decoding import SlotRequest, decode_free, decode_within_secto
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, micro_inputs
 from hrl_sarp.envs.vectorized import PortfolioVecEnv
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.runtime import derive_seed
 from hrl_sarp.simulator.costs import TradeCosts
+
+NOISE_STREAM, REPLAY_STREAM = 1, 2
+"""Roles of derived seeds."""
 
 
 class MicroSettings:
@@ -140,8 +144,8 @@ class MicroTD3(TD3):
         self.td3 = td3
         (n_slots,) = self.action_space.shape or (0,)
         self.noise = torch.zeros(self.n_envs, n_slots)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.replay_buffer.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(derive_seed(seed, NOISE_STREAM))
+        self.replay_buffer.rng = np.random.default_rng(derive_seed(seed, REPLAY_STREAM))
         return self
 
     def _sample_action(
@@ -284,7 +288,7 @@ class MicroAgent:
             tau=td3.tau,
             gamma=td3.gamma,
             train_freq=1,
-            gradient_steps=max(1, td3.n_envs // td3.env_steps_per_update),
+            gradient_steps=td3.n_envs // td3.env_steps_per_update,
             replay_buffer_class=HindsightBuffer,  # type: ignore[arg-type]
             replay_buffer_kwargs=buffer,
             policy_delay=td3.policy_delay,

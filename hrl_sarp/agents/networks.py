@@ -1,5 +1,7 @@
 """The networks of both agents: few parameters, shared over sectors and over stocks."""
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -46,8 +48,6 @@ class MacroActor(nn.Module):
     sectors differently, which shared weights alone express poorly.
     """
 
-    temperature: Tensor
-
     def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
         super().__init__()
         n_sectors, _, context = sizes
@@ -56,7 +56,6 @@ class MacroActor(nn.Module):
         self.by_context = nn.Linear(context, n_sectors)
         self.concentration = nn.Linear(config.hidden, 1)
         self.regime = nn.Linear(context, len(Regime))
-        self.register_buffer("temperature", torch.ones(()))
         self.concentration_min = config.concentration_min
         self.concentration_range = config.concentration_range
         for layer in (self.logit, self.by_context, self.concentration, self.regime):
@@ -72,11 +71,15 @@ class MacroActor(nn.Module):
     ) -> tuple[SectorDirichlet, Float[Tensor, "B R"]]:
         """Return the distribution of sector shares and the regime logits."""
         hidden = self.trunk(sectors, context)
-        logits = (self.logit(hidden).squeeze(2) + self.by_context(context)) * self.temperature
+        logits = self.logit(hidden).squeeze(2) + self.by_context(context)
         pooled = masked_mean(hidden, listed)
         share = torch.sigmoid(self.concentration(pooled)).squeeze(1)
         concentration = self.concentration_min + self.concentration_range * share
         return SectorDirichlet(logits, concentration, listed), self.regime(context)
+
+    def sharpen(self, temperature: float) -> None:
+        """Multiply the sector logits; written into the last layers, so that learning goes on."""
+        scale_layers((self.logit, self.by_context), temperature)
 
 
 class MacroCritic(nn.Module):
@@ -120,7 +123,6 @@ class StockTower(nn.Module):
 class MicroActor(nn.Module):
     """One score in [-1, 1] per stock; a fresh network scores 0 and so follows the goal."""
 
-    temperature: Tensor
     N_PORTFOLIO = 3  # weight, prior, their difference
 
     def __init__(self, n_features: int, n_context: int, config: MicroNetworkConfig) -> None:
@@ -131,7 +133,6 @@ class MicroActor(nn.Module):
         self.portfolio = nn.Linear(self.N_PORTFOLIO, config.head)
         self.context = nn.Linear(n_context, config.head)
         self.out = nn.Linear(config.head, 1)
-        self.register_buffer("temperature", torch.ones(()))
         for layer in (self.out, self.direct):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -145,8 +146,12 @@ class MicroActor(nn.Module):
         context = self.context(micro_context(inputs))[:, None]
         hidden = torch.relu(stock + self.portfolio(WEIGHT_SCALE * own) + context)
         direct = self.direct(inputs.features).squeeze(2)[inputs.row_of]
-        scores: Tensor = (self.out(hidden).squeeze(2) + direct) * self.temperature
+        scores: Tensor = self.out(hidden).squeeze(2) + direct
         return scores * view.tradable
+
+    def sharpen(self, temperature: float) -> None:
+        """Multiply the unsquashed scores; written into the last layers, as in `MacroActor`."""
+        scale_layers((self.out, self.direct), temperature)
 
     def forward(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
         """Return scores in [-1, 1]."""
@@ -199,6 +204,14 @@ class MicroCritic(nn.Module):
         trade = (executed - view.weights) * view.tradable
         known_cost = self.costs.cost(trade, torch.ones_like(total), None)
         return total - PERCENT * known_cost
+
+
+def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
+    """Multiply weights and biases of linear layers in place."""
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.mul_(factor)
+            layer.bias.mul_(factor)
 
 
 def micro_context(inputs: MicroInputs) -> Float[Tensor, "B C"]:

@@ -83,9 +83,9 @@ def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
         if abs(total - 1) > MIX_TOLERANCE:
             yield f"curriculum.stages[{index}].regime_mix: must sum to 1, sums to {total:g}"
     for index, (earlier, stage) in enumerate(pairwise(curriculum.stages), start=1):
-        if stage.max_share < earlier.max_share:
+        if stage.max_share <= earlier.max_share:
             yield (
-                f"curriculum.stages[{index}].max_share: {stage.max_share:g} is below the stage "
+                f"curriculum.stages[{index}].max_share: {stage.max_share:g} is not above the stage "
                 f"before it, {earlier.max_share:g}"
             )
 
@@ -107,6 +107,16 @@ def _td3_problems(td3: TD3Config) -> Iterator[str]:
     if td3.n_envs % td3.envs_per_group:
         yield (
             f"micro_agent.td3.envs_per_group: {td3.envs_per_group} must divide "
+            f"n_envs = {td3.n_envs}"
+        )
+    if td3.envs_per_group % td3.batch_per_day:
+        yield (
+            f"micro_agent.td3.batch_per_day: {td3.batch_per_day} must divide "
+            f"envs_per_group = {td3.envs_per_group}: a batch takes rows that share their day"
+        )
+    if td3.n_envs % td3.env_steps_per_update:
+        yield (
+            f"micro_agent.td3.env_steps_per_update: {td3.env_steps_per_update} must divide "
             f"n_envs = {td3.n_envs}"
         )
     batch = td3.batch_days * td3.batch_per_day

@@ -108,6 +108,8 @@ class JointConfig(Section):
     """Env steps of the micro agent in a round."""
     learning_rate_factor: Positive
     """Times the learning rates of phases 3 and 4."""
+    selection_window: Count
+    """Rounds in the moving mean that selects the best pair."""
     patience_rounds: Count
     """Rounds without a better validation score after which the phase ends."""
 

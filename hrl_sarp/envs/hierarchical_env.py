@@ -19,7 +19,7 @@ from hrl_sarp.envs.partners import (
 )
 from hrl_sarp.envs.rewards import gains_of, micro_reward
 from hrl_sarp.envs.sample import sample_market
-from hrl_sarp.errors import SimulatorError
+from hrl_sarp.errors import MarketError, SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
 
 LevelName = Literal["macro", "micro"]
@@ -63,8 +63,10 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         partner: MacroPolicy | MicroPolicy | None = None,
         observation: ObservationForm = "full",
     ) -> None:
-        if market is None or config is None:
+        if market is None and config is None:
             market, config = sample_market()
+        if market is None or config is None:
+            raise MarketError("an env needs a market and its config, or neither for the sample")
         tensors = to_tensors(market)
         self.form = observation
         self.level = make_level(tensors, config, level, n_envs=1, partner=partner)

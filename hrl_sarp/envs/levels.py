@@ -186,9 +186,14 @@ class MicroLevel:
 
     def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
         """Start episodes in the rows that are True and ask for their first goal."""
+        rows = rows.to(self.tensors.device)
         self.clocks.reset(days, rows)
         self._renew_goal(rows)
-        self._observation = self.clocks.micro_observation()
+        fresh = self.clocks.micro_observation()
+        kept = self._observation or fresh
+        self._observation = {
+            key: torch.where(rows[:, None], value, kept[key]) for key, value in fresh.items()
+        }
 
     def observe(self, form: ObservationForm) -> Any:
         """Observation of all rows: index, or features flattened beside the two goals."""

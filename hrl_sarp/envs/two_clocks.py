@@ -60,6 +60,7 @@ class TwoClocks:
 
     def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
         """Start the rows that are True at their day: all cash, no goal yet."""
+        rows = rows.to(self.tensors.device)
         self.simulator.reset(days, rows)
         episode = self.episode
         keep = ~rows

@@ -140,9 +140,14 @@ def _masked_mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _minus_sector_mean(returns: np.ndarray, market: Market) -> np.ndarray:
-    """Subtract the mean over the sector's tradable stocks; 0 where a stock is not tradable."""
+    """Subtract the mean over the sector's tradable stocks of the day before's universe.
+
+    Later members of the universe do not count: they are in it because they grew. 0 where a stock
+    is not tradable, no subtraction where its sector has no such stock.
+    """
     member = np.eye(market.n_sectors)[market.sector_of]  # (A, S)
-    total = np.where(market.tradable, returns, 0.0) @ member
-    count = market.tradable.astype(np.float64) @ member
-    mean = total / np.maximum(count, 1)
+    counted = np.zeros_like(market.tradable)
+    counted[1:] = market.eligible[:-1] & market.tradable[1:]
+    total = np.where(counted, returns, 0.0) @ member
+    mean = total / np.maximum(counted.astype(np.float64) @ member, 1)
     return np.where(market.tradable, returns - mean[:, market.sector_of], 0.0)

@@ -9,6 +9,7 @@ from loguru import logger
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.runtime import derive_seed
 from hrl_sarp.training.metric_log import MetricLog
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.progress import PhaseBar, phase_progress
@@ -72,7 +73,9 @@ class Pair:
 def run(context: PhaseContext) -> PhaseResult:
     """Alternate until validation stops improving; write the best pair."""
     joint = context.config.curriculum.joint
-    pair = Pair(context.load_macro(3), context.load_micro(4), Selector(window=1), best={})
+    pair = Pair(
+        context.load_macro(3), context.load_micro(4), Selector(joint.selection_window), best={}
+    )
     running = context.load_running(NUMBER)
     log = MetricLog(context.folder(NUMBER), running["history"] if running else None)
     if running is None:
@@ -93,7 +96,7 @@ def _train_part(
 ) -> None:
     """Train one agent against the other as it is now, and judge the pair after a full round."""
     algorithm, plan = _prepare(context, pair)
-    plan = replace(plan, extra=pair.state_dict())
+    plan = replace(plan, eval_prefix=f"eval_{plan.prefix}", extra=pair.state_dict())
     log.offset = (pair.part // len(PARTS)) * plan.total_timesteps
     run_loop(algorithm, context, plan, log, PhaseBar.silent(), running)
     if isinstance(algorithm, MacroPPO):
@@ -111,7 +114,7 @@ def _train_part(
 def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, LoopPlan]:
     """Build the algorithm of this part; critics are trained already, so nothing warms up."""
     joint = context.config.curriculum.joint
-    seed = context.config.seed + pair.part
+    seed = derive_seed(context.config.seed, NUMBER, pair.part)
     if PARTS[pair.part % len(PARTS)] == "macro":
         ppo = context.config.macro_agent.ppo
         rate = ppo.learning_rate * joint.learning_rate_factor

@@ -129,7 +129,9 @@ class PhaseContext:
             CheckpointError: if it belongs to another configuration or other data.
         """
         path = self.folder(number) / RUNNING
-        if not self.resume or not path.is_file():
+        if not self.resume:
+            self._forget_results(number)
+        if not path.is_file():
             return None
         payload = load_payload(path)
         for key, value in self.run_identity().items():
@@ -139,6 +141,12 @@ class PhaseContext:
                     "or start again without --resume"
                 )
         return payload
+
+    def _forget_results(self, number: int) -> None:
+        """Remove what an earlier run of the phase left: a fresh start must not mix with it."""
+        folder, files = self.folder(number), PHASES[number - 1]
+        for name in (*files.best, files.metrics, RUNNING):
+            (folder / name).unlink(missing_ok=True)
 
     def save_running(self, number: int, payload: dict[str, Any]) -> None:
         """Write the checkpoint of an unfinished phase."""

@@ -15,6 +15,7 @@ from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
 from hrl_sarp.envs.partners import FollowGoal
 from hrl_sarp.features.labels import oracle_weights, regime_label, sector_label
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
+from hrl_sarp.runtime import derive_seed
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, save_sector_table
 from hrl_sarp.training.selection import validate_pair
 from hrl_sarp.training.supervised import fit
@@ -65,7 +66,8 @@ class MacroTask:
         self._start_as_constant()
         set_dropout(self.agent.actor, config.macro_agent.network.dropout)
         self.networks = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
-        self.generators: list[torch.Generator] = []
+        self.portfolios = torch.Generator().manual_seed(derive_seed(config.seed, NUMBER))
+        self.generators = [self.portfolios]
 
     def _load_labels(self, market: Market, context: PhaseContext) -> None:
         data = context.config.data
@@ -92,24 +94,35 @@ class MacroTask:
 
     def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the normalised total of a batch and its terms."""
-        shares, logits = self._predict(rows)
+        shares, logits = self._predict(rows, self._random_portfolio(rows))
         regime = nn.functional.cross_entropy(logits, self.regime[rows])
         error = _squared_error(shares, self.oracle[rows])
         total = self._total(regime, error, rows)
         terms = {"regime_loss": float(regime.detach()), "alloc_loss": float(error.detach())}
         return total, terms
 
-    def _predict(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, rows: Tensor, portfolio: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.graph(self.nodes[rows], self.edges[rows])
-        inputs = macro_inputs(self.tensors, self._portfolio(rows), embeddings)
+        observation = {"day": rows[:, None], "portfolio": portfolio}
+        inputs = macro_inputs(self.tensors, observation, embeddings)
         shares, logits = self.agent.actor(inputs.sectors, inputs.context, inputs.listed)
         return shares.mode, logits
 
-    def _portfolio(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return the observation of a 1/N portfolio without drawdown on these rows."""
+    def _even_portfolio(self, rows: Tensor) -> Tensor:
+        """Return what a 1/N portfolio without drawdown observes on these rows."""
         shares = self.tensors.sector_shares[rows].float()
         scalars = torch.zeros(len(rows), len(MACRO_SCALARS), device=shares.device)
-        return {"day": rows[:, None], "portfolio": torch.cat([shares, scalars], dim=1)}
+        return torch.cat([shares, scalars], dim=1)
+
+    def _random_portfolio(self, rows: Tensor) -> Tensor:
+        """Return random holdings, cash and drawdown: labels do not depend on them."""
+        shares = self.tensors.sector_shares[rows].float()
+        noise = torch.rand(shares.shape, generator=self.portfolios).to(shares)
+        drawn = shares * -torch.log1p(-noise)
+        invested = torch.rand(len(rows), 1, generator=self.portfolios).to(shares)
+        drawdown = 0.2 * torch.rand(len(rows), 1, generator=self.portfolios).to(shares)
+        weights = invested * drawn / drawn.sum(dim=1, keepdim=True)
+        return torch.cat([weights, 1 - invested, drawdown, torch.zeros_like(drawdown)], dim=1)
 
     def _total(self, regime: Tensor, error: Tensor, rows: Tensor) -> Tensor:
         classes = self.regime[rows]
@@ -125,7 +138,7 @@ class MacroTask:
     def validate(self) -> dict[str, float]:
         """Return loss, skill and the regime's accuracy beside the majority's and the prior's."""
         rows = self.validation_rows
-        shares, logits = self._predict(rows)
+        shares, logits = self._predict(rows, self._even_portfolio(rows))
         classes = self.regime[rows]
         regime = nn.functional.cross_entropy(logits, classes)
         prior = nn.functional.cross_entropy(self.prior.log().expand(len(rows), -1), classes)
@@ -153,14 +166,16 @@ def sharpen(
     market = replace(context.market, sector_embeddings=table)
     tensors = context.with_market(market).tensors
     agent = MacroAgent(tensors, context.config.macro_agent, context.config.seed)
-    agent.actor.load_state_dict(task.agent.actor.state_dict())
+    flat = task.agent.actor.state_dict()
     partner = FollowGoal(tensors, context.config.risk)
     scores = {}
     for temperature in context.config.curriculum.temperature_grid:
-        agent.actor.temperature.fill_(temperature)
+        agent.actor.load_state_dict(flat)
+        agent.actor.sharpen(temperature)
         scores[temperature] = validate_pair(tensors, context.config, agent, partner)
     best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
-    agent.actor.temperature.fill_(best)
+    agent.actor.load_state_dict(flat)
+    agent.actor.sharpen(best)
     tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
     return agent, {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
 

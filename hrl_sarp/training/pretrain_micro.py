@@ -1,5 +1,6 @@
 """Phase 2: teach the micro agent's scores from what stocks earned afterwards."""
 
+import copy
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from hrl_sarp.envs.decoding import SlotRequest, slot_request
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
 from hrl_sarp.envs.partners import ProportionalGoal
 from hrl_sarp.features.labels import standardise_cross_section, stock_label
+from hrl_sarp.runtime import derive_seed
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.rank_skill import (
     RankingData,
@@ -65,7 +67,7 @@ class MicroTask:
         self.config = context.config.micro_agent
         self.agent = MicroAgent(context.micro_settings(), context.config.seed)
         self.networks = nn.ModuleDict({"actor": self.agent.actor})
-        self.goals = torch.Generator().manual_seed(context.config.seed)
+        self.goals = torch.Generator().manual_seed(derive_seed(context.config.seed, NUMBER))
         self.generators = [self.goals]
         market = context.market
         values, complete = stock_label(market, context.config.data.micro_label_days)
@@ -83,26 +85,41 @@ class MicroTask:
 
     def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Return the mean cross-entropy of a batch under random goals."""
-        inputs, request = self._inputs(rows, self._random_goals(rows))
+        noise = torch.randn(len(rows), self.tensors.n_slots, generator=self.goals)
+        inputs, request = self._inputs(rows, self._random_goal(rows), noise)
         scores = self.agent.actor.network(inputs, request)
         loss = self._cross_entropy(scores, rows, request)
         return loss, {"loss": float(loss.detach()), "score_std": float(scores.detach().std())}
 
-    def _random_goals(self, rows: Tensor) -> Tensor:
-        drawn = -torch.log1p(-torch.rand(len(rows), self.tensors.n_sectors, generator=self.goals))
-        drawn = drawn.to(self.tensors.device) * self.tensors.sector_listed[rows]
-        return drawn / drawn.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    def _random_goal(self, rows: Tensor) -> Goal:
+        """Draw sector weights and regime probabilities from Dirichlet(1)."""
+        sizes = (self.tensors.n_sectors, len(Regime))
+        drawn = -torch.log1p(-torch.rand(len(rows), sum(sizes), generator=self.goals))
+        sectors, regime = drawn.to(self.tensors.device).split(sizes, dim=1)
+        sectors = sectors * self.tensors.sector_listed[rows]
+        return Goal(_shares(sectors), _shares(regime))
 
-    def _inputs(self, rows: Tensor, sectors: Tensor) -> tuple[MicroInputs, SlotRequest]:
-        """Return what the agent would see holding its prior under these goals."""
+    def _even_goal(self, rows: Tensor) -> Goal:
+        shares = self.tensors.sector_shares[rows].float()
+        return Goal(shares, shares.new_full((len(rows), len(Regime)), 1 / len(Regime)))
+
+    def _inputs(
+        self, rows: Tensor, goal: Goal, noise: Tensor | None = None
+    ) -> tuple[MicroInputs, SlotRequest]:
+        """Return what the agent sees holding its prior, or random weights around it.
+
+        Labels do not depend on holdings: random ones teach the scores not to, either.
+        """
         tensors, risk = self.tensors, self.context.config.risk
-        regime = torch.full((len(rows), len(Regime)), 1 / len(Regime), device=tensors.device)
         scalars = torch.zeros(len(rows), len(MICRO_SCALARS), device=tensors.device)
         empty = torch.zeros(len(rows), tensors.n_slots, device=tensors.device)
-        goal = Goal(sectors.float(), regime)
         tradable = tensors.slot_tradable[rows]
         prior = slot_request(MicroView(empty, tradable, scalars, goal), risk).prior
-        view = MicroView(prior, tradable, scalars, goal)
+        held = prior if noise is None else prior * torch.exp(noise.to(prior.device))
+        held = held / held.sum(dim=1, keepdim=True).clamp(min=1.0)
+        scalars[:, MICRO_SCALARS.index("cash")] = 1 - held.sum(dim=1)
+        scalars[:, MICRO_SCALARS.index("days_left")] = tensors.week_left[rows].float()
+        view = MicroView(held, tradable, scalars, goal)
         each = torch.arange(len(rows), device=tensors.device)
         inputs = MicroInputs(tensors.slot_features[rows], tradable, each, view)
         return inputs, slot_request(view, risk)
@@ -124,7 +141,7 @@ class MicroTask:
     def validate(self) -> dict[str, float]:
         """Return cross-entropy, its gain over following the goal, and the scores' rank IC."""
         rows = self.validation_rows
-        inputs, request = self._inputs(rows, self.tensors.sector_shares[rows])
+        inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request)
         loss = self._cross_entropy(scores, rows, request)
         constant = self._cross_entropy(torch.zeros_like(scores), rows, request)
@@ -142,7 +159,7 @@ class MicroTask:
     def ranking_data(self) -> RankingData:
         """Return features, labels and scores of both spans, for the ridge beside them."""
         rows = self.validation_rows
-        inputs, request = self._inputs(rows, self.tensors.sector_shares[rows])
+        inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request).cpu().numpy()
         features = self.tensors.slot_features.cpu().numpy()
         train, validation = self.train_rows.cpu().numpy(), rows.cpu().numpy()
@@ -161,14 +178,21 @@ class MicroTask:
 def sharpen(context: PhaseContext, agent: MicroAgent) -> dict[str, Any]:
     """Fit one temperature by net log growth on validation, with the 1/N goal."""
     goal = ProportionalGoal(context.tensors)
-    scores = {}
+    network, scores = agent.actor.network, {}
+    flat = copy.deepcopy(network.state_dict())
     for temperature in context.config.curriculum.temperature_grid:
-        agent.actor.network.temperature.fill_(temperature)
+        network.load_state_dict(flat)
+        network.sharpen(temperature)
         scores[temperature] = validate_pair(context.tensors, context.config, goal, agent)
     best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
-    agent.actor.network.temperature.fill_(best)
+    network.load_state_dict(flat)
+    network.sharpen(best)
     tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
     return {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
+
+
+def _shares(drawn: Tensor) -> Tensor:
+    return drawn / drawn.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def _rows(usable: np.ndarray, span: DayRange) -> Tensor:

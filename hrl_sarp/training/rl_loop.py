@@ -1,6 +1,5 @@
 """The loop of the reinforcement phases: stages, evaluation, checkpoints and exact resume."""
 
-import copy
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from loguru import logger
 from stable_baselines3.common.callbacks import BaseCallback
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.checkpoints import restore_rng, rng_state
+from hrl_sarp.agents.checkpoints import require_finite, restore_rng, rng_state
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
@@ -52,6 +51,8 @@ class LoopPlan:
     """Judges the networks that are being trained."""
     networks: Callable[[], dict[str, Any]]
     """Copies the networks that a best checkpoint holds."""
+    eval_prefix: str = "eval"
+    """Of the evaluation's metric names."""
     extra: dict[str, Any] = field(default_factory=dict)
     """More values that the phase's checkpoint must hold."""
 
@@ -111,11 +112,14 @@ class PhaseLoop(BaseCallback):
     def evaluate(self, step: int) -> None:
         """Judge the current networks on validation and keep them if their moving mean is best."""
         score = self.plan.evaluate()
+        span = self.context.market.split.validation
+        growth = score.excess_growth_pct
+        require_finite(f"{self.plan.prefix}/growth", growth, step, (span.start, span.stop - 1))
         is_best = self.state.selector.add(score)
         if is_best:
-            self.state.best = copy.deepcopy(self.plan.networks())
-        values = {f"eval/{name}": value for name, value in vars(score).items()}
-        self.log_.add(step, {**values, "eval/stage": self.state.stage})
+            self.state.best = self.plan.networks()
+        values = {**vars(score), "stage": self.state.stage}
+        self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values.items()})
         logger.info(
             f"phase {self.plan.number} step {step}: validation excess growth "
             f"{score.excess_growth_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
@@ -124,14 +128,16 @@ class PhaseLoop(BaseCallback):
 
     def _leave_stage(self, done: int) -> None:
         """Promote after a window of good evaluations in this stage, or when its share is over."""
-        stages, window = self.curriculum.stages, self.curriculum.selection_window
-        stage = stages[self.state.stage]
+        # all that are due at once: a resumed run asks again at the same step
+        while self._is_stage_over(done) and self.state.stage + 1 < len(self.curriculum.stages):
+            self._enter_stage(self.state.stage + 1)
+
+    def _is_stage_over(self, done: int) -> bool:
+        stage, window = self.curriculum.stages[self.state.stage], self.curriculum.selection_window
         since = self.state.stages[-1]["from_evaluation"]
         scores = [row["excess_growth_pct"] for row in self.state.selector.scores[since:]]
         good = len(scores) >= window and float(np.mean(scores[-window:])) > stage.promote_above
-        over = done >= stage.max_share * self.plan.total_timesteps
-        if (good or over) and self.state.stage + 1 < len(stages):
-            self._enter_stage(self.state.stage + 1)
+        return good or done >= stage.max_share * self.plan.total_timesteps
 
     def _enter_stage(self, index: int) -> None:
         stage = self.curriculum.stages[index]

@@ -10,8 +10,7 @@ from hrl_sarp.contracts import DayRange
 from hrl_sarp.envs.levels import MicroLevel
 from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
 from hrl_sarp.market.tensors import MarketTensors
-
-SESSIONS_PER_YEAR = 252
+from hrl_sarp.metrics import SESSIONS_PER_YEAR
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,16 @@ class Selector:
     best_index: int = -1
 
     def add(self, score: ValidationScore) -> bool:
-        """Add an evaluation; True if its moving mean is the best so far."""
+        """Add an evaluation; True if its moving mean is the best so far.
+
+        The first evaluation is the policy before training: the reference that full windows of
+        later ones have to beat. Shorter windows do not compete.
+        """
         self.scores.append(asdict(score))
-        recent = [row["excess_growth_pct"] for row in self.scores[-self.window :]]
+        if 1 < len(self.scores) <= self.window:
+            return False
+        recent = [row["excess_growth_pct"] for row in self.scores[1:][-self.window :]]
+        recent = recent or [score.excess_growth_pct]
         mean = sum(recent) / len(recent)
         if mean <= self.best_mean:
             return False

@@ -7,6 +7,7 @@ from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import TD3Config
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.partners import MacroPolicy, SampledGoal
+from hrl_sarp.runtime import derive_seed
 from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, train_phase
 from hrl_sarp.training.selection import validate_pair
@@ -29,8 +30,8 @@ def micro_algorithm(
     context: PhaseContext, agent: MicroAgent, partner: MacroPolicy, td3: TD3Config
 ) -> MicroTD3:
     """Build TD3 over the micro level; its goals are half the partner's, half sampled."""
-    share, seed = td3.dirichlet_goal_share, context.config.seed
-    goals = SampledGoal(context.tensors, share, partner, seed)
+    seed = derive_seed(agent.seed, NUMBER)
+    goals = SampledGoal(context.tensors, td3.dirichlet_goal_share, partner, seed)
     level = make_level(context.tensors, context.config, "micro", td3.n_envs, goals)
     starts = make_starts(context.tensors, context.config, "micro", None)
     return agent.algorithm(PortfolioVecEnv(level, starts, group=td3.envs_per_group), td3)
