@@ -61,6 +61,9 @@ class _Run:
     dates: np.ndarray
     daily: dict[str, pl.DataFrame]
     market_hash: str | None
+    experiment_hash: str
+    """Of the configuration without its seed."""
+    seed: int
     first_session: str
     last_session: str
     plan: BootstrapPlan
@@ -81,7 +84,8 @@ def aggregate_runs(paths: Sequence[Path]) -> Comparison:
 
     Raises:
         MissingArtifactError: if a folder holds no finished backtest.
-        MetricError: if the runs are on other sessions or other data.
+        MetricError: if the runs are on other sessions or other data, if their configurations
+            differ in more than the seed, or if a seed or folder comes twice.
     """
     runs = [_read_run(Path(path)) for path in paths]
     _require_same(runs)
@@ -138,11 +142,18 @@ def _read_run(path: Path) -> _Run:
             f"{', '.join(by_policy)}; run `{COMMAND}` again"
         )
     facts = document["provenance"]
+    if "experiment_hash" not in facts:
+        raise MetricError(
+            f"{folder / METRICS_NAME}: expected the provenance's experiment_hash, found none; it "
+            f"was written by an older version, run `{COMMAND}` again"
+        )
     return _Run(
-        folder=folder,
+        folder=folder.resolve(),
         dates=by_policy[EQUAL_WEIGHT]["date"].to_numpy(),
         daily=by_policy,
         market_hash=facts["market_hash"],
+        experiment_hash=facts["experiment_hash"],
+        seed=facts["seed"],
         first_session=facts["first_session"],
         last_session=facts["last_session"],
         plan=BootstrapPlan(**facts["bootstrap"]),
@@ -161,6 +172,28 @@ def _require_same(runs: Sequence[_Run]) -> None:
                 f"{run.market_hash} cannot be averaged with {first.folder}: {first.first_session} "
                 f"to {first.last_session} on {first.market_hash}; compare runs of one market"
             )
+        if run.experiment_hash != first.experiment_hash:
+            raise MetricError(
+                f"{run.folder}: configuration {run.experiment_hash[:12]} (without its seed) cannot "
+                f"be averaged with {first.folder}: {first.experiment_hash[:12]}; compare runs of "
+                "one experiment that differ in --seed only"
+            )
+    _require_distinct(runs)
+
+
+def _require_distinct(runs: Sequence[_Run]) -> None:
+    """Refuse one run counted twice; it would narrow the intervals without adding anything."""
+    for i, run in enumerate(runs):
+        for other in runs[:i]:
+            if run.folder == other.folder:
+                raise MetricError(
+                    f"{run.folder}: expected every run once, found it twice; drop one"
+                )
+            if run.seed == other.seed:
+                raise MetricError(
+                    f"{run.folder}: expected a seed of its own, found {run.seed} as in "
+                    f"{other.folder}; train with another --seed or drop one"
+                )
 
 
 def _stacked(runs: Sequence[_Run], name: str, field: str) -> Float[np.ndarray, "runs T"]:

@@ -9,7 +9,7 @@ import polars as pl
 
 from hrl_sarp.artifacts import atomic_path, write_json
 from hrl_sarp.config.loading import config_hash
-from hrl_sarp.config.schema import CostConfig
+from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import Market, Trajectory
 from hrl_sarp.evaluation.analysis import Analysis
 from hrl_sarp.evaluation.backtest import BacktestResult
@@ -86,6 +86,11 @@ def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, An
     }
 
 
+def experiment_hash(config: RunConfig) -> str:
+    """Hash the configuration but for its seed: runs that agree in it differ in luck only."""
+    return config_hash(config.model_copy(update={"seed": 0}))
+
+
 def provenance(result: BacktestResult) -> dict[str, Any]:
     """Say what the numbers were computed from."""
     market, split, dates = result.market, result.market.split, result.market.dates
@@ -112,6 +117,7 @@ def provenance(result: BacktestResult) -> dict[str, Any]:
         "bootstrap": asdict(bootstrap_plan(result.config)),
         "spans": spans,
         "config_hash": config_hash(result.config),
+        "experiment_hash": experiment_hash(result.config),
         "data_hash": market.manifest.get("data_hash"),
         "market_hash": market.manifest.get("market_hash"),
         "survivorship": market.manifest.get("survivorship"),

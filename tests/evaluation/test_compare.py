@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hrl_sarp.errors import MetricError, MissingArtifactError
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.compare import aggregate_runs, compare_runs
-from hrl_sarp.evaluation.ledger import DAILY_NAME
+from hrl_sarp.evaluation.ledger import DAILY_NAME, METRICS_NAME
 from hrl_sarp.evaluation.report import write_backtest
 
 
@@ -17,11 +18,16 @@ def _with_own_shifted(result: BacktestResult, shift: float) -> BacktestResult:
     return replace(result, main=replace(result.main, net_return=net))
 
 
+def _with_seed(result: BacktestResult, seed: int) -> BacktestResult:
+    return replace(result, config=result.config.model_copy(update={"seed": seed}))
+
+
 @pytest.fixture(scope="module")
 def folders(result: BacktestResult, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("runs")
-    for name, shift in (("a", -0.001), ("b", 0.0), ("c", 0.001)):
-        write_backtest(_with_own_shifted(result, shift), root / name / "backtest")
+    for seed, (name, shift) in enumerate((("a", -0.001), ("b", 0.0), ("c", 0.001))):
+        run = _with_seed(_with_own_shifted(result, shift), seed)
+        write_backtest(run, root / name / "backtest")
     return [root / name for name in "abc"]
 
 
@@ -36,9 +42,14 @@ def test_mean_over_runs_is_that_of_the_middle_one(folders: list[Path]) -> None:
     assert alone.return_deviation == 0
 
 
-def test_runs_that_disagree_widen_the_interval(folders: list[Path]) -> None:
+def test_runs_that_disagree_widen_the_interval(
+    folders: list[Path], result: BacktestResult, tmp_path: Path
+) -> None:
     three = aggregate_runs(folders).summaries["own"].growth_excess
-    alike = aggregate_runs([folders[1]] * 3).summaries["own"].growth_excess
+    same = [tmp_path / str(seed) for seed in range(3)]
+    for seed, folder in enumerate(same):
+        write_backtest(_with_seed(result, seed), folder)
+    alike = aggregate_runs(same).summaries["own"].growth_excess
     assert three.high - three.low > 1.2 * (alike.high - alike.low)
 
 
@@ -73,6 +84,40 @@ def test_runs_on_other_sessions_are_refused(
     write_backtest(shorter, tmp_path / "short")
     with pytest.raises(MetricError, match="cannot be averaged"):
         aggregate_runs([folders[0], tmp_path / "short"])
+
+
+def test_runs_of_another_experiment_are_refused(
+    folders: list[Path], result: BacktestResult, tmp_path: Path
+) -> None:
+    risk = result.config.risk.model_copy(update={"min_cash": 0.5})
+    other = replace(result, config=result.config.model_copy(update={"risk": risk, "seed": 9}))
+    write_backtest(other, tmp_path)
+    with pytest.raises(MetricError, match="differ in --seed only") as caught:
+        aggregate_runs([folders[0], tmp_path])
+    assert "\n" not in str(caught.value)
+
+
+def test_seed_that_comes_twice_is_refused(
+    folders: list[Path], result: BacktestResult, tmp_path: Path
+) -> None:
+    write_backtest(_with_seed(result, 2), tmp_path)
+    with pytest.raises(MetricError, match="found 2 as in"):
+        aggregate_runs([*folders, tmp_path])
+
+
+def test_folder_that_comes_twice_is_refused_under_any_name(folders: list[Path]) -> None:
+    with pytest.raises(MetricError, match="found it twice"):
+        aggregate_runs([folders[0], folders[1], folders[0] / ".." / "a" / "backtest"])
+
+
+def test_run_of_an_older_version_is_refused(result: BacktestResult, tmp_path: Path) -> None:
+    write_backtest(result, tmp_path)
+    path = tmp_path / METRICS_NAME
+    document = json.loads(path.read_text())
+    del document["provenance"]["experiment_hash"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(MetricError, match="older version"):
+        aggregate_runs([tmp_path])
 
 
 def test_unfinished_run_names_the_command(folders: list[Path]) -> None:
