@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import MarketError
@@ -10,6 +11,7 @@ from hrl_sarp.evaluation import baselines
 from hrl_sarp.evaluation.baselines import RULES, make_baselines, make_random_portfolios
 from hrl_sarp.evaluation.ridge import fit_ridge
 from hrl_sarp.evaluation.selection import decision_days, n_selected
+from hrl_sarp.features.labels import stock_label
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
 from tests.evaluation.small_runs import CHEAP_BASELINES, small_config, steady_market
@@ -90,6 +92,18 @@ def test_ridge_finds_the_planted_feature() -> None:
     found = fit_ridge(market, market.split.train, small_config().evaluation)
     assert found[0] > 0.2
     assert np.abs(found[1:]).max() < 0.05
+
+
+def test_ridge_agrees_with_another_implementation() -> None:
+    market, section = _planted_market(strength=0.003), small_config().evaluation
+    span, horizon = market.split.train, section.ridge_label_days
+    labels = stock_label(market, horizon)[0][span.start : span.stop - 1 - horizon]
+    features = market.stock_features[span.start : span.stop - 1 - horizon].reshape(-1, 3)
+    target = (labels - labels.mean(axis=1, keepdims=True)) / labels.std(axis=1, keepdims=True)
+    # the penalty is times rows times the mean square of a feature, so times their sum over F
+    other = Ridge(section.ridge_penalty * (features**2).sum() / 3, fit_intercept=False)
+    found = fit_ridge(market, span, section)
+    np.testing.assert_allclose(found, other.fit(features, target.ravel()).coef_, rtol=1e-9)
 
 
 def test_ridge_of_noise_is_shrunk_to_nearly_nothing() -> None:
