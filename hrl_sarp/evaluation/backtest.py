@@ -33,7 +33,7 @@ class BacktestResult:
     policy_names: tuple[str, ...]
     """The policies that were handed in, not baselines."""
     n_trials: int
-    """Configurations tried for this question, as far as the caller knows; at least those shown."""
+    """Policies and checkpoints looked at, as far as the caller knows; at least the rows shown."""
 
 
 def backtest(
@@ -69,7 +69,8 @@ def run_backtest(
         policies: agents; may be empty.
         span_name: "train", "validation" or "test".
         config: everything else.
-        n_trials: configurations ever tried; the policies shown count in any case.
+        n_trials: policies and checkpoints looked at for this question: validation evaluations
+            and temperatures chosen from, plus the policies shown. Rows shown count in any case.
     """
     span: DayRange = getattr(market.split, span_name)
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
@@ -109,11 +110,13 @@ def _variant_options(config: RunConfig) -> dict[str, RolloutOptions]:
     costs, risk = config.market_profile.costs, config.risk
     stressed = config.evaluation.stressed_delisting_return
     delisting = costs.model_copy(update={"delisting_return": stressed})
+    gated = risk.model_copy(update={"drawdown_gate": True})
     return {
         "zero costs": RolloutOptions(_scaled(costs, 0.0), risk, keeps_weights=False),
         "double costs": RolloutOptions(_scaled(costs, 2.0), risk, keeps_weights=False),
         "one session late": RolloutOptions(costs, risk, lag_days=1, keeps_weights=False),
         f"delisted at {stressed:+.0%}": RolloutOptions(delisting, risk, keeps_weights=False),
+        "drawdown gate": RolloutOptions(costs, gated, keeps_weights=False),
     }
 
 
