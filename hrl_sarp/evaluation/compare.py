@@ -13,10 +13,21 @@ from hrl_sarp import metrics
 from hrl_sarp.artifacts import read_json
 from hrl_sarp.errors import MetricError, MissingArtifactError
 from hrl_sarp.evaluation import statistics
+from hrl_sarp.evaluation.analysis import LuckRange
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.ledger import DAILY_NAME, METRICS_NAME
 from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval
-from hrl_sarp.evaluation.tables import NONE, Table, number, percent, spread, to_markdown, to_rich
+from hrl_sarp.evaluation.tables import (
+    NONE,
+    RANDOM_RANGE,
+    Table,
+    luck_cells,
+    number,
+    percent,
+    spread,
+    to_markdown,
+    to_rich,
+)
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 
 COMMAND = "main.py backtest"
@@ -61,6 +72,8 @@ class _Run:
     dates: np.ndarray
     daily: dict[str, pl.DataFrame]
     market_hash: str | None
+    luck: dict[str, LuckRange]
+    """Of its random portfolios; empty if it had none."""
     experiment_hash: str
     """Of the configuration without its seed."""
     seed: int
@@ -152,6 +165,7 @@ def _read_run(path: Path) -> _Run:
         dates=by_policy[EQUAL_WEIGHT]["date"].to_numpy(),
         daily=by_policy,
         market_hash=facts["market_hash"],
+        luck={name: LuckRange(**figures) for name, figures in document["luck"].items()},
         experiment_hash=facts["experiment_hash"],
         seed=facts["seed"],
         first_session=facts["first_session"],
@@ -216,10 +230,30 @@ def _table(summaries: dict[str, SeedSummary], runs: Sequence[_Run]) -> Table:
     )
     note = (
         f"{runs[0].first_session} to {runs[0].last_session}; means over runs, a year, net of "
-        "costs. Intervals resample dates and runs together."
+        "costs. Intervals resample dates and runs together; the spread of the random stocks is "
+        "over draws, not over dates."
     )
     rows = [_row(summary) for summary in summaries.values()]
+    rows += _luck_rows([run.luck for run in runs if run.luck])
     return Table("Runs together", header, rows, note, frozenset({EQUAL_WEIGHT}))
+
+
+def _luck_rows(lucks: Sequence[dict[str, LuckRange]]) -> list[tuple[str, ...]]:
+    """Average each figure of the random portfolios over the runs: every run drew as many."""
+    if not lucks:
+        return []
+    fields = ("mean", "deviation", "low", "high")
+    averaged = {
+        name: LuckRange(
+            *(float(np.mean([getattr(luck[name], field) for luck in lucks])) for field in fields)
+        )
+        for name in lucks[0]
+    }
+    runs = str(len(lucks))
+    return [
+        (name, runs, c.annual, c.sharpe, c.excess, NONE, NONE, NONE, c.drawdown, NONE)
+        for name, c in zip(("random stocks ± sd", RANDOM_RANGE), luck_cells(averaged), strict=True)
+    ]
 
 
 def _row(summary: SeedSummary) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def measure_policies(
         trajectory: one rollout with the index in front.
         market: the one it ran on.
         config: confidence, block length and number of samples.
-        n_trials: configurations ever tried for this question; the deflated Sharpe ratio needs it.
+        n_trials: policies and checkpoints looked at; the deflated Sharpe ratio needs it.
 
     Returns:
         Name -> figures, in the trajectory's order.

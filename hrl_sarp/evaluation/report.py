@@ -114,8 +114,9 @@ def _what_happened(result: BacktestResult, analysis: Analysis) -> str:
         f"{own.name} grew {percent(own.annual_return)} a year net of costs, {grew}. In log growth "
         f"that is {percent(abs(excess.value))} a year {direction}; the "
         f"{level:.0%} interval of the difference is {percent(excess.low)} "
-        f"to {percent(excess.high)}: {verdict}. Allowing for {result.n_trials} configurations "
-        f"tried, the deflated Sharpe ratio is {number(own.deflated_sharpe)} (certified above 0.95)."
+        f"to {percent(excess.high)}: {verdict}. Allowing for {result.n_trials} policies and "
+        f"checkpoints looked at, the deflated Sharpe ratio is {number(own.deflated_sharpe)} "
+        "(certified above 0.95)."
     )
 
 
@@ -202,7 +203,10 @@ def _costs(result: BacktestResult, analysis: Analysis) -> str:
 
 def _provenance(result: BacktestResult) -> str:
     facts = provenance(result)
-    pairs = [(name.replace("_", " "), facts[name]) for name in facts if name != "spans"]
+    labels = {"trials": "policies and checkpoints looked at"}
+    pairs = [
+        (labels.get(name, name.replace("_", " ")), facts[name]) for name in facts if name != "spans"
+    ]
     pairs += [
         (f"{name} span", f"{first} to {last}") for name, (first, last) in facts["spans"].items()
     ]

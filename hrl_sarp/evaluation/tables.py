@@ -1,13 +1,14 @@
 """The tables of a backtest as plain text cells; terminal, page and Markdown show the same ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 import rich.table
 from rich.markup import escape as escape_markup
 
-from hrl_sarp.evaluation.analysis import Analysis
+from hrl_sarp.evaluation.analysis import Analysis, LuckRange
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import Performance
@@ -15,6 +16,7 @@ from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.evaluation.statistics import Interval
 
 NONE = "–"  # noqa: RUF001 -- an en dash for what does not exist
+RANDOM_RANGE = "random, 5 % to 95 %"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,34 @@ def spread(interval: Interval, digits: int, scale: float = 1.0) -> str:
     return f"{value} [{low}, {high}]"
 
 
+class LuckCells(NamedTuple):
+    """What the random portfolios say under the columns that other rows fill too."""
+
+    annual: str
+    sharpe: str
+    excess: str
+    drawdown: str
+
+
+def luck_cells(luck: Mapping[str, LuckRange]) -> tuple[LuckCells, LuckCells]:
+    """Write the mean ± deviation over the random portfolios, and their 5 % to 95 % range."""
+    annual, sharpe = luck["annual_return"], luck["sharpe"]
+    excess, drawdown = luck["growth_excess"], luck["max_drawdown"]
+    means = LuckCells(
+        f"{percent(annual.mean)} ± {number(100 * annual.deviation, 1)}",
+        f"{number(sharpe.mean)} ± {number(sharpe.deviation)}",
+        f"{number(100 * excess.mean, 1)} ± {number(100 * excess.deviation, 1)}",
+        f"{percent(drawdown.mean)} ± {number(100 * drawdown.deviation, 1)}",
+    )
+    ranges = LuckCells(
+        f"{number(100 * annual.low, 1)} to {percent(annual.high)}",
+        f"{number(sharpe.low)} to {number(sharpe.high)}",
+        f"{number(100 * excess.low, 1)} to {number(100 * excess.high, 1)}",
+        f"{number(100 * drawdown.low, 1)} to {percent(drawdown.high)}",
+    )
+    return means, ranges
+
+
 def main_table(result: BacktestResult, analysis: Analysis) -> Table:
     """All policies, net of costs, with intervals."""
     level = f"{result.config.evaluation.confidence:.0%}"
@@ -64,14 +94,12 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
         "max drawdown",
         "turnover",
         "cost drag",
-        "alpha",
-        "beta",
     )
     rows = [_main_row(performance) for performance in analysis.performances.values()]
     rows += _luck_rows(result, analysis)
     note = (
-        "A year, net of costs. Gross: the same trades for free. Alpha and beta against the index. "
-        "Turnover is one-sided, in multiples of wealth."
+        "A year, net of costs. Gross: the same trades for free. Turnover is "
+        " one-sided, in multiples of wealth."
     )
     return Table("All policies", header, rows, note, _emphasised(result))
 
@@ -110,6 +138,8 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
         "profit factor",
         "information ratio",
         "tracking error",
+        "alpha",
+        "beta",
         "alpha over diluted 1/N",
         "deflated Sharpe",
         "cash",
@@ -120,8 +150,9 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
     rows = [_detail_row(performance) for performance in analysis.performances.values()]
     note = (
         "Information ratio, tracking error and deflated Sharpe ratio are those of the return over "
-        f"1/N; the last allows for {result.n_trials} configurations tried. Alpha over diluted 1/N: "
-        "over 1/N mixed with cash to the same beta."
+        f"1/N; the last allows for {result.n_trials} policies and checkpoints looked at. Alpha and "
+        "beta are against the index; alpha over diluted 1/N is over 1/N mixed with cash to the "
+        "same beta."
     )
     return Table("Risk and shape", header, rows, note, _emphasised(result))
 
@@ -264,52 +295,22 @@ def _main_row(performance: Performance) -> tuple[str, ...]:
         percent(performance.max_drawdown),
         NONE if own == INDEX else number(performance.turnover, 1),
         NONE if own == INDEX else percent(performance.cost_drag, 2),
-        NONE if own == INDEX else percent(performance.alpha),
-        NONE if own == INDEX else number(performance.beta),
     )
 
 
 def _luck_rows(result: BacktestResult, analysis: Analysis) -> list[tuple[str, ...]]:
     if not analysis.luck:
         return []
-    luck = analysis.luck
-    annual, sharpe = luck["annual_return"], luck["sharpe"]
-    excess, drawdown = luck["growth_excess"], luck["max_drawdown"]
     count = result.config.evaluation.random_portfolios
-    fill = (NONE,) * 4
+    names = (f"{count} random portfolios ± sd", RANDOM_RANGE)
     return [
-        (
-            f"{count} random portfolios ± sd",
-            f"{percent(annual.mean)} ± {number(100 * annual.deviation, 1)}",
-            NONE,
-            NONE,
-            f"{number(sharpe.mean)} ± {number(sharpe.deviation)}",
-            f"{number(100 * excess.mean, 1)} ± {number(100 * excess.deviation, 1)}",
-            NONE,
-            f"{percent(drawdown.mean)} ± {number(100 * drawdown.deviation, 1)}",
-            *fill,
-        ),
-        (
-            "random, 5 % to 95 %",
-            f"{number(100 * annual.low, 1)} to {percent(annual.high)}",
-            NONE,
-            NONE,
-            f"{number(sharpe.low)} to {number(sharpe.high)}",
-            f"{number(100 * excess.low, 1)} to {number(100 * excess.high, 1)}",
-            NONE,
-            f"{number(100 * drawdown.low, 1)} to {percent(drawdown.high)}",
-            *fill,
-        ),
+        (name, c.annual, NONE, NONE, c.sharpe, c.excess, NONE, c.drawdown, NONE, NONE)
+        for name, c in zip(names, luck_cells(analysis.luck), strict=True)
     ]
 
 
 def _detail_row(performance: Performance) -> tuple[str, ...]:
-    relative = (
-        number(performance.information_ratio),
-        percent(performance.tracking_error),
-        percent(performance.alpha_over_equal_weight),
-        number(performance.deflated_sharpe),
-    )
+    is_base, is_index = performance.name == EQUAL_WEIGHT, performance.name == INDEX
     return (
         performance.name,
         percent(performance.total_return),
@@ -325,7 +326,12 @@ def _detail_row(performance: Performance) -> tuple[str, ...]:
         number(performance.kurtosis, 1),
         percent(performance.win_rate),
         number(performance.profit_factor),
-        *((NONE,) * 4 if performance.name == EQUAL_WEIGHT else relative),
+        NONE if is_base else number(performance.information_ratio),
+        NONE if is_base else percent(performance.tracking_error),
+        NONE if is_index else percent(performance.alpha),
+        NONE if is_index else number(performance.beta),
+        NONE if is_base else percent(performance.alpha_over_equal_weight),
+        NONE if is_base else number(performance.deflated_sharpe),
         percent(performance.cash),
         number(performance.effective_positions, 1),
         number(performance.goal_alignment),

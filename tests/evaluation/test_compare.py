@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,8 +62,34 @@ def test_baselines_do_not_vary_over_seeds(folders: list[Path]) -> None:
 
 def test_tables_show_every_policy(folders: list[Path], result: BacktestResult) -> None:
     table, markdown = compare_runs(folders)
-    assert len(markdown.splitlines()) == len(result.main.names) + 2
-    assert table.row_count == len(result.main.names)
+    n_rows = len(result.main.names) + 2  # and two of random stocks
+    assert len(markdown.splitlines()) == n_rows + 2
+    assert table.row_count == n_rows
+
+
+def test_random_stocks_show_the_average_of_the_runs_ranges(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    for name, shift in (("a", 0.0), ("b", 0.02)):
+        shutil.copytree(folders["ab".index(name)], tmp_path / name)
+        path = tmp_path / name / "backtest" / METRICS_NAME
+        document = json.loads(path.read_text())
+        figures = {"mean": 0.08, "deviation": 0.03, "low": 0.01, "high": 0.12}
+        moved = {key: value + shift for key, value in figures.items()}
+        document["luck"] = dict.fromkeys(document["luck"], moved)
+        path.write_text(json.dumps(document))
+    rows = {row[0]: row for row in aggregate_runs([tmp_path / "a", tmp_path / "b"]).table.rows}
+    # by hand: halfway between the two runs, 1 % above the first
+    assert rows["random stocks ± sd"][1:3] == ("2", "9.0 % ± 4.0")
+    assert rows["random, 5 % to 95 %"][2:5] == ("2.0 to 13.0 %", "0.02 to 0.13", "2.0 to 13.0")
+
+
+def test_runs_without_random_stocks_have_no_row_of_them(
+    result: BacktestResult, tmp_path: Path
+) -> None:
+    write_backtest(replace(result, random=None), tmp_path)
+    rows = aggregate_runs([tmp_path]).table.rows
+    assert not [row[0] for row in rows if "random s" in row[0] or "95 %" in row[0]]
 
 
 def test_backtest_folder_itself_may_be_named(folders: list[Path]) -> None:

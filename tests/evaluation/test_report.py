@@ -124,6 +124,30 @@ def test_headline_says_when_the_interval_includes_zero(
     assert "below zero" in headline(result, shown)[0]
 
 
+def test_page_says_how_many_policies_and_checkpoints_were_looked_at(
+    result: BacktestResult, analysis: Analysis, parsed: _Page
+) -> None:
+    assert result.n_trials == 50
+    assert "Allowing for 50 policies and checkpoints looked at" in headline(result, analysis)[0]
+    label = parsed.texts.index("policies and checkpoints looked at")
+    assert parsed.texts[label + 1] == "50"
+
+
+def test_frictions_include_the_drawdown_gate(result: BacktestResult, analysis: Analysis) -> None:
+    header = tables.variants_table(result, analysis).header
+    assert header[-2:] == ("drawdown gate", "drawdown gate: over 1/N")
+
+
+def test_alpha_and_beta_stand_in_the_details(result: BacktestResult, analysis: Analysis) -> None:
+    table = tables.detail_table(result, analysis)
+    own = analysis.performances["own"]
+    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    assert cells["own"]["alpha"] == tables.percent(own.alpha)
+    assert cells["own"]["beta"] == tables.number(own.beta)
+    assert cells["index"]["beta"] == tables.NONE
+    assert "beta" not in tables.main_table(result, analysis).header
+
+
 def test_headline_names_power_and_survivorship(result: BacktestResult, analysis: Analysis) -> None:
     text = " ".join(headline(result, analysis))
     assert f"{analysis.smallest_information_ratio:.1f} a year" in text
