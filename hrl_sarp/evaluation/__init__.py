@@ -1,5 +1,7 @@
 """Judging policies: one rollout, its baselines, its uncertainty and its report."""
 
+from hrl_sarp import metrics
+from hrl_sarp.evaluation import baselines, statistics
 from hrl_sarp.evaluation.backtest import BacktestResult, backtest, run_backtest
 from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView, Policy
 
@@ -10,5 +12,8 @@ __all__ = [
     "DecisionView",
     "Policy",
     "backtest",
+    "baselines",
+    "metrics",
     "run_backtest",
+    "statistics",
 ]
