@@ -19,9 +19,18 @@ from tests.tiny_runs import changed, context_of, tiny_config, tiny_market
 Outcome = dict[str, Any]
 
 SMALL: dict[str, Any] = {
-    "macro_agent": {"network": {"dropout": 0.2}},
-    "curriculum": {"checkpoint_seconds": 0.0},
+    "macro_agent": {
+        "network": {"dropout": 0.2},
+        "pretrain": {"epochs": 3},
+        "ppo": {"total_timesteps": 48, "n_envs": 4, "n_steps": 4},
+    },
+    "micro_agent": {"pretrain": {"epochs": 3}, "td3": {"total_timesteps": 192, "n_envs": 8}},
+    "curriculum": {
+        "checkpoint_seconds": 0.0,
+        "joint": {"max_rounds": 1, "macro_steps": 16, "micro_steps": 96},
+    },
 }
+"""Boundaries: 3 epochs in phases 1 and 2, 3 rollouts in phase 3, 24 in phase 4, 1 + 12 in 5."""
 
 
 class StopAfter(StopFlag):

@@ -17,10 +17,9 @@ from tests.end_to_end.phase_runs import (
     small_context,
 )
 
-# Looks at the flag: phases 1 and 2 look once an epoch (3), phase 3 once a rollout (3 of 32 steps),
-# phase 4 once a vectorised step (40), phase 5 once each in 1 macro and 20 micro rollouts. A
-# resumed run looks again at the boundary where the former one stopped.
-STOPS = {1: [2, 2], 2: [2, 2], 3: [1, 2, 2], 4: [1, 3, 9, 2, 13], 5: [1, 2, 4, 8]}
+# At which look at the flag to stop; phases look at every boundary, and a resumed phase looks again
+# at the boundary where it stopped.
+STOPS = {1: [2, 2], 2: [2, 2], 3: [1, 2, 2], 4: [1, 3, 9, 6], 5: [1, 2, 4]}
 
 
 @pytest.mark.parametrize(("number", "looks"), STOPS.items())
