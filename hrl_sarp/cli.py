@@ -104,11 +104,11 @@ def train(  # noqa: PLR0913 -- the parameters are the command's options
     with _running(log_dir):
         context = replace(_context(data_dir, log_dir, config, device), resume=resume)
         with context.stop:
-            if phase is None:
-                run_curriculum(context)
-                _backtest(context, "test")
-            else:
+            if phase is not None:
                 run_phase(phase, context)
+                return
+            run_curriculum(context)
+        _backtest(_context(data_dir, log_dir, config, "cpu"), "test")
 
 
 @app.command("backtest")
@@ -172,12 +172,13 @@ def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) ->
 def _backtest(context: "PhaseContext", span: str) -> None:
     from rich.console import Console
 
-    from hrl_sarp.evaluation.agent_policies import trained_policies
+    from hrl_sarp.evaluation.agent_policies import count_trials, trained_policies
     from hrl_sarp.evaluation.backtest import run_backtest
     from hrl_sarp.evaluation.report import print_summary, write_backtest
 
     policies, swaps = trained_policies(context)
-    result = run_backtest(context.market, policies, span, context.config)
+    trials = count_trials(context)
+    result = run_backtest(context.market, policies, span, context.config, trials)
     out_dir = context.log_dir / "backtest"
     analysis = write_backtest(result, out_dir, swaps)
     print_summary(result, analysis, Console())

@@ -174,14 +174,18 @@ def restore_rng(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
 
 
-def require_finite(name: str, value: float, step: int, days: tuple[int, int]) -> None:
+def require_finite(
+    name: str, value: float, step: int, days: tuple[int, int], tensors: MarketTensors
+) -> None:
     """Stop a phase at the first loss that is not a number.
 
     Raises:
-        TrainingDivergedError: naming the step and the market rows of the batch.
+        TrainingDivergedError: naming the step, the market rows of the batch and their dates.
     """
     if not math.isfinite(value):
+        first, last = (tensors.market.dates[day] for day in days)
         raise TrainingDivergedError(
-            f"{name} is {value} at step {step}, batch of market rows {days[0]} to {days[1]}: "
-            "lower the learning rate; the last good checkpoint is kept"
+            f"{name} is {value} at step {step}, batch of market rows {days[0]} to {days[1]} "
+            f"({first} to {last}): lower the learning rate; the last good checkpoint "
+            "(running.pt of the phase) is kept"
         )

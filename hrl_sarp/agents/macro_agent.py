@@ -30,11 +30,11 @@ class MacroPolicy(ActorCriticPolicy):
     """
 
     def __init__(self, *args: Any, tensors: MarketTensors, config: MacroAgentConfig, **kw: Any):
-        self._tensors, self._config = [tensors], config  # in a list: never a submodule or buffer
+        self.tensors, self._config = tensors, config  # plain attributes: never copied or saved
         super().__init__(*args, **kw)
 
     def _build(self, lr_schedule: Any) -> None:
-        sizes = macro_network_sizes(self._tensors[0])
+        sizes = macro_network_sizes(self.tensors)
         self.actor = MacroActor(sizes, self._config.network)
         self.critic = MacroCritic(sizes, self._config.network)
         set_dropout(self, 0.0)  # else log-probabilities would differ between rollout and update
@@ -45,7 +45,7 @@ class MacroPolicy(ActorCriticPolicy):
 
     def inputs(self, observation: Any) -> MacroInputs:
         """Read an observation of either form."""
-        tensors = self._tensors[0]
+        tensors = self.tensors
         if isinstance(observation, Mapping):
             return macro_inputs(tensors, observation)
         width, _ = macro_sizes(tensors)
@@ -100,7 +100,8 @@ class MacroPPO(PPO):
             parameter.requires_grad = True
         self._log_policy()
         loss = self.logger.name_to_value["train/loss"]
-        require_finite("macro/loss", loss, self.num_timesteps, self._rollout_days())
+        tensors = self.policy.tensors
+        require_finite("macro/loss", loss, self.num_timesteps, self._rollout_days(), tensors)
 
     def _log_policy(self) -> None:
         buffer = self.rollout_buffer

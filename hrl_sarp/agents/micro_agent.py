@@ -217,9 +217,8 @@ class MicroTD3(TD3):
         loss = nn.functional.mse_loss(first, target) + nn.functional.mse_loss(second, target)
         days = batch.observation["day"]
         value = float(loss.detach())
-        require_finite(
-            "micro/critic_loss", value, self._n_updates, (int(days.min()), int(days.max()))
-        )
+        span, tensors = (int(days.min()), int(days.max())), self.actor.settings.tensors
+        require_finite("micro/critic_loss", value, self._n_updates, span, tensors)
         norm = self._descend(loss, self.critic)
         self.logger.record_mean("micro/critic_loss", value)
         self.logger.record_mean("micro/critic_grad_norm", norm)

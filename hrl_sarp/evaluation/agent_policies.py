@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from hrl_sarp.artifacts import read_json
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, Goal, Regime
 from hrl_sarp.envs.observations import macro_index, micro_index
@@ -12,7 +13,7 @@ from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.policies import Decision, DecisionView
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.risk import feasible_goal
-from hrl_sarp.training.phase import PhaseContext, with_sector_table
+from hrl_sarp.training.phase import PHASES, PhaseContext, with_sector_table
 
 
 class HierarchicalPolicy:
@@ -104,3 +105,17 @@ def trained_policies(context: PhaseContext) -> tuple[list[HierarchicalPolicy], L
     pairs.sort(key=lambda pair: pair[0] != swaps.both)  # reports lead with the first policy
     policies = [HierarchicalPolicy(name, first, second, risk) for name, first, second in pairs]
     return policies, swaps
+
+
+def count_trials(context: PhaseContext) -> int:
+    """Count what validation has chosen from: temperatures and evaluations of all phases.
+
+    The deflated Sharpe ratio of the report allows for it.
+    """
+    count = 0
+    for files in PHASES:
+        path = context.folder(files.number) / files.metrics
+        if path.is_file():
+            found = read_json(path, f"python main.py train --phase {files.number}")
+            count += len(found.get("temperatures", {})) + int(found.get("n_evaluations", 0))
+    return count

@@ -48,7 +48,7 @@ def require_phase(number: int) -> None:
 
 
 def run_phase(number: int, context: PhaseContext) -> PhaseResult:
-    """Run one phase.
+    """Run one phase; when resuming, one that has finished is not repeated.
 
     Raises:
         HrlSarpError: for a number that is no phase.
@@ -56,6 +56,10 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
         StoppedEarly: after a checkpoint, if a stop was asked for.
     """
     require_phase(number)
+    if context.resume and _has_finished(context, number):
+        logger.info(f"phase {number} has finished already")
+        metrics = context.folder(number) / PHASES[number - 1].metrics
+        return PhaseResult(number, metrics, read_json(metrics, "python main.py train"))
     config = context.config
     configure_threads(config.threads)
     seed_everything(config.seed)
@@ -71,14 +75,8 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
 
 
 def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
-    """Run all phases in order; when resuming, phases that have finished are not repeated."""
-    results = []
-    for number in RUNNERS:
-        if context.resume and _has_finished(context, number):
-            logger.info(f"phase {number} has finished already")
-            continue
-        results.append(run_phase(number, context))
-    return results
+    """Run all phases in order."""
+    return [run_phase(number, context) for number in RUNNERS]
 
 
 def _has_finished(context: PhaseContext, number: int) -> bool:

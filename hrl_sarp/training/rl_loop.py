@@ -112,9 +112,9 @@ class PhaseLoop(BaseCallback):
     def evaluate(self, step: int) -> None:
         """Judge the current networks on validation and keep them if their moving mean is best."""
         score = self.plan.evaluate()
-        span = self.context.market.split.validation
-        growth = score.excess_growth_pct
-        require_finite(f"{self.plan.prefix}/growth", growth, step, (span.start, span.stop - 1))
+        span, tensors = self.context.market.split.validation, self.context.tensors
+        days = (span.start, span.stop - 1)
+        require_finite(f"{self.plan.prefix}/growth", score.excess_growth_pct, step, days, tensors)
         is_best = self.state.selector.add(score)
         if is_best:
             self.state.best = self.plan.networks()

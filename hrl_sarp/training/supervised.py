@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hrl_sarp.agents.checkpoints import require_finite, restore_rng, rng_state
 from hrl_sarp.config.schema import SupervisedConfig
 from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training.metric_log import MetricLog
 from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.progress import phase_progress
@@ -24,6 +25,7 @@ class SupervisedTask(Protocol):
     number: int
     prefix: str
     """Of the metric names: `pretrain` or `pretrain_micro`."""
+    tensors: MarketTensors
     networks: nn.ModuleDict
     train_rows: Tensor
     """Market rows that may be drawn."""
@@ -150,7 +152,7 @@ def _run_epoch(
         loss, terms = task.loss(rows)
         value = float(loss.detach())
         span = (int(rows.min()), int(rows.max()))
-        require_finite(f"{task.prefix}/total_loss", value, state.epoch, span)
+        require_finite(f"{task.prefix}/total_loss", value, state.epoch, span, task.tensors)
         optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(task.networks.parameters(), config.max_grad_norm)
