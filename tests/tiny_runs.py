@@ -29,37 +29,37 @@ TINY: dict[str, Any] = {
         "graph": {"correlation_days": 10, "update_days": 5, "hidden": 8, "embedding": 6},
         "pretrain": {"epochs": 3, "batch_size": 8},
         "ppo": {
-            "total_timesteps": 96,
+            "total_timesteps": 48,
             "n_envs": 4,
-            "n_steps": 8,
-            "batch_size": 16,
+            "n_steps": 4,
+            "batch_size": 8,
             "n_epochs": 2,
             "horizon_weeks": 6,
-            "critic_warmup_steps": 32,
-            "eval_every_steps": 64,
+            "critic_warmup_steps": 16,
+            "eval_every_steps": 32,
         },
     },
     "micro_agent": {
         "network": {"tower": 8, "head": 6},
         "pretrain": {"epochs": 3, "batch_size": 32},
         "td3": {
-            "total_timesteps": 320,
+            "total_timesteps": 192,
             "n_envs": 8,
             "envs_per_group": 4,
             "env_steps_per_update": 4,
             "batch_days": 4,
             "batch_per_day": 4,
-            "buffer_size": 240,
-            "learning_starts": 64,
+            "buffer_size": 160,
+            "learning_starts": 48,
             "horizon_days": 12,
             "critic_warmup_updates": 10,
-            "eval_every_steps": 160,
+            "eval_every_steps": 96,
         },
     },
     "curriculum": {
         "checkpoint_seconds": 1e9,
         "temperature_grid": [1.0, 4.0],
-        "joint": {"max_rounds": 1, "macro_steps": 32, "micro_steps": 160, "patience_rounds": 1},
+        "joint": {"max_rounds": 1, "macro_steps": 16, "micro_steps": 96, "patience_rounds": 1},
     },
 }
 """Laid over the default configuration; checkpoints are written only when a test asks."""
@@ -84,7 +84,7 @@ def tiny_config(**values: Any) -> RunConfig:
     return changed(config, values)
 
 
-def tiny_market(seed: int = 0, n_days: int = 300, **options: Any) -> Market:
+def tiny_market(seed: int = 0, n_days: int = 200, **options: Any) -> Market:
     """Draw a market with halts and delistings."""
     return factories.random_market(np.random.default_rng(seed), n_days=n_days, **options)
 

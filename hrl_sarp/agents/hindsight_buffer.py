@@ -74,6 +74,7 @@ class HindsightBuffer(BaseBuffer):
             "achieved": np.zeros((*shape, n_sectors), np.float32),
             "gain": np.zeros(shape, np.float32),
             "terminated": np.zeros(shape, np.bool_),
+            "renewed": np.zeros(shape, np.bool_),
         }
         self.rng = np.random.default_rng(0)
 
@@ -100,6 +101,7 @@ class HindsightBuffer(BaseBuffer):
             "achieved": transition.achieved.cpu().numpy(),
             "gain": transition.gain.cpu().numpy(),
             "terminated": terminated,
+            "renewed": transition.renewed.cpu().numpy(),
         }
         for name, value in row.items():
             self.arrays[name][self.pos] = value
@@ -141,11 +143,10 @@ class HindsightBuffer(BaseBuffer):
         goal = np.where(use_current[:, None], rows["achieved"], other)
         # an all-cash portfolio achieved no sector weights: no goal to learn from
         chosen = (self.rng.random(n) < self.td3.hindsight_share) & (goal.sum(axis=1) > 0.5)
-        same_week = (rows["desired"] == rows["next_desired"]).all(axis=1)
         desired, next_desired = rows["desired"].copy(), rows["next_desired"].copy()
         cut = self.n_sectors
         desired[chosen, :cut] = goal[chosen]
-        kept = chosen & same_week
+        kept = chosen & ~rows["renewed"]
         next_desired[kept, :cut] = goal[kept]
         return desired, next_desired
 

@@ -56,6 +56,8 @@ class MicroTransition:
     gain: Float[Tensor, " B"]
     next_desired: Float[Tensor, "B G"]
     """Goal in force after the step, before any reset."""
+    renewed: Bool[Tensor, " B"]
+    """The step ended at a week end, where the macro partner set this goal anew."""
 
 
 class MacroLevel:
@@ -213,7 +215,8 @@ class MicroLevel:
         gain = selection_gain(self.tensors, result)
         achieved = clocks.micro_observation(result)["achieved_goal"].to(gain.dtype)
         reward = micro_reward(gain, achieved, desired, self.config.micro_agent.reward)
-        self._renew_goal(clocks.is_week_end())
+        renewed = clocks.is_week_end()
+        self._renew_goal(renewed)
         self._observation = clocks.micro_observation(result)
         n_sectors = self.tensors.n_sectors
         self.transition = MicroTransition(
@@ -221,6 +224,7 @@ class MicroLevel:
             achieved=achieved[:, :n_sectors],
             gain=gain,
             next_desired=clocks.episode.goal,
+            renewed=renewed,
         )
         terms = {
             "selection_gain": gain,

@@ -12,6 +12,9 @@ from torch import Tensor
 from hrl_sarp.envs.episodes import EpisodeStarts
 from hrl_sarp.envs.levels import Level, LevelStep, ObservationForm
 from hrl_sarp.envs.partners import SampledGoal
+from hrl_sarp.runtime import derive_seed
+
+GOAL_STREAM = 3
 
 
 class PortfolioVecEnv(VecEnv):
@@ -143,7 +146,8 @@ class PortfolioVecEnv(VecEnv):
         if seed is not None:
             self.starts.rng = np.random.default_rng(seed)
             if isinstance(self.level.partner, SampledGoal):
-                self.level.partner.generator.manual_seed(seed)
+                # Stable-Baselines3 seeds the global generator with the same number
+                self.level.partner.generator.manual_seed(derive_seed(seed, GOAL_STREAM))
         return [seed] * self.num_envs
 
 

@@ -56,6 +56,9 @@ PHASES = (
 )
 """In the order of the curriculum."""
 
+SECTOR_TABLE = "sector table"
+"""Kind of the file that holds the embeddings of phase 1."""
+
 RUNNING = "running.pt"
 """Checkpoint of an unfinished phase; removed when the phase ends."""
 
@@ -184,7 +187,7 @@ def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> P
     """Write the sector embeddings of phase 1 with the span they were fitted on."""
     split = context.market.split
     payload = {
-        "kind": "sector table",
+        "kind": SECTOR_TABLE,
         "identity": {"market": context.fingerprint},
         "fitted_rows": [split.train.start, split.train.stop],
         "table": torch.from_numpy(table),
@@ -201,6 +204,11 @@ def with_sector_table(context: PhaseContext) -> PhaseContext:
     """
     path = context.best(1, which=1)
     payload = load_payload(path)
+    if payload["kind"] != SECTOR_TABLE:
+        raise CheckpointError(
+            f"{path}: expected a {SECTOR_TABLE}, found {payload['kind']}: "
+            "run `python main.py train --phase 1` again"
+        )
     if payload["identity"]["market"] != context.fingerprint:
         raise CheckpointError(
             f"{path} belongs to another market: run `python main.py train --phase 1` again"

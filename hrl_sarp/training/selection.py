@@ -79,7 +79,7 @@ class Selector:
         recent = [row["excess_growth_pct"] for row in self.scores[1:][-self.window :]]
         recent = recent or [score.excess_growth_pct]
         mean = sum(recent) / len(recent)
-        if mean <= self.best_mean:
+        if not mean > self.best_mean:  # so that NaN is never the best
             return False
         self.best_mean, self.best_index = mean, len(self.scores) - 1
         return True

@@ -220,7 +220,7 @@ def test_a_fresh_macro_agent_wants_equal_weights_and_knows_no_regime(
     tensors: MarketTensors,
 ) -> None:
     agent = MacroAgent(tensors, tiny_runs.tiny_config().macro_agent, seed=0)
-    days = torch.arange(0, 240, 10)
+    days = torch.arange(0, 200, 10)
     zeros = torch.zeros(len(days), S + 3)
     goal = agent.goal({"day": days[:, None], "portfolio": zeros})
     listed = tensors.sector_listed[days].float()

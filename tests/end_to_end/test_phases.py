@@ -1,0 +1,162 @@
+"""What a phase may start from, what it leaves behind, and whose checkpoint it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hrl_sarp.agents.checkpoints import load_payload, save_payload
+from hrl_sarp.errors import CheckpointError, HrlSarpError, MissingArtifactError, StoppedEarly
+from hrl_sarp.training import run_curriculum, run_phase
+from hrl_sarp.training.phase import PHASES
+from tests import tiny_runs
+from tests.end_to_end.phase_runs import (
+    StopAfter,
+    assert_same,
+    copy_before,
+    differs,
+    outcome,
+    small_config,
+    small_context,
+)
+
+
+def actor(log_dir: Path, number: int, which: int = 0) -> Any:
+    files = PHASES[number - 1]
+    return load_payload(log_dir / files.folder / files.best[which])["actor"]
+
+
+def test_phases_3_to_5_leave_the_regime_head_of_phase_1_alone(undisturbed: Path) -> None:
+    first = actor(undisturbed, 1)
+    for number in (3, 5):
+        later = actor(undisturbed, number)
+        assert torch.equal(first["regime.weight"], later["regime.weight"])
+        assert torch.equal(first["regime.bias"], later["regime.bias"])
+
+
+@pytest.mark.parametrize(
+    ("number", "steps", "terms"),
+    [
+        (3, [0, 32, 48], {"macro/growth", "macro/concentration", "train/value_loss"}),
+        (4, [0, 96, 192], {"micro/selection_gain", "micro/alignment", "micro/critic_loss"}),
+    ],
+)
+def test_the_history_holds_every_evaluation_and_the_terms_of_the_reward(
+    number: int, steps: list[int], terms: set[str], undisturbed: Path
+) -> None:
+    metrics = outcome(number, undisturbed)["metrics"]
+    evaluated = [row for row in metrics["history"] if "eval/excess_growth_pct" in row]
+    assert [row["step"] for row in evaluated] == steps
+    assert metrics["n_evaluations"] == len(steps)
+    assert evaluated[0]["eval/excess_growth_pct"] == metrics["start"]["excess_growth_pct"]
+    assert terms <= set().union(*metrics["history"])
+    assert metrics["stages"][0]["from_step"] == 0
+
+
+def test_supervised_histories_begin_with_the_constant_predictor(undisturbed: Path) -> None:
+    macro = outcome(1, undisturbed)["metrics"]["history"][0]
+    assert macro["step"] == -1
+    # 0.3 x 1 + 0.7 x 1: both losses are divided by those of a constant
+    assert macro["pretrain/val_total_loss"] == pytest.approx(1.0, abs=1e-6)
+    assert macro["pretrain/val_alloc_skill"] == pytest.approx(0.0, abs=1e-6)
+    assert macro["pretrain/val_regime_gain_nats"] == pytest.approx(0.0, abs=1e-6)
+    micro = outcome(2, undisturbed)["metrics"]["history"][0]
+    assert micro["step"] == -1
+    assert micro["pretrain_micro/val_loss_gain"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_best_epoch_is_what_a_supervised_phase_leaves(undisturbed: Path) -> None:
+    for number, prefix in ((1, "pretrain"), (2, "pretrain_micro")):
+        metrics = outcome(number, undisturbed)["metrics"]
+        losses = {row["step"]: row[f"{prefix}/val_total_loss"] for row in metrics["history"]}
+        assert metrics["best_epoch"] == min(losses, key=lambda epoch: losses[epoch])
+        # measured again after the end, so the networks of that epoch were put back
+        assert metrics["val_total_loss"] == metrics["best_val_loss"] == min(losses.values())
+
+
+def test_the_same_seed_gives_the_same_numbers(undisturbed: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        run_phase(number, small_context(tmp_path))
+        assert_same(outcome(number, tmp_path), outcome(number, undisturbed))
+
+
+def test_another_seed_gives_other_numbers(undisturbed: Path, tmp_path: Path) -> None:
+    run_phase(1, small_context(tmp_path, seed=4))
+    history = [outcome(1, folder)["metrics"]["history"] for folder in (tmp_path, undisturbed)]
+    assert differs(*history)
+
+
+@pytest.mark.parametrize(("number", "missing"), [(2, 1), (3, 1), (3, 2), (4, 3), (5, 4)])
+def test_a_phase_without_its_input_names_the_phase_to_run(
+    number: int, missing: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    copy_before(missing, undisturbed, tmp_path)
+    with pytest.raises(MissingArtifactError, match=f"train --phase {missing}` first"):
+        run_phase(number, small_context(tmp_path))
+
+
+def test_an_unknown_phase_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HrlSarpError, match="found 6"):
+        run_phase(6, small_context(tmp_path))
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """Phase 1, stopped after its first epoch."""
+    with pytest.raises(StoppedEarly):
+        run_phase(1, replace(small_context(tmp_path), stop=StopAfter(2)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "values", [{"macro_agent": {"pretrain": {"learning_rate": 5e-4}}}, {"seed": 9}]
+)
+def test_the_checkpoint_of_another_configuration_is_refused(
+    values: dict[str, Any], stopped: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="resume with the same options"):
+        run_phase(1, small_context(stopped, resume=True, **values))
+
+
+def test_the_checkpoint_of_other_data_is_refused(stopped: Path) -> None:
+    other = tiny_runs.tiny_market(seed=5)
+    with pytest.raises(CheckpointError, match="another market"):
+        run_phase(1, tiny_runs.context_of(other, small_config(), stopped, resume=True))
+
+
+def test_without_resume_a_phase_begins_anew(stopped: Path, undisturbed: Path) -> None:
+    run_phase(1, small_context(stopped))
+    assert_same(outcome(1, stopped), outcome(1, undisturbed))
+
+
+def test_a_resumed_curriculum_does_not_repeat_what_has_finished(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    copy_before(6, undisturbed, tmp_path)
+    assert run_curriculum(small_context(tmp_path, resume=True)) == []
+    (tmp_path / PHASES[1].folder / PHASES[1].metrics).unlink()  # phase 2 did not get that far
+    with pytest.raises(StoppedEarly):
+        run_curriculum(replace(small_context(tmp_path, resume=True), stop=StopAfter(1)))
+
+
+def test_a_sector_table_of_a_longer_training_span_is_refused(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    copy_before(2, undisturbed, tmp_path)
+    path = tmp_path / PHASES[0].folder / PHASES[0].best[1]
+    payload = load_payload(path)
+    payload["fitted_rows"][1] += 1
+    save_payload(path, payload)
+    with pytest.raises(CheckpointError, match="seen the future"):
+        run_phase(2, small_context(tmp_path))
+
+
+def test_an_agent_in_the_place_of_the_sector_table_is_refused(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = copy_before(2, undisturbed, tmp_path) / PHASES[0].folder
+    (folder / PHASES[0].best[1]).write_bytes((folder / PHASES[0].best[0]).read_bytes())
+    with pytest.raises(CheckpointError, match=PHASES[0].best[1]):
+        run_phase(2, small_context(tmp_path))
