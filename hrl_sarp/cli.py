@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --h
     from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.training.phase import PhaseContext
 
+ALL = "all"
 SPANS = ("train", "validation", "test")
 STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM."""
@@ -59,7 +60,7 @@ def collect_data(
     if source not in SOURCES:
         raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
     profile = market or (None if experiment else {"files": "us"}.get(source, source))
-    manifest = collect(source, data_dir, _config(experiment, profile, None), input_path, macro)
+    manifest = collect(source, data_dir, _config(experiment, profile), input_path, macro)
     typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
 
 
@@ -72,7 +73,7 @@ def validate_data(
 
     from hrl_sarp.data.validate import render, validate_folder
 
-    report = validate_folder(data_dir, _config(experiment, market, None))
+    report = validate_folder(data_dir, _config(experiment, market))
     Console().print(render(report))
     if report.has_failed:
         raise typer.Exit(1)
@@ -98,7 +99,7 @@ def train(  # noqa: PLR0913 -- the parameters are the command's options
 
     if phase is not None:  # every wrong option is refused before anything is written
         require_phase(phase)
-    config = _config(experiment, market, seed)
+    config = _config(experiment, market, {} if seed is None else {"seed": seed})
     resolve_device(device)
     read_manifest(data_dir)
     with _running(log_dir):
@@ -112,8 +113,14 @@ def train(  # noqa: PLR0913 -- the parameters are the command's options
 
 
 @app.command("backtest")
-def backtest(
+def backtest(  # noqa: PLR0913 -- the parameters are the command's options
     span: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    agents: Annotated[
+        str, typer.Option(help="Trained pairs by their names in the table, with commas; or all.")
+    ] = ALL,
+    baselines: Annotated[
+        str, typer.Option(help="As in evaluation.yaml, with commas; or all or none.")
+    ] = ALL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     log_dir: LogDir = DEFAULT_LOG_DIR,
     experiment: Experiment = None,
@@ -123,11 +130,16 @@ def backtest(
     """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest."""
     if span not in SPANS:
         raise HrlSarpError(f"--span must be one of {', '.join(SPANS)}, found '{span}'")
-    config = _config(experiment, market, seed)
+    changes: dict[str, object] = {} if seed is None else {"seed": seed}
+    if baselines != ALL:
+        chosen = [] if baselines == "none" else baselines.split(",")
+        changes["evaluation"] = {"baselines": chosen}
+    config = _config(experiment, market, changes)
     if not log_dir.is_dir():
         raise MissingArtifactError(f"no run at {log_dir}: run `python main.py train` first")
     with _running(log_dir):
-        _backtest(_context(data_dir, log_dir, config, "cpu"), span)
+        context = _context(data_dir, log_dir, config, "cpu")
+        _backtest(context, span, None if agents == ALL else agents.split(","))
 
 
 @app.command("report")
@@ -150,11 +162,12 @@ def report(
         typer.echo(f"wrote the table into {readme}")
 
 
-def _config(experiment: str | None, market: str | None, seed: int | None) -> "RunConfig":
+def _config(
+    experiment: str | None, market: str | None, changes: dict[str, object] | None = None
+) -> "RunConfig":
     from hrl_sarp.config.loading import load_config
 
-    overrides = {} if seed is None else {"seed": seed}
-    return load_config(market=market, experiment=experiment, overrides=overrides)
+    return load_config(market=market, experiment=experiment, overrides=changes)
 
 
 def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
@@ -169,14 +182,21 @@ def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) ->
     return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
 
 
-def _backtest(context: "PhaseContext", span: str) -> None:
+def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None) -> None:
     from rich.console import Console
 
-    from hrl_sarp.evaluation.agent_policies import count_trials, trained_policies
+    from hrl_sarp.evaluation.agent_policies import (
+        count_trials,
+        select_policies,
+        trained_policies,
+    )
     from hrl_sarp.evaluation.backtest import run_backtest
     from hrl_sarp.evaluation.report import print_summary, write_backtest
 
-    policies, swaps = trained_policies(context)
+    policies, pairs = trained_policies(context)
+    swaps = pairs if names is None else None
+    if names is not None:
+        policies = select_policies(policies, names)
     trials = count_trials(context)
     result = run_backtest(context.market, policies, span, context.config, trials)
     out_dir = context.log_dir / "backtest"

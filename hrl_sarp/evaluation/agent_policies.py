@@ -9,6 +9,7 @@ from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, Goal, Regime
 from hrl_sarp.envs.observations import macro_index, micro_index
 from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.policies import Decision, DecisionView
 from hrl_sarp.market.tensors import MarketTensors
@@ -105,6 +106,21 @@ def trained_policies(context: PhaseContext) -> tuple[list[HierarchicalPolicy], L
     pairs.sort(key=lambda pair: pair[0] != swaps.both)  # reports lead with the first policy
     policies = [HierarchicalPolicy(name, first, second, risk) for name, first, second in pairs]
     return policies, swaps
+
+
+def select_policies(
+    policies: list[HierarchicalPolicy], names: list[str]
+) -> list[HierarchicalPolicy]:
+    """Pick policies by name.
+
+    Raises:
+        HrlSarpError: for a name that is not there; lists those that are.
+    """
+    known = {policy.name: policy for policy in policies}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise HrlSarpError(f"no trained pair {unknown}; there are: {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def count_trials(context: PhaseContext) -> int:
