@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.agents.checkpoints import load_payload, save_payload
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDivergedError
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.runtime import StopFlag
 
@@ -172,6 +173,20 @@ class PhaseResult:
     metrics: Path
     summary: dict[str, Any]
     """The numbers of the phase's closing line."""
+
+
+def require_finite_weights(number: int, networks: nn.Module, step: int) -> None:
+    """Keep weights that are not numbers out of checkpoints and selection.
+
+    Raises:
+        TrainingDivergedError: naming the phase and the step.
+    """
+    for name, weights in networks.named_parameters():
+        if not bool(torch.isfinite(weights).all()):
+            raise TrainingDivergedError(
+                f"phase {number}: weights {name} are not finite after step {step}: "
+                "lower the learning rate; the last good checkpoint is kept"
+            )
 
 
 def market_fingerprint(market: Market) -> str:

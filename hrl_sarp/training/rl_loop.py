@@ -18,7 +18,7 @@ from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.training.metric_log import MetricLog, algorithm_logger
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, require_finite_weights
 from hrl_sarp.training.progress import PhaseBar, phase_progress
 from hrl_sarp.training.selection import Selector, ValidationScore
 
@@ -91,6 +91,7 @@ class PhaseLoop(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         done = self.model.num_timesteps
+        require_finite_weights(self.plan.number, self.model.policy, done)
         if done >= self.state.next_evaluation:
             self.evaluate(done)
             self.state.next_evaluation = done + self.plan.eval_every
@@ -205,6 +206,7 @@ def run_loop(
         log_interval=max(1, algorithm.n_envs) if isinstance(algorithm, MicroTD3) else 1,
         reset_num_timesteps=running is None,
     )
+    require_finite_weights(plan.number, algorithm.policy, algorithm.num_timesteps)
     loop.evaluate(algorithm.num_timesteps)
     bar.update(plan.total_timesteps)
     return state

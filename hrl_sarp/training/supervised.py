@@ -14,7 +14,7 @@ from hrl_sarp.config.schema import SupervisedConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training.metric_log import MetricLog
-from hrl_sarp.training.phase import PhaseContext
+from hrl_sarp.training.phase import PhaseContext, require_finite_weights
 from hrl_sarp.training.progress import phase_progress
 
 
@@ -79,6 +79,7 @@ def fit(
             if context.stop.is_set:
                 raise StoppedEarly
             terms = _run_epoch(task, config, optimizer, state)
+            require_finite_weights(task.number, task.networks, state.epoch)
             schedule.step()
             _close_epoch(task, terms, state, log, float(schedule.get_last_lr()[0]))
             context.save_running(
