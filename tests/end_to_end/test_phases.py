@@ -76,12 +76,6 @@ def test_the_best_epoch_is_what_a_supervised_phase_leaves(undisturbed: Path) -> 
         assert metrics["val_total_loss"] == metrics["best_val_loss"] == min(losses.values())
 
 
-def test_the_same_seed_gives_the_same_numbers(undisturbed: Path, tmp_path: Path) -> None:
-    for number in (1, 2):
-        run_phase(number, small_context(tmp_path))
-        assert_same(outcome(number, tmp_path), outcome(number, undisturbed))
-
-
 def test_another_seed_gives_other_numbers(undisturbed: Path, tmp_path: Path) -> None:
     run_phase(1, small_context(tmp_path, seed=4))
     history = [outcome(1, folder)["metrics"]["history"] for folder in (tmp_path, undisturbed)]
@@ -135,7 +129,9 @@ def test_a_resumed_curriculum_does_not_repeat_what_has_finished(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     copy_before(6, undisturbed, tmp_path)
-    assert run_curriculum(small_context(tmp_path, resume=True)) == []
+    at_once = StopAfter(1)  # whatever begins to train stops
+    results = run_curriculum(replace(small_context(tmp_path, resume=True), stop=at_once))
+    assert [result.number for result in results] == [1, 2, 3, 4, 5]
     (tmp_path / PHASES[1].folder / PHASES[1].metrics).unlink()  # phase 2 did not get that far
     with pytest.raises(StoppedEarly):
         run_curriculum(replace(small_context(tmp_path, resume=True), stop=StopAfter(1)))
