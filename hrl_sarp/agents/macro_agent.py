@@ -144,16 +144,17 @@ class MacroAgent:
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:  # noqa: FBT001, FBT002
         """Return actions (B, G) for observations of either form, as arrays with a batch axis."""
         if isinstance(observation, Mapping):
-            index = {key: torch.as_tensor(value) for key, value in observation.items()}
+            device = self.tensors.device
+            index = {k: torch.as_tensor(v, device=device) for k, v in observation.items()}
             inputs = macro_inputs(self.tensors, index)
         else:
             width, _ = macro_sizes(self.tensors)
-            flat = torch.as_tensor(observation)
+            flat = torch.as_tensor(observation, device=self.tensors.device)
             inputs = MacroInputs.unflatten(flat, self.tensors.n_sectors, width)
         shares, regime = self.actor(inputs.sectors, inputs.context, inputs.listed)
         chosen = shares.mode if deterministic else shares.sample()
-        action: np.ndarray = torch.cat([chosen, torch.softmax(regime, dim=1)], dim=1).numpy()
-        return action
+        action = torch.cat([chosen, torch.softmax(regime, dim=1)], dim=1)
+        return np.asarray(action.cpu())
 
     def algorithm(self, env: PortfolioVecEnv, ppo: PPOConfig) -> MacroPPO:
         """Build PPO on `env` that starts from this agent's networks."""

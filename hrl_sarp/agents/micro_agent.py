@@ -267,7 +267,8 @@ class MicroAgent:
 
         The policy is deterministic; exploration noise belongs to training.
         """
-        tensors = {key: torch.as_tensor(value) for key, value in observation.items()}
+        device = self.tensors.device
+        tensors = {k: torch.as_tensor(v, device=device) for k, v in observation.items()}
         weights: np.ndarray = self.target(tensors).cpu().numpy()
         return weights
 

@@ -197,6 +197,8 @@ def run_loop(
         algorithm.logger.name_to_count.update(running["logged_count"])
         logger.info(f"phase {plan.number} continues at step {algorithm.num_timesteps}")
     loop = PhaseLoop(context, plan, state, log, bar)
+    env: Any = algorithm.env  # it draws its first episodes before the callback has a say
+    env.starts.set_mix(context.config.curriculum.stages[state.stage].regime_mix)
     if running is not None:
         restore_rng(running["rng"])
     remaining = plan.total_timesteps - algorithm.num_timesteps

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hrl_sarp.agents.checkpoints import load_payload, save_payload
+from hrl_sarp.envs.episodes import EpisodeStarts
 from hrl_sarp.errors import CheckpointError, HrlSarpError, MissingArtifactError, StoppedEarly
 from hrl_sarp.training import run_curriculum, run_phase
 from hrl_sarp.training.phase import PHASES
@@ -53,6 +55,33 @@ def test_the_history_holds_every_evaluation_and_the_terms_of_the_reward(
     assert evaluated[0]["eval/excess_growth_pct"] == metrics["start"]["excess_growth_pct"]
     assert terms <= set().union(*metrics["history"])
     assert metrics["stages"][0]["from_step"] == 0
+
+
+def test_the_first_episodes_are_drawn_by_the_first_stages_mix(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[float]] = []
+    draw = EpisodeStarts.draw
+
+    def watched(self: EpisodeStarts, n: int) -> Any:
+        shares = np.bincount(self.regime, weights=self.probabilities, minlength=3)
+        drawn.append(shares.tolist())
+        return draw(self, n)
+
+    monkeypatch.setattr(EpisodeStarts, "draw", watched)
+    context = small_context(copy_before(3, undisturbed, tmp_path))
+    with pytest.raises(StoppedEarly):
+        run_phase(3, replace(context, stop=StopAfter(1)))
+    assert drawn[0] == pytest.approx(context.config.curriculum.stages[0].regime_mix)
+
+
+def test_a_stage_ends_when_its_share_of_the_steps_is_over(undisturbed: Path) -> None:
+    # of 48 steps in rollouts of 16: a fifth is 9.6, four fifths are 38.4
+    stages = outcome(3, undisturbed)["metrics"]["stages"]
+    assert [(stage["name"], stage["from_step"]) for stage in stages] == [
+        ("mostly_bull", 0),
+        ("mixed", 16),
+    ]
 
 
 def test_supervised_histories_begin_with_the_constant_predictor(undisturbed: Path) -> None:
