@@ -110,8 +110,28 @@ def test_regime_mix_must_sum_to_one() -> None:
     assert found == ["curriculum.stages[1].regime_mix: must sum to 1, sums to 1.1"]
 
 
-def test_stages_may_not_end_before_the_stage_before() -> None:
+@pytest.mark.parametrize("share", [0.1, 0.2])
+def test_stages_must_end_after_the_stage_before(share: float) -> None:
     stages = load_config().model_dump()["curriculum"]["stages"]
-    stages[1]["max_share"] = 0.1
+    stages[1]["max_share"] = share
     found = find_contradictions(changed(curriculum={"stages": stages}))
-    assert found == ["curriculum.stages[1].max_share: 0.1 is below the stage before it, 0.2"]
+    expected = f"curriculum.stages[1].max_share: {share:g} is not above the stage before it, 0.2"
+    assert found == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {"envs_per_group": 4, "batch_per_day": 8},
+            "micro_agent.td3.batch_per_day: 8 must divide envs_per_group = 4: "
+            "a batch takes rows that share their day",
+        ),
+        (
+            {"n_envs": 64, "env_steps_per_update": 7},
+            "micro_agent.td3.env_steps_per_update: 7 must divide n_envs = 64",
+        ),
+    ],
+)
+def test_sizes_of_replay_must_fit_the_environments(values: dict[str, int], expected: str) -> None:
+    assert find_contradictions(changed(micro_agent={"td3": values})) == [expected]
