@@ -1,6 +1,5 @@
 """The us profile on real data, where this machine has them."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from hrl_sarp.contracts import Market
 from hrl_sarp.data.sources import files
 from hrl_sarp.market.assemble import assemble_market
 
-pytestmark = pytest.mark.slow
 DEFECTS = {
     "ZBRA": ("2003-08-21", "2004-08-25"),
     "TRMB": ("2007-02-23", "2007-02-26"),
@@ -24,10 +22,7 @@ def market(data_folder: Path) -> Market:
     if not (data_folder / "us_daily").is_dir():
         pytest.skip("the data folder has no us_daily")
     raw = files.load(data_folder / "us_daily", data_folder / "us_macro")
-    begun = time.perf_counter()
-    assembled = assemble_market(raw, load_config(market="us"))
-    print(f"assembled in {time.perf_counter() - begun:.1f} s")  # noqa: T201 (a measurement)
-    return assembled
+    return assemble_market(raw, load_config(market="us"))
 
 
 def test_every_sector_is_served_from_2001(market: Market) -> None:
