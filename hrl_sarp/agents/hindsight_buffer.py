@@ -139,7 +139,7 @@ class HindsightBuffer(BaseBuffer):
         other = self.arrays["achieved"][
             self.rng.integers(size, size=n), self.rng.integers(self.n_envs, size=n)
         ]
-        use_current = self.rng.random(n) < 0.5
+        use_current = self.rng.random(n) < self.td3.current_goal_share
         goal = np.where(use_current[:, None], rows["achieved"], other)
         # an all-cash portfolio achieved no sector weights: no goal to learn from
         chosen = (self.rng.random(n) < self.td3.hindsight_share) & (goal.sum(axis=1) > 0.5)

@@ -19,10 +19,15 @@ class MacroRewardConfig(Section):
 
 
 class MicroRewardConfig(Section):
-    """Daily reward in % of selection gain."""
+    """Daily reward in % of a gain, less a penalty for leaving the goal."""
 
+    gain: Literal["selection", "growth", "reached"]
+    """selection: return over the own sector's mean; growth: log growth over the 1/N benchmark, for
+    a micro agent without a macro agent's sectors; reached: 0 at the goal, else -1, no market."""
     alignment_weight: float = Field(ge=0)
-    """Times (1 - alignment of achieved and desired sector weights)."""
+    """Times (1 - alignment of achieved and desired sector weights); not of `reached`."""
+    reached_distance: Fraction
+    """`reached`: largest half L1 distance of achieved and desired sector weights that counts."""
 
 
 class SupervisedConfig(Section):
@@ -177,6 +182,8 @@ class TD3Config(Section):
     """Autocorrelation of the exploration noise from day to day."""
     hindsight_share: Fraction
     """Share of each batch whose goal is relabelled (k = 4 is 0.8)."""
+    current_goal_share: Fraction
+    """Part of the relabelled goals that the transition itself achieved; others by any other one."""
     dirichlet_goal_share: Fraction
     """Share of training goals drawn from Dirichlet(1) instead of the macro agent."""
     max_grad_norm: Positive

@@ -23,7 +23,7 @@ from hrl_sarp.envs.observations import (
     micro_inputs,
 )
 from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
-from hrl_sarp.envs.rewards import goal_alignment, macro_reward, micro_reward, selection_gain
+from hrl_sarp.envs.rewards import goal_alignment, macro_reward, micro_gain, micro_reward
 from hrl_sarp.envs.two_clocks import TwoClocks
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
@@ -212,7 +212,7 @@ class MicroLevel:
         desired = self._observation["desired_goal"].to(clocks.episode.goal.dtype)
         result = clocks.trade_day(action)
         clocks.episode.steps = clocks.episode.steps + 1
-        gain = selection_gain(self.tensors, result)
+        gain = micro_gain(self.tensors, result, self.config.micro_agent.reward)
         achieved = clocks.micro_observation(result)["achieved_goal"].to(gain.dtype)
         reward = micro_reward(gain, achieved, desired, self.config.micro_agent.reward)
         renewed = clocks.is_week_end()

@@ -67,6 +67,20 @@ def selection_gain(tensors: MarketTensors, result: StepResult) -> Float[Tensor, 
     return PERCENT * (night + day - result.cost)
 
 
+def micro_gain(
+    tensors: MarketTensors, result: StepResult, config: MicroRewardConfig
+) -> Float[Tensor, " B"]:
+    """Return what a session gained, in %; it has no goal in it.
+
+    `growth` counts the square of the risk, which the selection gain, linear in the weights, does
+    not: only with it is the best policy one that spreads.
+    """
+    if config.gain == "growth":
+        benchmark = tensors.reward_benchmark[result.day]
+        return PERCENT * (log1p_growth(result.net_return) - log1p_growth(benchmark))
+    return selection_gain(tensors, result)
+
+
 def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:
     """Return 1 - half the L1 distance of the first `n_sectors` entries; works on both libraries."""
     distance = abs(achieved[..., :n_sectors] - desired[..., :n_sectors])
@@ -74,21 +88,25 @@ def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:
 
 
 def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConfig) -> Any:
-    """Return selection gain - weight x (1 - alignment): the one function of env and hindsight.
+    """Return gain - weight x (1 - alignment): the one function of env and hindsight.
+
+    With `reached` it is 0 where the goal is reached and -1 elsewhere, whatever the gain.
 
     Args:
-        gain: stored `selection_gain`, (B,).
+        gain: stored `micro_gain`, (B,).
         achieved: executed sector shares, then regime entries, (B, G); array or tensor.
         desired: goal in force, (B, G).
-        config: weight of the alignment.
+        config: kind of gain, weight of the alignment, distance that counts as reached.
     """
     n_sectors = desired.shape[-1] - len(Regime)
     misaligned = 1 - goal_alignment(achieved, desired, n_sectors)
+    if config.gain == "reached":
+        return -1.0 * (misaligned > config.reached_distance)
     return gain - config.alignment_weight * misaligned
 
 
 def gains_of(info: Any) -> Any:
-    """Pick the stored selection gains out of one info dict or an array of them."""
+    """Pick the stored gains out of one info dict or an array of them."""
     if isinstance(info, dict):
         return info["selection_gain"]
     return np.asarray([entry["selection_gain"] for entry in info])

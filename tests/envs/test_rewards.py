@@ -148,6 +148,29 @@ def test_misaligned_sectors_cost_their_weight_and_regimes_nothing(library: Any) 
     assert reward.tolist() == pytest.approx([2.0 - 0.15, -1.0])
 
 
+@pytest.mark.parametrize("library", [np.array, torch.tensor])
+def test_a_goal_is_reached_up_to_the_distance_whatever_was_gained(library: Any) -> None:
+    reached = {"gain": "reached", "reached_distance": 0.05}
+    config = tiny_runs.changed(tiny_runs.tiny_config().micro_agent.reward, reached)
+    # half the L1 distances from (0.5, 0.5): 0, 0.04, 0.06
+    achieved = library([[0.5, 0.5, 0, 0, 1], [0.54, 0.46, 0, 0, 1], [0.56, 0.44, 0, 0, 1]])
+    desired = library([[0.5, 0.5, 0, 1, 0]] * 3)
+    reward = micro_reward(library([3.0, -3.0, 3.0]), achieved, desired, config)
+    assert reward.tolist() == [0.0, 0.0, -1.0]
+
+
+def test_the_growth_gain_is_net_log_growth_over_the_benchmark() -> None:
+    intraday = [[0, 0], [0.10, -0.02], [0, 0]]
+    growth = {"reward": {"gain": "growth", "alignment_weight": 0.0}}
+    config = tiny_runs.changed(loose_config(), {"micro_agent": growth})
+    level = micro_level(factories.market_with(np.zeros((3, 2)), intraday, [0, 0]), config=config)
+    start(level)
+    step = level.step(torch.tensor([[0.5, 0.25]], dtype=torch.float64))
+    # 0.5 x 10 % - 0.25 x 2 % = 4.5 % after buying 0.75 of wealth at 13 bps; 1/N earns 4 %
+    expected = 100 * np.log(1.045 / (1 + 0.0013 * 0.75) / 1.04)
+    assert float(step.reward) == pytest.approx(expected, abs=1e-12)
+
+
 def test_cash_is_half_aligned_with_any_goal() -> None:
     achieved, desired = np.zeros((1, 5)), np.array([[0.3, 0.7, 0.0, 0.0, 1.0]])
     assert goal_alignment(achieved, desired, 2) == pytest.approx(0.5)

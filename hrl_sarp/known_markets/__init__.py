@@ -1,0 +1,1 @@
+"""Markets whose best policy is known: what agents must reach, and what luck does not."""
