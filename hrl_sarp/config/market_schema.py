@@ -114,6 +114,29 @@ class ValidationConfig(Section):
     """Allowed gap between adjusted return and (split x close + dividend) / previous close - 1."""
     stale_run_days: Count
     """Identical closes in a row that count as a stale run."""
+    undeclared_split_ratios: list[float] = Field(min_length=0)
+    """New shares for an old one (2.0 for 1:2) whose night is kept out when no split is declared."""
+    split_turnover_multiple: Positive
+    """Dollar volume over its median, per ratio, beyond which such a night counts as a crash."""
+    max_hole_days: Count
+    """Calendar days between two bars of a stock beyond which the move between is kept out."""
+
+
+class YahooConfig(Section):
+    """How patiently the source yahoo asks, and how many symbols may fail."""
+
+    attempts: Count
+    """Requests for one ticker before it counts as failed."""
+    first_delay_seconds: float = Field(ge=0)
+    """Wait before the second attempt; doubles with each further one, times 0.5 to 1.5 at random."""
+    max_delay_seconds: float = Field(ge=0)
+    """Longest wait, before the random factor."""
+    pause_seconds: float = Field(ge=0)
+    """Wait between two tickers."""
+    give_up_after: Count
+    """Tickers in a row without any answer (network, rate limit) after which the run ends."""
+    max_failed_share: Fraction
+    """Share of the symbols that may fail; beyond it nothing is written and the exit code is 1."""
 
 
 class RegimeConfig(Section):
@@ -146,4 +169,5 @@ class DataConfig(Section):
     """Horizon of phase 2's stock returns."""
     regime: RegimeConfig
     validation: ValidationConfig
+    yahoo: YahooConfig
     synthetic: SyntheticConfig
