@@ -81,7 +81,7 @@ def generate(
             f"data.synthetic.n_days = {config.n_days}; lower n_days or use the calendar 24/5"
         )
     rng = np.random.default_rng(config.seed)
-    truth = _draw_truth(config, sessions, rng)
+    truth = draw_truth(config, sessions, rng)
     return _to_raw_data(config, truth, rng), truth
 
 
@@ -104,11 +104,12 @@ def sector_tilts(n_sectors: int) -> Float[np.ndarray, "R S"]:
     return tilt
 
 
-def _draw_truth(
+def draw_truth(
     config: SyntheticConfig,
     sessions: Shaped[np.ndarray, " T"],
     rng: np.random.Generator,
 ) -> SyntheticTruth:
+    """Draw regimes, signal and returns of `config.n_days` sessions."""
     week_of = _week_indices(sessions)
     regime = _draw_regimes(int(week_of[-1]) + 1, config.stay_probability, rng)
     n_assets = config.n_sectors * config.stocks_per_sector

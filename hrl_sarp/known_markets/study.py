@@ -1,0 +1,201 @@
+"""The two-level study: agents from scratch and through all phases, judged on fresh paths.
+
+Phases run through the ordinary curriculum; `from scratch` means that the files of the earlier
+phases hold fresh agents, which follow 1/N.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange, Regime
+from hrl_sarp.envs.observations import MACRO_SCALARS
+from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.features.labels import regime_label
+from hrl_sarp.graph import node_features
+from hrl_sarp.known_markets.bayes_filter import label_probabilities
+from hrl_sarp.known_markets.oracles import MacroOracle, MicroOracle
+from hrl_sarp.known_markets.score import PathJudge, share_of_gap
+from hrl_sarp.known_markets.two_level import PathPlan, PlantedMarket, planted_market
+from hrl_sarp.runtime import StopFlag, configure_threads
+from hrl_sarp.training.curriculum import make_context, run_phase
+from hrl_sarp.training.phase import PHASES, PhaseContext, save_sector_table, with_sector_table
+
+ORACLE_SPEED = 0.8
+"""Best of a grid from 0.05 to 1 for the micro oracle, on this market's costs."""
+
+
+@dataclass(frozen=True)
+class TwoLevelStudy:
+    """One seed's market, judge and reference policies."""
+
+    config: RunConfig
+    planted: PlantedMarket
+    log_dir: Path
+
+    @classmethod
+    def prepare(cls, experiment: str, plan: PathPlan, seed: int, log_dir: Path) -> "TwoLevelStudy":
+        """Generate the market of an experiment for one seed.
+
+        Args:
+            experiment: of `config/experiments/`.
+            plan: spans and paths.
+            seed: of market and training.
+            log_dir: gets one folder per variant.
+        """
+        config = load_config(experiment=experiment, overrides={"seed": seed})
+        configure_threads(config.threads)
+        return cls(config, planted_market(config, plan, seed), log_dir)
+
+    def context(self, variant: str) -> PhaseContext:
+        """Build the phases' context of a variant; an interrupted one continues."""
+        device = torch.device("cpu")
+        folder = self.log_dir / variant
+        return make_context(
+            self.config, self.planted.market, folder, device, StopFlag(), resume=True
+        )
+
+    def macro_from_scratch(self) -> float:
+        """Train phase 3 on a fresh macro agent over FollowGoal; return its share of the gap."""
+        context = self.context("macro_from_scratch")
+        write_untrained(context, (1, 2))
+        run_phase(3, context)
+        return self._macro_share(context, 3)
+
+    def micro_from_scratch(self) -> float:
+        """Train phase 4 on a fresh micro agent under 1/N goals; return its share of the gap."""
+        context = self.context("micro_from_scratch")
+        write_untrained(context, (1, 2, 3))
+        run_phase(4, context)
+        return self._micro_share(context, 4)
+
+    def pretrained(self) -> dict[str, float]:
+        """Train all five phases; return the share of the two-level gap after each stage."""
+        context = self.context("pretrained")
+        for number in range(1, 6):
+            run_phase(number, context)
+        context = with_sector_table(context)
+        pairs = {
+            "sharpened": (context.load_macro(1), context.load_micro(2)),
+            "phase3": (context.load_macro(3), context.load_micro(2)),
+            "phase4": (context.load_macro(3), context.load_micro(4)),
+            "phase5": (context.load_macro(5), context.load_micro(5, which=1)),
+        }
+        judge = self.judge(context)
+        oracle = self._oracle(context, "both")
+        even = judge.equal_weight()
+        shares = {
+            name: share_of_gap(judge.growth(*pair), oracle, even) for name, pair in pairs.items()
+        }
+        shares["macro_share"] = self._macro_share(context, 3)
+        shares["micro_share"] = self._micro_share(context, 4)
+        shares["regime_gain_share"] = self.regime_gain_share(context)
+        return shares
+
+    def judge(self, context: PhaseContext) -> PathJudge:
+        """Score policies that read this context's market."""
+        return PathJudge(context.tensors, self.config, self.planted.plan)
+
+    def regime_gain_share(self, context: PhaseContext) -> float:
+        """Log-loss gain of the regime head over the class prior, as a share of the filter's.
+
+        Both are measured at the week ends of the test paths; the prior is that of the training
+        span.
+        """
+        market, data = context.market, self.config.data
+        label = regime_label(market, data.regime)
+        rows = np.flatnonzero(market.is_week_end & (label >= 0))
+        test = rows[rows >= market.split.test.start]
+        prior = _class_shares(label[rows], rows, market.split.train)
+        beliefs = self.planted.beliefs[test]
+        bayes = label_probabilities(beliefs, test, market, data.regime, self.planted.synthetic)
+        head = _head_probabilities(context.load_macro(1), test)
+        truth = label[test]
+        constant = -np.log(prior[truth]).mean()
+        return float((constant - _log_loss(head, truth)) / (constant - _log_loss(bayes, truth)))
+
+    def _macro_share(self, context: PhaseContext, number: int) -> float:
+        context = with_sector_table(context)
+        rule = FollowGoal(context.tensors, self.config.risk)
+        return self._share(context, (context.load_macro(number), rule), "macro")
+
+    def _micro_share(self, context: PhaseContext, number: int) -> float:
+        context = with_sector_table(context)
+        even = ProportionalGoal(context.tensors)
+        return self._share(context, (even, context.load_micro(number)), "micro")
+
+    def _share(
+        self, context: PhaseContext, pair: tuple[MacroPolicy, MicroPolicy], level: str
+    ) -> float:
+        judge = self.judge(context)
+        oracle = self._oracle(context, level)
+        return share_of_gap(judge.growth(*pair), oracle, judge.equal_weight())
+
+    def _oracle(self, context: PhaseContext, level: str) -> Float[np.ndarray, " P"]:
+        """Growth of the oracle of one level, the other following its rule, or of both."""
+        tensors, risk = context.tensors, self.config.risk
+        macro: MacroPolicy = MacroOracle(tensors, self.planted, risk)
+        micro: MicroPolicy = MicroOracle(tensors, risk, ORACLE_SPEED)
+        if level == "macro":
+            micro = FollowGoal(tensors, risk)
+        elif level == "micro":
+            macro = ProportionalGoal(tensors)
+        return self.judge(context).growth(macro, micro)
+
+
+def write_untrained(context: PhaseContext, numbers: tuple[int, ...]) -> None:
+    """Write fresh agents where finished phases would have left theirs; keeps what is there.
+
+    The sector table holds raw node features: a graph without a network.
+    """
+    nodes = node_features(context.market, context.config.macro_agent.graph)
+    table = context.folder(1) / PHASES[0].best[1]
+    if not table.is_file():
+        table.parent.mkdir(parents=True, exist_ok=True)
+        save_sector_table(table, context, nodes)
+    seen = with_sector_table_at(context, nodes)
+    for number in numbers:
+        path = context.folder(number) / PHASES[number - 1].best[0]
+        if path.is_file():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fresh_agent(seen, number).save(path)
+
+
+def with_sector_table_at(context: PhaseContext, table: np.ndarray) -> PhaseContext:
+    """Return the context whose market carries this sector table."""
+    return context.with_market(replace(context.market, sector_embeddings=table))
+
+
+def _fresh_agent(context: PhaseContext, number: int) -> MacroAgent | MicroAgent:
+    config = context.config
+    if number in (1, 3):
+        return MacroAgent(context.tensors, config.macro_agent, config.seed)
+    return MicroAgent(MicroSettings(context.tensors, config), config.seed)
+
+
+def _class_shares(label: np.ndarray, rows: np.ndarray, span: DayRange) -> Float[np.ndarray, " R"]:
+    inside = (rows >= span.start) & (rows < span.stop)
+    counts = np.bincount(label[inside], minlength=len(Regime)) + 1
+    return counts / counts.sum()
+
+
+def _head_probabilities(agent: MacroAgent, rows: np.ndarray) -> Float[np.ndarray, "W R"]:
+    """Ask the regime head at rows, for a portfolio in cash."""
+    tensors = agent.tensors
+    days = torch.as_tensor(rows)
+    portfolio = torch.zeros(len(rows), tensors.n_sectors + len(MACRO_SCALARS))
+    goal = agent.goal({"day": days[:, None], "portfolio": portfolio})
+    return goal.regime_probabilities.double().numpy()
+
+
+def _log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    chosen = torch.as_tensor(probabilities).clamp(min=1e-12).log()
+    return float(nn.functional.nll_loss(chosen, torch.as_tensor(truth)))
