@@ -11,17 +11,7 @@ import polars as pl
 from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data.store import PRICE_COLUMNS, RawData
-
-FINDINGS_SCHEMA = pl.Schema(
-    {
-        "symbol": pl.String(),
-        "date": pl.Date(),
-        "value": pl.Float64(),
-        "rule": pl.String(),
-        "count": pl.Int64(),
-    }
-)
+from hrl_sarp.data.store import FINDINGS_SCHEMA, PRICE_COLUMNS, RawData
 
 STRUCTURAL = frozenset(
     {
@@ -29,7 +19,6 @@ STRUCTURAL = frozenset(
         "missing_key",
         "duplicate",
         "ordering",
-        "non_positive_price",
         "symbol_without_sector",
         "sector_duplicate",
         "macro_duplicate",
@@ -45,6 +34,8 @@ EXCLUDING = frozenset(
         "duplicate",
         "non_positive_price",
         "ohlc_inconsistent",
+        "no_trade",
+        "stale_repeat",
         "adjustment_gap",
         "adjustment_reversal",
         "dividend_over_price",
@@ -52,15 +43,22 @@ EXCLUDING = frozenset(
 )
 """Rows with one of these are kept out of the market: the day counts as a day without a bar."""
 
-BREAKING = frozenset({"adjustment_gap", "dividend_over_price"})
+BREAKING = frozenset({"adjustment_gap", "dividend_over_price", "undeclared_split", "long_hole"})
 """Rows at which the adjusted series may jump for good. Dropping such a row only moves the false
 return to the next one, so the market voids the night into the next good bar (unless that row is an
-`adjustment_reversal`)."""
+`adjustment_reversal`). A row that is not excluded, too, is that bar itself."""
+
+LEFT_OUT = frozenset(
+    {"junk_lines", "bad_row", "no_usable_row", "duplicate_row", "conflicting_rows"}
+)
+"""What a source names here is not in the bars at all (see `sources/files.py`)."""
 
 _ROUNDING = 1e-6
 """Relative slack of price comparisons: adjusted files are rounded to six digits."""
 _REVERSAL_REST = 0.25
 """A move that takes back more than three quarters of the unexplained gap before it reverses it."""
+_ORDINARY_DIVIDEND = 0.10
+"""A share of the price that only special dividends exceed."""
 _SPLIT_RATIOS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
 _SPLIT_TOLERANCE = 0.03
 """A price ratio this near to 1/2, 1/3 ... looks like a split; the day's own move is in it, too."""
@@ -92,7 +90,7 @@ def prepare(bars: pl.DataFrame) -> pl.DataFrame:
 def missing_keys(bars: pl.DataFrame) -> pl.DataFrame:
     """Report rows without a date or a symbol."""
     wrong = bars.filter(pl.col("date").is_null() | pl.col("symbol").is_null())
-    return _findings(wrong, "missing_key", pl.col("close"))
+    return findings_of(wrong, "missing_key", pl.col("close"))
 
 
 def missing_values(bars: pl.DataFrame) -> pl.DataFrame:
@@ -102,14 +100,14 @@ def missing_values(bars: pl.DataFrame) -> pl.DataFrame:
     ]
     unusable = [pl.col(name).is_null() | ~pl.col(name).is_finite() for name in columns]
     wrong = bars.filter(pl.any_horizontal(unusable)) if columns else bars
-    return _findings(wrong, "missing_value", pl.col("close"))
+    return findings_of(wrong, "missing_value", pl.col("close"))
 
 
 def duplicates(bars: pl.DataFrame) -> pl.DataFrame:
     """Report (symbol, date) pairs that stand more than once, with how often."""
     pairs = bars.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("close"))
     wrong = pairs.filter(pl.col("times") > 1)
-    return _findings(wrong, "duplicate", pl.col("close"), pl.col("times"))
+    return findings_of(wrong, "duplicate", pl.col("close"), pl.col("times"))
 
 
 def duplicates_beside_bars(raw: RawData) -> pl.DataFrame:
@@ -122,8 +120,8 @@ def duplicates_beside_bars(raw: RawData) -> pl.DataFrame:
     undated = sectors.filter(is_doubled).with_columns(date=pl.lit(None, dtype=pl.Date))
     return pl.concat(
         [
-            _findings(undated, "sector_duplicate", pl.lit(None), pl.col("times")),
-            _findings(
+            findings_of(undated, "sector_duplicate", pl.lit(None), pl.col("times")),
+            findings_of(
                 macro.filter(is_doubled), "macro_duplicate", pl.col("value"), pl.col("times")
             ),
         ]
@@ -133,13 +131,13 @@ def duplicates_beside_bars(raw: RawData) -> pl.DataFrame:
 def ordering(bars: pl.DataFrame) -> pl.DataFrame:
     """Report rows dated before the row above them of the same symbol."""
     previous = pl.col("date").shift(1).over("symbol")
-    return _findings(bars.filter(pl.col("date") < previous), "ordering", pl.col("close"))
+    return findings_of(bars.filter(pl.col("date") < previous), "ordering", pl.col("close"))
 
 
 def non_positive_prices(bars: pl.DataFrame) -> pl.DataFrame:
     """Report rows with a price of zero or below."""
     lowest = pl.min_horizontal(*PRICE_COLUMNS, "adj_close")
-    return _findings(bars.filter(lowest <= 0), "non_positive_price", lowest)
+    return findings_of(bars.filter(lowest <= 0), "non_positive_price", lowest)
 
 
 def ohlc_inconsistencies(bars: pl.DataFrame) -> pl.DataFrame:
@@ -148,19 +146,42 @@ def ohlc_inconsistencies(bars: pl.DataFrame) -> pl.DataFrame:
     below = 1 - pl.min_horizontal("open", "close", "high") / pl.col("low")
     excess = pl.max_horizontal(above, below)
     wrong = bars.filter(pl.col("high").is_not_null() & pl.col("low").is_not_null())
-    return _findings(wrong.filter(excess > _ROUNDING), "ohlc_inconsistent", excess)
+    return findings_of(wrong.filter(excess > _ROUNDING), "ohlc_inconsistent", excess)
 
 
 def zero_volumes(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows without trade or with a negative volume."""
-    return _findings(bars.filter(pl.col("volume") <= 0), "zero_volume", pl.col("volume"))
+    """Report rows without volume.
+
+    `no_trade`: volume 0 and one price all day, as sources print halts and stocks after their
+    takeover; nobody could trade, the value is the close. `zero_volume`: any other row with a volume
+    of 0 or less; its prices moved, so the volume is what is wrong and the bar stays.
+    """
+    is_flat = pl.all_horizontal(pl.col(name) == pl.col("close") for name in PRICE_COLUMNS)
+    no_trade = (is_flat & (pl.col("volume") == 0)).fill_null(value=False)
+    return pl.concat(
+        [
+            findings_of(bars.filter(no_trade), "no_trade", pl.col("close")),
+            findings_of(
+                bars.filter(~no_trade & (pl.col("volume") <= 0)), "zero_volume", pl.col("volume")
+            ),
+        ]
+    )
+
+
+def stale_repeats(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report rows that repeat all prices and the volume of the row before, as stuck feeds do."""
+    repeats = [
+        pl.col(name) == pl.col(name).shift(1).over("symbol") for name in (*PRICE_COLUMNS, "volume")
+    ]
+    wrong = bars.filter(pl.all_horizontal(repeats) & (pl.col("volume") > 0))
+    return findings_of(wrong, "stale_repeat", pl.col("close"))
 
 
 def large_returns(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Report adjusted one-day returns beyond the threshold without a split, real or not."""
     is_large = pl.col("adjusted_return").abs() > config.max_abs_return
     wrong = prepared.filter((pl.col("split") == 1) & is_large)
-    return _findings(wrong, "large_return", pl.col("adjusted_return"))
+    return findings_of(wrong, "large_return", pl.col("adjusted_return"))
 
 
 def suspected_splits(prepared: pl.DataFrame) -> pl.DataFrame:
@@ -171,7 +192,7 @@ def suspected_splits(prepared: pl.DataFrame) -> pl.DataFrame:
     ratio = pl.col("adjusted_return") + 1
     looks_split = [(ratio * n - 1).abs() < _SPLIT_TOLERANCE for n in _SPLIT_RATIOS]
     wrong = prepared.filter((pl.col("split") == 1) & pl.any_horizontal(looks_split))
-    return _findings(wrong, "suspected_split", pl.col("adjusted_return"))
+    return findings_of(wrong, "suspected_split", pl.col("adjusted_return"))
 
 
 def adjustment_defects(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
@@ -181,32 +202,42 @@ def adjustment_defects(prepared: pl.DataFrame, config: ValidationConfig) -> pl.D
     the difference. `adjustment_reversal`: the next row takes the same move back, as when a factor
     was applied a day early; the value is its adjusted return. `dividend_over_price`: a dividend
     beyond the close before, such as a spin-off booked in other shares; the value is the dividend.
+    `unstated_dividend`: a gap as a dividend makes it, in data that state no dividend and no split;
+    the value is the difference, and the row is sound.
     """
     gap = pl.col("adjusted_return") - pl.col("total_return")
     log_gap = (1 + pl.col("adjusted_return")).log() - (1 + pl.col("total_return")).log()
-    judged = prepared.with_columns(gap=gap, log_gap=log_gap).with_columns(
-        previous_gap=pl.col("gap").shift(1).over("symbol"),
+    states_actions = ((prepared["dividend"] > 0) | (prepared["split"] != 1)).any()
+    is_gap = gap.abs() > config.max_adjustment_gap
+    is_dividend = is_gap & _looks_like_dividend(gap) & pl.lit(not states_actions)
+    judged = prepared.with_columns(
+        gap=gap, log_gap=log_gap, is_gap=is_gap & ~is_dividend, is_dividend=is_dividend
+    ).with_columns(
+        after_gap=pl.col("is_gap").shift(1).over("symbol"),
         previous_log_gap=pl.col("log_gap").shift(1).over("symbol"),
     )
     rest = (1 + pl.col("adjusted_return")).log() + pl.col("previous_log_gap")
-    reverses = (pl.col("previous_gap").abs() > config.max_adjustment_gap) & (
+    reverses = pl.col("after_gap") & (
         rest.abs() < _REVERSAL_REST * pl.col("previous_log_gap").abs()
     )
     return pl.concat(
         [
-            _findings(
-                judged.filter(pl.col("gap").abs() > config.max_adjustment_gap),
-                "adjustment_gap",
-                pl.col("gap"),
-            ),
-            _findings(judged.filter(reverses), "adjustment_reversal", pl.col("adjusted_return")),
-            _findings(
+            findings_of(judged.filter("is_gap"), "adjustment_gap", pl.col("gap")),
+            findings_of(judged.filter("is_dividend"), "unstated_dividend", pl.col("gap")),
+            findings_of(judged.filter(reverses), "adjustment_reversal", pl.col("adjusted_return")),
+            findings_of(
                 judged.filter(pl.col("dividend") > pl.col("previous_close")),
                 "dividend_over_price",
                 pl.col("dividend"),
             ),
         ]
     )
+
+
+def _looks_like_dividend(gap: pl.Expr) -> pl.Expr:
+    """A dividend lifts the adjusted return; a large one leaves it nearer to 0 than the price's."""
+    is_ordinary = gap < _ORDINARY_DIVIDEND
+    return (gap > 0) & (is_ordinary | (pl.col("adjusted_return").abs() < gap / 2))
 
 
 def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
@@ -217,7 +248,7 @@ def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
         .agg(pl.first("date"), pl.first("close"), pl.len().alias("days"))
     )
     wrong = runs.filter(pl.col("days") >= config.stale_run_days)
-    return _findings(wrong, "stale_run", pl.col("close"), pl.col("days"))
+    return findings_of(wrong, "stale_run", pl.col("close"), pl.col("days"))
 
 
 def gaps(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
@@ -232,20 +263,32 @@ def gaps(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame
     holes = known.with_columns(missing=missing).filter(pl.col("missing") > 0)
     first = holes.with_columns(session=pl.col("session") + 1).drop("date")
     dated = first.join(calendar, on="session", how="left")
-    return _findings(dated, "calendar_gap", pl.col("close"), pl.col("missing"))
+    return findings_of(dated, "calendar_gap", pl.col("close"), pl.col("missing"))
+
+
+def early_ends(good_bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
+    """Report symbols that end before the data do: delisted, taken over, renamed.
+
+    Dated at the last good bar; the value is its close, at which a holding becomes cash, the count
+    how many sessions follow.
+    """
+    last = good_bars.group_by("symbol").agg(pl.all().sort_by("date").last())
+    numbered = last.join(_session_numbers(sessions), on="date", how="left")
+    after = len(sessions) - 1 - pl.col("session")
+    return findings_of(numbered.filter(after > 0), "ends_early", pl.col("close"), after)
 
 
 def off_session_bars(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
     """Report bars on days that are no session; joins to the calendar drop them."""
     strange = bars.join(_session_numbers(sessions), on="date", how="anti")
-    return _findings(strange, "off_session", pl.col("close"))
+    return findings_of(strange, "off_session", pl.col("close"))
 
 
 def symbols_without_sector(raw: RawData) -> pl.DataFrame:
     """Report symbols that the sector table lacks, dated at their first bar."""
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
     firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars"))
-    return _findings(firsts, "symbol_without_sector", pl.lit(None), pl.col("bars"))
+    return findings_of(firsts, "symbol_without_sector", pl.lit(None), pl.col("bars"))
 
 
 def macro_overlaps(raw: RawData) -> pl.DataFrame:
@@ -263,13 +306,13 @@ def macro_overlaps(raw: RawData) -> pl.DataFrame:
     apart = (pl.col("first") > end) | (pl.col("last") < start)
     if spans.filter(~apart).is_empty():
         worst = spans.sort("symbol").head(1).with_columns(date=pl.col("first"))
-        return _findings(worst, "macro_overlap", pl.lit(None), pl.lit(spans.height))
+        return findings_of(worst, "macro_overlap", pl.lit(None), pl.lit(spans.height))
     is_early = (pl.lit(end) - pl.col("last")).dt.total_days() > _MACRO_SLACK_DAYS
     wrong = spans.filter((pl.col("first") > start) | is_early)
     dated = wrong.with_columns(
         date=pl.when(pl.col("first") > start).then(pl.col("first")).otherwise(pl.col("last"))
     )
-    return _findings(dated, "macro_span", pl.lit(None), pl.col("values"))
+    return findings_of(dated, "macro_span", pl.lit(None), pl.col("values"))
 
 
 def _span(frame: pl.DataFrame) -> tuple[date | None, date | None]:
@@ -283,13 +326,19 @@ def _session_numbers(sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
     )
 
 
-def _findings(
-    rows: pl.DataFrame, rule: str, value: pl.Expr, count: pl.Expr | None = None
+def findings_of(
+    rows: pl.DataFrame,
+    rule: str,
+    value: pl.Expr,
+    count: pl.Expr | None = None,
+    detail: pl.Expr | None = None,
 ) -> pl.DataFrame:
+    """Turn rows with `symbol` and `date` into findings of one rule."""
     return rows.select(
         pl.col("symbol").cast(pl.String),
         pl.col("date").cast(pl.Date),
         value=value.cast(pl.Float64),
         rule=pl.lit(rule),
         count=(pl.lit(1) if count is None else count).cast(pl.Int64),
+        detail=(pl.lit(None) if detail is None else detail).cast(pl.String),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from hrl_sarp.artifacts import atomic_path, read_json, sha256_file, write_json
+from hrl_sarp.artifacts import read_json, sha256_file, write_json, write_table
 from hrl_sarp.errors import DataError, MissingArtifactError
 
 COLLECT_COMMAND = "python main.py collect-data"
@@ -39,6 +39,16 @@ FEATURES_SCHEMA = pl.Schema(
     {"date": pl.Date(), "symbol": pl.String(), "name": pl.String(), "value": pl.Float64()}
 )
 MEMBERSHIP_SCHEMA = pl.Schema({"symbol": pl.String(), "start": pl.Date(), "end": pl.Date()})
+FINDINGS_SCHEMA = pl.Schema(
+    {
+        "symbol": pl.String(),
+        "date": pl.Date(),
+        "value": pl.Float64(),
+        "rule": pl.String(),
+        "count": pl.Int64(),
+        "detail": pl.String(),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class RawData:
     index: pl.DataFrame
     """`INDEX_SCHEMA`, the benchmark's level; may be empty."""
     source: str
-    """Name of the source: sample, synthetic or files."""
+    """Name of the source: sample, synthetic, files or yahoo."""
     adjustment: str
     """How closes and adj_close relate, in words."""
     survivorship: str
@@ -67,6 +77,9 @@ class RawData:
     """`MEMBERSHIP_SCHEMA`: when a symbol belonged to the universe."""
     notes: tuple[str, ...] = ()
     """What the source left out or found by itself."""
+    import_findings: pl.DataFrame | None = None
+    """`FINDINGS_SCHEMA`: what the source could not take over; validation repeats it. None if it
+    took everything."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ _TABLES = (
     _Table("sectors", "sectors.parquet", SECTORS_SCHEMA, is_optional=False),
     _Table("features", "planted_features.parquet", FEATURES_SCHEMA, is_optional=True),
     _Table("membership", "membership.parquet", MEMBERSHIP_SCHEMA, is_optional=True),
+    _Table("import_findings", "import_findings.parquet", FINDINGS_SCHEMA, is_optional=True),
 )
 
 _TEXT_KEYS = ("source", "adjustment", "survivorship")
@@ -110,8 +124,7 @@ def write_raw(raw: RawData, data_dir: Path) -> Path:
         if frame is None:
             path.unlink(missing_ok=True)  # of another source, collected here before
             continue
-        with atomic_path(path) as temporary:
-            frame.write_parquet(temporary, compression="zstd")
+        write_table(path, frame)
         files[table.path] = {"rows": frame.height, "sha256": sha256_file(path)}
     manifest_path = data_dir / MANIFEST_NAME
     write_json(manifest_path, _manifest(raw, files))

@@ -13,10 +13,11 @@ from rich.table import Table
 from hrl_sarp.artifacts import write_json
 from hrl_sarp.config.market_schema import ValidationConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.data import rules
+from hrl_sarp.data import jumps, rules
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
+    FINDINGS_SCHEMA,
     INDEX_SCHEMA,
     MACRO_SCHEMA,
     SECTORS_SCHEMA,
@@ -43,6 +44,8 @@ class Finding:
     severity: Severity
     count: int
     """Rows or sessions concerned."""
+    detail: str | None
+    """Where and what in words, for what only the source knows: file, line, first characters."""
     is_excluded: bool
     """Kept out of the market."""
 
@@ -78,9 +81,11 @@ def validate(raw: RawData, config: ValidationConfig, calendar_name: str) -> Vali
         DataError: if the calendar is unknown or does not cover the bars.
     """
     found = [_schema_findings(raw)]
+    if raw.import_findings is not None:
+        found.append(raw.import_findings)
     if found[0].is_empty():  # other rules need the columns
         found += _row_findings(raw, config, calendar_name)
-    table = pl.concat(found).with_columns(
+    table = pl.concat(found, how="diagonal").with_columns(
         severity=pl.when(pl.col("rule").is_in(sorted(rules.STRUCTURAL)))
         .then(pl.lit("fail"))
         .otherwise(pl.lit("warn")),
@@ -139,6 +144,9 @@ def render(report: ValidationReport) -> Table:
         rows = report.table.filter(pl.col("rule") == rule)
         severity, is_excluded = rows.select("severity", "is_excluded").row(0)
         effect = f"{severity}: excluded" if is_excluded else str(severity)
+        effect = f"{severity}: left out" if rule in rules.LEFT_OUT else effect
+        if rule in rules.BREAKING and not is_excluded:
+            effect = f"{severity}: night kept out"
         table.add_row(rule, effect, f"{rows.height:,}", _examples(rows))
     return table
 
@@ -161,7 +169,7 @@ def _schema_findings(raw: RawData) -> pl.DataFrame:
         wrong.append("bars")
     return pl.DataFrame(
         [{"symbol": name, "rule": "schema", "count": 1} for name in wrong],
-        schema=rules.FINDINGS_SCHEMA,
+        schema=FINDINGS_SCHEMA,
     )
 
 
@@ -170,7 +178,8 @@ def _row_findings(raw: RawData, config: ValidationConfig, calendar_name: str) ->
     bars = keyed.sort("symbol", "date")
     prepared = rules.prepare(bars)
     sessions = _sessions_of(bars, calendar_name)
-    return [
+    undeclared = jumps.undeclared_splits(prepared, config)
+    found = [
         rules.missing_keys(raw.bars),
         rules.missing_values(bars),
         rules.duplicates(bars),
@@ -179,8 +188,11 @@ def _row_findings(raw: RawData, config: ValidationConfig, calendar_name: str) ->
         rules.non_positive_prices(bars),
         rules.ohlc_inconsistencies(bars),
         rules.zero_volumes(bars),
+        rules.stale_repeats(bars),
         rules.large_returns(prepared, config),
-        rules.suspected_splits(prepared),
+        undeclared,
+        jumps.long_holes(prepared, config),
+        rules.suspected_splits(prepared).join(undeclared, on=["symbol", "date"], how="anti"),
         rules.adjustment_defects(prepared, config),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),
@@ -188,6 +200,10 @@ def _row_findings(raw: RawData, config: ValidationConfig, calendar_name: str) ->
         rules.symbols_without_sector(raw),
         rules.macro_overlaps(raw),
     ]
+    is_excluded = pl.col("rule").is_in(sorted(rules.EXCLUDING))
+    excluded = pl.concat(found, how="diagonal").filter(is_excluded)
+    good_bars = bars.join(excluded, on=["symbol", "date"], how="anti")
+    return [*found, rules.early_ends(good_bars, sessions)]
 
 
 def _sessions_of(bars: pl.DataFrame, calendar_name: str) -> Shaped[np.ndarray, " T"]:
