@@ -1,12 +1,16 @@
 """Writes files so that a reader sees the old one or the new one, never half of either.
 
-Temp file beside the target, fsync, rename, fsync of the folder. JSON manifests and file hashes live
+Temp file beside the target, fsync, rename, fsync of the folder. A writer holds its temp file
+locked, so what a killed one left behind is known and removed. JSON manifests and file hashes live
 here too, because every stage writes one and every later stage checks it.
 """
 
+import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+from polars.exceptions import PolarsError
 
-from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
 
 _HASH_BLOCK_BYTES = 1 << 20
+_MEGABYTE = 1 << 20
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
+"""Names of our temporary files: what `mkstemp` makes of the prefix and suffix below."""
 
 
 @contextmanager
@@ -27,22 +36,77 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The folder is made if needed. If the block raises, `path` keeps its old content and the
     temporary file is removed.
+
+    Raises:
+        StorageError: if the disk is full or the folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the name keeps the suffix: numpy and polars choose or append one by it
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
-    )
-    os.close(handle)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # the name keeps the suffix: numpy and polars choose or append one by it
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
+        )
+    except OSError as error:
+        raise unwritable(path, error.strerror or str(error)) from error
     temporary = Path(name)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # says that its writer lives; see below
         yield temporary
         _flush_to_disk(temporary)
         temporary.chmod(0o666 & ~_current_umask())  # mkstemp makes files only the owner can read
         temporary.replace(path)
         _flush_to_disk(path.parent)
+    except OSError as error:
+        raise unwritable(path, error.strerror or str(error)) from error
     finally:
+        os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> list[Path]:
+    """Remove the temporary files that killed writers left below a folder.
+
+    Only files that are named and locked as `atomic_path` does count; one whose writer lives stays.
+
+    Returns:
+        What was removed.
+    """
+    found = (path for path in folder.rglob(".*.tmp*") if _UNFINISHED.fullmatch(path.name))
+    return [path for path in sorted(found) if path.is_file() and _remove_if_abandoned(path)]
+
+
+def _remove_if_abandoned(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # finished meanwhile
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def unwritable(path: Path, reason: str) -> StorageError:
+    """Return the error for a file that cannot be written, with the space that its disk has left."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free / _MEGABYTE
+    return StorageError(
+        f"cannot write {path}: {reason} ({free:,.1f} MB free there); make room or choose another "
+        "folder, then repeat the command (train: with --resume); files written before are whole"
+    )
+
+
+def write_table(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table as zstd Parquet atomically."""
+    with atomic_path(path) as temporary:
+        try:
+            frame.write_parquet(temporary, compression="zstd")
+        except PolarsError as error:  # polars wraps what the operating system says
+            raise unwritable(path, str(error).splitlines()[0]) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

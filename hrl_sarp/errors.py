@@ -29,6 +29,10 @@ class MissingArtifactError(HrlSarpError):
     """A file that an earlier command writes is not there; names that command."""
 
 
+class StorageError(HrlSarpError):
+    """A file cannot be written: the disk is full or the folder is not ours."""
+
+
 class CheckpointError(HrlSarpError):
     """A checkpoint is truncated, hostile, of other shapes or of another market."""
 

@@ -1,21 +1,30 @@
 """Atomic writes, JSON and hashes."""
 
 import json
+import signal
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+import hrl_sarp
 from hrl_sarp.artifacts import (
     atomic_path,
     read_json,
+    remove_unfinished,
     replace_block,
     sha256_file,
+    write_bytes,
     write_json,
+    write_table,
     write_text,
 )
-from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
+from tests.limits import largest_file
 
 
 def test_failed_write_keeps_the_old_file_and_leaves_no_temporary(tmp_path: Path) -> None:
@@ -103,3 +112,54 @@ def test_replace_block_without_markers_changes_nothing_and_says_what_to_add(tmp_
     with pytest.raises(MissingArtifactError, match="add both lines"):
         replace_block(path, "results", "new")
     assert path.read_text() == "no block here\n"
+
+
+def test_temporary_files_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    # The child dies by SIGKILL while it writes, so it cannot tidy up.
+    child = (
+        "import os, signal, sys, pathlib\n"
+        "from hrl_sarp.artifacts import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    target = tmp_path / "phase" / "running.pt"
+    command = [sys.executable, "-c", child, str(target)]
+    ended = subprocess.run(command, cwd=Path(hrl_sarp.__file__).parents[1], check=False)  # noqa: S603 -- our own text
+    assert ended.returncode == -signal.SIGKILL
+    (left,) = target.parent.iterdir()
+    others = [target, target.parent / ".hidden", target.parent / "x.tmp.pt", tmp_path / ".a.tmp.pt"]
+    for path in others:
+        path.touch()
+    assert remove_unfinished(tmp_path) == [left]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
+
+
+def test_a_temporary_file_in_use_is_not_removed(tmp_path: Path) -> None:
+    target = tmp_path / "running.pt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert remove_unfinished(tmp_path) == []
+    assert target.read_text() == "new"
+
+
+def test_a_file_too_large_for_the_disk_is_refused_and_the_old_one_kept(tmp_path: Path) -> None:
+    target = tmp_path / "table.parquet"
+    rows = np.random.default_rng(0).random(100_000)  # 800 kB that do not compress
+    write_table(target, pl.DataFrame({"x": rows[:10]}))
+    before = target.read_bytes()
+    writers = [
+        lambda: write_bytes(target, rows.tobytes()),
+        lambda: write_table(target, pl.DataFrame({"x": rows})),
+    ]
+    for write in writers:
+        with largest_file(100_000), pytest.raises(StorageError, match=r"cannot write .*MB free"):
+            write()
+        assert target.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "logs").touch()
+    with pytest.raises(StorageError, match="choose another folder"):
+        write_text(tmp_path / "logs" / "metrics.json", "x")

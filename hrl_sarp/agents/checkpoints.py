@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hrl_sarp.artifacts import atomic_path
+from hrl_sarp.artifacts import atomic_path, unwritable
 from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDivergedError
 from hrl_sarp.market.tensors import MarketTensors
 
@@ -39,7 +39,10 @@ Agent = TypeVar("Agent", bound=Saveable)
 def save_payload(path: Path, payload: dict[str, Any]) -> Path:
     """Write tensors and plain values atomically."""
     with atomic_path(path) as temporary:
-        torch.save(payload, temporary)
+        try:
+            torch.save(payload, temporary)
+        except RuntimeError as error:  # PyTorch's own name for a write that the disk refused
+            raise unwritable(path, str(error).splitlines()[0]) from error
     return path
 
 

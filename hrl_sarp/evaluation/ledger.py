@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hrl_sarp.artifacts import atomic_path, write_json
+from hrl_sarp.artifacts import write_json, write_table
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import Market, Trajectory
@@ -127,11 +127,8 @@ def provenance(result: BacktestResult) -> dict[str, Any]:
 def write_ledgers(result: BacktestResult, analysis: Analysis, out_dir: Path) -> None:
     """Write the two Parquet ledgers and `metrics.json`, each atomically."""
     costs = result.config.market_profile.costs
-    stocks = stock_ledger(result.main, result.market, costs)
-    with atomic_path(out_dir / LEDGER_NAME) as path:
-        stocks.write_parquet(path, compression="zstd")
-    with atomic_path(out_dir / DAILY_NAME) as path:
-        daily_ledger(result.main, result.market).write_parquet(path, compression="zstd")
+    write_table(out_dir / LEDGER_NAME, stock_ledger(result.main, result.market, costs))
+    write_table(out_dir / DAILY_NAME, daily_ledger(result.main, result.market))
     write_json(out_dir / METRICS_NAME, metrics_document(result, analysis))
 
 
