@@ -1,0 +1,396 @@
+"""Kill a whole training run at random moments, resume it each time, and compare every number.
+
+    nice python scripts/kill_anywhere.py --work-dir /tmp/kill_anywhere --kills 100
+
+First `train` runs undisturbed, from raw data to the report. Then the same command runs in folders
+of its own and gets SIGKILL at seeded random moments while the market is assembled, in each of the
+five phases and in the backtest; `--resume` continues it each time. A fifth of the kills wait for a
+file that is being written. When the run has come to its end, all weights, metrics, ledgers and the
+market itself must be bit-identical to the undisturbed ones. If the phases ended before all
+kills were made, another run is killed with other moments.
+
+The moments are drawn from the durations that the undisturbed run showed: each kill of a phase has a
+target within the phase's work, and the work that the last checkpoint holds counts.
+`--checkpoint-seconds` bounds the work lost by a kill. The code is copied first, so editing the
+checkout meanwhile changes nothing. Exit code 0 if nothing differs, 1 otherwise.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
+
+MARKET, PHASE_STAGES, BACKTEST = "market", ("1", "2", "3", "4", "5"), "backtest"
+STAGES = (MARKET, *PHASE_STAGES, BACKTEST)
+START = "start-up"
+"""Stage of a resumed process before it goes on; only kills that came late fall into it."""
+FOLDERS = dict(
+    zip(
+        STAGES,
+        ("market", "pretrain_macro", "pretrain_micro", "phase3_macro", "phase4_micro",
+         "phase5_joint", "backtest"),
+        strict=True,
+    )
+)  # fmt: skip
+FEWEST_KILLS = 5
+"""Of each stage, however short it is."""
+WAITS_FOR_A_WRITE = 0.2
+"""Share of kills that come while a file is being written."""
+LONGEST_WAIT_FOR_A_WRITE = 10.0
+POLL_SECONDS = 0.002
+EXPERIMENT = "kill_anywhere"
+BEGINS = re.compile(r"phase (\d) (?:\(.*\) begins|continues|wrote|has finished already)")
+
+
+@dataclass
+class Life:
+    """One process of the killed run, and what it has said so far."""
+
+    process: subprocess.Popen[bytes]
+    screen: Path
+    cache: Path
+    started: float = field(default_factory=time.time)
+    entered: dict[str, float] = field(default_factory=dict)
+    """When it was first seen in each stage."""
+
+    def stage(self) -> str:
+        """Say where the process is by its log lines and the market's file."""
+        lines = BEGINS.finditer(self.screen.read_text(errors="replace"))
+        said = [(match[0], match[1]) for match in lines]
+        if not said:
+            now = START if any(self.cache.glob("*.npz")) else MARKET
+        else:
+            line, number = said[-1]
+            is_over = "wrote" in line or "already" in line
+            now = BACKTEST if is_over and number == PHASE_STAGES[-1] else number
+        self.entered.setdefault(now, time.time())
+        return now
+
+    def is_alive(self) -> bool:
+        """Say whether it still runs."""
+        return self.process.poll() is None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run with folders of its own."""
+
+    code: Path
+    folder: Path
+    collected: Path
+    """The raw data, copied below `folder` so that the market is assembled anew."""
+
+    @property
+    def log_dir(self) -> Path:
+        """Where it writes."""
+        return self.folder / "logs"
+
+    @property
+    def cache(self) -> Path:
+        """Where its assembled market is kept."""
+        return self.folder / "data" / "market"
+
+    def prepare(self) -> None:
+        """Make the folders anew."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(self.collected, self.folder / "data" / "raw")
+
+    def start(self, name: str, *, resume: bool) -> Life:
+        """Start a process of the run."""
+        command = [sys.executable, "main.py", "train", "--experiment", EXPERIMENT]
+        command += ["--data-dir", str(self.folder / "data" / "raw"), "--log-dir"]
+        command += [str(self.log_dir), *(["--resume"] if resume else [])]
+        screen = self.folder / f"{name}.txt"
+        with screen.open("wb") as out:
+            process = subprocess.Popen(  # noqa: S603 -- our own command line
+                command, cwd=self.code, env=_environment(), stdout=out, stderr=out
+            )
+        return Life(process, screen, self.cache)
+
+
+@dataclass
+class Plan:
+    """How often each stage is to be killed, and when."""
+
+    seconds: dict[str, float]
+    """Of each stage in the undisturbed run."""
+    quota: dict[str, int]
+    rng: np.random.Generator
+    made: Counter[str] = field(default_factory=Counter)
+    writing: Counter[str] = field(default_factory=Counter)
+    """Kills that came while a file was being written."""
+
+    def targets(self, stage: str) -> list[float]:
+        """Draw moments in the work of a stage, in order."""
+        drawn = self.rng.uniform(0.0, self.seconds[stage], self.quota[stage])
+        return sorted(drawn.tolist(), reverse=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the script and return its exit code."""
+    options = _parser().parse_args(arguments)
+    work: Path = options.work_dir.resolve()
+    code = copy_code(work / "code", options.experiment, options.checkpoint_seconds)
+    collected = _collect(code, work / "collected" / "raw", options.source)
+    undisturbed = Run(code, work / "undisturbed", collected)
+    seconds = run_undisturbed(undisturbed)
+    _say("undisturbed: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items()))
+    rng, total = np.random.default_rng(options.seed), Counter[str]()
+    writing, differences, n_runs = Counter[str](), list[str](), 0
+    while sum(total[stage] for stage in STAGES) < options.kills and not differences:
+        left = options.kills - sum(total[stage] for stage in STAGES)
+        plan = Plan(seconds, share_out(seconds, left), rng)
+        killed = Run(code, work / f"killed_{n_runs}", collected)
+        run_killed(killed, plan)
+        total, writing, n_runs = total + plan.made, writing + plan.writing, n_runs + 1
+        differences = list(find_differences(undisturbed, killed))
+    _show(seconds, total, writing, n_runs)
+    for difference in differences:
+        _say(f"differs: {difference}")
+    _say("verdict: " + ("NOT identical" if differences else "bit-identical"))
+    return int(bool(differences))
+
+
+def copy_code(target: Path, experiment: str, checkpoint_seconds: float) -> Path:
+    """Copy package and configuration, with the experiment under another name and own intervals."""
+    import yaml
+
+    shutil.rmtree(target, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("hrl_sarp", "config"):
+        shutil.copytree(ROOT / name, target / name, ignore=ignored)
+    shutil.copy(ROOT / "main.py", target)
+    folder = target / "config" / "experiments"
+    values = yaml.safe_load((folder / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    values.setdefault("curriculum", {})["checkpoint_seconds"] = checkpoint_seconds
+    values["threads"] = 1  # sums round alike for equal numbers of threads only
+    (folder / f"{EXPERIMENT}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return target
+
+
+def share_out(seconds: dict[str, float], kills: int) -> dict[str, int]:
+    """Give each stage kills by the root of its duration, and each at least a few."""
+    fewest = min(FEWEST_KILLS, -(-kills // len(STAGES)))
+    weights = np.sqrt([seconds[stage] for stage in STAGES])
+    free = max(0, kills - fewest * len(STAGES))
+    shares = np.ceil(free * weights / weights.sum()).astype(int)
+    return {stage: fewest + int(n) for stage, n in zip(STAGES, shares, strict=True)}
+
+
+def run_undisturbed(run: Run) -> dict[str, float]:
+    """Run to the end and return how long each stage took."""
+    run.prepare()
+    life = run.start("undisturbed", resume=False)
+    while life.is_alive():
+        life.stage()
+        time.sleep(POLL_SECONDS)
+    _require_success(life)
+    entered = [life.started, *(life.entered[stage] for stage in STAGES[1:]), time.time()]
+    return dict(zip(STAGES, np.diff(entered).tolist(), strict=True))
+
+
+def run_killed(run: Run, plan: Plan) -> None:
+    """Kill the run at its targets, stage by stage, then let it come to its end."""
+    run.prepare()
+    life = run.start("life_0", resume=False)
+    n_lives = 1
+    for stage in STAGES:
+        targets, kept = plan.targets(stage), 0.0
+        while targets and _reach(life, stage):
+            began = life.entered[stage]
+            _sleep_until(life, began + targets.pop() - kept)
+            was_writing = _maybe_wait_for_a_write(run, life, stage, plan.rng)
+            if not life.is_alive():
+                _require_success(life)
+                break
+            kept += _work_kept(run, stage, began)
+            plan.made[_kill(life)] += 1
+            plan.writing[stage] += was_writing
+            life = run.start(f"life_{n_lives}", resume=run.log_dir.is_dir())
+            n_lives += 1
+            _say(f"{sum(plan.made.values())} kills; now stage {stage}, {kept:.1f} s kept")
+    life.process.wait()
+    _require_success(life)
+
+
+def find_differences(first: Run, second: Run) -> Iterator[str]:
+    """Compare weights, metrics, ledgers and market of two runs; name every difference."""
+    from hrl_sarp.agents.checkpoints import load_payload
+    from hrl_sarp.artifacts import read_json
+
+    for path in sorted(second.folder.rglob("*")):
+        if path.name == "running.pt" or ".tmp" in path.name:
+            yield f"{path} was left behind"
+    weights = [*first.log_dir.rglob("best_*.pt"), *first.log_dir.rglob("sector_graph.pt")]
+    metrics = list(first.log_dir.rglob("*metrics.json"))
+    ledgers = list((first.log_dir / "backtest").glob("*.parquet"))
+    if len(weights) != 7 or len(metrics) != 6 or len(ledgers) != 2:
+        yield f"{first.log_dir}: expected 7 weights, 6 metrics, 2 ledgers"
+    for path in sorted([*weights, *metrics, *ledgers, *first.cache.glob("*.npz")]):
+        other = second.folder / path.relative_to(first.folder)
+        if not other.is_file():
+            yield f"{other} is missing"
+        elif path.suffix == ".pt":
+            yield from _differences(load_payload(path), load_payload(other), path.name)
+        elif path.suffix == ".json":
+            pair = (_timeless(read_json(file, "train")) for file in (path, other))
+            yield from _differences(*pair, path.name)
+        elif path.suffix == ".npz":
+            yield from _differences(*(dict(np.load(file)) for file in (path, other)), path.name)
+        elif path.read_bytes() != other.read_bytes():
+            yield path.name
+
+
+def _differences(first: Any, second: Any, where: str) -> Iterator[str]:
+    if type(first) is not type(second):
+        yield f"{where}: {type(first).__name__} and {type(second).__name__}"
+    elif isinstance(first, dict):
+        for key in first.keys() | second.keys():
+            yield from _differences(first.get(key), second.get(key), f"{where}/{key}")
+    elif isinstance(first, list) and len(first) == len(second):
+        for position, pair in enumerate(zip(first, second, strict=True)):
+            yield from _differences(*pair, f"{where}/{position}")
+    elif not _is_same(first, second):
+        yield where
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    if hasattr(first, "shape"):
+        arrays = np.asarray(first), np.asarray(second)
+        is_alike = arrays[0].shape == arrays[1].shape and arrays[0].dtype == arrays[1].dtype
+        return is_alike and arrays[0].tobytes() == arrays[1].tobytes()
+    return bool(first == second)
+
+
+def _timeless(value: Any) -> Any:
+    """Drop what depends on the machine's speed."""
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if not key.startswith("time/")}
+        return {key: _timeless(item) for key, item in kept.items()}
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def _reach(life: Life, stage: str) -> bool:
+    """Wait until the process is in a stage; False if it went past it or ended."""
+    order = (START, *STAGES)
+    while life.is_alive():
+        now = life.stage()
+        if now == stage:
+            return True
+        if now != START and order.index(now) > order.index(stage):
+            return False
+        time.sleep(POLL_SECONDS)
+    _require_success(life)
+    return False
+
+
+def _sleep_until(life: Life, moment: float) -> None:
+    while life.is_alive() and time.time() < moment:
+        time.sleep(min(POLL_SECONDS, max(0.0, moment - time.time())))
+
+
+def _maybe_wait_for_a_write(run: Run, life: Life, stage: str, rng: np.random.Generator) -> bool:
+    """Wait, for one kill in five, until an unfinished file appears; say whether one did."""
+    if rng.random() >= WAITS_FOR_A_WRITE:
+        return False
+    folder = run.cache if stage == MARKET else run.log_dir / FOLDERS[stage]
+    present = _unfinished(folder)
+    deadline = time.time() + LONGEST_WAIT_FOR_A_WRITE
+    while life.is_alive() and time.time() < deadline:
+        if _unfinished(folder) - present:
+            return True
+    return False
+
+
+def _unfinished(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob(".*.tmp*")}
+
+
+def _work_kept(run: Run, stage: str, began: float) -> float:
+    """Return the seconds of work that this process added to the checkpoint of its phase."""
+    path = run.log_dir / FOLDERS[stage] / "running.pt"
+    try:
+        return max(0.0, path.stat().st_mtime - began)
+    except FileNotFoundError:
+        return 0.0
+
+
+def _kill(life: Life) -> str:
+    stage = life.stage()
+    life.process.send_signal(signal.SIGKILL)
+    life.process.wait()
+    return stage
+
+
+def _require_success(life: Life) -> None:
+    code = life.process.wait()
+    if code != 0:
+        last = life.screen.read_text(errors="replace").splitlines()[-5:]
+        raise SystemExit("\n".join([f"a run ended with exit code {code}:", *last]))
+
+
+def _collect(code: Path, target: Path, source: str) -> Path:
+    command = [sys.executable, "main.py", "collect-data", "--source", source, "--data-dir"]
+    subprocess.run(  # noqa: S603 -- our own command line
+        [*command, str(target)], cwd=code, env=_environment(), check=True, capture_output=True
+    )
+    return target
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _show(
+    seconds: dict[str, float], made: Counter[str], writing: Counter[str], n_runs: int
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    total = sum(made[stage] for stage in STAGES)
+    table = Table(title=f"{total} kills over {n_runs} run(s)")
+    for heading in ("stage", "undisturbed s", "kills", "of them while writing"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for stage in STAGES:
+        name = f"phase {stage}" if stage in PHASE_STAGES else stage
+        table.add_row(name, f"{seconds[stage]:.1f}", str(made[stage]), str(writing[stage]))
+    table.add_row(START, "", str(made[START]), "")
+    Console(width=100).print(table)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work-dir", type=Path, required=True, help="for copies, data and logs")
+    parser.add_argument("--experiment", default="quickstart", help="of config/experiments")
+    parser.add_argument("--source", default="sample", help="of collect-data, fit for it")
+    parser.add_argument("--kills", type=int, default=100, help="at least so many (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=2.0, help="work a kill may cost (default 2)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
