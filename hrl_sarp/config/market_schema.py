@@ -110,6 +110,8 @@ class ValidationConfig(Section):
 
     max_abs_return: Positive
     """A larger one-day move without a split is a finding."""
+    max_abs_index_return: Positive
+    """A larger move of the index between two levels is none: the benchmark leaves it out."""
     max_adjustment_gap: Positive
     """Allowed gap between adjusted return and (split x close + dividend) / previous close - 1."""
     stale_run_days: Count
@@ -134,7 +136,7 @@ class YahooConfig(Section):
     pause_seconds: float = Field(ge=0)
     """Wait between two tickers."""
     give_up_after: Count
-    """Tickers in a row without any answer (network, rate limit) after which the run ends."""
+    """Tickers in a row without a usable answer (network, rate limit) after which the run ends."""
     max_failed_share: Fraction
     """Share of the symbols that may fail; beyond it nothing is written and the exit code is 1."""
 
@@ -152,6 +154,83 @@ class RegimeConfig(Section):
     """Expectation-maximisation steps, at most."""
 
 
+class PricesTable(Section):
+    """The table of prices in the user's folder."""
+
+    table: str
+    """File name without .parquet or .csv."""
+    columns: dict[str, str]
+    """The file's name of each column that is called otherwise here (symbol: file_symbol)."""
+
+
+class SectorsTable(Section):
+    """The table that gives each stock its sector."""
+
+    table: str
+    """File name without .parquet or .csv."""
+    symbol: str
+    """Column of the symbol."""
+    sector: str
+    """Column of the sector or industry."""
+    renamed_symbols: dict[str, str]
+    """Symbols that the prices spell otherwise: spelling here -> spelling there."""
+    sectors: dict[str, str]
+    """Each of the file's sectors or industries -> sector of the market profile."""
+
+
+class RowFilter(Section):
+    """Rows of a table that holds several instruments."""
+
+    column: str
+    """Column that tells them apart."""
+    equals: str
+    """Its value in the rows that are taken."""
+
+
+class IndexTable(Section):
+    """The table that holds the benchmark's levels."""
+
+    table: str
+    """File name without .parquet or .csv."""
+    close: str
+    """Column of the level."""
+    only: RowFilter | None
+    """The benchmark's rows; null takes all."""
+
+
+class SeriesTable(Section):
+    """A table whose columns are macro series."""
+
+    table: str
+    """File name without .parquet or .csv."""
+    values: dict[str, str] = Field(min_length=1)
+    """Series -> its column."""
+    only: RowFilter | None
+    """Rows to take; null takes all."""
+    day_month_swapped_until: date | None
+    """Up to this day every date whose day is 12 or less has day and month exchanged and is put
+    right; null for sound dates."""
+
+
+class NamedTables(Section):
+    """Names of the tables and columns of a folder, where they differ from the standard ones."""
+
+    prices: PricesTable
+    sectors: SectorsTable
+    index: IndexTable | None
+    """Null: no benchmark."""
+    series: list[SeriesTable]
+
+
+class CalendarChanges(Section):
+    """Where the exchange kept other sessions than its published calendar says."""
+
+    added: list[date]
+    """Sessions that the calendar lacks: weekend and evening sessions, moved holidays."""
+    removed: list[date]
+    """Sessions of the calendar that did not take place."""
+
+
 class DataConfig(Section):
     """Features, labels, splits and validation."""
 
@@ -167,6 +246,9 @@ class DataConfig(Section):
     """Horizon of phase 1's sector returns (4 weeks are 20 sessions)."""
     micro_label_days: Count
     """Horizon of phase 2's stock returns."""
+    calendar_changes: CalendarChanges
+    named_tables: NamedTables | None
+    """What the source `files` reads under other names; null for the standard names."""
     regime: RegimeConfig
     validation: ValidationConfig
     yahoo: YahooConfig

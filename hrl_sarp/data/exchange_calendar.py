@@ -8,14 +8,23 @@ import pandas as pd
 from exchange_calendars.errors import InvalidCalendarName
 from jaxtyping import Shaped
 
+from hrl_sarp.config.market_schema import CalendarChanges
 from hrl_sarp.errors import DataError
 
 _SESSIONS_A_YEAR_AT_LEAST = 230
 """No exchange calendar has fewer; only bounds the search for the n-th session."""
 
 
-def sessions_between(calendar_name: str, start: date, end: date) -> Shaped[np.ndarray, " T"]:
+def sessions_between(
+    calendar_name: str, start: date, end: date, changes: CalendarChanges | None = None
+) -> Shaped[np.ndarray, " T"]:
     """Return the sessions from `start` to `end`, both inclusive, as datetime64[D].
+
+    Args:
+        calendar_name: as in exchange_calendars.
+        start: first day.
+        end: last day.
+        changes: sessions that took place or not against the calendar; None for none.
 
     Raises:
         DataError: if the calendar is unknown or does not reach that far.
@@ -39,6 +48,9 @@ def sessions_between(calendar_name: str, start: date, end: date) -> Shaped[np.nd
             f"calendar {calendar_name} does not cover {start} to {end} ({error}); shorten the data"
         ) from error
     days = calendar.sessions.to_numpy().astype("datetime64[D]")
+    if changes is not None:
+        days = np.setdiff1d(days, np.array(changes.removed, dtype="datetime64[D]"))
+        days = np.union1d(days, np.array(changes.added, dtype="datetime64[D]"))
     return days[(days >= np.datetime64(start)) & (days <= np.datetime64(end))]
 
 

@@ -70,8 +70,8 @@ def long_holes(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame
     Splits and dividends may lie in the hole, so the move over it is kept out. The value is that
     move, the count the calendar days.
     """
-    wrong = prepared.filter(_is_after_hole(config))
-    return findings_of(wrong, LONG_HOLE, pl.col("adjusted_return"), _days_before())
+    wrong = prepared.with_columns(days=_days_before()).filter(_is_after_hole(config))
+    return findings_of(wrong, LONG_HOLE, pl.col("adjusted_return"), pl.col("days"))
 
 
 def _is_near(n: float) -> pl.Expr:

@@ -11,9 +11,9 @@ from jaxtyping import Shaped
 from rich.table import Table
 
 from hrl_sarp.artifacts import write_json
-from hrl_sarp.config.market_schema import ValidationConfig
+from hrl_sarp.config.market_schema import CalendarChanges, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.data import jumps, rules
+from hrl_sarp.data import jumps, rules, series_rules
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
@@ -69,13 +69,19 @@ class ValidationReport:
         return bool((self.table["severity"] == "fail").any())
 
 
-def validate(raw: RawData, config: ValidationConfig, calendar_name: str) -> ValidationReport:
+def validate(
+    raw: RawData,
+    config: ValidationConfig,
+    calendar_name: str,
+    changes: CalendarChanges | None = None,
+) -> ValidationReport:
     """Judge raw data by every rule of `rules.py`.
 
     Args:
         raw: as a source or `read_raw` delivers it.
         config: section `data.validation`.
         calendar_name: name of the exchange calendar, as in exchange_calendars.
+        changes: sessions against that calendar; None for none.
 
     Raises:
         DataError: if the calendar is unknown or does not cover the bars.
@@ -84,7 +90,7 @@ def validate(raw: RawData, config: ValidationConfig, calendar_name: str) -> Vali
     if raw.import_findings is not None:
         found.append(raw.import_findings)
     if found[0].is_empty():  # other rules need the columns
-        found += _row_findings(raw, config, calendar_name)
+        found += _row_findings(raw, config, _sessions_of(raw.bars, calendar_name, changes))
     table = pl.concat(found, how="diagonal").with_columns(
         severity=pl.when(pl.col("rule").is_in(sorted(rules.STRUCTURAL)))
         .then(pl.lit("fail"))
@@ -110,7 +116,8 @@ def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
         DataError: if a file is damaged or the calendar does not fit.
     """
     raw = read_raw(data_dir)
-    report = validate(raw, config.data.validation, config.market_profile.calendar)
+    data, calendar = config.data, config.market_profile.calendar
+    report = validate(raw, data.validation, calendar, data.calendar_changes)
     write_report(report, data_dir / REPORT_NAME)
     return report
 
@@ -173,11 +180,12 @@ def _schema_findings(raw: RawData) -> pl.DataFrame:
     )
 
 
-def _row_findings(raw: RawData, config: ValidationConfig, calendar_name: str) -> list[pl.DataFrame]:
+def _row_findings(
+    raw: RawData, config: ValidationConfig, sessions: Shaped[np.ndarray, " T"]
+) -> list[pl.DataFrame]:
     keyed = raw.bars.drop_nulls(["symbol", "date"])
     bars = keyed.sort("symbol", "date")
     prepared = rules.prepare(bars)
-    sessions = _sessions_of(bars, calendar_name)
     undeclared = jumps.undeclared_splits(prepared, config)
     found = [
         rules.missing_keys(raw.bars),
@@ -199,6 +207,8 @@ def _row_findings(raw: RawData, config: ValidationConfig, calendar_name: str) ->
         rules.off_session_bars(bars, sessions),
         rules.symbols_without_sector(raw),
         rules.macro_overlaps(raw),
+        series_rules.index_defects(raw.index, config, sessions),
+        series_rules.weekend_series(raw, sessions),
     ]
     is_excluded = pl.col("rule").is_in(sorted(rules.EXCLUDING))
     excluded = pl.concat(found, how="diagonal").filter(is_excluded)
@@ -206,11 +216,13 @@ def _row_findings(raw: RawData, config: ValidationConfig, calendar_name: str) ->
     return [*found, rules.early_ends(good_bars, sessions)]
 
 
-def _sessions_of(bars: pl.DataFrame, calendar_name: str) -> Shaped[np.ndarray, " T"]:
+def _sessions_of(
+    bars: pl.DataFrame, calendar_name: str, changes: CalendarChanges | None
+) -> Shaped[np.ndarray, " T"]:
     first, last = bars["date"].min(), bars["date"].max()
     if not isinstance(first, datetime.date) or not isinstance(last, datetime.date):
         return np.empty(0, dtype="datetime64[D]")
-    return sessions_between(calendar_name, first, last)
+    return sessions_between(calendar_name, first, last, changes)
 
 
 def _examples(rows: pl.DataFrame) -> str:

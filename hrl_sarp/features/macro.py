@@ -19,6 +19,8 @@ Column = Float[np.ndarray, " T"]
 PORTFOLIO_DRAWDOWN = "portfolio_drawdown"
 """The column that stays 0 here: the environment fills it."""
 WEEK, MONTH, QUARTER, HALF, YEAR = 5, 20, 65, 126, 252
+FLOW_WINDOW = 60
+OIL = ("DCOILWTICO", "DCOILBRENTEU", "WTI_FUTURE", "BRENT_FUTURE")
 OIL_LEVELS = (60.0, 80.0, 100.0)
 """US dollars a barrel that part the four crude regimes."""
 
@@ -210,6 +212,16 @@ def _crude_regime(inputs: MacroInputs) -> Column:
     return np.where(np.isnan(price), np.nan, step)
 
 
+def _flow(series: str) -> MacroFeature:
+    # over 60 sessions, not the window of the other features: flows grow with the market
+    return MacroFeature(
+        lambda inputs: trailing_z(inputs.series[series], FLOW_WINDOW, np.inf),
+        (series,),
+        "net purchases of a day, trailing z-score over 60 sessions",
+        is_standardised=False,
+    )
+
+
 def _first_series(inputs: MacroInputs, series: Sequence[str]) -> Column:
     return next(inputs.series[name] for name in series if name in inputs.series)
 
@@ -223,17 +235,19 @@ def _difference(values: Column, lag: int) -> Column:
 
 
 MACRO_FEATURES: dict[str, MacroFeature] = {
-    "implied_volatility": _level("VIX", "VIXCLS", unit="index points"),
-    "implied_volatility_change_1w": _relative_change(WEEK, "VIX", "VIXCLS"),
-    "policy_rate": _level("FEDFUNDS", unit="percent a year"),
+    "implied_volatility": _level("VIX", "VIXCLS", "INDIAVIX", unit="index points"),
+    "implied_volatility_change_1w": _relative_change(WEEK, "VIX", "VIXCLS", "INDIAVIX"),
+    "foreign_flow_60d": _flow("FOREIGN_FLOW"),
+    "domestic_flow_60d": _flow("DOMESTIC_FLOW"),
+    "policy_rate": _level("FEDFUNDS", "IRX", unit="percent a year"),
     "credit_spread": _level("BAMLH0A0HYM2", unit="percent"),
     "yield_curve_slope": _level("T10Y2Y", unit="percent"),
-    "dollar_momentum_20d": _relative_change(MONTH, "DTWEXBGS"),
-    "oil_momentum_20d": _relative_change(MONTH, "DCOILWTICO", "DCOILBRENTEU"),
+    "dollar_momentum_20d": _relative_change(MONTH, "DTWEXBGS", "DXY", "USDINR"),
+    "oil_momentum_20d": _relative_change(MONTH, *OIL),
     "gold_momentum_20d": _relative_change(MONTH, "GOLD"),
     "crude_regime": MacroFeature(
         _crude_regime,
-        ("DCOILWTICO", "DCOILBRENTEU"),
+        OIL,
         "0, 1/3, 2/3, 1 below 60, 80, 100 US dollars and above",
         is_standardised=False,
     ),

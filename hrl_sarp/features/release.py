@@ -4,17 +4,19 @@ A series carries the period it describes, not the day it was printed. Joining by
 leak: a monthly figure dated the first is known six weeks later.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from hrl_sarp.data.revised_series import REVISED
 from hrl_sarp.errors import FeatureError
 
 
 @dataclass(frozen=True)
 class Release:
-    """Delay of a series: whole sessions (daily series) or calendar days (monthly and slower)."""
+    """Delay of a series: whole sessions (daily series) or calendar days (monthly series)."""
 
     sessions: int = 0
     days: int = 0
@@ -24,11 +26,11 @@ SAME_DAY = Release()
 """Printed by the exchange at its close."""
 NEXT_SESSION = Release(sessions=1)
 MONTHLY = Release(days=60)
-QUARTERLY = Release(days=120)
 
 RELEASES: dict[str, Release] = {
     "VIX": SAME_DAY,
     "VIXCLS": SAME_DAY,
+    "INDIAVIX": SAME_DAY,
     "GOLD": NEXT_SESSION,
     "BAMLC0A0CM": NEXT_SESSION,
     "BAMLH0A0HYM2": NEXT_SESSION,
@@ -36,19 +38,21 @@ RELEASES: dict[str, Release] = {
     "DCOILWTICO": NEXT_SESSION,
     "DGS2": NEXT_SESSION,
     "DGS10": NEXT_SESSION,
+    "DOMESTIC_FLOW": NEXT_SESSION,  # published in the evening
     "DTWEXBGS": NEXT_SESSION,
+    "DXY": NEXT_SESSION,
+    "USDINR": NEXT_SESSION,
+    "WTI_FUTURE": NEXT_SESSION,
+    "BRENT_FUTURE": NEXT_SESSION,
+    "IRX": NEXT_SESSION,
+    "FOREIGN_FLOW": NEXT_SESSION,
     "T10Y2Y": NEXT_SESSION,
     "CPIAUCSL": MONTHLY,
     "FEDFUNDS": MONTHLY,
     "INDPRO": MONTHLY,
     "UNRATE": MONTHLY,
-    "GDP": QUARTERLY,
-    "GDPC1": QUARTERLY,
 }
 """Series that may be joined; VIX and FRED's VIXCLS are the same numbers."""
-
-REVISED_SERIES = frozenset({"ANFCI", "STLFSI4", "CFNAI", "USREC", "GDP", "GDPC1", "M2SL", "WM2NS"})
-"""Rewritten for years after their first print: refused without vintages."""
 
 
 def align_series(
@@ -87,7 +91,7 @@ def release_of(series: str) -> Release:
     Raises:
         FeatureError: if the series is revised after its first print, or its delay is not known.
     """
-    if series in REVISED_SERIES:
+    if re.match(REVISED, series):
         raise FeatureError(
             f"macro series {series}: its values are rewritten after their first print, so today's "
             "file leaks; expected a file of vintages; take it out of the market profile"

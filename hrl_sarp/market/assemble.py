@@ -5,8 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
+from hrl_sarp.config.market_schema import CalendarChanges
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
@@ -63,7 +65,8 @@ def assemble_market(
         MarketError: if there is no universe, or a span holds no session.
     """
     profile = config.market_profile
-    report = validate(raw, config.data.validation, profile.calendar)
+    changes = config.data.calendar_changes
+    report = validate(raw, config.data.validation, profile.calendar, changes)
     prices = build_prices(raw, report.table, profile.sectors)
     planted = build_planted(raw, prices)
     _check_profile(config, prices.columns | frozenset(planted), raw)
@@ -73,7 +76,7 @@ def assemble_market(
     split = make_split(
         prices.dates[first:], profile.spans, config.data.purge_days, config.data.embargo_days
     )
-    rates = _rates(raw, prices, slots, profile.calendar)
+    rates = _rates(raw, prices, slots, report.table, config)
     regime, regime_model = _filtered_regime(rates, first, split, config, regime_model)
     panel = build_panel(prices, len(profile.sectors), planted)
     tables = _Tables(raw, config, prices, slots, first, split)
@@ -174,14 +177,16 @@ def eligible_of(slots: Int[np.ndarray, "T N"], n_assets: int) -> Bool[np.ndarray
     return np.ascontiguousarray(marked[:, :n_assets])
 
 
-def week_ends(dates: Shaped[np.ndarray, " T"], calendar: str) -> Bool[np.ndarray, " T"]:
+def week_ends(
+    dates: Shaped[np.ndarray, " T"], calendar: str, changes: CalendarChanges | None = None
+) -> Bool[np.ndarray, " T"]:
     """Mark the last session of each ISO week by the published calendar, not by the next row.
 
     The data's own next row would be the future; whether Friday is a holiday is published. Closures
     without notice are in the calendar too: 2001-09-10 counts as a week end in hindsight.
     """
     start, end = dates[0].item(), dates[-1].item()
-    sessions = sessions_between(calendar, start, end + timedelta(days=7))
+    sessions = sessions_between(calendar, start, end + timedelta(days=7), changes)
     # 1970-01-01 was a Thursday: shifted by 3 days, weeks from Monday start at multiples of 7
     week = (sessions.astype(np.int64) + 3) // 7
     last = sessions[np.flatnonzero(np.diff(week, append=week[-1] + 1))]
@@ -238,12 +243,21 @@ def _first_row(slots: Int[np.ndarray, "T N"], prices: PriceTables, config: RunCo
 
 
 def _rates(
-    raw: RawData, prices: PriceTables, slots: Int[np.ndarray, "T N"], calendar: str
+    raw: RawData,
+    prices: PriceTables,
+    slots: Int[np.ndarray, "T N"],
+    findings: pl.DataFrame,
+    config: RunConfig,
 ) -> _Rates:
     risk_free, risk_free_is = risk_free_returns(raw.macro, prices.dates)
-    benchmark, benchmark_is = benchmark_returns(raw, prices, slots)
+    benchmark, benchmark_is = benchmark_returns(raw, prices, slots, findings)
+    calendar, changes = config.market_profile.calendar, config.data.calendar_changes
     return _Rates(
-        risk_free, risk_free_is, benchmark, benchmark_is, week_ends(prices.dates, calendar)
+        risk_free,
+        risk_free_is,
+        benchmark,
+        benchmark_is,
+        week_ends(prices.dates, calendar, changes),
     )
 
 

@@ -1,15 +1,20 @@
 """What cash and the index earn: risk-free rate, benchmark and published series on sessions."""
 
+from typing import Literal
+
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Shaped
 
+from hrl_sarp.data.series_rules import INDEX_BREAKING
 from hrl_sarp.data.store import RawData
 from hrl_sarp.features.release import align_series, release_of
 from hrl_sarp.market.prices import DAY, PriceTables, mean_in_order
 from hrl_sarp.market.universe import EMPTY
 
 POLICY_RATE = "FEDFUNDS"
+BILL_RATE = "IRX"
+"""13-week treasury bill, percent a year; used where the data lack the policy rate."""
 ETF_PREFIX = "ETF_"
 MIN_SECTOR_ETFS = 9
 """Eleven exist since 2018 only; nine cover the market before."""
@@ -22,37 +27,45 @@ def risk_free_returns(
 ) -> tuple[Float[np.ndarray, " T"], str]:
     """Compute what cash earns from the close before to the close of each session.
 
-    The previous calendar month's FEDFUNDS, ACT/360 over the calendar days between.
+    The previous calendar month's FEDFUNDS, else the treasury bill's rate of the day before; ACT/360
+    over the calendar days between.
 
     Returns:
         Simple returns (0 in the first row and where no rate is known) and what they are, in words.
     """
-    rates = macro.filter((pl.col("series") == POLICY_RATE) & pl.col("value").is_not_null())
-    if rates.is_empty():
+    known = macro.filter(pl.col("value").is_not_null()).sort("date")
+    policy = known.filter(pl.col("series") == POLICY_RATE)
+    bill = known.filter(pl.col("series") == BILL_RATE)
+    if not policy.is_empty():
+        percent, name = _rate_before(policy, dates, "M"), f"{POLICY_RATE} of the month before"
+    elif not bill.is_empty():
+        percent, name = _rate_before(bill, dates, "D"), f"{BILL_RATE} of the day before"
+    else:
         return np.zeros(len(dates)), f"0: the data hold no {POLICY_RATE}"
-    rates = rates.sort("date")
-    months = rates["date"].to_numpy().astype("datetime64[M]")
-    previous = dates.astype("datetime64[M]") - np.timedelta64(1, "M")
-    last = np.searchsorted(months, previous, side="right") - 1
-    percent = np.where(last >= 0, rates["value"].to_numpy()[np.maximum(last, 0)], 0.0)
     days = np.diff(dates.astype(DAY), prepend=dates[:1]).astype(np.int64)
-    return percent / 100.0 * days / DAYS_PER_YEAR, f"{POLICY_RATE} of the month before, ACT/360"
+    return percent / 100.0 * days / DAYS_PER_YEAR, f"{name}, ACT/360"
 
 
 def benchmark_returns(
-    raw: RawData, prices: PriceTables, slots: Int[np.ndarray, "T N"]
+    raw: RawData,
+    prices: PriceTables,
+    slots: Int[np.ndarray, "T N"],
+    findings: pl.DataFrame,
 ) -> tuple[Float[np.ndarray, " T"], str]:
     """Compute the index's simple return of each session.
 
     The index of the data if there is one; else the mean of the sector funds where at least nine
     have a return; else 1/N of the stocks that were eligible the day before (all stocks, before the
-    first universe).
+    first universe). Over levels that validation found to be wrong (`INDEX_BREAKING`) the index
+    earns nothing.
 
     Returns:
         Returns, 0 in the first row, and what they are, in words.
     """
     if not raw.index.is_empty():
-        return _level_returns(raw.index, prices.dates), "index of the data set"
+        wrong = findings.filter(pl.col("rule").is_in(sorted(INDEX_BREAKING)))
+        jumps = wrong["date"].unique().sort().to_numpy().astype(DAY)
+        return _level_returns(raw.index, prices.dates, jumps), "index of the data set"
     equal_weight = _equal_weight(prices, slots)
     funds, count = _fund_returns(raw.macro, prices.dates)
     use_funds = count >= MIN_SECTOR_ETFS
@@ -83,14 +96,27 @@ def published_series(
     }
 
 
-def _level_returns(index: pl.DataFrame, dates: Shaped[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+def _rate_before(
+    rates: pl.DataFrame, dates: Shaped[np.ndarray, " T"], period: Literal["M", "D"]
+) -> Float[np.ndarray, " T"]:
+    """Return the last rate of the month or day before each session; 0 before the first."""
+    unit = f"datetime64[{period}]"
+    before = dates.astype(unit) - np.timedelta64(1, period)
+    last = np.searchsorted(rates["date"].to_numpy().astype(unit), before, side="right") - 1
+    return np.where(last >= 0, rates["value"].to_numpy()[np.maximum(last, 0)], 0.0)
+
+
+def _level_returns(
+    index: pl.DataFrame, dates: Shaped[np.ndarray, " T"], jumps: Shaped[np.ndarray, " J"]
+) -> Float[np.ndarray, " T"]:
     known = index.filter(pl.col("close") > 0).sort("date")
     level_dates = known["date"].to_numpy().astype(DAY)
     last = np.searchsorted(level_dates, dates, side="right") - 1
     level = np.where(last >= 0, known["close"].to_numpy()[np.maximum(last, 0)], np.nan)
     simple = np.zeros(len(dates))
     simple[1:] = level[1:] / level[:-1] - 1.0
-    return np.nan_to_num(simple)  # NaN: before the index begins
+    crossed = np.diff(np.searchsorted(jumps, dates, side="right"), prepend=0) > 0
+    return np.where(crossed, 0.0, np.nan_to_num(simple))  # NaN: before the index begins
 
 
 def _fund_returns(

@@ -222,7 +222,7 @@ def test_symbol_with_two_sectors_fails() -> None:
 
 def test_macro_series_of_other_years_fail() -> None:
     raw = clean_raw()
-    report = judge(replace(raw, macro=raw.macro.with_columns(pl.col("date").dt.offset_by("-9y"))))
+    report = judge(replace(raw, macro=raw.macro.with_columns(pl.col("date").dt.offset_by("-468w"))))
     assert [(x.rule, x.symbol) for x in report.findings] == [("macro_overlap", "DGS10")]
     assert report.has_failed
 

@@ -6,11 +6,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, MACRO_SCHEMA, SECTORS_SCHEMA, RawData
+from hrl_sarp.data.store import (
+    BARS_SCHEMA,
+    FINDINGS_SCHEMA,
+    INDEX_SCHEMA,
+    MACRO_SCHEMA,
+    SECTORS_SCHEMA,
+    RawData,
+)
 from hrl_sarp.market.prices import PriceTables
 from hrl_sarp.market.rates import benchmark_returns, risk_free_returns
 
 DATES = np.array(["2010-01-29", "2010-02-01", "2010-02-02"], dtype="datetime64[D]")
+NO_FINDINGS = FINDINGS_SCHEMA.to_frame()
 
 
 def _macro(*rows: tuple[str, str, float]) -> pl.DataFrame:
@@ -71,14 +79,26 @@ def test_cash_earns_nothing_and_says_so_without_a_rate() -> None:
 
 def test_the_index_of_the_data_comes_first(prices: PriceTables) -> None:
     index = pl.DataFrame({"date": DATES, "close": [100.0, 110.0, 99.0]}, schema=INDEX_SCHEMA)
-    found, text = benchmark_returns(_raw(_macro(), index), prices, np.array([[0, 1]] * 3))
+    found, text = benchmark_returns(
+        _raw(_macro(), index), prices, np.array([[0, 1]] * 3), NO_FINDINGS
+    )
     np.testing.assert_allclose(found, [0.0, 0.1, -0.1])
     assert text == "index of the data set"
 
 
+def test_index_earns_nothing_over_a_level_that_validation_found_wrong(prices: PriceTables) -> None:
+    index = pl.DataFrame({"date": DATES, "close": [100.0, 9.0, 9.9]}, schema=INDEX_SCHEMA)
+    jump = pl.DataFrame(
+        [{"symbol": "index", "date": DATES[1].item(), "rule": "index_jump", "count": 1}],
+        schema=FINDINGS_SCHEMA,
+    )
+    found, _ = benchmark_returns(_raw(_macro(), index), prices, np.array([[0, 1]] * 3), jump)
+    np.testing.assert_allclose(found, [0.0, 0.0, 0.1])  # not -91 % at a change of base
+
+
 def test_without_an_index_the_eligible_of_the_day_before_count_equally(prices: PriceTables) -> None:
     slots = np.array([[0, 1], [1, -1], [2, 2]])
-    found, _ = benchmark_returns(_raw(_macro()), prices, slots)
+    found, _ = benchmark_returns(_raw(_macro()), prices, slots, NO_FINDINGS)
     np.testing.assert_allclose(found, [0.0, 0.02, 0.0])
 
 
@@ -88,7 +108,9 @@ def test_nine_sector_funds_replace_equal_weights_where_they_exist(prices: PriceT
         for fund in range(9)
         for step, day in enumerate(DATES[1:])
     ]
-    found, text = benchmark_returns(_raw(_macro(*rows)), prices, np.array([[0, 1]] * 3))
+    found, text = benchmark_returns(
+        _raw(_macro(*rows)), prices, np.array([[0, 1]] * 3), NO_FINDINGS
+    )
     # the funds' first return is on the last day: mean of 0 % to 8 %
     np.testing.assert_allclose(found, [0.0, 0.02, 0.04])
     assert "sector funds from 2010-02-02" in text
@@ -96,6 +118,8 @@ def test_nine_sector_funds_replace_equal_weights_where_they_exist(prices: PriceT
 
 def test_eight_funds_are_not_the_market(prices: PriceTables) -> None:
     rows = [(str(day), f"ETF_{fund}", 100.0) for fund in range(8) for day in DATES]
-    found, text = benchmark_returns(_raw(_macro(*rows)), prices, np.array([[0, 1]] * 3))
+    found, text = benchmark_returns(
+        _raw(_macro(*rows)), prices, np.array([[0, 1]] * 3), NO_FINDINGS
+    )
     np.testing.assert_allclose(found, [0.0, 0.02, 0.01])
     assert "1/N" in text
