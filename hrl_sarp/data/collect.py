@@ -7,7 +7,8 @@ from loguru import logger
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import first_sessions
-from hrl_sarp.data.sources import files, sample, synthetic
+from hrl_sarp.data.sources import files, named_tables, sample, synthetic
+from hrl_sarp.data.sources.named_tables import has_named_prices
 from hrl_sarp.data.store import RawData, read_manifest, write_raw
 from hrl_sarp.errors import DataError
 
@@ -65,4 +66,7 @@ def _load(
         return synthetic.generate(section, sessions)[0]
     if input_path is None:
         raise DataError("source files: expected --input PATH (a file or folder), found none")
+    names = config.data.named_tables
+    if names is not None and input_path.exists() and has_named_prices(input_path, names):
+        return named_tables.load(input_path, names, macro_path)
     return files.load(input_path, macro_path)
