@@ -11,6 +11,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
+from hrl_sarp.agents.diagnosis import (
+    GradientNorms,
+    as_numbers,
+    dirichlet_measures,
+    goal_measures,
+    spread,
+)
 from hrl_sarp.agents.distributions import SectorDirichlet
 from hrl_sarp.agents.networks import MacroActor, MacroCritic
 from hrl_sarp.config.schema import MacroAgentConfig, PPOConfig
@@ -95,19 +102,38 @@ class MacroPPO(PPO):
         for parameter in frozen:
             parameter.requires_grad = False
             parameter.grad = None  # else Adam would apply the last one again
-        super().train()
+        parts = {"actor": self.policy.actor, "critic": self.policy.critic}
+        with GradientNorms({name: part.parameters() for name, part in parts.items()}) as norms:
+            super().train()
         for parameter in frozen:
             parameter.requires_grad = True
-        self._log_policy()
+        self._log_rollout(norms)
         loss = self.logger.name_to_value["train/loss"]
         tensors = self.policy.tensors
         require_finite("macro/loss", loss, self.num_timesteps, self._rollout_days(), tensors)
 
-    def _log_policy(self) -> None:
+    def _log_rollout(self, norms: GradientNorms) -> None:
+        """Log what this update was made from and what the policy now says about its rollout."""
         buffer = self.rollout_buffer
-        advantages = buffer.returns - buffer.values
-        self.logger.record("macro/advantage_std", float(advantages.std()))
-        self.logger.record("macro/value_mean", float(buffer.values.mean()))
+        values = {
+            **norms.summary(self.max_grad_norm),
+            **spread("advantage", buffer.advantages),
+            "value_mean": float(buffer.values.mean()),
+            "return_mean": float(buffer.returns.mean()),
+            "return_std": float(buffer.returns.std()),
+            **as_numbers(self._measure_policy()),
+        }
+        for name, value in values.items():
+            self.logger.record(f"macro/{name}", value)
+
+    @torch.no_grad()
+    def _measure_policy(self) -> dict[str, Tensor]:
+        seen: Any = self.rollout_buffer.observations
+        index = {
+            name: torch.as_tensor(v, device=self.device).flatten(0, -2) for name, v in seen.items()
+        }
+        shares, regime = self.policy.distribution(self.policy.inputs(index))
+        return {**dirichlet_measures(shares), **goal_measures(shares.mode, regime)}
 
     def _rollout_days(self) -> tuple[int, int]:
         days = self.rollout_buffer.observations["day"]

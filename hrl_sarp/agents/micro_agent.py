@@ -12,6 +12,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
+from hrl_sarp.agents.diagnosis import as_numbers, critic_measures, score_measures
 from hrl_sarp.agents.hindsight_buffer import HindsightBuffer, MicroBatch
 from hrl_sarp.agents.networks import MicroActor, MicroCritic
 from hrl_sarp.config.schema import RunConfig, TD3Config
@@ -25,6 +26,8 @@ from hrl_sarp.simulator.costs import TradeCosts
 
 NOISE_STREAM, REPLAY_STREAM = 1, 2
 """Roles of derived seeds."""
+MEASURE_EVERY = 16
+"""Updates between two looks at values, scores and what the critic thinks of the actor."""
 
 
 class MicroSettings:
@@ -160,6 +163,7 @@ class MicroTD3(TD3):
         with torch.no_grad():
             observation, _ = self.policy.obs_to_tensor(self._last_obs)
             action = self.actor.with_noise(observation, scale * self.noise.to(self.device))
+        self.logger.record("micro/exploration", scale)
         weights = action.cpu().numpy()
         return weights, weights
 
@@ -220,20 +224,42 @@ class MicroTD3(TD3):
         span, tensors = (int(days.min()), int(days.max())), self.actor.settings.tensors
         require_finite("micro/critic_loss", value, self._n_updates, span, tensors)
         norm = self._descend(loss, self.critic)
-        self.logger.record_mean("micro/critic_loss", value)
-        self.logger.record_mean("micro/critic_grad_norm", norm)
-        self.logger.record_mean("micro/q1_mean", float(first.detach().mean()))
-        self.logger.record_mean("micro/q2_mean", float(second.detach().mean()))
+        self._note({"critic_loss": value, **self._step_measures("critic", norm)})
+        if self._n_updates % MEASURE_EVERY == 0:
+            measures = critic_measures((first, second), target)
+            self._note(as_numbers({**measures, "replay_reward": batch.reward.mean()}))
 
     def _update_actor(self, batch: MicroBatch) -> None:
         self.critic.requires_grad_(requires_grad=False)
         inputs, request = self.actor.settings.read(batch.observation)
-        weights = self.actor.settings.decode(self.actor.network(inputs, request), request)
-        loss = -self.critic.first(inputs, request, weights).mean()
+        scores = self.actor.network(inputs, request)
+        weights = self.actor.settings.decode(scores, request)
+        values = self.critic.first(inputs, request, weights)
+        loss = -values.mean()
+        if self._n_updates % MEASURE_EVERY == 0:
+            gain = self._gain_over_goal(inputs, request, values)
+            tradable = inputs.view.tradable
+            self._note(as_numbers({**score_measures(scores.detach(), tradable), **gain}))
         norm = self._descend(loss, self.actor)
         self.critic.requires_grad_(requires_grad=True)
-        self.logger.record_mean("micro/actor_loss", float(loss.detach()))
-        self.logger.record_mean("micro/actor_grad_norm", norm)
+        self._note({"actor_loss": float(loss.detach()), **self._step_measures("actor", norm)})
+
+    @torch.no_grad()
+    def _gain_over_goal(
+        self, inputs: MicroInputs, request: SlotRequest, values: Tensor
+    ) -> dict[str, Tensor]:
+        """Compare the critic's view of the actor with that of following the goal (scores of 0)."""
+        follow = self.actor.settings.decode(torch.zeros_like(request.prior), request)
+        gain = values - self.critic.first(inputs, request, follow)
+        return {"q_gain": gain.mean(), "q_gain_share": (gain > 0).to(gain.dtype).mean()}
+
+    def _step_measures(self, part: str, norm: float) -> dict[str, float]:
+        clipped = float(norm > self.td3.max_grad_norm)
+        return {f"{part}_grad_norm": norm, f"{part}_clipped": clipped}
+
+    def _note(self, measures: dict[str, float]) -> None:
+        for name, value in measures.items():
+            self.logger.record_mean(f"micro/{name}", value)
 
     def _descend(self, loss: Tensor, network: Any) -> float:
         network.optimizer.zero_grad()

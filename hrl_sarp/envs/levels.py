@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import Goal, Regime
+from hrl_sarp.contracts import Goal, Regime, StepResult
 from hrl_sarp.envs.observations import (
     MACRO_SCALARS,
     MICRO_SCALARS,
@@ -23,7 +23,13 @@ from hrl_sarp.envs.observations import (
     micro_inputs,
 )
 from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
-from hrl_sarp.envs.rewards import goal_alignment, macro_reward, micro_gain, micro_reward
+from hrl_sarp.envs.rewards import (
+    PERCENT,
+    goal_alignment,
+    macro_reward,
+    micro_gain,
+    micro_reward,
+)
 from hrl_sarp.envs.two_clocks import TwoClocks
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
@@ -44,6 +50,16 @@ class LevelStep:
     truncated: Bool[Tensor, " B"]
     terms: dict[str, Float[Tensor, " B"]]
     """Reward terms and measures, each logged apart."""
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What a level traded last, for whoever wants to measure it."""
+
+    result: StepResult
+    """Of the first session after a macro decision, or of the micro step."""
+    goal: Float[Tensor, "B G"]
+    """In force when it was decided."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ class MacroLevel:
         self.horizon = horizon
         goal_size = tensors.n_sectors + len(Regime)
         self.action_space = spaces.Box(0.0, 1.0, (goal_size,), np.float32)
+        self.traded: Trade | None = None
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
         """Space of one observation in the given form."""
@@ -142,8 +159,10 @@ class MacroLevel:
         cost = torch.zeros_like(clocks.episode.active_growth)
         turnover = torch.zeros_like(cost)
         active = torch.ones_like(cost, dtype=torch.bool)
-        for _ in range(2 * LONGEST_WEEK):
+        for session in range(2 * LONGEST_WEEK):
             result = clocks.trade_day(self.partner.target(clocks.micro_observation()), active)
+            if session == 0:
+                self.traded = Trade(result, clocks.episode.goal)
             cost, turnover = cost + result.cost * active, turnover + result.turnover * active
             active = active & ~clocks.is_week_end()
             if not bool(active.any()):
@@ -170,6 +189,7 @@ class MicroLevel:
         self.horizon = horizon
         self.action_space = spaces.Box(0.0, 1.0, (tensors.n_slots,), np.float32)
         self.transition: MicroTransition | None = None
+        self.traded: Trade | None = None
         self._observation: dict[str, Tensor] = {}
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
@@ -210,7 +230,9 @@ class MicroLevel:
         decided = clocks.day
         # rewards are made from the goals as observed (float32), so that replay can remake them
         desired = self._observation["desired_goal"].to(clocks.episode.goal.dtype)
+        goal, growth = clocks.episode.goal, clocks.episode.active_growth
         result = clocks.trade_day(action)
+        self.traded = Trade(result, goal)
         clocks.episode.steps = clocks.episode.steps + 1
         gain = micro_gain(self.tensors, result, self.config.micro_agent.reward)
         achieved = clocks.micro_observation(result)["achieved_goal"].to(gain.dtype)
@@ -228,6 +250,8 @@ class MicroLevel:
         )
         terms = {
             "selection_gain": gain,
+            "alignment_term": reward - gain,
+            "growth": PERCENT * (clocks.episode.active_growth - growth),
             "alignment": goal_alignment(achieved, desired, n_sectors),
             "cost": result.cost,
             "turnover": result.turnover,

@@ -1,7 +1,7 @@
 """Phase 5: both agents in turns, each against the live other, at a tenth of the learning rate."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loguru import logger
@@ -10,6 +10,7 @@ from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.runtime import derive_seed
+from hrl_sarp.training.diagnosis import stage_summaries
 from hrl_sarp.training.metric_log import MetricLog
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.progress import PhaseBar, phase_progress
@@ -32,6 +33,8 @@ class Pair:
     best: dict[str, Any]
     part: int = 0
     """Parts finished; two make a round."""
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """Summaries of the curriculum stages of each part."""
 
     def networks(self) -> dict[str, Any]:
         """Copy the networks of both agents."""
@@ -59,6 +62,7 @@ class Pair:
             "best_index": self.selector.best_index,
             "best": self.best,
             "part": self.part,
+            "stages": self.stages,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -67,7 +71,7 @@ class Pair:
         self.selector.scores = state["scores"]
         self.selector.best_mean = state["best_mean"]
         self.selector.best_index = state["best_index"]
-        self.best, self.part = state["best"], state["part"]
+        self.best, self.part, self.stages = state["best"], state["part"], state["stages"]
 
 
 def run(context: PhaseContext) -> PhaseResult:
@@ -98,7 +102,10 @@ def _train_part(
     algorithm, plan = _prepare(context, pair)
     plan = replace(plan, eval_prefix=f"eval_{plan.prefix}", extra=pair.state_dict())
     log.offset = (pair.part // len(PARTS)) * plan.total_timesteps
-    run_loop(algorithm, context, plan, log, PhaseBar.silent(), running)
+    state = run_loop(algorithm, context, plan, log, PhaseBar.silent(), running)
+    done = {"round": pair.part // len(PARTS) + 1, "trained": plan.prefix}
+    summaries = stage_summaries(state.stages, state.selector.scores)
+    pair.stages = [*pair.stages, *({**done, **stage} for stage in summaries)]
     if isinstance(algorithm, MacroPPO):
         pair.macro.adopt(algorithm)
     else:
@@ -158,6 +165,7 @@ def _finish(context: PhaseContext, pair: Pair, log: MetricLog) -> PhaseResult:
         "rounds": pair.part // len(PARTS),
         "start": pair.selector.scores[0],
         **pair.selector.summary(),
+        "stages": pair.stages,
     }
     metrics = log.write(folder / files.metrics, summary)
     log.close()

@@ -9,6 +9,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from hrl_sarp.artifacts import write_json
 
+STAGE = "curriculum/stage"
+"""Name under which each row says which curriculum stage it belongs to."""
 TIMING = "time/"
 """Names that begin so depend on the machine and stay out of the metrics."""
 
@@ -18,6 +20,7 @@ class MetricLog:
 
     TensorBoard files are rewritten from the history at the start, never appended to, so a resumed
     run shows each point once. `offset` is added to steps: the parts of phase 5 each count from 0.
+    `stage`, where there is one, stands in every row.
     """
 
     def __init__(self, folder: Path, history: list[dict[str, Any]] | None = None) -> None:
@@ -26,6 +29,7 @@ class MetricLog:
 
         self.history: list[dict[str, Any]] = list(history or [])
         self.offset = 0
+        self.stage: int | None = None
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self._writer = SummaryWriter(str(folder / "tensorboard"))
         for row in self.history:
@@ -34,6 +38,8 @@ class MetricLog:
     def add(self, step: int, values: dict[str, Any]) -> None:
         """Append one row; values become plain floats."""
         row: dict[str, Any] = {"step": int(step) + self.offset}
+        if self.stage is not None:
+            row[STAGE] = float(self.stage)
         for name, value in values.items():
             if not name.startswith(TIMING) and isinstance(value, int | float | np.number):
                 row[name] = float(value)

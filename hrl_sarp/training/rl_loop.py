@@ -17,6 +17,15 @@ from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
 from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.training.diagnosis import (
+    MEASURE_EVERY,
+    Stage,
+    count_terms,
+    mean_terms,
+    open_stage,
+    portfolio_measures,
+    stage_summaries,
+)
 from hrl_sarp.training.metric_log import MetricLog, algorithm_logger
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, require_finite_weights
 from hrl_sarp.training.progress import PhaseBar, phase_progress
@@ -34,8 +43,8 @@ class LoopState:
     next_evaluation: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     """State of the networks at the best evaluation."""
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    """When each stage began."""
+    stages: list[Stage] = field(default_factory=list)
+    """When each stage began and what its steps earned."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +115,19 @@ class PhaseLoop(BaseCallback):
 
     def _on_step(self) -> bool:
         env: Any = self.training_env
-        for name, value in env.last.terms.items():
-            self.logger.record_mean(f"{self.plan.prefix}/{name}", float(value.mean()))
+        means = mean_terms(env.last)
+        count_terms(self.state.stages[-1], means)
+        self._record(means)
+        if self.model.num_timesteps // env.num_envs % MEASURE_EVERY == 0:
+            measures = portfolio_measures(
+                self.context.tensors, env.level.traded, self.context.config.risk
+            )
+            self._record({k: float(v.mean()) for k, v in measures.items() if k not in means})
         return True
+
+    def _record(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.logger.record_mean(f"{self.plan.prefix}/{name}", value)
 
     def evaluate(self, step: int) -> None:
         """Judge the current networks on validation and keep them if their moving mean is best."""
@@ -119,8 +138,8 @@ class PhaseLoop(BaseCallback):
         is_best = self.state.selector.add(score)
         if is_best:
             self.state.best = self.plan.networks()
-        values = {**vars(score), "stage": self.state.stage}
-        self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values.items()})
+        values = vars(score).items()
+        self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values})
         logger.info(
             f"phase {self.plan.number} step {step}: validation excess growth "
             f"{score.excess_growth_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
@@ -143,15 +162,12 @@ class PhaseLoop(BaseCallback):
     def _enter_stage(self, index: int) -> None:
         stage = self.curriculum.stages[index]
         if not self.state.stages or self.state.stages[-1]["name"] != stage.name:
-            began = {
-                "name": stage.name,
-                "from_step": self.model.num_timesteps,
-                "from_evaluation": len(self.state.selector.scores),
-                "regime_mix": list(stage.regime_mix),
-            }
-            self.state.stages.append(began)
+            evaluations = len(self.state.selector.scores)
+            self.state.stages.append(
+                open_stage(stage.name, self.model.num_timesteps, evaluations, stage.regime_mix)
+            )
             logger.info(f"phase {self.plan.number} enters stage {stage.name}")
-        self.state.stage = index
+        self.state.stage = self.log_.stage = index
         env: Any = self.training_env
         env.starts.set_mix(stage.regime_mix)
 
@@ -209,7 +225,9 @@ def run_loop(
         reset_num_timesteps=running is None,
     )
     require_finite_weights(plan.number, algorithm.policy, algorithm.num_timesteps)
+    algorithm.logger.dump(algorithm.num_timesteps)  # what the last update recorded
     loop.evaluate(algorithm.num_timesteps)
+    log.stage = None
     bar.update(plan.total_timesteps)
     return state
 
@@ -237,7 +255,7 @@ def train_phase(
         "timesteps": algorithm.num_timesteps,
         "start": asdict(start),
         **state.selector.summary(),
-        "stages": state.stages,
+        "stages": stage_summaries(state.stages, state.selector.scores),
     }
     metrics = log.write(folder / files.metrics, summary)
     log.close()
