@@ -1,13 +1,18 @@
-"""The user's own files: long-format prices, sectors and, where given, macro, index, membership.
+"""The user's own files: prices, sectors and, where given, macro series, index and membership.
 
-Rows are taken as they are; `validate.py` judges them.
+Prices are one long table, long tables, or one download per symbol. A table that breaks the format
+is refused; a broken download gives the rows that it has. Rows are taken as they are and
+`validate.py` judges them; what cannot be taken over is named in `RawData.import_findings`.
 """
 
 from pathlib import Path
 
 import polars as pl
 
-from hrl_sarp.data.sources.macro_files import load_macro
+from hrl_sarp.data.rules import LEFT_OUT
+from hrl_sarp.data.sources import downloads
+from hrl_sarp.data.sources.doubled_rows import settle_doubled
+from hrl_sarp.data.sources.macro_files import broken_ranges, load_macro
 from hrl_sarp.data.sources.tables import (
     SUFFIXES,
     find_table,
@@ -17,6 +22,7 @@ from hrl_sarp.data.sources.tables import (
 )
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
+    FINDINGS_SCHEMA,
     INDEX_SCHEMA,
     MACRO_SCHEMA,
     MEMBERSHIP_SCHEMA,
@@ -37,7 +43,8 @@ def load(input_path: Path, macro_path: Path | None) -> RawData:
     Args:
         input_path: a folder with `prices.parquet` or `.csv` (or one file per symbol), `sectors`
             and optionally `index` (date, close), `membership` and `macro`; or one file of prices
-            with those beside it.
+            with those beside it. A .csv or .csv.gz without a column `symbol` is the download of
+            the symbol that the file is named after.
         macro_path: a macro file or folder; None takes `macro` beside the prices or the folder
             `us_macro` beside the input, where one exists.
 
@@ -51,12 +58,16 @@ def load(input_path: Path, macro_path: Path | None) -> RawData:
         )
     folder = input_path if input_path.is_dir() else input_path.parent
     price_files = _price_files(input_path)
-    bars = pl.concat([_read_bars(path) for path in price_files], how="diagonal")
-    has_column = {name: name in bars.columns for name in _OPTIONAL}
+    bars, findings = _read_prices(input_path, price_files)
+    has_column = {
+        name: name in bars.columns and bars[name].is_not_null().any() for name in _OPTIONAL
+    }
     bars = _complete(bars)
     refuse_unsorted(bars, "symbol", input_path)
-    macro, notes = _find_macro(input_path, folder, macro_path)
+    macro, macro_notes, broken = _find_macro(input_path, folder, macro_path)
+    findings = pl.concat([findings, broken])
     membership_path = find_table(folder, "membership")
+    notes = (f"prices from {len(price_files)} file(s) of {input_path.name}", *macro_notes)
     return RawData(
         bars=bars,
         sectors=_read_sectors(folder),
@@ -68,7 +79,8 @@ def load(input_path: Path, macro_path: Path | None) -> RawData:
         if membership_path
         else "unknown: the files have no membership table, so delisted stocks may be missing",
         membership=_read_membership(membership_path) if membership_path else None,
-        notes=(f"prices from {len(price_files)} file(s) of {input_path.name}", *notes),
+        notes=notes + _describe_left_out(findings),
+        import_findings=findings if findings.height else None,
     )
 
 
@@ -81,7 +93,9 @@ def _price_files(input_path: Path) -> list[Path]:
     found = sorted(
         path
         for path in input_path.iterdir()
-        if path.suffix in SUFFIXES and path.stem not in _OTHER_STEMS
+        if path.name.endswith((*SUFFIXES, *downloads.SUFFIXES))
+        and downloads.symbol_of(path) not in _OTHER_STEMS
+        and path.stem not in _OTHER_STEMS
     )
     if not found:
         raise MissingArtifactError(
@@ -90,15 +104,65 @@ def _price_files(input_path: Path) -> list[Path]:
     return found
 
 
-def _read_bars(path: Path) -> pl.DataFrame:
+def _read_prices(input_path: Path, paths: list[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return all bars, one per symbol and date, and what was not taken over."""
+    parts = [_read_bars(path) for path in paths]
+    bars = pl.concat((part for part, _ in parts), how="diagonal_relaxed")
+    findings = pl.concat(found for _, found in parts)
+    if bars.is_empty():
+        first = findings["detail"].head(1).to_list()
+        raise DataError(
+            f"{input_path}: expected rows of prices, found none in {len(paths)} file(s)"
+            + "".join(f"; the first says: {text}" for text in first)
+        )
+    return bars, findings
+
+
+def _read_bars(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    if path.stem != "prices" and downloads.is_download(path):
+        download = downloads.read_download(path)
+        ordered, unordered = _sorted_rows(download.bars, path)
+        bars, doubled = settle_doubled(ordered, f"{path.name} line")
+        return bars.drop(downloads.PLACE), pl.concat([download.findings, unordered, doubled])
     required = pl.Schema({name: BARS_SCHEMA[name] for name in BARS_SCHEMA if name not in _OPTIONAL})
     optional = pl.Schema({name: BARS_SCHEMA[name] for name in _OPTIONAL})
-    bars = read_table(path, required, optional)
-    if bars.is_empty():
+    table = read_table(path, required, optional)
+    if table.is_empty():
         raise DataError(f"{path}: expected rows of prices, found none")
-    refuse_null_keys(bars, ["date", "symbol"], path)
+    refuse_null_keys(table, ["date", "symbol"], path)
+    numbered = table.with_row_index(downloads.PLACE, offset=1)
+    bars, doubled = settle_doubled(numbered, f"{path.name} data row")
     refuse_unsorted(bars, "symbol", path)
-    return bars
+    return bars.drop(downloads.PLACE), doubled
+
+
+def _sorted_rows(bars: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Sort a download, whose dates say where a row belongs, and name it if it was not sorted."""
+    earlier = bars.filter(pl.col("date") < pl.col("date").shift(1))
+    if earlier.is_empty():
+        return bars, FINDINGS_SCHEMA.to_frame()
+    first = earlier.row(0, named=True)
+    finding = {
+        "symbol": first["symbol"],
+        "date": first["date"],
+        "value": float(first[downloads.PLACE]),
+        "rule": "unordered_rows",
+        "count": earlier.height,
+        "detail": f"{path.name} line {first[downloads.PLACE]}: earlier than the row above",
+    }
+    return bars.sort("date", maintain_order=True), pl.DataFrame([finding], schema=FINDINGS_SCHEMA)
+
+
+def _describe_left_out(findings: pl.DataFrame) -> tuple[str, ...]:
+    """Say in one line how often each rule left something out, and which symbols are gone."""
+    left_out = findings.filter(pl.col("rule").is_in(sorted(LEFT_OUT)))
+    if left_out.is_empty():
+        return ()
+    counts = left_out.group_by("rule").len().sort("rule").iter_rows()
+    gone = left_out.filter(pl.col("rule") == "no_usable_row")["symbol"].sort().to_list()
+    names = f"; without any usable row: {', '.join(gone)}" if gone else ""
+    told = ", ".join(f"{count} {rule}" for rule, count in counts)
+    return (f"left out: {told}{names}; validate-data names each",)
 
 
 def _complete(bars: pl.DataFrame) -> pl.DataFrame:
@@ -170,14 +234,17 @@ def _read_membership(path: Path) -> pl.DataFrame:
 
 def _find_macro(
     input_path: Path, folder: Path, macro_path: Path | None
-) -> tuple[pl.DataFrame, tuple[str, ...]]:
+) -> tuple[pl.DataFrame, tuple[str, ...], pl.DataFrame]:
+    """Return the series, notes and findings of what was given or is found near the prices."""
     if macro_path is not None:
-        return load_macro(macro_path)
+        return *load_macro(macro_path), broken_ranges(macro_path)
     own = find_table(folder, "macro")
     sibling = input_path.resolve().parent / SIBLING_MACRO_FOLDER
     if own is None and not sibling.is_dir():
-        return MACRO_SCHEMA.to_frame(), ("no macro series: none given, none found",)
+        nothing = ("no macro series: none given, none found",)
+        return MACRO_SCHEMA.to_frame(), nothing, FINDINGS_SCHEMA.to_frame()
     path = own or sibling
     macro, notes = load_macro(path)
     where = "beside the prices" if own else "beside the input"
-    return macro, (f"macro series found {where}: {path.name}", *notes)
+    found = f"macro series found {where}: {path.name}"
+    return macro, (found, *notes), broken_ranges(path)

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import polars as pl
 
+from hrl_sarp.data.revised_series import REVISED
 from hrl_sarp.data.sources.tables import (
     find_table,
     read_table,
     refuse_null_keys,
     refuse_unsorted,
 )
-from hrl_sarp.data.store import MACRO_SCHEMA
+from hrl_sarp.data.store import FINDINGS_SCHEMA, MACRO_SCHEMA, PRICE_COLUMNS
 from hrl_sarp.errors import DataError, MissingArtifactError
 
-REVISED = r"^(ANFCI|NFCI|STLFSI.*|CFNAI.*|USREC.*|GDP.*|M2.*|WM2NS)$"
-"""Indices whose history is rewritten at each release: today's values were not known then, and
-without vintages no lag repairs that."""
-
 _CLOSE_SCHEMA = pl.Schema({"date": pl.Date(), "close": pl.Float64()})
+_RANGE_SCHEMA = pl.Schema({name: pl.Float64() for name in PRICE_COLUMNS if name != "close"})
 _SYMBOL_CLOSE_SCHEMA = pl.Schema({"date": pl.Date(), "symbol": pl.String(), "close": pl.Float64()})
 
 
@@ -52,6 +50,21 @@ def load_macro(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     if len(revised):
         notes = (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
     return macro, notes
+
+
+def broken_ranges(path: Path) -> pl.DataFrame:
+    """Name the days on which the range of a folder's VIX or gold does not contain its prices.
+
+    Returns:
+        `FINDINGS_SCHEMA`, rule `macro_range`; the value is the open. Only closes are read, so
+        nothing follows from it.
+    """
+    if path.is_file():
+        return FINDINGS_SCHEMA.to_frame()
+    names = {"VIX": "vix_ohlc", "GOLD": "gold_daily"}
+    found = [(name, find_table(path, stem)) for name, stem in names.items()]
+    frames = [_broken_ranges(name, table) for name, table in found if table is not None]
+    return pl.concat([FINDINGS_SCHEMA.to_frame(), *frames])
 
 
 def _read_folder(folder: Path) -> list[pl.DataFrame]:
@@ -100,3 +113,20 @@ def _read_gold(path: Path) -> pl.DataFrame:
 
 def _as_series(closes: pl.DataFrame, name: pl.Expr) -> pl.DataFrame:
     return closes.with_columns(series=name, value=pl.col("close")).select(MACRO_SCHEMA.names())
+
+
+def _broken_ranges(name: str, path: Path) -> pl.DataFrame:
+    bars = read_table(path, _CLOSE_SCHEMA, _RANGE_SCHEMA)
+    if not set(_RANGE_SCHEMA) <= set(bars.columns):
+        return FINDINGS_SCHEMA.to_frame()
+    above = pl.max_horizontal("open", "close") > pl.col("high")
+    below = pl.min_horizontal("open", "close") < pl.col("low")
+    told = pl.format("open {}, high {}, low {}, close {}; the close is read", *PRICE_COLUMNS)
+    return bars.filter(above | below).select(
+        symbol=pl.lit(name),
+        date=pl.col("date"),
+        value=pl.col("open"),
+        rule=pl.lit("macro_range"),
+        count=pl.lit(1, dtype=pl.Int64),
+        detail=told,
+    )

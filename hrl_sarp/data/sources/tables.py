@@ -18,7 +18,8 @@ Columns = Mapping[str, Any]
 """Column names and polars types: a pl.Schema (whose own name the run-time checks cannot take)."""
 
 SUFFIXES = (".parquet", ".csv")
-_NULL_TEXTS = ["", "null", "NULL", "NaN", "nan", "NA", "N/A"]
+NULL_TEXTS = ("", "null", "NULL", "NaN", "nan", "NA", "N/A")
+"""What files write for a missing number."""
 
 _MEANING = {"Date": "dates as YYYY-MM-DD", "Float64": "numbers", "String": "text"}
 
@@ -108,7 +109,7 @@ def _scan(path: Path) -> pl.DataFrame:
             frame = pl.read_parquet(path)
         else:
             # all text: the conversion below can then name the value that does not fit
-            frame = pl.read_csv(path, infer_schema=False, null_values=_NULL_TEXTS)
+            frame = pl.read_csv(path, infer_schema=False, null_values=list(NULL_TEXTS))
     except (PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(

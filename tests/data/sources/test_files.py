@@ -112,10 +112,6 @@ def test_adjusted_close_of_the_file_is_taken(folder: Path) -> None:
             "column date: expected dates as YYYY-MM-DD, found '03/01/2020'",
         ),
         (
-            PRICES.replace("2020-01-03", "2020-01-02"),
-            "increasing dates within symbol AAA, found a duplicate: 2020-01-02 after 2020-01-02",
-        ),
-        (
             PRICES.replace("2020-01-03", "2019-12-31"),
             "found an earlier date: 2019-12-31 after 2020-01-02",
         ),
