@@ -36,7 +36,7 @@ class PriceTables:
     tradable: Bool[np.ndarray, "T A"]
     """A good bar."""
     listed: Bool[np.ndarray, "T A"]
-    """From the first printed bar to the last."""
+    """From the first good bar to the last: what a source prints after a delisting is no life."""
     log_high: Float[np.ndarray, "T A"]
     """log(high / close); NaN where unknown."""
     log_low: Float[np.ndarray, "T A"]
@@ -79,7 +79,7 @@ def build_prices(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pr
         intraday=np.where(tradable, intraday, 0.0),
         printed=printed,
         tradable=tradable,
-        listed=_listed(printed),
+        listed=_listed(tradable),
         log_high=np.where(tradable & np.isfinite(log_high), np.maximum(log_high, 0.0), np.nan),
         log_low=np.where(tradable & np.isfinite(log_low), np.minimum(log_low, 0.0), np.nan),
         dollar_volume=np.where(tradable, np.maximum(dollars, 0.0), 0.0),
@@ -257,9 +257,9 @@ def _voided(
     return tradable & (jumps != _before(jumps, tradable)) & np.isfinite(_before(jumps, tradable))
 
 
-def _listed(printed: Bool[np.ndarray, "T A"]) -> Bool[np.ndarray, "T A"]:
-    begun = np.maximum.accumulate(printed, axis=0)
-    continues = np.maximum.accumulate(printed[::-1], axis=0)[::-1]
+def _listed(tradable: Bool[np.ndarray, "T A"]) -> Bool[np.ndarray, "T A"]:
+    begun = np.maximum.accumulate(tradable, axis=0)
+    continues = np.maximum.accumulate(tradable[::-1], axis=0)[::-1]
     return begun & continues
 
 

@@ -95,6 +95,14 @@ def test_a_stock_that_ends_is_not_listed_from_the_session_after_its_last_bar() -
     assert not tables.overnight[3:, 1].any()
 
 
+def test_rows_that_a_source_prints_after_the_end_do_not_prolong_a_stock() -> None:
+    # the shape of SIVB: a last trade at 0.475, a year later the price of before the collapse
+    rows = [(0, _bar(1, 0.5, 0.5)), (1, _bar(0.5, 0.475, 0.475)), (4, _bar(106, 106, 106))]
+    tables = _build(rows, ((4, "stale_repeat"),))
+    assert tables.listed[:, 1].tolist() == [True, True, False, False, False, False]
+    assert not tables.overnight[2:, 1].any()
+
+
 def test_a_bad_row_counts_as_a_halt() -> None:
     rows = [(0, _bar(10, 10, 10)), (1, _bar(99, 10.5, 10.5)), (2, _bar(11, 11, 11))]
     tables = _build(rows, ((1, "ohlc_inconsistent"),))
