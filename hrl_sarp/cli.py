@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from datetime import UTC, datetime
 import typer
 
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --h
     from hrl_sarp.training.phase import PhaseContext
 
 ALL = "all"
+    from hrl_sarp.data.sources.yahoo_plan import YahooRequest
 SPANS = ("train", "validation", "test")
 STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM."""
@@ -39,10 +41,11 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run e
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")
 
+DAY = "%Y-%m-%d"
 
 @app.command("collect-data")
-def collect_data(
-    source: Annotated[str, typer.Option(help="sample, synthetic or files.")] = "sample",
+def collect_data(  # noqa: PLR0913 -- the parameters are the command's options
+    source: Annotated[str, typer.Option(help="sample, synthetic, files or yahoo.")] = "sample",
     input_path: Annotated[
         Path | None, typer.Option("--input", help="Your CSV or parquet (source files).")
     ] = None,
@@ -50,6 +53,16 @@ def collect_data(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     experiment: Experiment = None,
     market: MarketName = None,
+    symbols: Annotated[
+        Path | None,
+        typer.Option(help="symbol, sector[, ticker] (source yahoo); default: config/symbols/."),
+    ] = None,
+    start: Annotated[
+        datetime | None, typer.Option(formats=[DAY], help="First day (source yahoo).")
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option(formats=[DAY], help="Last day (source yahoo).")
+    ] = None,
 ) -> None:
     """Collect a market into DATA_DIR: parquet files and a manifest with hashes.
 
@@ -59,8 +72,10 @@ def collect_data(
 
     if source not in SOURCES:
         raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
-    profile = market or (None if experiment else {"files": "us"}.get(source, source))
-    manifest = collect(source, data_dir, _config(experiment, profile), input_path, macro)
+    own = {"files": "us", "yahoo": "us"}.get(source, source)
+    config = _config(experiment, market or (None if experiment else own))
+    request = _yahoo_request(source, symbols, start, end)
+    manifest = collect(source, data_dir, config, input_path, macro, request)
     typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
 
 
@@ -165,6 +180,17 @@ def report(
 def _config(
     experiment: str | None, market: str | None, changes: dict[str, object] | None = None
 ) -> "RunConfig":
+def _yahoo_request(
+    source: str, symbols: Path | None, start: datetime | None, end: datetime | None
+) -> "YahooRequest | None":
+    from hrl_sarp.data.sources.yahoo_plan import YahooRequest
+
+    if source != "yahoo" and not (symbols or start or end):
+        return None
+    today = datetime.now(tz=UTC).date()
+    return YahooRequest(symbols, start and start.date(), end and end.date(), today)
+
+
     from hrl_sarp.config.loading import load_config
 
     return load_config(market=market, experiment=experiment, overrides=changes)

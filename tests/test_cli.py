@@ -12,7 +12,17 @@ from hrl_sarp import cli
 from hrl_sarp.runtime import RunFolder
 
 OPTIONS = {
-    "collect-data": ("--source", "--input", "--macro", "--data-dir", "--experiment", "--market"),
+    "collect-data": (
+        "--source",
+        "--input",
+        "--macro",
+        "--symbols",
+        "--start",
+        "--end",
+        "--data-dir",
+        "--experiment",
+        "--market",
+    ),
     "validate-data": ("--data-dir", "--experiment", "--market"),
     "train": (
         "--phase",
@@ -127,8 +137,8 @@ def test_a_wrong_value_is_refused_before_anything_is_written(
 
 
 def test_an_unknown_source_is_refused(command: Command, tmp_path: Path) -> None:
-    result = command("collect-data", "--source", "yahoo", "--data-dir", tmp_path / "raw")
-    assert_refused(result, "yahoo", "sample")
+    result = command("collect-data", "--source", "bloomberg", "--data-dir", tmp_path / "raw")
+    assert_refused(result, "bloomberg", "sample, synthetic, files, yahoo")
     assert everything(tmp_path) == set()
 
 

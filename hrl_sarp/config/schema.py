@@ -26,6 +26,7 @@ from hrl_sarp.config.market_schema import (
     SyntheticConfig,
     UniverseConfig,
     ValidationConfig,
+    YahooConfig,
 )
 from hrl_sarp.config.section import Count, Fraction, Positive, Section
 
@@ -56,6 +57,7 @@ __all__ = [
     "TD3Config",
     "UniverseConfig",
     "ValidationConfig",
+    "YahooConfig",
 ]
 
 

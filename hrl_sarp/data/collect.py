@@ -7,12 +7,14 @@ from loguru import logger
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import first_sessions
-from hrl_sarp.data.sources import files, named_tables, sample, synthetic
+from hrl_sarp.data.sources import files, named_tables, sample, synthetic, yahoo
 from hrl_sarp.data.sources.named_tables import has_named_prices
+from hrl_sarp.data.sources.yahoo_history import live_link
+from hrl_sarp.data.sources.yahoo_plan import YahooRequest
 from hrl_sarp.data.store import RawData, read_manifest, write_raw
 from hrl_sarp.errors import DataError
 
-SOURCES = ("sample", "synthetic", "files")
+SOURCES = ("sample", "synthetic", "files", "yahoo")
 
 
 def collect(
@@ -21,6 +23,7 @@ def collect(
     config: RunConfig,
     input_path: Path | None = None,
     macro_path: Path | None = None,
+    yahoo_request: YahooRequest | None = None,
 ) -> dict[str, Any]:
     """Fetch from the source, write atomically, return the manifest.
 
@@ -30,6 +33,7 @@ def collect(
         config: the merged configuration; `synthetic` reads its section and the calendar.
         input_path: file or folder of prices, for `files` only.
         macro_path: file or folder of macro series, for `files` only.
+        yahoo_request: symbols and days, for `yahoo` only; its cache lies beside `data_dir`.
 
     Raises:
         DataError: if the source is unknown or its data break the documented format.
@@ -38,7 +42,15 @@ def collect(
     if source not in SOURCES:
         raise DataError(f"source {source!r} is unknown; expected one of {', '.join(SOURCES)}")
     logger.info("collecting from the source {}", source)
-    raw = _load(source, config, input_path, macro_path)
+    if source == "yahoo":
+        _refuse_files(source, input_path, macro_path)
+        raw = _load_yahoo(data_dir, config, yahoo_request)
+    elif yahoo_request is not None:
+        raise DataError(
+            f"--symbols, --start and --end belong to the source yahoo, found source {source}"
+        )
+    else:
+        raw = _load(source, config, input_path, macro_path)
     logger.info(
         "{} bars of {} symbols, {} macro values",
         raw.bars.height,
@@ -55,8 +67,8 @@ def collect(
 def _load(
     source: str, config: RunConfig, input_path: Path | None, macro_path: Path | None
 ) -> RawData:
-    if source != "files" and (input_path or macro_path):
-        raise DataError(f"--input and --macro belong to the source files, found source {source}")
+    if source != "files":
+        _refuse_files(source, input_path, macro_path)
     if source == "sample":
         return sample.load()
     if source == "synthetic":
@@ -70,3 +82,15 @@ def _load(
     if names is not None and input_path.exists() and has_named_prices(input_path, names):
         return named_tables.load(input_path, names, macro_path)
     return files.load(input_path, macro_path)
+
+
+def _load_yahoo(data_dir: Path, config: RunConfig, request: YahooRequest | None) -> RawData:
+    if request is None:
+        raise DataError("source yahoo: expected a request with its days, found none")
+    cache_dir = data_dir.parent / "yahoo"
+    return yahoo.load(request, config, cache_dir, live_link(cache_dir))
+
+
+def _refuse_files(source: str, input_path: Path | None, macro_path: Path | None) -> None:
+    if input_path or macro_path:
+        raise DataError(f"--input and --macro belong to the source files, found source {source}")

@@ -71,6 +71,19 @@ def test_cash_earns_the_rate_of_the_month_before_over_calendar_days() -> None:
     assert "FEDFUNDS" in text
 
 
+def test_without_a_policy_rate_cash_earns_the_bill_rate_of_the_day_before() -> None:
+    macro = _macro(("2010-01-28", "IRX", 3.6), ("2010-01-30", "IRX", 7.2), ("2010-02-02", "IRX", 9))
+    found, text = risk_free_returns(macro, DATES)
+    # Friday to Monday: 3 days at the 7.2 % of Saturday, over 360; then 1 day at the same rate
+    np.testing.assert_allclose(found, [0.0, 0.072 * 3 / 360, 0.072 / 360])
+    assert text == "IRX of the day before, ACT/360"
+
+
+def test_the_policy_rate_goes_before_the_bill_rate() -> None:
+    macro = _macro(("2009-12-01", "FEDFUNDS", 3.6), ("2010-01-28", "IRX", 99.0))
+    assert risk_free_returns(macro, DATES)[1] == "FEDFUNDS of the month before, ACT/360"
+
+
 def test_cash_earns_nothing_and_says_so_without_a_rate() -> None:
     found, text = risk_free_returns(_macro(), DATES)
     assert not found.any()

@@ -1,0 +1,184 @@
+"""One ticker of Yahoo Finance: asked for with retries, brought to bars as they were traded.
+
+Yahoo divides older prices, volumes and dividends by every later split, those after the wanted end
+included. So a history is always asked for up to now, the splits are undone, and then it is cut.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from hrl_sarp.config.market_schema import YahooConfig
+from hrl_sarp.data.store import BARS_SCHEMA
+from hrl_sarp.errors import HrlSarpError
+
+HISTORY_SCHEMA = pl.Schema({name: kind for name, kind in BARS_SCHEMA.items() if name != "symbol"})
+"""Bars of one ticker."""
+
+_YAHOO_NAMES = {
+    "open": "Open",
+    "high": "High",
+    "low": "Low",
+    "close": "Close",
+    "volume": "Volume",
+    "adj_close": "Adj Close",
+    "dividend": "Dividends",
+    "split": "Stock Splits",
+}
+_PER_SHARE = ("open", "high", "low", "close", "dividend")
+_JITTER = (0.5, 1.5)
+"""Each wait is drawn from this range around the exponential delay, so that clients spread out."""
+_NOT_FOUND = 404
+_ODD_ANSWERS = (ValueError, LookupError, TypeError, AttributeError)
+"""What yfinance raises on a page that is no chart (HTML, half of a JSON, missing fields); OSError,
+beside it, is what its two HTTP libraries raise."""
+
+
+class NoHistoryError(HrlSarpError):
+    """Yahoo knows no prices of this ticker; asking again is useless."""
+
+
+class UnreachableError(HrlSarpError):
+    """No usable answer after all attempts: the network, Yahoo, its rate limit or its page."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """How the world is reached; tests replace all three."""
+
+    fetch: Callable[[str, date], pd.DataFrame]
+    """Ticker and first day to a daily frame up to now, in the form of `yfinance`."""
+    sleep: Callable[[float], None]
+    """Waits that many seconds."""
+    jitter: np.random.Generator
+
+
+def live_link(cache_dir: Path) -> Link:
+    """Return the link to Yahoo itself.
+
+    Args:
+        cache_dir: where yfinance may keep its cookies and time zones, below a folder of its own.
+    """
+    import yfinance  # takes a second, and only this source needs it
+
+    yfinance.set_tz_cache_location(str(cache_dir / "yfinance"))
+    # our log is not the place for its own messages: every failure is raised and reported by us
+    yfinance.config.debug.hide_exceptions = False
+    return Link(fetch_history, time.sleep, np.random.default_rng())
+
+
+def fetch_history(ticker: str, start: date, session: Any = None) -> pd.DataFrame:
+    """Ask Yahoo once for the daily history from `start` to now.
+
+    Args:
+        ticker: as Yahoo spells it.
+        start: first day.
+        session: of curl_cffi or requests; None takes yfinance's own.
+
+    Returns:
+        The frame of `yfinance.Ticker.history`: midnights of the exchange's time zone as index;
+        Open, High, Low, Close, Volume and Dividends divided by later splits; Adj Close; Stock
+        Splits (0 on other days).
+
+    Raises:
+        whatever yfinance raises; `ask` sorts it.
+    """
+    import yfinance
+    from yfinance.data import YfData
+
+    YfData.cache_get.cache_clear()  # yfinance keeps failed answers, too: a retry would get them
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="yfinance")  # pandas' words to its authors
+        asked = yfinance.Ticker(ticker, session=session)
+        return asked.history(start=start.isoformat(), interval="1d", auto_adjust=False)
+
+
+def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFrame:
+    """Fetch a history, again after growing waits where the failure may pass.
+
+    Raises:
+        NoHistoryError: if Yahoo has no such ticker.
+        UnreachableError: if no attempt brought a usable answer.
+    """
+    from yfinance.exceptions import YFException
+
+    for attempt in range(1, config.attempts + 1):
+        try:
+            return link.fetch(ticker, start)
+        except (YFException, OSError, *_ODD_ANSWERS) as error:
+            if not _may_pass(error):
+                raise NoHistoryError(f"unknown to Yahoo; {_reason(error)}") from error
+            if attempt == config.attempts:
+                raise UnreachableError(_reason(error)) from error
+        link.sleep(_delay(attempt, link, config))
+    raise AssertionError("config.attempts is at least 1")
+
+
+def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
+    """Undo Yahoo's split adjustment and cut the span, both days inclusive.
+
+    Prices and dividends are multiplied by the splits after their day, volume is divided by them.
+    adj_close stays Yahoo's: adjusted for splits and dividends as of the day it was fetched.
+
+    Args:
+        history: as `fetch_history` returns it.
+        start: first day.
+        end: last day.
+
+    Returns:
+        `HISTORY_SCHEMA`, by date; null where Yahoo has no number.
+
+    Raises:
+        NoHistoryError: if a column is missing or there is no row between the days.
+    """
+    missing = [name for name in _YAHOO_NAMES.values() if name not in history.columns]
+    if missing and len(history):
+        found = ", ".join(map(str, history.columns))
+        raise NoHistoryError(f"expected the columns {', '.join(missing)}, found only {found}")
+    if history.empty:
+        raise NoHistoryError("expected prices, found none: delisted, renamed or never listed")
+    history = history.sort_index()
+    local = pd.DatetimeIndex(history.index).tz_localize(None)  # the exchange's own calendar day
+    columns = {
+        name: history[yahoo_name].to_numpy(dtype=np.float64)
+        for name, yahoo_name in _YAHOO_NAMES.items()
+    }
+    columns["split"] = np.where(columns["split"] > 0.0, columns["split"], 1.0)
+    later_splits = np.append(np.cumprod(columns["split"][::-1])[::-1][1:], 1.0)
+    for name in _PER_SHARE:
+        columns[name] = columns[name] * later_splits
+    columns["volume"] = columns["volume"] / later_splits
+    bars = pl.DataFrame({"date": local.to_numpy().astype("datetime64[D]"), **columns})
+    bars = bars.select(HISTORY_SCHEMA.names()).cast(HISTORY_SCHEMA).fill_nan(None)
+    bars = bars.filter(pl.col("date").is_between(start, end)).sort("date")
+    if bars["close"].is_not_null().any():
+        return bars
+    raise NoHistoryError(
+        f"expected prices from {start} to {end}, found only {local[0].date()} to "
+        f"{local[-1].date()}: delisted before or listed after"
+    )
+
+
+def _delay(attempt: int, link: Link, config: YahooConfig) -> float:
+    exponential = config.first_delay_seconds * 2.0 ** (attempt - 1)
+    return min(exponential, config.max_delay_seconds) * float(link.jitter.uniform(*_JITTER))
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Return whether the same request may succeed later: all but a ticker that Yahoo lacks."""
+    from yfinance.exceptions import YFTickerMissingError
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return not isinstance(error, YFTickerMissingError) and status != _NOT_FOUND
