@@ -4,6 +4,8 @@ Like `rules.py`: pure functions that report. What the benchmark leaves out follo
 `INDEX_BREAKING`.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 from jaxtyping import Shaped
@@ -15,7 +17,8 @@ from hrl_sarp.data.store import RawData
 INDEX = "index"
 """What findings call the benchmark."""
 INDEX_BREAKING = frozenset({"index_jump", "index_not_positive"})
-"""The benchmark earns nothing over a row with one of these."""
+"""The benchmark earns nothing over a row with one of these. `index_wrong_level` is none of them:
+it is known only once the level is back."""
 
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2
@@ -28,7 +31,8 @@ def index_defects(
     """Report levels of the index that cannot be: each row is dated, with its value.
 
     `index_not_positive`: a level of 0 or below. `index_jump`: a move between two levels beyond the
-    threshold, as after a change of base or around a wrong level. `index_gap`: sessions without a
+    threshold, as after a change of base. `index_wrong_level`: a level between a jump and the one
+    that takes it back. `index_gap`: sessions without a
     level (dated at the first, the count says how many). `index_off_session`: a level on a day that
     is no session, such as the value of the base day.
 
@@ -47,10 +51,23 @@ def index_defects(
         [
             rules.findings_of(wrong, "index_not_positive", pl.col("close")),
             rules.findings_of(jumps, "index_jump", pl.col("move")),
+            rules.findings_of(_between_jumps(moved, config), "index_wrong_level", pl.col("close")),
             _renamed(rules.gaps(inside, sessions), "index_gap"),
             _renamed(rules.off_session_bars(levels, sessions), "index_off_session"),
         ]
     )
+
+
+def _between_jumps(moved: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
+    """Return the levels that stand between a jump and the jump back to where it began."""
+    level = moved["close"].to_numpy()
+    rows = np.flatnonzero(np.abs(moved["move"].fill_null(0.0)) > config.max_abs_index_return)
+    is_wrong = np.zeros(len(level), dtype=bool)
+    for start, stop in pairwise(rows.tolist()):
+        whole_move = level[stop] / level[start - 1] - 1
+        if abs(whole_move) <= config.max_abs_index_return and not is_wrong[start - 1]:
+            is_wrong[start:stop] = True
+    return moved.filter(pl.Series(is_wrong))
 
 
 def weekend_series(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:

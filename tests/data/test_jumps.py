@@ -1,0 +1,111 @@
+"""Splits without a flag and holes are named; crashes of the same size are not."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import polars as pl
+import pytest
+
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.config.market_schema import ValidationConfig
+from hrl_sarp.data import jumps, rules
+from hrl_sarp.data.store import RawData
+from hrl_sarp.data.validate import validate
+from tests.data.raw_factories import clean_raw, day, with_cells, with_factor
+
+CONFIG = load_config().data.validation
+BONUS = CONFIG.model_copy(update={"undeclared_split_ratios": [1.5]})
+PRICES = ["open", "high", "low", "close"]
+ROW = 8
+"""14 January 2019 of AAA: open 107.5, close 108, the close before 107; 8 rows of usual trading."""
+
+
+def split_at(ratio: float, *, volume: float = 1.0, close: float = 1.0) -> RawData:
+    """AAA falls to 1 / ratio over night and by `close` in the day, for good; volume is ROW's."""
+    raw = with_factor(clean_raw(), ROW, 1 / ratio, [*PRICES, "adj_close"])
+    raw = with_factor(raw, ROW + 1, close, [*PRICES, "adj_close"])
+    bar = raw.bars.filter((pl.col("symbol") == "AAA") & (pl.col("date") == pl.lit(day(ROW))))
+    price = bar["close"][0] * close
+    # as many shares more as the price fell: the same money
+    cells = {"volume": 1000.0 * ratio * volume, "close": price, "adj_close": price}
+    lowest = min(bar["low"][0], price)
+    return with_cells(raw, ROW, **cells, low=lowest)
+
+
+def splits_of(raw: RawData, config: ValidationConfig = CONFIG) -> list[tuple[str, date]]:
+    found = jumps.undeclared_splits(rules.prepare(raw.bars), config)
+    return found.select("symbol", "date").rows()
+
+
+@pytest.mark.parametrize("ratio", [2.0, 5.0, 10.0, 20.0])
+def test_fall_by_a_split_ratio_over_night_is_a_split(ratio: float) -> None:
+    assert splits_of(split_at(ratio)) == [("AAA", day(ROW))]
+
+
+def test_value_is_the_night_against_the_close_before() -> None:
+    found = jumps.undeclared_splits(rules.prepare(split_at(2.0).bars), CONFIG)
+    assert found["value"].to_list() == [pytest.approx(107.5 / 2 / 107 - 1)]
+
+
+def test_consolidation_is_a_split_too() -> None:
+    assert splits_of(split_at(0.1)) == [("AAA", day(ROW))]
+
+
+def test_fall_with_many_times_the_usual_trading_is_a_crash() -> None:
+    # at 1:2 the line is 2 x 4 times the median of the days before
+    assert splits_of(split_at(2.0, volume=7.5)) == [("AAA", day(ROW))]
+    assert splits_of(split_at(2.0, volume=8.5)) == []
+
+
+def test_fall_in_the_day_is_a_crash() -> None:
+    assert splits_of(split_at(1.0, close=0.5)) == []
+    assert splits_of(split_at(2.0, close=0.8)) == []
+
+
+def test_fall_that_no_split_explains_is_a_crash() -> None:
+    assert splits_of(split_at(2.4)) == []  # 0.42: further from 1/2 and 1/3 than a night moves
+    assert splits_of(split_at(200.0)) == []
+
+
+def test_declared_split_is_left_alone() -> None:
+    raw = with_factor(clean_raw(), ROW, 0.5, PRICES)  # adj_close goes on smoothly
+    assert splits_of(with_cells(raw, ROW, split=2.0)) == []
+
+
+def test_profile_says_which_ratios_there_are() -> None:
+    assert splits_of(split_at(1.5)) == []
+    assert splits_of(split_at(1.5), BONUS) == [("AAA", day(ROW))]
+    assert splits_of(split_at(1 / 1.5), BONUS) == []  # nobody consolidates 3 shares into 2
+
+
+def test_unknown_volume_and_open_leave_the_price_to_judge() -> None:
+    raw = split_at(2.0)
+    unknown = pl.lit(None, dtype=pl.Float64)
+    closes_only = replace(raw, bars=raw.bars.with_columns(volume=unknown, open=unknown))
+    assert splits_of(closes_only) == [("AAA", day(ROW))]
+
+
+def test_jump_of_the_adjustment_is_no_split() -> None:
+    raw = with_factor(clean_raw(), ROW, 0.5, ["adj_close"])  # the traded price goes on smoothly
+    assert splits_of(raw) == []
+
+
+def test_split_is_reported_once_and_its_bar_stays() -> None:
+    report = validate(split_at(2.0), CONFIG, "XNYS")
+    about = report.table.filter(pl.col("date") == pl.lit(day(ROW)))
+    assert about["rule"].to_list() == ["undeclared_split"]
+    assert not about["is_excluded"].any()
+
+
+def test_long_hole_is_named_with_its_days_and_not_as_a_split() -> None:
+    raw = split_at(2.0)
+    later = raw.bars.with_columns(
+        date=pl.when(pl.col("date") >= pl.lit(day(ROW)))
+        .then(pl.col("date") + timedelta(days=100))
+        .otherwise("date")
+    )
+    prepared = rules.prepare(later)
+    found = jumps.long_holes(prepared, CONFIG)
+    # 11 to 14 January is a weekend: 3 days, and 100
+    assert found.filter(pl.col("symbol") == "AAA")["count"].to_list() == [103]
+    assert jumps.undeclared_splits(prepared, CONFIG).is_empty()

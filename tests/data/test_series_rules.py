@@ -1,0 +1,80 @@
+"""Defects of the index and of macro series are named; sound ones are not."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.data.series_rules import index_defects, weekend_series
+from hrl_sarp.data.store import INDEX_SCHEMA
+from tests.data.raw_factories import SESSIONS, clean_raw, day
+
+CONFIG = load_config().data.validation
+
+
+def index(levels: dict[int, float]) -> pl.DataFrame:
+    """A level of 100 on every session but those given by row."""
+    values = np.full(len(SESSIONS), 100.0)
+    for row, level in levels.items():
+        values[row] = level
+    return pl.DataFrame({"date": SESSIONS, "close": values}, schema=INDEX_SCHEMA)
+
+
+def found(frame: pl.DataFrame) -> list[tuple[str, date, float, int]]:
+    table = index_defects(frame, CONFIG, SESSIONS).sort("date", "rule")
+    assert set(table["symbol"]) <= {"index"}
+    return table.select("rule", "date", "value", "count").rows()
+
+
+def test_sound_index_has_no_finding() -> None:
+    assert found(index({3: 125.0, 4: 90.0})) == []
+
+
+def test_base_change_is_a_jump() -> None:
+    later = dict.fromkeys(range(5, len(SESSIONS)), 10.0)
+    assert found(index(later)) == [("index_jump", day(5), pytest.approx(-0.9), 1)]
+
+
+def test_levels_between_a_jump_and_the_jump_back_are_wrong() -> None:
+    assert found(index({5: 10.0, 6: 12.0})) == [
+        ("index_jump", day(5), pytest.approx(-0.9), 1),
+        ("index_wrong_level", day(5), 10.0, 1),
+        ("index_wrong_level", day(6), 12.0, 1),
+        ("index_jump", day(7), pytest.approx(100 / 12 - 1), 1),
+    ]
+
+
+def test_zero_level_is_named_and_no_jump() -> None:
+    # without it day 5 has no level at all
+    assert found(index({5: 0.0})) == [
+        ("index_gap", day(5), 100.0, 1),
+        ("index_not_positive", day(5), 0.0, 1),
+    ]
+
+
+def test_level_before_the_first_session_is_named() -> None:
+    early = pl.DataFrame({"date": [date(2019, 1, 1)], "close": [100.0]}, schema=INDEX_SCHEMA)
+    assert found(pl.concat([early, index({})])) == [
+        ("index_off_session", date(2019, 1, 1), 100.0, 1)
+    ]
+
+
+def test_daily_series_on_weekends_is_named_once_with_how_many() -> None:
+    raw = clean_raw()
+    days = [SESSIONS[0].item() + timedelta(days=step) for step in range(14)]
+    macro = pl.DataFrame({"date": days, "series": ["FLOW"] * 14, "value": [1.0] * 14})
+    table = weekend_series(replace(raw, macro=macro), SESSIONS)
+    # from Wednesday, 2 January: the 5th, 6th, 12th and 13th
+    assert table.select("symbol", "date", "count").rows() == [("FLOW", date(2019, 1, 5), 4)]
+    with_saturday = np.append(SESSIONS, np.datetime64("2019-01-05"))
+    assert weekend_series(replace(raw, macro=macro), with_saturday)["count"].to_list() == [3]
+
+
+def test_monthly_series_may_be_dated_on_weekends() -> None:
+    raw = clean_raw()
+    days = [date(2019, month, 1) for month in range(1, 13)]  # 1 June and 1 September are weekends
+    macro = pl.DataFrame({"date": days, "series": ["CPI"] * 12, "value": [1.0] * 12})
+    assert weekend_series(replace(raw, macro=macro), SESSIONS).is_empty()
