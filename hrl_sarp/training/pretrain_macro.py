@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MacroAgent
+from hrl_sarp.agents.diagnosis import as_numbers, goal_measures
 from hrl_sarp.agents.macro_agent import set_dropout
 from hrl_sarp.contracts import DayRange, Market, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
@@ -147,6 +148,7 @@ class MacroTask:
         hit = logits.argmax(dim=1) == classes
         counts = torch.bincount(classes, minlength=len(Regime)).float()
         hits = torch.bincount(classes[hit], minlength=len(Regime)).float()
+        goals = as_numbers(goal_measures(shares, torch.softmax(logits, dim=1)))
         return {
             "val_total_loss": float(self._total(regime, error, rows)),
             "val_regime_loss": float(regime),
@@ -156,6 +158,7 @@ class MacroTask:
             "val_regime_accuracy": float(hit.float().mean()),
             "val_regime_majority": float(counts.max() / counts.sum()),
             "val_regime_balanced_accuracy": float((hits / counts.clamp(min=1))[counts > 0].mean()),
+            **{f"val_{name}": value for name, value in goals.items()},
         }
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MicroAgent
+from hrl_sarp.agents.diagnosis import as_numbers, score_measures
 from hrl_sarp.contracts import DayRange, Goal, Regime
 from hrl_sarp.envs.decoding import SlotRequest, slot_request
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
@@ -148,11 +149,13 @@ class MicroTask:
         at = rows.cpu().numpy()
         ic = daily_rank_ic(scores.cpu().numpy(), self.label[at], self.usable[at])
         mean, error = mean_with_error(ic, self.context.config.data.micro_label_days)
+        spread = as_numbers(score_measures(scores, inputs.tradable))
         return {
             "val_total_loss": float(loss),
             "val_loss_gain": float(1 - loss / constant),
             "val_rank_ic": mean,
             "val_rank_ic_se": error,
+            **{f"val_{name}": value for name, value in spread.items()},
         }
 
     @torch.no_grad()

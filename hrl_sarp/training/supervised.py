@@ -156,9 +156,10 @@ def _run_epoch(
         require_finite(f"{task.prefix}/total_loss", value, state.epoch, span, task.tensors)
         optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(task.networks.parameters(), config.max_grad_norm)
+        norm = float(nn.utils.clip_grad_norm_(task.networks.parameters(), config.max_grad_norm))
         optimizer.step()
-        terms = {**terms, "total_loss": value, "grad_norm": float(norm)}
+        clipped = float(norm > config.max_grad_norm)
+        terms = {**terms, "total_loss": value, "grad_norm": norm, "clipped": clipped}
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + term * len(rows)
     return {name: total / len(order) for name, total in sums.items()}

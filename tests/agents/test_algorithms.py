@@ -91,6 +91,21 @@ def test_the_macro_critic_warms_up_alone_and_the_regime_head_never_moves(
     assert not {name for name in moved(algorithm.policy.actor, actor) if "regime" in name}
 
 
+def test_ppo_logs_gradients_before_clipping_and_the_advantages_it_used(
+    tensors: MarketTensors,
+) -> None:
+    algorithm = ppo(tensors, critic_warmup_steps=0, max_grad_norm=1e-6)
+    algorithm.learn(16)
+    logged = algorithm.logger.name_to_value
+    assert logged["macro/clipped"] == 1.0
+    assert min(logged["macro/actor_grad_norm"], logged["macro/critic_grad_norm"]) > 1e-6
+    advantages = algorithm.rollout_buffer.advantages
+    assert logged["macro/advantage_mean"] == pytest.approx(advantages.mean())
+    assert logged["macro/advantage_max"] == pytest.approx(advantages.max())
+    low, span = algorithm.policy.actor.concentration_min, algorithm.policy.actor.concentration_range
+    assert low < logged["macro/kappa"] < low + span
+
+
 def test_advantages_are_bootstrapped_through_time_limits(tensors: MarketTensors) -> None:
     algorithm = ppo(tensors, horizon_weeks=2, total_timesteps=16)
     buffers: list[Any] = []
@@ -269,3 +284,21 @@ def test_learning_twice_from_one_seed_gives_the_same_networks(tensors: MarketTen
     first.learn(96)
     second.learn(96)
     assert moved(first.policy, copied(second.policy)) == set()
+
+
+def test_td3_says_what_the_critic_thinks_the_actor_adds_to_following_the_goal(
+    tensors: MarketTensors,
+) -> None:
+    algorithm = td3(tensors, critic_warmup_updates=0, env_steps_per_update=8)
+    scores = algorithm.policy.actor.network.out, algorithm.policy.actor.network.direct
+    with torch.no_grad():  # scores of 0: the actor follows the goal
+        for layer in scores:
+            layer.weight.zero_()
+            layer.bias.zero_()
+    algorithm.lr_schedule = lambda _: 0.0
+    algorithm.learn(48 + 8 * 16)
+    logged = algorithm.logger.name_to_value
+    assert logged["micro/q_gain"] == 0.0
+    assert logged["micro/q_gain_share"] == 0.0
+    assert logged["micro/score_std"] == 0.0
+    assert logged["micro/td_error"] > 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hrl_sarp.training.metric_log import MetricLog, algorithm_logger
+from hrl_sarp.training.metric_log import STAGE, MetricLog, algorithm_logger
 
 
 def events(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -69,6 +69,16 @@ def test_the_offset_shifts_later_steps(tmp_path: Path) -> None:
     log.close()
     assert log.history[0]["step"] == 105
     assert events(tmp_path, "loss") == [(105, 1.0)]
+
+
+def test_every_row_of_a_stage_says_which(tmp_path: Path) -> None:
+    log = MetricLog(tmp_path)
+    for stage in (None, 0, 1):
+        log.stage = stage
+        log.add(0, {"loss": 1.0})
+    log.close()
+    assert [row.get(STAGE) for row in log.history] == [None, 0.0, 1.0]
+    assert [value for _, value in events(tmp_path, STAGE)] == [0.0, 1.0]
 
 
 def test_the_file_holds_summary_and_history(tmp_path: Path) -> None:
