@@ -4,6 +4,7 @@ Yahoo divides older prices, volumes and dividends by every later split, those af
 included. So a history is always asked for up to now, the splits are undone, and then it is cut.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+from loguru import logger
 
 from hrl_sarp.config.market_schema import YahooConfig
 from hrl_sarp.data.store import BARS_SCHEMA
@@ -70,8 +72,9 @@ def live_link(cache_dir: Path) -> Link:
     import yfinance  # takes a second, and only this source needs it
 
     yfinance.set_tz_cache_location(str(cache_dir / "yfinance"))
-    # our log is not the place for its own messages: every failure is raised and reported by us
+    # every failure is raised, and reported by us
     yfinance.config.debug.hide_exceptions = False
+    logging.getLogger("yfinance").setLevel(logging.CRITICAL)
     return Link(fetch_history, time.sleep, np.random.default_rng())
 
 
@@ -118,7 +121,9 @@ def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFra
                 raise NoHistoryError(f"unknown to Yahoo; {_reason(error)}") from error
             if attempt == config.attempts:
                 raise UnreachableError(_reason(error)) from error
-        link.sleep(_delay(attempt, link, config))
+            delay = _delay(attempt, link, config)
+            logger.info("{}: {}; again in {:.0f} s", ticker, _reason(error), delay)
+        link.sleep(delay)
     raise AssertionError("config.attempts is at least 1")
 
 
