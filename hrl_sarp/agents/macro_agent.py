@@ -10,6 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
+from hrl_sarp.agents.advantages import compare_on_same_day
 from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
 from hrl_sarp.agents.diagnosis import (
     GradientNorms,
@@ -97,6 +98,9 @@ class MacroPPO(PPO):
 
     def train(self) -> None:
         """Update from the current rollout."""
+        rollout: Any = self.rollout_buffer
+        days = rollout.observations["day"][..., 0]
+        rollout.advantages = compare_on_same_day(rollout.advantages, days)
         warming = self.num_timesteps <= self.critic_warmup_steps
         frozen = [p for p in self.policy.actor.parameters() if p.requires_grad] if warming else []
         for parameter in frozen:

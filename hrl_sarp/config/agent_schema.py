@@ -88,6 +88,8 @@ class PPOConfig(Section):
     """Env steps (weeks, summed over the envs) of phase 3."""
     n_envs: Count
     """Environments in one batch."""
+    envs_per_group: Count
+    """Environments that start on one day: advantages are compared among them, 1 is off."""
     n_steps: Count
     """Weeks of each env in one rollout."""
     batch_size: Count

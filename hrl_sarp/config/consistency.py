@@ -31,6 +31,7 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_graph_problems(config.macro_agent.graph),
         *_ppo_problems(config.macro_agent.ppo),
         *_td3_problems(config.micro_agent.td3),
+        *_stress_problems(config),
     ]
 
 
@@ -96,6 +97,11 @@ def _graph_problems(graph: GraphConfig) -> Iterator[str]:
 
 
 def _ppo_problems(ppo: PPOConfig) -> Iterator[str]:
+    if ppo.n_envs % ppo.envs_per_group:
+        yield (
+            f"macro_agent.ppo.envs_per_group: {ppo.envs_per_group} must divide "
+            f"n_envs = {ppo.n_envs}"
+        )
     rollout = ppo.n_envs * ppo.n_steps
     if rollout % ppo.batch_size:
         yield (
@@ -124,4 +130,41 @@ def _td3_problems(td3: TD3Config) -> Iterator[str]:
         yield (
             f"micro_agent.td3.buffer_size: {td3.buffer_size} is smaller than one batch, "
             f"batch_days x batch_per_day = {batch}"
+        )
+
+
+def _stress_problems(config: RunConfig) -> Iterator[str]:
+    stress, profile = config.stress, config.market_profile
+    for index, shock in enumerate(stress.shocks):
+        if len(shock.sector_returns) != len(stress.sectors):
+            yield (
+                f"stress.shocks[{index}].sector_returns: {len(shock.sector_returns)} returns for "
+                f"{len(stress.sectors)} sectors"
+            )
+    for index, window in enumerate(profile.stress.windows):
+        if window.end <= window.start:
+            yield (
+                f"market_profile.stress.windows[{index}]: end {window.end} must be after start "
+                f"{window.start}"
+            )
+    names = [window.name for window in profile.stress.windows] + [s.name for s in stress.shocks]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        yield f"stress: each scenario needs a name of its own, doubled: {', '.join(doubled)}"
+    yield from _sector_map_problems(profile, stress.sectors)
+
+
+def _sector_map_problems(profile: MarketProfile, known: list[str]) -> Iterator[str]:
+    mapped = profile.stress.sectors
+    unmapped = [sector for sector in profile.sectors if sector not in mapped]
+    strange = [sector for sector in mapped if sector not in profile.sectors]
+    wrong = [f"{sector}: {name}" for sector, name in mapped.items() if name not in known]
+    if unmapped:
+        yield f"market_profile.stress.sectors: no shock sector for {', '.join(unmapped)}"
+    if strange:
+        yield f"market_profile.stress.sectors: no sectors of this market: {', '.join(strange)}"
+    if wrong:
+        yield (
+            f"market_profile.stress.sectors: expected sectors of stress.sectors, found "
+            f"{', '.join(wrong)}"
         )

@@ -31,7 +31,7 @@ def macro_algorithm(
     """Build PPO over the macro level with a frozen micro partner."""
     level = make_level(context.tensors, context.config, "macro", ppo.n_envs, partner)
     starts = make_starts(context.tensors, context.config, "macro", None)
-    return agent.algorithm(PortfolioVecEnv(level, starts), ppo)
+    return agent.algorithm(PortfolioVecEnv(level, starts, group=ppo.envs_per_group), ppo)
 
 
 def macro_plan(

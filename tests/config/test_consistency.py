@@ -87,6 +87,11 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
             "macro_agent.ppo.batch_size: 60 must divide n_envs x n_steps = 256",
         ),
         (
+            "macro_agent",
+            {"ppo": {"n_envs": 8, "envs_per_group": 3}},
+            "macro_agent.ppo.envs_per_group: 3 must divide n_envs = 8",
+        ),
+        (
             "micro_agent",
             {"td3": {"n_envs": 64, "envs_per_group": 7}},
             "micro_agent.td3.envs_per_group: 7 must divide n_envs = 64",
