@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from hrl_sarp.config.market_schema import CalendarChanges
 from hrl_sarp.data.exchange_calendar import first_sessions, sessions_between
 from hrl_sarp.errors import DataError
 
@@ -21,6 +22,17 @@ def test_both_ends_are_included() -> None:
 
 def test_span_without_a_session_is_empty() -> None:
     assert len(sessions_between("XNYS", date(2019, 1, 5), date(2019, 1, 6))) == 0
+
+
+def test_declared_changes_add_and_remove_sessions() -> None:
+    # Mumbai moved a holiday from Thursday to Friday and traded on the Sunday before
+    changes = CalendarChanges(
+        added=[date(2013, 11, 10), date(2013, 11, 14)], removed=[date(2013, 11, 15)]
+    )
+    found = sessions_between("XBOM", date(2013, 11, 8), date(2013, 11, 18), changes)
+    assert found.astype(str).tolist() == [
+        f"2013-11-{day:02d}" for day in (8, 10, 11, 12, 13, 14, 18)
+    ]
 
 
 def test_first_sessions_are_as_many_as_asked() -> None:

@@ -85,6 +85,13 @@ def test_unknown_volume_and_open_leave_the_price_to_judge() -> None:
     assert splits_of(closes_only) == [("AAA", day(ROW))]
 
 
+def test_later_rows_do_not_change_what_is_found() -> None:
+    raw = split_at(2.0)
+    cut = replace(raw, bars=raw.bars.filter(pl.col("date") <= pl.lit(day(ROW))))
+    crashed = with_factor(raw, ROW + 2, 0.01, [*PRICES, "adj_close", "volume"])
+    assert splits_of(cut) == splits_of(crashed) == [("AAA", day(ROW))]
+
+
 def test_jump_of_the_adjustment_is_no_split() -> None:
     raw = with_factor(clean_raw(), ROW, 0.5, ["adj_close"])  # the traded price goes on smoothly
     assert splits_of(raw) == []

@@ -380,6 +380,8 @@ def test_declared_exchange_of_day_and_month_is_undone_and_counted(
     folder: Path, raw: RawData, report: ValidationReport
 ) -> None:
     assert not named(report, "macro_weekend")
+    exchanged = report.table.filter(pl.col("rule") == "day_month_exchanged")
+    assert exchanged.select("symbol", "count").rows() == [(series, 1112) for series in FLOWS]
     assert any("exchanged back in 1112 of 3108 dates" in note for note in raw.notes)
     flows = raw.macro.filter(pl.col("series") == "FOREIGN_FLOW")
     sessions = set(raw.bars["date"])

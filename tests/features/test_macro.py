@@ -68,6 +68,16 @@ def test_published_levels_and_changes(inputs: MacroInputs) -> None:
     assert _last(inputs, "oil_momentum_20d") == pytest.approx(oil)
 
 
+def test_flows_are_standardised_over_their_own_60_sessions(inputs: MacroInputs) -> None:
+    flow = np.random.default_rng(3).normal(100.0, 50.0, N_DAYS)
+    flow[: N_DAYS - 61] *= 1e6  # rows before the window do not count
+    both = dataclasses.replace(inputs, series={"FOREIGN_FLOW": flow, "DOMESTIC_FLOW": -flow})
+    last = flow[-60:]
+    expected = (last[-1] - last.mean()) / last.std()
+    assert _last(both, "foreign_flow_60d") == pytest.approx(expected)
+    assert _last(both, "domestic_flow_60d") == pytest.approx(-expected)
+
+
 @pytest.mark.parametrize(
     ("price", "step"), [(59.9, 0.0), (60.0, 1 / 3), (99.0, 2 / 3), (120.0, 1.0)]
 )
@@ -125,7 +135,7 @@ def test_features_are_trailing_z_scores_and_zero_before_their_series(inputs: Mac
     assert not table[:, 3].any()
 
 
-@pytest.mark.parametrize("market", ["us", "sample", "synthetic"])
+@pytest.mark.parametrize("market", ["us", "nse", "sample", "synthetic"])
 def test_every_profile_lists_known_features(market: str) -> None:
     names = load_config(market=market).market_profile.macro_features
     assert macro.find_macro_problems(names, frozenset(macro.needed_series(names))) == []

@@ -5,6 +5,7 @@ they are (`validate.py` judges them), but for dates whose day and month the prof
 exchanged: those are put right and counted in the notes.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -28,6 +29,7 @@ from hrl_sarp.data.sources.tables import (
 )
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
+    FINDINGS_SCHEMA,
     INDEX_SCHEMA,
     MACRO_SCHEMA,
     SECTORS_SCHEMA,
@@ -37,7 +39,17 @@ from hrl_sarp.errors import DataError, MissingArtifactError
 
 _SURELY_A_DAY = 12
 """A larger number cannot be a month, so the date was not exchanged."""
+EXCHANGED = "day_month_exchanged"
+"""Finding: how many dates of a series were put right; dated at the first as found."""
 _WITHOUT_ACTIONS = ("adj_close", "dividend", "split")
+
+
+@dataclass
+class _Journal:
+    """What reading did that the user must hear of."""
+
+    notes: list[str] = field(default_factory=list)
+    findings: list[pl.DataFrame] = field(default_factory=list)
 
 
 def has_named_prices(input_path: Path, names: NamedTables) -> bool:
@@ -69,7 +81,8 @@ def load(input_path: Path, names: NamedTables, macro_path: Path | None) -> RawDa
     bars, action_notes = apply_actions(bars, folder)
     sectors = _read_sectors(_table(folder, names.sectors.table), names.sectors)
     index, index_notes = _read_index(folder, names.index)
-    macro, macro_notes = _read_all_series(folder, names.series, macro_path)
+    journal = _Journal()
+    macro = _read_all_series(folder, names.series, macro_path, journal)
     return RawData(
         bars=bars,
         sectors=sectors,
@@ -82,8 +95,9 @@ def load(input_path: Path, names: NamedTables, macro_path: Path | None) -> RawDa
             f"tables read under the names of the market profile from {folder.name}",
             *action_notes,
             *index_notes,
-            *macro_notes,
+            *journal.notes,
         ),
+        import_findings=pl.concat(journal.findings) if journal.findings else None,
     )
 
 
@@ -168,36 +182,34 @@ def _read_index(folder: Path, names: IndexTable | None) -> tuple[pl.DataFrame, t
 
 
 def _read_all_series(
-    folder: Path, tables: list[SeriesTable], macro_path: Path | None
-) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    frames, notes = [MACRO_SCHEMA.to_frame()], []
-    for names in tables:
-        frame, read = _read_series(_table(folder, names.table), names)
-        frames.append(frame)
-        notes.extend(read)
+    folder: Path, tables: list[SeriesTable], macro_path: Path | None, journal: _Journal
+) -> pl.DataFrame:
+    frames = [MACRO_SCHEMA.to_frame()]
+    frames += [_read_series(_table(folder, names.table), names, journal) for names in tables]
     if macro_path is not None:
         macro, further = load_macro(macro_path)
         own = {series for names in tables for series in names.values}
         doubled = sorted(own & set(macro["series"]))
         if doubled:
-            notes.append(f"series {', '.join(doubled)} of {macro_path.name} left out: named table")
+            left_out = f"series {', '.join(doubled)} of {macro_path.name} left out: named table"
+            journal.notes.append(left_out)
         frames.append(macro.filter(~pl.col("series").is_in(sorted(own))))
-        notes.extend(further)
-    return pl.concat(frames).sort("series", "date"), tuple(notes)
+        journal.notes.extend(further)
+    return pl.concat(frames).sort("series", "date")
 
 
-def _read_series(path: Path, names: SeriesTable) -> tuple[pl.DataFrame, list[str]]:
+def _read_series(path: Path, names: SeriesTable, journal: _Journal) -> pl.DataFrame:
     rows, notes = _read_rows(path, list(names.values.values()), names.only)
+    journal.notes.extend(notes)
     if names.day_month_swapped_until is not None:
-        rows, note = _put_right(rows, names, path)
-        notes = (*notes, note)
+        rows = _put_right(rows, names, path, journal)
     columns = [
         rows.select("date", series=pl.lit(series), value=pl.col(column))
         for series, column in names.values.items()
     ]
     series = pl.concat(columns).drop_nulls("value").sort("series", "date")
     refuse_unsorted(series, "series", path)
-    return series, list(notes)
+    return series
 
 
 def _read_rows(
@@ -221,7 +233,9 @@ def _read_rows(
     return rows, (f"{path.name}: {left_out} rows left out, not {only.equals}",)
 
 
-def _put_right(rows: pl.DataFrame, names: SeriesTable, path: Path) -> tuple[pl.DataFrame, str]:
+def _put_right(
+    rows: pl.DataFrame, names: SeriesTable, path: Path, journal: _Journal
+) -> pl.DataFrame:
     """Exchange day and month of the dates that the profile declares to be exchanged."""
     day = pl.col("date")
     may_be_exchanged = (
@@ -229,9 +243,27 @@ def _put_right(rows: pl.DataFrame, names: SeriesTable, path: Path) -> tuple[pl.D
         & (day.dt.day() <= _SURELY_A_DAY)
         & (day.dt.day() != day.dt.month())
     )
-    changed = rows.filter(may_be_exchanged).height
-    right = pl.when(may_be_exchanged).then(pl.date(day.dt.year(), day.dt.day(), day.dt.month()))
-    return rows.with_columns(date=right.otherwise(day)), (
-        f"{path.name}: day and month exchanged back in {changed} of {rows.height} dates up to "
-        f"{names.day_month_swapped_until}, as the profile declares"
+    changed = rows.filter(may_be_exchanged)
+    note = (
+        f"{path.name}: day and month exchanged back in {changed.height} of {rows.height} dates up "
+        f"to {names.day_month_swapped_until}, as the profile declares"
     )
+    journal.notes.append(note)
+    journal.findings.append(
+        pl.DataFrame(
+            [
+                {
+                    "symbol": series,
+                    "date": changed["date"].min(),
+                    "rule": EXCHANGED,
+                    "count": changed.height,
+                    "detail": note,
+                }
+                for series in sorted(names.values)
+                if changed.height
+            ],
+            schema=FINDINGS_SCHEMA,
+        )
+    )
+    right = pl.when(may_be_exchanged).then(pl.date(day.dt.year(), day.dt.day(), day.dt.month()))
+    return rows.with_columns(date=right.otherwise(day))

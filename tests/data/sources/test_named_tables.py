@@ -96,6 +96,10 @@ def test_exchanged_days_and_months_are_put_right_and_counted(folder: Path) -> No
         date(2020, 5, 3): 1.0,
     }
     assert any("exchanged back in 1 of 3 dates up to 2020-12-31" in note for note in raw.notes)
+    assert raw.import_findings is not None
+    assert raw.import_findings.select("symbol", "date", "rule", "count").rows() == [
+        (series, date(2020, 3, 5), "day_month_exchanged", 1) for series in ("BUYING", "SELLING")
+    ]
 
 
 def test_dates_are_untouched_after_the_declared_day_and_without_one(folder: Path) -> None:
