@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import TD3
-from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
 from hrl_sarp.agents.diagnosis import as_numbers, critic_measures, score_measures
@@ -79,7 +79,10 @@ class WeightActor(nn.Module):
 
     def with_noise(self, observation: Any, noise: Tensor) -> Tensor:
         """Return target weights of scores + noise: noise lives before the decode."""
-        inputs, request = self.settings.read(observation)
+        return self.noisy_weights(*self.settings.read(observation), noise)
+
+    def noisy_weights(self, inputs: MicroInputs, request: SlotRequest, noise: Tensor) -> Tensor:
+        """Return `with_noise` for an observation that was read already."""
         scores = (self.network(inputs, request) + noise).clamp(-1, 1)
         return self.settings.decode(scores, request)
 
@@ -103,7 +106,12 @@ class TwinCritic(nn.Module):
 
     def forward(self, observation: Any, executed: Tensor) -> tuple[Tensor, Tensor]:
         """Return both values (B,)."""
-        inputs, request = self.settings.read(observation)
+        return self.values(*self.settings.read(observation), executed)
+
+    def values(
+        self, inputs: MicroInputs, request: SlotRequest, executed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return both values for an observation that was read already."""
         return self.first(inputs, request, executed), self.second(inputs, request, executed)
 
     def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
@@ -199,9 +207,14 @@ class MicroTD3(TD3):
             if self._n_updates % self.policy_delay == 0:
                 if self._n_updates > warmup:
                     self._update_actor(batch)
-                polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-                polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
+                self._follow(self.critic, self.critic_target)
+                self._follow(self.actor, self.actor_target)
         self.logger.record("micro/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _follow(self, network: nn.Module, target: nn.Module) -> None:
+        """Move the target a share `tau` of the way; all parameters in one call."""
+        move = get_ema_multi_avg_fn(1 - self.tau)
+        move(tuple(target.parameters()), tuple(network.parameters()), 0)
 
     def compute_target(self, batch: MicroBatch) -> Tensor:
         """Return reward + gamma x the smaller target value; time limits are bootstrapped."""
@@ -210,8 +223,9 @@ class MicroTD3(TD3):
             noise = torch.randn(shape, generator=self.generator).to(batch.executed)
             clip = self.target_noise_clip
             noise = (noise * self.target_policy_noise).clamp(-clip, clip)
-            action = self.actor_target.with_noise(batch.next_observation, noise)
-            first, second = self.critic_target(batch.next_observation, action)
+            seen = self.actor.settings.read(batch.next_observation)
+            action = self.actor_target.noisy_weights(*seen, noise)
+            first, second = self.critic_target.values(*seen, action)
             future = torch.minimum(first, second) * (1 - batch.terminated)
             return batch.reward + self.gamma * future
 
@@ -264,7 +278,8 @@ class MicroTD3(TD3):
     def _descend(self, loss: Tensor, network: Any) -> float:
         network.optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), self.td3.max_grad_norm)
+        (group,) = network.optimizer.param_groups
+        norm = nn.utils.clip_grad_norm_(group["params"], self.td3.max_grad_norm)
         network.optimizer.step()
         return float(norm)
 
@@ -320,7 +335,7 @@ class MicroAgent:
             policy_delay=td3.policy_delay,
             target_policy_noise=td3.target_noise,
             target_noise_clip=td3.target_noise_clip,
-            policy_kwargs={"settings": self.settings},
+            policy_kwargs={"settings": self.settings, "optimizer_kwargs": {"fused": True}},
             seed=self.seed,
             device=self.tensors.device,
         )

@@ -115,8 +115,8 @@ class StockTower(nn.Module):
     ) -> Float[Tensor, "D N H"]:
         """Return hidden vectors, equivariant to the order of stocks."""
         pooled = self.market(masked_mean(features, tradable))
-        hidden = torch.relu(self.stock(features) + pooled[:, None])
-        mixed: Tensor = torch.relu(self.mix(hidden))
+        hidden = self.stock(features).add_(pooled[:, None]).relu_()
+        mixed: Tensor = self.mix(hidden).relu_()
         return mixed
 
 
@@ -141,12 +141,12 @@ class MicroActor(nn.Module):
         """Return scores before the squashing, 0 in untradable slots."""
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
-        stock = self.stock(market)[inputs.row_of]
-        own = torch.stack([view.weights, request.prior, view.weights - request.prior], dim=2)
-        context = self.context(micro_context(inputs))[:, None]
-        hidden = torch.relu(stock + self.portfolio(WEIGHT_SCALE * own) + context)
-        direct = self.direct(inputs.features).squeeze(2)[inputs.row_of]
-        scores: Tensor = self.out(hidden).squeeze(2) + direct
+        own = [view.weights, request.prior, view.weights - request.prior]
+        context = self.context(micro_context(inputs))
+        stock = self.stock(market).index_select(0, inputs.row_of)
+        hidden = stock_hidden(stock, own, self.portfolio, context)
+        direct = single_output(self.direct, inputs.features).index_select(0, inputs.row_of)
+        scores = single_output(self.out, hidden) + direct
         return scores * view.tradable
 
     def sharpen(self, temperature: float) -> None:
@@ -193,15 +193,16 @@ class MicroCritic(nn.Module):
         """Return the value of holding `executed` after the trade."""
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
-        own = [executed, executed - view.weights, executed - request.prior, view.weights]
-        portfolio = self.portfolio(WEIGHT_SCALE * torch.stack(own, dim=2))
+        trade = executed - view.weights
+        own = [executed, trade, executed - request.prior, view.weights]
         context = micro_context(inputs)
-        stock = self.stock(market)[inputs.row_of]
-        hidden = torch.relu(stock + portfolio + self.context(context)[:, None])
-        slope = (self.slope(market) + self.direct(inputs.features)).squeeze(2)[inputs.row_of]
-        per_stock = WEIGHT_SCALE * executed * slope + self.out(hidden).squeeze(2)
+        stock = self.stock(market).index_select(0, inputs.row_of)
+        hidden = stock_hidden(stock, own, self.portfolio, self.context(context))
+        slope = single_output(self.slope, market) + single_output(self.direct, inputs.features)
+        slope = slope.index_select(0, inputs.row_of)
+        per_stock = WEIGHT_SCALE * executed * slope + single_output(self.out, hidden)
         total: Tensor = (per_stock * view.tradable).sum(dim=1) + self.base(context).squeeze(1)
-        trade = (executed - view.weights) * view.tradable
+        trade = trade * view.tradable
         known_cost = self.costs.cost(trade, torch.ones_like(total), None)
         return total - PERCENT * known_cost
 
@@ -212,6 +213,28 @@ def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
         for layer in layers:
             layer.weight.mul_(factor)
             layer.bias.mul_(factor)
+
+
+def stock_hidden(
+    market: Float[Tensor, "B N H"],
+    own: list[Float[Tensor, "B N"]],
+    portfolio: nn.Linear,
+    context: Float[Tensor, "B H"],
+) -> Float[Tensor, "B N H"]:
+    """Return relu(market + portfolio(WEIGHT_SCALE x own) + context), written over `market`.
+
+    One product takes both sums along: an update waits for memory, and B x N x H numbers are the
+    most it reads and writes.
+    """
+    columns = torch.stack([*own, torch.ones_like(own[0])], dim=2)
+    rates = (WEIGHT_SCALE * portfolio.weight.t()).expand(len(context), -1, -1)
+    shared = (context + portfolio.bias)[:, None]
+    return market.baddbmm_(columns, torch.cat([rates, shared], dim=1)).relu_()
+
+
+def single_output(layer: nn.Linear, values: Float[Tensor, "X N H"]) -> Float[Tensor, "X N"]:
+    """Apply a layer with one output; as a product with a vector its gradient is a lot cheaper."""
+    return values @ layer.weight[0] + layer.bias
 
 
 def micro_context(inputs: MicroInputs) -> Float[Tensor, "B C"]:

@@ -13,6 +13,8 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.projection import project_weights, project_within_sectors
 from hrl_sarp.simulator.risk import exposure_limit
 
+GATE_ON = MICRO_SCALARS.index("gate_on")
+
 
 @dataclass(frozen=True)
 class SlotRequest:
@@ -32,12 +34,12 @@ class SlotRequest:
 
 def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
     """Work out prior and limits of a decision."""
-    gate = (view.scalars[:, MICRO_SCALARS.index("gate_on")] > 0.5).long()
+    gate = (view.scalars[:, GATE_ON] > 0.5).long()
     p_bear = view.goal.regime_probabilities[:, Regime.BEAR]
     invested = exposure_limit(p_bear, risk, gate)
-    sectors = view.goal.sector_weights.shape[1]
-    tradable = view.tradable.unflatten(1, (sectors, -1)).to(view.weights.dtype)
-    halted = (view.weights.unflatten(1, (sectors, -1)) * (1 - tradable)).sum(dim=2)
+    sectors = (len(p_bear), view.goal.sector_weights.shape[1], -1)
+    tradable = view.tradable.to(view.weights.dtype).view(sectors)
+    halted = (view.weights * ~view.tradable).view(sectors).sum(dim=2)
     budgets = (invested[:, None] * view.goal.sector_weights - halted).clamp(min=0)
     spread = tradable / tradable.sum(dim=2, keepdim=True).clamp(min=1)
     return SlotRequest(

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+SMALLEST_MASS = 1e-150
+"""Preferences that sum to less count as none; its inverse squared is still finite."""
+
 
 def project_weights(
     preferences: Float[Tensor, "B S K"],
@@ -108,13 +111,13 @@ def _fill(
     """Return min(cap, theta p) with sum min(total, capacity) along the last axis.
 
     The capped stocks are found without gradient; with them fixed the rest is one closed-form
-    line, which gives the exact sum and the exact gradient.
+    line, which gives the exact sum and the exact gradient. Beyond the capacity all stocks with
+    p > 0 end at their cap.
     """
-    capacity = torch.where(preferences > 0, caps, 0.0).sum(dim=-1)
-    total = torch.minimum(total, capacity)
     with torch.no_grad():
-        capped = _capped_set(preferences, caps, total)
-    theta = _scale(preferences, caps, total, capped)
+        capped, theta = _capped_set(preferences, caps, total)
+    if torch.is_grad_enabled():
+        theta = _scale(preferences, caps, total, capped)
     return torch.where(capped, caps, theta[..., None] * preferences)
 
 
@@ -122,18 +125,22 @@ def _capped_set(
     preferences: Float[Tensor, "*batch K"],
     caps: Float[Tensor, "*batch K"],
     total: Float[Tensor, "*batch"],
-) -> Bool[Tensor, "*batch K"]:
+) -> tuple[Bool[Tensor, "*batch K"], Float[Tensor, "*batch"]]:
     """Find which stocks end at their cap (one without preference only where the cap is 0).
 
     Newton on the concave, piecewise-linear sum of min(u, theta p) from its left end: theta only
     grows and so does the set, hence at most K + 1 rounds, usually three or four.
+
+    Returns:
+        The set, and theta for it.
     """
-    capped = torch.zeros_like(preferences, dtype=torch.bool)
+    theta = total / preferences.sum(dim=-1).clamp_min(SMALLEST_MASS)
+    capped = theta[..., None] * preferences >= caps
     while True:
         theta = _scale(preferences, caps, total, capped)
         grown = capped | (theta[..., None] * preferences >= caps)
         if torch.equal(grown, capped):
-            return capped
+            return capped, theta
         capped = grown
 
 
@@ -146,6 +153,5 @@ def _scale(
     """Return theta for a given capped set; 0 where nothing is left to scale."""
     held = torch.where(capped, caps, 0.0).sum(dim=-1)
     open_mass = torch.where(capped, 0.0, preferences).sum(dim=-1)
-    is_open = open_mass > 0
-    safe_mass = torch.where(is_open, open_mass, 1.0)
-    return torch.where(is_open, (total - held).clamp_min(0.0) / safe_mass, 0.0)
+    theta = (total - held).clamp_min(0.0) / open_mass.clamp_min(SMALLEST_MASS)
+    return theta * (open_mass > 0)
