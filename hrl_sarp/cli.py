@@ -1,22 +1,25 @@
 """The command line: reads options, calls one function of the package, prints its result."""
 
+import errno
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from datetime import UTC, datetime
 import typer
 
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
+    from hrl_sarp.data.sources.yahoo_plan import YahooRequest
     from hrl_sarp.training.phase import PhaseContext
 
 ALL = "all"
-    from hrl_sarp.data.sources.yahoo_plan import YahooRequest
 SPANS = ("train", "validation", "test")
 STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM."""
@@ -38,10 +41,10 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run exactly.")]
 
+DAY = "%Y-%m-%d"
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")
 
-DAY = "%Y-%m-%d"
 
 @app.command("collect-data")
 def collect_data(  # noqa: PLR0913 -- the parameters are the command's options
@@ -50,9 +53,6 @@ def collect_data(  # noqa: PLR0913 -- the parameters are the command's options
         Path | None, typer.Option("--input", help="Your CSV or parquet (source files).")
     ] = None,
     macro: Annotated[Path | None, typer.Option(help="Macro series (source files).")] = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    experiment: Experiment = None,
-    market: MarketName = None,
     symbols: Annotated[
         Path | None,
         typer.Option(help="symbol, sector[, ticker] (source yahoo); default: config/symbols/."),
@@ -63,6 +63,9 @@ def collect_data(  # noqa: PLR0913 -- the parameters are the command's options
     end: Annotated[
         datetime | None, typer.Option(formats=[DAY], help="Last day (source yahoo).")
     ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    experiment: Experiment = None,
+    market: MarketName = None,
 ) -> None:
     """Collect a market into DATA_DIR: parquet files and a manifest with hashes.
 
@@ -177,9 +180,6 @@ def report(
         typer.echo(f"wrote the table into {readme}")
 
 
-def _config(
-    experiment: str | None, market: str | None, changes: dict[str, object] | None = None
-) -> "RunConfig":
 def _yahoo_request(
     source: str, symbols: Path | None, start: datetime | None, end: datetime | None
 ) -> "YahooRequest | None":
@@ -191,6 +191,9 @@ def _yahoo_request(
     return YahooRequest(symbols, start and start.date(), end and end.date(), today)
 
 
+def _config(
+    experiment: str | None, market: str | None, changes: dict[str, object] | None = None
+) -> "RunConfig":
     from hrl_sarp.config.loading import load_config
 
     return load_config(market=market, experiment=experiment, overrides=changes)
@@ -233,10 +236,12 @@ def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None
 
 @contextmanager
 def _running(log_dir: Path) -> Iterator[None]:
-    """Hold the log folder and log into it."""
+    """Hold the log folder, tidy up after killed runs and log into it."""
+    from hrl_sarp.artifacts import remove_unfinished
     from hrl_sarp.runtime import RunFolder, configure_logging
 
     with RunFolder(log_dir).lock():
+        remove_unfinished(log_dir)
         configure_logging(log_dir)
         yield
 
@@ -248,23 +253,51 @@ def _as_line(error: HrlSarpError) -> str:
 
 
 def main() -> int:
-    """Run the command line; every expected problem is one line and an exit code that is not 0."""
+    """Run the command line; every expected problem is one line and an exit code that is not 0.
+
+    Outside of phases, which stop at their next boundary, SIGTERM ends the run as Ctrl-C does.
+    """
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
-    except SystemExit as ended:  # typer ends so, after usage errors, --help and Ctrl-C too
-        if ended.code == STOPPED:
-            typer.echo(
-                "stopped at once; train --resume continues from the last checkpoint", err=True
-            )
-        return int(ended.code or 0)
+        code = app(standalone_mode=False) or 0
+    except typer.TyperException as error:
+        return _complain(_as_usage(error.format_message()), error.exit_code)
     except StoppedEarly:
-        typer.echo("stopped; the same command with --resume continues exactly there", err=True)
-        return STOPPED
+        return _complain("stopped; the same command with --resume continues exactly there", STOPPED)
+    except KeyboardInterrupt:
+        code = STOPPED
     except HrlSarpError as error:
-        typer.echo(f"{type(error).__name__}: {_as_line(error)}", err=True)
-        return 1
+        return _complain(f"{type(error).__name__}: {_as_line(error)}", 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        typer.echo(f"{type(error).__name__}: {error.strerror or error}{where}", err=True)
-        return 1
-    return 0
+        return _complain(
+            f"{type(error).__name__}: {error.strerror or error}{where}{_advice(error)}", 1
+        )
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    if code == STOPPED:
+        return _complain(_stopped_at_once(), STOPPED)
+    return int(code)
+
+
+def _complain(line: str, code: int) -> int:
+    if line:
+        typer.echo(line, err=True)
+    return code
+
+
+def _as_usage(message: str) -> str:
+    """Say what was given; without a message, the help has been shown already."""
+    given = " ".join(sys.argv[1:])
+    return f"UsageError: {message.rstrip('.')}; found `{given}`, see --help" if message else ""
+
+
+def _stopped_at_once() -> str:
+    has_checkpoints = "train" in sys.argv[1:2]
+    how = "with --resume continues from the last checkpoint" if has_checkpoints else "begins anew"
+    return f"stopped at once; the same command {how}"
+
+
+def _advice(error: OSError) -> str:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "; make room, then repeat the command (train: with --resume)" if is_full else ""

@@ -5,9 +5,9 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -23,11 +23,12 @@ LOCK_FILE = "run.lock"
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level} | {module} | {message}"
 SCREEN_FORMAT = "{time:HH:mm:ss} | {level: <7} | {message}"
 DEVICES = ("auto", "cpu", "cuda")
+STOP_SECONDS = 5.0
+"""How long a stop waits for the next safe boundary before it interrupts what is running."""
 
 SignalHandler = Callable[[int, FrameType | None], Any] | int | None
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The folder a run writes to; made when it is missing.
 
@@ -35,14 +36,14 @@ class RunFolder:
         HrlSarpError: if the folder cannot be made.
     """
 
-    path: Path
-
-    def __post_init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise HrlSarpError(
-                f"cannot make run folder {self.path}: {error.strerror}; choose another --log-dir"
+                f"cannot make run folder {path}: {error.strerror}; choose another --log-dir"
             ) from error
 
     @contextmanager
@@ -50,20 +51,38 @@ class RunFolder:
         """Keep every other run out of the folder while the block runs.
 
         The operating system holds the lock, so it ends with the process however that dies; the
-        process id in the file only serves the message.
+        process id in the file only serves the message. The file is removed at the end, and so are
+        folders that were made here and are still empty: a run that is refused leaves no trace.
 
         Raises:
             HrlSarpError: if a living process holds the folder, or it cannot be written to.
         """
-        descriptor = self._open_lock()
+        descriptor = self._take()
         try:
-            self._take(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield
-            os.ftruncate(descriptor, 0)
         finally:
+            (self.path / LOCK_FILE).unlink(missing_ok=True)
             os.close(descriptor)
+            self._remove_empty()
+
+    def _take(self) -> int:
+        """Return the descriptor of the locked file."""
+        while True:
+            descriptor = self._open_lock()
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                os.close(descriptor)
+                raise HrlSarpError(
+                    f"run folder {self.path} is in use by process {holder}; wait until it ends, "
+                    "stop it, or choose another --log-dir"
+                ) from error
+            if self._is_lock(descriptor):
+                return descriptor
+            os.close(descriptor)  # its holder ended, and removed it, since it was opened
 
     def _open_lock(self) -> int:
         try:
@@ -74,15 +93,19 @@ class RunFolder:
                 "choose another --log-dir"
             ) from error
 
-    def _take(self, descriptor: int) -> None:
+    def _is_lock(self, descriptor: int) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise HrlSarpError(
-                f"run folder {self.path} is in use by process {holder}; wait until it ends, "
-                "stop it, or choose another --log-dir"
-            ) from error
+            found = (self.path / LOCK_FILE).stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(descriptor))
+
+    def _remove_empty(self) -> None:
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:  # something was written
+                return
 
 
 def configure_threads(n_threads: int) -> None:
@@ -134,7 +157,7 @@ def configure_logging(log_dir: Path) -> Path:
         log_dir: folder of `train_YYYYMMDD_HHMMSS.log` (local time); made when it is missing.
 
     Returns:
-        The log file: ASCII lines `time | LEVEL | module | message`.
+        The log file, made with the first message: ASCII lines `time | LEVEL | module | message`.
     """
     started = datetime.now().astimezone()
     path = RunFolder(log_dir).path / f"train_{started:%Y%m%d_%H%M%S}.log"
@@ -147,15 +170,26 @@ def configure_logging(log_dir: Path) -> Path:
         diagnose=False,
         encoding="ascii",
         errors="backslashreplace",
+        delay=True,
+        catch=False,  # a full disk ends the run in one line, not in a traceback per message
     )
+    threading.excepthook = _show_unless_written_again
     return path
+
+
+def _show_unless_written_again(problem: threading.ExceptHookArgs) -> None:
+    """Be silent about files: TensorBoard's thread raises again in the thread that writes to it."""
+    if not issubclass(problem.exc_type, OSError):
+        threading.__excepthook__(problem)
 
 
 class StopFlag:
     """Ctrl-C and SIGTERM as a flag that a training loop reads at its next safe boundary.
 
     Use it as a context manager in the main thread; the former handlers come back at the end.
-    The first signal sets the flag; a second Ctrl-C raises KeyboardInterrupt at once.
+    The first signal sets the flag. If nobody reads it within `STOP_SECONDS` (an epoch or an
+    evaluation may be longer), or at a second Ctrl-C, KeyboardInterrupt ends the run where it is;
+    the work since the last checkpoint is lost then, as after a kill.
     """
 
     def __init__(self) -> None:
@@ -165,19 +199,23 @@ class StopFlag:
     @property
     def is_set(self) -> bool:
         """True once a stop was asked for."""
+        if self._is_set:  # the boundary has come: what is saved now may take its time
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
         return self._is_set
 
     def __enter__(self) -> "StopFlag":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             self._former[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former.clear()
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self._is_set and number == signal.SIGINT:
+        if self._is_set and number != signal.SIGTERM:  # SIGALRM, or Ctrl-C again
             raise KeyboardInterrupt
         self._is_set = True
+        signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)

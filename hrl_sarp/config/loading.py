@@ -20,6 +20,7 @@ from hrl_sarp.errors import ConfigError
 DEFAULT_CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
 EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)(\.?)([eE][+-]?\d+)")
 LONGEST_SHOWN_VALUE = 60
+MOST_SHOWN_CHANGES = 4
 
 
 def load_config(
@@ -71,6 +72,30 @@ def config_hash(config: RunConfig) -> str:
     """Return the SHA-256 (hex) of the values, whatever the files' order or spelling."""
     canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def find_changes(dumped: str, config: RunConfig) -> list[str]:
+    """Return the values in which a configuration differs from one that was dumped, a few of them.
+
+    Args:
+        dumped: what `dump_config` returned.
+        config: what to compare with it.
+
+    Returns:
+        Dotted keys with both values; empty if the dump is no YAML, which says nothing.
+    """
+    try:
+        there = _flattened(yaml.safe_load(dumped))
+    except yaml.YAMLError:
+        return []
+    here = _flattened(yaml.safe_load(dump_config(config)))
+    changes = [
+        f"{key} {_shown(there.get(key))} there, {_shown(here.get(key))} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+    shown, left = changes[:MOST_SHOWN_CHANGES], len(changes) - MOST_SHOWN_CHANGES
+    return [*shown, f"and {left} more"] if left > 0 else shown
 
 
 def list_choices(config_dir: Path, kind: str) -> list[str]:
@@ -173,6 +198,14 @@ class _Layers:
         path = tuple(str(part) for part in location)
         candidates = (self.origins.get(path[:end]) for end in range(len(path), 0, -1))
         return next((origin for origin in candidates if origin), self.config_dir.name)
+
+
+def _flattened(value: Any, where: str = "") -> dict[str, Any]:
+    """Return the single values of nested mappings by their dotted keys."""
+    if not isinstance(value, dict) or not value:
+        return {where: value}
+    parts = (_flattened(item, f"{where}.{key}".lstrip(".")) for key, item in value.items())
+    return {key: item for part in parts for key, item in part.items()}
 
 
 def _base_files(config_dir: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from hrl_sarp.artifacts import read_json, write_text
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import CheckpointError, HrlSarpError
+from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.runtime import RunFolder, StopFlag, configure_threads, seed_everything
 from hrl_sarp.training import (
@@ -20,6 +20,7 @@ from hrl_sarp.training import (
     train_micro,
 )
 from hrl_sarp.training.phase import (
+    CONFIG,
     PHASES,
     PhaseContext,
     PhaseResult,
@@ -35,6 +36,11 @@ RUNNERS = {
     5: joint_finetune.run,  # macro of 3, micro of 4 -> both
 }
 """Phases in order; each reads what the ones before it wrote."""
+
+MACRO_OF = {3: 1, 4: 3, 5: 3}
+"""Phase -> the phase whose macro agent it starts from or trains against."""
+MICRO_OF = {3: 2, 4: 2, 5: 4}
+"""Phase -> the phase whose micro agent it starts from or trains against."""
 
 
 def require_phase(number: int) -> None:
@@ -53,21 +59,22 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
     Raises:
         HrlSarpError: for a number that is no phase.
         MissingArtifactError: naming the phase that has to run first.
+        CheckpointError: if what it reads is damaged or belongs to another run.
         StoppedEarly: after a checkpoint, if a stop was asked for.
     """
     require_phase(number)
     if context.resume and _has_finished(context, number):
         logger.info(f"phase {number} has finished already")
+        context.forget_running(number)  # a kill may have come just before it was removed
         metrics = context.folder(number) / PHASES[number - 1].metrics
         return PhaseResult(number, metrics, read_json(metrics, "python main.py train"))
+    context = _require_inputs(number, context)
     config = context.config
     configure_threads(config.threads)
     seed_everything(config.seed)
-    if number > 1:
-        context = with_sector_table(context)
     folder = context.folder(number)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", dump_config(config))
+    write_text(folder / CONFIG, dump_config(config))
     logger.info(f"phase {number} ({PHASES[number - 1].title}) begins")
     result = RUNNERS[number](context)
     logger.info(f"phase {number} wrote {result.metrics}")
@@ -77,6 +84,23 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
 def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
     """Run all phases in order."""
     return [run_phase(number, context) for number in RUNNERS]
+
+
+def _require_inputs(number: int, context: PhaseContext) -> PhaseContext:
+    """Read everything that a phase starts from before anything is written.
+
+    Returns:
+        The context with the sector table of phase 1, for later phases.
+    """
+    context.require_same_run(number)
+    if number == 1:
+        return context
+    context = with_sector_table(context)
+    if number in MACRO_OF:
+        context.load_macro(MACRO_OF[number])
+    if number in MICRO_OF:
+        context.load_micro(MICRO_OF[number])
+    return context
 
 
 def _has_finished(context: PhaseContext, number: int) -> bool:
@@ -89,13 +113,7 @@ def _has_finished(context: PhaseContext, number: int) -> bool:
     if not context.has(number) or not metrics.is_file():
         return False
     found = read_json(metrics, f"python main.py train --phase {number}")
-    for key, value in context.run_identity().items():
-        if found.get(key) != value:
-            raise CheckpointError(
-                f"phase {number} in {metrics.parent} finished with another {key}: expected "
-                f"{value}, found {found.get(key)}; resume with the same options, or choose "
-                "another --log-dir"
-            )
+    context.require_identity(number, found, f"finished phase {number} in {metrics.parent}")
     return True
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.agents.checkpoints import load_payload, save_payload
-from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.loading import config_hash, find_changes
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDivergedError
@@ -62,6 +62,12 @@ SECTOR_TABLE = "sector table"
 
 RUNNING = "running.pt"
 """Checkpoint of an unfinished phase; removed when the phase ends."""
+
+CONFIG = "config.yaml"
+"""The merged configuration that a phase ran with."""
+
+SHOWN_DIGITS = 12
+"""Of a hash in a message."""
 
 
 @dataclass(frozen=True)
@@ -132,19 +138,56 @@ class PhaseContext:
         Raises:
             CheckpointError: if it belongs to another configuration or other data.
         """
-        path = self.folder(number) / RUNNING
         if not self.resume:
             self._forget_results(number)
-        if not path.is_file():
+        return self.require_same_run(number)
+
+    def require_same_run(self, number: int) -> dict[str, Any] | None:
+        """Return the checkpoint that a resumed phase continues, None if it begins anew.
+
+        Raises:
+            CheckpointError: if it belongs to another configuration or other data.
+        """
+        path = self.folder(number) / RUNNING
+        if not self.resume or not path.is_file():
             return None
         payload = load_payload(path)
-        for key, value in self.run_identity().items():
-            if payload["identity"].get(key) != value:
-                raise CheckpointError(
-                    f"{path} was made with another {key}: resume with the same options, "
-                    "or start again without --resume"
-                )
+        kind = self._running_kind(number)
+        if payload["kind"] != kind:
+            raise CheckpointError(
+                f"{path}: expected the checkpoint of {kind}, found {payload['kind']}; "
+                "remove the file or start again without --resume"
+            )
+        self.require_identity(number, payload.get("identity", {}), str(path))
         return payload
+
+    def require_identity(self, number: int, found: dict[str, Any], what: str) -> None:
+        """Refuse what another run left.
+
+        Raises:
+            CheckpointError: naming what differs; the values, where the phase's folder tells them.
+        """
+        for key, value in self.run_identity().items():
+            if found.get(key) != value:
+                raise CheckpointError(
+                    f"{what} is of a run with another {self._difference(number, key, found)}; "
+                    "resume with the same options, start again without --resume, or choose "
+                    "another --log-dir"
+                )
+
+    def _difference(self, number: int, key: str, found: dict[str, Any]) -> str:
+        """Describe one difference: there, then here."""
+        dumped = self.folder(number) / CONFIG
+        if key != "market" and dumped.is_file():
+            changes = find_changes(dumped.read_text(encoding="utf-8"), self.config)
+            if changes:
+                return f"configuration: {', '.join(changes)}"
+        there, here = str(found.get(key))[:SHOWN_DIGITS], str(self.run_identity()[key])
+        return f"{key}: {there} there, {here[:SHOWN_DIGITS]} here"
+
+    @staticmethod
+    def _running_kind(number: int) -> str:
+        return f"phase {number}"
 
     def _forget_results(self, number: int) -> None:
         """Remove what an earlier run of the phase left: a fresh start must not mix with it."""
@@ -157,7 +200,7 @@ class PhaseContext:
         identity = self.run_identity()
         save_payload(
             self.folder(number) / RUNNING,
-            {"kind": f"phase {number}", "identity": identity, **payload},
+            {"kind": self._running_kind(number), "identity": identity, **payload},
         )
 
     def forget_running(self, number: int) -> None:
