@@ -52,6 +52,26 @@ class SpansConfig(Section):
     test: SpanConfig
 
 
+class StressWindow(Section):
+    """A dated stretch of history that `stress-test` replays where the data cover it."""
+
+    name: str
+    """What tables and figures call it."""
+    start: date
+    """Losses count from the close of the first session on or after it."""
+    end: date
+    """Last day that counts as part of the stress; recovery is watched beyond it."""
+
+
+class MarketStressConfig(Section):
+    """What `stress-test` does to one market."""
+
+    windows: list[StressWindow]
+    """May lie outside the data: those are listed as not covered."""
+    sectors: dict[str, str]
+    """Sector of this market -> the sector of the shock scenarios whose return it takes."""
+
+
 class MarketProfile(Section):
     """One market: its sectors, features, calendar, costs, universe and spans."""
 
@@ -68,6 +88,7 @@ class MarketProfile(Section):
     costs: CostConfig
     universe: UniverseConfig
     spans: SpansConfig
+    stress: MarketStressConfig
 
 
 class SyntheticConfig(Section):
@@ -215,11 +236,14 @@ class SeriesTable(Section):
 class NamedTables(Section):
     """Names of the tables and columns of a folder, where they differ from the standard ones."""
 
+    survivorship: str
+    """Which stocks the files lack because they disappeared, in words for reports."""
     prices: PricesTable
     sectors: SectorsTable
     index: IndexTable | None
     """Null: no benchmark."""
     series: list[SeriesTable]
+    """Macro series beside those of --macro; may be empty."""
 
 
 class CalendarChanges(Section):

@@ -1,6 +1,6 @@
 """Types, ranges and meaning of every configuration value; the values are in config/*.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,9 +20,11 @@ from hrl_sarp.config.market_schema import (
     CostConfig,
     DataConfig,
     MarketProfile,
+    MarketStressConfig,
     RegimeConfig,
     SpanConfig,
     SpansConfig,
+    StressWindow,
     SyntheticConfig,
     UniverseConfig,
     ValidationConfig,
@@ -41,6 +43,7 @@ __all__ = [
     "MacroNetworkConfig",
     "MacroRewardConfig",
     "MarketProfile",
+    "MarketStressConfig",
     "MicroAgentConfig",
     "MicroNetworkConfig",
     "MicroRewardConfig",
@@ -49,9 +52,12 @@ __all__ = [
     "RiskConfig",
     "RunConfig",
     "Section",
+    "ShockConfig",
     "SpanConfig",
     "SpansConfig",
     "StageConfig",
+    "StressConfig",
+    "StressWindow",
     "SupervisedConfig",
     "SyntheticConfig",
     "TD3Config",
@@ -190,6 +196,38 @@ class EvaluationConfig(Section):
     """Return of a delisted holding in the variant that stresses it."""
 
 
+class ShockConfig(Section):
+    """One hypothetical shock, told by sectors."""
+
+    name: str
+    """What tables and figures call it."""
+    sector_returns: list[Annotated[float, Field(gt=-1)]]
+    """Total simple return of each sector over the shock, in the order of `StressConfig.sectors`."""
+    days: Count
+    """Sessions over which the returns spread, evenly in logarithms."""
+    recovery_days: Count
+    """Sessions in which every sector returns to where it was, evenly in logarithms."""
+    probability: Fraction
+    """A year, as the scenario's source has it; shown, never used."""
+
+
+class StressConfig(Section):
+    """The command stress-test; dated windows stand in the market profile."""
+
+    sectors: list[str] = Field(min_length=1)
+    """Sectors that the shocks are told by."""
+    shocks: list[ShockConfig]
+    """Hypothetical scenarios."""
+    warm_up_days: Count
+    """Sessions before a scenario in which policies move from cash into their own holdings."""
+    overnight_share: Fraction
+    """Part of each day's log return that falls over night; all of it in data of closes only."""
+    recovery_days: int = Field(ge=0)
+    """Sessions after a dated window in which recovery is watched, as far as the data go."""
+    recovered_within: Fraction
+    """Wealth this close to its former peak, as a fraction of it, has recovered."""
+
+
 class RunConfig(Section):
     """The merged configuration of one run."""
 
@@ -206,3 +244,4 @@ class RunConfig(Section):
     micro_agent: MicroAgentConfig
     curriculum: CurriculumConfig
     evaluation: EvaluationConfig
+    stress: StressConfig

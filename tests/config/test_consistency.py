@@ -40,6 +40,10 @@ def spans(**edges: date) -> dict[str, Any]:
     }
 
 
+def stress_window(name: str, start: date, end: date) -> dict[str, Any]:
+    return {"name": name, "start": start, "end": end}
+
+
 @pytest.mark.parametrize("market", list_choices(DEFAULT_CONFIG_DIR, "market"))
 def test_project_configuration_has_no_contradiction(market: str) -> None:
     assert find_contradictions(load_config(market=market)) == []
@@ -90,6 +94,30 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
             "macro_agent",
             {"ppo": {"n_envs": 8, "envs_per_group": 3}},
             "macro_agent.ppo.envs_per_group: 3 must divide n_envs = 8",
+        ),
+        (
+            "market_profile",
+            {"stress": {"sectors": {"Energy": "Oil"}}},
+            "market_profile.stress.sectors: expected sectors of stress.sectors, found Energy: Oil",
+        ),
+        (
+            "market_profile",
+            {"stress": {"windows": [stress_window("2008", date(2008, 1, 1), date(2008, 1, 1))]}},
+            "market_profile.stress.windows[0]: end 2008-01-01 must be after start 2008-01-01",
+        ),
+        (
+            "market_profile",
+            {
+                "stress": {
+                    "windows": 2 * [stress_window("2008", date(2008, 1, 1), date(2009, 1, 1))]
+                }
+            },
+            "stress: each scenario needs a name of its own, doubled: 2008",
+        ),
+        (
+            "stress",
+            {"sectors": ["IT", "Energy"]},
+            "stress.shocks[0].sector_returns: 11 returns for 2 sectors",
         ),
         (
             "micro_agent",

@@ -29,6 +29,7 @@ market_profile:
     train: {start: 2001-01-01, end: 2010-12-31}
     validation: {start: 2011-01-01, end: 2012-12-31}
     test: {start: 2013-01-01, end: 2014-12-31}
+  stress: {windows: [], sectors: {Energy: Energy, Banks: Financials}}
 """
 
 
