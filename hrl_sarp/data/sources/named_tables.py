@@ -90,7 +90,7 @@ def load(input_path: Path, names: NamedTables, macro_path: Path | None) -> RawDa
         index=index,
         source="files",
         adjustment=described,
-        survivorship="unknown: no membership table is named, so delisted stocks may be missing",
+        survivorship=names.survivorship,
         notes=(
             f"tables read under the names of the market profile from {folder.name}",
             *action_notes,

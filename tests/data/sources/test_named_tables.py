@@ -23,6 +23,7 @@ FILES = {
     "flows.csv": "date,buy,sell\n2020-03-05,1,2\n2020-02-13,3,4\n2020-01-01,5,6\n",
 }
 NAMES: dict[str, Any] = {
+    "survivorship": "two that stayed",
     "prices": {
         "table": "quotes",
         "columns": {
@@ -83,6 +84,7 @@ def test_declared_names_become_the_standard_ones(folder: Path) -> None:
     }
     assert raw.sectors.rows() == [("AAA", "Energy"), ("B&B", "Utilities")]
     assert raw.index["close"].to_list() == [100.0, 101.0]
+    assert raw.survivorship == "two that stayed"
     assert "levels.csv: 1 rows left out, not ALL" in raw.notes
 
 
