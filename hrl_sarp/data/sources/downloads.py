@@ -26,6 +26,7 @@ PLACE = "place"
 
 _NUMBERS = (*PRICE_COLUMNS, "volume", "adj_close")
 _REQUIRED = frozenset({"date", *PRICE_COLUMNS, "volume"})
+_NO_NUMBER = math.nan
 _SHOWN = 60
 """Characters of a line that a finding repeats."""
 
@@ -121,23 +122,28 @@ def _take(reading: _Reading, number: int, line: str) -> None:
     """Take a line over as a row, as the order of the next ones, or as a finding."""
     fields = [part.strip(' "') for part in line.split(",")]
     day = _day(fields, reading.columns)
-    names = _column_names(line)
-    if day is None and not {"date", "close"} <= set(names):
-        _take_junk(reading, number, line)
+    if day is None:
+        _take_text(reading, number, line)
         return
     reading.is_in_junk = False
-    if day is None:
-        reading.columns, reading.has_header = names, True
-        return
-    problem = _problem(fields, reading.columns)
+    cells = dict(zip(reading.columns, fields, strict=False))
+    numbers = [_number(cells.get(name, "")) for name in _NUMBERS]
+    problem = _problem(fields, reading.columns, numbers)
     if problem:
         found = _finding("bad_row", number, f"{_quoted(line)} ({problem})", day)
         reading.findings.append(found)
         return
     if not reading.rows and not reading.has_header:
         reading.findings.append(_finding("no_header", number, "Yahoo's columns assumed", day))
-    cells = dict(zip(reading.columns, fields, strict=True))
-    reading.rows.append((day, *(_number(cells.get(name, "")) for name in _NUMBERS), number))
+    reading.rows.append((day, *numbers, number))
+
+
+def _take_text(reading: _Reading, number: int, line: str) -> None:
+    names = _column_names(line)
+    if {"date", "close"} <= set(names):
+        reading.columns, reading.has_header, reading.is_in_junk = names, True, False
+    else:
+        _take_junk(reading, number, line)
 
 
 def _take_junk(reading: _Reading, number: int, line: str) -> None:
@@ -152,33 +158,33 @@ def _take_junk(reading: _Reading, number: int, line: str) -> None:
 def _day(fields: list[str], columns: tuple[str, ...]) -> date | None:
     place = columns.index("date")
     text = fields[place] if place < len(fields) else ""
-    is_midnight = text[10:18] in ("", " 00:00:00", "T00:00:00")
+    is_midnight = text[10:19] in ("", " 00:00:00", "T00:00:00")
     try:
         return date.fromisoformat(text[:10]) if len(text) >= 10 and is_midnight else None
     except ValueError:
         return None
 
 
-def _problem(fields: list[str], columns: tuple[str, ...]) -> str | None:
-    if missing := sorted(_REQUIRED - set(columns)):
-        return f"the header has no {', '.join(missing)}"
+def _problem(
+    fields: list[str], columns: tuple[str, ...], numbers: list[float | None]
+) -> str | None:
     if len(fields) != len(columns):
         return f"{len(fields)} fields, expected {len(columns)}"
-    cells = zip(columns, fields, strict=True)
-    return next((f"{name} is no number" for name, text in cells if _is_text(name, text)), None)
-
-
-def _is_text(name: str, text: str) -> bool:
-    if name not in _NUMBERS or text in NULL_TEXTS:
-        return False
-    try:
-        return not math.isfinite(float(text))
-    except ValueError:
-        return True
+    if not set(columns) >= _REQUIRED:
+        return f"the header has no {', '.join(sorted(_REQUIRED - set(columns)))}"
+    wrong = [name for name, value in zip(_NUMBERS, numbers, strict=True) if value is _NO_NUMBER]
+    return f"{wrong[0]} is no number" if wrong else None
 
 
 def _number(text: str) -> float | None:
-    return None if text in NULL_TEXTS else float(text)
+    """Return None for a missing number and `_NO_NUMBER` for anything else that is none."""
+    if text in NULL_TEXTS:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return _NO_NUMBER
+    return value if math.isfinite(value) else _NO_NUMBER
 
 
 def _nothing(reading: _Reading, problem: str | None) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def test_empty_macro_folder_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["CCL", "XOM"])
-def test_real_download_with_junk_lines_is_refused_by_name(
+def test_junk_in_a_table_named_prices_is_refused(
     data_folder: Path, tmp_path: Path, name: str
 ) -> None:
     packed = next((data_folder / "us_messy" / "raw").glob(f"{name}.csv*"))
@@ -224,3 +224,92 @@ def test_real_download_with_junk_lines_is_refused_by_name(
     (tmp_path / "sectors.csv").write_text(SECTORS)
     with pytest.raises(DataError, match=r"prices\.csv"):
         files.load(tmp_path, None)
+
+
+def test_doubled_row_of_a_table_is_named_and_leaves(folder: Path) -> None:
+    clean = files.load(folder, None)
+    assert clean.import_findings is None
+    (folder / "prices.csv").write_text(PRICES + "2020-01-03,AAA,10.5,11,10,10.8,999\n")
+    raw = files.load(folder, None)
+    assert raw.bars.equals(clean.bars)
+    assert raw.import_findings is not None
+    assert raw.import_findings.rows() == [
+        (
+            "AAA",
+            date(2020, 1, 3),
+            999.0,
+            "duplicate_row",
+            1,
+            "prices.csv data row 4: volume 999; kept 2: volume 200",
+        )
+    ]
+    assert raw.notes[-1] == "left out: 1 duplicate_row; validate-data names each"
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Path:
+    """A folder of downloads: a sound one, one with junk in the wrong order, one of an error."""
+    inputs = tmp_path / "downloads"
+    inputs.mkdir()
+    header = "Date,Open,High,Low,Close,Adj Close,Volume"
+    sound = ["2020-01-02,10,11,9,10.5,10.5,100", "2020-01-03,10.5,11,10,10.8,10.8,200"]
+    (inputs / "AAA.csv").write_text("\n".join([header, *sound]))
+    (inputs / "BBB.csv").write_text("\n".join([*reversed(sound), "<html>", sound[0]]))
+    (inputs / "CCC.csv").write_text("404 Not Found")
+    (inputs / "sectors.csv").write_text(SECTORS)
+    return inputs
+
+
+def test_downloads_keep_their_rows_and_name_the_rest(downloads: Path) -> None:
+    raw = files.load(downloads, None)
+    rows = raw.bars.select("symbol", "date", "close", "volume").rows()
+    first, second = date(2020, 1, 2), date(2020, 1, 3)
+    assert rows == [
+        ("AAA", first, 10.5, 100.0),
+        ("AAA", second, 10.8, 200.0),
+        ("BBB", first, 10.5, 100.0),
+        ("BBB", second, 10.8, 200.0),
+    ]
+    assert raw.import_findings is not None
+    found = raw.import_findings.select("symbol", "rule", "value").rows()
+    assert sorted(found) == [
+        ("BBB", "duplicate_row", 100.0),
+        ("BBB", "junk_lines", 3.0),
+        ("BBB", "no_header", 1.0),
+        ("BBB", "unordered_rows", 2.0),
+        ("CCC", "no_usable_row", 1.0),
+    ]
+    assert raw.notes[-1] == (
+        "left out: 1 duplicate_row, 1 junk_lines, 1 no_usable_row; without any usable row: CCC; "
+        "validate-data names each"
+    )
+
+
+def test_one_download_may_be_the_input(downloads: Path) -> None:
+    assert files.load(downloads / "AAA.csv", None).bars["symbol"].unique().to_list() == ["AAA"]
+
+
+def test_downloads_without_any_row_are_refused_in_one_line(downloads: Path) -> None:
+    for name in ("AAA", "BBB"):
+        (downloads / f"{name}.csv").write_text("<html>\n</html>")
+    with pytest.raises(DataError, match=r"found none in 3 file.*AAA\.csv line 1: <html>") as caught:
+        files.load(downloads, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_symbol_in_two_files_is_refused(downloads: Path) -> None:
+    (downloads / "AAA.csv.gz").write_bytes(gzip.compress((downloads / "AAA.csv").read_bytes()))
+    with pytest.raises(DataError, match="within symbol AAA, found a duplicate"):
+        files.load(downloads, None)
+
+
+def test_ranges_of_the_vix_that_contradict_it_are_named(folder: Path, tmp_path: Path) -> None:
+    macro = tmp_path / "us_macro"
+    macro.mkdir()
+    rows = ["2020-01-02,12,13,11,12.5", "2020-01-03,14,13,11,12.5"]
+    (macro / "vix_ohlc.csv").write_text("\n".join(["date,open,high,low,close", *rows]))
+    found = files.load(folder, None).import_findings
+    assert found is not None
+    assert found.select("symbol", "date", "value", "rule").rows() == [
+        ("VIX", date(2020, 1, 3), 14.0, "macro_range")
+    ]
