@@ -238,14 +238,11 @@ class NamedTables(Section):
 
     survivorship: str
     """Which stocks the files lack because they disappeared, in words for reports."""
-    survivorship: str
-    """Which stocks the files lack because they disappeared, in words for reports."""
     prices: PricesTable
     sectors: SectorsTable
     index: IndexTable | None
     """Null: no benchmark."""
     series: list[SeriesTable]
-    """Macro series beside those of --macro; may be empty."""
     """Macro series beside those of --macro; may be empty."""
 
 
