@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch_geometric.nn import DenseGATConv, DenseGCNConv
 
 from hrl_sarp.config.schema import GraphConfig
 
@@ -50,6 +49,9 @@ class SectorGNN(nn.Module):
 def _graph_layer(n_inputs: int, config: GraphConfig) -> nn.Module:
     if config.layer == "none":
         return nn.Linear(n_inputs, config.hidden)
+    # a third of the package's whole import time, and only phase 1 builds this network
+    from torch_geometric.nn import DenseGATConv, DenseGCNConv
+
     if config.layer == "gcn":
         return DenseGCNConv(n_inputs, config.hidden)
     return DenseGATConv(n_inputs, config.hidden // config.heads, heads=config.heads)
