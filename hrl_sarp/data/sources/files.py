@@ -11,6 +11,7 @@ import polars as pl
 
 from hrl_sarp.data.rules import LEFT_OUT
 from hrl_sarp.data.sources import downloads
+from hrl_sarp.data.sources.actions import apply_actions
 from hrl_sarp.data.sources.doubled_rows import settle_doubled
 from hrl_sarp.data.sources.macro_files import broken_ranges, load_macro
 from hrl_sarp.data.sources.tables import (
@@ -33,7 +34,7 @@ from hrl_sarp.data.store import (
 from hrl_sarp.errors import DataError, MissingArtifactError
 
 SIBLING_MACRO_FOLDER = "us_macro"
-_OTHER_STEMS = ("sectors", "index", "membership", "macro")
+_OTHER_STEMS = ("sectors", "index", "membership", "macro", "actions")
 _OPTIONAL = ("adj_close", "dividend", "split")
 
 
@@ -42,9 +43,10 @@ def load(input_path: Path, macro_path: Path | None) -> RawData:
 
     Args:
         input_path: a folder with `prices.parquet` or `.csv` (or one file per symbol), `sectors`
-            and optionally `index` (date, close), `membership` and `macro`; or one file of prices
-            with those beside it. A .csv or .csv.gz without a column `symbol` is the download of
-            the symbol that the file is named after.
+            and optionally `index` (date, close), `membership`, `macro` and `actions` (splits and
+            dividends, see `actions.py`); or one file of prices with those beside it. A .csv or
+            .csv.gz without a column `symbol` is the download of the symbol that the file is named
+            after.
         macro_path: a macro file or folder; None takes `macro` beside the prices or the folder
             `us_macro` beside the input, where one exists.
 
@@ -62,12 +64,14 @@ def load(input_path: Path, macro_path: Path | None) -> RawData:
     has_column = {
         name: name in bars.columns and bars[name].is_not_null().any() for name in _OPTIONAL
     }
-    bars = _complete(bars)
+    bars, action_notes = apply_actions(_complete(bars), folder)
+    has_column["split"] = has_column["split"] or bool(action_notes)
     refuse_unsorted(bars, "symbol", input_path)
     macro, macro_notes, broken = _find_macro(input_path, folder, macro_path)
     findings = pl.concat([findings, broken])
     membership_path = find_table(folder, "membership")
-    notes = (f"prices from {len(price_files)} file(s) of {input_path.name}", *macro_notes)
+    prices_note = f"prices from {len(price_files)} file(s) of {input_path.name}"
+    notes = (prices_note, *action_notes, *macro_notes)
     return RawData(
         bars=bars,
         sectors=_read_sectors(folder),

@@ -313,3 +313,11 @@ def test_ranges_of_the_vix_that_contradict_it_are_named(folder: Path, tmp_path: 
     assert found.select("symbol", "date", "value", "rule").rows() == [
         ("VIX", date(2020, 1, 3), 14.0, "macro_range")
     ]
+
+
+def test_actions_beside_the_prices_adjust_them(folder: Path) -> None:
+    (folder / "actions.csv").write_text("date,symbol,split\n2020-01-03,AAA,2\n")
+    raw = files.load(folder, None)
+    assert raw.bars["split"].to_list() == [1.0, 2.0, 1.0]
+    assert "adjusted when the market is assembled" in raw.adjustment
+    assert "1 splits and dividends from actions.csv" in raw.notes
