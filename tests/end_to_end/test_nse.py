@@ -12,7 +12,7 @@ from hrl_sarp.config.loading import load_config
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_SECONDS = 1500.0
+PATIENCE_SECONDS = 3600.0
 
 
 @pytest.fixture(scope="module")
