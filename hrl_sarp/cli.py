@@ -160,6 +160,39 @@ def backtest(  # noqa: PLR0913 -- the parameters are the command's options
         _backtest(context, span, None if agents == ALL else agents.split(","))
 
 
+@app.command("stress-test")
+def stress_test(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    log_dir: LogDir = DEFAULT_LOG_DIR,
+    experiment: Experiment = None,
+    market: MarketName = None,
+    seed: Seed = None,
+) -> None:
+    """Put the trained agents of LOG_DIR and all baselines under stress; writes LOG_DIR/stress.
+
+    Dated windows of the market profile that the data cover are replayed, and the sector shocks of
+    config/stress.yaml happen to a world that stands still after the test span. Same simulator,
+    costs and limits as the backtest.
+    """
+    from rich.console import Console
+
+    from hrl_sarp.evaluation.agent_policies import trained_policies
+    from hrl_sarp.evaluation.stress import run_stress_test
+    from hrl_sarp.evaluation.stress_report import summary, write_stress_test
+    from hrl_sarp.training.phase import with_sector_table
+
+    config = _config(experiment, market, {} if seed is None else {"seed": seed})
+    if not log_dir.is_dir():
+        raise MissingArtifactError(f"no run at {log_dir}: run `python main.py train` first")
+    with _running(log_dir):
+        context = _context(data_dir, log_dir, config, "cpu")
+        seen = with_sector_table(context).market
+        result = run_stress_test(seen, lambda read: trained_policies(context, read)[0], config)
+        page = write_stress_test(result, context.log_dir / "stress")
+        Console().print(summary(result))
+        typer.echo(f"wrote {page}")
+
+
 @app.command("report")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Log folders of finished runs (seeds).")],
@@ -238,9 +271,9 @@ def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None
 def _running(log_dir: Path) -> Iterator[None]:
     """Hold the log folder, tidy up after killed runs and log into it."""
     from hrl_sarp.artifacts import remove_unfinished
-    from hrl_sarp.runtime import RunFolder, configure_logging
+    from hrl_sarp.runtime import RunFolder, configure_logging, file_errors_shown_once
 
-    with RunFolder(log_dir).lock():
+    with RunFolder(log_dir).lock(), file_errors_shown_once():
         remove_unfinished(log_dir)
         configure_logging(log_dir)
         yield

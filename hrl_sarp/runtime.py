@@ -173,14 +173,20 @@ def configure_logging(log_dir: Path) -> Path:
         delay=True,
         catch=False,  # a full disk ends the run in one line, not in a traceback per message
     )
-    threading.excepthook = _show_unless_written_again
     return path
 
 
-def _show_unless_written_again(problem: threading.ExceptHookArgs) -> None:
-    """Be silent about files: TensorBoard's thread raises again in the thread that writes to it."""
-    if not issubclass(problem.exc_type, OSError):
-        threading.__excepthook__(problem)
+@contextmanager
+def file_errors_shown_once() -> Iterator[None]:
+    """Print no OSError of other threads: TensorBoard's hands its own to the thread that uses it."""
+    former = threading.excepthook
+    threading.excepthook = lambda problem: (
+        None if issubclass(problem.exc_type, OSError) else former(problem)
+    )
+    try:
+        yield
+    finally:
+        threading.excepthook = former
 
 
 class StopFlag:

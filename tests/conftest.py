@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,6 +44,17 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.node.get_closest_marker("network") is None:
         monkeypatch.setattr(socket, "socket", _LocalSocket)
         monkeypatch.setattr(socket, "create_connection", _refuse)
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; returns exit code, stdout and stderr."""
+    # not imported above: the package must be imported after the run-time checks are set up
+    from tests.command_line import make_command
+
+    return make_command(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hrl_sarp import cli
 from hrl_sarp.runtime import RunFolder
+from tests.command_line import Command, assert_refused
 
 OPTIONS = {
     "collect-data": (
@@ -38,25 +38,6 @@ OPTIONS = {
     "report": ("--readme", "runs"),
 }
 USAGE_ERROR = 2
-NOT_A_TERMINAL = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run the command line in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
-        for name, value in NOT_A_TERMINAL.items():
-            monkeypatch.setenv(name, value)
-        capfd.readouterr()
-        code = cli.main()
-        shown = capfd.readouterr()
-        return code, shown.out, shown.err
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -68,17 +49,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample") / "raw"
     collect("sample", folder, load_config(market="sample"))
     return folder
-
-
-def assert_refused(result: tuple[int, str, str], *mentioned: str) -> None:
-    """Expect exit code 1 and exactly one line, on stderr, that says these words."""
-    code, out, err = result
-    assert (code, out) == (1, "")
-    assert "Traceback" not in err
-    lines = err.splitlines()
-    assert len(lines) == 1, err
-    for word in mentioned:
-        assert word in lines[0]
 
 
 def everything(folder: Path) -> set[Path]:

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from loguru import logger
 
 import hrl_sarp
+from hrl_sarp import runtime
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.runtime import (
     LOCK_FILE,
@@ -19,9 +21,11 @@ from hrl_sarp.runtime import (
     StopFlag,
     configure_logging,
     configure_threads,
+    file_errors_shown_once,
     resolve_device,
     seed_everything,
 )
+from tests.limits import largest_file
 
 
 def test_run_folder_makes_missing_parents(tmp_path: Path) -> None:
@@ -71,6 +75,45 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     assert ended.returncode == -signal.SIGKILL
     assert int((tmp_path / LOCK_FILE).read_text()) != os.getpid()
     with RunFolder(tmp_path).lock():
+        assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
+
+
+def test_the_lock_file_goes_with_the_run(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).lock():
+        assert (tmp_path / LOCK_FILE).is_file()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_made_for_a_run_that_wrote_nothing_go_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "logs" / "0").lock():
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_made_for_a_run_stay_with_what_it_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "logs" / "0"
+    with RunFolder(folder).lock():
+        (folder / "metrics.json").touch()
+    assert list(folder.iterdir()) == [folder / "metrics.json"]
+
+
+def test_a_lock_file_that_its_holder_removed_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second run opens the file before the first one ends, and locks it after: by then another
+    # run may hold a new file of that name.
+    opened = []
+    open_now = RunFolder._open_lock
+
+    def open_early(folder: RunFolder) -> int:
+        opened.append(open_now(folder))
+        if len(opened) == 1:
+            (tmp_path / LOCK_FILE).unlink()
+        return opened[-1]
+
+    monkeypatch.setattr(RunFolder, "_open_lock", open_early)
+    with RunFolder(tmp_path).lock():
+        assert len(opened) == 2
         assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
 
 
@@ -156,8 +199,62 @@ def test_second_ctrl_c_interrupts_at_once() -> None:
         assert stop.is_set
 
 
+def test_a_second_sigterm_changes_nothing() -> None:
+    with StopFlag() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set
+
+
+def test_work_without_a_boundary_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "STOP_SECONDS", 0.02)
+    with StopFlag():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            threading.Event().wait(30.0)
+
+
+def test_what_follows_a_boundary_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "STOP_SECONDS", 0.02)
+    with StopFlag() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set
+        threading.Event().wait(0.1)  # a checkpoint that takes longer to write
+
+
 def test_former_signal_handlers_come_back() -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
     with StopFlag():
         assert signal.getsignal(signal.SIGTERM) != before[1]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+
+
+def test_a_log_without_a_message_is_no_file(tmp_path: Path) -> None:
+    configure_logging(tmp_path)
+    logger.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_written_raises_where_it_is_used(tmp_path: Path) -> None:
+    configure_logging(tmp_path)
+    with largest_file(100), pytest.raises(OSError, match="File too large"):
+        logger.debug("x" * 200)
+    logger.remove()
+
+
+def test_only_file_errors_of_other_threads_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda problem: shown.append(problem.exc_type))
+    with file_errors_shown_once():
+        for error in (OSError("disk full"), ValueError("a bug")):
+            thread = threading.Thread(target=_raise, args=[error])
+            thread.start()
+            thread.join()
+    assert shown == [ValueError]
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -65,7 +65,9 @@ def test_a_damaged_checkpoint_is_refused(stopped: Path) -> None:
 def test_finished_phases_of_another_configuration_are_refused(
     changes: dict[str, object], undisturbed: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"phase 1 .* finished with another") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"finished phase 1 .* with another configuration"
+    ) as caught:
         run_curriculum(small_context(undisturbed, resume=True, **changes))
     assert "--log-dir" in refusal(caught)
 
