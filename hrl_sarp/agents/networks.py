@@ -133,12 +133,17 @@ class MicroActor(nn.Module):
         self.portfolio = nn.Linear(self.N_PORTFOLIO, config.head)
         self.context = nn.Linear(n_context, config.head)
         self.out = nn.Linear(config.head, 1)
+        self.competes_in_sector = config.decode == "within_sector"
         for layer in (self.out, self.direct):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def logits(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
-        """Return scores before the squashing, 0 in untradable slots."""
+        """Return scores before the squashing, 0 in untradable slots.
+
+        They are centred among the stocks that compete with each other: the decode does not feel a
+        common shift, so nothing would keep training from drifting into one that saturates them.
+        """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
         own = [view.weights, request.prior, view.weights - request.prior]
@@ -147,7 +152,8 @@ class MicroActor(nn.Module):
         hidden = stock_hidden(stock, own, self.portfolio, context)
         direct = single_output(self.direct, inputs.features).index_select(0, inputs.row_of)
         scores = single_output(self.out, hidden) + direct
-        return scores * view.tradable
+        n_groups = request.budgets.shape[1] if self.competes_in_sector else 1
+        return centred(scores, view.tradable, n_groups)
 
     def sharpen(self, temperature: float) -> None:
         """Multiply the unsquashed scores; written into the last layers, as in `MacroActor`."""
@@ -240,6 +246,17 @@ def single_output(layer: nn.Linear, values: Float[Tensor, "X N H"]) -> Float[Ten
 def micro_context(inputs: MicroInputs) -> Float[Tensor, "B C"]:
     """Return what all stocks of a decision share: regime probabilities and portfolio scalars."""
     return torch.cat([inputs.view.goal.regime_probabilities, inputs.view.scalars], dim=1)
+
+
+def centred(
+    scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"], n_groups: int
+) -> Float[Tensor, "B N"]:
+    """Subtract the mean over the masked entries of each of `n_groups` runs; 0 elsewhere."""
+    weight = mask.to(scores.dtype).unflatten(1, (n_groups, -1))
+    grouped = scores.unflatten(1, (n_groups, -1))
+    total = (grouped * weight).sum(dim=2, keepdim=True)
+    mean = total / weight.sum(dim=2, keepdim=True).clamp(min=1)
+    return ((grouped - mean) * weight).flatten(1)
 
 
 def masked_mean(values: Float[Tensor, "B X D"], mask: Bool[Tensor, "B X"]) -> Float[Tensor, "B D"]:
