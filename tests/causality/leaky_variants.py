@@ -1,0 +1,389 @@
+"""Deliberately leaky variants of parts of the pipeline, each beside a clean twin.
+
+Each leak is one that others have shipped. A twin does the same job in another way without looking
+ahead, so that a test which flags every change of a part is found out, too. Nothing here is imported
+by the package.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from hrl_sarp.config.schema import GraphConfig
+from hrl_sarp.contracts import DayRange, Market, Split
+from hrl_sarp.data.store import RawData
+from hrl_sarp.features.regime import filter_regimes, weekly_observations
+from hrl_sarp.features.release import SAME_DAY, Release, align_series
+from hrl_sarp.features.standardise import robust_z
+from hrl_sarp.features.stock import compute_stock_features
+from hrl_sarp.graph.sector_graph import node_features
+from hrl_sarp.market.prices import PriceTables, build_prices
+from hrl_sarp.market.universe import choose_slots
+from tests.causality import changed_futures as futures
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A part of the assembly, replaced by a leaky and by a clean one."""
+
+    place: str
+    """What is replaced, as a dotted path."""
+    leaky: Callable[..., Any]
+    clean: Callable[..., Any]
+    change: futures.Change
+    """The change of the raw data that must show the leak."""
+    moves: str
+    """A feature or table that must move where the leak is."""
+    row: int = 575
+
+
+# Standardising and windows
+
+
+def z_over_all(values: np.ndarray, window: int, clip: float) -> np.ndarray:
+    """Standardise a series by its mean and deviation over the whole sample."""
+    z = (values - np.nanmean(values)) / (np.nanstd(values) + 1e-12)
+    return np.clip(np.nan_to_num(z), -clip, clip)
+
+
+def z_so_far(values: np.ndarray, window: int, clip: float) -> np.ndarray:
+    """Standardise a series by its mean and deviation from the beginning to each row."""
+    result = np.zeros(len(values))
+    for t in range(20, len(values)):
+        past = values[: t + 1]
+        if np.isfinite(past).sum() > 20 and np.nanstd(past) > 0:
+            result[t] = np.nan_to_num((values[t] - np.nanmean(past)) / np.nanstd(past))
+    return np.clip(result, -clip, clip)
+
+
+def centred_sum(values: np.ndarray, window: int) -> np.ndarray:
+    """Sum a window with as many rows after t as before it."""
+    return np.convolve(np.nan_to_num(values), np.ones(window), mode="same")
+
+
+def trailing_sum(values: np.ndarray, window: int) -> np.ndarray:
+    """Sum the rows t - window + 1 .. t."""
+    shifted = [np.roll(np.append(np.zeros(window), values), k)[window:] for k in range(window)]
+    return np.sum(shifted, axis=0)
+
+
+def z_of_each_stock_over_time(values: np.ndarray, present: np.ndarray, clip: float) -> np.ndarray:
+    """Standardise each stock by its own history, the future included."""
+    usable = present & np.isfinite(values)
+    count = np.maximum(usable.sum(axis=0), 1)
+    seen = np.where(usable, values, 0.0)
+    centred = np.where(usable, seen - seen.sum(axis=0) / count, 0.0)
+    z = centred / (np.sqrt((centred**2).sum(axis=0) / count) + 1e-12)
+    return np.clip(z, -clip, clip).astype(np.float32)
+
+
+def ranks_of_each_day(values: np.ndarray, present: np.ndarray, clip: float) -> np.ndarray:
+    """Rank the stocks of each day between -1 and 1."""
+    usable = np.where(present & np.isfinite(values), values, np.inf)
+    rank = np.argsort(np.argsort(usable, axis=1, kind="stable"), axis=1)
+    count = np.maximum(np.isfinite(usable).sum(axis=1, keepdims=True) - 1, 1)
+    return np.where(np.isfinite(usable), 2 * rank / count - 1, 0.0).astype(np.float32)
+
+
+# Joins
+
+
+def next_observation(
+    sessions: np.ndarray, dates: np.ndarray, values: np.ndarray, release: Release
+) -> np.ndarray:
+    """Fill gaps of a series backwards: a session without a value takes the next one."""
+    row = np.searchsorted(dates, sessions, side="left")
+    return np.append(values, np.nan)[row]
+
+
+def last_observation(
+    sessions: np.ndarray, dates: np.ndarray, values: np.ndarray, release: Release
+) -> np.ndarray:
+    """Fill gaps forwards, after a delay that no series exceeds."""
+    known = sessions - np.timedelta64(max(release.days, 10 * release.sessions), "D")
+    row = np.searchsorted(dates, known, side="right") - 1
+    return np.where(row >= 0, values[np.maximum(row, 0)], np.nan)
+
+
+def without_delay(
+    sessions: np.ndarray, dates: np.ndarray, values: np.ndarray, release: Release
+) -> np.ndarray:
+    """Join a series by the day that it describes, not by the day that it was printed."""
+    return align_series(sessions, dates, values, SAME_DAY)
+
+
+def label_as_feature(panel: Any, names: list[str], clip: float) -> np.ndarray:
+    """Put what the next 5 sessions earn where the last 5 belong."""
+    return _with_return_5d(panel, names, clip, slice(6, None), slice(1, -5))
+
+
+def own_past_as_feature(panel: Any, names: list[str], clip: float) -> np.ndarray:
+    """Compute the return of the last 5 sessions from running levels."""
+    return _with_return_5d(panel, names, clip, slice(5, -1), slice(0, -6))
+
+
+def _with_return_5d(
+    panel: Any, names: list[str], clip: float, later: slice, earlier: slice
+) -> np.ndarray:
+    table = compute_stock_features(panel, names, clip).copy()
+    gain = np.full(panel.log_level.shape, np.nan)
+    rows = slice(5, -1) if later.start == 5 else slice(0, -6)
+    gain[rows] = (panel.log_level[later] - panel.log_level[earlier])[: len(gain) - 6]
+    table[..., names.index("return_5d")] = robust_z(gain, panel.present, clip)
+    return table
+
+
+# Adjusted levels
+
+
+def dollars_from_adjusted_close(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Any:
+    """Multiply volume by adj_close, whose level knows every later split and dividend."""
+    return _with_dollars(raw, findings, sectors, "adj_close")
+
+
+def dollars_from_close(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Any:
+    """Multiply volume by the close of the day."""
+    return _with_dollars(raw, findings, sectors, "close")
+
+
+def _with_dollars(raw: RawData, findings: pl.DataFrame, sectors: list[str], column: str) -> Any:
+    prices = build_prices(raw, findings, sectors)
+    rows = raw.bars.with_columns(dollars=pl.col(column) * pl.col("volume"))
+    wide = rows.pivot("symbol", index="date", values="dollars", sort_columns=True).sort("date")
+    dollars = wide.select(prices.symbols).fill_null(0.0).to_numpy()
+    return dataclasses.replace(prices, dollar_volume=np.where(prices.tradable, dollars, 0.0))
+
+
+# Universe
+
+
+def survivors_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PriceTables:
+    """Drop the stocks that do not reach the end of the data."""
+    last = raw.bars.group_by("symbol").agg(pl.max("date"))
+    kept = last.filter(pl.col("date") == last["date"].max())["symbol"]
+    return _of_symbols(raw, findings, sectors, kept)
+
+
+def old_companies_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PriceTables:
+    """Drop the stocks that were not there at the beginning."""
+    first = raw.bars.group_by("symbol").agg(pl.min("date"))
+    kept = first.filter(pl.col("date") == first["date"].min())["symbol"]
+    return _of_symbols(raw, findings, sectors, kept)
+
+
+def _of_symbols(
+    raw: RawData, findings: pl.DataFrame, sectors: list[str], kept: pl.Series
+) -> PriceTables:
+    bars = raw.bars.filter(pl.col("symbol").is_in(kept.implode()))
+    return build_prices(dataclasses.replace(raw, bars=bars), findings, sectors)
+
+
+def chosen_by_all_volume(
+    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
+) -> np.ndarray:
+    """Rank by the dollar volume of the whole sample, the years to come included."""
+    whole = np.tile(np.median(prices.dollar_volume, axis=0), (len(prices.dates), 1))
+    return choose_slots(dataclasses.replace(prices, dollar_volume=whole), member, config, n_sectors)
+
+
+def chosen_by_volume_so_far(
+    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
+) -> np.ndarray:
+    """Rank by the mean dollar volume from the beginning to each row."""
+    days = np.arange(1, len(prices.dates) + 1)[:, None]
+    so_far = np.cumsum(prices.dollar_volume, axis=0) / days
+    return choose_slots(
+        dataclasses.replace(prices, dollar_volume=so_far), member, config, n_sectors
+    )
+
+
+def without_those_about_to_leave(
+    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
+) -> np.ndarray:
+    """Empty a slot 5 sessions before its stock prints its last bar."""
+    slots = choose_slots(prices, member, config, n_sectors)
+    alive = np.append(prices.listed[5:], np.zeros_like(prices.listed[:5]), axis=0)
+    return _kept_where(slots, alive)
+
+
+def without_those_that_were_halted(
+    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
+) -> np.ndarray:
+    """Empty a slot for 5 sessions after its stock missed a bar."""
+    slots = choose_slots(prices, member, config, n_sectors)
+    missed = prices.listed & ~prices.tradable
+    recent = np.array([missed[max(0, t - 4) : t + 1].any(axis=0) for t in range(len(missed))])
+    return _kept_where(slots, ~recent)
+
+
+def _kept_where(slots: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    kept = np.take_along_axis(mask, np.maximum(slots, 0), axis=1)
+    return np.where(kept, slots, -1)
+
+
+# Fitted models
+
+
+def smoothed_regimes(
+    model: Any, observations: np.ndarray, rows: np.ndarray, n_days: int
+) -> np.ndarray:
+    """Weigh each week's filtered belief by what later weeks say of it (the backward pass)."""
+    filtered = filter_regimes(model, observations, rows, n_days)
+    smoothed = filtered.copy()
+    later = smoothed[rows[-1]]
+    for week in range(len(rows) - 2, -1, -1):
+        now = filtered[rows[week]]
+        predicted = now @ model.transition
+        later = now * (model.transition @ (later / predicted))
+        smoothed[rows[week] : rows[week + 1]] = later
+    return smoothed
+
+
+def regimes_one_week_late(
+    model: Any, observations: np.ndarray, rows: np.ndarray, n_days: int
+) -> np.ndarray:
+    """Hold each week's belief back for a week."""
+    filtered = filter_regimes(model, observations, rows, n_days)
+    late = filtered.copy()
+    for week in range(1, len(rows)):
+        late[rows[week] :] = filtered[rows[week - 1]]
+    return late
+
+
+def regime_scale_of_all_weeks(rates: Any, first: int, split: Split, config: Any, model: Any) -> Any:
+    """Fit centre and scale of the regime model on every week of the data."""
+    return _rescaled(rates, len(rates.benchmark), model)
+
+
+def regime_scale_of_training_weeks(
+    rates: Any, first: int, split: Split, config: Any, model: Any
+) -> Any:
+    """Fit centre and scale of the regime model on the weeks up to the end of training."""
+    return _rescaled(rates, first + split.train.stop, model)
+
+
+def _rescaled(rates: Any, stop: int, model: Any) -> Any:
+    observations, rows = weekly_observations(rates.benchmark, rates.is_week_end)
+    fitted = observations[rows < stop]
+    model = dataclasses.replace(model, centre=fitted.mean(axis=0), scale=fitted.std(axis=0))
+    return filter_regimes(model, observations, rows, len(rates.benchmark)), model
+
+
+ASSEMBLY = {
+    "full-sample z-score": Variant(
+        place="hrl_sarp.features.macro.trailing_z",
+        leaky=z_over_all,
+        clean=z_so_far,
+        change=futures.corrupt,
+        moves="index_return_4w",
+    ),
+    "centred window": Variant(
+        place="hrl_sarp.features.macro.sum_over",
+        leaky=centred_sum,
+        clean=trailing_sum,
+        change=futures.corrupt,
+        moves="index_return_13w",
+    ),
+    "z-score of each stock over its whole history": Variant(
+        place="hrl_sarp.features.stock.robust_z",
+        leaky=z_of_each_stock_over_time,
+        clean=ranks_of_each_day,
+        change=futures.permute,
+        moves="volatility_20d",
+    ),
+    "macro series filled backwards": Variant(
+        place="hrl_sarp.market.rates.align_series",
+        leaky=next_observation,
+        clean=last_observation,
+        change=futures.corrupt,
+        moves="policy_rate",
+    ),
+    "release lag ignored": Variant(
+        place="hrl_sarp.market.rates.align_series",
+        leaky=without_delay,
+        clean=last_observation,
+        change=futures.unpublish,
+        moves="policy_rate",
+    ),
+    "label in a feature": Variant(
+        place="hrl_sarp.market.assemble.compute_stock_features",
+        leaky=label_as_feature,
+        clean=own_past_as_feature,
+        change=futures.corrupt,
+        moves="return_5d",
+    ),
+    "level of the adjusted close": Variant(
+        place="hrl_sarp.market.assemble.build_prices",
+        leaky=dollars_from_adjusted_close,
+        clean=dollars_from_close,
+        change=futures.readjust,
+        moves="dollar_volume_log",
+    ),
+    "survivors only": Variant(
+        place="hrl_sarp.market.assemble.build_prices",
+        leaky=survivors_only,
+        clean=old_companies_only,
+        change=futures.truncate,
+        moves="return_1d",  # the stocks that a stock is measured against
+        row=500,  # one stock leaves at row 520
+    ),
+    "universe by future volume": Variant(
+        place="hrl_sarp.market.assemble.choose_slots",
+        leaky=chosen_by_all_volume,
+        clean=chosen_by_volume_so_far,
+        change=futures.corrupt,
+        moves="slots",
+    ),
+    "delistings known ahead": Variant(
+        place="hrl_sarp.market.assemble.choose_slots",
+        leaky=without_those_about_to_leave,
+        clean=without_those_that_were_halted,
+        change=futures.truncate,
+        moves="slots",
+    ),
+    "smoothed regimes": Variant(
+        place="hrl_sarp.market.assemble.filter_regimes",
+        leaky=smoothed_regimes,
+        clean=regimes_one_week_late,
+        change=futures.corrupt,
+        moves="filtered_regime",
+    ),
+    "regime model fitted on all weeks": Variant(
+        place="hrl_sarp.market.assemble._filtered_regime",
+        leaky=regime_scale_of_all_weeks,
+        clean=regime_scale_of_training_weeks,
+        change=futures.corrupt,
+        moves="filtered_regime",
+    ),
+}
+
+
+# What is fitted to, or drawn from, a span: the same market with other rows after it
+
+
+def nodes_scaled_on_all_rows(market: Market, config: GraphConfig) -> np.ndarray:
+    """Standardise the sector nodes by the mean and deviation of every row, test span included."""
+    everything = dataclasses.replace(market.split, train=DayRange(0, market.n_days))
+    return node_features(dataclasses.replace(market, split=everything), config)
+
+
+def shuffled_training_rows(market: Market) -> np.ndarray:
+    """Draw as many training rows as there are from the whole calendar."""
+    order = np.random.default_rng(4).permutation(market.n_days)
+    return np.sort(order[: len(market.split.train)])
+
+
+def consecutive_training_rows(market: Market) -> np.ndarray:
+    """Take the rows of the training span."""
+    return np.arange(market.split.train.start, market.split.train.stop)
+
+
+# Fills
+
+
+def row_of_the_decision(table: Any, day: Any) -> Any:
+    """Look up the session that was decided on instead of the one after it."""
+    return table[(day - 1).clamp_min(0)]
