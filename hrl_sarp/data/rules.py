@@ -202,14 +202,14 @@ def adjustment_defects(prepared: pl.DataFrame, config: ValidationConfig) -> pl.D
     the difference. `adjustment_reversal`: the next row takes the same move back, as when a factor
     was applied a day early; the value is its adjusted return. `dividend_over_price`: a dividend
     beyond the close before, such as a spin-off booked in other shares; the value is the dividend.
-    `unstated_dividend`: a gap as a dividend makes it, in data that state no dividend and no split;
-    the value is the difference, and the row is sound.
+    `unstated_dividend`: a gap as a dividend makes it, of a symbol for which no dividend or split
+    is ever stated; the value is the difference, and the row is sound.
     """
     gap = pl.col("adjusted_return") - pl.col("total_return")
     log_gap = (1 + pl.col("adjusted_return")).log() - (1 + pl.col("total_return")).log()
-    states_actions = ((prepared["dividend"] > 0) | (prepared["split"] != 1)).any()
+    states_actions = ((pl.col("dividend") > 0) | (pl.col("split") != 1)).any().over("symbol")
     is_gap = gap.abs() > config.max_adjustment_gap
-    is_dividend = is_gap & _looks_like_dividend(gap) & pl.lit(not states_actions)
+    is_dividend = is_gap & _looks_like_dividend(gap) & ~states_actions
     judged = prepared.with_columns(
         gap=gap, log_gap=log_gap, is_gap=is_gap & ~is_dividend, is_dividend=is_dividend
     ).with_columns(
