@@ -346,10 +346,20 @@ class MicroAgent:
         return algorithm.configure(td3, self.seed)
 
     def adopt(self, algorithm: MicroTD3) -> "MicroAgent":
-        """Take over the networks that TD3 has trained."""
-        self.actor.load_state_dict(algorithm.policy.actor.state_dict())
-        self.critic.load_state_dict(algorithm.policy.critic.state_dict())
+        """Take over the target networks: averages of those that TD3 has trained.
+
+        The actor follows a noisy critic from update to update; its running average does not.
+        """
+        self.actor.load_state_dict(algorithm.policy.actor_target.state_dict())
+        self.critic.load_state_dict(algorithm.policy.critic_target.state_dict())
         return self
+
+    def on(self, settings: MicroSettings) -> "MicroAgent":
+        """Return this agent reading another market of the same columns and sectors."""
+        moved = MicroAgent(settings, self.seed)
+        moved.actor.load_state_dict(self.actor.state_dict())
+        moved.critic.load_state_dict(self.critic.state_dict())
+        return moved
 
     def learn(
         self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None

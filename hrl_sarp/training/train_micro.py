@@ -46,7 +46,6 @@ def micro_plan(
 ) -> LoopPlan:
     """Say how a micro agent in training is judged and what a best checkpoint holds."""
     judged = MicroAgent(context.micro_settings(), context.config.seed)
-    policy = algorithm.policy
     return LoopPlan(
         number=number,
         prefix="micro",
@@ -56,6 +55,6 @@ def micro_plan(
             context.tensors, context.config, partner, judged.adopt(algorithm)
         ),
         networks=lambda: copy.deepcopy(
-            {"actor": policy.actor.state_dict(), "critic": policy.critic.state_dict()}
+            {"actor": judged.actor.state_dict(), "critic": judged.critic.state_dict()}
         ),
     )

@@ -120,6 +120,7 @@ def test_td3_from_scratch_beats_the_untrained_policy(strong: Market) -> None:
         "learning_rate": 3e-3,
         "horizon_days": 20,
         "critic_warmup_updates": 40,
+        "tau": 0.05,
     }
     config = learning_config(micro_agent={"td3": td3})
     tensors = tiny_runs.tensors_of(strong, torch.float32)
