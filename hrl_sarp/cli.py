@@ -326,8 +326,12 @@ def _as_usage(message: str) -> str:
 
 
 def _stopped_at_once() -> str:
-    has_checkpoints = "train" in sys.argv[1:2]
-    how = "with --resume continues from the last checkpoint" if has_checkpoints else "begins anew"
+    given = sys.argv[1:]
+    how = "begins anew"
+    if given[:1] == ["train"]:
+        how = "with --resume continues from the last checkpoint"
+    elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
+        how = "fetches the rest"
     return f"stopped at once; the same command {how}"
 
 

@@ -68,7 +68,7 @@ class _Collector:
                 for ticker in progress.track(missing, description="yahoo"):
                     self._fetch(ticker)
             except KeyboardInterrupt:
-                logger.warning("stopped with {}; the same command fetches the rest", self._count())
+                logger.warning("stopped with {} in {}", self._count(), self.cache.folder)
                 raise
             finally:
                 for ticker, reason in self.failures.items():

@@ -271,7 +271,7 @@ def test_after_ctrl_c_only_the_missing_are_fetched(source: Yahoo, warned: list[s
     with pytest.raises(KeyboardInterrupt):
         source.load(everything(), {"CCC": [KeyboardInterrupt()]})
     assert source.asked == ["AAA", "BBB", "CCC"]
-    assert any("stopped with 2 of 11 tickers; the same command" in line for line in warned)
+    assert any("stopped with 2 of 11 tickers in" in line for line in warned)
     resumed = source.load(everything())
     assert source.asked == ["CCC", "D-D", "EEE", *SERIES]
     again = source.load({})  # Yahoo has nothing any more, and is not asked
@@ -453,8 +453,10 @@ def command(
 ) -> Callable[..., tuple[int, str, str]]:
     """Run `collect-data --source yahoo` over a replayed Yahoo; exit code, stdout, stderr."""
 
-    def run(payloads: dict[str, Any], *arguments: object) -> tuple[int, str, str]:
-        session = ReplayingSession(payloads)
+    def run(
+        payloads: dict[str, Any], *arguments: object, script: Script | None = None
+    ) -> tuple[int, str, str]:
+        session = ReplayingSession(payloads, script)
         monkeypatch.setattr(collecting, "live_link", lambda _: replay_link(session, []))
         options = ["--source", "yahoo", "--data-dir", tmp_path / "data" / "raw", *arguments]
         monkeypatch.setattr(sys, "argv", ["main.py", "collect-data", *map(str, options)])
@@ -492,6 +494,17 @@ def test_too_many_failures_exit_with_1_and_leave_the_old_data(
     assert "AAA: " in last
     assert "BBB: " in last
     assert {path: path.read_bytes() for path in raw.rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    command: Callable[..., tuple[int, str, str]], symbols: Path, tmp_path: Path
+) -> None:
+    options = ["--start", START, "--end", END, "--symbols", symbols]
+    code, out, err = command(everything(), *options, script={"CCC": [KeyboardInterrupt()]})
+    assert (code, out) == (cli.STOPPED, "")
+    assert err.splitlines()[-1] == "stopped at once; the same command fetches the rest"
+    assert not (tmp_path / "data" / "raw").exists()
+    assert command(everything(), *options)[0] == 0
 
 
 @pytest.mark.parametrize(
