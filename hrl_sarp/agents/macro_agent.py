@@ -216,6 +216,13 @@ class MacroAgent:
         self.critic.load_state_dict(algorithm.policy.critic.state_dict())
         return self
 
+    def on(self, tensors: MarketTensors) -> "MacroAgent":
+        """Return this agent reading another market of the same columns and sectors."""
+        moved = MacroAgent(tensors, self.config, self.seed)
+        moved.actor.load_state_dict(self.actor.state_dict())
+        moved.critic.load_state_dict(self.critic.state_dict())
+        return moved
+
     def learn(
         self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None
     ) -> "MacroAgent":

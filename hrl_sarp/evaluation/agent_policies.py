@@ -4,9 +4,10 @@ import math
 
 import torch
 
+from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.artifacts import read_json
 from hrl_sarp.config.schema import RiskConfig
-from hrl_sarp.contracts import DayRange, Goal, Regime
+from hrl_sarp.contracts import DayRange, Goal, Market, Regime
 from hrl_sarp.envs.observations import macro_index, micro_index
 from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.errors import HrlSarpError
@@ -66,11 +67,17 @@ class HierarchicalPolicy:
         return view.state.cash.new_tensor([1 - math.exp(active - self._peak)])
 
 
-def trained_policies(context: PhaseContext) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
+def trained_policies(
+    context: PhaseContext, market: Market | None = None
+) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
     """Load what the phases left, each level with the trained and with the rule partner.
 
     Phases 1 and 2 are the sharpened policies without reinforcement learning; later phases are
     added if they have finished.
+
+    Args:
+        context: of the phases.
+        market: what the policies read, with the same columns and sectors; the context's if None.
 
     Returns:
         The policies, and which of them tell what each level of the last pair adds.
@@ -78,22 +85,22 @@ def trained_policies(context: PhaseContext) -> tuple[list[HierarchicalPolicy], L
     Raises:
         MissingArtifactError: if phases 1 and 2 have not finished.
     """
-    context = with_sector_table(context)
+    agents = _Agents(with_sector_table(context), market)
     risk = context.config.risk
-    follow, proportional = FollowGoal(context.tensors, risk), ProportionalGoal(context.tensors)
-    macro, micro = context.load_macro(1), context.load_micro(2)
+    follow, proportional = FollowGoal(agents.tensors, risk), ProportionalGoal(agents.tensors)
+    macro, micro = agents.macro(1), agents.micro(2)
     pairs: list[tuple[str, MacroPolicy, MicroPolicy]] = [
         ("goal-following", proportional, follow),
         ("phases 1+2", macro, micro),
     ]
     if context.has(3):
-        macro = context.load_macro(3)
+        macro = agents.macro(3)
         pairs.append(("phase 3 macro + phase 2 micro", macro, micro))
     if context.has(4):
-        micro = context.load_micro(4)
+        micro = agents.micro(4)
         pairs.append(("phases 3+4", macro, micro))
     if context.has(5):
-        macro, micro = context.load_macro(5), context.load_micro(5, which=1)
+        macro, micro = agents.macro(5), agents.micro(5, which=1)
         pairs.append(("joint", macro, micro))
     swaps = LevelSwaps(
         both=pairs[-1][0],
@@ -106,6 +113,24 @@ def trained_policies(context: PhaseContext) -> tuple[list[HierarchicalPolicy], L
     pairs.sort(key=lambda pair: pair[0] != swaps.both)  # reports lead with the first policy
     policies = [HierarchicalPolicy(name, first, second, risk) for name, first, second in pairs]
     return policies, swaps
+
+
+class _Agents:
+    """Loads agents and lets them read the market they will be judged on."""
+
+    def __init__(self, context: PhaseContext, market: Market | None) -> None:
+        self._context = context
+        self._reads = context if market is None else context.with_market(market)
+
+    @property
+    def tensors(self) -> MarketTensors:
+        return self._reads.tensors
+
+    def macro(self, number: int) -> MacroAgent:
+        return self._context.load_macro(number).on(self.tensors)
+
+    def micro(self, number: int, which: int = 0) -> MicroAgent:
+        return self._context.load_micro(number, which).on(self._reads.micro_settings())
 
 
 def select_policies(

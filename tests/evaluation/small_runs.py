@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.schema import RunConfig, ShockConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView
 from hrl_sarp.market.tensors import MarketTensors
@@ -44,6 +44,26 @@ def small_config(**evaluation: Any) -> RunConfig:
     profile = config.market_profile.model_copy(update={"costs": factories.cost_config()})
     risk = factories.risk_config()
     return config.model_copy(update={"market_profile": profile, "risk": risk})
+
+
+def stress_config(
+    sector_map: dict[str, str], shocks: list[ShockConfig], **changes: Any
+) -> RunConfig:
+    """Shocks told by sectors A and B, three sessions of warm-up, no costs; `risk`, `costs`,
+    `windows` and fields of the section `stress` may be changed.
+    """
+    config = small_config(baselines=["equal_weight"])
+    free = factories.cost_config(buy_bps=0.0, sell_bps=0.0, slippage_bps=0.0)
+    market_stress = config.market_profile.stress.model_copy(
+        update={"sectors": sector_map, "windows": changes.pop("windows", [])}
+    )
+    profile = config.market_profile.model_copy(
+        update={"stress": market_stress, "costs": changes.pop("costs", free)}
+    )
+    values = {"sectors": ["A", "B"], "shocks": shocks, "warm_up_days": 3, "recovery_days": 10}
+    risk = changes.pop("risk", config.risk)
+    stress = config.stress.model_copy(update={**values, **changes})
+    return config.model_copy(update={"market_profile": profile, "risk": risk, "stress": stress})
 
 
 class ScriptedPolicy:

@@ -1,0 +1,257 @@
+"""Stress tests: policies through dated windows of history and through hypothetical sector shocks.
+
+The simulator, the costs and the limits are those of the backtest. Policies move from cash into
+their own holdings during a warm-up and are measured from the close before the stress on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+
+from hrl_sarp import metrics
+from hrl_sarp.config.schema import RunConfig, StressConfig, StressWindow
+from hrl_sarp.contracts import DayRange, Market, Trajectory
+from hrl_sarp.errors import MarketError
+from hrl_sarp.evaluation.backtest import ACCOUNTING_DTYPE
+from hrl_sarp.evaluation.baselines import make_baselines
+from hrl_sarp.evaluation.performance import sector_weights
+from hrl_sarp.evaluation.policies import Policy
+from hrl_sarp.evaluation.rollout import INDEX, RolloutOptions, rollout
+from hrl_sarp.evaluation.stress_market import frozen_market, shocked_market
+from hrl_sarp.market.tensors import MarketTensors
+
+CAP_TOLERANCE = 1e-6
+"""Weights above a cap by less are rounding."""
+WINDOW, SHOCK = "window", "shock"
+
+PoliciesOn = Callable[[Market], Sequence[Policy]]
+"""Makes policies that read a given market."""
+
+
+@dataclass(frozen=True)
+class StressFigures:
+    """What one policy went through in one scenario."""
+
+    loss: float
+    """1 - wealth at the end of the stress / wealth before it; negative is a gain."""
+    max_drawdown: float
+    """During the stress, from the wealth before it on."""
+    recovery_days: int | None
+    """Sessions from the deepest point back to the peak before it; None: not while watched."""
+    stock_cap_days: int
+    """Sessions of the stress whose open found a stock drifted above its cap."""
+    sector_cap_days: int
+    """The same for sectors."""
+    drawdown_limit_days: int
+    """Sessions of the stress that closed deeper below the peak than the drawdown limit."""
+    exposure: float | None
+    """Mean share of wealth in stocks during the stress; None for the index."""
+    turnover: float
+    """One-sided, over the stress."""
+
+
+@dataclass(frozen=True)
+class ScenarioResult:
+    """All policies through one scenario."""
+
+    name: str
+    kind: str
+    """`window` or `shock`."""
+    seen: tuple[str, ...]
+    """Spans of the split that a window overlaps and agents were fitted or chosen on."""
+    n_days: int
+    """Sessions of the stress itself; the paths go on to watch the recovery."""
+    dates: Shaped[np.ndarray, " D"]
+    names: tuple[str, ...]
+    wealth: Float[np.ndarray, "D P"]
+    """In units of the wealth before the stress; row 0 is that wealth, 1."""
+    figures: dict[str, StressFigures]
+
+
+@dataclass(frozen=True)
+class StressResult:
+    """Everything the report of a stress test is made from."""
+
+    market: Market
+    config: RunConfig
+    scenarios: tuple[ScenarioResult, ...]
+    not_covered: dict[str, str]
+    """Window -> why it was not run."""
+    policy_names: tuple[str, ...]
+    """The policies that were handed in, not baselines; the first one leads."""
+    frozen_on: str
+    """Close after which shocks happen to a world that stands still."""
+
+
+def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) -> StressResult:
+    """Run every covered window and every shock for the given policies and all baselines.
+
+    Args:
+        market: with the embeddings that the policies need.
+        policies_on: makes the policies for the market they will read: the real one for windows,
+            one that stops at the end of the test span for shocks.
+        config: scenarios, costs, limits, baselines.
+    """
+    windows, not_covered = _covered_windows(market, config)
+    policies = list(policies_on(market))
+    results = [
+        _measure(market, policies, span, config, name=window.name, kind=WINDOW)
+        for window, span in windows
+    ]
+    day = market.split.test.stop - 1
+    if config.stress.shocks:
+        results += _run_shocks(market, policies_on, day, config)
+    return StressResult(
+        market=market,
+        config=config,
+        scenarios=tuple(results),
+        not_covered=not_covered,
+        policy_names=tuple(policy.name for policy in policies),
+        frozen_on=str(market.dates[day]),
+    )
+
+
+@dataclass(frozen=True)
+class _StressSpan:
+    """Rows of a scenario: losses count from the close of `before` to that of `last`."""
+
+    before: int
+    last: int
+    watched: int
+    """Last row on which the recovery is watched."""
+
+
+def _covered_windows(
+    market: Market, config: RunConfig
+) -> tuple[list[tuple[StressWindow, _StressSpan]], dict[str, str]]:
+    """Find the rows of each window, or say why it cannot be run."""
+    covered, not_covered = [], {}
+    has_universe = np.flatnonzero(market.eligible.any(axis=1))
+    first = (has_universe[0] if len(has_universe) else market.n_days) + config.stress.warm_up_days
+    for window in config.market_profile.stress.windows:
+        before = int(np.searchsorted(market.dates, np.datetime64(window.start)))
+        last = int(np.searchsorted(market.dates, np.datetime64(window.end), side="right")) - 1
+        if np.datetime64(window.end) > market.dates[-1]:
+            not_covered[window.name] = f"the data end on {market.dates[-1]}"
+        elif before < first:
+            start = f"on {market.dates[first]}" if first < market.n_days else "never"
+            not_covered[window.name] = f"the universe and {config.stress.warm_up_days} sessions of "
+            not_covered[window.name] += f"warm-up exist first {start}"
+        elif last > before:
+            watched = min(last + config.stress.recovery_days, market.n_days - 1)
+            covered.append((window, _StressSpan(before, last, watched)))
+        else:
+            not_covered[window.name] = "the data have no two sessions in it"
+    return covered, not_covered
+
+
+def _run_shocks(
+    market: Market, policies_on: PoliciesOn, day: int, config: RunConfig
+) -> list[ScenarioResult]:
+    if day < config.stress.warm_up_days:
+        raise MarketError(
+            f"stress test: {market.name} has {day} sessions before {market.dates[day]}, expected "
+            f"the {config.stress.warm_up_days} of stress.warm_up_days; collect more data"
+        )
+    longest = max(shock.days + shock.recovery_days for shock in config.stress.shocks)
+    frozen = frozen_market(market, day, longest)
+    policies = list(policies_on(frozen))  # they read features and masks: the same in every shock
+    results = []
+    for shock in config.stress.shocks:
+        last = day + shock.days
+        span = _StressSpan(day, last, last + shock.recovery_days)
+        shocked = shocked_market(frozen, day, shock, config)
+        results.append(_measure(shocked, policies, span, config, name=shock.name, kind=SHOCK))
+    return results
+
+
+def _measure(
+    market: Market,
+    policies: Sequence[Policy],
+    span: _StressSpan,
+    config: RunConfig,
+    *,
+    name: str,
+    kind: str,
+) -> ScenarioResult:
+    """Roll all policies through one scenario and measure what follows the warm-up."""
+    tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
+    rows = DayRange(span.before - config.stress.warm_up_days, span.watched + 1)
+    options = RolloutOptions(config.market_profile.costs, config.risk)
+    with torch.no_grad():
+        found = rollout(tensors, [*make_baselines(market, config), *policies], rows, options)
+    first, n_days = config.stress.warm_up_days, span.last - span.before
+    columns = [i for i, each in enumerate(found.names) if kind == WINDOW or each != INDEX]
+    path = np.cumprod(1.0 + found.net_return[first:, columns], axis=0)
+    names = tuple(found.names[i] for i in columns)
+    return ScenarioResult(
+        name=name,
+        kind=kind,
+        seen=_seen(market, span) if kind == WINDOW else (),
+        n_days=n_days,
+        dates=market.dates[span.before : span.watched + 1],
+        names=names,
+        wealth=np.concatenate([np.ones((1, len(columns))), path]),
+        figures={
+            found.names[i]: _figures(market, found, i, slice(first, first + n_days), config)
+            for i in columns
+        },
+    )
+
+
+def _seen(market: Market, span: _StressSpan) -> tuple[str, ...]:
+    """Name the spans on which agents were fitted or chosen that share a session with a window."""
+    return tuple(
+        name
+        for name in ("train", "validation")
+        if span.before + 1 < getattr(market.split, name).stop
+        and span.last >= getattr(market.split, name).start
+    )
+
+
+def _figures(
+    market: Market, found: Trajectory, column: int, stress: slice, config: RunConfig
+) -> StressFigures:
+    net = found.net_return[stress.start :, column]
+    n_days = stress.stop - stress.start
+    falls = metrics.drawdowns(net[:n_days])
+    before = found.weights_before[stress, column]
+    sectors = sector_weights(before, market)
+    risk = config.risk
+    stock_days = (before > risk.stock_cap + CAP_TOLERANCE).any(axis=1)
+    sector_days = (sectors > risk.sector_cap + CAP_TOLERANCE).any(axis=1)
+    exposure = float(found.weights_after[stress, column].sum(axis=1).mean())
+    return StressFigures(
+        loss=float(1.0 - np.prod(1.0 + net[:n_days])),
+        max_drawdown=float(falls.max()),
+        recovery_days=recovery_days(net, n_days, config.stress),
+        stock_cap_days=int(stock_days.sum()),
+        sector_cap_days=int(sector_days.sum()),
+        drawdown_limit_days=int((falls > risk.gate_drawdown).sum()),
+        exposure=None if found.names[column] == INDEX else exposure,
+        turnover=float(found.turnover[stress, column].sum()),
+    )
+
+
+def recovery_days(
+    net_return: Float[np.ndarray, " D"], n_days: int, config: StressConfig
+) -> int | None:
+    """Count the sessions from the deepest point of the stress back to the peak before it.
+
+    Args:
+        net_return: of the stress and of the sessions after it.
+        n_days: sessions of the stress.
+        config: how close to the peak counts as recovered.
+
+    Returns:
+        0 if the stress never cost more than that; None if the peak was not reached again.
+    """
+    wealth = np.concatenate([[1.0], np.cumprod(1.0 + net_return)])
+    peak = np.maximum.accumulate(wealth[: n_days + 1])
+    deepest = int(np.argmax(1.0 - wealth[: n_days + 1] / peak))
+    target = (1.0 - config.recovered_within) * peak[deepest]
+    back: Int[np.ndarray, " n"] = np.flatnonzero(wealth[deepest:] >= target)
+    return int(back[0]) if len(back) else None
