@@ -31,6 +31,7 @@ TINY: dict[str, Any] = {
         "ppo": {
             "total_timesteps": 48,
             "n_envs": 4,
+            "envs_per_group": 1,
             "n_steps": 4,
             "batch_size": 8,
             "n_epochs": 2,
