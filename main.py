@@ -1,6 +1,10 @@
 """Entry point: `python main.py --help`."""
 
+import signal
 import sys
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while Python imports: no traceback
 
 from hrl_sarp.cli import main
 

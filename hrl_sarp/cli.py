@@ -193,6 +193,20 @@ def stress_test(
         typer.echo(f"wrote {page}")
 
 
+@app.command("diagnose")
+def diagnose(log_dir: LogDir = DEFAULT_LOG_DIR) -> None:
+    """Show where every curve of the finished phases of LOG_DIR began and ended.
+
+    docs/diagnosis.md says how to read them.
+    """
+    from rich.console import Console
+
+    from hrl_sarp.training.curves import phase_tables
+
+    for table in phase_tables(log_dir):
+        Console().print(table)
+
+
 @app.command("report")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Log folders of finished runs (seeds).")],
@@ -271,12 +285,20 @@ def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None
 def _running(log_dir: Path) -> Iterator[None]:
     """Hold the log folder, tidy up after killed runs and log into it."""
     from hrl_sarp.artifacts import remove_unfinished
-    from hrl_sarp.runtime import RunFolder, configure_logging, file_errors_shown_once
+    from hrl_sarp.runtime import (
+        RunFolder,
+        configure_logging,
+        file_errors_shown_once,
+        log_to_screen,
+    )
 
     with RunFolder(log_dir).lock(), file_errors_shown_once():
         remove_unfinished(log_dir)
         configure_logging(log_dir)
-        yield
+        try:
+            yield
+        finally:
+            log_to_screen()
 
 
 def _as_line(error: HrlSarpError) -> str:
@@ -286,13 +308,10 @@ def _as_line(error: HrlSarpError) -> str:
 
 
 def main() -> int:
-    """Run the command line; every expected problem is one line and an exit code that is not 0.
-
-    Outside of phases, which stop at their next boundary, SIGTERM ends the run as Ctrl-C does.
-    """
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command line; every expected problem is one line and an exit code that is not 0."""
     try:
-        code = app(standalone_mode=False) or 0
+        with _stopped_by_sigterm():
+            code = app(standalone_mode=False) or 0
     except typer.TyperException as error:
         return _complain(_as_usage(error.format_message()), error.exit_code)
     except StoppedEarly:
@@ -303,14 +322,27 @@ def main() -> int:
         return _complain(f"{type(error).__name__}: {_as_line(error)}", 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _complain(
-            f"{type(error).__name__}: {error.strerror or error}{where}{_advice(error)}", 1
-        )
-    finally:
-        signal.signal(signal.SIGTERM, former)
+        reason = f"{error.strerror or error}{where}{_advice(error)}"
+        return _complain(f"{type(error).__name__}: {reason}", 1)
     if code == STOPPED:
         return _complain(_stopped_at_once(), STOPPED)
     return int(code)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """End at SIGTERM as at Ctrl-C; phases have handlers of their own and stop at a boundary."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    former = {number: signal.getsignal(number) for number in numbers}
+    # in the background of a script Ctrl-C is ignored, and stays so
+    changed = {n: handler for n, handler in former.items() if handler is not signal.SIG_IGN}
+    for number in changed:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in changed.items():
+            signal.signal(number, handler)
 
 
 def _complain(line: str, code: int) -> int:

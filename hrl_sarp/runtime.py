@@ -161,8 +161,7 @@ def configure_logging(log_dir: Path) -> Path:
     """
     started = datetime.now().astimezone()
     path = RunFolder(log_dir).path / f"train_{started:%Y%m%d_%H%M%S}.log"
-    logger.remove()
-    logger.add(sys.stderr, format=SCREEN_FORMAT, level="INFO", diagnose=False)
+    log_to_screen()
     logger.add(
         path,
         format=FILE_FORMAT,
@@ -174,6 +173,17 @@ def configure_logging(log_dir: Path) -> Path:
         catch=False,  # a full disk ends the run in one line, not in a traceback per message
     )
     return path
+
+
+def log_to_screen() -> None:
+    """Send log lines to the screen alone, and close the files they went to."""
+    logger.remove()
+    # not sys.stderr itself: what it is may change, under test for example
+    logger.add(_show, format=SCREEN_FORMAT, level="INFO", diagnose=False)
+
+
+def _show(line: str) -> None:
+    sys.stderr.write(line)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ FEWEST_KILLS = 5
 WAITS_FOR_A_WRITE = 0.2
 """Share of kills that come while a file is being written."""
 LONGEST_WAIT_FOR_A_WRITE = 10.0
-POLL_SECONDS = 0.002
+POLL_SECONDS = 0.02
 EXPERIMENT = "kill_anywhere"
 BEGINS = re.compile(r"phase (\d) (?:\(.*\) begins|continues|wrote|has finished already)")
 
@@ -66,17 +66,19 @@ class Life:
     started: float = field(default_factory=time.time)
     entered: dict[str, float] = field(default_factory=dict)
     """When it was first seen in each stage."""
+    said: str = ""
 
     def stage(self) -> str:
         """Say where the process is by its log lines and the market's file."""
-        lines = BEGINS.finditer(self.screen.read_text(errors="replace"))
-        said = [(match[0], match[1]) for match in lines]
-        if not said:
+        if self.screen.stat().st_size != len(self.said):
+            self.said = self.screen.read_bytes().decode("latin-1")
+        lines = list(BEGINS.finditer(self.said))
+        if not lines:
             now = START if any(self.cache.glob("*.npz")) else MARKET
         else:
-            line, number = said[-1]
-            is_over = "wrote" in line or "already" in line
-            now = BACKTEST if is_over and number == PHASE_STAGES[-1] else number
+            now = lines[-1][1]
+            is_over = "wrote" in lines[-1][0] or "already" in lines[-1][0]
+            now = BACKTEST if is_over and now == PHASE_STAGES[-1] else now
         self.entered.setdefault(now, time.time())
         return now
 
@@ -247,10 +249,10 @@ def find_differences(first: Run, second: Run) -> Iterator[str]:
         elif path.suffix == ".pt":
             yield from _differences(load_payload(path), load_payload(other), path.name)
         elif path.suffix == ".json":
-            pair = (_timeless(read_json(file, "train")) for file in (path, other))
-            yield from _differences(*pair, path.name)
+            there, here = (_timeless(read_json(file, "train")) for file in (path, other))
+            yield from _differences(there, here, path.name)
         elif path.suffix == ".npz":
-            yield from _differences(*(dict(np.load(file)) for file in (path, other)), path.name)
+            yield from _differences(dict(np.load(path)), dict(np.load(other)), path.name)
         elif path.read_bytes() != other.read_bytes():
             yield path.name
 
