@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train real-us test lint bench clean
+.PHONY: help setup train real-us test lint bench learning clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,8 +39,12 @@ lint: $(READY) ## check style, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) ## run every benchmark, one after the other
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+bench: $(READY) ## run every speed benchmark, one after the other
+	set -e; for script in $(filter-out benchmarks/learning.py,$(wildcard benchmarks/*.py)); do \
+		$(BIN)/python $$script; done
+
+learning: $(READY) ## train where the best policy is known, 5 seeds each (hours); prints the table
+	$(BIN)/python benchmarks/learning.py
 
 clean: ## remove the environment and caches; data/ and logs/ stay
 	rm -rf $(VENV) build dist *.egg-info
