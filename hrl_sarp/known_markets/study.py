@@ -4,7 +4,7 @@ Phases run through the ordinary curriculum; `from scratch` means that the files 
 phases hold fresh agents, which follow 1/N.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
-from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS
@@ -21,13 +20,23 @@ from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, Proport
 from hrl_sarp.features.labels import regime_label
 from hrl_sarp.graph import node_features
 from hrl_sarp.known_markets.bayes_filter import label_probabilities
+from hrl_sarp.known_markets.lines import Line
 from hrl_sarp.known_markets.oracles import MacroOracle, MicroOracle
 from hrl_sarp.known_markets.score import PathJudge, share_of_gap
 from hrl_sarp.known_markets.two_level import PathPlan, PlantedMarket, planted_market
-from hrl_sarp.runtime import StopFlag, configure_threads
+from hrl_sarp.runtime import StopFlag
 from hrl_sarp.training.curriculum import make_context, run_phase
 from hrl_sarp.training.phase import PHASES, PhaseContext, save_sector_table, with_sector_table
 
+MACRO_LINES = (Line("macro_share", ">=", 0.60),)
+MICRO_LINES = (Line("micro_share", ">=", 0.60),)
+PAIR_LINES = (
+    Line("phase5", ">=", 0.65),
+    Line("phase4_minus_sharpened_in_se", ">=", -1.0),
+    Line("phase5_minus_phase4_in_se", ">=", -1.0),
+    Line("regime_gain_share", ">=", 0.80),
+)
+HIDDEN_LINES = (Line("macro_share", ">=", 0.80),)
 ORACLE_SPEED = 0.8
 """Best of a grid from 0.05 to 1 for the micro oracle, on this market's costs."""
 
@@ -39,20 +48,7 @@ class TwoLevelStudy:
     config: RunConfig
     planted: PlantedMarket
     log_dir: Path
-
-    @classmethod
-    def prepare(cls, experiment: str, plan: PathPlan, seed: int, log_dir: Path) -> "TwoLevelStudy":
-        """Generate the market of an experiment for one seed.
-
-        Args:
-            experiment: of `config/experiments/`.
-            plan: spans and paths.
-            seed: of market and training.
-            log_dir: gets one folder per variant.
-        """
-        config = load_config(experiment=experiment, overrides={"seed": seed})
-        configure_threads(config.threads)
-        return cls(config, planted_market(config, plan, seed), log_dir)
+    """Gets one folder per variant; what has finished there is not trained again."""
 
     def context(self, variant: str) -> PhaseContext:
         """Build the phases' context of a variant; an interrupted one continues."""
@@ -62,19 +58,19 @@ class TwoLevelStudy:
             self.config, self.planted.market, folder, device, StopFlag(), resume=True
         )
 
-    def macro_from_scratch(self) -> float:
-        """Train phase 3 on a fresh macro agent over FollowGoal; return its share of the gap."""
+    def macro_from_scratch(self) -> dict[str, float]:
+        """Train phase 3 on a fresh macro agent over a rule; return its share of the gap."""
         context = self.context("macro_from_scratch")
         write_untrained(context, (1, 2))
         run_phase(3, context)
-        return self._macro_share(context, 3)
+        return {"macro_share": self._macro_share(context, 3)}
 
-    def micro_from_scratch(self) -> float:
-        """Train phase 4 on a fresh micro agent under 1/N goals; return its share of the gap."""
+    def micro_from_scratch(self) -> dict[str, float]:
+        """Train phase 4 on a fresh micro agent below a fresh macro agent, which asks for 1/N."""
         context = self.context("micro_from_scratch")
         write_untrained(context, (1, 2, 3))
         run_phase(4, context)
-        return self._micro_share(context, 4)
+        return {"micro_share": self._micro_share(context, 4)}
 
     def pretrained(self) -> dict[str, float]:
         """Train all five phases; return the share of the two-level gap after each stage."""
@@ -89,15 +85,16 @@ class TwoLevelStudy:
             "phase5": (context.load_macro(5), context.load_micro(5, which=1)),
         }
         judge = self.judge(context)
-        oracle = self._oracle(context, "both")
-        even = judge.equal_weight()
-        shares = {
-            name: share_of_gap(judge.growth(*pair), oracle, even) for name, pair in pairs.items()
+        oracle, even = self._oracle(context, "both"), judge.equal_weight()
+        growth = {name: judge.growth(*pair) for name, pair in pairs.items()}
+        return {
+            **{name: share_of_gap(earned, oracle, even) for name, earned in growth.items()},
+            "macro_share": self._macro_share(context, 3),
+            "micro_share": self._micro_share(context, 4),
+            "phase4_minus_sharpened_in_se": _paired(growth["phase4"], growth["sharpened"]),
+            "phase5_minus_phase4_in_se": _paired(growth["phase5"], growth["phase4"]),
+            "regime_gain_share": self.regime_gain_share(context),
         }
-        shares["macro_share"] = self._macro_share(context, 3)
-        shares["micro_share"] = self._micro_share(context, 4)
-        shares["regime_gain_share"] = self.regime_gain_share(context)
-        return shares
 
     def judge(self, context: PhaseContext) -> PathJudge:
         """Score policies that read this context's market."""
@@ -150,6 +147,13 @@ class TwoLevelStudy:
         return self.judge(context).growth(macro, micro)
 
 
+def _paired(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean difference of paired growths in its standard errors; 0 where they are the same."""
+    difference = first - second
+    error = difference.std(ddof=1) / len(difference) ** 0.5
+    return float(difference.mean() / error) if error > 0 else 0.0
+
+
 def write_untrained(context: PhaseContext, numbers: tuple[int, ...]) -> None:
     """Write fresh agents where finished phases would have left theirs; keeps what is there.
 
@@ -160,18 +164,13 @@ def write_untrained(context: PhaseContext, numbers: tuple[int, ...]) -> None:
     if not table.is_file():
         table.parent.mkdir(parents=True, exist_ok=True)
         save_sector_table(table, context, nodes)
-    seen = with_sector_table_at(context, nodes)
+    seen = context.with_sector_embeddings(nodes)
     for number in numbers:
         path = context.folder(number) / PHASES[number - 1].best[0]
         if path.is_file():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         _fresh_agent(seen, number).save(path)
-
-
-def with_sector_table_at(context: PhaseContext, table: np.ndarray) -> PhaseContext:
-    """Return the context whose market carries this sector table."""
-    return context.with_market(replace(context.market, sector_embeddings=table))
 
 
 def _fresh_agent(context: PhaseContext, number: int) -> MacroAgent | MicroAgent:
@@ -199,3 +198,23 @@ def _head_probabilities(agent: MacroAgent, rows: np.ndarray) -> Float[np.ndarray
 def _log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
     chosen = torch.as_tensor(probabilities).clamp(min=1e-12).log()
     return float(nn.functional.nll_loss(chosen, torch.as_tensor(truth)))
+
+
+def macro_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
+    """Phase 3 from scratch, at full length: also the study of hidden regimes."""
+    return prepare(config, PathPlan(), log_dir).macro_from_scratch()
+
+
+def micro_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
+    """Phase 4 from scratch, at full length."""
+    return prepare(config, PathPlan(), log_dir).micro_from_scratch()
+
+
+def pair_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
+    """All five phases, at full length."""
+    return prepare(config, PathPlan(), log_dir).pretrained()
+
+
+def prepare(config: RunConfig, plan: PathPlan, log_dir: Path) -> TwoLevelStudy:
+    """Generate the market of one seed, which is the configuration's."""
+    return TwoLevelStudy(config, planted_market(config, plan, config.seed), log_dir)

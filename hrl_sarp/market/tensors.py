@@ -4,6 +4,7 @@ The agents are price takers, so these tables are never changed or copied; deep c
 networks) share them.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,17 @@ class MarketTensors:
         self.sector_embeddings: Float[Tensor, "T S E"] | None = (
             None if embeddings is None else self._number(embeddings, torch.float32)
         )
+
+    def with_sector_table(self, market: Market) -> "MarketTensors":
+        """Return the tensors of a market that differs in its sector embeddings only.
+
+        All other tables are shared, not copied: they are the largest thing in memory.
+        """
+        changed = copy.copy(self)
+        changed.market = market
+        table = market.sector_embeddings
+        changed.sector_embeddings = None if table is None else self._number(table, torch.float32)
+        return changed
 
     def to_slots(self, values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
         """Pick each day's slots from (B, A) values; 0 in empty slots. Returns (B, N)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
@@ -108,9 +109,14 @@ class PhaseContext:
         return path
 
     def with_market(self, market: Market) -> "PhaseContext":
-        """Return the context over a market with another sector table."""
+        """Return the context over another market."""
         tensors = MarketTensors(market, self.tensors.dtype, self.tensors.device)
         return replace(self, market=market, tensors=tensors)
+
+    def with_sector_embeddings(self, table: Float[np.ndarray, "T S E"]) -> "PhaseContext":
+        """Return the context over the same market with this sector table."""
+        market = replace(self.market, sector_embeddings=table)
+        return replace(self, market=market, tensors=self.tensors.with_sector_table(market))
 
     def micro_settings(self) -> MicroSettings:
         """Settings of the micro networks on this market."""
@@ -276,5 +282,4 @@ def with_sector_table(context: PhaseContext) -> PhaseContext:
             f"{path} was fitted on rows to {payload['fitted_rows'][1]}, past the training span's "
             f"end {context.market.split.train.stop}: it has seen the future of this fold"
         )
-    market = replace(context.market, sector_embeddings=payload["table"].numpy())
-    return context.with_market(market)
+    return context.with_sector_embeddings(payload["table"].numpy())

@@ -1,6 +1,6 @@
 """Phase 1: teach the macro agent and the sector graph from what sectors earned afterwards."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class MacroTask:
             torch.manual_seed(config.seed)
             self.graph = SectorGNN(self.nodes.shape[2], graph).to(device)
         first = embed_all(self.graph, self.nodes, self.edges).cpu().numpy()
-        self.tensors = context.with_market(replace(market, sector_embeddings=first)).tensors
+        self.tensors = context.with_sector_embeddings(first).tensors
         self.agent = MacroAgent(self.tensors, config.macro_agent, config.seed)
         self._load_labels(market, context)
         self._start_as_constant()
@@ -166,8 +166,7 @@ def sharpen(
     context: PhaseContext, task: MacroTask, table: np.ndarray
 ) -> tuple[MacroAgent, dict[str, Any]]:
     """Fit one temperature by net log growth on validation: squared errors leave shares too flat."""
-    market = replace(context.market, sector_embeddings=table)
-    tensors = context.with_market(market).tensors
+    tensors = context.with_sector_embeddings(table).tensors
     agent = MacroAgent(tensors, context.config.macro_agent, context.config.seed)
     flat = task.agent.actor.state_dict()
     partner = FollowGoal(tensors, context.config.risk)
