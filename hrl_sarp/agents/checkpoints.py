@@ -4,6 +4,8 @@ import hashlib
 import math
 import pickle
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 from zipfile import BadZipFile, ZipFile
@@ -15,6 +17,9 @@ from torch import nn
 from hrl_sarp.artifacts import atomic_path, unwritable
 from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDivergedError
 from hrl_sarp.market.tensors import MarketTensors
+
+LONGEST_REASON = 200
+"""Characters of another library's message that a line of ours repeats."""
 
 
 @runtime_checkable
@@ -141,6 +146,23 @@ def load_module(path: Path, module: nn.Module, state: dict[str, Any]) -> None:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise CheckpointError(f"{path}: networks of other shapes: {' '.join(lines)}") from error
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Turn what breaks while a checkpoint of other code is put back into one clear line.
+
+    Raises:
+        CheckpointError: if keys, shapes or values are not those that this code saves.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(
+            f"{path}: does not fit this version of the package: expected what it saves itself, "
+            f"found {type(error).__name__}: {reason}; start the phase again without --resume"
+        ) from error
 
 
 def rng_state() -> dict[str, Any]:

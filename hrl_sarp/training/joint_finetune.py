@@ -7,12 +7,13 @@ from typing import Any
 from loguru import logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
+from hrl_sarp.agents.checkpoints import restoring
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.runtime import derive_seed
 from hrl_sarp.training.diagnosis import stage_summaries
 from hrl_sarp.training.metric_log import MetricLog
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
+from hrl_sarp.training.phase import PHASES, RUNNING, PhaseContext, PhaseResult
 from hrl_sarp.training.progress import PhaseBar, phase_progress
 from hrl_sarp.training.rl_loop import LoopPlan, run_loop
 from hrl_sarp.training.selection import Selector, validate_pair
@@ -85,7 +86,8 @@ def run(context: PhaseContext) -> PhaseResult:
     if running is None:
         _judge(context, pair, log)
     else:
-        pair.load_state_dict(running["extra"])
+        with restoring(context.folder(NUMBER) / RUNNING):
+            pair.load_state_dict(running["extra"])
         running = running if running["algorithm"] else None
     with phase_progress(f"phase {NUMBER}", joint.max_rounds * len(PARTS), pair.part) as bar:
         while pair.part < joint.max_rounds * len(PARTS) and not _is_stuck(context, pair):

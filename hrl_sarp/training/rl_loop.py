@@ -12,7 +12,12 @@ from loguru import logger
 from stable_baselines3.common.callbacks import BaseCallback
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.checkpoints import require_finite, restore_rng, rng_state
+from hrl_sarp.agents.checkpoints import (
+    require_finite,
+    restore_rng,
+    restoring,
+    rng_state,
+)
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
@@ -27,7 +32,13 @@ from hrl_sarp.training.diagnosis import (
     stage_summaries,
 )
 from hrl_sarp.training.metric_log import MetricLog, algorithm_logger
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, require_finite_weights
+from hrl_sarp.training.phase import (
+    PHASES,
+    RUNNING,
+    PhaseContext,
+    PhaseResult,
+    require_finite_weights,
+)
 from hrl_sarp.training.progress import PhaseBar, phase_progress
 from hrl_sarp.training.selection import Selector, ValidationScore
 
@@ -207,10 +218,11 @@ def run_loop(
     state = LoopState(Selector(context.config.curriculum.selection_window))
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
-        state = _restore_loop(running["loop"], state.selector)
-        restore(algorithm, running["algorithm"])
-        algorithm.logger.name_to_value.update(running["logged"])
-        algorithm.logger.name_to_count.update(running["logged_count"])
+        with restoring(context.folder(plan.number) / RUNNING):
+            state = _restore_loop(running["loop"], state.selector)
+            restore(algorithm, running["algorithm"])
+            algorithm.logger.name_to_value.update(running["logged"])
+            algorithm.logger.name_to_count.update(running["logged_count"])
         logger.info(f"phase {plan.number} continues at step {algorithm.num_timesteps}")
     loop = PhaseLoop(context, plan, state, log, bar)
     env: Any = algorithm.env  # it draws its first episodes before the callback has a say

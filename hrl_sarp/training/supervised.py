@@ -9,12 +9,17 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
-from hrl_sarp.agents.checkpoints import require_finite, restore_rng, rng_state
+from hrl_sarp.agents.checkpoints import (
+    require_finite,
+    restore_rng,
+    restoring,
+    rng_state,
+)
 from hrl_sarp.config.schema import SupervisedConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training.metric_log import MetricLog
-from hrl_sarp.training.phase import PhaseContext, require_finite_weights
+from hrl_sarp.training.phase import RUNNING, PhaseContext, require_finite_weights
 from hrl_sarp.training.progress import phase_progress
 
 
@@ -73,7 +78,13 @@ def fit(
     log = MetricLog(
         context.folder(task.number), running["history"] if running is not None else None
     )
-    state = _restore(task, running, optimizer, schedule, log, context.config.seed)
+    generator = torch.Generator().manual_seed(context.config.seed)
+    if running is None:
+        state = _begin(task, log, generator)
+    else:
+        with restoring(context.folder(task.number) / RUNNING):
+            state = _restore(task, running, optimizer, schedule, generator)
+        logger.info(f"phase {task.number} continues after epoch {state.epoch}")
     with phase_progress(f"phase {task.number}", config.epochs, state.epoch) as bar:
         while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
             if context.stop.is_set:
@@ -91,20 +102,20 @@ def fit(
     return log, {"best_epoch": state.best_epoch, "best_val_loss": state.best_loss}
 
 
+def _begin(task: SupervisedTask, log: MetricLog, generator: torch.Generator) -> _Progress:
+    measures = task.validate()
+    log.add(-1, {f"{task.prefix}/{name}": value for name, value in measures.items()})
+    first = copy.deepcopy(task.networks.state_dict())
+    return _Progress(0, measures["val_total_loss"], -1, first, generator)
+
+
 def _restore(
     task: SupervisedTask,
-    running: dict[str, Any] | None,
+    running: dict[str, Any],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    log: MetricLog,
-    seed: int,
+    generator: torch.Generator,
 ) -> _Progress:
-    generator = torch.Generator().manual_seed(seed)
-    if running is None:
-        measures = task.validate()
-        log.add(-1, {f"{task.prefix}/{name}": value for name, value in measures.items()})
-        first = copy.deepcopy(task.networks.state_dict())
-        return _Progress(0, measures["val_total_loss"], -1, first, generator)
     task.networks.load_state_dict(running["networks"])
     optimizer.load_state_dict(running["optimizer"])
     schedule.load_state_dict(running["schedule"])
@@ -112,7 +123,6 @@ def _restore(
     for own, drawn in zip(task.generators, running["task_generators"], strict=True):
         own.set_state(drawn)
     restore_rng(running["rng"])
-    logger.info(f"phase {task.number} continues after epoch {running['epoch']}")
     best = (running["best_loss"], running["best_epoch"], running["best_state"])
     return _Progress(running["epoch"], *best, generator)
 
