@@ -26,8 +26,9 @@ from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
 
 _HASH_BLOCK_BYTES = 1 << 20
 _MEGABYTE = 1 << 20
-_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
-"""Names of our temporary files: what `mkstemp` makes of the prefix and suffix below."""
+_MARK = ".hrl_sarp.tmp"
+"""Part of the name of every temporary file, so that nobody else's is taken for ours."""
+_UNFINISHED = re.compile(rf"\..+{re.escape(_MARK)}(\.[^.]+)?")
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         # the name keeps the suffix: numpy and polars choose or append one by it
         descriptor, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
+            dir=path.parent, prefix=f".{path.stem}.", suffix=f"{_MARK}{path.suffix}"
         )
     except OSError as error:
         raise unwritable(path, error.strerror or str(error)) from error
@@ -71,7 +72,7 @@ def remove_unfinished(folder: Path) -> list[Path]:
     Returns:
         What was removed.
     """
-    found = (path for path in folder.rglob(".*.tmp*") if _UNFINISHED.fullmatch(path.name))
+    found = (path for path in folder.rglob(f".*{_MARK}*") if _UNFINISHED.fullmatch(path.name))
     return [path for path in sorted(found) if path.is_file() and _remove_if_abandoned(path)]
 
 

@@ -128,7 +128,12 @@ def test_temporary_files_of_killed_writers_are_removed_and_nothing_else(tmp_path
     ended = subprocess.run(command, cwd=Path(hrl_sarp.__file__).parents[1], check=False)  # noqa: S603 -- our own text
     assert ended.returncode == -signal.SIGKILL
     (left,) = target.parent.iterdir()
-    others = [target, target.parent / ".hidden", target.parent / "x.tmp.pt", tmp_path / ".a.tmp.pt"]
+    others = [
+        target,
+        target.parent / ".hidden",
+        target.parent / "x.tmp.pt",
+        tmp_path / ".a.abcdefgh.tmp",
+    ]
     for path in others:
         path.touch()
     assert remove_unfinished(tmp_path) == [left]

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from hrl_sarp.artifacts import read_json, sha256_file, write_json, write_table
+from hrl_sarp.artifacts import read_json, remove_unfinished, sha256_file, write_json, write_table
 from hrl_sarp.errors import DataError, MissingArtifactError
 
 COLLECT_COMMAND = "python main.py collect-data"
@@ -117,6 +117,7 @@ def write_raw(raw: RawData, data_dir: Path) -> Path:
     Returns:
         Path of the manifest.
     """
+    remove_unfinished(data_dir)
     files = {}
     for table in _TABLES:
         frame: pl.DataFrame | None = getattr(raw, table.field)

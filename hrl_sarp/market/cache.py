@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hrl_sarp.artifacts import atomic_path
+from hrl_sarp.artifacts import atomic_path, remove_unfinished
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.store import read_manifest, read_raw
@@ -45,6 +45,7 @@ def load_market(data_dir: Path, config: RunConfig) -> Market:
     # numba and the exchange calendars take seconds to import; a cached market needs neither
     from hrl_sarp.market.assemble import assemble_market
 
+    remove_unfinished(path.parent)
     market = assemble_market(read_raw(data_dir), config)
     market.manifest["data_hash"] = data_hash(data_dir)
     market.manifest["market_hash"] = market_key(data_dir, config)
