@@ -124,10 +124,10 @@ def readjust(raw: RawData, day: np.datetime64) -> RawData:
 
 def assemble(market: str, raw: RawData) -> Market:
     """Assemble a market of three sectors with spans inside the data and the fixed model."""
-    config = raw_data.small_config(market, N_DAYS)
+    config = _small_config(market, N_DAYS)
     n_days = raw.bars["date"].n_unique()
     if n_days < N_DAYS:  # spans must lie inside the data
-        spans = raw_data.small_config(market, n_days).market_profile.spans
+        spans = _small_config(market, n_days).market_profile.spans
         profile = config.market_profile.model_copy(update={"spans": spans})
         config = config.model_copy(update={"market_profile": profile})
     return assemble_market(raw, config, MODEL)
@@ -184,6 +184,7 @@ def remember_calendars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _CALENDARS = cache(exchange_calendars.get_calendar)
+_small_config = cache(raw_data.small_config)
 
 
 def _scaled(

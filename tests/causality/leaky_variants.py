@@ -51,12 +51,12 @@ def z_over_all(values: np.ndarray, window: int, clip: float) -> np.ndarray:
 
 def z_so_far(values: np.ndarray, window: int, clip: float) -> np.ndarray:
     """Standardise a series by its mean and deviation from the beginning to each row."""
-    result = np.zeros(len(values))
-    for t in range(20, len(values)):
-        past = values[: t + 1]
-        if np.isfinite(past).sum() > 20 and np.nanstd(past) > 0:
-            result[t] = np.nan_to_num((values[t] - np.nanmean(past)) / np.nanstd(past))
-    return np.clip(result, -clip, clip)
+    usable = np.isfinite(values)
+    seen = np.where(usable, values, 0.0)
+    count = np.maximum(np.cumsum(usable), 1)
+    mean = np.cumsum(seen) / count
+    variance = np.maximum(np.cumsum(seen**2) / count - mean**2, 1e-12)
+    return np.where(usable, np.clip((values - mean) / np.sqrt(variance), -clip, clip), 0.0)
 
 
 def centred_sum(values: np.ndarray, window: int) -> np.ndarray:
