@@ -26,7 +26,7 @@ from hrl_sarp.simulator.costs import TradeCosts
 
 NOISE_STREAM, REPLAY_STREAM = 1, 2
 """Roles of derived seeds."""
-MEASURE_EVERY = 16
+MEASURE_EVERY = 8
 """Updates between two looks at values, scores and what the critic thinks of the actor."""
 
 

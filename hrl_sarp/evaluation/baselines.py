@@ -35,11 +35,20 @@ EQUAL_WEIGHT = "1/N"
 
 
 class ScheduledPolicy:
-    """A policy whose targets depend on the market alone; all are computed before the rollout."""
+    """A policy whose targets depend on the market alone; all are computed before the rollout.
 
-    def __init__(self, name: str, rule: WeightRule, config: RunConfig) -> None:
+    Args:
+        name: in tables and legends.
+        rule: from rows up to a day to its weights.
+        config: of the rule.
+        knows_until: last row that it looks at; decisions on later days repeat that row's.
+    """
+
+    def __init__(
+        self, name: str, rule: WeightRule, config: RunConfig, knows_until: int | None = None
+    ) -> None:
         self.name = name
-        self._rule, self._config = rule, config
+        self._rule, self._config, self._knows_until = rule, config, knows_until
         self._actions: dict[int, torch.Tensor] = {}
         self._made_for: tuple[Market, DayRange] | None = None
 
@@ -49,8 +58,10 @@ class ScheduledPolicy:
         if self._made_for is not None and self._made_for[0] is market and self._made_for[1] == span:
             return
         days = decision_days(market, span, self._config.evaluation.rebalance)
-        weights = torch.as_tensor(self._rule(market, days, self._config), dtype=tensors.dtype)
-        self._actions = dict(zip(days.tolist(), weights, strict=True))
+        known = days if self._knows_until is None else np.minimum(days, self._knows_until)
+        asked, row_of = np.unique(known, return_inverse=True)
+        weights = torch.as_tensor(self._rule(market, asked, self._config), dtype=tensors.dtype)
+        self._actions = dict(zip(days.tolist(), weights[row_of], strict=True))
         self._made_for = (market, span)
 
     def decide(self, view: DecisionView) -> Decision:
@@ -157,11 +168,13 @@ RULES: dict[str, tuple[str, WeightRule]] = {
 """Name in the configuration -> name in tables, rule."""
 
 
-def make_baselines(market: Market, config: RunConfig) -> list[ScheduledPolicy]:
+def make_baselines(
+    market: Market, config: RunConfig, knows_until: int | None = None
+) -> list[ScheduledPolicy]:
     """Build the configured baselines; 1/N is always among them, for everything is held against it.
 
     Left out are `least_traded` where volumes are unknown, and the optimised ones in a universe
-    larger than `optimised_max_slots`.
+    larger than `optimised_max_slots`. See `ScheduledPolicy` for `knows_until`.
     """
     names: Sequence[str] = ["equal_weight", *config.evaluation.baselines]
     if not market.dollar_volume.any():
@@ -169,7 +182,7 @@ def make_baselines(market: Market, config: RunConfig) -> list[ScheduledPolicy]:
     if market.n_slots > config.evaluation.optimised_max_slots:
         names = [name for name in names if name in RULES]
     rules = RULES if RULES.keys() >= set(names) else RULES | _optimised_rules()
-    return [ScheduledPolicy(*rules[name], config) for name in dict.fromkeys(names)]
+    return [ScheduledPolicy(*rules[name], config, knows_until) for name in dict.fromkeys(names)]
 
 
 def _optimised_rules() -> dict[str, tuple[str, WeightRule]]:

@@ -181,8 +181,10 @@ def _measure(
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
     rows = DayRange(span.before - config.stress.warm_up_days, span.watched + 1)
     options = RolloutOptions(config.market_profile.costs, config.risk)
+    # no rule estimates anything from a shock, as no feature is rebuilt from it
+    baselines = make_baselines(market, config, span.before if kind == SHOCK else None)
     with torch.no_grad():
-        found = rollout(tensors, [*make_baselines(market, config), *policies], rows, options)
+        found = rollout(tensors, [*baselines, *policies], rows, options)
     first, n_days = config.stress.warm_up_days, span.last - span.before
     columns = [i for i, each in enumerate(found.names) if kind == WINDOW or each != INDEX]
     path = np.cumprod(1.0 + found.net_return[first:, columns], axis=0)

@@ -1,8 +1,9 @@
 """Markets for hypothetical shocks: the world stops on a day, then only the scenario happens.
 
 Rows up to the day are the real ones. Every later row repeats what the day showed (features,
-universe, who trades), cash earns nothing, and stocks earn what their sector's shock says: no
-feature is rebuilt from shocked prices. So a shock tells what holdings and rules lose; how an agent
+universe, who trades), cash earns nothing, and stocks earn what their sector's shock says. No
+feature is rebuilt from shocked prices and no rule estimates anything from them: it rebalances to
+what it wanted on the last real day. So a shock tells what holdings and limits lose; how an agent
 reads a crisis, only the dated windows can tell.
 """
 

@@ -71,7 +71,7 @@ def headline(result: StressResult) -> list[str]:
         )
     sentences.append(
         f"Shocks happen to a world that stands still after {result.frozen_on}: no feature is "
-        "rebuilt from shocked prices, so they tell what holdings and rules lose, not how an agent "
+        "rebuilt from shocked prices, so they tell what holdings lose, not how an agent or a rule "
         "reads a crisis. A long-only portfolio without cash fails most of them by construction."
     )
     sentences += [f"Not run: {name} ({why})." for name, why in result.not_covered.items()]

@@ -5,10 +5,16 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import MarketError
 from hrl_sarp.evaluation import baselines
-from hrl_sarp.evaluation.baselines import RULES, make_baselines, make_random_portfolios
+from hrl_sarp.evaluation.baselines import (
+    RULES,
+    ScheduledPolicy,
+    make_baselines,
+    make_random_portfolios,
+)
 from hrl_sarp.evaluation.ridge import fit_ridge
 from hrl_sarp.evaluation.selection import decision_days, n_selected
 from hrl_sarp.features.labels import stock_label
@@ -29,6 +35,21 @@ def test_monthly_decisions_are_the_first_day_and_the_first_of_each_month() -> No
     market = steady_market([0.0], 60, [0])  # Mondays to Fridays from 2001-01-01
     found = decision_days(market, DayRange(5, 60), "monthly")
     assert market.dates[found].astype(str).tolist() == ["2001-01-08", "2001-02-01", "2001-03-01"]
+
+
+def test_a_rule_that_knows_until_a_day_repeats_what_it_wanted_then() -> None:
+    market = factories.random_market(np.random.default_rng(0), halts=False, delistings=False)
+    config, asked = small_config(), []
+
+    def rule(market: Market, days: np.ndarray, config: RunConfig) -> np.ndarray:
+        asked.extend(days.tolist())
+        return RULES["inverse_volatility"][1](market, days, config)
+
+    policy = ScheduledPolicy("own", rule, config, knows_until=40)
+    policy.prepare(MarketTensors(market, torch.float64, "cpu"), DayRange(20, 60))
+    assert asked == [20, 23, 40]  # the decision of Thursday 2001-03-01, row 43, looks at row 40
+    (expected,) = RULES["inverse_volatility"][1](market, _days(40), config)
+    np.testing.assert_array_equal(policy._actions[43].numpy(), expected)
 
 
 def test_weekly_decisions_are_the_first_day_and_the_week_ends() -> None:
