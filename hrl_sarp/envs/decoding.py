@@ -80,8 +80,5 @@ def achieved_sectors(
     tensors: MarketTensors, weights_after: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B S"]:
     """Return sector shares of the invested part; all 0 when nothing is invested."""
-    sums = torch.zeros(
-        weights_after.shape[0], tensors.n_sectors, dtype=weights_after.dtype, device=tensors.device
-    )
-    sums = sums.index_add(1, tensors.sector_of, weights_after)
+    sums = weights_after @ tensors.sector_member
     return sums / sums.sum(dim=1, keepdim=True).clamp(min=1e-12)

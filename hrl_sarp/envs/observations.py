@@ -96,10 +96,7 @@ def macro_index(
     tensors: MarketTensors, state: PortfolioState, active_drawdown: Float[Tensor, " B"]
 ) -> dict[str, Tensor]:
     """Make the macro agent's index observation from portfolios at their close."""
-    sectors = torch.zeros(
-        len(state.day), tensors.n_sectors, dtype=tensors.dtype, device=tensors.device
-    )
-    sectors = sectors.index_add(1, tensors.sector_of, state.weights)
+    sectors = state.weights @ tensors.sector_member
     gate = (state.gate_days > 0).to(state.cash)
     scalars = torch.stack([state.cash, active_drawdown, gate], dim=1)
     return {"day": state.day[:, None], "portfolio": torch.cat([sectors, scalars], dim=1).float()}
@@ -159,7 +156,7 @@ def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> Mic
     portfolio = observation["portfolio"]
     return MicroView(
         weights=portfolio[:, : tensors.n_slots],
-        tradable=tensors.slot_tradable[day],
+        tradable=tensors.slot_tradable.index_select(0, day),
         scalars=portfolio[:, tensors.n_slots :],
         goal=Goal.from_vector(observation["desired_goal"]),
     )
@@ -170,8 +167,8 @@ def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> M
     day = observation["day"].long().flatten()
     days, row_of = torch.unique(day, return_inverse=True)
     return MicroInputs(
-        features=tensors.slot_features[days],
-        tradable=tensors.slot_tradable[days],
+        features=tensors.slot_features.index_select(0, days),
+        tradable=tensors.slot_tradable.index_select(0, days),
         row_of=row_of,
         view=micro_view(tensors, observation),
     )

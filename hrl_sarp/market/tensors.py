@@ -48,7 +48,11 @@ class MarketTensors:
         self.tradable: Bool[Tensor, "T A"] = self._number(market.tradable, torch.bool)
         self.listed: Bool[Tensor, "T A"] = self._number(market.listed, torch.bool)
         self.eligible: Bool[Tensor, "T A"] = self._number(market.eligible, torch.bool)
+        halted = market.listed & ~market.tradable
+        self.halted: Float[Tensor, "T A"] = self._number(halted, self.dtype)
         self.sector_of: Int[Tensor, " A"] = self._number(market.sector_of, torch.int64)
+        member = np.eye(market.n_sectors)[market.sector_of]
+        self.sector_member: Float[Tensor, "A S"] = self._number(member, self.dtype)
         self.risk_free: Float[Tensor, " T"] = self._number(market.risk_free, self.dtype)
         self.dollar_volume: Float[Tensor, "T A"] = self._number(market.dollar_volume, self.dtype)
         self.reward_benchmark: Float[Tensor, " T"] = self._number(
@@ -70,6 +74,9 @@ class MarketTensors:
         self.slot_tradable: Bool[Tensor, "T N"] = self._number(
             filled & market.tradable[rows, safe], torch.bool
         )
+        # the same masks as numbers: to multiply by a bool costs several times more
+        self.slot_held: Float[Tensor, "T N"] = self.slot_filled.to(self.dtype)
+        self.slot_open: Float[Tensor, "T N"] = self.slot_tradable.to(self.dtype)
         by_sector = filled.reshape(market.n_days, market.n_sectors, -1)
         is_listed = np.logical_or.reduce(by_sector, axis=2)
         self.sector_listed: Bool[Tensor, "T S"] = self._number(is_listed, torch.bool)
@@ -112,14 +119,16 @@ class MarketTensors:
 
     def to_slots(self, values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
         """Pick each day's slots from (B, A) values; 0 in empty slots. Returns (B, N)."""
-        return values.gather(1, self.slots[day]) * self.slot_filled[day]
+        held = self.slot_held.index_select(0, day).to(values.dtype)
+        return values.gather(1, self.slots.index_select(0, day)) * held
 
     def to_assets(self, slot_values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
         """Write (B, N) slot values into rows of assets, 0 elsewhere. Returns (B, A)."""
         assets = torch.zeros(
             slot_values.shape[0], self.n_assets, dtype=slot_values.dtype, device=slot_values.device
         )
-        return assets.scatter_add(1, self.slots[day], slot_values * self.slot_filled[day])
+        held = self.slot_held.index_select(0, day).to(slot_values.dtype)
+        return assets.scatter_add(1, self.slots.index_select(0, day), slot_values * held)
 
     def by_sector(self, slot_values: Tensor) -> Tensor:
         """View (B, N, ...) slot values as (B, S, K, ...)."""

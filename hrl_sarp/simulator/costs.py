@@ -62,10 +62,10 @@ class TradeCosts:
         side = trade_values.sign()
         marginal = side * self._even
         if self._odd:
-            marginal = marginal + self._odd
+            marginal += self._odd
         if self.has_impact:
             root = self._impact_scale(wealth, dollar_volume)
-            marginal = marginal + 1.5 * root * trade_values.abs().sqrt() * side
+            marginal += 1.5 * root * trade_values.abs().sqrt() * side
         return marginal
 
     def _impact_scale(

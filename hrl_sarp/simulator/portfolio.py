@@ -66,10 +66,8 @@ class PortfolioSimulator:
         self._delisted: Bool[Tensor, "T A"] = gone
         self._night: Float[Tensor, "T A"] = tensors.overnight.masked_fill(gone, delisting_return)
         self._fillable: Float[Tensor, "T A"] = tensors.tradable.to(tensors.dtype)
-        self._frozen: Bool[Tensor, "T A"] = tensors.listed & ~tensors.tradable
-        self._has_frozen: Bool[Tensor, " T"] = self._frozen.any(dim=1)
-        sectors = torch.arange(tensors.n_sectors, device=tensors.device)[:, None]
-        self._spread: Float[Tensor, "S A"] = (tensors.sector_of == sectors).to(tensors.dtype)
+        self._has_frozen: Bool[Tensor, " T"] = (tensors.halted > 0).any(dim=1)
+        self._spread: Float[Tensor, "S A"] = tensors.sector_member.t().contiguous()
         self._has_delisted: Bool[Tensor, " T"] = gone.any(dim=1)
 
     @property
@@ -201,11 +199,10 @@ class PortfolioSimulator:
         fillable, stays = target * _on(self._fillable, day), None
         if hold is not None:
             fillable = fillable.masked_fill(hold[:, None], 0.0)
-            stays = torch.where(
-                hold[:, None], _on(self.tensors.listed, day), _on(self._frozen, day)
-            )
+            listed = _on(self.tensors.listed, day).to(holdings.dtype)
+            stays = torch.where(hold[:, None], listed, _on(self.tensors.halted, day))
         elif bool(_on(self._has_frozen, day).any()):
-            stays = _on(self._frozen, day)
+            stays = _on(self.tensors.halted, day)
         return Orders(
             holdings=holdings,
             targets=fillable,
@@ -244,7 +241,7 @@ class PortfolioSimulator:
         wealth = before.wealth * (1.0 + result.net_return)
         peak, gate_days = next_gate_state(wealth, before.peak, before.gate_days, self.risk)
         after = PortfolioState(result.day, result.weights_end, cash, wealth, peak, gate_days)
-        if active is None:
+        if active is None or bool(active.all()):
             self._state = after
             return result
         self._state = _pick_rows(active, after, before)

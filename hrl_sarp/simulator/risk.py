@@ -15,6 +15,9 @@ from hrl_sarp.simulator.projection import (
     project_weights,
 )
 
+ROUNDING = 4
+"""Multiples of the smallest step at 1 by which weights may exceed a limit that they were cut to."""
+
 
 @dataclass(frozen=True)
 class DecisionLimits:
@@ -80,14 +83,12 @@ def decision_limits(
 
     Halted holdings are taken off the exposure and off their sector's cap, down to 0.
     """
-    is_halted = tensors.listed.index_select(0, day) & ~tensors.tradable.index_select(0, day)
-    halted = torch.where(is_halted, weights, 0.0)
-    by_sector = weights.new_zeros(len(day), tensors.n_sectors)
-    by_sector = by_sector.index_add(1, tensors.sector_of, halted)
+    halted = weights * tensors.halted.index_select(0, day)
+    by_sector = halted @ tensors.sector_member
     return DecisionLimits(
-        stock_caps=_stock_caps(tensors, day, risk).to(weights.dtype),
+        stock_caps=_stock_caps(tensors, day, risk),
         sector_caps=(risk.sector_cap - by_sector).clamp_min(0.0),
-        exposure=(exposure - halted.sum(dim=1)).clamp_min(0.0),
+        exposure=(exposure - by_sector.sum(dim=1)).clamp_min(0.0),
         halted=halted,
     )
 
@@ -138,11 +139,9 @@ def target_weights(
         Shares of wealth after costs; the rest is cash.
     """
     limits = decision_limits(tensors, day, weights, exposure, risk)
-    usable = tensors.slot_tradable.index_select(0, day)
-    action = torch.where(usable, slot_action.to(weights.dtype).clamp_min(0.0), 0.0)
-    wanted = tensors.by_sector(action)
-    invested = torch.minimum(action.sum(dim=1), limits.exposure)
-    slots = project_weights(wanted, limits.stock_caps, limits.sector_caps, invested)
+    usable = tensors.slot_open.index_select(0, day)
+    wanted = tensors.by_sector(slot_action.to(weights.dtype).clamp_min(0.0) * usable)
+    slots = _within_limits(wanted, limits)
     if risk.max_positions > 0:
         slots = _limit_seats(slots, limits, risk.max_positions)
     target = tensors.to_assets(slots.flatten(1), day) + limits.halted
@@ -152,8 +151,28 @@ def target_weights(
 def _stock_caps(
     tensors: MarketTensors, day: Int[Tensor, " B"], risk: RiskConfig
 ) -> Float[Tensor, "B S K"]:
-    usable = tensors.by_sector(tensors.slot_tradable.index_select(0, day))
-    return usable.to(tensors.dtype) * risk.stock_cap
+    return tensors.by_sector(tensors.slot_open.index_select(0, day)) * risk.stock_cap
+
+
+def _within_limits(
+    wanted: Float[Tensor, "B S K"], limits: DecisionLimits
+) -> Float[Tensor, "B S K"]:
+    """Project onto the limits; where nothing can flow back, weights within them stay as they are.
+
+    Most decisions in training come from a decode that respects the limits already.
+    """
+    by_sector = wanted.sum(dim=2)
+    asked = by_sector.sum(dim=1)
+    if not torch.is_grad_enabled():
+        excess = (
+            (wanted - limits.stock_caps).max(),
+            (by_sector - limits.sector_caps).max(),
+            (asked - limits.exposure).max(),
+        )
+        if bool(torch.stack(excess).max() <= ROUNDING * torch.finfo(wanted.dtype).eps):
+            return wanted
+    invested = torch.minimum(asked, limits.exposure)
+    return project_weights(wanted, limits.stock_caps, limits.sector_caps, invested)
 
 
 def _limit_seats(

@@ -385,7 +385,7 @@ def test_gradients_match_finite_differences(impact: float) -> None:
     start = torch.as_tensor([0, 3, 5, 8])
     sim.reset(start)
     targets = torch.stack([draw_targets(rng, sim) + 1e-3 for _ in range(3)])
-    frozen = sim._frozen[torch.stack([start + 1, start + 2, start + 3])]
+    frozen = sim.tensors.halted[torch.stack([start + 1, start + 2, start + 3])]
     assert bool((frozen[1:] * targets[:-1] > 0).any())  # some holding is stuck on the way
 
     def rollout(targets: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrl_sarp.simulator.projection import (
+    _find_theta,
+    _find_theta_at_once,
     cap_turnover,
     limit_positions,
     project_sectors,
@@ -226,3 +228,19 @@ def test_never_more_positions_than_seats(seed: int, seats: int) -> None:
     w = limit_positions(p, p.sum(2), seats)
     wanted = (p > 0).sum((1, 2)).clamp_max(seats)
     assert torch.equal((w > 0).sum((1, 2)), wanted)
+
+
+@given(seed=SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_the_factor_found_row_by_row_is_the_one_found_for_all_rows_at_once(seed: int) -> None:
+    p, u, _, _ = draw_problem(seed, (5, 3, 6))
+    share = torch.as_tensor(np.random.default_rng(seed).uniform(0, 1.3, (5, 3)))
+    total = share * (u * (p > 0)).sum(2)  # some beyond the capacity
+    by_row, at_once = _find_theta(p, u, total), _find_theta_at_once(p, u, total)
+    torch.testing.assert_close(by_row, at_once, rtol=1e-13, atol=0)
+
+
+def test_preferences_that_are_not_numbers_stay_visible() -> None:
+    p = torch.tensor([[[1.0, torch.nan]]], dtype=torch.float64)
+    limits = (torch.ones_like(p), torch.ones(1, 1).double(), torch.ones(1).double())
+    assert bool(project_weights(p, *limits).isnan().any())

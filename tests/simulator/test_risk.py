@@ -195,3 +195,31 @@ def test_gate_that_is_off_only_tracks_the_peak() -> None:
     )
     assert peak.tolist() == [1.0, 1.5]
     assert gate.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_within_every_limit_are_taken_as_they_are_to_the_last_bit(
+    dtype: torch.dtype,
+) -> None:
+    flat = np.zeros((3, 6))
+    market = factories.market_with(flat, flat, [0, 0, 0, 1, 1, 1])
+    tensors = MarketTensors(market, dtype, "cpu")
+    action = torch.tensor([[0.2, 0.13, 0.07, 0.2, 0.2, 0.0]], dtype=dtype)  # 0.4 a sector: full
+    exposure = torch.ones(1, dtype=dtype)
+    with torch.no_grad():
+        target = target_weights(
+            tensors, DAY, torch.zeros_like(action), action, exposure, factories.risk_config()
+        )
+    assert torch.equal(target, action)
+
+
+def test_what_is_taken_as_it_is_and_what_is_projected_are_one_function() -> None:
+    """With gradients every action is projected; the value must not depend on who asks."""
+    tensors, risk = two_sectors(), factories.risk_config()
+    action = rows(0.2, 0.13, 0.07, 0.1, 0.1, 0.0).requires_grad_()
+    projected = target_weights(tensors, DAY, rows(0, 0, 0, 0, 0, 0), action, FULL, risk)
+    with torch.no_grad():
+        taken = target_weights(tensors, DAY, rows(0, 0, 0, 0, 0, 0), action, FULL, risk)
+    torch.testing.assert_close(projected.detach(), taken, rtol=0, atol=1e-15)
+    (gradient,) = torch.autograd.grad(projected[0, 3], action)
+    assert float(gradient.abs().sum()) > 0
