@@ -47,7 +47,7 @@ def write_stress_test(result: StressResult, out_dir: Path) -> Path:
 def summary(result: StressResult) -> Group:
     """Return what the terminal shows: one row per scenario, then the sentences of the page."""
     sentences = [f"  {sentence}" for sentence in headline(result)]
-    return Group(to_rich(scenario_table(result)), "", *sentences)
+    return Group(to_rich(_terminal_table(result)), "", *sentences)
 
 
 def headline(result: StressResult) -> list[str]:
@@ -58,8 +58,8 @@ def headline(result: StressResult) -> list[str]:
         broken = [_count_broken(result, name) for name in (leader, EQUAL_WEIGHT)]
         worst = max(result.scenarios, key=lambda s: s.figures[leader].loss)
         sentences.append(
-            f"{leader} passed the drawdown limit of {percent(limit, 0)} in {broken[0]} of "
-            f"{len(result.scenarios)} scenarios, {EQUAL_WEIGHT} in {broken[1]}; the worst was "
+            f"{leader} fell past the drawdown limit of {percent(limit, 0)} in {broken[0]} of "
+            f"{len(result.scenarios)} scenarios ({EQUAL_WEIGHT} in {broken[1]}); its worst was "
             f"{worst.name} with a loss of {percent(worst.figures[leader].loss)} "
             f"({EQUAL_WEIGHT}: {percent(worst.figures[EQUAL_WEIGHT].loss)})."
         )
@@ -102,6 +102,21 @@ def scenario_table(result: StressResult) -> Table:
     return Table(f"Stress test of {leader}", header, rows, note)
 
 
+def _terminal_table(result: StressResult) -> Table:
+    """Keep what fits into 80 columns."""
+    full = scenario_table(result)
+    header = ("scenario", "days", "seen", "loss", "1/N", "fall", "back")
+    rows = [
+        (row[0], row[1], NONE if row[2] == NONE else "yes", row[3], row[4], row[5], row[7])
+        for row in full.rows
+    ]
+    note = (
+        f"{_leader(result)}, net of costs, and the loss of 1/N beside it. Days: sessions. Fall: "
+        "largest drawdown. Back: sessions from the deepest point to the peak before it."
+    )
+    return Table(full.title, header, rows, note)
+
+
 def policy_table(result: StressResult, title: str, cell: Cell) -> Table:
     """Lay out one figure of every policy in every scenario."""
     names = list(dict.fromkeys(n for scenario in result.scenarios for n in scenario.names))
@@ -142,8 +157,8 @@ def _sections(result: StressResult) -> Iterator[Section]:
     losses = to_html(policy_table(result, "Losses", lambda f: percent(f.loss)))
     yield Section("Losses", overview + drawing + details_html("All policies", losses))
     caption = (
-        "Wealth since the close before the stress; the dotted line is its end. After it a shock "
-        "is undone at an even pace, and history goes on as it did."
+        "Wealth (100 at the close before the stress) by sessions; the dotted line is its end. "
+        "After it a shock is undone at an even pace, and history goes on as it did."
     )
     yield Section("Paths", figure_html(wealth_paths(result), "paths", caption))
     cells: dict[str, Cell] = {

@@ -42,7 +42,8 @@ def portfolio_measures(
     shares = weights / invested.clamp(min=1e-12)[:, None]
     sectors = achieved_sectors(tensors, weights)
     at_cap = weights >= risk.stock_cap - CAP_TOLERANCE
-    sector_at_cap = sectors * invested[:, None] >= risk.sector_cap - CAP_TOLERANCE
+    # goals are capped as shares of the invested part, so that binds before the share of wealth does
+    sector_at_cap = sectors >= risk.sector_cap - CAP_TOLERANCE
     return {
         "exposure": invested,
         "alignment": goal_alignment(sectors, trade.goal, tensors.n_sectors),

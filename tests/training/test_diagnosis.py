@@ -41,10 +41,10 @@ def test_portfolios_are_measured_against_their_limits_and_goal() -> None:
     tensors = MarketTensors(market, torch.float64, "cpu")
     goal = torch.tensor([[0.5, 0.5, 0.2, 0.5, 0.3]] * 3, dtype=torch.float64)
     trade = Trade(traded([0.2, 0.2, 0.1, 0.0], [0.2, 0.3, 0.2, 0.28], [0.0] * 4), goal)
-    risk = factories.risk_config(stock_cap=0.3, sector_cap=0.4)
+    risk = factories.risk_config(stock_cap=0.3, sector_cap=0.5)
     found = portfolio_measures(tensors, trade, risk)
-    # row 0: half invested as 0.4, 0.4, 0.2; sector 0 holds 0.4 of wealth (its cap), 0.8 of stocks
-    # row 1: 0.98 invested; stock 1 is at its cap, both sectors (0.5, 0.48) at or above theirs
+    # row 0: half invested as 0.4, 0.4, 0.2; sector 0 holds 0.4 of wealth, but 0.8 of the stocks
+    # row 1: 0.98 invested; stock 1 is at its cap, sector 0 (0.5 of wealth) above its own
     # row 2: all cash
     by_hand = {
         "exposure": [0.5, 0.98, 0.0],
@@ -52,7 +52,7 @@ def test_portfolios_are_measured_against_their_limits_and_goal() -> None:
         "weights_hhi": [0.36, (0.04 + 0.09 + 0.04 + 0.0784) / 0.9604, 0.0],
         "sector_hhi": [0.68, (0.25 + 0.2304) / 0.9604, 0.0],
         "stock_capped": [0.0, 0.3 / 0.98, 0.0],
-        "sector_capped": [0.8, 1.0, 0.0],
+        "sector_capped": [0.8, 0.5 / 0.98, 0.0],
         "cash_floor": [0.0, 1.0, 0.0],
     }
     assert {name: values.tolist() for name, values in found.items()} == {
