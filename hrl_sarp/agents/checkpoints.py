@@ -46,8 +46,8 @@ def save_payload(path: Path, payload: dict[str, Any]) -> Path:
     with atomic_path(path) as temporary:
         try:
             torch.save(payload, temporary)
-        except RuntimeError as error:  # PyTorch's own name for a write that the disk refused
-            raise unwritable(path, str(error).splitlines()[0]) from error
+        except RuntimeError as error:  # what PyTorch makes of a write that the disk refused
+            raise unwritable(path, "only a part of it could be written") from error
     return path
 
 

@@ -41,14 +41,15 @@ def collect(
     """
     if source not in SOURCES:
         raise DataError(f"source {source!r} is unknown; expected one of {', '.join(SOURCES)}")
-    logger.info("collecting from the source {}", source)
-    if source == "yahoo":
-        _refuse_files(source, input_path, macro_path)
-        raw = _load_yahoo(data_dir, config, yahoo_request)
-    elif yahoo_request is not None:
+    if source != "files" and (input_path or macro_path):
+        raise DataError(f"--input and --macro belong to the source files, found source {source}")
+    if source != "yahoo" and yahoo_request is not None:
         raise DataError(
             f"--symbols, --start and --end belong to the source yahoo, found source {source}"
         )
+    logger.info("collecting from the source {}", source)
+    if source == "yahoo":
+        raw = _load_yahoo(data_dir, config, yahoo_request)
     else:
         raw = _load(source, config, input_path, macro_path)
     logger.info(
@@ -67,8 +68,6 @@ def collect(
 def _load(
     source: str, config: RunConfig, input_path: Path | None, macro_path: Path | None
 ) -> RawData:
-    if source != "files":
-        _refuse_files(source, input_path, macro_path)
     if source == "sample":
         return sample.load()
     if source == "synthetic":
@@ -89,8 +88,3 @@ def _load_yahoo(data_dir: Path, config: RunConfig, request: YahooRequest | None)
         raise DataError("source yahoo: expected a request with its days, found none")
     cache_dir = data_dir.parent / "yahoo"
     return yahoo.load(request, config, cache_dir, live_link(cache_dir))
-
-
-def _refuse_files(source: str, input_path: Path | None, macro_path: Path | None) -> None:
-    if input_path or macro_path:
-        raise DataError(f"--input and --macro belong to the source files, found source {source}")

@@ -13,8 +13,8 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.store import RawData
-from hrl_sarp.data.validate import validate
-from hrl_sarp.errors import FeatureError, MarketError
+from hrl_sarp.data.validate import ValidationReport, validate
+from hrl_sarp.errors import DataError, FeatureError, MarketError
 from hrl_sarp.features.macro import (
     PORTFOLIO_DRAWDOWN,
     MacroInputs,
@@ -61,12 +61,14 @@ def assemble_market(
         regime_model: a fitted model to filter with; None fits one on the training span.
 
     Raises:
+        DataError: if the data break a structural rule; names each with its first case.
         FeatureError: if a feature lacks its columns or does not move; lists all of them.
         MarketError: if there is no universe, or a span holds no session.
     """
     profile = config.market_profile
     changes = config.data.calendar_changes
     report = validate(raw, config.data.validation, profile.calendar, changes)
+    _require_usable(report)
     prices = build_prices(raw, report.table, profile.sectors)
     planted = build_planted(raw, prices)
     _check_profile(config, prices.columns | frozenset(planted), raw)
@@ -212,6 +214,21 @@ def check_movement(market: Market) -> None:
             f"constant over the training span {market.dates[rows][0]} to {market.dates[rows][-1]}: "
             f"{', '.join(still)}; take them out of the market profile or collect their data"
         )
+
+
+def _require_usable(report: ValidationReport) -> None:
+    """Refuse data that break a structural rule."""
+    broken = report.table.filter(pl.col("severity") == "fail")
+    if broken.is_empty():
+        return
+    rules = [
+        f"{rule} ({rows.height}x, first: {rows['symbol'][0]} {rows['date'][0] or ''})".rstrip()
+        for (rule,), rows in broken.group_by("rule", maintain_order=True)
+    ]
+    raise DataError(
+        f"no market can be made of data that break {', '.join(rules)}; expected none of these "
+        "findings; run `python main.py validate-data` to see all, correct the files, collect again"
+    )
 
 
 def _check_profile(config: RunConfig, columns: frozenset[str], raw: RawData) -> None:

@@ -112,17 +112,16 @@ class PhaseLoop(BaseCallback):
     def _on_rollout_start(self) -> None:
         done = self.model.num_timesteps
         require_finite_weights(self.plan.number, self.model.policy, done)
+        if self.context.stop.is_set:  # before an evaluation, which may take long
+            self.save()
+            raise StoppedEarly
         if done >= self.state.next_evaluation:
             self.evaluate(done)
             self.state.next_evaluation = done + self.plan.eval_every
         self._leave_stage(done)
         self.bar.update(done, note=f"stage {self.curriculum.stages[self.state.stage].name}")
-        waited = time.monotonic() - self.saved_at
-        stopping = self.context.stop.is_set  # read once: a stop without a checkpoint loses work
-        if stopping or waited >= self.curriculum.checkpoint_seconds:
+        if time.monotonic() - self.saved_at >= self.curriculum.checkpoint_seconds:
             self.save()
-        if stopping:
-            raise StoppedEarly
 
     def _on_step(self) -> bool:
         env: Any = self.training_env

@@ -1,11 +1,13 @@
-"""One undisturbed run of all phases, shared by the tests that compare with it."""
+"""One undisturbed run of all phases and one whole installation, shared by the tests of these."""
 
 from pathlib import Path
 
 import pytest
 
 from hrl_sarp.training import run_curriculum
+from tests.end_to_end import tiny_site
 from tests.end_to_end.phase_runs import small_context
+from tests.end_to_end.tiny_site import Site
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log_dir = tmp_path_factory.mktemp("undisturbed")
     run_curriculum(small_context(log_dir))
     return log_dir
+
+
+@pytest.fixture(scope="session")
+def whole_site(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Site:
+    """Configuration, data and logs that no test changes."""
+    return tiny_site.build(tmp_path_factory.mktemp("site"), repository / "config")
+
+
+@pytest.fixture
+def site(whole_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A copy that a test may damage, read by the command line."""
+    copy = whole_site.copy(tmp_path / "site")
+    tiny_site.use(copy, monkeypatch)
+    return copy
