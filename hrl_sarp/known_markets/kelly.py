@@ -53,8 +53,7 @@ LINES = (Line("macro", ">=", 0.95), Line("micro", ">=", 0.95))
 def expected_growth(weights: Float[np.ndarray, "*batch A"]) -> Float[np.ndarray, "*batch"]:
     """Compute the exact expected log growth of a week, by Gauss-Hermite quadrature."""
     returns, probability = _quadrature()
-    growth: np.ndarray = np.log1p(weights[..., :RISKY] @ returns.T) @ probability
-    return growth
+    return np.asarray(np.log1p(weights[..., :RISKY] @ returns.T) @ probability)
 
 
 def kelly_weights() -> Float[np.ndarray, " A"]:

@@ -87,22 +87,20 @@ class BandPolicy:
 def expected_growth(risky: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
     """Compute the expected log growth of a week by the weight held through it."""
     returns, probability = _shocks()
-    growth: np.ndarray = np.log1p(risky[..., None] * returns) @ probability
-    return growth
+    return np.asarray(np.log1p(risky[..., None] * returns) @ probability)
 
 
 def trade_cost(
-    held: Float[np.ndarray, "*batch"], target: Float[np.ndarray, "*batch"]
-) -> Float[np.ndarray, "*batch"]:
-    """Compute the share of wealth that a shift between the two assets costs.
+    held: Float[np.ndarray, "..."], target: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """Compute the share of wealth that a shift between the two assets costs; broadcasts.
 
     The target is a weight of wealth after costs k, so k = c (|target (1 - k) - held| + the same
     of the other leg). Solved for k, which is c-close to 2 c |target - held|.
     """
     shift = 2 * COST_PER_LEG * np.abs(target - held)
     side = np.where(target > held, -1, 1)
-    cost: np.ndarray = shift / (1 + side * COST_PER_LEG * (1 - 2 * target))
-    return cost
+    return np.asarray(shift / (1 + side * COST_PER_LEG * (1 - 2 * target)))
 
 
 @cache
