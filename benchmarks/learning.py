@@ -55,7 +55,7 @@ STUDIES = {
     "two_level_macro": Study("two_level", study.macro_study, study.MACRO_LINES),
     "two_level_micro": Study("two_level", study.micro_study, study.MICRO_LINES),
     "two_level": Study("two_level_pretrained", study.pair_study, study.PAIR_LINES),
-    "hidden_regimes": Study("hidden_regimes", study.macro_study, study.HIDDEN_LINES),
+    "hidden_regimes": Study("hidden_regimes", study.hidden_study, study.HIDDEN_LINES),
 }
 
 

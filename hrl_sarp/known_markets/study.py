@@ -65,6 +65,15 @@ class TwoLevelStudy:
         run_phase(3, context)
         return {"macro_share": self._macro_share(context, 3)}
 
+    def macro_pretrained(self) -> dict[str, float]:
+        """Train phases 1 and 3 over a rule; return the share of the gap after each."""
+        context = self.context("macro_pretrained")
+        run_phase(1, context)
+        sharpened = self._macro_share(context, 1)
+        write_untrained(context, (2,))
+        run_phase(3, context)
+        return {"sharpened": sharpened, "macro_share": self._macro_share(context, 3)}
+
     def micro_from_scratch(self) -> dict[str, float]:
         """Train phase 4 on a fresh micro agent below a fresh macro agent, which asks for 1/N."""
         context = self.context("micro_from_scratch")
@@ -201,8 +210,15 @@ def _log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def macro_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
-    """Phase 3 from scratch, at full length: also the study of hidden regimes."""
+    """Phase 3 from scratch, at full length."""
     return prepare(config, PathPlan(), log_dir).macro_from_scratch()
+
+
+def hidden_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
+    """The macro level where only returns tell the regime: from scratch and after phase 1."""
+    study = prepare(config, PathPlan(), log_dir)
+    scratch = study.macro_from_scratch()["macro_share"]
+    return {"from_scratch": scratch, **study.macro_pretrained()}
 
 
 def micro_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
