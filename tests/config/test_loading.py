@@ -122,7 +122,7 @@ def test_empty_experiment_changes_nothing(folder: Path) -> None:
 
 def test_message_lists_every_problem_with_its_file_and_advice(folder: Path) -> None:
     edit(folder / "risk_config.yaml", "stock_cap: 0.10", "stok_cap: 0.10")
-    edit(folder / "macro_agent_config.yaml", "learning_rate: 3.0e-4", "learning_rate: 3e-4")
+    edit(folder / "macro_agent_config.yaml", "tion_weight: 0.10", "tion_weight: 1e-1")
     edit(folder / "data_config.yaml", "market_sd_pct: [1.6, 0.8, 0.6]", "market_sd_pct: [1, 0.8]")
     write(folder / "experiments" / "odd.yaml", "evaluation: {rebalance: yearly}\n")
     assert problems_of(folder, market="us", experiment="odd") == "\n  ".join(
@@ -132,8 +132,8 @@ def test_message_lists_every_problem_with_its_file_and_advice(folder: Path) -> N
             "not 2 (was [1, 0.8]) [data_config.yaml]",
             "risk.stock_cap: required key is missing [risk_config.yaml]",
             "risk.stok_cap: unknown key; did you mean 'stock_cap'? [risk_config.yaml]",
-            "macro_agent.ppo.learning_rate: Input should be a valid number (was '3e-4'); "
-            "YAML reads this as text, write 3.0e-4 [macro_agent_config.yaml]",
+            "macro_agent.reward.concentration_weight: Input should be a valid number (was '1e-1'); "
+            "YAML reads this as text, write 1.0e-1 [macro_agent_config.yaml]",
             "evaluation.rebalance: Input should be 'weekly' or 'monthly' (was 'yearly') [odd.yaml]",
         ]
     )
