@@ -12,10 +12,12 @@ kills were made, another run is killed with other moments.
 The moments are drawn from the durations that the undisturbed run showed: each kill of a phase has a
 target within the phase's work, and the work that the last checkpoint holds counts.
 `--checkpoint-seconds` bounds the work lost by a kill. The code is copied first, so editing the
-checkout meanwhile changes nothing. Exit code 0 if nothing differs, 1 otherwise.
+checkout meanwhile changes nothing; `--reuse` kills another run of the copy with another `--seed`.
+Exit code 0 if nothing differs, 1 otherwise.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -24,10 +26,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -144,12 +144,17 @@ class Plan:
 
 def main(arguments: list[str]) -> int:
     """Run the script and return its exit code."""
+    from compare_runs import find_differences  # lies beside this script
+
     options = _parser().parse_args(arguments)
     work: Path = options.work_dir.resolve()
-    code = copy_code(work / "code", options.experiment, options.checkpoint_seconds)
-    collected = _collect(code, work / "collected" / "raw", options.source)
-    undisturbed = Run(code, work / "undisturbed", collected)
-    seconds = run_undisturbed(undisturbed)
+    code, collected = work / "code", work / "collected" / "raw"
+    undisturbed, record = Run(code, work / "undisturbed", collected), work / "seconds.json"
+    if not options.reuse:
+        copy_code(code, options.experiment, options.checkpoint_seconds)
+        _collect(code, collected, options.source)
+        record.write_text(json.dumps(run_undisturbed(undisturbed)), encoding="utf-8")
+    seconds: dict[str, float] = json.loads(record.read_text(encoding="utf-8"))
     _say("undisturbed: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items()))
     rng, total = np.random.default_rng(options.seed), Counter[str]()
     writing, differences, n_runs = Counter[str](), list[str](), 0
@@ -159,7 +164,7 @@ def main(arguments: list[str]) -> int:
         killed = Run(code, work / f"killed_{n_runs}", collected)
         run_killed(killed, plan)
         total, writing, n_runs = total + plan.made, writing + plan.writing, n_runs + 1
-        differences = list(find_differences(undisturbed, killed))
+        differences = list(find_differences(undisturbed.folder, killed.folder))
     _show(seconds, total, writing, n_runs)
     for difference in differences:
         _say(f"differs: {difference}")
@@ -167,30 +172,33 @@ def main(arguments: list[str]) -> int:
     return int(bool(differences))
 
 
-def copy_code(target: Path, experiment: str, checkpoint_seconds: float) -> Path:
+def copy_code(target: Path, experiment: str, checkpoint_seconds: float) -> None:
     """Copy package and configuration, with the experiment under another name and own intervals."""
-    import yaml
+    from hrl_sarp.config.loading import dump_config, load_config
 
     shutil.rmtree(target, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("hrl_sarp", "config"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     shutil.copy(ROOT / "main.py", target)
-    folder = target / "config" / "experiments"
-    values = yaml.safe_load((folder / f"{experiment}.yaml").read_text(encoding="utf-8"))
-    values.setdefault("curriculum", {})["checkpoint_seconds"] = checkpoint_seconds
-    values["threads"] = 1  # sums round alike for equal numbers of threads only
-    (folder / f"{EXPERIMENT}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    return target
+    changes = {"checkpoint_seconds": checkpoint_seconds}
+    # one thread: sums round alike for equal numbers of threads only
+    config = load_config(experiment=experiment, overrides={"threads": 1, "curriculum": changes})
+    path = target / "config" / "experiments" / f"{EXPERIMENT}.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
 
 
 def share_out(seconds: dict[str, float], kills: int) -> dict[str, int]:
-    """Give each stage kills by the root of its duration, and each at least a few."""
+    """Give each stage a few kills and each phase more by the root of its duration.
+
+    Market and backtest have no checkpoint: each kill there costs all of their work.
+    """
     fewest = min(FEWEST_KILLS, -(-kills // len(STAGES)))
-    weights = np.sqrt([seconds[stage] for stage in STAGES])
+    weights = np.sqrt([seconds[stage] for stage in PHASE_STAGES])
     free = max(0, kills - fewest * len(STAGES))
     shares = np.ceil(free * weights / weights.sum()).astype(int)
-    return {stage: fewest + int(n) for stage, n in zip(STAGES, shares, strict=True)}
+    more = dict(zip(PHASE_STAGES, shares.tolist(), strict=True))
+    return {stage: fewest + more.get(stage, 0) for stage in STAGES}
 
 
 def run_undisturbed(run: Run) -> dict[str, float]:
@@ -227,63 +235,6 @@ def run_killed(run: Run, plan: Plan) -> None:
             _say(f"{sum(plan.made.values())} kills; now stage {stage}, {kept:.1f} s kept")
     life.process.wait()
     _require_success(life)
-
-
-def find_differences(first: Run, second: Run) -> Iterator[str]:
-    """Compare weights, metrics, ledgers and market of two runs; name every difference."""
-    from hrl_sarp.agents.checkpoints import load_payload
-    from hrl_sarp.artifacts import read_json
-
-    for path in sorted(second.folder.rglob("*")):
-        if path.name == "running.pt" or ".tmp" in path.name:
-            yield f"{path} was left behind"
-    weights = [*first.log_dir.rglob("best_*.pt"), *first.log_dir.rglob("sector_graph.pt")]
-    metrics = list(first.log_dir.rglob("*metrics.json"))
-    ledgers = list((first.log_dir / "backtest").glob("*.parquet"))
-    if len(weights) != 7 or len(metrics) != 6 or len(ledgers) != 2:
-        yield f"{first.log_dir}: expected 7 weights, 6 metrics, 2 ledgers"
-    for path in sorted([*weights, *metrics, *ledgers, *first.cache.glob("*.npz")]):
-        other = second.folder / path.relative_to(first.folder)
-        if not other.is_file():
-            yield f"{other} is missing"
-        elif path.suffix == ".pt":
-            yield from _differences(load_payload(path), load_payload(other), path.name)
-        elif path.suffix == ".json":
-            there, here = (_timeless(read_json(file, "train")) for file in (path, other))
-            yield from _differences(there, here, path.name)
-        elif path.suffix == ".npz":
-            yield from _differences(dict(np.load(path)), dict(np.load(other)), path.name)
-        elif path.read_bytes() != other.read_bytes():
-            yield path.name
-
-
-def _differences(first: Any, second: Any, where: str) -> Iterator[str]:
-    if type(first) is not type(second):
-        yield f"{where}: {type(first).__name__} and {type(second).__name__}"
-    elif isinstance(first, dict):
-        for key in first.keys() | second.keys():
-            yield from _differences(first.get(key), second.get(key), f"{where}/{key}")
-    elif isinstance(first, list) and len(first) == len(second):
-        for position, pair in enumerate(zip(first, second, strict=True)):
-            yield from _differences(*pair, f"{where}/{position}")
-    elif not _is_same(first, second):
-        yield where
-
-
-def _is_same(first: Any, second: Any) -> bool:
-    if hasattr(first, "shape"):
-        arrays = np.asarray(first), np.asarray(second)
-        is_alike = arrays[0].shape == arrays[1].shape and arrays[0].dtype == arrays[1].dtype
-        return is_alike and arrays[0].tobytes() == arrays[1].tobytes()
-    return bool(first == second)
-
-
-def _timeless(value: Any) -> Any:
-    """Drop what depends on the machine's speed."""
-    if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if not key.startswith("time/")}
-        return {key: _timeless(item) for key, item in kept.items()}
-    return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def _reach(life: Life, stage: str) -> bool:
@@ -345,12 +296,11 @@ def _require_success(life: Life) -> None:
         raise SystemExit("\n".join([f"a run ended with exit code {code}:", *last]))
 
 
-def _collect(code: Path, target: Path, source: str) -> Path:
+def _collect(code: Path, target: Path, source: str) -> None:
     command = [sys.executable, "main.py", "collect-data", "--source", source, "--data-dir"]
     subprocess.run(  # noqa: S603 -- our own command line
         [*command, str(target)], cwd=code, env=_environment(), check=True, capture_output=True
     )
-    return target
 
 
 def _environment() -> dict[str, str]:
@@ -390,6 +340,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=2.0, help="work a kill may cost (default 2)"
+    )
+    parser.add_argument(
+        "--reuse", action="store_true", help="keep the undisturbed run that is in the work folder"
     )
     return parser
 
