@@ -71,12 +71,12 @@ def collect_data(  # noqa: PLR0913 -- the parameters are the command's options
 
     The default is offline: 20 US stocks 1990-2022 that come with the package skfolio.
     """
-    from hrl_sarp.data.collect import SOURCES, collect
+    from hrl_sarp.data.collect import DEFAULT_MARKETS, SOURCES, collect
 
     if source not in SOURCES:
         raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
-    own = {"files": "us", "yahoo": "us"}.get(source, source)
-    config = _config(experiment, market or (None if experiment else own))
+    own = None if experiment else DEFAULT_MARKETS[source]
+    config = _config(experiment, market or own)
     request = _yahoo_request(source, symbols, start, end)
     manifest = collect(source, data_dir, config, input_path, macro, request)
     typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")

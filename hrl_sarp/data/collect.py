@@ -14,7 +14,9 @@ from hrl_sarp.data.sources.yahoo_plan import YahooRequest
 from hrl_sarp.data.store import RawData, read_manifest, write_raw
 from hrl_sarp.errors import DataError
 
-SOURCES = ("sample", "synthetic", "files", "yahoo")
+DEFAULT_MARKETS = {"sample": "sample", "synthetic": "synthetic", "files": "us", "yahoo": "us"}
+"""Market profile of each source where the user names none."""
+SOURCES = tuple(DEFAULT_MARKETS)
 
 
 def collect(

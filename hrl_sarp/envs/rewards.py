@@ -27,7 +27,8 @@ class MacroReward:
     @property
     def total(self) -> Float[Tensor, " B"]:
         """Sum of the terms."""
-        return self.growth + self.concentration + self.drawdown
+        total: Tensor = sum(vars(self).values(), torch.zeros_like(self.growth))
+        return total
 
 
 def macro_reward(

@@ -100,7 +100,7 @@ def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
 def _scan(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise MissingArtifactError(
-            f"{path} does not exist; give a file or folder that does (--input, --macro or --symbols)"
+            f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
         )
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: expected {' or '.join(SUFFIXES)}, found {path.suffix or 'none'}")
