@@ -28,6 +28,8 @@ from hrl_sarp.envs.vectorized import PortfolioVecEnv
 from hrl_sarp.market.tensors import MarketTensors
 
 MacroSizes = tuple[int, int, int]
+MEASURED_ROWS = 64
+"""About as many decisions of a rollout say what the policy does; all would cost a few percent."""
 
 
 class MacroPolicy(ActorCriticPolicy):
@@ -133,9 +135,10 @@ class MacroPPO(PPO):
     @torch.no_grad()
     def _measure_policy(self) -> dict[str, Tensor]:
         seen: Any = self.rollout_buffer.observations
-        index = {
-            name: torch.as_tensor(v, device=self.device).flatten(0, -2) for name, v in seen.items()
-        }
+        rows = {name: values.reshape(-1, values.shape[-1]) for name, values in seen.items()}
+        # an odd stride meets other envs and other weeks in turn
+        stride = len(rows["day"]) // MEASURED_ROWS | 1
+        index = {n: torch.as_tensor(v[::stride], device=self.device) for n, v in rows.items()}
         shares, regime = self.policy.distribution(self.policy.inputs(index))
         return {**dirichlet_measures(shares), **goal_measures(shares.mode, regime)}
 
