@@ -9,11 +9,13 @@ file that is being written. When the run has come to its end, all weights, metri
 market itself must be bit-identical to the undisturbed ones. If the phases ended before all
 kills were made, another run is killed with other moments.
 
-The moments are drawn from the durations that the undisturbed run showed: each kill of a phase has a
-target within the phase's work, and the work that the last checkpoint holds counts.
-`--checkpoint-seconds` bounds the work lost by a kill. The code is copied first, so editing the
-checkout meanwhile changes nothing; `--reuse` kills another run of the copy with another `--seed`.
-Exit code 0 if nothing differs, 1 otherwise.
+The moments are drawn from the durations that the undisturbed run showed, in processor seconds, so
+that other work on the machine moves nothing: each kill of a phase has a target within the phase's
+work, and the work that the last checkpoint holds counts. One more kill comes when a phase has
+written its weights, but not yet its metrics. `--checkpoint-seconds` bounds the work lost.
+
+The code is copied first, so editing the checkout meanwhile changes nothing; `--reuse` kills another
+run of the copy with another `--seed`. Exit code 0 if nothing differs, 1 otherwise. Linux only.
 """
 
 import argparse
@@ -41,8 +43,8 @@ START = "start-up"
 FOLDERS = dict(
     zip(
         STAGES,
-        ("market", "pretrain_macro", "pretrain_micro", "phase3_macro", "phase4_micro",
-         "phase5_joint", "backtest"),
+        ("data/market", "logs/pretrain_macro", "logs/pretrain_micro", "logs/phase3_macro",
+         "logs/phase4_micro", "logs/phase5_joint", "logs/backtest"),
         strict=True,
     )
 )  # fmt: skip
@@ -51,6 +53,7 @@ FEWEST_KILLS = 5
 WAITS_FOR_A_WRITE = 0.2
 """Share of kills that come while a file is being written."""
 LONGEST_WAIT_FOR_A_WRITE = 10.0
+UNFINISHED = ".*.hrl_sarp.tmp*"
 POLL_SECONDS = 0.02
 EXPERIMENT = "kill_anywhere"
 BEGINS = re.compile(r"phase (\d) (?:\(.*\) begins|continues|wrote|has finished already)")
@@ -58,33 +61,63 @@ BEGINS = re.compile(r"phase (\d) (?:\(.*\) begins|continues|wrote|has finished a
 
 @dataclass
 class Life:
-    """One process of the killed run, and what it has said so far."""
+    """One process of a run, and what it has said and used so far."""
 
     process: subprocess.Popen[bytes]
     screen: Path
-    cache: Path
-    started: float = field(default_factory=time.time)
+    run_folder: Path
     entered: dict[str, float] = field(default_factory=dict)
-    """When it was first seen in each stage."""
+    """Processor seconds used when it was first seen in each stage."""
+    saved: float = 0.0
+    """Processor seconds used when it last wrote the checkpoint of its phase."""
+    used: float = 0.0
+    """Processor seconds used when it was last looked at."""
     said: str = ""
+    version: int | None = None
+    """Of the checkpoint: its modification time."""
 
-    def stage(self) -> str:
-        """Say where the process is by its log lines and the market's file."""
+    def look(self) -> str:
+        """Read the clock, the log lines and the checkpoint; return the stage."""
+        self.used = max(self.used, processor_seconds(self.process.pid))
         if self.screen.stat().st_size != len(self.said):
             self.said = self.screen.read_bytes().decode("latin-1")
+        stage = self._stage()
+        if stage not in self.entered:
+            self.entered[stage] = self.used
+            self.version = self._checkpoint(stage)
+        elif self.version != self._checkpoint(stage):
+            self.version, self.saved = self._checkpoint(stage), self.used
+        return stage
+
+    def _stage(self) -> str:
         lines = list(BEGINS.finditer(self.said))
         if not lines:
-            now = START if any(self.cache.glob("*.npz")) else MARKET
-        else:
-            now = lines[-1][1]
-            is_over = "wrote" in lines[-1][0] or "already" in lines[-1][0]
-            now = BACKTEST if is_over and now == PHASE_STAGES[-1] else now
-        self.entered.setdefault(now, time.time())
-        return now
+            has_market = any((self.run_folder / "data" / "market").glob("*.npz"))
+            return START if has_market else MARKET
+        number = lines[-1][1]
+        is_over = "wrote" in lines[-1][0] or "already" in lines[-1][0]
+        return BACKTEST if is_over and number == PHASE_STAGES[-1] else number
+
+    def _checkpoint(self, stage: str) -> int | None:
+        try:
+            path = self.run_folder / FOLDERS.get(stage, MARKET) / "running.pt"
+            return path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def is_alive(self) -> bool:
         """Say whether it still runs."""
         return self.process.poll() is None
+
+
+def processor_seconds(process: int) -> float:
+    """Return what a living process has used, 0 for one that is gone (Linux: /proc)."""
+    try:
+        line = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return 0.0
+    user, system = line.rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -101,11 +134,6 @@ class Run:
         """Where it writes."""
         return self.folder / "logs"
 
-    @property
-    def cache(self) -> Path:
-        """Where its assembled market is kept."""
-        return self.folder / "data" / "market"
-
     def prepare(self) -> None:
         """Make the folders anew."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -121,7 +149,7 @@ class Run:
             process = subprocess.Popen(  # noqa: S603 -- our own command line
                 command, cwd=self.code, env=_environment(), stdout=out, stderr=out
             )
-        return Life(process, screen, self.cache)
+        return Life(process, screen, self.folder)
 
 
 @dataclass
@@ -206,30 +234,29 @@ def run_undisturbed(run: Run) -> dict[str, float]:
     run.prepare()
     life = run.start("undisturbed", resume=False)
     while life.is_alive():
-        life.stage()
+        life.look()
         time.sleep(POLL_SECONDS)
     _require_success(life)
-    entered = [life.started, *(life.entered[stage] for stage in STAGES[1:]), time.time()]
+    entered = [0.0, *(life.entered[stage] for stage in STAGES[1:]), life.used]
     return dict(zip(STAGES, np.diff(entered).tolist(), strict=True))
 
 
 def run_killed(run: Run, plan: Plan) -> None:
     """Kill the run at its targets, stage by stage, then let it come to its end."""
     run.prepare()
-    life = run.start("life_0", resume=False)
-    n_lives = 1
+    life, n_lives = run.start("life_0", resume=False), 1
     for stage in STAGES:
         targets, kept = plan.targets(stage), 0.0
-        while targets and _reach(life, stage):
-            began = life.entered[stage]
-            _sleep_until(life, began + targets.pop() - kept)
-            was_writing = _maybe_wait_for_a_write(run, life, stage, plan.rng)
-            if not life.is_alive():
-                _require_success(life)
+        # the last of a phase comes when it has written its weights, but not yet its metrics
+        while (targets or stage in PHASE_STAGES) and _reach(life, stage):
+            if targets:
+                _sleep_until(life, life.entered[stage] + targets.pop() - kept)
+                plan.writing[stage] += _maybe_wait_for_a_write(life, stage, plan.rng)
+            elif not _has_weights(life, stage):
                 break
-            kept += _work_kept(run, stage, began)
-            plan.made[_kill(life)] += 1
-            plan.writing[stage] += was_writing
+            kept += max(0.0, life.saved - life.entered[stage])
+            if not _kill(life, plan):
+                break
             life = run.start(f"life_{n_lives}", resume=run.log_dir.is_dir())
             n_lives += 1
             _say(f"{sum(plan.made.values())} kills; now stage {stage}, {kept:.1f} s kept")
@@ -241,7 +268,7 @@ def _reach(life: Life, stage: str) -> bool:
     """Wait until the process is in a stage; False if it went past it or ended."""
     order = (START, *STAGES)
     while life.is_alive():
-        now = life.stage()
+        now = life.look()
         if now == stage:
             return True
         if now != START and order.index(now) > order.index(stage):
@@ -252,41 +279,48 @@ def _reach(life: Life, stage: str) -> bool:
 
 
 def _sleep_until(life: Life, moment: float) -> None:
-    while life.is_alive() and time.time() < moment:
-        time.sleep(min(POLL_SECONDS, max(0.0, moment - time.time())))
+    """Wait until the process has used so many processor seconds: its work, on a busy machine."""
+    while life.is_alive() and life.used < moment:
+        time.sleep(POLL_SECONDS)
+        life.look()
 
 
-def _maybe_wait_for_a_write(run: Run, life: Life, stage: str, rng: np.random.Generator) -> bool:
+def _maybe_wait_for_a_write(life: Life, stage: str, rng: np.random.Generator) -> bool:
     """Wait, for one kill in five, until an unfinished file appears; say whether one did."""
     if rng.random() >= WAITS_FOR_A_WRITE:
         return False
-    folder = run.cache if stage == MARKET else run.log_dir / FOLDERS[stage]
-    present = _unfinished(folder)
-    deadline = time.time() + LONGEST_WAIT_FOR_A_WRITE
-    while life.is_alive() and time.time() < deadline:
-        if _unfinished(folder) - present:
+    folder = life.run_folder / FOLDERS[stage]
+    present = set(folder.glob(UNFINISHED))
+    deadline = time.monotonic() + LONGEST_WAIT_FOR_A_WRITE
+    while life.is_alive() and time.monotonic() < deadline:
+        if set(folder.glob(UNFINISHED)) - present:
             return True
+        time.sleep(0.0005)
     return False
 
 
-def _unfinished(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob(".*.tmp*")}
+def _has_weights(life: Life, stage: str) -> bool:
+    """Wait until a phase writes its best networks; False if it has already, or ends before."""
+    folder = life.run_folder / FOLDERS[stage]
+    if any(folder.glob("best_*.pt")):
+        return False
+    while life.is_alive() and life.look() == stage:
+        if any(folder.glob("best_*.pt")):
+            return True
+        time.sleep(0.0005)
+    return False
 
 
-def _work_kept(run: Run, stage: str, began: float) -> float:
-    """Return the seconds of work that this process added to the checkpoint of its phase."""
-    path = run.log_dir / FOLDERS[stage] / "running.pt"
-    try:
-        return max(0.0, path.stat().st_mtime - began)
-    except FileNotFoundError:
-        return 0.0
-
-
-def _kill(life: Life) -> str:
-    stage = life.stage()
+def _kill(life: Life, plan: Plan) -> bool:
+    """Kill the process and count it; False if it has come to its end by itself."""
+    stage = life.look()
+    if not life.is_alive():
+        _require_success(life)
+        return False
     life.process.send_signal(signal.SIGKILL)
     life.process.wait()
-    return stage
+    plan.made[stage] += 1
+    return True
 
 
 def _require_success(life: Life) -> None:
@@ -315,7 +349,7 @@ def _show(
 
     total = sum(made[stage] for stage in STAGES)
     table = Table(title=f"{total} kills over {n_runs} run(s)")
-    for heading in ("stage", "undisturbed s", "kills", "of them while writing"):
+    for heading in ("stage", "processor s", "kills", "of them while writing"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage in STAGES:
         name = f"phase {stage}" if stage in PHASE_STAGES else stage
