@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hrl_sarp.agents.distributions import SectorDirichlet
+from hrl_sarp.agents.stock_head import stock_head
 from hrl_sarp.config.schema import MacroNetworkConfig, MicroNetworkConfig
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.decoding import SlotRequest
@@ -147,11 +148,8 @@ class MicroActor(nn.Module):
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
         own = [view.weights, request.prior, view.weights - request.prior]
-        context = self.context(micro_context(inputs))
-        stock = self.stock(market).index_select(0, inputs.row_of)
-        hidden = stock_hidden(stock, own, self.portfolio, context)
         direct = single_output(self.direct, inputs.features).index_select(0, inputs.row_of)
-        scores = single_output(self.out, hidden) + direct
+        scores = portfolio_output(self, market, own, inputs) + direct
         n_groups = request.budgets.shape[1] if self.competes_in_sector else 1
         return centred(scores, view.tradable, n_groups)
 
@@ -201,13 +199,11 @@ class MicroCritic(nn.Module):
         market = self.tower(inputs.features, inputs.tradable)
         trade = executed - view.weights
         own = [executed, trade, executed - request.prior, view.weights]
-        context = micro_context(inputs)
-        stock = self.stock(market).index_select(0, inputs.row_of)
-        hidden = stock_hidden(stock, own, self.portfolio, self.context(context))
         slope = single_output(self.slope, market) + single_output(self.direct, inputs.features)
         slope = slope.index_select(0, inputs.row_of)
-        per_stock = WEIGHT_SCALE * executed * slope + single_output(self.out, hidden)
-        total: Tensor = (per_stock * view.tradable).sum(dim=1) + self.base(context).squeeze(1)
+        per_stock = WEIGHT_SCALE * executed * slope + portfolio_output(self, market, own, inputs)
+        base = self.base(micro_context(inputs)).squeeze(1)
+        total: Tensor = (per_stock * view.tradable).sum(dim=1) + base
         trade = trade * view.tradable
         known_cost = self.costs.cost(trade, torch.ones_like(total), None)
         return total - PERCENT * known_cost
@@ -221,21 +217,17 @@ def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
             layer.bias.mul_(factor)
 
 
-def stock_hidden(
-    market: Float[Tensor, "B N H"],
+def portfolio_output(
+    network: "MicroActor | MicroCritic",
+    market: Float[Tensor, "D N H"],
     own: list[Float[Tensor, "B N"]],
-    portfolio: nn.Linear,
-    context: Float[Tensor, "B H"],
-) -> Float[Tensor, "B N H"]:
-    """Return relu(market + portfolio(WEIGHT_SCALE x own) + context), written over `market`.
-
-    One product takes both sums along: an update waits for memory, and B x N x H numbers are the
-    most it reads and writes.
-    """
-    columns = torch.stack([*own, torch.ones_like(own[0])], dim=2)
-    rates = (WEIGHT_SCALE * portfolio.weight.t()).expand(len(context), -1, -1)
-    shared = (context + portfolio.bias)[:, None]
-    return market.baddbmm_(columns, torch.cat([rates, shared], dim=1)).relu_()
+    inputs: MicroInputs,
+) -> Float[Tensor, "B N"]:
+    """Return out(relu(stock(market) + portfolio(WEIGHT_SCALE x own) + context)) of each stock."""
+    context = network.context(micro_context(inputs)) + network.portfolio.bias
+    weight = WEIGHT_SCALE * network.portfolio.weight.t()
+    stock, out = network.stock(market), network.out.weight[0]
+    return stock_head(stock, own, weight, context, out, inputs.row_of) + network.out.bias
 
 
 def single_output(layer: nn.Linear, values: Float[Tensor, "X N H"]) -> Float[Tensor, "X N"]:

@@ -172,8 +172,9 @@ def test_every_weight_of_the_micro_actor_gets_a_gradient(
     agent = tiny_runs.micro_agent(tensors, tiny_runs.tiny_config())
     weights = agent.actor(observation(tensors))
     (weights * torch.randn(B, N, generator=torch.Generator().manual_seed(4))).sum().backward()
-    silent = [name for name, p in agent.actor.named_parameters() if p.grad.abs().max() == 0]
-    assert silent == []
+    silent = {name for name, p in agent.actor.named_parameters() if p.grad.abs().max() == 0}
+    # centred scores feel no common shift, so the last biases move nothing
+    assert silent <= {"network.out.bias", "network.direct.bias"}
 
 
 def test_the_known_cost_of_the_trade_is_in_the_critic_from_the_start(
