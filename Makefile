@@ -40,8 +40,8 @@ lint: $(READY) ## check style, format, types and layers
 	$(BIN)/lint-imports
 
 bench: $(READY) ## run every speed benchmark, one after the other
-	set -e; for script in $(filter-out benchmarks/learning.py,$(wildcard benchmarks/*.py)); do \
-		$(BIN)/python $$script; done
+	set -e; for name in startup features environments backtest ppo td3 profile_phases; do \
+		$(BIN)/python -m benchmarks.$$name; done
 
 learning: $(READY) ## train where the best policy is known, 5 seeds each (hours); prints the table
 	$(BIN)/python benchmarks/learning.py
