@@ -172,7 +172,7 @@ def reference_figures(config: RunConfig, spans: WeeklySpans) -> dict[str, float]
     tensors = on_cpu(band_market(config.seed, spans))
     untrained = MacroAgent(tensors, config.macro_agent, config.seed)
     random = SampledGoal(tensors, 1.0, ProportionalGoal(tensors), config.seed)
-    policies = {"untrained": untrained, "random": random}
+    policies: dict[str, MacroPolicy] = {"untrained": untrained, "random": random}
     return {
         f"{name}: {figure}": value
         for name, policy in policies.items()
