@@ -29,7 +29,9 @@ from hrl_sarp.market.tensors import MarketTensors
 
 MacroSizes = tuple[int, int, int]
 MEASURED_ROWS = 64
-"""About as many decisions of a rollout say what the policy does; all would cost a few percent."""
+"""About as many decisions of a rollout say what the policy does."""
+MEASURE_EVERY = 4
+"""Rollouts between two looks at gradients and policy: at every one they cost a few percent."""
 
 
 class MacroPolicy(ActorCriticPolicy):
@@ -109,16 +111,18 @@ class MacroPPO(PPO):
             parameter.requires_grad = False
             parameter.grad = None  # else Adam would apply the last one again
         parts = {"actor": self.policy.actor, "critic": self.policy.critic}
-        with GradientNorms({name: part.parameters() for name, part in parts.items()}) as norms:
+        is_measured = self._n_updates // self.n_epochs % MEASURE_EVERY == 0
+        watched = parts.items() if is_measured else ()
+        with GradientNorms({name: part.parameters() for name, part in watched}) as norms:
             super().train()
         for parameter in frozen:
             parameter.requires_grad = True
-        self._log_rollout(norms)
+        self._log_rollout(norms, is_measured=is_measured)
         loss = self.logger.name_to_value["train/loss"]
         tensors = self.policy.tensors
         require_finite("macro/loss", loss, self.num_timesteps, self._rollout_days(), tensors)
 
-    def _log_rollout(self, norms: GradientNorms) -> None:
+    def _log_rollout(self, norms: GradientNorms, *, is_measured: bool) -> None:
         """Log what this update was made from and what the policy now says about its rollout."""
         buffer = self.rollout_buffer
         values = {
@@ -127,7 +131,7 @@ class MacroPPO(PPO):
             "value_mean": float(buffer.values.mean()),
             "return_mean": float(buffer.returns.mean()),
             "return_std": float(buffer.returns.std()),
-            **as_numbers(self._measure_policy()),
+            **(as_numbers(self._measure_policy()) if is_measured else {}),
         }
         for name, value in values.items():
             self.logger.record(f"macro/{name}", value)

@@ -13,7 +13,7 @@ from hrl_sarp.envs.levels import LevelStep, Trade
 from hrl_sarp.envs.rewards import goal_alignment
 from hrl_sarp.market.tensors import MarketTensors
 
-MEASURE_EVERY = 4
+MEASURE_EVERY = 8
 """Steps of the batch between two looks at its portfolios."""
 CAP_TOLERANCE = 1e-4
 """A weight this close to its cap, in shares of wealth, is at the cap."""
