@@ -239,8 +239,12 @@ def _check_profile(config: RunConfig, columns: frozenset[str], raw: RawData) -> 
     ]
     if problems:
         raise FeatureError(
-            f"market profile {config.market} does not fit the data of source {raw.source}: "
-            + "; ".join(problems)
+            "\n  ".join(
+                [
+                    f"market profile {config.market} does not fit the data of source {raw.source}:",
+                    *problems,
+                ]
+            )
         )
 
 

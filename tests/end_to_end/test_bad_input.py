@@ -177,7 +177,13 @@ DATA = [
         "columns of features missing",
         tiny_site.collect_closes_only,
         "train",
-        ("market profile us does not fit", "volume", "VIX"),
+        (
+            "market profile us does not fit the data of source sample",
+            "'volume_ratio_20d' needs volume",
+            "'implied_volatility' needs the series VIX",
+            "take it out of the market profile or collect that series",
+        ),
+        n_lines=15,  # a heading, 6 features of stocks and 8 of the macro series
     ),
     Case(
         "symbol without sector",

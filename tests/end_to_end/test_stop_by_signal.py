@@ -139,13 +139,16 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_runs_end_within_seconds_everywhere(
     raw: Path, tmp_path: Path, repository: Path
 ) -> None:
-    delays = {"import": 0.5, "market": 6.0}
+    work = {"import": 1.0, "market": 4.0}  # processor seconds before the signal
     for i, (place, pattern) in enumerate(PLACES.items()):
         screen = tmp_path / f"{i}.txt"
         process = _start(repository, raw, tmp_path, screen)
         _wait_for(pattern, screen, process)
-        time.sleep(delays.get(place, 1.0))
         used = _cpu_seconds(process.pid)
+        until = max(used + 0.3, work.get(place, 0.0))
+        while used < until:
+            time.sleep(0.02)
+            used = _cpu_seconds(process.pid)
         process.send_signal(SIGNALS[i % 2])
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
