@@ -24,10 +24,10 @@ from hrl_sarp.artifacts import write_json
 from hrl_sarp.envs import two_clocks
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.two_clocks import TwoClocks
+from hrl_sarp.progress import phase_progress
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.training import rl_loop
 from hrl_sarp.training.metric_log import MetricLog
-from hrl_sarp.training.progress import phase_progress
 from hrl_sarp.training.train_macro import macro_algorithm, macro_plan
 from hrl_sarp.training.train_micro import micro_algorithm, micro_plan
 from tests import tiny_runs

@@ -1,25 +1,15 @@
-"""Agents and running algorithms as files of tensors and plain values; opening one runs no code."""
+"""Agents as files, with the market they are for."""
 
 import hashlib
 import math
-import pickle
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
-from zipfile import BadZipFile, ZipFile
 
-import numpy as np
-import torch
 from torch import nn
 
-from hrl_sarp.artifacts import atomic_path, unwritable
-from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDivergedError
+from hrl_sarp.checkpoints import load_module, load_payload, save_payload
+from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.market.tensors import MarketTensors
-
-LONGEST_REASON = 200
-"""Characters of another library's message that a line of ours repeats."""
 
 
 @runtime_checkable
@@ -39,50 +29,6 @@ class Saveable(Protocol):
 
 
 Agent = TypeVar("Agent", bound=Saveable)
-
-
-def save_payload(path: Path, payload: dict[str, Any]) -> Path:
-    """Write tensors and plain values atomically."""
-    with atomic_path(path) as temporary:
-        try:
-            torch.save(payload, temporary)
-        except RuntimeError as error:  # what PyTorch makes of a write that the disk refused
-            raise unwritable(path, "only a part of it could be written") from error
-    return path
-
-
-def load_payload(path: Path) -> dict[str, Any]:
-    """Read what `save_payload` wrote.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        CheckpointError: if it is truncated, or holds anything but tensors and plain values.
-    """
-    if not path.is_file():
-        raise MissingArtifactError(f"no checkpoint at {path}")
-    try:
-        _require_intact(path)
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this package (truncated, or holding code): {reason}; "
-            "train again or restore the file"
-        ) from error
-    if not isinstance(payload, dict) or "kind" not in payload:
-        found = type(payload).__name__
-        raise CheckpointError(
-            f"{path}: expected a dictionary with `kind`, found {found}; train again"
-        )
-    return payload
-
-
-def _require_intact(path: Path) -> None:
-    """Read every byte against its checksum: PyTorch itself loads flipped bits without a word."""
-    with ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise BadZipFile(f"{damaged} does not match its checksum")
 
 
 def market_identity(tensors: MarketTensors) -> dict[str, Any]:
@@ -137,66 +83,6 @@ def load_agent(path: Path, agent: Agent) -> Agent:
     for name in ("actor", "critic"):
         load_module(path, getattr(agent, name), payload[name])
     return agent
-
-
-def load_module(path: Path, module: nn.Module, state: dict[str, Any]) -> None:
-    """Fill a network, turning a mismatch into one clear line."""
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:3]]
-        raise CheckpointError(f"{path}: networks of other shapes: {' '.join(lines)}") from error
-
-
-@contextmanager
-def restoring(path: Path) -> Iterator[None]:
-    """Turn what breaks while a checkpoint of other code is put back into one clear line.
-
-    Raises:
-        CheckpointError: if keys, shapes or values are not those that this code saves.
-    """
-    try:
-        yield
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
-        raise CheckpointError(
-            f"{path}: does not fit this version of the package: expected what it saves itself, "
-            f"found {type(error).__name__}: {reason}; start the phase again without --resume"
-        ) from error
-
-
-def rng_state() -> dict[str, Any]:
-    """Return the state of the global generators as plain values and tensors."""
-    numpy_state: Any = np.random.get_state()  # noqa: NPY002  (SB3 draws from it)
-    name, keys, position, has_gauss, cached = numpy_state
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, keys.tolist(), int(position), int(has_gauss), float(cached)],
-        "python": [version, list(internal), gauss],
-        "threads": torch.get_num_threads(),
-    }
-
-
-def restore_rng(state: dict[str, Any]) -> None:
-    """Restore `rng_state`.
-
-    Raises:
-        CheckpointError: if another number of threads is in use, so that sums would round otherwise.
-    """
-    if state["threads"] != torch.get_num_threads():
-        raise CheckpointError(
-            f"the run used {state['threads']} threads, this one {torch.get_num_threads()}: "
-            "an exact continuation needs the same number (`threads` in data_config.yaml)"
-        )
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, np.asarray(keys, np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
 
 
 def require_finite(

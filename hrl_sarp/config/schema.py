@@ -16,6 +16,7 @@ from hrl_sarp.config.agent_schema import (
     SupervisedConfig,
     TD3Config,
 )
+from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
 from hrl_sarp.config.market_schema import (
     CostConfig,
     DataConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "CostConfig",
     "CurriculumConfig",
     "DataConfig",
+    "EncodersConfig",
     "EvaluationConfig",
     "GraphConfig",
     "JointConfig",
@@ -63,6 +65,7 @@ __all__ = [
     "TD3Config",
     "UniverseConfig",
     "ValidationConfig",
+    "WindowedConfig",
     "YahooConfig",
 ]
 
@@ -245,3 +248,5 @@ class RunConfig(Section):
     curriculum: CurriculumConfig
     evaluation: EvaluationConfig
     stress: StressConfig
+    windowed: WindowedConfig
+    encoders: EncodersConfig

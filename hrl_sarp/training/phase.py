@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
-from hrl_sarp.agents.checkpoints import load_payload, save_payload
+from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.config.loading import config_hash, find_changes
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market

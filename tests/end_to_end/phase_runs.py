@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from hrl_sarp.agents.checkpoints import load_payload
 from hrl_sarp.artifacts import read_json
+from hrl_sarp.checkpoints import load_payload
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.runtime import StopFlag

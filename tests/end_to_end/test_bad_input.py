@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 import torch
 
-from hrl_sarp.agents.checkpoints import load_payload, save_payload
 from hrl_sarp.artifacts import sha256_file
+from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.market.cache import load_market
 from hrl_sarp.runtime import LOCK_FILE, RunFolder

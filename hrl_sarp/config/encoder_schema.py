@@ -1,0 +1,245 @@
+"""Configuration of the price-action encoders: `config/encoder_config.yaml` and `windowed.yaml`."""
+
+from datetime import date
+from typing import Literal
+
+from pydantic import Field
+
+from hrl_sarp.config.section import Count, Fraction, Positive, Section
+
+MaskStrategy = Literal["random", "block", "patch"]
+
+
+class RelativityConfig(Section):
+    """Scale-free features of single bars (`feature_config` in windowed.yaml)."""
+
+    ohlc_eps: Positive
+    """Smallest range of a bar, in the price's unit divided by its close."""
+    ohlc_ema_range_period: Count
+    """Span of the exponential mean that a bar's range is compared with, in bars."""
+    atr_period: Count
+    """Bars in the average true range."""
+    zigzag_k: Positive
+    """Move on close against the leg that confirms a swing, in ATR."""
+    zigzag_hybrid_confirm_lookback: Count
+    """A swing may also be confirmed early while its extreme is at most this many bars old."""
+    zigzag_hybrid_min_retrace_atr: Positive
+    """Retrace that such an early confirmation needs, in ATR."""
+
+
+class WindowSplitsConfig(Section):
+    """Last days of the three spans; what lies after `test_end` is not read."""
+
+    train_end: date
+    """Last day to train on."""
+    val_end: date
+    """Last day of validation."""
+    test_end: date
+    """Last day of the test."""
+
+
+class GatesConfig(Section):
+    """Least quality of the windows; a run that misses one is refused."""
+
+    min_windows: Count
+    """Of each split."""
+    max_mask_ratio: Fraction
+    """Share of a window's bars that may be masked."""
+    min_valid_ratio: Fraction
+    """Share of a window's bars that are not warm-up."""
+
+
+class WindowedConfig(Section):
+    """Windows of bars: `config/windowed.yaml`, or the file given as --config."""
+
+    window_length: Count
+    """Bars of a window."""
+    stride: Count
+    """Bars between the first bars of two windows."""
+    warmup_bars: int = Field(ge=0)
+    """First bars of a window that are neither masked nor part of a loss."""
+    mask_ratio: Fraction
+    """Share of the other bars that is masked."""
+    max_missing_bars: int = Field(ge=0)
+    """A longer stretch without bars is a border that no window crosses."""
+    feature_config: RelativityConfig
+    splits: WindowSplitsConfig
+    gates: GatesConfig
+
+
+class JadeConfig(Section):
+    """Size of the BiLSTM encoder."""
+
+    hidden: Count
+    """Of each direction."""
+    layers: Count
+    """LSTM layers."""
+    dropout: Fraction
+    """Between the layers."""
+
+
+class TransformerConfig(Section):
+    """Size of the transformer encoder."""
+
+    window_length: Count
+    """Candles of a window."""
+    width: Count
+    """Of the vectors between the layers."""
+    heads: Count
+    """Attention heads."""
+    layers: Count
+    """Encoder layers."""
+    feedforward: Count
+    """Hidden units of each layer's feed-forward part."""
+    head: Count
+    """Hidden units of the classifier."""
+    dropout: Fraction
+    """Everywhere in the layers."""
+
+
+class PretrainingConfig(Section):
+    """Masked reconstruction."""
+
+    epochs: Count
+    """Passes over the training windows, at most."""
+    batch_size: Count
+    """Windows of an update."""
+    learning_rate: Positive
+    """Highest, of AdamW."""
+    weight_decay: float = Field(ge=0)
+    """Of AdamW."""
+    warmup_epochs: int = Field(ge=0)
+    """Epochs in which the learning rate rises linearly; a cosine follows."""
+    final_learning_rate_share: Fraction
+    """Learning rate of the last epoch, as a share of the highest."""
+    max_grad_norm: Positive
+    """Larger gradients are scaled down to it."""
+    patience: Count
+    """Epochs without a better validation loss after which training ends."""
+    min_delta: float = Field(ge=0)
+    """Improvements below this do not count."""
+    save_top_k: Count
+    """Best epochs whose checkpoints are kept."""
+    mask_strategy: MaskStrategy
+    """Single bars, one run of bars, or patches of bars."""
+    patch_bars: Count
+    """Bars of a patch (strategy patch)."""
+    huber_delta: Positive
+    """Error at which the loss turns linear."""
+
+
+class FinetuneVariantConfig(Section):
+    """One variant of the multi-task model."""
+
+    features: list[str] = Field(min_length=1)
+    """Input columns."""
+    tasks: list[Literal["type", "pointers", "span", "countdown"]] = Field(min_length=1)
+    """What the model is taught."""
+    batch_size: Count
+    """Windows of an update."""
+    span_pos_weight: Positive | None
+    """Weight of in-span bars in the loss; null takes outside / inside of the training labels."""
+
+
+class FinetuningConfig(Section):
+    """Multi-task training on labelled windows."""
+
+    epochs: Count
+    """Passes over the training windows, at most."""
+    learning_rate: Positive
+    """Of AdamW."""
+    weight_decay: float = Field(ge=0)
+    """Of AdamW."""
+    max_grad_norm: Positive
+    """Larger gradients are scaled down to it."""
+    patience: Count
+    """Epochs without a better validation loss after which training ends."""
+    val_share: Fraction
+    """Share of the groups held out."""
+    pointer_huber_delta: Positive
+    """In window lengths."""
+    countdown_huber_delta: Positive
+    """In the unit of the scaled countdown."""
+    countdown_bars: Count
+    """Bars before the expansion at which the countdown starts; it runs from 1 to 0."""
+    dropout: Fraction
+    """Before the heads."""
+    variants: dict[str, FinetuneVariantConfig]
+    """By the name given as --variant."""
+
+
+class ExpansionConfig(Section):
+    """Rule that labels expansions (scripts/label_expansions.py)."""
+
+    min_move_atr: Positive
+    """Directed move of an expansion, in ATR at its first bar."""
+    max_retrace: Fraction
+    """Largest retrace inside an expansion, as a share of its move."""
+    max_bars: Count
+    """An expansion is no longer than this."""
+    context_atr: Positive
+    """Directed move of the bars before it that makes a window a retracement, in ATR."""
+
+
+class PriceActionConfig(Section):
+    """Supervised task of the transformer: is a buy worth it within the next candles?"""
+
+    horizon: Count
+    """Candles that the label looks ahead."""
+    threshold_atr: Positive
+    """A buy is a rise above this many ATR over the horizon."""
+    target_offset: int = Field(ge=0)
+    """Candles between the last of the window and the one whose label is predicted."""
+    levels: Literal["relative", "raw"]
+    """Prices over the window's last close, or as they are."""
+    train_share: Fraction
+    """First part of the windows that is trained on."""
+    epochs: Count
+    """Passes over the training windows, at most."""
+    batch_size: Count
+    """Windows of an update."""
+    learning_rate: Positive
+    """Of AdamW."""
+    weight_decay: float = Field(ge=0)
+    """Of AdamW."""
+    max_grad_norm: Positive
+    """Larger gradients are scaled down to it."""
+    patience: Count
+    """Epochs without a better validation loss after which training ends."""
+
+
+class PanelConfig(Section):
+    """Daily windows of all stocks of a market (`pretrain-encoder --panel`)."""
+
+    window_length: Count
+    """Sessions of a window."""
+    stride: Count
+    """Sessions between two training windows of a stock."""
+    warmup_bars: int = Field(ge=0)
+    """First sessions of a window that are neither masked nor part of a loss."""
+    val_share: Fraction
+    """Last part of the training span that chooses the epoch."""
+    epochs: Count
+    """Passes over the training windows, at most."""
+    batch_size: Count
+    """Windows of an update."""
+    embedding_size: Count
+    """Columns of an encoder's embedding: leading principal components, fitted on training."""
+    block_windows: Count
+    """Windows embedded at once."""
+    dtype: Literal["float32", "bfloat16"]
+    """Of the table on disk."""
+
+
+class EncodersConfig(Section):
+    """Price-action encoders."""
+
+    observe: Literal["none", "jade", "transformer", "both"]
+    """Whose embeddings the agents and the sector graph see."""
+    jade: JadeConfig
+    transformer: TransformerConfig
+    pretraining: PretrainingConfig
+    finetuning: FinetuningConfig
+    expansion: ExpansionConfig
+    price_action: PriceActionConfig
+    panel: PanelConfig

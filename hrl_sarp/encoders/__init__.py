@@ -1,0 +1,1 @@
+"""Price-action encoders: a window of causal bar features in, embeddings out."""
