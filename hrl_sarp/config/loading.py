@@ -28,17 +28,19 @@ def load_config(
     market: str | None = None,
     experiment: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    own_file: Path | None = None,
 ) -> RunConfig:
     """Merge the files of a configuration folder and check the result as a whole.
 
     Later layers win: `*.yaml`, `markets/<market>.yaml`, `experiments/<experiment>.yaml`,
-    `overrides`. Mappings are merged key by key; lists and single values are replaced.
+    `own_file`, `overrides`. Mappings are merged key by key; lists and single values are replaced.
 
     Args:
         config_dir: folder with the base files, `markets/` and `experiments/`.
         market: name of a market profile; None takes the experiment's, else the base files'.
         experiment: name of an experiment; None runs the base values.
         overrides: partial nested mapping, for example `{"seed": 3}`.
+        own_file: a YAML file of the user's with the same top-level keys as the base files.
 
     Returns:
         The checked configuration; its `market` names the profile that was read.
@@ -59,8 +61,10 @@ def load_config(
         layers.lay(layers.read(market_file), market_file.name)
     if experiment_file:
         layers.lay(experiment_values, experiment_file.name)
+    if own_file:
+        layers.lay(layers.read(own_file), own_file.name)
     layers.lay({**given, "market": name} if name else given, "command line")
-    return _checked(layers, _title(config_dir, [market_file, experiment_file]))
+    return _checked(layers, _title(config_dir, [market_file, experiment_file, own_file]))
 
 
 def dump_config(config: RunConfig) -> str:

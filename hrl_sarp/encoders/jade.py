@@ -1,0 +1,77 @@
+"""Jade: a BiLSTM over the bars of a window, and the masked autoencoder that pretrains it."""
+
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hrl_sarp.config.encoder_schema import JadeConfig
+
+MASK_TOKEN_STD = 0.02
+GATES = 4
+"""Input, forget, cell and output gate lie stacked in each weight of an LSTM."""
+
+
+class JadeEncoder(nn.Module):
+    """Bidirectional LSTM: one vector per bar, and one per window.
+
+    Every bar's vector sees the whole window, so a window must end where knowledge ends.
+    """
+
+    def __init__(self, n_features: int, config: JadeConfig) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.width = 2 * config.hidden
+        """Columns of both embeddings."""
+        self.lstm = nn.LSTM(
+            n_features,
+            config.hidden,
+            config.layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=config.dropout if config.layers > 1 else 0.0,  # it acts between layers
+        )
+        _initialise(self.lstm)
+
+    def forward(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B L W"]:
+        """Return one embedding per bar."""
+        return cast("Tensor", self.lstm(x)[0])
+
+    def embed(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B W"]:
+        """Return one embedding per window: the mean over its bars."""
+        return cast("Tensor", self(x)).mean(dim=1)
+
+
+class JadeMaskedAutoencoder(nn.Module):
+    """Rebuilds bars that the encoder never saw.
+
+    Masked bars are replaced by a learned token before the encoder reads the window; an encoder that
+    sees what it is to rebuild would learn to copy it.
+    """
+
+    def __init__(self, n_features: int, config: JadeConfig) -> None:
+        super().__init__()
+        self.encoder = JadeEncoder(n_features, config)
+        self.decoder = nn.Linear(self.encoder.width, n_features)
+        self.mask_token = nn.Parameter(MASK_TOKEN_STD * torch.randn(n_features))
+        nn.init.xavier_uniform_(self.decoder.weight)
+        nn.init.zeros_(self.decoder.bias)
+
+    def forward(
+        self, x: Float[Tensor, "B L F"], masked: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B L F"]:
+        """Return all bars as rebuilt from those that are not masked."""
+        seen = torch.where(masked.unsqueeze(-1), self.mask_token, x)
+        return cast("Tensor", self.decoder(self.encoder(seen)))
+
+
+def _initialise(lstm: nn.LSTM) -> None:
+    """Xavier for what comes in, orthogonal for what comes back, gate by gate; biases zero."""
+    for name, weights in lstm.named_parameters():
+        if name.startswith("bias"):
+            nn.init.zeros_(weights)
+            continue
+        fill = nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_
+        for gate in weights.detach().chunk(GATES):
+            fill(gate)

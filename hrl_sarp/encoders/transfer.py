@@ -1,0 +1,205 @@
+"""An encoder as files that others load: weights as safetensors, and what they were fitted on."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from hrl_sarp.artifacts import read_json, sha256_file, write_bytes, write_json
+from hrl_sarp.checkpoints import load_payload
+from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
+
+WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
+WRITER = "python main.py pretrain-encoder"
+PREFIX = "encoder."
+"""Of the encoder's weights inside the checkpoint of a larger module."""
+DESCRIPTION_KEYS: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "n_features": int,
+    "columns": list,
+    "window_length": int,
+    "sizes": dict,
+    "scaler": (dict, type(None)),
+    "fitted_from": str,
+    "fitted_to": str,
+    "data_hash": str,
+    "config_hash": str,
+    "code_version": str,
+    "seed": int,
+}
+"""What a description must say, and the type of each.
+
+`kind` is jade or transformer; `sizes` its configuration section; `scaler` holds `mean` and `std`
+per column, null if inputs are as the features come; `fitted_from` and `fitted_to` are the ISO
+timestamps of the first and the last training bar.
+"""
+PACKAGE_DIR = Path(__file__).resolve().parents[1]
+CODE_FOLDERS = ("encoders", "features")
+"""Of the package: what shapes an encoder's inputs and weights."""
+SHOWN_KEYS = 3
+"""Of a list of weights in a message."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What did not match when an encoder was filled from a file."""
+
+    missing: tuple[str, ...]
+    """Weights of the module that the file lacks; they keep their values."""
+    unexpected: tuple[str, ...]
+    """Weights of the file that the module lacks."""
+
+
+def export_encoder(folder: Path, encoder: nn.Module, description: dict[str, Any]) -> Path:
+    """Write `encoder.safetensors` and `encoder.json`.
+
+    Args:
+        folder: where both go; made if needed.
+        encoder: the encoder alone, without mask token, decoder and heads.
+        description: the keys of `DESCRIPTION_KEYS`; more are kept.
+
+    Returns:
+        The file of the weights.
+
+    Raises:
+        CheckpointError: if the description lacks a key or a weight is not finite.
+    """
+    _require_description(description, f"description for {folder / DESCRIPTION}")
+    state = {name: weights.detach().cpu() for name, weights in encoder.state_dict().items()}
+    path = folder / WEIGHTS
+    _require_finite(path, state)
+    write_bytes(path, save_safetensors({name: w.contiguous() for name, w in state.items()}))
+    write_json(folder / DESCRIPTION, {**description, "weights_sha256": sha256_file(path)})
+    return path
+
+
+def load_encoder(path: Path, module: nn.Module) -> LoadReport:
+    """Fill an encoder from an export (its folder or either file) or from a checkpoint of ours.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        CheckpointError: if the file is truncated, hostile or damaged, if nothing in it matches, or
+            if a weight of the same name has another shape. The module is unchanged then.
+    """
+    found = _read_weights(path)
+    own = module.state_dict()
+    matched = {name: weights for name, weights in found.items() if name in own}
+    if not matched:
+        raise CheckpointError(
+            f"{path}: no weight matches the encoder: expected names like {_listed(own)}, "
+            f"found {_listed(found)}; name the export of an encoder of the same kind"
+        )
+    _require_shapes(path, matched, own)
+    _require_finite(path, matched)
+    module.load_state_dict(matched, strict=False)
+    return LoadReport(tuple(sorted(own.keys() - found)), tuple(sorted(found.keys() - own)))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read what an encoder was fitted on, from the export or from a checkpoint of ours.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        CheckpointError: if it cannot be read, lacks a key or belongs to other weights.
+    """
+    if path.suffix == ".pt":
+        description = load_payload(path).get("encoder")
+        _require_description(description, str(path))
+        return dict(description or {})
+    folder = path if path.is_dir() else path.parent
+    file = folder / DESCRIPTION
+    try:
+        description = read_json(file, WRITER)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    _require_description(description, str(file))
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise MissingArtifactError(f"{weights} does not exist; run `{WRITER}` to write it")
+    if description.get("weights_sha256") != sha256_file(weights):
+        raise CheckpointError(
+            f"{file}: describes other weights than {weights.name} beside it holds; "
+            f"restore both files or run `{WRITER}` again"
+        )
+    return dict(description)
+
+
+@cache
+def code_version() -> str:
+    """Hash the source of every module that shapes an encoder, for its description."""
+    digest = hashlib.sha256()
+    for folder in CODE_FOLDERS:
+        for path in sorted((PACKAGE_DIR / folder).rglob("*.py")):
+            digest.update(str(path.relative_to(PACKAGE_DIR)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".pt":
+        state = load_payload(path).get("model_state_dict")
+        if not isinstance(state, dict):
+            raise CheckpointError(
+                f"{path}: expected the checkpoint of an encoder with `model_state_dict`, found "
+                f"none; name {WEIGHTS} or a checkpoint that `{WRITER}` wrote"
+            )
+        return {name.removeprefix(PREFIX): w for name, w in state.items() if _is_encoders(name, w)}
+    folder = path if path.is_dir() else path.parent
+    file = folder / WEIGHTS if path.is_dir() or path.name == DESCRIPTION else path
+    if not file.is_file():
+        raise MissingArtifactError(f"no encoder at {file}; run `{WRITER}` to write it")
+    try:
+        return load_safetensors(file.read_bytes())
+    except (SafetensorError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{file}: expected weights as safetensors, found an unreadable file ({reason}); "
+            f"restore it or run `{WRITER}` again"
+        ) from error
+
+
+def _is_encoders(name: Any, weights: Any) -> bool:
+    return isinstance(name, str) and name.startswith(PREFIX) and isinstance(weights, Tensor)
+
+
+def _require_description(description: Any, where: str) -> None:
+    if not isinstance(description, dict):
+        found = type(description).__name__
+        raise CheckpointError(
+            f"{where}: expected the description of an encoder, found {found}; run `{WRITER}` again"
+        )
+    for key, kind in DESCRIPTION_KEYS.items():
+        if key not in description or not isinstance(description[key], kind):
+            found = repr(description.get(key, "nothing"))
+            raise CheckpointError(
+                f"{where}: `{key}` of the encoder's description is not usable, found {found}; "
+                f"run `{WRITER}` again"
+            )
+
+
+def _require_shapes(path: Path, found: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    for name, weights in found.items():
+        if weights.shape != own[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has another shape: expected {tuple(own[name].shape)}, found "
+                f"{tuple(weights.shape)}; use the sizes and columns that {DESCRIPTION} names"
+            )
+
+
+def _require_finite(path: Path, state: dict[str, Tensor]) -> None:
+    for name, weights in state.items():
+        if not bool(torch.isfinite(weights).all()):
+            raise CheckpointError(
+                f"{path}: {name} holds values that are not finite; run `{WRITER}` again"
+            )
+
+
+def _listed(state: dict[str, Tensor]) -> str:
+    return ", ".join(sorted(state)[:SHOWN_KEYS]) or "nothing"
