@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
+from hrl_sarp.config.encoder_schema import EncodersConfig
 from hrl_sarp.config.schema import (
     CurriculumConfig,
     GraphConfig,
@@ -32,6 +33,7 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_ppo_problems(config.macro_agent.ppo),
         *_td3_problems(config.micro_agent.td3),
         *_stress_problems(config),
+        *_transformer_problems(config.encoders),
     ]
 
 
@@ -130,6 +132,18 @@ def _td3_problems(td3: TD3Config) -> Iterator[str]:
         yield (
             f"micro_agent.td3.buffer_size: {td3.buffer_size} is smaller than one batch, "
             f"batch_days x batch_per_day = {batch}"
+        )
+
+
+def _transformer_problems(encoders: EncodersConfig) -> Iterator[str]:
+    width, heads = encoders.transformer.width, encoders.transformer.heads
+    if width % heads or width % 2:  # positions are pairs of sine and cosine
+        yield f"encoders.transformer.width: {width} must be even and a multiple of heads = {heads}"
+    shares = encoders.price_action
+    if shares.train_share + shares.validation_share >= 1:
+        yield (
+            f"encoders.price_action.validation_share: {shares.validation_share:g} beside "
+            f"train_share = {shares.train_share:g} leaves nothing for the test"
         )
 
 

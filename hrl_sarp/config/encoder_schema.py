@@ -155,7 +155,9 @@ class FinetuningConfig(Section):
     patience: Count
     """Epochs without a better validation loss after which training ends."""
     val_share: Fraction
-    """Share of the groups held out."""
+    """Share of the windows, by whole groups, that chooses the epoch."""
+    test_share: Fraction
+    """Share of the windows, by whole groups, that is judged once at the end."""
     pointer_huber_delta: Positive
     """In window lengths."""
     countdown_huber_delta: Positive
@@ -172,13 +174,18 @@ class ExpansionConfig(Section):
     """Rule that labels expansions (scripts/label_expansions.py)."""
 
     min_move_atr: Positive
-    """Directed move of an expansion, in ATR at its first bar."""
+    """Directed move of an expansion, in ATR of the bar before its first."""
     max_retrace: Fraction
     """Largest retrace inside an expansion, as a share of its move."""
     max_bars: Count
     """An expansion is no longer than this."""
+    context_bars: Count
+    """Bars before an expansion that say what it came from."""
     context_atr: Positive
-    """Directed move of the bars before it that makes a window a retracement, in ATR."""
+    """Distance from the best close of these bars to the last, against the expansion, that makes a
+    window a retracement; in ATR of the bar before the expansion."""
+    block_bars: Count
+    """Bars of a block of time; windows lie inside one, and one block's windows are a group."""
 
 
 class PriceActionConfig(Section):
@@ -192,8 +199,18 @@ class PriceActionConfig(Section):
     """Candles between the last of the window and the one whose label is predicted."""
     levels: Literal["relative", "raw"]
     """Prices over the window's last close, or as they are."""
+    max_missing_in_window: int = Field(ge=0)
+    """No window crosses a longer stretch of missing candles (outages; nights may be crossed)."""
+    max_missing_in_horizon: int = Field(ge=0)
+    """No label's horizon crosses a longer stretch of missing candles; 0 ends it with a session."""
     train_share: Fraction
-    """First part of the windows that is trained on."""
+    """First part of the windows, by time, that is trained on."""
+    validation_share: Fraction
+    """Part after it that chooses epoch and threshold; what is left is the test."""
+    min_windows: Count
+    """Of each of the three parts; fewer are refused."""
+    min_calls: Count
+    """Buys on validation that a threshold must call to be chosen for its precision."""
     epochs: Count
     """Passes over the training windows, at most."""
     batch_size: Count
