@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
+from hrl_sarp.screen import log_to_screen
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
@@ -289,7 +290,6 @@ def _running(log_dir: Path) -> Iterator[None]:
         RunFolder,
         configure_logging,
         file_errors_shown_once,
-        log_to_screen,
     )
 
     with RunFolder(log_dir).lock(), file_errors_shown_once():
@@ -309,6 +309,7 @@ def _as_line(error: HrlSarpError) -> str:
 
 def main() -> int:
     """Run the command line; every expected problem is one line and an exit code that is not 0."""
+    log_to_screen()
     try:
         with _stopped_by_sigterm():
             code = app(standalone_mode=False) or 0

@@ -4,7 +4,6 @@ import fcntl
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ import torch
 from loguru import logger
 
 from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.screen import log_to_screen
 
 LOCK_FILE = "run.lock"
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level} | {module} | {message}"
-SCREEN_FORMAT = "{time:HH:mm:ss} | {level: <7} | {message}"
 DEVICES = ("auto", "cpu", "cuda")
 STOP_SECONDS = 5.0
 """How long a stop waits for the next safe boundary before it interrupts what is running."""
@@ -173,17 +172,6 @@ def configure_logging(log_dir: Path) -> Path:
         catch=False,  # a full disk ends the run in one line, not in a traceback per message
     )
     return path
-
-
-def log_to_screen() -> None:
-    """Send log lines to the screen alone, and close the files they went to."""
-    logger.remove()
-    # not sys.stderr itself: what it is may change, under test for example
-    logger.add(_show, format=SCREEN_FORMAT, level="INFO", diagnose=False)
-
-
-def _show(line: str) -> None:
-    sys.stderr.write(line)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for; tiny markets are in factories.py."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,11 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+# Started in the background of a script, Ctrl-C is ignored, here and in every child; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _LocalSocket(socket.socket):
