@@ -34,6 +34,7 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_td3_problems(config.micro_agent.td3),
         *_stress_problems(config),
         *_transformer_problems(config.encoders),
+        *_panel_problems(config.encoders),
     ]
 
 
@@ -144,6 +145,26 @@ def _transformer_problems(encoders: EncodersConfig) -> Iterator[str]:
         yield (
             f"encoders.price_action.validation_share: {shares.validation_share:g} beside "
             f"train_share = {shares.train_share:g} leaves nothing for the test"
+        )
+
+
+def _panel_problems(encoders: EncodersConfig) -> Iterator[str]:
+    panel = encoders.panel
+    narrowest = min(2 * encoders.jade.hidden, encoders.transformer.width)
+    if panel.embedding_size > narrowest:
+        yield (
+            f"encoders.panel.embedding_size: {panel.embedding_size} components of an embedding of "
+            f"{narrowest} columns (2 x jade.hidden, transformer.width)"
+        )
+    if panel.window_length > encoders.transformer.window_length:
+        yield (
+            f"encoders.panel.window_length: {panel.window_length} sessions are more than "
+            f"encoders.transformer.window_length = {encoders.transformer.window_length}"
+        )
+    if panel.warmup_epochs >= panel.epochs:
+        yield (
+            f"encoders.panel.warmup_epochs: {panel.warmup_epochs} must be below epochs = "
+            f"{panel.epochs}"
         )
 
 

@@ -175,6 +175,8 @@ class ExpansionConfig(Section):
 
     min_move_atr: Positive
     """Directed move of an expansion, in ATR of the bar before its first."""
+    atr_bars: Count
+    """True ranges in that ATR; a plain mean."""
     max_retrace: Fraction
     """Largest retrace inside an expansion, as a share of its move."""
     max_bars: Count
@@ -184,8 +186,8 @@ class ExpansionConfig(Section):
     context_atr: Positive
     """Distance from the best close of these bars to the last, against the expansion, that makes a
     window a retracement; in ATR of the bar before the expansion."""
-    block_bars: Count
-    """Bars of a block of time; windows lie inside one, and one block's windows are a group."""
+    block_days: Count
+    """Days of a block of time; windows lie inside one, and one block's windows are a group."""
 
 
 class PriceActionConfig(Section):
@@ -230,6 +232,8 @@ class PanelConfig(Section):
 
     window_length: Count
     """Sessions of a window."""
+    max_missing_sessions: int = Field(ge=0)
+    """No window crosses a longer stretch of sessions without a bar of its stock."""
     stride: Count
     """Sessions between two training windows of a stock."""
     warmup_bars: int = Field(ge=0)
@@ -238,12 +242,16 @@ class PanelConfig(Section):
     """Last part of the training span that chooses the epoch."""
     epochs: Count
     """Passes over the training windows, at most."""
+    warmup_epochs: int = Field(ge=0)
+    """Epochs in which the learning rate rises; the other values are those of `pretraining`."""
     batch_size: Count
     """Windows of an update."""
+    clip: Positive
+    """Bound of standardised inputs, in training deviations (transformer)."""
     embedding_size: Count
     """Columns of an encoder's embedding: leading principal components, fitted on training."""
     block_windows: Count
-    """Windows embedded at once."""
+    """About so many windows are embedded at once."""
     dtype: Literal["float32", "bfloat16"]
     """Of the table on disk."""
 
