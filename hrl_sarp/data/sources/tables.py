@@ -49,7 +49,7 @@ def read_table(
         MissingArtifactError: if there is no such file.
         DataError: if the file is unreadable, or a column is missing or of another type.
     """
-    frame = _scan(path)
+    frame = scan_table(path)
     missing = [name for name in required if name not in frame.columns]
     if missing:
         raise DataError(
@@ -58,7 +58,7 @@ def read_table(
         )
     schema = {**required, **optional}
     present = [name for name in schema if name in frame.columns]
-    return frame.select(_typed(frame[name], schema, path) for name in present)
+    return frame.select(typed_column(frame[name], schema, path) for name in present)
 
 
 def refuse_null_keys(frame: pl.DataFrame, keys: list[str], path: Path) -> None:
@@ -97,7 +97,13 @@ def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
     )
 
 
-def _scan(path: Path) -> pl.DataFrame:
+def scan_table(path: Path) -> pl.DataFrame:
+    """Read all columns of a file under lower-case names; those of a CSV file as text.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        DataError: if it is unreadable or names a column twice.
+    """
     if not path.is_file():
         raise MissingArtifactError(
             f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
@@ -123,7 +129,12 @@ def _scan(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _typed(column: pl.Series, schema: Columns, path: Path) -> pl.Series:
+def typed_column(column: pl.Series, schema: Columns, path: Path) -> pl.Series:
+    """Return a column as the type that `schema` names for it; missing values are null.
+
+    Raises:
+        DataError: naming the first value, or the type, that does not fit.
+    """
     expected = schema[column.name]
     is_text = column.dtype == pl.String
     if is_text and expected == pl.Date():

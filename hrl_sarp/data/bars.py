@@ -1,0 +1,281 @@
+"""Bars of any spacing from one file: typed, ordered, and without the rows that cannot be true.
+
+An instrument is one distinct combination of the columns symbol, contract and instrument_id, as far
+as the file has them. Instruments are ordered by their first bar, and rows by instrument, then time:
+a front-month series whose instrument_id changes stays in the order of time, with a border at each
+roll, and a file of several symbols has a border between any two of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64, Int32, Shaped
+from loguru import logger
+
+from hrl_sarp.artifacts import sha256_file
+from hrl_sarp.data.sources.tables import scan_table, typed_column
+from hrl_sarp.errors import DataError, MissingArtifactError
+
+TIME_COLUMNS = ("ts", "ts_local", "ts_event", "timestamp", "datetime", "date")
+NAME_COLUMNS = ("symbol", "contract", "instrument_id")
+PRICE_COLUMNS = ("open", "high", "low", "close")
+TEXT_FORMATS = (
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d",
+    "%Y-%m-%d %H:%M:%S%.f%z",
+)
+MOST_SHOWN_CHOICES = 20
+
+_TIME = pl.Datetime("us")
+_O, _H, _L, _C = (pl.col(name) for name in PRICE_COLUMNS)
+_RULES: Mapping[str, tuple[pl.Expr, str]] = {
+    "no_time": (pl.col("time").is_null(), "the time is missing"),
+    "no_instrument": (pl.col("instrument") == "", "every name of the instrument is missing"),
+    "price_missing": (
+        ~pl.all_horizontal(pl.col(PRICE_COLUMNS).is_finite().fill_null(value=False)),
+        "a price is missing or infinite",
+    ),
+    "price_not_positive": (pl.min_horizontal(PRICE_COLUMNS) <= 0, "a price is zero or negative"),
+    "high_below_low": (_H < _L, "the high is below the low"),
+    "outside_range": (
+        (pl.max_horizontal(_O, _C) > _H) | (pl.min_horizontal(_O, _C) < _L),
+        "open or close lie outside low .. high",
+    ),
+}
+"""What a bar is left out for, and how that reads in the log; a row counts under the first."""
+DUPLICATE, DISPUTED = "duplicate", "disputed"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars sorted by instrument, then time; strictly increasing times within an instrument."""
+
+    timestamps: Shaped[np.ndarray, " N"]
+    """datetime64[us] without a zone, as in the file (times with a zone: in UTC)."""
+    instrument: Int32[np.ndarray, " N"]
+    """Index into `instruments`, never decreasing."""
+    instruments: tuple[str, ...]
+    """Names in the order of their first bar, for example `ES 201312`."""
+    open: Float64[np.ndarray, " N"]
+    high: Float64[np.ndarray, " N"]
+    low: Float64[np.ndarray, " N"]
+    close: Float64[np.ndarray, " N"]
+    """Positive and finite, as are the other prices; low <= open, close <= high."""
+    volume: Float64[np.ndarray, " N"] | None
+    """At least 0; None if the file has none."""
+    content_hash: str
+    """SHA-256 of the whole file, also where one symbol was picked."""
+    excluded: dict[str, int] = field(default_factory=dict)
+    """Rule (`no_time`, ..., `duplicate`, `disputed`) to rows that were left out for it."""
+
+    def __len__(self) -> int:
+        """Return the number of bars."""
+        return len(self.timestamps)
+
+
+def read_bars(path: Path, symbol: str | None = None) -> Bars:
+    """Read a CSV or Parquet file of bars.
+
+    It needs one column of times (ts, ts_local, ts_event, timestamp, datetime or date; the first
+    that it has counts) and open, high, low, close; symbol, contract, instrument_id and volume are
+    optional, everything else is ignored. Bars that cannot be true are left out, with a log line for
+    each rule; of equal bars of one instrument and time one is kept, of differing ones none; a
+    missing volume counts as 0.
+
+    Args:
+        path: the file.
+        symbol: read this instrument only: a value of the column symbol (with all its contracts), or
+            the full name of one instrument; None reads all.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        DataError: if it cannot be read, lacks a column, holds text for numbers, has no such symbol,
+            or no bar is left.
+    """
+    if not path.is_file():
+        raise MissingArtifactError(f"{path} does not exist; name a file of bars as --data")
+    frame = _named_and_typed(scan_table(path), path)
+    if symbol is not None:
+        frame = _picked(frame, symbol, path)
+    n_rows = frame.height
+    frame, excluded = _without_false_bars(frame, path)
+    frame, doubled = _without_doubled(_in_order(frame, path), path)
+    excluded |= doubled
+    if frame.is_empty():
+        found = ", ".join(f"{rule} {count}" for rule, count in excluded.items()) or "no rows"
+        raise DataError(
+            f"{path}: expected bars, found none that can be used among {n_rows} rows ({found}); "
+            "check the file's columns and units"
+        )
+    return _as_bars(frame, sha256_file(path), excluded)
+
+
+def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Return time, instrument, group (what a symbol picks), prices and, where there is, volume."""
+    time_name = next((name for name in TIME_COLUMNS if name in table.columns), None)
+    missing = [name for name in PRICE_COLUMNS if name not in table.columns]
+    if time_name is None:
+        missing = [f"time column (one of {', '.join(TIME_COLUMNS)})", *missing]
+    if time_name is None or missing:
+        raise DataError(
+            f"{path}: expected bars with a time, open, high, low and close; found no "
+            f"{', no '.join(missing)} among the columns {', '.join(table.columns)}; rename or add"
+        )
+    numbers = [name for name in (*PRICE_COLUMNS, "volume") if name in table.columns]
+    schema = dict.fromkeys(numbers, pl.Float64())
+    names = [name for name in NAME_COLUMNS if name in table.columns]
+    frame = pl.DataFrame(
+        [
+            _times(table[time_name], path).alias("time"),
+            *(typed_column(table[name], schema, path) for name in numbers),
+            *(_names(table[name]) for name in names),
+        ]
+    )
+    group = pl.coalesce(names).fill_null("") if names else pl.lit(path.stem)
+    full = pl.concat_str(names, separator=" ", ignore_nulls=True) if names else pl.lit(path.stem)
+    return frame.with_columns(group=group, instrument=full).drop(names)
+
+
+def _names(column: pl.Series) -> pl.Series:
+    """Return text; null where it is empty."""
+    text = column.cast(pl.String).str.strip_chars()
+    return text.replace("", None)
+
+
+def _times(column: pl.Series, path: Path) -> pl.Series:
+    """Return datetimes without a zone; null where the file has none."""
+    kind = column.dtype
+    if kind == pl.Date or kind == pl.Null:
+        return column.cast(_TIME)
+    if isinstance(kind, pl.Datetime):
+        if kind.time_zone:
+            # the clock of a zone shows one hour twice each autumn
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return column.cast(_TIME)
+    if kind != pl.String:
+        raise DataError(
+            f"{path}: column {column.name}: expected times such as 2018-01-31 09:30:00, found "
+            f"{kind}; convert the column"
+        )
+    return _times_of_text(column, path)
+
+
+def _times_of_text(column: pl.Series, path: Path) -> pl.Series:
+    text = column.str.strip_chars().str.replace("T", " ", literal=True).str.replace("Z$", "+00:00")
+    readings = [_parsed(text, form) for form in TEXT_FORMATS]
+    times = max(readings, key=lambda reading: int(reading.count()))
+    unread = times.is_null() & column.is_not_null()
+    if unread.any():
+        row = int(unread.arg_max() or 0)
+        raise DataError(
+            f"{path}: column {column.name}: expected times such as 2018-01-31 09:30:00, found "
+            f"{column[row]!r} in data row {row + 1} ({unread.sum()} such rows); correct or remove "
+            "them"
+        )
+    return times
+
+
+def _parsed(text: pl.Series, form: str) -> pl.Series:
+    times = text.str.to_datetime(form, time_unit="us", strict=False)
+    if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone:
+        times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return times
+
+
+def _picked(frame: pl.DataFrame, symbol: str, path: Path) -> pl.DataFrame:
+    picked = frame.filter((pl.col("group") == symbol) | (pl.col("instrument") == symbol))
+    if picked.is_empty():
+        choices = [name for name in frame["group"].unique().sort() if name]
+        shown = ", ".join(choices[:MOST_SHOWN_CHOICES])
+        more = len(choices) - MOST_SHOWN_CHOICES
+        raise DataError(
+            f"{path}: expected bars of the symbol {symbol!r}, found none; choose one of: {shown}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+    return picked
+
+
+def _without_false_bars(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
+    names = list(_RULES)
+    reasons = [pl.when(rule).then(pl.lit(i)) for i, (rule, _) in enumerate(_RULES.values())]
+    frame = frame.with_columns(broken=pl.coalesce(*reasons))
+    bad = frame.filter(pl.col("broken").is_not_null())
+    found = bad.group_by("broken").agg(pl.len(), pl.col("time").min()).sort("broken")
+    excluded = {}
+    for code, count, first in found.iter_rows():
+        excluded[names[code]] = count
+        _report(path, f"left out {count} bars: {_RULES[names[code]][1]} ({names[code]})", first)
+    kept = frame.filter(pl.col("broken").is_null()).drop("broken")
+    return _with_whole_volume(kept, path), excluded
+
+
+def _with_whole_volume(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    if "volume" not in frame.columns:
+        return frame
+    volume = frame["volume"]
+    usable = (volume.is_finite() & (volume >= 0)).fill_null(value=False)
+    if not usable.any():
+        return frame.drop("volume")
+    if not usable.all():
+        first = frame["time"].filter(~usable).min()
+        _report(path, f"{(~usable).sum()} volumes are missing or negative and count as 0", first)
+    return frame.with_columns(volume=pl.when(usable).then(volume).otherwise(0.0))
+
+
+def _in_order(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Number the instruments by their first bar and sort; says where the file was not sorted."""
+    first_bars = frame.group_by("instrument").agg(first_time=pl.col("time").min())
+    numbered = first_bars.sort("first_time", "instrument").with_row_index("number")
+    frame = frame.join(
+        numbered.drop("first_time"), on="instrument", how="left", maintain_order="left"
+    )
+    backward = frame.filter(pl.col("time").diff().over("number") < pl.duration())["time"]
+    if len(backward):
+        _report(path, f"sorted: {len(backward)} bars stood after a later one", backward[0])
+    return frame.sort("number", "time", maintain_order=True)
+
+
+def _without_doubled(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Keep one of equal bars, and none where bars of one time differ: which is true?"""
+    key = ("number", "time")
+    is_again = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in key)
+    frame = frame.with_columns(is_again=is_again.fill_null(value=False))
+    if not frame["is_again"].any():
+        return frame.drop("is_again"), {}
+    frame = frame.with_columns(group=(~pl.col("is_again")).cum_sum())
+    is_other = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in PRICE_COLUMNS)
+    disputed = frame.filter(is_other & pl.col("is_again"))["group"].unique()
+    is_disputed = pl.col("group").is_in(disputed.implode())
+    excluded = {}
+    for rule, where, text in (
+        (DUPLICATE, pl.col("is_again") & ~is_disputed, "equal to the bar of the same time"),
+        (DISPUTED, is_disputed, "their prices differ from those of another bar of the same time"),
+    ):
+        times = frame.filter(where)["time"]
+        if len(times):
+            excluded[rule] = len(times)
+            _report(path, f"left out {len(times)} bars: {text} ({rule})", times.min())
+    return frame.filter(~is_disputed & ~pl.col("is_again")).drop("is_again"), excluded
+
+
+def _report(path: Path, what: str, first: object) -> None:
+    logger.warning("{}: {}; first at {}", path.name, what, first)
+
+
+def _as_bars(frame: pl.DataFrame, content_hash: str, excluded: dict[str, int]) -> Bars:
+    # an instrument may have lost all its bars: number those that are left
+    number = frame["number"].rle_id().cast(pl.Int32)
+    volume = frame["volume"].to_numpy() if "volume" in frame.columns else None
+    return Bars(
+        timestamps=frame["time"].to_numpy(),
+        instrument=number.to_numpy(),
+        instruments=tuple(frame["instrument"].unique(maintain_order=True)),
+        **{name: frame[name].to_numpy() for name in PRICE_COLUMNS},
+        volume=volume,
+        content_hash=content_hash,
+        excluded=excluded,
+    )
