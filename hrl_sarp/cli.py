@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hrl_sarp import cli_encoders
+from hrl_sarp.cli_options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_LOG_DIR,
+    DataDir,
+    Device,
+    Experiment,
+    LogDir,
+    MarketName,
+    Resume,
+    Seed,
+    running,
+)
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
 from hrl_sarp.screen import log_to_screen
 
@@ -32,19 +45,7 @@ app = typer.Typer(
     help="Hierarchical reinforcement learning for sector-aware, risk-adaptive portfolios.",
 )
 
-DataDir = Annotated[Path, typer.Option(help="Folder of the collected raw data.")]
-LogDir = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and reports.")]
-Experiment = Annotated[
-    str | None, typer.Option(help="File of config/experiments/ laid over the defaults.")
-]
-MarketName = Annotated[str | None, typer.Option(help="Profile of config/markets/.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run exactly.")]
-
 DAY = "%Y-%m-%d"
-DEFAULT_DATA_DIR = Path("data/raw")
-DEFAULT_LOG_DIR = Path("logs")
 
 
 @app.command("collect-data")
@@ -121,7 +122,7 @@ def train(  # noqa: PLR0913 -- the parameters are the command's options
     config = _config(experiment, market, {} if seed is None else {"seed": seed})
     resolve_device(device)
     read_manifest(data_dir)
-    with _running(log_dir):
+    with running(log_dir):
         context = replace(_context(data_dir, log_dir, config, device), resume=resume)
         with context.stop:
             if phase is not None:
@@ -156,7 +157,7 @@ def backtest(  # noqa: PLR0913 -- the parameters are the command's options
     config = _config(experiment, market, changes)
     if not log_dir.is_dir():
         raise MissingArtifactError(f"no run at {log_dir}: run `python main.py train` first")
-    with _running(log_dir):
+    with running(log_dir):
         context = _context(data_dir, log_dir, config, "cpu")
         _backtest(context, span, None if agents == ALL else agents.split(","))
 
@@ -185,7 +186,7 @@ def stress_test(
     config = _config(experiment, market, {} if seed is None else {"seed": seed})
     if not log_dir.is_dir():
         raise MissingArtifactError(f"no run at {log_dir}: run `python main.py train` first")
-    with _running(log_dir):
+    with running(log_dir):
         context = _context(data_dir, log_dir, config, "cpu")
         seen = with_sector_table(context).market
         result = run_stress_test(seen, lambda read: trained_policies(context, read)[0], config)
@@ -226,6 +227,9 @@ def report(
     if readme is not None:
         replace_block(readme, "results", markdown)
         typer.echo(f"wrote the table into {readme}")
+
+
+cli_encoders.add_commands(app)
 
 
 def _yahoo_request(
@@ -280,25 +284,6 @@ def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None
     analysis = write_backtest(result, out_dir, swaps)
     print_summary(result, analysis, Console())
     typer.echo(f"wrote {out_dir / 'report.html'}")
-
-
-@contextmanager
-def _running(log_dir: Path) -> Iterator[None]:
-    """Hold the log folder, tidy up after killed runs and log into it."""
-    from hrl_sarp.artifacts import remove_unfinished
-    from hrl_sarp.runtime import (
-        RunFolder,
-        configure_logging,
-        file_errors_shown_once,
-    )
-
-    with RunFolder(log_dir).lock(), file_errors_shown_once():
-        remove_unfinished(log_dir)
-        configure_logging(log_dir)
-        try:
-            yield
-        finally:
-            log_to_screen()
 
 
 def _as_line(error: HrlSarpError) -> str:
@@ -361,7 +346,7 @@ def _as_usage(message: str) -> str:
 def _stopped_at_once() -> str:
     given = sys.argv[1:]
     how = "begins anew"
-    if given[:1] == ["train"]:
+    if given[:1] == ["train"] or given[:1] == ["pretrain-encoder"]:
         how = "with --resume continues from the last checkpoint"
     elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
         how = "fetches the rest"

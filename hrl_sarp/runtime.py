@@ -31,18 +31,22 @@ SignalHandler = Callable[[int, FrameType | None], Any] | int | None
 class RunFolder:
     """The folder a run writes to; made when it is missing.
 
+    Args:
+        path: of the folder.
+        option: with which a command names it, for messages.
+
     Raises:
         HrlSarpError: if the folder cannot be made.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, option: str = "--log-dir") -> None:
+        self.path, self.option = path, option
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise HrlSarpError(
-                f"cannot make run folder {path}: {error.strerror}; choose another --log-dir"
+                f"cannot make run folder {path}: {error.strerror}; choose another {option}"
             ) from error
 
     @contextmanager
@@ -77,7 +81,7 @@ class RunFolder:
                 os.close(descriptor)
                 raise HrlSarpError(
                     f"run folder {self.path} is in use by process {holder}; wait until it ends, "
-                    "stop it, or choose another --log-dir"
+                    f"stop it, or choose another {self.option}"
                 ) from error
             if self._is_lock(descriptor):
                 return descriptor
@@ -89,7 +93,7 @@ class RunFolder:
         except OSError as error:
             raise HrlSarpError(
                 f"cannot write to run folder {self.path}: {error.strerror}; "
-                "choose another --log-dir"
+                f"choose another {self.option}"
             ) from error
 
     def _is_lock(self, descriptor: int) -> bool:

@@ -1,0 +1,78 @@
+"""Training in several processes that torchrun starts: who is who, and sums over all of them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+RANK, SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+"""What torchrun sets in the environment of each process."""
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a run, seen from one of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+    """Of this process."""
+
+    @classmethod
+    def alone(cls, device: torch.device) -> "World":
+        """Return the world of a run in a single process."""
+        return cls(0, 1, device)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and log lines."""
+        return self.rank == 0
+
+    def share(self, n_rows: int) -> slice:
+        """Return which of the rows of a global batch are this process's own."""
+        return slice(self.rank * n_rows // self.size, (self.rank + 1) * n_rows // self.size)
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, *, is_wanted: bool) -> bool:
+        """Return, in every process alike, whether any of them wants it."""
+        if self.size == 1:
+            return is_wanted
+        return bool(self.add_up(torch.tensor(float(is_wanted), device=self.device)))
+
+    def connect(self, module: nn.Module) -> nn.Module:
+        """Return a module whose gradients are the means over all processes."""
+        if self.size == 1:
+            return module
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices)
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started; a process started otherwise is alone.
+
+    Args:
+        device: CPU (processes talk through gloo) or CUDA (NCCL, one GPU per process).
+    """
+    size = int(os.environ.get(SIZE, "1"))
+    if size == 1:
+        yield World.alone(device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ[LOCAL_RANK]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(int(os.environ[RANK]), size, device)
+    finally:
+        dist.destroy_process_group()
