@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-from hrl_sarp.config.encoder_schema import EncodersConfig
+from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
 from hrl_sarp.config.schema import (
     CurriculumConfig,
     GraphConfig,
@@ -33,6 +33,7 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_ppo_problems(config.macro_agent.ppo),
         *_td3_problems(config.micro_agent.td3),
         *_stress_problems(config),
+        *_windowed_problems(config.windowed),
         *_transformer_problems(config.encoders),
         *_panel_problems(config.encoders),
     ]
@@ -165,6 +166,15 @@ def _panel_problems(encoders: EncodersConfig) -> Iterator[str]:
         yield (
             f"encoders.panel.warmup_epochs: {panel.warmup_epochs} must be below epochs = "
             f"{panel.epochs}"
+        )
+
+
+def _windowed_problems(windowed: WindowedConfig) -> Iterator[str]:
+    splits = windowed.splits
+    if not splits.train_end < splits.val_end < splits.test_end:
+        yield (
+            f"windowed.splits: must follow each other, found train_end {splits.train_end}, "
+            f"val_end {splits.val_end}, test_end {splits.test_end}"
         )
 
 

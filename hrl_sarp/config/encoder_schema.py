@@ -1,12 +1,13 @@
 """Configuration of the price-action encoders: `config/encoder_config.yaml` and `windowed.yaml`."""
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from hrl_sarp.config.section import Count, Fraction, Positive, Section
 
+Day = Annotated[date, Field(strict=False)]  # dates in quotes are text for YAML
 MaskStrategy = Literal["random", "block", "patch"]
 
 
@@ -20,22 +21,22 @@ class RelativityConfig(Section):
     atr_period: Count
     """Bars in the average true range."""
     zigzag_k: Positive
-    """Move on close against the leg that confirms a swing, in ATR."""
+    """Retrace on close that confirms a swing, in ATR."""
     zigzag_hybrid_confirm_lookback: Count
-    """A swing may also be confirmed early while its extreme is at most this many bars old."""
+    """Bars that an extreme must have stood for the smaller retrace to confirm it."""
     zigzag_hybrid_min_retrace_atr: Positive
-    """Retrace that such an early confirmation needs, in ATR."""
+    """That smaller retrace on close, in ATR."""
 
 
 class WindowSplitsConfig(Section):
     """Last days of the three spans; what lies after `test_end` is not read."""
 
-    train_end: date
+    train_end: Day
     """Last day to train on."""
-    val_end: date
-    """Last day of validation."""
-    test_end: date
-    """Last day of the test."""
+    val_end: Day
+    """Last day of validation; it begins one window after `train_end`."""
+    test_end: Day
+    """Last day of the test; it begins one window after `val_end`."""
 
 
 class GatesConfig(Section):
@@ -44,9 +45,9 @@ class GatesConfig(Section):
     min_windows: Count
     """Of each split."""
     max_mask_ratio: Fraction
-    """Share of a window's bars that may be masked."""
+    """Highest `mask_ratio`."""
     min_valid_ratio: Fraction
-    """Share of a window's bars that are not warm-up."""
+    """Least share of a window's bars that are not warm-up."""
 
 
 class WindowedConfig(Section):
@@ -61,7 +62,8 @@ class WindowedConfig(Section):
     mask_ratio: Fraction
     """Share of the other bars that is masked."""
     max_missing_bars: int = Field(ge=0)
-    """A longer stretch without bars is a border that no window crosses."""
+    """More missing bars in a row, counted in the file's usual spacing, are a closed session or an
+    outage: a border that no window crosses. 0 takes every missing bar for one."""
     feature_config: RelativityConfig
     splits: WindowSplitsConfig
     gates: GatesConfig

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hrl_sarp.config.consistency import find_contradictions
+from hrl_sarp.config.encoder_schema import WindowedConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import ConfigError
 
@@ -40,7 +41,8 @@ def load_config(
         market: name of a market profile; None takes the experiment's, else the base files'.
         experiment: name of an experiment; None runs the base values.
         overrides: partial nested mapping, for example `{"seed": 3}`.
-        own_file: a YAML file of the user's with the same top-level keys as the base files.
+        own_file: a YAML file of the user's, with the top-level keys of the base files; other
+            top-level keys (`window_length`, `splits`, ...) belong to the section `windowed`.
 
     Returns:
         The checked configuration; its `market` names the profile that was read.
@@ -62,7 +64,7 @@ def load_config(
     if experiment_file:
         layers.lay(experiment_values, experiment_file.name)
     if own_file:
-        layers.lay(layers.read(own_file), own_file.name)
+        layers.lay(_with_sections(layers.read(own_file)), own_file.name)
     layers.lay({**given, "market": name} if name else given, "command line")
     return _checked(layers, _title(config_dir, [market_file, experiment_file, own_file]))
 
@@ -202,6 +204,16 @@ class _Layers:
         path = tuple(str(part) for part in location)
         candidates = (self.origins.get(path[:end]) for end in range(len(path), 0, -1))
         return next((origin for origin in candidates if origin), self.config_dir.name)
+
+
+def _with_sections(values: dict[str, Any]) -> dict[str, Any]:
+    """Put the keys that are no section's into `windowed`: files of windows often have no more."""
+    sections = {key: value for key, value in values.items() if key in RunConfig.model_fields}
+    rest = {key: value for key, value in values.items() if key not in sections}
+    is_of_windows = not rest.keys().isdisjoint(WindowedConfig.model_fields)
+    if not is_of_windows or "windowed" in sections:  # an unknown key is then reported as it stands
+        return values
+    return {**sections, "windowed": rest}
 
 
 def _flattened(value: Any, where: str = "") -> dict[str, Any]:

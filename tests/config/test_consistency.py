@@ -130,6 +130,12 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
             "micro_agent.td3.buffer_size: 255 is smaller than one batch, "
             "batch_days x batch_per_day = 256",
         ),
+        (
+            "windowed",
+            {"splits": {"train_end": date(2018, 9, 30)}},
+            "windowed.splits: must follow each other, found train_end 2018-09-30, val_end "
+            "2018-09-30, test_end 2018-12-31",
+        ),
     ],
 )
 def test_contradiction_is_found(section: str, value: dict[str, Any], expected: str) -> None:

@@ -1,4 +1,5 @@
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,64 @@ def test_loading_leaves_the_callers_overrides_alone(folder: Path) -> None:
     overrides = {"risk": {"stock_cap": 0.3}}
     load_config(folder, market="us", overrides=overrides)
     assert overrides == {"risk": {"stock_cap": 0.3}}
+
+
+@pytest.mark.parametrize("heading", ["windowed: ", ""])
+def test_own_file_of_windows_is_laid_over_with_and_without_its_heading(
+    folder: Path, tmp_path: Path, heading: str
+) -> None:
+    own = tmp_path / "mine.yaml"
+    values = "{window_length: 64, splits: {train_end: '2018-03-31'}, gates: {min_windows: 9}}"
+    own.write_text(heading + values)
+    base, changed = load_config(folder).windowed, load_config(folder, own_file=own).windowed
+    assert changed.window_length == 64
+    assert changed.splits.train_end == date(2018, 3, 31)  # a date in quotes is a date
+    assert changed.splits.val_end == base.splits.val_end
+    assert changed.gates.min_windows == 9
+    assert changed.stride == base.stride
+
+
+def test_own_file_of_windows_may_stand_beside_other_sections(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("stride: 26\nseed: 4\n")
+    config = load_config(folder, own_file=own)
+    assert (config.windowed.stride, config.seed) == (26, 4)
+
+
+def test_command_line_wins_over_the_own_file(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("seed: 4\n")
+    assert load_config(folder, own_file=own, overrides={"seed": 5}).seed == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("window_length: 64\nstrid: 32\n", "windowed.strid: unknown key; did you mean 'stride'?"),
+        (
+            "windowed: {window_length: long}\n",
+            "windowed.window_length: Input should be a valid int",
+        ),
+        ("windowed: {stride: 2}\nwindow_length: 64\n", "window_length: unknown key"),
+        ("splits: {train_end: soon}\n", "windowed.splits.train_end: Input should be a valid date"),
+        ("gates: {min_windows: 0}\n", "windowed.gates.min_windows: Input should be greater than"),
+        ("windw_length: 64\n", "windw_length: unknown key"),
+        ("- a list\n", "mine.yaml: expected a mapping of keys to values"),
+    ],
+)
+def test_problems_of_the_own_file_are_blamed_on_it(
+    folder: Path, tmp_path: Path, text: str, expected: str
+) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text(text)
+    found = problems_of(folder, own_file=own)
+    assert expected in found
+    assert "mine.yaml" in found
+
+
+def test_missing_own_file_is_named(folder: Path, tmp_path: Path) -> None:
+    found = problems_of(folder, own_file=tmp_path / "mine.yaml")
+    assert "mine.yaml: not readable as YAML: [Errno 2]" in found
 
 
 def test_empty_experiment_changes_nothing(folder: Path) -> None:
