@@ -10,7 +10,7 @@ from hrl_sarp.features.panel import PricePanel
 from hrl_sarp.features.stock import compute_stock_features
 
 N_DAYS, N_STOCKS, N_SECTORS, REPEATS = 2520, 500, 11, 3
-TARGET_SECONDS = 1.0
+TARGET_SECONDS = 0.5
 
 
 def panel() -> PricePanel:

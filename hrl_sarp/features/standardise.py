@@ -46,7 +46,7 @@ def trailing_z(
     return _trailing_z(np.ascontiguousarray(values, dtype=np.float64), window, needed, clip)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _robust_z(values, ordered, clip):
     n_days, n_assets = values.shape
@@ -69,7 +69,7 @@ def _robust_z(values, ordered, clip):
     return result
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _scale(row, centre):
     """Walk outwards from the median: deviations come in order without a second sort."""
@@ -97,7 +97,7 @@ def _scale(row, centre):
     return np.float32(NORMAL_PER_MEAN_DEVIATION * total / n)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _trailing_z(values, window, needed, clip):
     n_days = len(values)

@@ -3,7 +3,9 @@
 Every formula reads rows <= t. Before use each is standardised across the stocks of its day.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +54,15 @@ def compute_stock_features(
     if problems:
         raise FeatureError("stock features cannot be computed: " + "; ".join(problems))
     result = np.empty((*panel.present.shape, len(names)), dtype=np.float32)
-    for index, name in enumerate(names):
-        raw = STOCK_FEATURES[name].compute(panel)
+
+    def fill(index: int) -> None:
+        raw = STOCK_FEATURES[names[index]].compute(panel)
         result[:, :, index] = robust_z(raw, panel.present, clip)
+
+    # features are independent, and their kernels let other threads run
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(fill, range(len(names))):
+            pass
     return result
 
 

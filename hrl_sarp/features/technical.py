@@ -127,7 +127,7 @@ def _table(values: Table) -> Table:
 # the compiler could not read them.
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _rolling_mean(values, window, needed):
     n_days, n_assets = values.shape
@@ -146,7 +146,7 @@ def _rolling_mean(values, window, needed):
     return result
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _rolling_cross(left, right, window, needed):
     n_days, n_assets = left.shape
@@ -170,7 +170,7 @@ def _rolling_cross(left, right, window, needed):
     return covariance, left_variance, right_variance
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _add_pair(sums, a, x, y, sign):
     if np.isnan(x) or np.isnan(y):
@@ -183,7 +183,7 @@ def _add_pair(sums, a, x, y, sign):
     sums[5, a] += sign * y * y
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _variance(mean_square, mean):
     variance = mean_square - mean * mean
@@ -191,7 +191,7 @@ def _variance(mean_square, mean):
     return variance if variance > noise else 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _rolling_skewness(values, window, needed):
     n_days, n_assets = values.shape
@@ -213,7 +213,7 @@ def _rolling_skewness(values, window, needed):
     return result
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _add_powers(sums, a, x, sign):
     if np.isnan(x):
@@ -224,7 +224,7 @@ def _add_powers(sums, a, x, sign):
     sums[3, a] += sign * x * x * x
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _rolling_max(values, window):
     n_days, n_assets = values.shape
@@ -250,7 +250,7 @@ def _rolling_max(values, window):
     return from_start
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 @no_type_check
 def _smoothed(values, alpha, warm_up):
     n_days, n_assets = values.shape
