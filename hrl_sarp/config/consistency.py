@@ -162,11 +162,6 @@ def _panel_problems(encoders: EncodersConfig) -> Iterator[str]:
             f"encoders.panel.window_length: {panel.window_length} sessions are more than "
             f"encoders.transformer.window_length = {encoders.transformer.window_length}"
         )
-    if panel.warmup_epochs >= panel.epochs:
-        yield (
-            f"encoders.panel.warmup_epochs: {panel.warmup_epochs} must be below epochs = "
-            f"{panel.epochs}"
-        )
 
 
 def _windowed_problems(windowed: WindowedConfig) -> Iterator[str]:
