@@ -36,23 +36,28 @@ def load_payload(path: Path) -> dict[str, Any]:
         MissingArtifactError: if there is no such file.
         CheckpointError: if it is truncated, or holds anything but tensors and plain values.
     """
-    if not path.is_file():
-        raise MissingArtifactError(f"no checkpoint at {path}")
-    try:
-        _require_intact(path)
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this package (truncated, or holding code): {reason}; "
-            "train again or restore the file"
-        ) from error
+    payload = load_plain(path)
     if not isinstance(payload, dict) or "kind" not in payload:
         found = type(payload).__name__
         raise CheckpointError(
             f"{path}: expected a dictionary with `kind`, found {found}; train again"
         )
     return payload
+
+
+def load_plain(path: Path) -> Any:
+    """Read tensors and plain values of any layout; errors as `load_payload`."""
+    if not path.is_file():
+        raise MissingArtifactError(f"no checkpoint at {path}")
+    try:
+        _require_intact(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this package (truncated, or holding code): {reason}; "
+            "train again or restore the file"
+        ) from error
 
 
 def _require_intact(path: Path) -> None:

@@ -99,6 +99,35 @@ def regime_label(market: Market, config: RegimeConfig) -> Int[np.ndarray, " T"]:
     return label
 
 
+def buy_label(
+    close: Float[np.ndarray, " N"],
+    mean_true_range: Float[np.ndarray, " N"],
+    stretch: Int[np.ndarray, " N"],
+    horizon: int,
+    threshold_atr: float,
+) -> Int[np.ndarray, " N"]:
+    """Say whether the close rises by more than `threshold_atr` true ranges within `horizon` bars.
+
+    Row t: 1 if close[t + horizon] - close[t] > threshold_atr x mean_true_range[t], else 0.
+
+    Args:
+        close: of every bar.
+        mean_true_range: known at the bar's close, in the price's unit.
+        stretch: number of the uninterrupted stretch of bars, equal for all its bars.
+        horizon: in bars.
+        threshold_atr: in mean true ranges.
+
+    Returns:
+        -1 where the horizon ends in another stretch or the true range is not known.
+    """
+    label = np.full(len(close), INVALID_CLASS, dtype=np.int64)
+    now, later = slice(0, max(0, len(close) - horizon)), slice(horizon, None)
+    rise = close[later] - close[now]
+    usable = (stretch[later] == stretch[now]) & np.isfinite(rise + mean_true_range[now])
+    label[now] = np.where(usable, rise > threshold_atr * mean_true_range[now], INVALID_CLASS)
+    return label
+
+
 def standardise_cross_section(
     label: Float[np.ndarray, "T X"], mask: Bool[np.ndarray, "T X"]
 ) -> Float[np.ndarray, "T X"]:

@@ -1,0 +1,216 @@
+"""Windows of candles with the label of a buy: cut, split by time, scaled; nothing is trained here.
+
+A window is known by its first row in the table of candles. Prices are set in relation to the
+window's last close when a batch is gathered, so that one table serves all windows.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from loguru import logger
+from torch import Tensor
+
+from hrl_sarp.config.encoder_schema import EncodersConfig, PriceActionConfig
+from hrl_sarp.data.bars import Bars
+from hrl_sarp.encoders.windows import bar_spacing, gather
+from hrl_sarp.errors import DataError
+from hrl_sarp.features import candles, labels
+
+SPANS = ("train", "validation", "test")
+_CLOSE = candles.COLUMNS.index("close")
+_VOLUME = candles.COLUMNS.index("volume")
+_PRICED = [candles.COLUMNS.index(name) for name in (*candles.LEVELS, "atr_14")]
+_FITTED_AT_ONCE = 4096
+"""Windows in memory while means and deviations are summed up."""
+
+Table = Float[Tensor, "N F"]
+Starts = Int[np.ndarray, " W"]
+
+
+@dataclass(frozen=True)
+class CandleWindows:
+    """A file's candles, the label of each row, and the windows of each span."""
+
+    bars: Bars
+    table: Float[np.ndarray, "N F"]
+    """Columns `candles.COLUMNS`, as they are; NaN while an indicator warms up."""
+    label: Int[np.ndarray, " N"]
+    """1 for a buy that is worth it, 0 for one that is not, -1 where it is not known."""
+    first: dict[str, Starts]
+    """First rows of the windows of each span, in the order of time."""
+    to_target: int
+    """Rows from a window's first to the one whose label it predicts."""
+    length: int
+    dropped: dict[str, int]
+    """Windows that were left out, by reason."""
+
+    def labels(self, span: str) -> Int[np.ndarray, " W"]:
+        """Return the labels of a span's windows."""
+        return self.label[self.first[span] + self.to_target]
+
+
+@dataclass(frozen=True)
+class CandleScaling:
+    """Turns gathered candles into what the network reads.
+
+    With relative levels, prices and ATR are divided by the window's last close and volume becomes
+    log(1 + volume / mean volume of the window). Then every column is z-scored.
+    """
+
+    levels: Literal["relative", "raw"]
+    mean: Float[Tensor, " F"]
+    """Of the training windows."""
+    std: Float[Tensor, " F"]
+    """Of the training windows; 1 for a column that never moves."""
+
+    def apply(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
+        """Scale a batch."""
+        related = relate_to_last_close(windows) if self.levels == "relative" else windows
+        return (related - self.mean) / self.std
+
+    def to(self, device: torch.device) -> "CandleScaling":
+        """Return the scaling on a device."""
+        return CandleScaling(self.levels, self.mean.to(device), self.std.to(device))
+
+
+def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
+    """Divide prices and ATR by the last close, volume by its mean; log(1 + x) of the latter."""
+    factor = torch.ones_like(windows[:, 0])
+    factor[:, _PRICED] = 1.0 / windows[:, -1, _CLOSE, None]
+    mean_volume = windows[:, :, _VOLUME].mean(dim=1)
+    traded = mean_volume > 0.0
+    factor[:, _VOLUME] = torch.where(traded, 1.0 / torch.where(traded, mean_volume, 1.0), 0.0)
+    related = windows * factor.unsqueeze(1)
+    related[:, :, _VOLUME] = torch.log1p(related[:, :, _VOLUME])
+    return related
+
+
+def fit_scaling(
+    table: Table, starts: Int[Tensor, " W"], length: int, levels: Literal["relative", "raw"]
+) -> CandleScaling:
+    """Compute means and deviations over all candles of the given windows, the training ones."""
+    n_columns = table.shape[1]
+    plain = CandleScaling(levels, torch.zeros(n_columns), torch.ones(n_columns)).to(table.device)
+    sums = torch.zeros(2, n_columns, dtype=torch.float64, device=table.device)
+    # around the first window: squares of raw prices would cancel
+    centre = plain.apply(gather(table, starts[:1], length)).double().mean(dim=(0, 1))
+    for block in starts.split(_FITTED_AT_ONCE):
+        values = plain.apply(gather(table, block, length)).double() - centre
+        sums += torch.stack([values.sum(dim=(0, 1)), values.square().sum(dim=(0, 1))])
+    mean, square = sums / (len(starts) * length)
+    deviation = (square - mean.square()).clamp_min(0.0).sqrt()
+    moves = deviation > 1e-9 * (centre + mean).abs()  # less is rounding
+    std = torch.where(moves, deviation, 1.0)
+    return CandleScaling(levels, (centre + mean).float(), std.float())
+
+
+def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
+    """Compute features and labels, cut windows at every candle and split them by time.
+
+    Training labels end before the first candle of any validation window, and validation labels
+    before the first of any test window.
+
+    Raises:
+        DataError: if a span has too few windows, or no positive or no negative label.
+    """
+    task, length = config.price_action, config.transformer.window_length
+    table = candles.candle_table(bars)
+    horizon_stretch = stretches(bars, task.max_missing_in_horizon)
+    true_range = table[:, candles.COLUMNS.index("atr_14")]
+    label = labels.buy_label(
+        bars.close, true_range, horizon_stretch, task.horizon, task.threshold_atr
+    )
+    to_target = length - 1 + task.target_offset
+    window_stretch = stretches(bars, task.max_missing_in_window)
+    usable, dropped = _usable_windows(table, label, window_stretch, length, to_target)
+    first = _split(bars, usable, to_target, task)
+    dropped["between the spans"] = len(usable) - sum(map(len, first.values()))
+    windows = CandleWindows(bars, table, label, first, to_target, length, dropped)
+    _require_enough(windows, task)
+    _log(windows)
+    return windows
+
+
+def stretches(bars: Bars, max_missing: int) -> Int[np.ndarray, " N"]:
+    """Number the stretches of bars between borders.
+
+    A border is a new instrument, or more than `max_missing` bars missing, at the usual distance.
+    """
+    longest = (max_missing + 1) * bar_spacing(bars.timestamps)
+    border = (np.diff(bars.instrument) != 0) | (np.diff(bars.timestamps) > longest)
+    return np.concatenate([[0], np.cumsum(border)])
+
+
+def _usable_windows(
+    table: Float[np.ndarray, "N F"],
+    label: Int[np.ndarray, " N"],
+    stretch: Int[np.ndarray, " N"],
+    length: int,
+    to_target: int,
+) -> tuple[Starts, dict[str, int]]:
+    """Return first rows of the windows that lack nothing, and why the others were dropped."""
+    first = np.arange(max(0, len(label) - to_target))
+    incomplete = np.concatenate([[0], np.cumsum(~np.isfinite(table).all(axis=1))])
+    problems = {
+        "across a border": stretch[first] != stretch[first + to_target],
+        "indicators warming up": incomplete[first + length] > incomplete[first],
+        "label ends across a border": label[first + to_target] == labels.INVALID_CLASS,
+    }
+    dropped: dict[str, int] = {}
+    usable = np.ones(len(first), dtype=bool)
+    for reason, found in problems.items():
+        dropped[reason] = int((usable & found).sum())
+        usable &= ~found
+    return first[usable], dropped
+
+
+def _split(
+    bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig
+) -> dict[str, Starts]:
+    """Split by time; what reaches across a boundary belongs to neither side."""
+    empty = dict.fromkeys(SPANS, usable[:0])
+    if not len(usable):
+        return empty
+    usable = usable[np.argsort(bars.timestamps[usable + to_target], kind="stable")]
+    begin = bars.timestamps[usable]
+    known = bars.timestamps[usable + to_target + task.horizon]  # when the label is
+    target = bars.timestamps[usable + to_target]
+    shares = (task.train_share, task.train_share + task.validation_share)
+    bounds = [target[int(share * len(target))] for share in shares]
+    return {
+        "train": usable[known < bounds[0]],
+        "validation": usable[(begin >= bounds[0]) & (known < bounds[1])],
+        "test": usable[begin >= bounds[1]],
+    }
+
+
+def _require_enough(windows: CandleWindows, task: PriceActionConfig) -> None:
+    left_out = ", ".join(f"{count} {reason}" for reason, count in windows.dropped.items())
+    for span in SPANS:
+        found = windows.labels(span)
+        if len(found) < task.min_windows:
+            raise DataError(
+                f"{len(windows.label)} candles: expected at least {task.min_windows} windows of "
+                f"{windows.length} in {span}, found {len(found)} (left out: {left_out}); give a "
+                "longer file, or lower encoders.price_action.min_windows"
+            )
+        if found.min() == found.max():
+            raise DataError(
+                f"{span}: expected buys that are worth it and others, found {int(found.sum())} of "
+                f"{len(found)}; change encoders.price_action.threshold_atr or give a longer file"
+            )
+
+
+def _log(windows: CandleWindows) -> None:
+    for reason, count in windows.dropped.items():
+        logger.info(f"{count} windows left out: {reason}")
+    for span in SPANS:
+        found = windows.labels(span)
+        times = windows.bars.timestamps[windows.first[span] + windows.to_target]
+        logger.info(
+            f"{span}: {len(found)} windows, {found.mean():.2%} buys, targets {times[0]} to "
+            f"{times[-1]}"
+        )

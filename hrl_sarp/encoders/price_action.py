@@ -1,0 +1,163 @@
+"""Trains the transformer to tell buys that are worth it from others, and says how well it does.
+
+Epochs are chosen by the loss on validation, the threshold by precision there; the test span, which
+chose nothing, is judged once at the end.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from loguru import logger
+
+from hrl_sarp.artifacts import atomic_path, write_json
+from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.encoders import classification, price_action_report, transfer
+from hrl_sarp.encoders.candle_windows import CandleWindows
+from hrl_sarp.encoders.price_action_files import MODEL, SCALER, save_price_action
+from hrl_sarp.encoders.price_action_trainer import HALF, PriceActionTrainer
+from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.features import candles
+from hrl_sarp.progress import phase_progress
+from hrl_sarp.runtime import StopFlag, derive_seed
+
+RUNNING = "price_action_running.pt"
+"""State after the last whole epoch, for --resume."""
+RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
+JUDGED = ("validation", "test")
+_BOOTSTRAP_STREAM = 2
+_FIGURE_DPI = 150
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how to train."""
+
+    folder: Path
+    device: torch.device
+    resume: bool
+    stop: StopFlag
+
+
+def train_price_action(
+    windows: CandleWindows, config: RunConfig, options: RunOptions
+) -> dict[str, Any]:
+    """Train, choose epoch and threshold on validation, judge both spans, write all files.
+
+    Returns:
+        What is written to `price_action_results.json`.
+
+    Raises:
+        StoppedEarly: after writing a checkpoint, if a stop was asked for.
+        TrainingDivergedError: at the first loss that is not finite.
+        CheckpointError: if --resume meets the checkpoint of another run.
+    """
+    trainer = PriceActionTrainer(windows, config, options.device)
+    running = options.folder / RUNNING
+    if options.resume and running.is_file():
+        trainer.restore(running)
+        logger.info(f"continues after epoch {trainer.progress.epoch - 1}")
+    else:
+        for name in (RUNNING, MODEL, SCALER, RESULTS, FIGURE):
+            (options.folder / name).unlink(missing_ok=True)
+    _fit(trainer, options)
+    trainer.network.load_state_dict(trainer.progress.best_state)
+    save_price_action(options.folder, trainer.model())
+    _export(trainer, options.folder)
+    return _report(trainer, options.folder)
+
+
+def _fit(trainer: PriceActionTrainer, options: RunOptions) -> None:
+    now = trainer.progress
+    with phase_progress("price action", trainer.task.epochs, now.epoch) as bar:
+        while not trainer.is_finished():
+            if options.stop.is_set:
+                raise StoppedEarly
+            started = time.perf_counter()
+            is_best = trainer.close_epoch(trainer.run_epoch())
+            now.seconds += time.perf_counter() - started
+            if is_best:
+                save_price_action(options.folder, trainer.model())
+            trainer.save(options.folder / RUNNING)
+            bar.update(now.epoch, f"validation loss {now.history[-1]['val_loss']:.4f}")
+
+
+def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
+    scores = {span: trainer.judge(span)[1] for span in JUDGED}
+    truth = {span: trainer.windows.labels(span) for span in JUDGED}
+    threshold = classification.choose_threshold(
+        scores["validation"], truth["validation"], trainer.task.min_calls
+    )
+    spans = {span: _measures(trainer, scores[span], truth[span], threshold) for span in JUDGED}
+    now = trainer.progress
+    results = {
+        "verdict": price_action_report.verdict(now.history, spans),
+        "threshold": threshold,
+        "spans": spans,
+        "best_epoch": now.best_epoch,
+        "best_val_loss": now.best_loss,
+        "epochs_run": now.epoch,
+        "total_time": now.seconds,
+        "windows_per_second": len(trainer.first["train"]) * now.epoch / max(now.seconds, 1e-9),
+        "pos_weight": trainer.pos_weight,
+        "parameters": sum(weight.numel() for weight in trainer.network.parameters()),
+        **trainer.identity(),
+        "config": trainer.task.model_dump(),
+        "windows": {span: len(rows) for span, rows in trainer.windows.first.items()},
+        "dropped": trainer.windows.dropped,
+        "excluded_bars": trainer.windows.bars.excluded,
+        "history": now.history,
+    }
+    write_json(folder / RESULTS, results)
+    curves = {span: classification.pr_curve(scores[span], truth[span]) for span in JUDGED}
+    figure = price_action_report.convergence_figure(now.history, spans, curves)
+    with atomic_path(folder / FIGURE) as path:
+        figure.savefig(path, dpi=_FIGURE_DPI)
+    return results
+
+
+def _measures(
+    trainer: PriceActionTrainer,
+    scores: Float[np.ndarray, " W"],
+    truth: Int[np.ndarray, " W"],
+    threshold: float,
+) -> dict[str, Any]:
+    rng = np.random.default_rng(derive_seed(trainer.config.seed, _BOOTSTRAP_STREAM))
+    low, high = classification.lift_interval(scores, truth, trainer.windows.length, rng)
+    return {
+        "windows": len(truth),
+        "pr_auc": classification.pr_auc(scores, truth),
+        "lift_low": low,
+        "lift_high": high,
+        **asdict(classification.judge_calls(scores, truth, threshold)),
+        **asdict(classification.judge_trivial(truth)),
+        "at_half": asdict(classification.judge_calls(scores, truth, HALF)),
+    }
+
+
+def _export(trainer: PriceActionTrainer, folder: Path) -> None:
+    windows, config = trainer.windows, trainer.config
+    train = windows.first["train"]
+    read = train + windows.to_target + trainer.task.horizon  # the last bars that labels look at
+    scaling = trainer.scaling
+    description = {
+        "kind": "transformer",
+        "n_features": len(candles.COLUMNS),
+        "columns": list(candles.COLUMNS),
+        "window_length": windows.length,
+        "sizes": config.encoders.transformer.model_dump(),
+        "scaler": {"mean": scaling.mean.tolist(), "std": scaling.std.tolist()},
+        "levels": scaling.levels,
+        "fitted_from": str(windows.bars.timestamps[train].min()),
+        "fitted_to": str(windows.bars.timestamps[read].max()),
+        "data_hash": windows.bars.content_hash,
+        "config_hash": config_hash(config),
+        "code_version": transfer.code_version(),
+        "seed": config.seed,
+    }
+    transfer.export_encoder(folder, trainer.network.encoder, description)
