@@ -7,39 +7,75 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hrl_sarp.cli_options import OUTPUT_OPTION, Device, Experiment, Resume, Seed, running
+from hrl_sarp.cli_options import (
+    DEFAULT_DATA_DIR,
+    OUTPUT_OPTION,
+    DataDir,
+    Device,
+    Experiment,
+    MarketName,
+    Resume,
+    Seed,
+    running,
+)
 from hrl_sarp.errors import HrlSarpError
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
+    from hrl_sarp.encoders.bar_pretraining import BarPretraining
     from hrl_sarp.encoders.distributed import World
+    from hrl_sarp.encoders.finetuning_job import Job
+    from hrl_sarp.encoders.panel_encoders import EncoderKind
+    from hrl_sarp.encoders.panel_pretraining import PanelPretraining
     from hrl_sarp.encoders.pretraining_run import PretrainingResult
 
-ENCODERS = ("jade",)
+ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
+"""By what they are pretrained on: a file of bars, or the daily bars of a market's stocks."""
 DEFAULT_PRETRAIN_DIR = Path("artifacts/jade_pretrain")
+DEFAULT_FINETUNE_DIR = Path("artifacts/finetune")
 
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="YAML of your own, laid over config/*.yaml.", show_default=False),
 ]
 
+Panel = Annotated[
+    bool, typer.Option("--panel", help="On the daily bars of all stocks in DATA_DIR instead.")
+]
+Freeze = Annotated[
+    bool, typer.Option("--freeze-encoder", help="Keep its weights, train the heads alone.")
+]
+
 
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of the encoders."""
     app.command("pretrain-encoder")(pretrain_encoder)
+    app.command("finetune-encoder")(finetune_encoder)
 
 
 def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's options
-    data: Annotated[Path, typer.Option(help="CSV or parquet of bars (time, OHLC).")],
-    encoder: Annotated[str, typer.Option(help="jade.")] = "jade",
+    data: Annotated[
+        Path | None, typer.Option(help="CSV or parquet of bars (time, OHLC).", show_default=False)
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="jade; with --panel also transformer, masked by patches.")
+    ] = "jade",
+    panel: Panel = False,  # noqa: FBT002 -- an option, given by name
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    market: MarketName = None,
     symbol: Annotated[str | None, typer.Option(help="Only this instrument of the file.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the windows, at most.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows of an update.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest, of AdamW.")] = None,
     mask_strategy: Annotated[str | None, typer.Option(help="random, block or patch.")] = None,
     output: Annotated[
-        Path, typer.Option(help="Folder of checkpoints, results and encoder.")
-    ] = DEFAULT_PRETRAIN_DIR,
+        Path | None,
+        typer.Option(
+            help=f"Folder of checkpoints, results and encoder; {DEFAULT_PRETRAIN_DIR}, with "
+            "--panel DATA_DIR/../encoders, where `train` looks for it.",
+            show_default=False,
+        ),
+    ] = None,
     config_file: ConfigFile = None,
     experiment: Experiment = None,
     seed: Seed = None,
@@ -50,26 +86,129 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Several processes: torchrun --nproc-per-node 2 main.py pretrain-encoder ...
     """
-    from hrl_sarp.encoders.bar_pretraining import BarPretraining, prepare, pretrain_jade
-    from hrl_sarp.runtime import StopFlag, configure_threads
+    from hrl_sarp.encoders.bar_pretraining import BarPretraining
+    from hrl_sarp.encoders.panel_pretraining import PanelPretraining
+    from hrl_sarp.encoders.stock_embeddings import encoder_folder
+    from hrl_sarp.runtime import configure_threads
 
-    if encoder not in ENCODERS:
-        raise HrlSarpError(f"--encoder must be one of {', '.join(ENCODERS)}, found '{encoder}'")
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "mask_strategy": mask_strategy,
-    }
-    config = encoder_config(experiment, config_file, {"pretraining": settings}, seed)
+    kind = _encoder_kind(encoder, data, mask_strategy, is_panel=panel)
+    schedule = {"epochs": epochs, "batch_size": batch_size}
+    settings = {"learning_rate": learning_rate, "mask_strategy": mask_strategy}
+    sections: dict[str, dict[str, Any]] = {"pretraining": settings, "panel": schedule}
+    if data is not None:
+        sections = {"pretraining": {**schedule, **settings}}
+    config = encoder_config(experiment, config_file, sections, seed, market)
     configure_threads(config.threads)
     with _processes(device) as world:
-        request = BarPretraining(data, symbol, output, config, resume)
-        prepared = prepare(request)  # what is wrong with the data is said before anything is made
-        with _folder_of(world, output), StopFlag() as stop:
-            result = pretrain_jade(prepared, world, stop)
+        if data is not None:
+            folder = output or DEFAULT_PRETRAIN_DIR
+            bars = BarPretraining(data, symbol, folder, config, resume)
+            result = _pretrain_on_bars(bars, world)
+        else:
+            folder = output or encoder_folder(data_dir, config.market, kind)
+            stocks = PanelPretraining(kind, data_dir, folder, config, resume)
+            result = _pretrain_on_panel(stocks, world)
         if world.is_first:
-            _print_result(result, output)
+            _print_result(result, folder)
+
+
+def _encoder_kind(
+    encoder: str, data: Path | None, mask_strategy: str | None, *, is_panel: bool
+) -> "EncoderKind":
+    """Check the options that tell what is pretrained on what."""
+    choices = ENCODERS["panel" if is_panel else "bars"]
+    if encoder not in choices:
+        raise HrlSarpError(
+            f"--encoder must be one of {', '.join(choices)} {'with' if is_panel else 'without'} "
+            f"--panel, found '{encoder}'"
+        )
+    if is_panel == (data is not None):
+        raise HrlSarpError(
+            "pretrain-encoder needs either --data FILE or --panel with --data-dir, found "
+            + ("both" if is_panel else "neither")
+        )
+    if encoder == "transformer" and mask_strategy not in (None, "patch"):
+        raise HrlSarpError(
+            f"--encoder transformer is masked by patches, found --mask-strategy {mask_strategy}: "
+            "beside a single hidden candle its neighbours nearly tell it"
+        )
+    return "transformer" if encoder == "transformer" else "jade"
+
+
+def _pretrain_on_bars(request: "BarPretraining", world: "World") -> "PretrainingResult":
+    from hrl_sarp.encoders.bar_pretraining import prepare, pretrain_jade
+    from hrl_sarp.runtime import StopFlag
+
+    prepared = prepare(request)  # what is wrong with the data is said before anything is made
+    with _folder_of(world, request.output), StopFlag() as stop:
+        return pretrain_jade(prepared, world, stop)
+
+
+def _pretrain_on_panel(request: "PanelPretraining", world: "World") -> "PretrainingResult":
+    from hrl_sarp.encoders.panel_pretraining import prepare_panel, pretrain_panel
+    from hrl_sarp.runtime import StopFlag
+
+    prepared = prepare_panel(request)
+    with _folder_of(world, request.output), StopFlag() as stop:
+        return pretrain_panel(prepared, world, stop)
+
+
+def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's options
+    variant: Annotated[str, typer.Option(help="baseline, stones or position.")],
+    data: Annotated[
+        Path, typer.Option(help="Labelled windows (scripts/label_expansions.py makes some).")
+    ],
+    pretrained_encoder: Annotated[
+        Path | None,
+        typer.Option(help="Encoder that pretrain-encoder wrote.", show_default=False),
+    ] = None,
+    freeze_encoder: Freeze = False,  # noqa: FBT002 -- an option, given by name
+    epochs: Annotated[int | None, typer.Option(help="Passes over the windows, at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows of an update.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Folder of model, tables and figure; {DEFAULT_FINETUNE_DIR}/VARIANT.",
+            show_default=False,
+        ),
+    ] = None,
+    config_file: ConfigFile = None,
+    experiment: Experiment = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    resume: Resume = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Teach an encoder to find expansions in labelled windows; all measures beside baselines."""
+    from hrl_sarp.encoders.finetuning_job import FinetuneRequest, prepare
+    from hrl_sarp.runtime import configure_threads, resolve_device
+
+    settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
+    if batch_size is not None:
+        settings["variants"] = {variant: {"batch_size": batch_size}}
+    config = encoder_config(experiment, config_file, {"finetuning": settings}, seed, None)
+    configure_threads(config.threads)
+    folder = output or DEFAULT_FINETUNE_DIR / variant
+    chosen = resolve_device(device)
+    request = FinetuneRequest(
+        variant, data, folder, pretrained_encoder, freeze_encoder, chosen, config, resume
+    )
+    _finetune(prepare(request))  # what is wrong with the data is said before anything is made
+
+
+def _finetune(job: "Job") -> None:
+    from rich.console import Console
+
+    from hrl_sarp.encoders.finetuning import finetune
+    from hrl_sarp.encoders.training_tables import measure_table
+    from hrl_sarp.runtime import StopFlag
+
+    request = job.request
+    with running(request.output, OUTPUT_OPTION), StopFlag() as stop:
+        outcome = finetune(job, stop)
+    title = f"{request.variant}: {len(job.split.test)} test windows"
+    Console().print(measure_table(title, outcome.model, outcome.trivial))
+    typer.echo(f"wrote {request.output / 'best_model.pt'}")
 
 
 def encoder_config(
@@ -77,6 +216,7 @@ def encoder_config(
     config_file: Path | None,
     encoders: dict[str, dict[str, Any]],
     seed: int | None,
+    market: str | None,
 ) -> "RunConfig":
     """Load the configuration with the options of an encoder's command; None is not given."""
     from hrl_sarp.config.loading import load_config
@@ -88,7 +228,9 @@ def encoder_config(
     changes: dict[str, Any] = {"encoders": given}
     if seed is not None:
         changes["seed"] = seed
-    return load_config(experiment=experiment, overrides=changes, own_file=config_file)
+    return load_config(
+        market=market, experiment=experiment, overrides=changes, own_file=config_file
+    )
 
 
 @contextmanager

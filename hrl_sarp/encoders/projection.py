@@ -1,0 +1,127 @@
+"""Leading principal components of embeddings, fitted on the training span, stored with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hrl_sarp.artifacts import atomic_path
+from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
+
+PROJECTION = "projection.safetensors"
+"""Beside the encoder that it belongs to."""
+SMALLEST_SHARE = 1e-7
+"""Of the total variance: components below it are rounding noise and become 0."""
+FACTS = ("encoder_hash", "fitted_from", "fitted_to")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Embedding -> E columns of mean 0 and variance 1 over the windows it was fitted on.
+
+    Whitened, because the agents' other stock features have one scale as well and their networks
+    would ignore columns a hundred times smaller.
+    """
+
+    mean: Float[Tensor, " H"]
+    components: Float[Tensor, "H E"]
+    """Already divided by the deviation of each component."""
+    explained: float
+    """Share of the variance that the components hold."""
+
+    def __call__(self, embedding: Float[Tensor, "B H"]) -> Float[Tensor, "B E"]:
+        """Project a batch of embeddings."""
+        return (embedding - self.mean) @ self.components
+
+    def to(self, device: torch.device | str) -> "Projection":
+        """Return the same projection on a device."""
+        return Projection(self.mean.to(device), self.components.to(device), self.explained)
+
+
+def fit_projection(embeddings: Float[np.ndarray, "W H"], size: int) -> Projection:
+    """Fit principal components; the largest entry of each is positive, so signs are stable.
+
+    Args:
+        embeddings: pooled embeddings of training windows.
+        size: E, at most H.
+
+    Raises:
+        DataError: if there are too few windows, or they all embed alike.
+    """
+    n_windows, width = embeddings.shape
+    if n_windows <= size or size > width:
+        raise DataError(
+            f"cannot fit {size} principal components: expected more windows than components and "
+            f"at least as many columns, found {n_windows} windows of {width} columns; lower "
+            "encoders.panel.embedding_size or stride"
+        )
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    centred = embeddings - mean
+    variance, axes = np.linalg.eigh(centred.T @ centred / n_windows)
+    total = variance.sum()
+    if not np.isfinite(total) or total <= 0:
+        raise DataError(
+            f"cannot fit principal components: {n_windows} windows embed alike (total variance "
+            f"{total}); pretrain the encoder again"
+        )
+    order = np.argsort(variance)[::-1][:size]
+    variance, axes = variance[order], axes[:, order]
+    largest = np.abs(axes).argmax(axis=0)
+    signs = np.sign(axes[largest, np.arange(size)])
+    is_noise = variance < SMALLEST_SHARE * total
+    scale = np.where(is_noise, 0.0, 1.0 / np.sqrt(np.where(is_noise, 1.0, variance)))
+    return Projection(
+        torch.from_numpy(mean.astype(np.float32)),
+        torch.from_numpy((axes * signs * scale).astype(np.float32)),
+        float(variance.sum() / total),
+    )
+
+
+def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -> None:
+    """Write a projection with the span it was fitted on and the encoder it belongs to.
+
+    Args:
+        path: a safetensors file.
+        projection: what to write.
+        facts: `FACTS`, as text.
+    """
+    tensors = {
+        "mean": projection.mean.contiguous(),
+        "components": projection.components.contiguous(),
+        "explained": torch.tensor([projection.explained], dtype=torch.float64),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {name: facts[name] for name in FACTS})
+
+
+def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str]]:
+    """Read what `save_projection` wrote, and its facts.
+
+    Args:
+        path: the file.
+        command: what writes it, named in the errors.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        CheckpointError: if it is damaged or something else.
+    """
+    if not path.is_file():
+        raise MissingArtifactError(f"no projection at {path}: run `{command}` first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            projection = Projection(
+                file.get_tensor("mean"),
+                file.get_tensor("components"),
+                float(file.get_tensor("explained")),
+            )
+            return projection, {name: facts[name] for name in FACTS}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a projection of this package ({error}); run `{command}` again"
+        ) from error
