@@ -1,11 +1,13 @@
 """Price-action encoders: a window of causal bar features in, embeddings out."""
 
 from hrl_sarp.encoders.jade import JadeEncoder, JadeMaskedAutoencoder
+from hrl_sarp.encoders.multitask import JadeMultiTask
 from hrl_sarp.encoders.transfer import LoadReport, export_encoder, load_encoder, read_description
 
 __all__ = [
     "JadeEncoder",
     "JadeMaskedAutoencoder",
+    "JadeMultiTask",
     "LoadReport",
     "export_encoder",
     "load_encoder",

@@ -1,0 +1,288 @@
+"""Labelled windows of bars as a file, as arrays, and in groups that never share a bar."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Float32, Int
+from polars.exceptions import PolarsError
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from hrl_sarp.artifacts import sha256_file
+from hrl_sarp.config.encoder_schema import RelativityConfig
+from hrl_sarp.data.bars import Bars
+from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
+
+CLASSES = ("consolidation", "retracement")
+"""What came before the expansion; a class is its place here."""
+COLUMNS = ("window_id", "features", "label", "expansion_start", "expansion_end")
+"""That a file must have; `group` may be added."""
+PRICES = 4
+"""Open, high, low, close."""
+WRITER = "python scripts/label_expansions.py"
+SHARED_BARS = 8
+"""Windows with this many equal bars in a row are taken to overlap."""
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """W windows of L bars, each with one expansion."""
+
+    window_id: tuple[str, ...]
+    ohlc: Float[np.ndarray, "W L 4"]
+    label: Int[np.ndarray, " W"]
+    """Index into `CLASSES`."""
+    start: Int[np.ndarray, " W"]
+    """First bar of the expansion."""
+    end: Int[np.ndarray, " W"]
+    """Its last bar."""
+    group: Int[np.ndarray, " W"]
+    """Windows of different groups share no bar."""
+    content_hash: str
+    """SHA-256 of the file."""
+
+    def __len__(self) -> int:
+        return len(self.window_id)
+
+    def rows(self, chosen: Int[np.ndarray, " K"]) -> "LabelledWindows":
+        """Return some of the windows."""
+        return replace(
+            self,
+            window_id=tuple(self.window_id[row] for row in chosen),
+            ohlc=self.ohlc[chosen],
+            label=self.label[chosen],
+            start=self.start[chosen],
+            end=self.end[chosen],
+            group=self.group[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class GroupSplit:
+    """Rows of each part; a group lies in one."""
+
+    train: Int[np.ndarray, " A"]
+    validation: Int[np.ndarray, " B"]
+    test: Int[np.ndarray, " C"]
+
+
+def read_labelled(path: Path, window_length: int) -> LabelledWindows:
+    """Read a parquet file of labelled windows.
+
+    Without a column `group`, windows that share bars become a group.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        DataError: if it is no parquet, lacks a column, or holds a window that is not usable; names
+            the first such window and how many there are.
+    """
+    frame = _read_frame(path)
+    ids = tuple(frame["window_id"].cast(pl.String).to_list())
+    ohlc = _prices(path, frame, ids, window_length)
+    label = _classes(path, frame["label"], ids)
+    start, end = (_positions(path, frame[f"expansion_{side}"], ids) for side in ("start", "end"))
+    outside = (start < 0) | (end < start) | (end >= window_length)
+    expected = f"0 <= expansion_start <= expansion_end < {window_length}"
+    _refuse(path, ids, outside, expected, [f"{s} to {e}" for s, e in zip(start, end, strict=True)])
+    if "group" in frame.columns:
+        group = frame["group"].rank("dense").to_numpy().astype(np.int64) - 1
+    else:
+        group = overlap_groups(ohlc)
+    return LabelledWindows(ids, ohlc, label, start, end, group, sha256_file(path))
+
+
+def window_features(
+    ohlc: Float[np.ndarray, "W L 4"], columns: Sequence[str], config: RelativityConfig
+) -> Float32[np.ndarray, "W L F"]:
+    """Compute features of each window from its own bars.
+
+    Swings and means start anew with each window, unlike in pretraining, where they have seen the
+    bars before: users who label windows bring these bars only.
+
+    Raises:
+        DataError: if a column is no relativity feature.
+    """
+    known = (*CANDLE_COLUMNS, POSITION)
+    unknown = [name for name in columns if name not in known]
+    if unknown:
+        raise DataError(
+            f"no feature named {', '.join(unknown)}: expected {', '.join(known)}; change "
+            "`features` of the variant in encoder_config.yaml"
+        )
+    n_windows, length, _ = ohlc.shape
+    candles = relativity_features(_as_bars(ohlc), config, length).reshape(n_windows, length, -1)
+    position = np.linspace(0.0, 1.0, length, dtype=np.float32)
+    table = np.concatenate(
+        [candles, np.broadcast_to(position[:, None], (n_windows, length, 1))], axis=2
+    )
+    return table[..., [known.index(name) for name in columns]]
+
+
+def split_by_group(
+    group: Int[np.ndarray, " W"], val_share: float, test_share: float, seed: int
+) -> GroupSplit:
+    """Deal whole groups in random order to test, validation and training.
+
+    Raises:
+        DataError: if there are too few groups for the three parts.
+    """
+    names, sizes = np.unique(group, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    before = np.cumsum(sizes[order]) - sizes[order]  # windows dealt before each group
+    n_test, n_held = test_share * len(group), (test_share + val_share) * len(group)
+    part = np.where(before < n_test, 0, np.where(before < n_held, 1, 2))
+    of_group = np.empty(len(names), np.int64)
+    of_group[order] = part
+    of_window = of_group[np.searchsorted(names, group)]
+    test, validation, train = (np.flatnonzero(of_window == number) for number in range(3))
+    if min(map(len, (test, validation, train))) == 0:
+        raise DataError(
+            f"{len(group)} labelled windows in {len(names)} groups cannot be split into training, "
+            f"validation and test of shares {1 - val_share - test_share:g}, {val_share:g} and "
+            f"{test_share:g}: label windows of more days"
+        )
+    return GroupSplit(train, validation, test)
+
+
+def require_both_classes(label: Int[np.ndarray, " W"], where: str) -> None:
+    """Refuse labels of one class only.
+
+    Raises:
+        DataError: naming the class.
+    """
+    found = np.unique(label)
+    if len(found) < len(CLASSES):
+        raise DataError(
+            f"{where}: expected windows of both classes, found {len(label)} of {CLASSES[found[0]]} "
+            "only; label more windows"
+        )
+
+
+def overlap_groups(ohlc: Float[np.ndarray, "W L 4"]) -> Int[np.ndarray, " W"]:
+    """Number the sets of windows that are linked by shared bars.
+
+    Two windows are linked if `SHARED_BARS` bars in a row are equal in all four prices.
+    """
+    n_windows, length, _ = ohlc.shape
+    run = min(SHARED_BARS, length)
+    runs = np.lib.stride_tricks.sliding_window_view(ohlc, run, axis=1)
+    rows = np.ascontiguousarray(runs).reshape(n_windows * (length - run + 1), PRICES * run)
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, key = np.unique(keys, return_inverse=True)
+    window = np.repeat(np.arange(n_windows), length - run + 1)
+    ones = np.ones(len(key), np.int8)
+    links = coo_array((ones, (window, n_windows + key)), shape=(n_windows + key.max() + 1,) * 2)
+    return connected_components(links, directed=False)[1][:n_windows].astype(np.int64)
+
+
+def _as_bars(ohlc: Float[np.ndarray, "W L 4"]) -> Bars:
+    """Return windows as bars of as many instruments: state starts anew at each."""
+    n_windows, length, _ = ohlc.shape
+    prices = ohlc.reshape(-1, PRICES)
+    minutes = np.tile(np.arange(length), n_windows).astype("timedelta64[m]")
+    return Bars(
+        timestamps=np.datetime64(0, "us") + minutes,
+        instrument=np.repeat(np.arange(n_windows, dtype=np.int32), length),
+        instruments=tuple(str(number) for number in range(n_windows)),
+        open=prices[:, 0].copy(),
+        high=prices[:, 1].copy(),
+        low=prices[:, 2].copy(),
+        close=prices[:, 3].copy(),
+        volume=None,
+        content_hash="",
+        excluded={},
+    )
+
+
+def _read_frame(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise MissingArtifactError(f"{path} does not exist; run `{WRITER}` to label windows")
+    try:
+        frame = pl.read_parquet(path)
+    except PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: expected labelled windows as parquet, found {reason}") from error
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{path}: columns {', '.join(missing)} are missing, found {', '.join(frame.columns)}; "
+            f"expected {', '.join(COLUMNS)}, as `{WRITER}` writes"
+        )
+    if frame.is_empty():
+        raise DataError(f"{path}: expected labelled windows, found no row; label more bars")
+    doubled = frame["window_id"].is_duplicated() | frame["window_id"].is_null()
+    if doubled.any():
+        first = frame.filter(doubled)["window_id"][0]
+        raise DataError(
+            f"{path}: expected a window_id of its own for each window, found {doubled.sum()} rows "
+            f"with doubled or empty ones, the first {first!r}; number the windows"
+        )
+    return frame
+
+
+def _prices(
+    path: Path, frame: pl.DataFrame, ids: tuple[str, ...], window_length: int
+) -> Float[np.ndarray, "W L 4"]:
+    try:
+        bars = frame["features"].cast(pl.List(pl.List(pl.Float64)))
+    except PolarsError as error:
+        raise DataError(
+            f"{path}: expected in `features` a list of bars of four prices, found "
+            f"{frame['features'].dtype}; see `{WRITER}`"
+        ) from error
+    lengths = bars.list.len().fill_null(0).to_numpy()
+    _refuse(path, ids, lengths != window_length, f"{window_length} bars", lengths)
+    flat = bars.explode()
+    widths = flat.list.len().fill_null(0).to_numpy().reshape(len(ids), window_length)
+    wrong = (widths != PRICES).any(axis=1)
+    _refuse(path, ids, wrong, "open, high, low and close in each bar", widths.min(axis=1))
+    ohlc = flat.explode().to_numpy().astype(np.float64).reshape(len(ids), window_length, PRICES)
+    unusable = np.asarray(~(np.isfinite(ohlc) & (ohlc > 0)).all(axis=2))
+    _refuse_bars(path, ids, unusable, "positive prices")
+    high, low = ohlc[..., 1], ohlc[..., 2]
+    crossed = np.asarray((ohlc.max(axis=2) > high) | (ohlc.min(axis=2) < low))
+    _refuse_bars(path, ids, crossed, "no price above the high or below the low")
+    return ohlc
+
+
+def _refuse_bars(
+    path: Path, ids: tuple[str, ...], is_wrong: Bool[np.ndarray, "W L"], expected: str
+) -> None:
+    first = [f"another in bar {bar}" for bar in is_wrong.argmax(axis=1)]
+    _refuse(path, ids, np.asarray(is_wrong.any(axis=1)), expected, first)
+
+
+def _classes(path: Path, column: pl.Series, ids: tuple[str, ...]) -> Int[np.ndarray, " W"]:
+    values = column.cast(pl.String).str.to_lowercase().fill_null("nothing").to_list()
+    numbers = {name: str(number) for number, name in enumerate(CLASSES)}
+    names = [numbers.get(value, value) for value in values]
+    wrong = np.array([name not in numbers.values() for name in names])
+    _refuse(path, ids, wrong, f"label {' or '.join(CLASSES)} (0 or 1)", values)
+    require_both_classes(label := np.array(names, np.int64), str(path))
+    return label
+
+
+def _positions(path: Path, column: pl.Series, ids: tuple[str, ...]) -> Int[np.ndarray, " W"]:
+    numbers = column.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+    wrong = ~(np.isfinite(numbers) & (numbers == np.round(numbers)))
+    _refuse(path, ids, wrong, f"a bar's number in {column.name}", column.to_list())
+    return numbers.astype(np.int64)
+
+
+def _refuse(
+    path: Path,
+    ids: tuple[str, ...],
+    is_wrong: Bool[np.ndarray, " W"],
+    expected: str,
+    found: Sequence[object] | np.ndarray,
+) -> None:
+    if is_wrong.any():
+        first = int(is_wrong.argmax())
+        raise DataError(
+            f"{path}: window {ids[first]}: expected {expected}, found {found[first]} "
+            f"({is_wrong.sum()} of {len(ids)} windows); correct or remove them"
+        )

@@ -1,0 +1,110 @@
+"""A pretrained Jade under other input columns: weights go by the names of the columns."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hrl_sarp.config.encoder_schema import JadeConfig
+from hrl_sarp.encoders.jade import JadeEncoder
+from hrl_sarp.encoders.transfer import LoadReport, load_encoder, read_description
+from hrl_sarp.errors import CheckpointError
+
+KIND = "jade"
+INPUT_WEIGHTS = ("lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse")
+"""Weights with a column for each input."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What an encoder brought along."""
+
+    report: LoadReport
+    """Input columns are listed as `input <name>`; those that are missing start at weight 0."""
+    scaling: dict[str, tuple[float, float]]
+    """Mean and deviation by which each of its columns was scaled; 0 and 1 if it was not."""
+    weights_hash: str
+    """SHA-256 of its weights, by name."""
+
+
+def load_pretrained(
+    path: Path, encoder: JadeEncoder, columns: Sequence[str], config: JadeConfig
+) -> Pretrained:
+    """Fill an encoder from one that was pretrained on other columns, in any order.
+
+    Weights of a column that both have are copied, those of a new one set to 0: before fine-tuning
+    the encoder says what it said in pretraining.
+
+    Args:
+        path: as in `transfer.load_encoder`.
+        encoder: what to fill; unchanged if an error is raised.
+        columns: of the encoder's input.
+        config: sizes of both.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        CheckpointError: if it cannot be read, is no Jade, has other sizes, or shares no column.
+    """
+    description = read_description(path)
+    there = tuple(str(name) for name in description["columns"])
+    if description["kind"] != KIND or not set(there) & set(columns):
+        raise CheckpointError(
+            f"{path}: expected a {KIND} encoder with some of the columns {', '.join(columns)}; "
+            f"found kind {description['kind']} with {', '.join(there)}; pretrain one on these"
+        )
+    scaling = _scaling(path, description, there)
+    source = JadeEncoder(len(there), config)
+    source.load_state_dict(encoder.state_dict() | _inputs_of(source))  # what the file lacks stays
+    report = load_encoder(path, source)
+    state = source.state_dict()
+    for name in INPUT_WEIGHTS:
+        state[name] = rearranged(state[name], there, columns)
+    encoder.load_state_dict(state)
+    new, unused = (
+        tuple(f"input {name}" for name in first if name not in second)
+        for first, second in ((columns, there), (there, columns))
+    )
+    report = LoadReport(report.missing + new, report.unexpected + unused)
+    return Pretrained(report, scaling, _hash(state))
+
+
+def rearranged(
+    weights: Float[Tensor, "G N"], there: Sequence[str], here: Sequence[str]
+) -> Float[Tensor, "G M"]:
+    """Return input weights for the columns `here`, given those for the columns `there`."""
+    result = torch.zeros(len(weights), len(here))
+    for place, name in enumerate(here):
+        if name in there:
+            result[:, place] = weights[:, there.index(name)]
+    return result
+
+
+def _inputs_of(encoder: JadeEncoder) -> dict[str, Tensor]:
+    return {name: encoder.state_dict()[name] for name in INPUT_WEIGHTS}
+
+
+def _hash(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _scaling(
+    path: Path, description: dict[str, Any], columns: tuple[str, ...]
+) -> dict[str, tuple[float, float]]:
+    scaler = description["scaler"]
+    if scaler is None:
+        return dict.fromkeys(columns, (0.0, 1.0))
+    mean, std = scaler.get("mean", []), scaler.get("std", [])
+    if len(mean) != len(columns) or len(std) != len(columns) or min(std) <= 0:
+        raise CheckpointError(
+            f"{path}: expected a scaler with mean and positive std of {len(columns)} columns, "
+            f"found {len(mean)} and {len(std)}; pretrain again"
+        )
+    return dict(zip(columns, zip(mean, std, strict=True), strict=True))

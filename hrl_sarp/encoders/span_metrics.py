@@ -1,0 +1,175 @@
+"""How well expansions are found, and what rules that never look at a window reach.
+
+Expansions are marked by bars of the window itself, so these are measures of detection.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+THRESHOLD = 0.5
+"""A bar is called inside at this probability and above."""
+HIT_BARS = (1, 3, 5)
+"""Distances between the centers, in bars, that count as hits."""
+CALIBRATION_BINS = 15
+ROUNDING_BARS = 1e-4
+"""Of single precision: a center exactly k bars off is a hit."""
+TRIVIAL_RULES = {
+    "span_f1": "every bar inside",
+    "span_precision": "every bar inside",
+    "span_recall": "every bar inside",
+    **{f"hit_at_{k}": "the place that hits most training windows" for k in HIT_BARS},
+    "iou": "the place and length best on training windows",
+    "type_accuracy": "the class most frequent in training",
+    "separation": "one probability for all bars",
+    "ece": "the share of bars inside in training",
+}
+"""What each measure's baseline says of every window."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is to be found in W windows of L bars."""
+
+    label: Int[np.ndarray, " W"]
+    pointers: Float[np.ndarray, "W 2"]
+    """Center and length, as in `multitask_loss.make_targets`."""
+    inside: Bool[np.ndarray, "W L"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model says; None for what it was not taught."""
+
+    label: Int[np.ndarray, " W"] | None
+    pointers: Float[np.ndarray, "W 2"] | None
+    inside: Float[np.ndarray, "W L"] | None
+    """Probability that a bar belongs to the expansion."""
+
+
+def measures(found: Found, truth: Truth) -> dict[str, float]:
+    """Return every measure of `TRIVIAL_RULES` that the model can have."""
+    result: dict[str, float] = {}
+    if found.inside is not None:
+        result |= span_scores(found.inside, truth.inside)
+    if found.pointers is not None:
+        n_bars = truth.inside.shape[1]
+        away = center_distance(found.pointers, truth.pointers, n_bars)
+        result |= {f"hit_at_{k}": hit_rate(away, k) for k in HIT_BARS}
+        result["iou"] = float(interval_iou(found.pointers, truth.pointers, n_bars).mean())
+    if found.label is not None:
+        result["type_accuracy"] = float((found.label == truth.label).mean())
+    if found.inside is not None:
+        result["separation"] = separation(found.inside, truth.inside)
+        result["ece"] = calibration_error(found.inside, truth.inside)
+    return result
+
+
+def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
+    """Return what the rules of `TRIVIAL_RULES` reach; what they fix comes from training windows."""
+    n_windows, n_bars = truth.inside.shape
+    everywhere = np.ones((n_windows, n_bars))
+    result = span_scores(everywhere, truth.inside)
+    for k in HIT_BARS:
+        place = np.array([best_place(training.pointers, k, n_bars), 0.0])
+        result[f"hit_at_{k}"] = hit_rate(center_distance(place, truth.pointers, n_bars), k)
+    constant = best_interval(training.pointers, n_bars)
+    result["iou"] = float(interval_iou(constant, truth.pointers, n_bars).mean())
+    majority = np.bincount(training.label).argmax()
+    result["type_accuracy"] = float((truth.label == majority).mean())
+    share = training.inside.mean() * everywhere
+    result["separation"] = separation(share, truth.inside)
+    result["ece"] = calibration_error(share, truth.inside)
+    return result
+
+
+def span_scores(
+    probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
+) -> dict[str, float]:
+    """Return F1, precision and recall at `THRESHOLD`, of each window and then averaged.
+
+    Precision is 0 where no bar is called inside.
+    """
+    called = probability >= THRESHOLD
+    hits = (called & inside).sum(axis=1)
+    n_called, n_inside = called.sum(axis=1), inside.sum(axis=1)
+    return {
+        "span_f1": float((2 * hits / (n_called + n_inside)).mean()),
+        "span_precision": float((hits / np.maximum(n_called, 1)).mean()),
+        "span_recall": float((hits / n_inside).mean()),
+    }
+
+
+def center_distance(
+    found: Float[np.ndarray, "*W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
+) -> Float[np.ndarray, " W"]:
+    """Return how many bars the centers are apart."""
+    return np.abs(found[..., 0] - truth[:, 0]) * (n_bars - 1)
+
+
+def hit_rate(distance_bars: Float[np.ndarray, " W"], k: int) -> float:
+    """Return the share of windows whose centers are at most `k` bars apart."""
+    return float((distance_bars <= k + ROUNDING_BARS).mean())
+
+
+def interval_iou(
+    found: Float[np.ndarray, "*W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
+) -> Float[np.ndarray, " W"]:
+    """Return intersection over union of the intervals that the pointers name."""
+    (low, high), (first, last) = _edges(found, n_bars), _edges(truth, n_bars)
+    shared = np.clip(np.minimum(high, last) - np.maximum(low, first), 0.0, None)
+    union = (high - low) + (last - first) - shared
+    return shared / union
+
+
+def best_place(training: Float[np.ndarray, "W 2"], k: int, n_bars: int) -> float:
+    """Return the center, on a grid of half bars, that hits most training windows."""
+    grid = np.arange(0.0, n_bars - 0.5, 0.5) / (n_bars - 1)
+    rates = [
+        hit_rate(center_distance(np.array([place, 0.0]), training, n_bars), k) for place in grid
+    ]
+    return float(grid[int(np.argmax(rates))])
+
+
+def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, " 2"]:
+    """Return the center (a whole bar) and length with the largest mean overlap in training."""
+    candidates = list(_intervals(training, n_bars))
+    overlaps = [float(interval_iou(pair, training, n_bars).mean()) for pair in candidates]
+    return candidates[int(np.argmax(overlaps))]
+
+
+def separation(probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]) -> float:
+    """Return the mean probability of bars inside less that of bars outside."""
+    return float(probability[inside].mean() - probability[~inside].mean())
+
+
+def calibration_error(
+    probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
+) -> float:
+    """Return the expected calibration error over bars, in bins of equal width.
+
+    Source:
+        Guo et al. (2017), "On calibration of modern neural networks", equation 3.
+    """
+    p, y = probability.ravel(), inside.ravel()
+    bins = np.minimum((p * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gap = np.bincount(bins, weights=p - y, minlength=CALIBRATION_BINS)
+    return float(np.abs(gap).sum() / len(p))
+
+
+def _edges(
+    pointers: Float[np.ndarray, "*W 2"], n_bars: int
+) -> tuple[Float[np.ndarray, "*W"], Float[np.ndarray, "*W"]]:
+    """Return both ends of each interval, in bars: bar t covers t to t + 1."""
+    middle, half = pointers[..., 0] * (n_bars - 1) + 0.5, pointers[..., 1] * n_bars / 2
+    return middle - half, middle + half
+
+
+def _intervals(
+    training: Float[np.ndarray, "W 2"], n_bars: int
+) -> Iterator[Float[np.ndarray, " 2"]]:
+    for length in np.unique(training[:, 1]):
+        for bar in range(n_bars):
+            yield np.array([bar / (n_bars - 1), length])

@@ -1,0 +1,198 @@
+"""What a fine-tuning run leaves to look at: six tables, one figure, and the table of its measures.
+
+| file | rows |
+|---|---|
+| epoch_metrics.csv | one an epoch; losses are plain sums over tasks, span measures of validation |
+| loss_components.csv | train and val of each epoch; total_loss is what is minimised |
+| uncertainty_params.csv | every 5th epoch; weights are shares of 1 / sigma^2 |
+| probability_stats.csv | one an epoch: span probabilities of validation bars |
+| feature_stats.csv | every 5th epoch, train and val: inputs as the encoder reads them |
+| gradient_stats.csv | every 10th epoch: norms of its first batch, before clipping |
+
+Epochs count from 1, and the first has a row in every table. A task that the variant lacks leaves
+its cells empty.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from hrl_sarp.artifacts import atomic_path, write_text
+from hrl_sarp.encoders.multitask import TASKS
+from hrl_sarp.encoders.multitask_loss import task_weights
+from hrl_sarp.encoders.multitask_training import Epoch
+from hrl_sarp.encoders.span_metrics import TRIVIAL_RULES, separation, span_scores
+
+STATS_EVERY, GRADIENTS_EVERY = 5, 10
+"""Epochs between two rows."""
+NAMES = {"type": "type", "pointers": "ptr", "span": "span", "countdown": "countdown"}
+"""Of the tasks, in the columns."""
+SUMMARY = ("mean", "std", "min", "max", "median")
+COLUMNS = {
+    "epoch_metrics": (
+        *("epoch", "train_loss", "val_loss", "span_f1", "span_precision", "span_recall"),
+        "epoch_time",
+    ),
+    "loss_components": (
+        *("epoch", "phase", "loss_type", "loss_ptr", "loss_span", "loss_countdown"),
+        "total_loss",
+    ),
+    "uncertainty_params": (
+        *("epoch", "sigma_ptr", "sigma_type", "sigma_span", "sigma_countdown"),
+        *("weight_ptr", "weight_type", "weight_span", "weight_countdown"),
+    ),
+    "probability_stats": (
+        *("epoch", "phase", *(f"in_span_{name}" for name in SUMMARY)),
+        *(f"out_span_{name}" for name in SUMMARY),
+        "separation",
+    ),
+    "feature_stats": ("epoch", "phase", "feature_name", *SUMMARY),
+    "gradient_stats": ("epoch", "total_grad_norm"),
+}
+"""Exact columns; gradient_stats goes on with one for each weight, by its name."""
+FIGURE_SIZE = (9.0, 3.2)
+TRAIN_COLOUR, VAL_COLOUR = "#0072b2", "#d55e00"
+
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+
+
+def empty_rows() -> Rows:
+    """Return the six tables without rows."""
+    return {name: [] for name in COLUMNS}
+
+
+@dataclass(frozen=True)
+class View:
+    """What of the data the tables look at."""
+
+    inside: Bool[np.ndarray, "W L"]
+    """Bars of the validation windows' expansions."""
+    inputs: dict[str, Float[np.ndarray, "V L F"]]
+    """As the encoder reads them, of train and val."""
+    columns: Sequence[str]
+    """Of the inputs."""
+
+
+def add_epoch(rows: Rows, epoch: Epoch, view: View) -> None:
+    """Add an epoch's rows to the tables."""
+    number, found = epoch.number, epoch.found.inside
+    scores = {} if found is None else span_scores(found, view.inside)
+    losses = {"train_loss": sum(epoch.train.values()), "val_loss": epoch.val_loss}
+    rows["epoch_metrics"].append({"epoch": number, **losses, **scores, "epoch_time": epoch.seconds})
+    rows["loss_components"] += [
+        loss_row(number, "train", epoch.train, epoch.train_total),
+        loss_row(number, "val", epoch.val, epoch.val_total),
+    ]
+    if found is not None:
+        rows["probability_stats"].append(probability_row(number, found, view.inside))
+    if is_due(number, STATS_EVERY):
+        rows["uncertainty_params"].append(uncertainty_row(number, epoch.log_sigma))
+        for phase, inputs in view.inputs.items():
+            rows["feature_stats"] += feature_rows(number, phase, view.columns, inputs)
+    if is_due(number, GRADIENTS_EVERY):
+        rows["gradient_stats"].append({"epoch": number, **epoch.gradients})
+
+
+def is_due(epoch: int, every: int) -> bool:
+    """Say whether an epoch, counted from 1, has a row in a table of every so many epochs."""
+    return (epoch - 1) % every == 0
+
+
+def loss_row(epoch: int, phase: str, losses: Mapping[str, float], total: float) -> Row:
+    """Return a row of loss_components."""
+    parts = {f"loss_{NAMES[task]}": losses.get(task) for task in TASKS}
+    return {"epoch": epoch, "phase": phase, **parts, "total_loss": total}
+
+
+def uncertainty_row(epoch: int, log_sigma: Mapping[str, float]) -> Row:
+    """Return a row of uncertainty_params."""
+    weights = task_weights(log_sigma)
+    sigmas = {f"sigma_{NAMES[task]}": float(np.exp(value)) for task, value in log_sigma.items()}
+    shares = {f"weight_{NAMES[task]}": value for task, value in weights.items()}
+    return {"epoch": epoch, **sigmas, **shares}
+
+
+def probability_row(
+    epoch: int, probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
+) -> Row:
+    """Return a row of probability_stats."""
+    parts = {"in_span": probability[inside], "out_span": probability[~inside]}
+    summaries = {
+        f"{part}_{name}": value
+        for part, values in parts.items()
+        for name, value in summary(values).items()
+    }
+    row = {"epoch": epoch, "phase": "val", **summaries}
+    return {**row, "separation": separation(probability, inside)}
+
+
+def feature_rows(
+    epoch: int, phase: str, columns: Sequence[str], inputs: Float[np.ndarray, "W L F"]
+) -> list[Row]:
+    """Return the rows of feature_stats for one part of the windows."""
+    return [
+        {"epoch": epoch, "phase": phase, "feature_name": name, **summary(inputs[..., place])}
+        for place, name in enumerate(columns)
+    ]
+
+
+def summary(values: Float[np.ndarray, "..."]) -> dict[str, float]:
+    """Return mean, std, min, max and median."""
+    measured = (values.mean(), values.std(), values.min(), values.max(), np.median(values))
+    return dict(zip(SUMMARY, map(float, measured), strict=True))
+
+
+def write_tables(folder: Path, rows: Rows) -> None:
+    """Write the six files."""
+    for name, columns in COLUMNS.items():
+        seen = dict.fromkeys(column for row in rows[name] for column in row)
+        more = [column for column in seen if column not in columns]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*columns, *more], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name])
+        write_text(folder / f"{name}.csv", text.getvalue())
+
+
+def write_convergence_figure(path: Path, rows: Rows) -> None:
+    """Draw losses, span F1 and separation over the epochs."""
+    epochs = _column(rows["epoch_metrics"], "epoch")
+    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
+    losses, scores, apart = figure.subplots(1, 3)
+    for name, colour in (("train_loss", TRAIN_COLOUR), ("val_loss", VAL_COLOUR)):
+        label = name.removesuffix("_loss")
+        losses.plot(epochs, _column(rows["epoch_metrics"], name), color=colour, label=label)
+    losses.set(title="loss, sum over tasks", xlabel="epoch")
+    losses.legend(frameon=False)
+    scores.plot(epochs, _column(rows["epoch_metrics"], "span_f1"), color=VAL_COLOUR)
+    scores.set(title="span F1, validation", xlabel="epoch", ylim=(0, None))
+    stats = rows["probability_stats"]
+    apart.plot(_column(stats, "epoch"), _column(stats, "separation"), color=VAL_COLOUR)
+    apart.set(title="mean probability in - out", xlabel="epoch")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def measure_table(title: str, model: Mapping[str, float], trivial: Mapping[str, float]) -> Table:
+    """Return the measures of a model, each beside its baseline."""
+    table = Table(title=title, caption="detection: the bars of the expansion are in the window")
+    table.add_column("measure")
+    table.add_column("model", justify="right")
+    table.add_column("baseline", justify="right")
+    table.add_column("the baseline says of every window")
+    for name, value in model.items():
+        table.add_row(name, f"{value:.3f}", f"{trivial[name]:.3f}", TRIVIAL_RULES[name])
+    return table
+
+
+def _column(rows: Iterable[Row], name: str) -> list[float]:
+    return [np.nan if row.get(name) is None else row[name] for row in rows]
