@@ -28,6 +28,8 @@ _FITTED_AT_ONCE = 4096
 
 Table = Float[Tensor, "N F"]
 Starts = Int[np.ndarray, " W"]
+Parts = dict[str, Int[np.ndarray, " _"]]
+"""First rows by span."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class CandleWindows:
     """Columns `candles.COLUMNS`, as they are; NaN while an indicator warms up."""
     label: Int[np.ndarray, " N"]
     """1 for a buy that is worth it, 0 for one that is not, -1 where it is not known."""
-    first: dict[str, Starts]
+    first: Parts
     """First rows of the windows of each span, in the order of time."""
     to_target: int
     """Rows from a window's first to the one whose label it predicts."""
@@ -167,9 +169,7 @@ def _usable_windows(
     return first[usable], dropped
 
 
-def _split(
-    bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig
-) -> dict[str, Starts]:
+def _split(bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig) -> Parts:
     """Split by time; what reaches across a boundary belongs to neither side."""
     empty = dict.fromkeys(SPANS, usable[:0])
     if not len(usable):

@@ -102,3 +102,34 @@ def test_oracle_weights_prefer_winners_sum_to_one_and_leave_masked_at_zero() -> 
     np.testing.assert_allclose(found[0, :3], score / score.sum())
     assert found[0, 3] == 0.0
     assert not found[1].any()
+
+
+def slow_buy_label(
+    close: np.ndarray, true_range: np.ndarray, stretch: np.ndarray, horizon: int, k: float
+) -> list[int]:
+    found = []
+    for t in range(len(close)):
+        later = t + horizon
+        if later >= len(close) or stretch[later] != stretch[t] or np.isnan(true_range[t]):
+            found.append(-1)
+        else:
+            found.append(int(close[later] - close[t] > k * true_range[t]))
+    return found
+
+
+@pytest.mark.parametrize("horizon", [1, 4, 50])
+def test_buy_label_equals_a_slow_loop(horizon: int) -> None:
+    rng = np.random.default_rng(horizon)
+    close = 100.0 + np.cumsum(rng.normal(size=40))
+    true_range = rng.random(40)
+    true_range[:5] = np.nan
+    stretch = np.repeat([0, 1, 2], [15, 5, 20])
+    found = labels.buy_label(close, true_range, stretch, horizon, 1.5)
+    np.testing.assert_array_equal(found, slow_buy_label(close, true_range, stretch, horizon, 1.5))
+
+
+def test_buy_label_by_hand() -> None:
+    close = np.array([10.0, 10.0, 13.0, 13.1, 20.0])
+    # two bars on: +3.0 against 1.5 x 2 = 3 (not above), +3.1 (above), +7 in another stretch
+    found = labels.buy_label(close, np.full(5, 2.0), np.array([0, 0, 0, 0, 1]), 2, 1.5)
+    np.testing.assert_array_equal(found, [0, 1, -1, -1, -1])
