@@ -263,7 +263,8 @@ def _without_doubled(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dic
 
 
 def _report(path: Path, what: str, first: object) -> None:
-    logger.warning("{}: {}; first at {}", path.name, what, first)
+    where = "" if first is None else f"; first at {first}"
+    logger.warning("{}: {}{}", path.name, what, where)
 
 
 def _as_bars(frame: pl.DataFrame, content_hash: str, excluded: dict[str, int]) -> Bars:

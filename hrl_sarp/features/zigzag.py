@@ -5,7 +5,7 @@ does not exceed it confirms it as a swing high, and the leg turns, if its close 
 extreme by
 
 * `zigzag_k` ATR, or
-* `zigzag_hybrid_min_retrace_atr` ATR, once the extreme has stood for
+* `zigzag_hybrid_min_retrace_atr` ATR, once the extreme has stood, and the leg been known, for
   `zigzag_hybrid_confirm_lookback` bars.
 
 The new leg starts from the lowest low after the extreme. Legs down are the mirror image. Before the
@@ -15,7 +15,7 @@ which does not move confirms nothing.
 
 The early rule asks for an old extreme, not a young one: confirming extremes of at most 5 bars on a
 retrace of 0.5 ATR turned the leg on 32-50 % of the bars of random walks, whether the retrace was
-measured on the close or the low, and whatever the shape of the bars; this rule does on 17-23 %.
+measured on the close or the low, and whatever the shape of the bars; this rule does on 16-23 %.
 """
 
 from dataclasses import dataclass
@@ -118,10 +118,10 @@ def _find_swings(prices, instrument, unit, retraces, lookback):
     high_row = np.full(n_bars, NO_BAR)
     low_row = np.full(n_bars, NO_BAR)
     depth = -low
-    leg, last_high, last_low, top, bottom = 0, NO_BAR, NO_BAR, 0, 0
+    leg, last_high, last_low, top, bottom, turn = 0, NO_BAR, NO_BAR, 0, 0, 0
     for t in range(n_bars):
         if t == 0 or instrument[t] != instrument[t - 1]:
-            leg, last_high, last_low, top, bottom = 0, NO_BAR, NO_BAR, t, t
+            leg, last_high, last_low, top, bottom, turn = 0, NO_BAR, NO_BAR, t, t, t
         # `top` is the extreme of a leg up, `bottom` of a leg down; without a leg both count
         if leg >= 0 and high[t] > high[top]:
             top = t
@@ -130,11 +130,12 @@ def _find_swings(prices, instrument, unit, retraces, lookback):
         near = TIE * close[t]
         fall = high[top] - close[t] + near
         rise = close[t] - low[bottom] + near
-        if leg >= 0 and _confirms(fall, t - top, unit[t], retraces, lookback):
-            leg, last_high = -1, top
+        known = t - turn
+        if leg >= 0 and _confirms(fall, (t - top, known), unit[t], retraces, lookback):
+            leg, last_high, turn = -1, top, t
             bottom = _row_of_highest(depth, top + 1, t)
-        elif leg <= 0 and _confirms(rise, t - bottom, unit[t], retraces, lookback):
-            leg, last_low = 1, bottom
+        elif leg <= 0 and _confirms(rise, (t - bottom, known), unit[t], retraces, lookback):
+            leg, last_low, turn = 1, bottom, t
             top = _row_of_highest(high, bottom + 1, t)
         direction[t], high_row[t], low_row[t] = leg, last_high, last_low
     return direction, high_row, low_row
@@ -142,11 +143,11 @@ def _find_swings(prices, instrument, unit, retraces, lookback):
 
 @njit(cache=True)
 @no_type_check
-def _confirms(retrace, age, unit, retraces, lookback):
+def _confirms(retrace, ages, unit, retraces, lookback):
     ordinary, early = retraces
-    if age == 0:  # a bar does not say in which order it saw its high and its low
+    if ages[0] == 0:  # a bar does not say in which order it saw its high and its low
         return False
-    return retrace >= ordinary * unit or (age >= lookback and retrace >= early * unit)
+    return retrace >= ordinary * unit or (min(ages) >= lookback and retrace >= early * unit)
 
 
 @njit(cache=True)
