@@ -19,6 +19,8 @@ def load_market(
 ) -> "Market":
     """Assemble the market of a collected data folder, or take it from the cache beside it.
 
+    It carries the embeddings that `encoders.observe` of the configuration names.
+
     Args:
         data_dir: `data/raw` as written by collect-data.
         market: profile of `config/markets/`, used where no configuration is given.
@@ -26,6 +28,9 @@ def load_market(
     """
     # torch, numba and the exchange calendars load here, so that `import hrl_sarp` is instant
     from hrl_sarp.config.loading import load_config
+    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import load_market as load
+    from hrl_sarp.runtime import resolve_device
 
-    return load(Path(data_dir), config or load_config(market=market))
+    folder, chosen = Path(data_dir), config or load_config(market=market)
+    return with_stock_embeddings(load(folder, chosen), folder, chosen, resolve_device("auto"))

@@ -5,6 +5,7 @@ N = S x K slots a day, F stock features, M macro features, E embedding, G goal =
 Returns and weights are fractions (0.01 is 1 %), never percent.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -13,6 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+STOCK_EMBEDDINGS = "stock_embeddings"
+"""Entry of a market's manifest that says whose embeddings it carries."""
 
 
 class Regime(IntEnum):
@@ -75,9 +79,18 @@ class Market:
     manifest: dict[str, Any] = field(default_factory=dict)
     """Sources, hashes, fitted spans, adjustments, survivorship note, what was unavailable."""
     stock_embeddings: Float[np.ndarray, "T A E"] | None = None
-    """Frozen encoder output per stock and day."""
+    """Frozen encoders' output per stock in a slot and day, 0 elsewhere; may be mapped from a file.
+    `manifest["stock_embeddings"]` says whose, and the hash of the table."""
     sector_embeddings: Float[np.ndarray, "T S E"] | None = None
     """Frozen sector graph output per day, written by phase 1."""
+
+    @property
+    def embeddings_hash(self) -> str:
+        """Hash of the stock embeddings, as their table was written with; empty without any."""
+        if self.stock_embeddings is None:
+            return ""
+        written = self.manifest.get(STOCK_EMBEDDINGS, {}).get("content")
+        return written or hashlib.sha256(self.stock_embeddings.tobytes()).hexdigest()
 
     @property
     def n_days(self) -> int:

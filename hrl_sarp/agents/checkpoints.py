@@ -40,6 +40,7 @@ def market_identity(tensors: MarketTensors) -> dict[str, Any]:
         "stock_features": list(market.feature_names),
         "macro_features": list(market.macro_names),
         "stock_columns": int(width),
+        "stock_embeddings": market.embeddings_hash,
     }
 
 

@@ -12,7 +12,7 @@ import torch
 
 from hrl_sarp.artifacts import sha256_file
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import Market
+from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.encoders.embedding_table import (
     EmbeddingJob,
@@ -36,8 +36,6 @@ OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
     "both": ("jade", "transformer"),
 }
 """Choice of `encoders.observe` -> encoders, in the order of their columns."""
-MANIFEST_KEY = "stock_embeddings"
-"""Entry of a market's manifest that says whose embeddings it carries."""
 SHAPING = {"window_length", "max_missing_sessions", "clip", "block_windows", "dtype"}
 """Keys of `encoders.panel` that a table depends on beside its encoder."""
 CODE = (
@@ -96,7 +94,7 @@ def with_stock_embeddings(
     return replace(
         market,
         stock_embeddings=read_table(path),
-        manifest={**market.manifest, MANIFEST_KEY: facts},
+        manifest={**market.manifest, STOCK_EMBEDDINGS: facts},
     )
 
 

@@ -16,6 +16,8 @@ from hrl_sarp.contracts import Market
 
 DAYS_OF_WEEK = 7
 FRIDAY = 4
+DAYS_AT_ONCE = 256
+"""Whose features are gathered together."""
 
 
 class MarketTensors:
@@ -85,14 +87,9 @@ class MarketTensors:
         self.sector_shares: Float[Tensor, "T S"] = self._number(shares, self.dtype)
 
     def _load_features(self, market: Market) -> None:
-        filled = (market.slots >= 0)[:, :, None]
-        safe = np.where(market.slots >= 0, market.slots, 0)
-        rows = np.arange(market.n_days)[:, None]
-        features = [market.stock_features[rows, safe]]
-        if market.stock_embeddings is not None:
-            features.append(market.stock_embeddings[rows, safe])
-        table = np.concatenate(features, axis=2, dtype=np.float32) * filled
-        self.slot_features: Float[Tensor, "T N F"] = self._number(table, torch.float32)
+        self.slot_features: Float[Tensor, "T N F"] = self._number(
+            _slot_features(market), torch.float32
+        )
         self.macro_features: Float[Tensor, "T M"] = self._number(
             market.macro_features, torch.float32
         )
@@ -133,6 +130,29 @@ class MarketTensors:
     def by_sector(self, slot_values: Tensor) -> Tensor:
         """View (B, N, ...) slot values as (B, S, K, ...)."""
         return slot_values.unflatten(1, (self.n_sectors, self.slots_per_sector))
+
+
+def _slot_features(market: Market) -> Float[np.ndarray, "T N F"]:
+    """Gather what networks see of each day's slots: features, then embeddings; 0 in empty slots.
+
+    Written in place, some days at a time: with embeddings this is the largest table of all, and
+    those of the market may be mapped from a file.
+    """
+    tables = [market.stock_features]
+    if market.stock_embeddings is not None:
+        tables.append(market.stock_embeddings)
+    width = sum(table.shape[2] for table in tables)
+    gathered = np.zeros((*market.slots.shape, width), dtype=np.float32)
+    for first in range(0, market.n_days, DAYS_AT_ONCE):
+        days = slice(first, first + DAYS_AT_ONCE)
+        day, slot = np.nonzero(market.slots[days] >= 0)
+        asset = market.slots[days][day, slot]
+        column = 0
+        for table in tables:
+            columns = slice(column, column + table.shape[2])
+            gathered[first + day, slot, columns] = table[first + day, asset]
+            column = columns.stop
+    return gathered
 
 
 def _weekdays_left(market: Market) -> Float[np.ndarray, " T"]:

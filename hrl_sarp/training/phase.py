@@ -83,7 +83,7 @@ class PhaseContext:
     resume: bool
     stop: StopFlag
     fingerprint: str
-    """Hash of the market's content: dates, stocks, returns, features."""
+    """Hash of the market's content: dates, stocks, returns, features, stock embeddings."""
 
     def folder(self, number: int) -> Path:
         """Folder of a phase."""
@@ -239,8 +239,9 @@ def require_finite_weights(number: int, networks: nn.Module, step: int) -> None:
 
 
 def market_fingerprint(market: Market) -> str:
-    """Hash what agents and their checkpoints depend on; embeddings are derived and left out."""
+    """Hash what agents and their checkpoints depend on; sector embeddings are derived from it."""
     digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
+    digest.update(market.embeddings_hash.encode())
     tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
     for table in (*tables, market.stock_features, market.macro_features, market.filtered_regime):
         digest.update(table.tobytes())
