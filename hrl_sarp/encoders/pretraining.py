@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from loguru import logger
 from torch import Tensor, nn
 
+from hrl_sarp.checkpoints import restoring
 from hrl_sarp.encoders.held_out import HeldOut, precision
 from hrl_sarp.encoders.masking import draw_masks
 from hrl_sarp.encoders.pretraining_run import (
@@ -104,14 +105,16 @@ class _Trainer:
         """Return the state to train from: that of the store, else the beginning."""
         shown = ", ".join(f"{name} {errors.loss:.4f}" for name, errors in self.baselines.items())
         self._say(f"validation loss without a model: {shown}")
-        kept = self.run.store.load() if self.run.store is not None else None
-        if kept is None:
+        store = self.run.store
+        kept = store.load() if store is not None else None
+        if store is None or kept is None:
             losses = torch.zeros(self.n_batches, device=self.data.device)
             return _State(losses, copy.deepcopy(self.module.state_dict()))
-        self.module.load_state_dict(kept["model_state_dict"])
-        self.optimizer.load_state_dict(kept["optimizer_state_dict"])
-        state = _State(**kept["progress"])
-        state.losses = state.losses.to(self.data.device)
+        with restoring(store.state_file):
+            self.module.load_state_dict(kept["model_state_dict"])
+            self.optimizer.load_state_dict(kept["optimizer_state_dict"])
+            state = _State(**kept["progress"])
+            state.losses = state.losses.to(self.data.device)
         self._say(f"continues at epoch {state.epoch}, batch {state.batch} of {self.n_batches}")
         return state
 

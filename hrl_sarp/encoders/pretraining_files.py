@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hrl_sarp.artifacts import atomic_path, write_json
-from hrl_sarp.checkpoints import load_payload, restoring, save_payload
+from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.encoders.pretraining_run import PretrainingResult
 from hrl_sarp.encoders.reconstruction import BASELINES, as_plain, best_baseline
 from hrl_sarp.encoders.transfer import DESCRIPTION, WEIGHTS
@@ -38,26 +38,29 @@ class PretrainingFolder:
     save_top_k: int
     resume: bool
 
+    @property
+    def state_file(self) -> Path:
+        """The state to continue from."""
+        return self.path / LATEST
+
     def load(self) -> dict[str, Any] | None:
         """Return the state of the run to resume; a run that begins anew forgets an earlier one.
 
         Raises:
             CheckpointError: if the state is of another run.
         """
-        file = self.path / LATEST
         if not self.resume:
             self._forget()
             return None
-        if not file.is_file():
+        if not self.state_file.is_file():
             return None
-        payload = load_payload(file)
-        with restoring(file):
-            self._require_same_run(file, payload)
+        payload = load_payload(self.state_file)
+        self._require_same_run(self.state_file, payload)
         return payload
 
     def save_latest(self, payload: dict[str, Any]) -> None:
         """Write the state to continue from."""
-        save_payload(self.path / LATEST, self._completed(payload))
+        save_payload(self.state_file, self._completed(payload))
 
     def save_epoch(
         self, payload: dict[str, Any], val_losses: list[float], *, is_best: bool
@@ -121,7 +124,7 @@ class PretrainingFolder:
                 f"{file}: expected the checkpoint of {KIND}, found {payload['kind']}; choose "
                 "another --output or start again without --resume"
             )
-        there = payload["identity"]
+        there = payload.get("identity", {})
         for key, here in self.identity.items():
             if there.get(key) != here:
                 raise CheckpointError(

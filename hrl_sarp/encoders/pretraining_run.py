@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from hrl_sarp.config.encoder_schema import PretrainingConfig
@@ -17,6 +18,11 @@ MODEL = "model"
 @runtime_checkable
 class Store(Protocol):
     """Where states and checkpoints are kept."""
+
+    @property
+    def state_file(self) -> Path:
+        """What `load` reads, for messages."""
+        ...
 
     def load(self) -> dict[str, Any] | None:
         """Return the state to continue from, None to begin anew."""
