@@ -33,6 +33,8 @@ ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
 """By what they are pretrained on: a file of bars, or the daily bars of a market's stocks."""
 DEFAULT_PRETRAIN_DIR = Path("artifacts/jade_pretrain")
 DEFAULT_FINETUNE_DIR = Path("artifacts/finetune")
+PRICE_ACTION = "price-action"
+DEFAULT_PRICE_ACTION_DIR = Path("data/checkpoints")
 
 ConfigFile = Annotated[
     Path | None,
@@ -154,10 +156,18 @@ def _pretrain_on_panel(request: "PanelPretraining", world: "World") -> "Pretrain
 
 
 def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's options
-    variant: Annotated[str, typer.Option(help="baseline, stones or position.")],
+    variant: Annotated[str, typer.Option(help="baseline, stones, position or price-action.")],
     data: Annotated[
-        Path, typer.Option(help="Labelled windows (scripts/label_expansions.py makes some).")
+        Path,
+        typer.Option(
+            help="Labelled windows (scripts/label_expansions.py makes some); "
+            f"{PRICE_ACTION}: candles (time, OHLC, volume)."
+        ),
     ],
+    symbol: Annotated[
+        str | None,
+        typer.Option(help=f"Only this instrument ({PRICE_ACTION}).", show_default=False),
+    ] = None,
     pretrained_encoder: Annotated[
         Path | None,
         typer.Option(help="Encoder that pretrain-encoder wrote.", show_default=False),
@@ -169,7 +179,8 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     output: Annotated[
         Path | None,
         typer.Option(
-            help=f"Folder of model, tables and figure; {DEFAULT_FINETUNE_DIR}/VARIANT.",
+            help=f"Folder of model, tables and figure; {DEFAULT_FINETUNE_DIR}/VARIANT, "
+            f"{PRICE_ACTION}: {DEFAULT_PRICE_ACTION_DIR}.",
             show_default=False,
         ),
     ] = None,
@@ -179,11 +190,20 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
-    """Teach an encoder to find expansions in labelled windows; all measures beside baselines."""
+    """Teach an encoder to find expansions in labelled windows; all measures beside baselines.
+
+    Variant price-action teaches the transformer on candles whether a buy is worth it.
+    """
     from hrl_sarp.encoders.finetuning_job import FinetuneRequest, prepare
     from hrl_sarp.runtime import configure_threads, resolve_device
 
     settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
+    _require_options_of(variant, symbol, pretrained_encoder, is_frozen=freeze_encoder)
+    if variant == PRICE_ACTION:
+        settings["batch_size"] = batch_size
+        config = encoder_config(experiment, config_file, {"price_action": settings}, seed, None)
+        _price_action(data, symbol, output or DEFAULT_PRICE_ACTION_DIR, config, device, resume)
+        return
     if batch_size is not None:
         settings["variants"] = {variant: {"batch_size": batch_size}}
     config = encoder_config(experiment, config_file, {"finetuning": settings}, seed, None)
@@ -209,6 +229,49 @@ def _finetune(job: "Job") -> None:
     title = f"{request.variant}: {len(job.split.test)} test windows"
     Console().print(measure_table(title, outcome.model, outcome.trivial))
     typer.echo(f"wrote {request.output / 'best_model.pt'}")
+
+
+def _require_options_of(
+    variant: str, symbol: str | None, pretrained: Path | None, *, is_frozen: bool
+) -> None:
+    if variant == PRICE_ACTION and (pretrained is not None or is_frozen):
+        raise HrlSarpError(
+            f"--variant {PRICE_ACTION} trains its transformer from random weights, found "
+            "--pretrained-encoder or --freeze-encoder; leave them out"
+        )
+    if variant != PRICE_ACTION and symbol is not None:
+        raise HrlSarpError(
+            f"--symbol picks an instrument of a file of candles (--variant {PRICE_ACTION}), found "
+            f"it beside --variant {variant}; leave it out"
+        )
+
+
+def _price_action(
+    data: Path,
+    symbol: str | None,
+    output: Path,
+    config: "RunConfig",
+    device: str,
+    resume: bool,  # noqa: FBT001 -- the option as it was given
+) -> None:
+    from rich.console import Console
+
+    from hrl_sarp.data.bars import read_bars
+    from hrl_sarp.encoders.candle_windows import cut_candle_windows
+    from hrl_sarp.encoders.price_action import FIGURE, RunOptions, train_price_action
+    from hrl_sarp.encoders.price_action_files import MODEL
+    from hrl_sarp.encoders.price_action_report import results_table
+    from hrl_sarp.runtime import StopFlag, configure_threads, resolve_device
+
+    configure_threads(config.threads)
+    chosen = resolve_device(device)
+    # what is wrong with the candles is said before anything is made
+    windows = cut_candle_windows(read_bars(data, symbol), config.encoders)
+    with running(output, OUTPUT_OPTION), StopFlag() as stop:
+        results = train_price_action(windows, config, RunOptions(output, chosen, resume, stop))
+    Console().print(results_table(results["spans"], results["threshold"]))
+    typer.echo(results["verdict"])
+    typer.echo(f"wrote {output / MODEL} and {output / FIGURE}")
 
 
 def encoder_config(

@@ -1,5 +1,6 @@
 """The price-action transformer as files: `best_model.pth` and `scaler.json`, plain values only."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,11 +111,11 @@ def _read_scaling(path: Path) -> CandleScaling:
 
 def _numbers(path: Path, name: str, values: list[Any]) -> Float[Tensor, " F"]:
     expected = len(candles.COLUMNS)
-    plain = [value for value in values if isinstance(value, int | float)]
+    plain = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if len(values) != expected or len(plain) != expected:
         raise CheckpointError(
-            f"{path}: {name} must be {expected} numbers, found {str(values)[:60]}; run `{WRITER}` "
-            "again"
+            f"{path}: {name} must be {expected} finite numbers, found {str(values)[:60]}; run "
+            f"`{WRITER}` again"
         )
     return torch.tensor(plain, dtype=torch.float32)
 

@@ -42,7 +42,7 @@ def results_table(spans: dict[str, dict[str, Any]], threshold: float) -> Table:
     return table
 
 
-def verdict(history: Sequence[dict[str, float]], spans: dict[str, dict[str, Any]]) -> str:
+def verdict(history: Sequence[dict[str, Any]], spans: dict[str, dict[str, Any]]) -> str:
     """Say in one sentence whether anything was found, on data that chose nothing."""
     validation, test = spans["validation"], spans["test"]
     if max(row["val_pr_auc"] for row in history) <= validation["base_rate"]:
@@ -57,7 +57,7 @@ def verdict(history: Sequence[dict[str, float]], spans: dict[str, dict[str, Any]
 
 
 def convergence_figure(
-    history: Sequence[dict[str, float]], spans: dict[str, dict[str, Any]], curves: dict[str, Curve]
+    history: Sequence[dict[str, Any]], spans: dict[str, dict[str, Any]], curves: dict[str, Curve]
 ) -> Figure:
     """Draw losses and PR-AUC over epochs, and the precision-recall curves of the best epoch."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")

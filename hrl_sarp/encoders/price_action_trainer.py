@@ -41,7 +41,7 @@ class Progress:
     best_loss: float = math.inf
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class PriceActionTrainer:
