@@ -1,7 +1,8 @@
 """The frozen dataclasses that cross the stages: what travels, in which shape and unit.
 
 Axis letters: B batch of environments or policies, T days, A assets, S sectors, K slots per sector,
-N = S x K slots a day, F stock features, M macro features, E embedding, G goal = S + R, R regimes.
+N = S x K slots a day, F stock features, M macro features, E embedding of a stock, H of a sector,
+G goal = S + R, R regimes.
 Returns and weights are fractions (0.01 is 1 %), never percent.
 """
 
@@ -81,7 +82,7 @@ class Market:
     stock_embeddings: Float[np.ndarray, "T A E"] | None = None
     """Frozen encoders' output per stock in a slot and day, 0 elsewhere; may be mapped from a file.
     `manifest["stock_embeddings"]` says whose, and the hash of the table."""
-    sector_embeddings: Float[np.ndarray, "T S E"] | None = None
+    sector_embeddings: Float[np.ndarray, "T S H"] | None = None
     """Frozen sector graph output per day, written by phase 1."""
 
     @property
