@@ -31,7 +31,7 @@ CONFIG = load_config()
 LENGTH, STRIDE = CONFIG.windowed.window_length, CONFIG.windowed.stride
 N_FEATURES = len(PRETRAINING_COLUMNS)
 REPEATS, TARGET = 3, 0.9
-BATCHES = {"cpu": 4, "cuda": 400}
+BATCHES = {"cpu": 2, "cuda": 400}
 """Of one call: some seconds of work on either device."""
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from hrl_sarp.artifacts import read_json
 from tests.command_line import Command, assert_refused
 from tests.encoders.bar_files import write_bars, write_config
+from tests.encoders.test_distributed import free_port
 
 LATEST = "checkpoint_latest.pt"
 
@@ -186,8 +187,9 @@ def test_torchrun_with_two_processes_gives_the_loss_of_one(
     no_dropout.write_text(text.replace("hidden: 8", "hidden: 8, dropout: 0.0"), encoding="utf-8")
     assert command(*options, "--output", tmp_path / "expected")[0] == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    address = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     done = subprocess.run(  # noqa: S603 -- our own command
-        [*torchrun, "--master-addr", "127.0.0.1", "--master-port", "29541", "main.py", *options],
+        [*torchrun, *address, "main.py", *options],
         cwd=repository,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
