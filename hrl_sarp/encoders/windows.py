@@ -180,7 +180,9 @@ def _after_gap(
     timestamps: Shaped[np.ndarray, " N"], start: np.datetime64, stop: np.datetime64, n_bars: int
 ) -> np.datetime64:
     """Return the first time of [start, stop) that has `n_bars` others before it; stop if none."""
-    times = np.unique(timestamps[(timestamps >= start) & (timestamps < stop)])
+    times = np.sort(timestamps[(timestamps >= start) & (timestamps < stop)])
+    is_new = np.diff(times, prepend=start - _ONE_DAY) > np.timedelta64(0)
+    times = times[is_new]  # np.unique takes ten times as long
     return times[n_bars] if len(times) > n_bars else stop
 
 
