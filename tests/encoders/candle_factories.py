@@ -18,7 +18,7 @@ def small_config(seed: int = 0, dropout: float = 0.0, **task: Any) -> RunConfig:
     config = load_config(overrides={"seed": seed})
     encoders: EncodersConfig = config.encoders
     sizes = encoders.transformer.model_copy(update={**SMALL, "dropout": dropout})
-    few = {"min_windows": 50, "min_calls": 10, **task}
+    few = {"min_windows": 40, "min_calls": 10, **task}
     small = encoders.model_copy(
         update={
             "transformer": sizes,

@@ -128,7 +128,7 @@ def test_stretches_are_counted_between_borders() -> None:
 
 
 def test_too_few_windows_are_refused_with_their_number() -> None:
-    with pytest.raises(DataError, match=r"300 candles: expected at least 50 windows .*found \d+"):
+    with pytest.raises(DataError, match=r"300 candles: expected at least 40 windows .*found \d+"):
         cut(noise_bars(300))
 
 

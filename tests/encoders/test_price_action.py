@@ -1,0 +1,229 @@
+"""Training on candles: what is learned, what is not, and exact continuation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hrl_sarp.artifacts import read_json
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.data.bars import Bars
+from hrl_sarp.encoders import price_action
+from hrl_sarp.encoders.candle_windows import cut_candle_windows
+from hrl_sarp.encoders.price_action import FIGURE, RESULTS, RUNNING, RunOptions, train_price_action
+from hrl_sarp.encoders.price_action_files import MODEL, SCALER, load_price_action
+from hrl_sarp.encoders.price_action_trainer import PriceActionTrainer
+from hrl_sarp.encoders.transfer import load_encoder, read_description
+from hrl_sarp.encoders.transformer import CandleEncoder
+from hrl_sarp.errors import CheckpointError, StoppedEarly, TrainingDivergedError
+from hrl_sarp.runtime import StopFlag
+from tests.encoders.candle_factories import noise_bars, planted_bars, small_config
+
+CPU = torch.device("cpu")
+
+
+class StopAtLook(StopFlag):
+    """A stop that the loop finds at its n-th look."""
+
+    def __init__(self, look: int) -> None:
+        super().__init__()
+        self.looks_left = look
+
+    @property
+    def is_set(self) -> bool:
+        self.looks_left -= 1
+        return self.looks_left < 1
+
+
+def train(
+    folder: Path,
+    bars: Bars,
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    stop: StopFlag | None = None,
+) -> dict[str, Any]:
+    windows = cut_candle_windows(bars, config.encoders)
+    options = RunOptions(folder, CPU, resume, stop or StopFlag())
+    return train_price_action(windows, config, options)
+
+
+def trainer_of(bars: Bars, config: RunConfig) -> PriceActionTrainer:
+    return PriceActionTrainer(cut_candle_windows(bars, config.encoders), config, CPU)
+
+
+def test_one_batch_of_noise_is_learned_by_heart() -> None:
+    trainer = trainer_of(noise_bars(900), small_config(learning_rate=1e-2))
+    rows = trainer.first["train"][::17][:32]
+    first = trainer.step(rows)
+    last = [trainer.step(rows) for _ in range(250)][-1]
+    assert first > 0.5
+    assert last < 0.1
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("planted")
+    config = small_config(learning_rate=5e-3, epochs=6)
+    return folder, train(folder, planted_bars(2500), config)
+
+
+def test_planted_signal_is_found_on_the_test_span(planted: tuple[Path, dict[str, Any]]) -> None:
+    results = planted[1]
+    test = results["spans"]["test"]
+    assert test["pr_auc"] > 3 * test["base_rate"]
+    assert test["lift_low"] > 0.0
+    assert test["precision"] > 2 * test["base_rate"]
+    assert "beats the base rate" in results["verdict"]
+
+
+def test_noise_stays_at_the_base_rate(tmp_path: Path) -> None:
+    results = train(tmp_path, noise_bars(2500), small_config(epochs=3, learning_rate=5e-3))
+    test = results["spans"]["test"]
+    assert test["lift_low"] < 0.0
+    assert test["pr_auc"] < 1.5 * test["base_rate"]
+    assert "beats" not in results["verdict"] or "no epoch" in results["verdict"]
+    assert (tmp_path / MODEL).is_file()  # the best checkpoint is written all the same
+
+
+def test_every_measure_stands_beside_its_baseline(planted: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = planted
+    pairs = {"pr_auc": "base_rate", "f1": "all_positive_f1", "accuracy": "majority_accuracy"}
+    for span in ("validation", "test"):
+        assert {*pairs, *pairs.values(), "precision", "recall"} <= results["spans"][span].keys()
+    written = read_json(folder / RESULTS, "train")
+    assert written["spans"] == json.loads(json.dumps(results["spans"]))
+    assert (folder / FIGURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_threshold_is_chosen_on_validation_and_judged_on_both(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    results = planted[1]
+    validation, test = results["spans"]["validation"], results["spans"]["test"]
+    assert validation["threshold"] == test["threshold"] == results["threshold"]
+    assert validation["calls"] >= 10
+
+
+def test_loaded_model_gives_the_probabilities_of_the_run(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, results = planted
+    config = small_config(learning_rate=5e-3, epochs=6)
+    trainer = trainer_of(planted_bars(2500), config)
+    model = load_price_action(folder, config.encoders.transformer)
+    trainer.network.load_state_dict(model.network.state_dict())
+    loss, scores = trainer.judge("validation")
+    assert loss == pytest.approx(results["best_val_loss"], rel=1e-5)
+    rows = trainer.first["validation"][:7].unsqueeze(1) + torch.arange(16)
+    found = model.probabilities(trainer.table[rows])
+    torch.testing.assert_close(found.double(), torch.from_numpy(scores[:7]), rtol=1e-4, atol=1e-6)
+
+
+def test_encoder_is_exported_with_what_it_was_fitted_on(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = planted
+    config = small_config()
+    encoder = CandleEncoder(14, config.encoders.transformer).eval()
+    report = load_encoder(folder, encoder)
+    assert (report.missing, report.unexpected) == ((), ())
+    trained = load_price_action(folder, config.encoders.transformer).network.encoder
+    x = torch.randn(2, 16, 14)
+    torch.testing.assert_close(encoder.embed(x), trained.embed(x))
+    description = read_description(folder)
+    bars = planted_bars(2500)
+    windows = cut_candle_windows(bars, config.encoders)
+    assert description["kind"] == "transformer"
+    # the last bar that any training label looks at
+    last = windows.first["train"].max() + windows.to_target + 4
+    assert description["fitted_to"] == str(bars.timestamps[last])
+
+
+def test_stopped_and_resumed_run_equals_one_that_was_not_stopped(tmp_path: Path) -> None:
+    bars, config = noise_bars(900), small_config(epochs=3, dropout=0.1)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = train(whole, bars, config)
+    with pytest.raises(StoppedEarly):
+        train(parts, bars, config, stop=StopAtLook(2))
+    assert (parts / RUNNING).is_file()
+    found = train(parts, bars, config, resume=True)
+    assert found["history"] == expected["history"]
+    assert found["spans"] == expected["spans"]
+    one, other = (torch.load(folder / MODEL, weights_only=True) for folder in (whole, parts))
+    for name, weight in one["model_state_dict"].items():
+        assert torch.equal(weight, other["model_state_dict"][name]), name
+    assert (whole / SCALER).read_bytes() == (parts / SCALER).read_bytes()
+
+
+def test_finished_run_that_is_resumed_ends_at_once_with_the_same_results(tmp_path: Path) -> None:
+    bars, config = noise_bars(900), small_config(epochs=1)
+    first = train(tmp_path, bars, config)
+    again = train(tmp_path, bars, config, resume=True)
+    assert again["spans"] == first["spans"]
+    assert again["epochs_run"] == 1
+
+
+@pytest.mark.parametrize("what", ["configuration", "data", "seed"])
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path, what: str) -> None:
+    bars, config = noise_bars(900), small_config(epochs=1)
+    train(tmp_path, bars, config)
+    before = (tmp_path / MODEL).read_bytes()
+    others = {
+        "configuration": (bars, small_config(epochs=2)),
+        "data": (planted_bars(900), config),
+        "seed": (bars, config.model_copy(update={"seed": 5})),
+    }
+    other_bars, other_config = others[what]
+    if what == "data":
+        other_bars = planted_bars(900)
+        object.__setattr__(other_bars, "content_hash", "another")
+    with pytest.raises(CheckpointError, match="of a run with another"):
+        train(tmp_path, other_bars, other_config, resume=True)
+    assert (tmp_path / MODEL).read_bytes() == before
+
+
+def test_fresh_start_removes_what_the_run_before_left(tmp_path: Path) -> None:
+    for name in (MODEL, RESULTS, RUNNING):
+        (tmp_path / name).write_bytes(b"old")
+    with pytest.raises(StoppedEarly):
+        train(tmp_path, noise_bars(900), small_config(), stop=StopAtLook(1))
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_loss_that_is_not_finite_ends_the_run_and_names_the_place(tmp_path: Path) -> None:
+    config = small_config(learning_rate=1e30)
+    with pytest.raises(TrainingDivergedError, match=r"epoch 0, .*2020-.* best checkpoint: none"):
+        train(tmp_path, noise_bars(900), config)
+    assert not (tmp_path / MODEL).exists()
+
+
+def test_patience_ends_training(tmp_path: Path) -> None:
+    config = small_config(patience=2, epochs=50, learning_rate=2e-2)
+    results = train(tmp_path, noise_bars(900), config)
+    assert results["epochs_run"] - 1 - results["best_epoch"] == 2
+    losses = [row["val_loss"] for row in results["history"]]
+    assert results["best_epoch"] == losses.index(min(losses))
+
+
+def test_positives_weigh_as_much_as_negatives_in_training() -> None:
+    trainer = trainer_of(noise_bars(900), small_config())
+    truth = trainer.windows.labels("train")
+    assert trainer.pos_weight == pytest.approx((truth == 0).sum() / (truth == 1).sum())
+
+
+def test_results_of_all_epochs_are_judged_on_validation_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+    plain = PriceActionTrainer.judge
+
+    def noting(self: PriceActionTrainer, span: str) -> Any:
+        judged.append(span)
+        return plain(self, span)
+
+    monkeypatch.setattr(PriceActionTrainer, "judge", noting)
+    train(tmp_path, noise_bars(900), small_config(epochs=3))
+    assert judged == ["validation"] * 3 + list(price_action.JUDGED)
