@@ -42,13 +42,9 @@ def write_backtest(
 
 def print_summary(result: BacktestResult, analysis: Analysis, console: Console) -> None:
     """Show the main table and the sentences above it on the terminal."""
-    console.print(summary(result, analysis))
-
-
-def summary(result: BacktestResult, analysis: Analysis) -> Group:
-    """Return what `print_summary` shows."""
+    table = tables.terminal_table(result, analysis, console.width)
     sentences = [f"  {sentence}" for sentence in headline(result, analysis)]
-    return Group(tables.to_rich(tables.terminal_table(result, analysis)), "", *sentences)
+    console.print(Group(tables.to_rich(table), "", *sentences))
 
 
 def headline(result: BacktestResult, analysis: Analysis) -> list[str]:

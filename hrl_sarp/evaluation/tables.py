@@ -18,6 +18,9 @@ from hrl_sarp.evaluation.statistics import Interval
 NONE = "–"  # noqa: RUF001 -- an en dash for what does not exist
 RANDOM_RANGE = "random, 5 % to 95 %"
 
+CELL_BORDER = 3
+"""Characters of a terminal's table beside each cell."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -104,19 +107,30 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
     return Table("All policies", header, rows, note, _emphasised(result))
 
 
-def terminal_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """The main table with the columns that fit a terminal."""
+def terminal_table(result: BacktestResult, analysis: Analysis, width: int) -> Table:
+    """The main table with as many of its columns as a terminal of `width` characters shows."""
     full = main_table(result, analysis)
-    kept = (0, 1, 2, 4, 5, 7, 8, 9)
     level = f"{result.config.evaluation.confidence:.0%}"
-    header = ("policy", "net/year", "gross", f"Sharpe [{level}]", f"over 1/N, %/year [{level}]")
-    return Table(
-        full.title,
-        (*header, "drawdown", "turnover", "costs"),
-        [tuple(row[i] for i in kept) for row in full.rows],
-        full.note,
-        full.emphasised,
-    )
+    headings = {
+        0: "policy",
+        5: f"over 1/N, % [{level}]",
+        1: "net/year",
+        4: f"Sharpe [{level}]",
+        7: "drawdown",
+        8: "turnover",
+        9: "costs",
+        2: "gross",
+    }  # columns of the full table, the most telling first
+    left, kept = width - 1, []
+    for column, heading in headings.items():
+        left -= CELL_BORDER + max(len(heading), *(len(row[column]) for row in full.rows))
+        if left < 0:
+            break
+        kept.append(column)
+    kept.sort()
+    header = tuple(headings[column] for column in kept)
+    rows = [tuple(row[column] for column in kept) for row in full.rows]
+    return Table(full.title, header, rows, full.note, full.emphasised)
 
 
 def detail_table(result: BacktestResult, analysis: Analysis) -> Table:

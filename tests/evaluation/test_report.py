@@ -216,14 +216,16 @@ def test_daily_ledger_keeps_goals_and_marks_their_absence(result: BacktestResult
     np.testing.assert_array_equal(own["net_return"], result.main.net_return[:, -1])
 
 
-def test_terminal_shows_the_table_in_120_columns(
-    result: BacktestResult, analysis: Analysis
+@pytest.mark.parametrize("width", [70, 80, 120])
+def test_terminal_shows_whole_cells_of_as_many_columns_as_fit(
+    width: int, result: BacktestResult, analysis: Analysis
 ) -> None:
-    console = Console(width=120, record=True, force_terminal=False, quiet=False, file=None)
+    console = Console(width=width, record=True, force_terminal=False, quiet=False, file=None)
     with console.capture() as captured:
         print_summary(result, analysis, console)
     lines = captured.get().splitlines()
-    assert max(len(line) for line in lines) <= 120
+    assert max(len(line) for line in lines) <= width
+    assert "…" not in "".join(lines)
     row = next(line for line in lines if line.startswith("│ own"))
     assert tables.percent(analysis.performances["own"].annual_return) in row
 
