@@ -194,6 +194,12 @@ def test_symbols_that_take_turns_are_no_disorder(tmp_path: Path, log: list[str])
     assert log == []
 
 
+def test_symbols_that_follow_each_other_are_no_disorder(tmp_path: Path, log: list[str]) -> None:
+    frame = pl.concat([minutes(3, symbol=[name] * 3) for name in ("B", "A")])
+    assert read(frame, tmp_path).instruments == ("A", "B")
+    assert log == []
+
+
 def test_front_month_series_stays_in_the_order_of_time(tmp_path: Path) -> None:
     # the later contract has the smaller number
     frame = minutes(6, symbol=["NQ.c.0"] * 6, instrument_id=[9, 9, 9, 4, 4, 4])
@@ -239,6 +245,14 @@ def test_instrument_that_loses_all_bars_is_not_numbered(tmp_path: Path) -> None:
         close=pl.when(pl.col("symbol") == "B").then(float("nan")).otherwise("close")
     )
     bars = read(frame, tmp_path)
+    assert bars.instruments == ("A", "C")
+    np.testing.assert_array_equal(bars.instrument, [0, 1])
+
+
+def test_instrument_whose_bars_are_all_disputed_is_not_numbered(tmp_path: Path) -> None:
+    frame = minutes(3, symbol=["A", "B", "C"])
+    other = frame[1:2].with_columns(close=pl.lit(101.5))
+    bars = read(pl.concat([frame, other]), tmp_path)
     assert bars.instruments == ("A", "C")
     np.testing.assert_array_equal(bars.instrument, [0, 1])
 

@@ -218,6 +218,10 @@ def test_gate_of_too_few_windows_names_split_and_finding() -> None:
     )
 
 
+def test_gate_is_passed_by_exactly_enough_windows() -> None:
+    assert cut(three_days(20), small_windows(min_windows=6)).counts()["test"] == 6
+
+
 def test_gate_of_the_mask_names_what_was_found() -> None:
     with pytest.raises(DataError, match=r"gate max_mask_ratio: expected at most 0\.2 in train, "):
         cut(three_days(20), small_windows(mask_ratio=0.21))
