@@ -21,10 +21,13 @@ from hrl_sarp.encoders.pretraining_run import PretrainingResult, PretrainingRun
 from hrl_sarp.encoders.transfer import code_version, export_encoder
 from hrl_sarp.encoders.window_table import Scaler, place_windows
 from hrl_sarp.encoders.windows import SPLITS, Windows, cut_windows
-from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, relativity_features
+from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from hrl_sarp.features.relativity_cache import load_relativity
 from hrl_sarp.runtime import StopFlag, seed_everything
 
 JADE = "jade"
+FEATURES = "features"
+"""Folder beside those of runs, which share it: features of a file are computed once."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,13 @@ class PreparedBars:
 
 
 def prepare(request: BarPretraining) -> PreparedBars:
-    """Read bars, cut windows and compute features; writes nothing.
+    """Read bars, cut windows and compute features, which are kept beside the output folder.
 
     Raises:
         MissingArtifactError: if there is no such file.
         DataError: if the bars, or the windows cut from them, cannot be used.
         ConfigError: if no bar of a window could be hidden.
+        StorageError: if the features cannot be kept.
     """
     windowed, settings = request.config.windowed, request.config.encoders.pretraining
     rule = MaskRule(
@@ -68,7 +72,8 @@ def prepare(request: BarPretraining) -> PreparedBars:
     rule.count(windowed.window_length)
     bars = read_bars(request.data, request.symbol)
     windows = cut_windows(bars.timestamps, bars.instrument, windowed)
-    features = relativity_features(bars, windowed.feature_config, windowed.window_length)
+    folder = request.output.parent / FEATURES
+    features = load_relativity(bars, windowed.feature_config, windowed.window_length, folder)
     chosen = np.ascontiguousarray(features[:, : len(PRETRAINING_COLUMNS)])
     return PreparedBars(request, bars, windows, chosen, rule)
 

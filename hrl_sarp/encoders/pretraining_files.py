@@ -147,8 +147,7 @@ def loss_curve(result: PretrainingResult) -> Figure:
         for name, line in zip(BASELINES, BASELINE_LINES, strict=True):
             loss = result.validation[name].loss
             axes.axhline(loss, color="#555555", linestyle=line, linewidth=1, label=name)
-        axes.axvline(result.best_epoch, color="#bbbbbb", linewidth=1, zorder=0)
-        axes.annotate("best", (result.best_epoch, 0.98), xycoords=("data", "axes fraction"))
+        axes.axvline(result.best_epoch, color="#bbbbbb", linewidth=1, zorder=0, label="best epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel("Huber loss per hidden value, in standard deviations")

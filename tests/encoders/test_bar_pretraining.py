@@ -125,11 +125,25 @@ def test_too_few_windows_are_refused_before_anything_is_written(tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_features_of_a_file_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(tmp_path)
+    first = prepare(asked).features
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("hrl_sarp.features.relativity.relativity_features", refuse)
+    np.testing.assert_array_equal(prepare(asked).features, first)
+    assert len(list((tmp_path / "features").iterdir())) == 1
+
+
 def test_bitcoin_of_2016_to_2018_fills_all_gates(data_folder: Path, tmp_path: Path) -> None:
     data = data_folder / "crypto_1m" / "BTCUSD_2016_2018.parquet"
     if not data.is_file():
         pytest.skip("the data folder has no crypto_1m/BTCUSD_2016_2018.parquet")
-    asked = BarPretraining(data, "BTCUSD", tmp_path, load_config(), resume=False)
+    asked = BarPretraining(data, "BTCUSD", tmp_path / "out", load_config(), resume=False)
     prepared = prepare(asked)
     sizes = [len(part) for part in (prepared.windows.train, prepared.windows.validation)]
     assert min(*sizes, len(prepared.windows.test)) > 1000
