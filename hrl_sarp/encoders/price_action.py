@@ -134,6 +134,8 @@ def _measures(
         "pr_auc": classification.pr_auc(scores, truth),
         "lift_low": low,
         "lift_high": high,
+        "score_low": float(scores.min()),
+        "score_high": float(scores.max()),
         **asdict(classification.judge_calls(scores, truth, threshold)),
         **asdict(classification.judge_trivial(truth)),
         "at_half": asdict(classification.judge_calls(scores, truth, HALF)),

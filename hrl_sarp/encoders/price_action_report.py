@@ -26,6 +26,8 @@ _ROWS = (
     ("accuracy", "accuracy", "{:.4f}"),
     ("accuracy of the majority", "majority_accuracy", "{:.4f}"),
 )
+_ONE_ANSWER = 0.01
+"""Probabilities that differ by less are the same answer."""
 
 Curve = tuple[Float[ndarray, " W"], Float[ndarray, " W"]]
 """Recall and precision."""
@@ -45,6 +47,12 @@ def results_table(spans: dict[str, dict[str, Any]], threshold: float) -> Table:
 def verdict(history: Sequence[dict[str, Any]], spans: dict[str, dict[str, Any]]) -> str:
     """Say in one sentence whether anything was found, on data that chose nothing."""
     validation, test = spans["validation"], spans["test"]
+    low, high = validation["score_low"], validation["score_high"]
+    if high - low < _ONE_ANSWER:
+        return (
+            f"the model gives all windows of validation one probability ({low:.4f} to "
+            f"{high:.4f}): its vectors have collapsed; try a lower --learning-rate"
+        )
     if max(row["val_pr_auc"] for row in history) <= validation["base_rate"]:
         return (
             "no epoch beats the base rate on validation: the best checkpoint is written, "

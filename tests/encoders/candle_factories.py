@@ -56,13 +56,9 @@ def noise_bars(n_bars: int, seed: int = 0) -> Bars:
 
 
 def planted_bars(n_bars: int, seed: int = 0) -> Bars:
-    """Draw a random walk in which each burst of volume is followed by four rising bars."""
+    """Draw blocks of 40 bars; in some of them the price climbs, in the others it slides."""
     rng = np.random.default_rng(seed)
-    burst = np.zeros(n_bars, dtype=bool)
-    burst[10::12] = rng.random(len(burst[10::12])) < 0.8
-    log_return = 0.005 * rng.normal(size=n_bars)
-    for row in np.flatnonzero(burst):
-        log_return[row + 1 : row + 5] = 0.006
-    log_return -= log_return.mean()
-    volume = rng.lognormal(sigma=0.3, size=n_bars) * np.where(burst, 30.0, 1.0)
-    return bars_of(100.0 * np.exp(np.cumsum(log_return)), volume, rng)
+    climbs = np.repeat(rng.random(-(-n_bars // 40)) < 0.3, 40)[:n_bars]
+    log_return = np.where(climbs, 0.006, -0.002) + 0.002 * rng.normal(size=n_bars)
+    close = 100.0 * np.exp(np.cumsum(log_return))
+    return bars_of(close, rng.lognormal(size=n_bars), rng)

@@ -22,6 +22,8 @@ from hrl_sarp.runtime import StopFlag
 from tests.encoders.candle_factories import noise_bars, planted_bars, small_config
 
 CPU = torch.device("cpu")
+LONG_TEST = {"train_share": 0.4, "validation_share": 0.2}
+"""So that the test span is long enough to tell a signal from luck."""
 
 
 class StopAtLook(StopFlag):
@@ -63,28 +65,33 @@ def test_one_batch_of_noise_is_learned_by_heart() -> None:
     assert last < 0.1
 
 
+def planted_config() -> RunConfig:
+    return small_config(learning_rate=5e-3, epochs=3, **LONG_TEST)
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("planted")
-    config = small_config(learning_rate=5e-3, epochs=6)
-    return folder, train(folder, planted_bars(2500), config)
+    return folder, train(folder, planted_bars(3000), planted_config())
 
 
 def test_planted_signal_is_found_on_the_test_span(planted: tuple[Path, dict[str, Any]]) -> None:
     results = planted[1]
     test = results["spans"]["test"]
-    assert test["pr_auc"] > 3 * test["base_rate"]
-    assert test["lift_low"] > 0.0
-    assert test["precision"] > 2 * test["base_rate"]
+    assert test["base_rate"] < 0.5
+    assert test["pr_auc"] > test["base_rate"] + 0.3
+    assert test["lift_low"] > 0.2
+    assert test["precision"] > test["base_rate"] + 0.3
     assert "beats the base rate" in results["verdict"]
 
 
 def test_noise_stays_at_the_base_rate(tmp_path: Path) -> None:
-    results = train(tmp_path, noise_bars(2500), small_config(epochs=3, learning_rate=5e-3))
+    config = small_config(learning_rate=5e-3, epochs=2, **LONG_TEST)
+    results = train(tmp_path, noise_bars(3000), config)
     test = results["spans"]["test"]
     assert test["lift_low"] < 0.0
-    assert test["pr_auc"] < 1.5 * test["base_rate"]
-    assert "beats" not in results["verdict"] or "no epoch" in results["verdict"]
+    assert test["pr_auc"] < test["base_rate"] + 0.05
+    assert "test span the model beats" not in results["verdict"]
     assert (tmp_path / MODEL).is_file()  # the best checkpoint is written all the same
 
 
@@ -111,8 +118,8 @@ def test_loaded_model_gives_the_probabilities_of_the_run(
     planted: tuple[Path, dict[str, Any]],
 ) -> None:
     folder, results = planted
-    config = small_config(learning_rate=5e-3, epochs=6)
-    trainer = trainer_of(planted_bars(2500), config)
+    config = planted_config()
+    trainer = trainer_of(planted_bars(3000), config)
     model = load_price_action(folder, config.encoders.transformer)
     trainer.network.load_state_dict(model.network.state_dict())
     loss, scores = trainer.judge("validation")
@@ -126,7 +133,7 @@ def test_encoder_is_exported_with_what_it_was_fitted_on(
     planted: tuple[Path, dict[str, Any]],
 ) -> None:
     folder, _ = planted
-    config = small_config()
+    config = planted_config()
     encoder = CandleEncoder(14, config.encoders.transformer).eval()
     report = load_encoder(folder, encoder)
     assert (report.missing, report.unexpected) == ((), ())
@@ -134,7 +141,7 @@ def test_encoder_is_exported_with_what_it_was_fitted_on(
     x = torch.randn(2, 16, 14)
     torch.testing.assert_close(encoder.embed(x), trained.embed(x))
     description = read_description(folder)
-    bars = planted_bars(2500)
+    bars = planted_bars(3000)
     windows = cut_candle_windows(bars, config.encoders)
     assert description["kind"] == "transformer"
     # the last bar that any training label looks at
