@@ -56,6 +56,20 @@ class JadeMultiTask(nn.Module):
         """Return `log_sigma` by task."""
         return dict(zip(self.tasks, self.log_sigma.unbind(), strict=True))
 
+    @torch.no_grad()
+    def start_at(self, constant: MultiTaskOutput) -> None:
+        """Let the heads' biases say what suits all windows; the center starts in the middle."""
+        biases = {
+            "type_head": constant.type_logits,
+            "length_head": None if constant.pointers is None else constant.pointers[:, 1].logit(),
+            "span_head": constant.span_logits,
+            "countdown_head": constant.countdown,
+        }
+        for name, value in biases.items():
+            if name in self.heads and value is not None:
+                bias = cast("Tensor", self.heads[name].bias)
+                bias.copy_(value.flatten()[: len(bias)])
+
     def forward(self, x: Float[Tensor, "B L F"]) -> MultiTaskOutput:
         """Encode windows and apply the heads."""
         return self.decode(self.encoder(x))

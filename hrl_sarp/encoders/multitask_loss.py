@@ -116,19 +116,23 @@ def task_weights(log_sigma: Mapping[str, float]) -> dict[str, float]:
     return {task: value / total for task, value in precision.items()}
 
 
-def constant_losses(
-    targets: Targets, config: FinetuningConfig, pos_weight: float
-) -> dict[str, float]:
-    """Return each task's loss if every window gets one answer: shares of classes, and means."""
+def constant_answer(targets: Targets, pos_weight: float) -> MultiTaskOutput:
+    """Return one answer for all windows: shares of classes and of bars inside, and means."""
     n_windows, length = targets.inside.shape
     classes = torch.bincount(targets.label, minlength=TYPES) / n_windows
     share = targets.inside.mean()
     odds = pos_weight * share / (1.0 - share)
-    output = MultiTaskOutput(
+    return MultiTaskOutput(
         type_logits=classes.log().expand(n_windows, TYPES),
         pointers=targets.pointers.mean(dim=0).expand(n_windows, 2),
         span_logits=odds.log().expand(n_windows, length),
         countdown=targets.countdown.mean().expand(n_windows, length),
     )
-    losses = task_losses(output, targets, config, pos_weight)
+
+
+def constant_losses(
+    targets: Targets, config: FinetuningConfig, pos_weight: float
+) -> dict[str, float]:
+    """Return each task's loss under `constant_answer`."""
+    losses = task_losses(constant_answer(targets, pos_weight), targets, config, pos_weight)
     return {task: float(loss) for task, loss in losses.items()}

@@ -15,6 +15,7 @@ from hrl_sarp.config.encoder_schema import FinetuningConfig
 from hrl_sarp.encoders.multitask import JadeMultiTask, MultiTaskOutput
 from hrl_sarp.encoders.multitask_loss import (
     Targets,
+    constant_answer,
     constant_losses,
     task_losses,
     weighted_total,
@@ -110,7 +111,7 @@ class MultiTaskTrainer:
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=run.config.learning_rate, weight_decay=run.config.weight_decay
         )
-        _start_sigmas(model, data, run)
+        _start_from_constants(model, data, run)
         self.encoded = self._encode_all() if run.is_frozen and self._fits() else None
         self.standing = Standing(copy.deepcopy(model.state_dict()))
 
@@ -196,8 +197,8 @@ class MultiTaskTrainer:
         total = weighted_total(losses, self.model.log_sigmas())
         if not bool(torch.isfinite(total)):
             raise TrainingDivergedError(
-                f"loss of epoch {number} is {float(total)}: lower the learning rate; what was "
-                "written after earlier epochs is kept"
+                f"loss of epoch {number} is {float(total.detach())}: lower the learning rate; "
+                "what was written after earlier epochs is kept"
             )
         self.optimizer.zero_grad()
         total.backward()
@@ -244,13 +245,15 @@ def found_by(output: MultiTaskOutput) -> Found:
     )
 
 
-def _start_sigmas(model: JadeMultiTask, data: Taught, run: TrainingRun) -> None:
-    """Let tasks weigh alike at first: sigma^2 is the loss of the best constant answer.
+def _start_from_constants(model: JadeMultiTask, data: Taught, run: TrainingRun) -> None:
+    """Let heads begin near the best constant answer, and tasks weigh alike: sigma^2 is its loss.
 
-    That is what a model that knows nothing would arrive at. From sigma 1, pointers, whose loss is a
-    hundredth of the others', would not be learned for thousands of updates.
+    A model that knows nothing would arrive there. From sigma 1, pointers, whose loss is a hundredth
+    of the others', would not be learned for thousands of updates.
     """
-    losses = constant_losses(data.targets.rows(data.train), run.config, run.pos_weight)
+    targets = data.targets.rows(data.train)
+    model.start_at(constant_answer(targets, run.pos_weight))
+    losses = constant_losses(targets, run.config, run.pos_weight)
     starts = [0.5 * math.log(max(losses[task], LEAST_LOSS)) for task in model.tasks]
     model.log_sigma.data.copy_(torch.tensor(starts))
 

@@ -3,7 +3,6 @@
 Expansions are marked by bars of the window itself, so these are measures of detection.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +72,7 @@ def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
     everywhere = np.ones((n_windows, n_bars))
     result = span_scores(everywhere, truth.inside)
     for k in HIT_BARS:
-        place = np.array([best_place(training.pointers, k, n_bars), 0.0])
+        place = np.array([[best_place(training.pointers, k, n_bars), 0.0]])
         result[f"hit_at_{k}"] = hit_rate(center_distance(place, truth.pointers, n_bars), k)
     constant = best_interval(training.pointers, n_bars)
     result["iou"] = float(interval_iou(constant, truth.pointers, n_bars).mean())
@@ -103,10 +102,10 @@ def span_scores(
 
 
 def center_distance(
-    found: Float[np.ndarray, "*W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
+    found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
     """Return how many bars the centers are apart."""
-    return np.abs(found[..., 0] - truth[:, 0]) * (n_bars - 1)
+    return np.abs(found[:, 0] - truth[:, 0]) * (n_bars - 1)
 
 
 def hit_rate(distance_bars: Float[np.ndarray, " W"], k: int) -> float:
@@ -115,29 +114,25 @@ def hit_rate(distance_bars: Float[np.ndarray, " W"], k: int) -> float:
 
 
 def interval_iou(
-    found: Float[np.ndarray, "*W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
+    found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
     """Return intersection over union of the intervals that the pointers name."""
-    (low, high), (first, last) = _edges(found, n_bars), _edges(truth, n_bars)
-    shared = np.clip(np.minimum(high, last) - np.maximum(low, first), 0.0, None)
-    union = (high - low) + (last - first) - shared
-    return shared / union
+    return _overlap(_edges(found, n_bars), _edges(truth, n_bars))
 
 
 def best_place(training: Float[np.ndarray, "W 2"], k: int, n_bars: int) -> float:
     """Return the center, on a grid of half bars, that hits most training windows."""
-    grid = np.arange(0.0, n_bars - 0.5, 0.5) / (n_bars - 1)
-    rates = [
-        hit_rate(center_distance(np.array([place, 0.0]), training, n_bars), k) for place in grid
-    ]
-    return float(grid[int(np.argmax(rates))])
+    grid = np.arange(2 * n_bars - 1) / 2 / (n_bars - 1)
+    away = np.abs(grid[:, None] - training[:, 0]) * (n_bars - 1)
+    return float(grid[(away <= k + ROUNDING_BARS).mean(axis=1).argmax()])
 
 
-def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, " 2"]:
+def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, "1 2"]:
     """Return the center (a whole bar) and length with the largest mean overlap in training."""
-    candidates = list(_intervals(training, n_bars))
-    overlaps = [float(interval_iou(pair, training, n_bars).mean()) for pair in candidates]
-    return candidates[int(np.argmax(overlaps))]
+    places, lengths = np.arange(n_bars) / (n_bars - 1), np.unique(training[:, 1])
+    choices = np.stack(np.meshgrid(places, lengths, indexing="ij"), axis=2).reshape(-1, 1, 2)
+    overlap = _overlap(_edges(choices, n_bars), _edges(training, n_bars))
+    return choices[overlap.mean(axis=1).argmax()]
 
 
 def separation(probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]) -> float:
@@ -159,17 +154,15 @@ def calibration_error(
     return float(np.abs(gap).sum() / len(p))
 
 
-def _edges(
-    pointers: Float[np.ndarray, "*W 2"], n_bars: int
-) -> tuple[Float[np.ndarray, "*W"], Float[np.ndarray, "*W"]]:
+def _edges(pointers: Float[np.ndarray, "*N 2"], n_bars: int) -> tuple[np.ndarray, np.ndarray]:
     """Return both ends of each interval, in bars: bar t covers t to t + 1."""
     middle, half = pointers[..., 0] * (n_bars - 1) + 0.5, pointers[..., 1] * n_bars / 2
     return middle - half, middle + half
 
 
-def _intervals(
-    training: Float[np.ndarray, "W 2"], n_bars: int
-) -> Iterator[Float[np.ndarray, " 2"]]:
-    for length in np.unique(training[:, 1]):
-        for bar in range(n_bars):
-            yield np.array([bar / (n_bars - 1), length])
+def _overlap(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    shared = np.minimum(first[1], second[1]) - np.maximum(first[0], second[0])
+    shared = np.clip(shared, 0.0, None)
+    return shared / ((first[1] - first[0]) + (second[1] - second[0]) - shared)

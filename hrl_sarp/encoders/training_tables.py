@@ -195,4 +195,4 @@ def measure_table(title: str, model: Mapping[str, float], trivial: Mapping[str, 
 
 
 def _column(rows: Iterable[Row], name: str) -> list[float]:
-    return [np.nan if row.get(name) is None else row[name] for row in rows]
+    return [float(row.get(name, np.nan)) for row in rows]

@@ -1,0 +1,279 @@
+"""The command finetune-encoder: what it writes, how it resumes and what it refuses."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hrl_sarp.checkpoints import load_payload, save_payload
+from hrl_sarp.encoders import finetuning
+from hrl_sarp.encoders.finetuning_files import load_finetuned
+from hrl_sarp.encoders.jade import JadeEncoder
+from hrl_sarp.encoders.labelled_windows import read_labelled, window_features
+from hrl_sarp.encoders.training_tables import COLUMNS
+from hrl_sarp.errors import CheckpointError
+from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from tests.command_line import Command, assert_refused
+from tests.encoders.labelled_factories import (
+    LENGTH,
+    as_frame,
+    labelled,
+    small_config,
+    write,
+)
+from tests.encoders.test_pretrained import export
+
+OWN = """
+threads: 1
+encoders:
+  jade: {hidden: 8, layers: 1}
+  panel: {embedding_size: 8}
+"""
+EPOCHS = 2
+SUMMARY = "mean,std,min,max,median"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("labelled") / "w.parquet", labelled(24))
+
+
+@pytest.fixture
+def options(tmp_path: Path, data: Path) -> list[object]:
+    own = tmp_path / "own.yaml"
+    own.write_text(OWN)
+    return ["--data", data, "--config", own, "--epochs", EPOCHS, "--device", "cpu"]
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    sizes = small_config().encoders.jade
+    torch.manual_seed(2)
+    module = JadeEncoder(len(PRETRAINING_COLUMNS), sizes)
+    return export(tmp_path / "encoder", module, sizes=sizes.model_dump())
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def header(folder: Path, name: str) -> str:
+    return (folder / f"{name}.csv").read_text().splitlines()[0]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_payload(folder / "best_model.pt")["model_state_dict"]
+
+
+def test_run_leaves_model_tables_figure_and_measures_beside_baselines(
+    command: Command, options: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, shown, err = command(
+        "finetune-encoder", "--variant", "position", *options, "--output", out
+    )
+    assert code == 0, err
+    written = {path.name for path in out.iterdir() if path.suffix != ".log"}
+    tables = {f"{name}.csv" for name in COLUMNS}
+    assert written == {"best_model.pt", "metadata.json", "convergence.png", *tables}
+    metadata = json.loads((out / "metadata.json").read_text())
+    assert set(metadata["test"]) == set(metadata["baselines"])
+    assert sum(metadata["windows"].values()) == 24
+    for name, value in metadata["test"].items():
+        line = next(line for line in shown.splitlines() if f" {name} " in line)
+        numbers = [float(number) for number in re.findall(r"-?\d\.\d{3}", line)]
+        assert numbers == pytest.approx([value, metadata["baselines"][name]], abs=5e-4)
+    assert "detection" in metadata["what"]
+
+
+def test_tables_have_the_documented_columns(
+    command: Command, options: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command("finetune-encoder", "--variant", "position", *options, "--output", out)
+    assert header(out, "epoch_metrics") == (
+        "epoch,train_loss,val_loss,span_f1,span_precision,span_recall,epoch_time"
+    )
+    assert header(out, "loss_components") == (
+        "epoch,phase,loss_type,loss_ptr,loss_span,loss_countdown,total_loss"
+    )
+    assert header(out, "uncertainty_params") == (
+        "epoch,sigma_ptr,sigma_type,sigma_span,sigma_countdown,"
+        "weight_ptr,weight_type,weight_span,weight_countdown"
+    )
+    assert header(out, "probability_stats") == (
+        "epoch,phase,in_span_mean,in_span_std,in_span_min,in_span_max,in_span_median,"
+        "out_span_mean,out_span_std,out_span_min,out_span_max,out_span_median,separation"
+    )
+    assert header(out, "feature_stats") == f"epoch,phase,feature_name,{SUMMARY}"
+    found = header(out, "gradient_stats").split(",")
+    assert found[:2] == ["epoch", "total_grad_norm"]
+    assert set(found[2:]) == {*weights(out)}
+
+
+def test_tables_agree_with_each_other(
+    command: Command, options: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command("finetune-encoder", "--variant", "baseline", *options, "--output", out)
+    epochs, parts = rows(out, "epoch_metrics"), rows(out, "loss_components")
+    assert [row["epoch"] for row in epochs] == ["1", "2"]
+    assert [(row["epoch"], row["phase"]) for row in parts] == [
+        ("1", "train"), ("1", "val"), ("2", "train"), ("2", "val")
+    ]  # fmt: skip
+    for epoch, row in zip(epochs, parts[1::2], strict=True):
+        summed = sum(float(row[f"loss_{task}"]) for task in ("type", "ptr", "span", "countdown"))
+        assert float(epoch["val_loss"]) == pytest.approx(summed)
+    (sigmas,) = rows(out, "uncertainty_params")
+    shares = [float(value) for name, value in sigmas.items() if name.startswith("weight_")]
+    assert sum(shares) == pytest.approx(1.0)
+    for row in rows(out, "probability_stats"):
+        apart = float(row["in_span_mean"]) - float(row["out_span_mean"])
+        assert float(row["separation"]) == pytest.approx(apart)
+    features = rows(out, "feature_stats")
+    assert len(features) == 2 * 12
+    # inputs are scaled by the training windows
+    for row in features[:12]:
+        assert float(row["mean"]) == pytest.approx(0.0, abs=1e-5), row["feature_name"]
+
+
+def test_variant_without_countdown_leaves_its_cells_empty(
+    command: Command, options: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, _, err = command("finetune-encoder", "--variant", "stones", *options, "--output", out)
+    assert code == 0, err
+    assert {row["loss_countdown"] for row in rows(out, "loss_components")} == {""}
+    assert {row["sigma_countdown"] for row in rows(out, "uncertainty_params")} == {""}
+
+
+def test_stopped_run_resumes_to_the_same_weights_and_tables(
+    command: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    arguments = ["finetune-encoder", "--variant", "position", *options]
+    assert command(*arguments, "--output", whole)[0] == 0
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "_epoch_line", interrupted)  # after the first epoch is kept
+        assert command(*arguments, "--output", broken)[0] == 130
+    assert (broken / "running.pt").is_file()
+    assert not (broken / "metadata.json").exists()
+    code, _, err = command(*arguments, "--output", broken, "--resume")
+    assert code == 0, err
+    assert "epoch 1:" not in err
+    for name, values in weights(whole).items():
+        assert torch.equal(values, weights(broken)[name]), name
+    for name in COLUMNS:
+        if name != "epoch_metrics":  # it holds seconds
+            assert rows(whole, name) == rows(broken, name), name
+
+
+def test_finished_run_is_not_trained_again(
+    command: Command, options: list[object], tmp_path: Path
+) -> None:
+    arguments = ["finetune-encoder", "--variant", "stones", *options, "--output", tmp_path / "out"]
+    _, first, _ = command(*arguments)
+    changed = (tmp_path / "out" / "best_model.pt").stat().st_mtime_ns
+    code, again, err = command(*arguments, "--resume")
+    assert (code, again) == (0, first), err
+    assert (tmp_path / "out" / "best_model.pt").stat().st_mtime_ns == changed
+
+
+def test_resuming_another_run_is_refused(
+    command: Command, options: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command("finetune-encoder", "--variant", "stones", *options, "--output", out, "--seed", 1)
+    result = command(
+        "finetune-encoder", "--variant", "stones", *options, "--output", out, "--resume"
+    )
+    code, _, err = result
+    assert code == 1
+    assert "metadata.json" in err
+    assert "another" in err
+
+
+def test_pretrained_encoder_is_reported_and_frozen(
+    command: Command, options: list[object], encoder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    pretrained = ["--pretrained-encoder", encoder, "--freeze-encoder"]
+    code, _, err = command(
+        "finetune-encoder", "--variant", "position", *options, *pretrained, "--output", out
+    )
+    assert code == 0, err
+    new = ["input consolidation_proxy", "input position_encoding"]
+    assert "missing input consolidation_proxy, input position_encoding" in err
+    metadata = json.loads((out / "metadata.json").read_text())
+    assert (metadata["missing_weights"], metadata["unexpected_weights"]) == (new, [])
+    # the scaling of pretraining (see test_pretrained), by name
+    place = metadata["columns"].index("range_z")
+    assert metadata["scaling"]["mean"][place] == pytest.approx(0.5)
+    assert metadata["scaling"]["std"][place] == pytest.approx(6.0)
+    found = weights(out)["encoder.lstm.weight_ih_l0"]
+    assert bool((found[:, 11:] == 0).all())
+
+
+def test_saved_model_says_what_the_trained_one_said(
+    command: Command, options: list[object], data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command("finetune-encoder", "--variant", "position", *options, "--output", out)
+    saved = load_finetuned(out / "best_model.pt")
+    windows = read_labelled(data, LENGTH)
+    config = small_config().windowed.feature_config
+    table = window_features(windows.ohlc, saved.columns, config)
+    inputs = (table - np.float32(saved.mean)) / np.float32(saved.std)
+    with torch.no_grad():
+        logits = saved.model(torch.from_numpy(inputs)).span_logits
+    payload = load_payload(out / "best_model.pt")
+    stats = rows(out, "probability_stats")[payload["epoch"] - 1]
+    assert logits is not None
+    inside = logits.sigmoid().numpy()
+    # validation windows lie among all of them, so their extremes do
+    assert inside.min() <= float(stats["out_span_min"]) + 1e-6
+    assert inside.max() >= float(stats["in_span_max"]) - 1e-6
+    assert saved.window_length == LENGTH
+
+
+def test_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    path = save_payload(tmp_path / "best_model.pt", {"kind": "macro"})
+    with pytest.raises(CheckpointError, match="macro"):
+        load_finetuned(path)
+
+
+def test_refusals_are_one_line_and_leave_nothing(
+    command: Command, options: list[object], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = ["finetune-encoder", *options, "--output", out]
+    assert_refused(command(*run, "--variant", "jewel"), "jewel", "baseline, stones, position")
+    assert_refused(command(*run, "--variant", "stones", "--freeze-encoder"), "--pretrained-encoder")
+    missing = tmp_path / "none" / "encoder.safetensors"
+    assert_refused(
+        command(*run, "--variant", "stones", "--pretrained-encoder", missing), "pretrain-encoder"
+    )
+    assert not out.exists()
+
+
+def test_unusable_labels_are_refused_before_anything_is_made(
+    command: Command, options: list[object], data: Path, tmp_path: Path
+) -> None:
+    windows = read_labelled(data, LENGTH)
+    frame = as_frame(windows).with_columns(expansion_end=-1)
+    path = tmp_path / "bad.parquet"
+    frame.write_parquet(path)
+    out = tmp_path / "out"
+    given = [path if option == data else option for option in options]
+    result = command("finetune-encoder", "--variant", "stones", *given, "--output", out)
+    assert_refused(result, str(path), windows.window_id[0], "expansion_end")
+    assert not out.exists()
