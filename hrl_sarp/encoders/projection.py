@@ -1,5 +1,6 @@
 """Leading principal components of embeddings, fitted on the training span, stored with it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ PROJECTION = "projection.safetensors"
 """Beside the encoder that it belongs to."""
 SMALLEST_SHARE = 1e-7
 """Of the total variance: components below it are rounding noise and become 0."""
+METADATA = "facts"
+"""Entry of the file's header that holds `FACTS`, as JSON."""
 FACTS = ("encoder_hash", "fitted_from", "fitted_to")
 
 
@@ -95,8 +98,10 @@ def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -
         "components": projection.components.contiguous(),
         "explained": torch.tensor([projection.explained], dtype=torch.float64),
     }
+    # one entry: safetensors writes several in an order that changes from run to run
+    written = json.dumps({name: facts[name] for name in FACTS})
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {name: facts[name] for name in FACTS})
+        save_file(tensors, temporary, {METADATA: written})
 
 
 def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str]]:
@@ -114,7 +119,7 @@ def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str
         raise MissingArtifactError(f"no projection at {path}: run `{command}` first")
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {})[METADATA])
             projection = Projection(
                 file.get_tensor("mean"),
                 file.get_tensor("components"),
