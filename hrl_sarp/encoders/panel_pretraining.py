@@ -30,6 +30,12 @@ from hrl_sarp.encoders.windows import SPLITS, Windows, gather
 from hrl_sarp.market.cache import load_market
 from hrl_sarp.runtime import StopFlag, seed_everything
 
+CUTTING = {
+    *("window_length", "max_missing_sessions", "stride", "warmup_bars", "val_share", "clip"),
+}
+"""Keys of `encoders.panel` that training depends on beside its schedule: a finished run resumed
+with another `embedding_size` fits its projection anew and trains nothing."""
+
 
 @dataclass(frozen=True)
 class PanelPretraining:
@@ -170,7 +176,7 @@ def _description(prepared: PreparedPanel) -> dict[str, Any]:
 def _folder(prepared: PreparedPanel, world: World) -> PretrainingFolder:
     request, description = prepared.request, _description(prepared)
     config, settings = request.config, prepared.settings.model_dump(mode="json")
-    panel = config.encoders.panel.model_dump(mode="json")
+    panel = config.encoders.panel.model_dump(mode="json", include=CUTTING)
     identity = {
         "pretraining": settings,
         "panel": panel,

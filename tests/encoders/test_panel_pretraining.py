@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hrl_sarp.artifacts import read_json
+from hrl_sarp.artifacts import read_json, sha256_file
 from hrl_sarp.contracts import Market
 from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.panel_encoders import EncoderKind
@@ -16,6 +16,7 @@ from hrl_sarp.encoders.panel_pretraining import (
     prepare_panel,
     pretrain_panel,
 )
+from hrl_sarp.encoders.projection import load_projection
 from hrl_sarp.encoders.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.transfer import read_description
 from hrl_sarp.errors import StoppedEarly
@@ -128,3 +129,16 @@ def test_the_scaler_is_fitted_on_the_training_windows_alone(panel_data: Path) ->
     inside = np.abs(known).max(axis=0) < config.encoders.panel.clip  # clipped columns are off
     np.testing.assert_allclose(known.mean(axis=0)[inside], 0.0, atol=1e-3)
     np.testing.assert_allclose(known.std(axis=0)[inside], 1.0, atol=1e-3)
+
+
+def test_a_finished_run_resumed_fits_another_projection_to_the_same_encoder(
+    panel_data: Path, tmp_path: Path
+) -> None:
+    for size, resume in ((4, False), (3, True)):
+        config = panels.small_config(panel={"embedding_size": size})
+        request = PanelPretraining("jade", panel_data, tmp_path, config, resume)
+        result = pretrain_panel(prepare_panel(request), ALONE, StopFlag())
+    assert len(result.val_metrics) == 1
+    projection, facts = load_projection(tmp_path / "projection.safetensors", "this test")
+    assert projection.components.shape[1] == 3
+    assert facts["encoder_hash"] == sha256_file(tmp_path / "encoder.safetensors")
