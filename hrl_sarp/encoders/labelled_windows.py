@@ -128,7 +128,7 @@ def split_by_group(
     """Deal whole groups in random order to test, validation and training.
 
     Raises:
-        DataError: if there are too few groups for the three parts.
+        DataError: if there are too few groups for the parts; one of share 0 may stay empty.
     """
     names, sizes = np.unique(group, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
@@ -139,7 +139,8 @@ def split_by_group(
     of_group[order] = part
     of_window = of_group[np.searchsorted(names, group)]
     test, validation, train = (np.flatnonzero(of_window == number) for number in range(3))
-    if min(map(len, (test, validation, train))) == 0:
+    wanted = ((train, 1.0), (validation, val_share), (test, test_share))
+    if any(share > 0 and len(rows) == 0 for rows, share in wanted):
         raise DataError(
             f"{len(group)} labelled windows in {len(names)} groups cannot be split into training, "
             f"validation and test of shares {1 - val_share - test_share:g}, {val_share:g} and "

@@ -1,0 +1,376 @@
+"""What is pretraining worth? Frozen, fine-tuned and from scratch at growing numbers of labels.
+
+    python scripts/label_expansions.py --data bars.parquet --output labelled.parquet
+    python scripts/label_efficiency.py --data labelled.parquet --encoder artifacts/jade_pretrain \
+        --output artifacts/label_efficiency
+
+A cell is one arm at one number of labels with one seed. The seed draws the labels from all windows
+that the encoder's fitted span holds (larger draws contain the smaller ones), and a fifth of a draw,
+by whole groups, chooses the epoch: n labels are all that a cell knows. Every cell is judged on the
+same windows, which begin after that span. All arms make at most --updates updates.
+
+Each finished cell is a file, so the same command goes on after Ctrl-C, and more --seeds or --labels
+add cells. LABEL_EFFICIENCY.json, a figure and a table in Markdown hold means and 95 % intervals
+over seeds (Student's t); differences to `scratch` are paired by seed. Labels say where an expansion
+is inside the window: this compares detectors, and forecasts nothing.
+"""
+
+import argparse
+import math
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hrl_sarp.config.schema import RunConfig
+    from hrl_sarp.encoders.finetuning_job import Job
+    from hrl_sarp.encoders.labelled_windows import LabelledWindows
+
+ARMS = ("frozen", "fine-tuned", "scratch")
+COLOURS = {"frozen": "#009e73", "fine-tuned": "#0072b2", "scratch": "#d55e00"}
+SHOWN = {"span_f1": "span F1", "hit_at_3": "hit within 3 bars", "type_accuracy": "type accuracy"}
+CONFIDENCE = 0.95
+TEST_SEED = 0
+"""Draws the test windows, once for all cells."""
+STUDY, REPORT = "study.json", "label_efficiency"
+COMMAND = "python scripts/label_efficiency.py"
+FEWEST_SEEDS = 2
+"""That have an interval."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm at one number of labels with one seed."""
+
+    seed: int
+    labels: int
+    arm: str
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"cell_{self.labels:05d}_{self.arm}_{self.seed}.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all cells share."""
+
+    data: Path
+    encoder: Path
+    output: Path
+    variant: str
+    updates: int
+    patience: int
+    """Updates without a better validation loss after which a cell ends."""
+    test_windows: int
+    config: Path | None
+
+    def run_config(self, changes: dict[str, Any]) -> "RunConfig":
+        """Load the configuration with changes."""
+        from hrl_sarp.config.loading import load_config
+
+        return load_config(own_file=self.config, overrides=changes)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit code."""
+    from rich.console import Console
+
+    from hrl_sarp.errors import HrlSarpError
+
+    options = _options(arguments)
+    try:
+        study(options)
+    except HrlSarpError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on with the cell under way")
+        return 130
+    return 0
+
+
+def study(options: argparse.Namespace) -> None:
+    """Run the cells that are missing and report all of them."""
+    names = Settings.__dataclass_fields__
+    settings = Settings(**{name: getattr(options, name) for name in names})
+    facts = _begin(settings, max(options.labels))
+    cells = [
+        Cell(seed, labels, arm)
+        for seed in range(options.seeds)
+        for labels in options.labels
+        for arm in ARMS
+    ]
+    missing = [cell for cell in cells if not (settings.output / cell.name).is_file()]
+    _run_all(settings, missing, options.jobs)
+    _report(settings, cells, facts)
+
+
+def run_cell(settings: Settings, cell: Cell) -> None:
+    """Train one cell and write its file."""
+    import torch
+
+    from hrl_sarp.artifacts import write_json
+    from hrl_sarp.runtime import StopFlag
+
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    job = _job(settings, cell)
+    trainer = job.trainer(StopFlag())
+    standing = trainer.fit()
+    outcome = job.judge(trainer)
+    parts = {name: len(rows) for name, rows in vars(job.split).items()}
+    measured = {"test": outcome.model, "baselines": outcome.trivial, "windows": parts}
+    spent = {"epochs": standing.epoch, "best_epoch": standing.best_epoch}
+    seconds = time.perf_counter() - began
+    content = {**vars(cell), **measured, **spent, "seconds": seconds}
+    write_json(settings.output / cell.name, content)
+
+
+def _job(settings: Settings, cell: Cell) -> "Job":
+    import torch
+
+    from hrl_sarp.encoders.finetuning_job import FinetuneRequest, assemble
+    from hrl_sarp.encoders.labelled_windows import GroupSplit, split_by_group
+
+    changes: dict[str, Any] = {"seed": cell.seed}
+    config = settings.run_config(changes)
+    windows, (pool, test) = _windows(settings, config)
+    drawn = np.random.default_rng(cell.seed).permutation(pool)[: cell.labels]
+    some = windows.rows(np.concatenate([drawn, test]))
+    share = config.encoders.finetuning.val_share
+    inner = split_by_group(windows.group[drawn], share, 0.0, cell.seed)
+    split = GroupSplit(inner.train, inner.validation, np.arange(cell.labels, len(some)))
+    batch = config.encoders.finetuning.variants[settings.variant].batch_size
+    each = math.ceil(len(split.train) / batch)
+    schedule = {
+        "epochs": math.ceil(settings.updates / each),
+        "patience": math.ceil(settings.patience / each),
+    }
+    config = settings.run_config({**changes, "encoders": {"finetuning": schedule}})
+    source = None if cell.arm == "scratch" else settings.encoder
+    request = FinetuneRequest(
+        variant=settings.variant,
+        data=settings.data,
+        output=settings.output,
+        pretrained=source,
+        is_frozen=cell.arm == "frozen",
+        device=torch.device("cpu"),
+        config=config,
+        resume=False,
+    )
+    return assemble(request, some, split)
+
+
+def _windows(
+    settings: Settings, config: "RunConfig"
+) -> tuple["LabelledWindows", tuple[np.ndarray, np.ndarray]]:
+    """Return all windows, and the rows of the pool and of the test."""
+    import polars as pl
+
+    from hrl_sarp.encoders.labelled_windows import read_labelled
+    from hrl_sarp.encoders.transfer import read_description
+    from hrl_sarp.errors import DataError
+
+    windows = read_labelled(settings.data, config.windowed.window_length)
+    fitted_to = np.datetime64(read_description(settings.encoder)["fitted_to"])
+    columns = pl.read_parquet_schema(settings.data)
+    if "time" not in columns:
+        raise DataError(
+            f"{settings.data}: expected a column `time` (of the first bar), found "
+            f"{', '.join(columns)}; label bars with scripts/label_expansions.py"
+        )
+    time_of = pl.read_parquet(settings.data, columns=["time"])["time"].to_numpy()
+    later = np.flatnonzero(time_of > fitted_to)
+    # a group that the pool has begun stays out of the test
+    pool = np.flatnonzero(time_of <= fitted_to)
+    later = later[~np.isin(windows.group[later], windows.group[pool])]
+    order = np.random.default_rng(TEST_SEED).permutation(later)
+    return windows, (pool, np.sort(order[: settings.test_windows]))
+
+
+def _begin(settings: Settings, most_labels: int) -> dict[str, Any]:
+    """Check that the cells of the folder are of this study; return what all of them share."""
+    from hrl_sarp.artifacts import read_json, write_json
+    from hrl_sarp.encoders.transfer import read_description
+    from hrl_sarp.errors import CheckpointError, DataError
+
+    config = settings.run_config({})
+    windows, (pool, test) = _windows(settings, config)
+    if len(pool) < most_labels or len(test) == 0:
+        raise DataError(
+            f"{settings.data}: expected {most_labels} windows to draw labels from, before the end "
+            f"of the encoder's fitted span, and some after it; found {len(pool)} and {len(test)}"
+        )
+    description = read_description(settings.encoder)
+    facts = {
+        "data": windows.content_hash,
+        "encoder": {key: description[key] for key in ("data_hash", "sizes", "seed", "fitted_to")},
+        "encoder_weights": description.get("weights_sha256"),
+        "variant": settings.variant,
+        "finetuning": config.encoders.finetuning.model_dump(mode="json"),
+        "updates": settings.updates,
+        "patience_updates": settings.patience,
+        "test_windows": len(test),
+        "test_groups": len(np.unique(windows.group[test])),
+        "pool_windows": len(pool),
+    }
+    file = settings.output / STUDY
+    if file.is_file() and (found := read_json(file, COMMAND)) != facts:
+        names = ", ".join(key for key in facts if found.get(key) != facts[key])
+        raise CheckpointError(f"{file}: the cells there are of another {names}; choose --output")
+    write_json(file, facts)
+    return facts
+
+
+def _run_all(settings: Settings, cells: list[Cell], jobs: int) -> None:
+    from hrl_sarp.progress import phase_progress
+
+    with phase_progress("label efficiency", len(cells)) as bar:
+        if jobs == 1:
+            for done, cell in enumerate(cells, start=1):
+                run_cell(settings, cell)
+                bar.update(done, cell.name)
+            return
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+            running = [pool.submit(run_cell, settings, cell) for cell in cells]
+            for done, future in enumerate(running, start=1):
+                future.result()
+                bar.update(done)
+
+
+def _report(settings: Settings, cells: list[Cell], facts: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from hrl_sarp.artifacts import atomic_path, read_json, write_json, write_text
+
+    found = {cell: read_json(settings.output / cell.name, COMMAND) for cell in cells}
+    rows = summarise(found)
+    write_json(settings.output / f"{REPORT}.json", {"study": facts, "rows": rows})
+    table = as_markdown(rows)
+    write_text(settings.output / f"{REPORT}.md", table)
+    with atomic_path(settings.output / f"{REPORT}.png") as temporary:
+        _draw(rows, temporary)
+    Console().print(table, soft_wrap=True)
+
+
+def summarise(found: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return mean, interval and paired difference of each measure, by labels and arm."""
+    rows = []
+    for labels in sorted({cell.labels for cell in found}):
+        seeds = sorted({cell.seed for cell in found if cell.labels == labels})
+        for arm in ARMS:
+            cells = [found[Cell(seed, labels, arm)] for seed in seeds]
+            scratch = [found[Cell(seed, labels, "scratch")] for seed in seeds]
+            for measure in cells[0]["test"]:
+                values = np.array([cell["test"][measure] for cell in cells])
+                paired = values - np.array([cell["test"][measure] for cell in scratch])
+                trivial = np.mean([cell["baselines"][measure] for cell in cells])
+                rows.append(
+                    {
+                        "labels": labels,
+                        "arm": arm,
+                        "measure": measure,
+                        "seeds": len(seeds),
+                        "mean": float(values.mean()),
+                        "half_width": half_width(values),
+                        "over_scratch": float(paired.mean()),
+                        "over_scratch_half_width": half_width(paired),
+                        "baseline": float(trivial),
+                    }
+                )
+    return rows
+
+
+def half_width(values: np.ndarray) -> float:
+    """Return half the interval of the mean over seeds, by Student's t."""
+    from scipy.stats import t
+
+    quantile = t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
+    return float(quantile * values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """Return a table with a row per number of labels and arm."""
+    names = list(SHOWN)
+    chosen = [row for row in rows if row["measure"] in names]
+    lines = [
+        f"| labels | arm | {' | '.join(SHOWN.values())} | span F1 over scratch |",
+        f"| ---: | --- |{' ---: |' * (len(names) + 1)}",
+    ]
+    for labels in sorted({row["labels"] for row in chosen}):
+        here = [row for row in chosen if row["labels"] == labels]
+        for arm in ARMS:
+            found = {row["measure"]: row for row in here if row["arm"] == arm}
+            values = [f"{found[m]['mean']:.3f} ± {found[m]['half_width']:.3f}" for m in names]
+            first = found[names[0]]
+            gain = f"{first['over_scratch']:+.3f} ± {first['over_scratch_half_width']:.3f}"
+            shown = "-" if arm == "scratch" else gain
+            lines.append(f"| {labels:,} | {arm} | {' | '.join(values)} | {shown} |")
+        trivial = [next(r["baseline"] for r in here if r["measure"] == m) for m in names]
+        values = [f"{value:.3f}" for value in trivial]
+        lines.append(f"| {labels:,} | no model | {' | '.join(values)} | - |")
+    return "\n".join(lines) + "\n"
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 3.4), layout="constrained")
+    for axes, (measure, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
+        _draw_measure(axes, [row for row in rows if row["measure"] == measure])
+        axes.set(title=title, xlabel="labels", xscale="log")
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_measure(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    for arm, colour in COLOURS.items():
+        mine = [row for row in rows if row["arm"] == arm]
+        x = [row["labels"] for row in mine]
+        y, bar = ([row[key] for row in mine] for key in ("mean", "half_width"))
+        axes.errorbar(x, y, bar, color=colour, marker="o", markersize=4, capsize=3, label=arm)
+    trivial = [row for row in rows if row["arm"] == ARMS[0]]
+    x, y = ([row[key] for row in trivial] for key in ("labels", "baseline"))
+    axes.plot(x, y, color="#777777", linestyle="--", label="no model")
+    axes.set_xticks(x, [f"{labels:,}" for labels in x])
+    axes.minorticks_off()
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="file that scripts/label_expansions.py wrote")
+    add("--encoder", type=Path, required=True, help="encoder that pretrain-encoder wrote")
+    add("--output", type=Path, required=True, help="folder of cells and report")
+    add("--variant", default="position", help="baseline, stones or position (the default)")
+    add("--labels", type=int, nargs="+", default=[50, 174, 500, 2000])
+    add("--seeds", type=int, default=5, help="cells of each arm and size (default 5)")
+    add("--updates", type=int, default=200, help="of each cell, at most (default 200)")
+    add("--patience", type=int, default=60, help="updates without gain that end it (default 60)")
+    add("--test-windows", type=int, default=500, help="judged, at most (default 500)")
+    add("--jobs", type=int, default=1, help="processes of one thread each (default 1)")
+    add("--config", type=Path, help="YAML of your own, laid over config/*.yaml")
+    options = parser.parse_args(arguments)
+    if options.seeds < FEWEST_SEEDS:
+        parser.error(f"--seeds: an interval needs at least {FEWEST_SEEDS}, found {options.seeds}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
