@@ -70,7 +70,7 @@ def label(options: argparse.Namespace) -> None:
     Console().print(f"wrote {written.height} windows to {options.output}", soft_wrap=True)
 
 
-def _shown(value: float) -> str:
+def _shown(value: int | float) -> str:
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
