@@ -27,7 +27,7 @@ from hrl_sarp.encoders.panel_features import panel_columns, panel_features
 from hrl_sarp.encoders.projection import PROJECTION, Projection, load_projection
 from hrl_sarp.encoders.transfer import WEIGHTS, load_encoder, read_description
 from hrl_sarp.encoders.window_table import Scaler
-from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 
 OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
     "none": (),
@@ -74,6 +74,7 @@ def with_stock_embeddings(
         MissingArtifactError: if an encoder was not pretrained; names the command.
         CheckpointError: if an encoder is damaged, of other columns, windows or another market, or
             was fitted past the training span.
+        MarketError: if the market was not loaded from a data folder.
     """
     kinds = OBSERVED[config.encoders.observe]
     if not kinds:
@@ -206,10 +207,15 @@ class _Source:
 
     def key(self, frozen: FrozenEncoder) -> str:
         """Hash everything that a table depends on: encoder, data, configuration and code."""
-        panel = self.config.encoders.panel
+        panel, market_hash = self.config.encoders.panel, self.market.manifest.get("market_hash")
+        if market_hash is None:
+            raise MarketError(
+                f"market {self.market.name} does not say what it was assembled from (market_hash "
+                "of its manifest): load it with hrl_sarp.market.load_market to give it embeddings"
+            )
         sections = {
             "encoder": frozen.identity,
-            "market": self.market.manifest["market_hash"],
+            "market": market_hash,
             "features": self.config.windowed.feature_config.model_dump(mode="json"),
             "panel": panel.model_dump(mode="json", include=SHAPING),
             "code": _code_version(),

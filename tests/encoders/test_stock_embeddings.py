@@ -23,7 +23,7 @@ from hrl_sarp.encoders.stock_embeddings import (
     read_frozen,
     with_stock_embeddings,
 )
-from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.graph import node_features
 from hrl_sarp.market.cache import load_market
 from hrl_sarp.market.tensors import MarketTensors
@@ -223,6 +223,12 @@ def test_a_missing_encoder_names_the_command(data_dir: Path, panel_market: Marke
     command = f"pretrain-encoder --encoder transformer --panel --data-dir {data_dir} --market us"
     with pytest.raises(MissingArtifactError, match=command):
         with_stock_embeddings(panel_market, data_dir, config, CPU)
+
+
+def test_a_market_that_was_not_loaded_is_refused(panel_data: Path, panel_market: Market) -> None:
+    config = panels.small_config(observe="jade")
+    with pytest.raises(MarketError, match="load_market"):
+        with_stock_embeddings(replace(panel_market, manifest={}), panel_data, config, CPU)
 
 
 def test_an_encoder_that_has_seen_the_future_of_the_fold_is_refused(
