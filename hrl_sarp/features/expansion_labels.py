@@ -34,8 +34,8 @@ def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -
     The run s..e qualifies if from the base, the close of bar s - 1, to the close of e it moves at
     least `min_move_atr` ATR of bar s - 1, while no close inside falls behind an earlier one, base
     included, by more than `max_retrace` of that move. Closes only: which of a bar's high and low
-    came first is unknown. An expansion is a qualifying run of at most `max_bars` bars that holds
-    no shorter one; of those that overlap the shortest counts, of equally short ones the first.
+    came first is unknown. An expansion is a qualifying run of at most `max_bars` bars; of those
+    that overlap the shortest counts, of equally short ones the first.
     It is a retracement if the base lies `context_atr` ATR or more behind the best close of the
     `context_bars` bars before s, else a consolidation.
 
@@ -49,7 +49,7 @@ def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -
     close = ohlc[..., 3]
     atr = _true_range_before(ohlc, config)
     rising, falling = (_shortest_runs(sign * close, atr, config) for sign in (1.0, -1.0))
-    start = _innermost(np.maximum(rising, falling))
+    start = np.maximum(rising, falling)
     rows, bars = np.arange(len(close)), np.arange(close.shape[1])
     end = np.where(start > NOWHERE, bars - start, len(bars)).argmin(axis=1)
     first = start[rows, end]
@@ -97,13 +97,6 @@ def _shortest_runs(
         new = far & (retrace[ends] <= config.max_retrace * move) & (start[ends] == NOWHERE)
         start[ends] = np.where(new, np.arange(1, close.shape[1] - n_bars + 1), start[ends])
     return start
-
-
-def _innermost(start: Int[np.ndarray, "W L"]) -> Int[np.ndarray, "W L"]:
-    """Drop the runs that hold another; one that ends earlier lies inside if it starts later."""
-    latest = np.maximum.accumulate(start, axis=1)
-    earlier = np.concatenate([np.full((len(start), 1), NOWHERE), latest[:, :-1]], axis=1)
-    return np.where(start > earlier, start, NOWHERE)
 
 
 def _move_against(

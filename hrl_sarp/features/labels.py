@@ -1,4 +1,6 @@
-"""Labels: what a decision at row t earned afterwards. The only file that looks ahead.
+"""Labels: what a decision at row t earned afterwards.
+
+This file and `expansion_labels.py` alone look ahead.
 
 A decision at the close of t is filled at the open of t + 1, so every return starts there and ends
 at the open at which the next decision would be filled.
