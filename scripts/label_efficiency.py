@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 ARMS = ("frozen", "fine-tuned", "scratch")
 COLOURS = {"frozen": "#009e73", "fine-tuned": "#0072b2", "scratch": "#d55e00"}
 SHOWN = {"span_f1": "span F1", "hit_at_3": "hit within 3 bars", "type_accuracy": "type accuracy"}
+APART = 0.05
+"""By which arms stand beside each other in the figure, as a share of the labels."""
 CONFIDENCE = 0.95
 TEST_SEED = 0
 """Draws the test windows, once for all cells."""
@@ -332,15 +334,16 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10.0, 3.4), layout="constrained")
     for axes, (measure, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
         _draw_measure(axes, [row for row in rows if row["measure"] == measure])
-        axes.set(title=title, xlabel="labels", xscale="log")
+        axes.set(title=title, xlabel="labels")
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
 
 
 def _draw_measure(axes: "Axes", rows: list[dict[str, Any]]) -> None:
-    for arm, colour in COLOURS.items():
+    axes.set_xscale("log")
+    for place, (arm, colour) in enumerate(COLOURS.items()):
         mine = [row for row in rows if row["arm"] == arm]
-        x = [row["labels"] for row in mine]
+        x = [row["labels"] * (1 + APART * (place - 1)) for row in mine]
         y, bar = ([row[key] for row in mine] for key in ("mean", "half_width"))
         axes.errorbar(x, y, bar, color=colour, marker="o", markersize=4, capsize=3, label=arm)
     trivial = [row for row in rows if row["arm"] == ARMS[0]]
