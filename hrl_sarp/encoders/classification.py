@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
 
 from hrl_sarp.errors import MetricError
 
 RESAMPLES = 1000
 """Draws of a bootstrap interval."""
+LINEAR_STEPS = 1000
+"""Of the solver of a logistic regression, at most."""
 INTERVAL = (2.5, 97.5)
 """Percentiles of a 95 % interval."""
 
@@ -116,6 +119,20 @@ def lift_interval(
             lifts.append(pr_auc(scores[rows], labels[rows]) - float(labels[rows].mean()))
     low, high = np.percentile(lifts, INTERVAL)
     return float(low), float(high)
+
+
+def linear_scores(
+    train: Float[np.ndarray, "N F"],
+    labels: Int[np.ndarray, " N"],
+    judged: Float[np.ndarray, "W F"],
+) -> Scores:
+    """Return the probabilities of a logistic regression: what needs no deep network.
+
+    Both classes weigh alike in its fit.
+    """
+    model = LogisticRegression(max_iter=LINEAR_STEPS, class_weight="balanced")
+    found: Scores = model.fit(train, labels).predict_proba(judged)[:, 1]
+    return found
 
 
 def pr_curve(

@@ -94,6 +94,8 @@ def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
         scores["validation"], truth["validation"], trainer.task.min_calls
     )
     spans = {span: _measures(trainer, scores[span], truth[span], threshold) for span in JUDGED}
+    for span, area in _linear_areas(trainer).items():
+        spans[span]["linear_pr_auc"] = area
     now = trainer.progress
     results = {
         "verdict": price_action_report.verdict(now.history, spans),
@@ -119,6 +121,17 @@ def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
     with atomic_path(folder / FIGURE) as path:
         figure.savefig(path, dpi=_FIGURE_DPI)
     return results
+
+
+def _linear_areas(trainer: PriceActionTrainer) -> dict[str, float]:
+    """Return the PR-AUC of a logistic regression on each window's last candle."""
+    windows = trainer.windows
+    train, labels = trainer.last_candles("train"), windows.labels("train")
+    areas = {}
+    for span in JUDGED:
+        scores = classification.linear_scores(train, labels, trainer.last_candles(span))
+        areas[span] = classification.pr_auc(scores, windows.labels(span))
+    return areas
 
 
 def _measures(

@@ -18,6 +18,7 @@ _ROWS = (
     ("PR-AUC", "pr_auc", "{:.4f}"),
     ("PR-AUC - base rate, 95 % low", "lift_low", "{:+.4f}"),
     ("PR-AUC - base rate, 95 % high", "lift_high", "{:+.4f}"),
+    ("PR-AUC, linear on last candle", "linear_pr_auc", "{:.4f}"),
     ("calls", "calls", "{:,d}"),
     ("precision", "precision", "{:.4f}"),
     ("recall", "recall", "{:.4f}"),
@@ -58,7 +59,10 @@ def verdict(history: Sequence[dict[str, Any]], spans: dict[str, dict[str, Any]])
             "no epoch beats the base rate on validation: the best checkpoint is written, "
             "but it has found nothing"
         )
-    numbers = f"PR-AUC {test['pr_auc']:.4f}, base rate {test['base_rate']:.4f}"
+    numbers = (
+        f"PR-AUC {test['pr_auc']:.4f}, base rate {test['base_rate']:.4f}, logistic regression on "
+        f"the last candle {test['linear_pr_auc']:.4f}"
+    )
     if test["lift_low"] > 0.0:
         return f"on the test span the model beats the base rate ({numbers})"
     return f"on the test span the model cannot be told from the base rate ({numbers})"

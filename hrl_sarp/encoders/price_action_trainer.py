@@ -126,6 +126,11 @@ class PriceActionTrainer:
         loss = float(self.loss(joined, torch.cat(labels)))
         return loss, torch.sigmoid(joined).double().cpu().numpy()
 
+    def last_candles(self, span: str) -> Float[np.ndarray, "W F"]:
+        """Return the scaled last candle of each window of a span, what a linear model reads."""
+        blocks = (self.batch(rows)[0][:, -1] for rows in self.first[span].split(_JUDGED_AT_ONCE))
+        return torch.cat(list(blocks)).double().cpu().numpy()
+
     def close_epoch(self, train_loss: float) -> bool:
         """Judge the epoch on validation; returns whether it is the best so far."""
         loss, scores = self.judge("validation")

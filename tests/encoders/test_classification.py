@@ -9,6 +9,7 @@ from hrl_sarp.encoders.classification import (
     judge_calls,
     judge_trivial,
     lift_interval,
+    linear_scores,
     pr_auc,
     pr_curve,
 )
@@ -113,3 +114,13 @@ def test_interval_widens_when_neighbours_agree() -> None:
     narrow = np.diff(lift_interval(scores, labels, 1, rng))[0]
     wide = np.diff(lift_interval(scores, labels, 40, rng))[0]
     assert wide > 3 * narrow
+
+
+def test_linear_scores_find_a_linear_signal_and_no_other() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(3000, 3))
+    linear = (x[:, 0] - x[:, 1] > 1.5).astype(np.int64)
+    same_sign = (x[:, 0] * x[:, 1] > 0).astype(np.int64)  # base rate 1/2, and no line tells it
+    for labels, low, high in ((linear, 0.95, 1.0), (same_sign, 0.4, 0.6)):
+        scores = linear_scores(x[:2000], labels[:2000], x[2000:])
+        assert low < pr_auc(scores, labels[2000:]) <= high

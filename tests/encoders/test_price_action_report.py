@@ -17,6 +17,7 @@ def span(**changes: Any) -> dict[str, Any]:
     counts = {"windows": 500, "calls": 40}
     names = ("precision", "recall", "f1", "all_positive_f1", "accuracy", "majority_accuracy")
     plain = {"base_rate": 0.1, "pr_auc": 0.2, "lift_low": 0.05, "lift_high": 0.15}
+    plain["linear_pr_auc"] = 0.12
     scores = {"score_low": 0.1, "score_high": 0.9}
     return {**counts, **dict.fromkeys(names, 0.5), **plain, **scores, **changes}
 
@@ -28,7 +29,7 @@ def said(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "on the test span the model beats the base rate (PR-AUC 0.2000, base rate 0.1000)"),
+        ({}, "on the test span the model beats the base rate (PR-AUC 0.2000, base rate 0.1000"),
         ({"lift_low": -0.01}, "cannot be told from the base rate"),
         # the best epoch has 0.11
         ({"base_rate": 0.11}, "no epoch beats the base rate"),
