@@ -347,7 +347,7 @@ def _as_usage(message: str) -> str:
 def _stopped_at_once() -> str:
     given = sys.argv[1:]
     how = "begins anew"
-    if given[:1] == ["train"] or given[:1] == ["pretrain-encoder"]:
+    if given[:1] and given[0] in ("train", "pretrain-encoder", "finetune-encoder"):
         how = "with --resume continues from the last checkpoint"
     elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
         how = "fetches the rest"
