@@ -90,9 +90,13 @@ def test_finished_cells_are_not_run_again(
 
 
 def test_folder_of_another_study_is_refused(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(arguments) == 0
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(label_efficiency, "run_cell", stopped)
+    assert main(arguments) == 130
     capsys.readouterr()
     assert main([*arguments, "--updates", "3"]) == 1
     assert "updates" in capsys.readouterr().err
