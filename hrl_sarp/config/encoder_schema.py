@@ -209,6 +209,8 @@ class PriceActionConfig(Section):
     """No label's horizon crosses a longer stretch of missing candles; 0 ends it with a session."""
     train_share: Fraction
     """First part of the windows, by time, that is trained on."""
+    train_stride: Count
+    """Every how many-th of them is; neighbours differ by one candle. The others keep all."""
     validation_share: Fraction
     """Part after it that chooses epoch and threshold; what is left is the test."""
     min_windows: Count

@@ -129,7 +129,7 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     window_stretch = stretches(bars, task.max_missing_in_window)
     usable, dropped = _usable_windows(table, label, window_stretch, length, to_target)
     first = _split(bars, usable, to_target, task)
-    dropped["between the spans"] = len(usable) - sum(map(len, first.values()))
+    dropped["between the spans or by train_stride"] = len(usable) - sum(map(len, first.values()))
     windows = CandleWindows(bars, table, label, first, to_target, length, dropped)
     _require_enough(windows, task)
     _log(windows)
@@ -181,7 +181,8 @@ def _split(bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig) 
     shares = (task.train_share, task.train_share + task.validation_share)
     bounds = [target[int(share * len(target))] for share in shares]
     return {
-        "train": usable[known < bounds[0]],
+        # by row, not by place in time: there, a stride of 2 would leave out one of two instruments
+        "train": usable[(known < bounds[0]) & (usable % task.train_stride == 0)],
         "validation": usable[(begin >= bounds[0]) & (known < bounds[1])],
         "test": usable[begin >= bounds[1]],
     }

@@ -102,6 +102,15 @@ def test_spans_follow_the_shares() -> None:
     assert sizes["validation"] / total == pytest.approx(0.1, abs=0.02)
 
 
+def test_stride_thins_training_alone() -> None:
+    bars = noise_bars(1500)
+    whole, thin = cut(bars), cut(bars, train_stride=4)
+    kept = whole.first["train"][whole.first["train"] % 4 == 0]
+    np.testing.assert_array_equal(thin.first["train"], kept)
+    for span in ("validation", "test"):
+        np.testing.assert_array_equal(thin.first[span], whole.first[span])
+
+
 def test_no_label_crosses_a_night_and_windows_do() -> None:
     bars = with_gap(noise_bars(1000), 600, 8)
     windows = cut(bars)
