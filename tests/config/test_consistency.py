@@ -174,3 +174,21 @@ def test_stages_must_end_after_the_stage_before(share: float) -> None:
 )
 def test_sizes_of_replay_must_fit_the_environments(values: dict[str, int], expected: str) -> None:
     assert find_contradictions(changed(micro_agent={"td3": values})) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {"transformer": {"width": 126}},
+            "encoders.transformer.width: 126 must be even and a multiple of heads = 4",
+        ),
+        (
+            {"price_action": {"train_share": 0.9, "validation_share": 0.1}},
+            "encoders.price_action.validation_share: 0.1 beside train_share = 0.9 leaves nothing "
+            "for the test",
+        ),
+    ],
+)
+def test_transformer_and_its_spans_must_fit(values: dict[str, Any], expected: str) -> None:
+    assert find_contradictions(changed(encoders=values)) == [expected]
