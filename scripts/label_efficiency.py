@@ -1,5 +1,7 @@
 """What is pretraining worth? Frozen, fine-tuned and from scratch at growing numbers of labels.
 
+The fourth arm freezes random weights: what the heads can do alone.
+
     python scripts/label_expansions.py --data bars.parquet --output labelled.parquet
     python scripts/label_efficiency.py --data labelled.parquet --encoder artifacts/jade_pretrain \
         --output artifacts/label_efficiency
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
     from hrl_sarp.encoders.finetuning_job import Job
     from hrl_sarp.encoders.labelled_windows import LabelledWindows
 
-ARMS = ("frozen", "fine-tuned", "scratch")
-COLOURS = {"frozen": "#009e73", "fine-tuned": "#0072b2", "scratch": "#d55e00"}
+ARMS = ("random", "frozen", "fine-tuned", "scratch")
+FROZEN, PRETRAINED = ("random", "frozen"), ("frozen", "fine-tuned")
+COLOURS = {"random": "#cc79a7", "frozen": "#009e73", "fine-tuned": "#0072b2", "scratch": "#d55e00"}
 SHOWN = {"span_f1": "span F1", "hit_at_3": "hit within 3 bars", "type_accuracy": "type accuracy"}
 APART = 0.05
 """By which arms stand beside each other in the figure, as a share of the labels."""
@@ -162,13 +165,13 @@ def _job(settings: Settings, cell: Cell) -> "Job":
         "patience": math.ceil(settings.patience / each),
     }
     config = settings.run_config({**changes, "encoders": {"finetuning": schedule}})
-    source = None if cell.arm == "scratch" else settings.encoder
+    source = settings.encoder if cell.arm in PRETRAINED else None
     request = FinetuneRequest(
         variant=settings.variant,
         data=settings.data,
         output=settings.output,
         pretrained=source,
-        is_frozen=cell.arm == "frozen",
+        is_frozen=cell.arm in FROZEN,
         device=torch.device("cpu"),
         config=config,
         resume=False,
@@ -343,7 +346,7 @@ def _draw_measure(axes: "Axes", rows: list[dict[str, Any]]) -> None:
     axes.set_xscale("log")
     for place, (arm, colour) in enumerate(COLOURS.items()):
         mine = [row for row in rows if row["arm"] == arm]
-        x = [row["labels"] * (1 + APART * (place - 1)) for row in mine]
+        x = [row["labels"] * (1 + APART * (place - len(ARMS) / 2)) for row in mine]
         y, bar = ([row[key] for row in mine] for key in ("mean", "half_width"))
         axes.errorbar(x, y, bar, color=colour, marker="o", markersize=4, capsize=3, label=arm)
     trivial = [row for row in rows if row["arm"] == ARMS[0]]

@@ -11,6 +11,7 @@ import torch
 
 from hrl_sarp.encoders.jade import JadeEncoder
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from hrl_sarp.runtime import StopFlag
 from scripts import label_efficiency
 from scripts.label_efficiency import ARMS, Cell, half_width, main, summarise
 from tests.encoders.labelled_factories import as_frame, labelled, small_config
@@ -65,6 +66,28 @@ def test_cells_know_their_labels_only_and_share_the_test(
     assert (out / "label_efficiency.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    ("arm", "is_pretrained", "is_frozen"),
+    [
+        ("random", False, True),
+        ("frozen", True, True),
+        ("fine-tuned", True, False),
+        ("scratch", False, False),
+    ],
+)
+def test_arms_differ_in_weights_and_in_what_learns(
+    arguments: list[str], arm: str, *, is_pretrained: bool, is_frozen: bool
+) -> None:
+    given = label_efficiency._options(arguments)
+    names = label_efficiency.Settings.__dataclass_fields__
+    settings = label_efficiency.Settings(**{name: getattr(given, name) for name in names})
+    job = label_efficiency._job(settings, Cell(0, 20, arm))
+    assert (job.pretrained is not None) == is_pretrained
+    trainer = job.trainer(StopFlag())
+    learns = [weights.requires_grad for weights in trainer.model.encoder.parameters()]
+    assert set(learns) == {not is_frozen}
+
+
 def test_finished_cells_are_not_run_again(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +108,7 @@ def test_finished_cells_are_not_run_again(
         label_efficiency, "run_cell", lambda *given: (again.append(given[1]), really(*given))
     )
     assert main(arguments) == 0
-    assert len(again) == 4
+    assert len(again) == 2 * len(ARMS) - 2
     assert not set(again) & set(ran)
 
 
