@@ -113,16 +113,13 @@ def read_description(path: Path) -> dict[str, Any]:
         description = load_payload(path).get("encoder")
         _require_description(description, str(path))
         return dict(description or {})
-    folder = path if path.is_dir() else path.parent
-    file = folder / DESCRIPTION
+    weights = _weights_file(path)
+    file = weights.with_name(DESCRIPTION)
     try:
         description = read_json(file, WRITER)
     except DataError as error:
         raise CheckpointError(str(error)) from error
     _require_description(description, str(file))
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise MissingArtifactError(f"{weights} does not exist; run `{WRITER}` to write it")
     if description.get("weights_sha256") != sha256_file(weights):
         raise CheckpointError(
             f"{file}: describes other weights than {weights.name} beside it holds; "
@@ -151,10 +148,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 f"none; name {WEIGHTS} or a checkpoint that `{WRITER}` wrote"
             )
         return {name.removeprefix(PREFIX): w for name, w in state.items() if _is_encoders(name, w)}
-    folder = path if path.is_dir() else path.parent
-    file = folder / WEIGHTS if path.is_dir() or path.name == DESCRIPTION else path
-    if not file.is_file():
-        raise MissingArtifactError(f"no encoder at {file}; run `{WRITER}` to write it")
+    file = _weights_file(path)
     try:
         return load_safetensors(file.read_bytes())
     except (SafetensorError, KeyError, ValueError) as error:
@@ -163,6 +157,15 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{file}: expected weights as safetensors, found an unreadable file ({reason}); "
             f"restore it or run `{WRITER}` again"
         ) from error
+
+
+def _weights_file(path: Path) -> Path:
+    """Return the weights that a folder, its description or the file itself stands for."""
+    file = path / WEIGHTS if path.is_dir() else path
+    file = file.with_name(WEIGHTS) if file.name == DESCRIPTION else file
+    if not file.is_file():
+        raise MissingArtifactError(f"no encoder at {file}; run `{WRITER}` to write it")
+    return file
 
 
 def _is_encoders(name: Any, weights: Any) -> bool:

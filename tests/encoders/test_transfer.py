@@ -148,6 +148,19 @@ def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
         load_encoder(tmp_path / name, empty_encoder())
 
 
+def test_description_of_a_missing_path_names_that_path_not_its_neighbours(export: Path) -> None:
+    with pytest.raises(MissingArtifactError, match="typo"):
+        read_description(export / "typo")
+
+
+def test_description_does_not_vouch_for_other_weights_in_its_folder(export: Path) -> None:
+    other = export_encoder(export.parent / "other", empty_encoder(), description())
+    beside = export / "mine.safetensors"
+    beside.write_bytes(other.read_bytes())
+    with pytest.raises(CheckpointError, match=r"other weights than mine\.safetensors"):
+        read_description(beside)
+
+
 def test_weights_that_are_not_numbers_are_neither_written_nor_loaded(tmp_path: Path) -> None:
     autoencoder = small_jade()
     nn.init.constant_(autoencoder.encoder.lstm.bias_ih_l0, float("nan"))
