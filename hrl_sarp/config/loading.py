@@ -66,7 +66,7 @@ def load_config(
     if own_file:
         layers.lay(_with_sections(layers.read(own_file)), own_file.name)
     layers.lay({**given, "market": name} if name else given, "command line")
-    return _checked(layers, _title(config_dir, [market_file, experiment_file, own_file]))
+    return _checked(layers, _title(config_dir, [market_file, experiment_file], own_file))
 
 
 def dump_config(config: RunConfig) -> str:
@@ -311,6 +311,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _title(config_dir: Path, files: list[Path | None]) -> str:
+def _title(config_dir: Path, files: list[Path | None], own_file: Path | None) -> str:
     layers = [f"{path.parent.name}/{path.name}" for path in files if path]
-    return ", ".join([f"{config_dir.name}/*.yaml", *layers])
+    own = [str(own_file)] if own_file else []
+    return ", ".join([f"{config_dir.name}/*.yaml", *layers, *own])
