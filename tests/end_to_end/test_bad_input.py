@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import polars as pl
@@ -500,7 +501,18 @@ def truncated(name: str) -> Prepare:
 
 
 def flipped(name: str) -> Prepare:
-    return lambda site: flip(site.log_dir / name)
+    """Invert one byte of a checkpoint's largest tensor: padding between tensors means nothing."""
+
+    def prepare(site: Site) -> None:
+        path = site.log_dir / name
+        with ZipFile(path) as archive:
+            largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+            tensor = archive.read(largest)
+        content = bytearray(path.read_bytes())
+        content[content.index(tensor) + len(tensor) // 2] ^= 0xFF
+        path.write_bytes(content)
+
+    return prepare
 
 
 def replaced(name: str, by: str) -> Prepare:
