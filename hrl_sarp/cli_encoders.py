@@ -204,9 +204,11 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
         config = encoder_config(experiment, config_file, {"price_action": settings}, seed, None)
         _price_action(data, symbol, output or DEFAULT_PRICE_ACTION_DIR, config, device, resume)
         return
-    if batch_size is not None:
-        settings["variants"] = {variant: {"batch_size": batch_size}}
     config = encoder_config(experiment, config_file, {"finetuning": settings}, seed, None)
+    # an unknown variant is for `prepare` to refuse: a batch size alone would begin a new one
+    if batch_size is not None and variant in config.encoders.finetuning.variants:
+        settings["variants"] = {variant: {"batch_size": batch_size}}
+        config = encoder_config(experiment, config_file, {"finetuning": settings}, seed, None)
     configure_threads(config.threads)
     folder = output or DEFAULT_FINETUNE_DIR / variant
     chosen = resolve_device(device)

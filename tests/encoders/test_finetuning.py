@@ -257,6 +257,8 @@ def test_refusals_are_one_line_and_leave_nothing(
     out = tmp_path / "out"
     run = ["finetune-encoder", *options, "--output", out]
     assert_refused(command(*run, "--variant", "jewel"), "jewel", "baseline, stones, position")
+    given = ("--variant", "jewel", "--batch-size", 4)
+    assert_refused(command(*run, *given), "no variant 'jewel'", "baseline, stones, position")
     assert_refused(command(*run, "--variant", "stones", "--freeze-encoder"), "--pretrained-encoder")
     missing = tmp_path / "none" / "encoder.safetensors"
     assert_refused(
