@@ -141,7 +141,9 @@ def _measures(
     threshold: float,
 ) -> dict[str, Any]:
     rng = np.random.default_rng(derive_seed(trainer.config.seed, _BOOTSTRAP_STREAM))
-    low, high = classification.lift_interval(scores, truth, trainer.windows.length, rng)
+    # windows stand in the order of time: those of one span of candles are as many as instruments
+    block = trainer.windows.length * len(trainer.windows.bars.instruments)
+    low, high = classification.lift_interval(scores, truth, block, rng)
     return {
         "windows": len(truth),
         "pr_auc": classification.pr_auc(scores, truth),
@@ -156,9 +158,10 @@ def _measures(
 
 
 def _export(trainer: PriceActionTrainer, folder: Path) -> None:
+    """Write the encoder; validation chose its epoch, so it is fitted up to the last label there."""
     windows, config = trainer.windows, trainer.config
-    train = windows.first["train"]
-    read = train + windows.to_target + trainer.task.horizon  # the last bars that labels look at
+    fitted = np.concatenate((windows.first["train"], windows.first["validation"]))
+    read = fitted + windows.to_target + trainer.task.horizon  # the last bars that labels look at
     scaling = trainer.scaling
     description = {
         "kind": "transformer",
@@ -168,7 +171,7 @@ def _export(trainer: PriceActionTrainer, folder: Path) -> None:
         "sizes": config.encoders.transformer.model_dump(),
         "scaler": {"mean": scaling.mean.tolist(), "std": scaling.std.tolist()},
         "levels": scaling.levels,
-        "fitted_from": str(windows.bars.timestamps[train].min()),
+        "fitted_from": str(windows.bars.timestamps[fitted].min()),
         "fitted_to": str(windows.bars.timestamps[read].max()),
         "data_hash": windows.bars.content_hash,
         "config_hash": config_hash(config),

@@ -1,16 +1,18 @@
 """Training on candles: what is learned, what is not, and exact continuation."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hrl_sarp.artifacts import read_json
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders import price_action
+from hrl_sarp.encoders import classification, price_action
 from hrl_sarp.encoders.candle_windows import cut_candle_windows
 from hrl_sarp.encoders.price_action import FIGURE, RESULTS, RUNNING, RunOptions, train_price_action
 from hrl_sarp.encoders.price_action_files import MODEL, SCALER, load_price_action
@@ -105,6 +107,27 @@ def test_every_measure_stands_beside_its_baseline(planted: tuple[Path, dict[str,
     assert (folder / FIGURE).read_bytes().startswith(b"\x89PNG")
 
 
+def test_blocks_of_the_interval_span_a_window_of_every_instrument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = noise_bars(700, seed=1), noise_bars(700, seed=2)
+    columns = ("timestamps", "open", "high", "low", "close", "volume")
+    joined = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in columns}
+    instrument = np.repeat(np.arange(2, dtype=np.int32), 700)
+    bars = replace(one, **joined, instrument=instrument, instruments=("ONE", "TWO"))
+    drawn = []
+    plain = classification.lift_interval
+
+    def noted(scores: Any, labels: Any, block: int, rng: Any) -> tuple[float, float]:
+        drawn.append(block)
+        return plain(scores, labels, block, rng)
+
+    monkeypatch.setattr(classification, "lift_interval", noted)
+    config = small_config(epochs=1)
+    train(tmp_path, bars, config)
+    assert drawn == 2 * [2 * config.encoders.transformer.window_length]
+
+
 def test_threshold_is_chosen_on_validation_and_judged_on_both(
     planted: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -144,8 +167,8 @@ def test_encoder_is_exported_with_what_it_was_fitted_on(
     bars = planted_bars(3000)
     windows = cut_candle_windows(bars, config.encoders)
     assert description["kind"] == "transformer"
-    # the last bar that any training label looks at
-    last = windows.first["train"].max() + windows.to_target + 4
+    # the last bar that any label of training, or of the choice of the epoch, looks at
+    last = windows.first["validation"].max() + windows.to_target + 4
     assert description["fitted_to"] == str(bars.timestamps[last])
 
 
