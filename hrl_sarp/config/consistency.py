@@ -155,7 +155,7 @@ def _panel_problems(encoders: EncodersConfig) -> Iterator[str]:
     if panel.embedding_size > narrowest:
         yield (
             f"encoders.panel.embedding_size: {panel.embedding_size} components of an embedding of "
-            f"{narrowest} columns (2 x jade.hidden, transformer.width)"
+            f"{narrowest} columns (2 x jade.hidden, transformer.width); lower it to those, too"
         )
     if panel.window_length > encoders.transformer.window_length:
         yield (

@@ -251,7 +251,7 @@ class PanelConfig(Section):
     batch_size: Count
     """Windows of an update."""
     clip: Positive
-    """Bound of standardised inputs, in training deviations (transformer)."""
+    """Bound of standardised inputs, in training deviations."""
     embedding_size: Count
     """Columns of an encoder's embedding: leading principal components, fitted on training."""
     block_windows: Count

@@ -107,6 +107,7 @@ def _metadata(job: Job, trainer: MultiTaskTrainer, outcome: Outcome) -> dict[str
         },
         "share_inside": float(inside.mean()),
         "pretrained_encoder": job.request.pretrained,
+        "pretrained_fitted_to": job.pretrained and job.pretrained.fitted_to,
         "missing_weights": report and list(report.missing),
         "unexpected_weights": report and list(report.unexpected),
         **_model_facts(job),
@@ -125,7 +126,8 @@ def _log_start(job: Job) -> None:
     if job.pretrained is not None:
         missing, unexpected = job.pretrained.report.missing, job.pretrained.report.unexpected
         logger.info(
-            f"encoder of {job.request.pretrained}: missing {', '.join(missing) or 'nothing'}; "
+            f"encoder of {job.request.pretrained}, fitted to {job.pretrained.fitted_to}: "
+            f"missing {', '.join(missing) or 'nothing'}; "
             f"unexpected {', '.join(unexpected) or 'nothing'}"
         )
 

@@ -41,7 +41,7 @@ class LabelledWindows:
     end: Int[np.ndarray, " W"]
     """Its last bar."""
     group: Int[np.ndarray, " W"]
-    """Windows of different groups share no bar."""
+    """Of different groups, windows share no bar; fewer than `SHARED_BARS` if the file has none."""
     content_hash: str
     """SHA-256 of the file."""
 

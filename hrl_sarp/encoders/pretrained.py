@@ -28,6 +28,8 @@ class Pretrained:
     """Input columns are listed as `input <name>`; those that are missing start at weight 0."""
     scaling: dict[str, tuple[float, float]]
     """Mean and deviation by which each of its columns was scaled; 0 and 1 if it was not."""
+    fitted_to: str
+    """Last bar that it was fitted to; labelled windows before it are not new to it."""
     weights_hash: str
     """SHA-256 of its weights, by name."""
 
@@ -70,7 +72,7 @@ def load_pretrained(
         for first, second in ((columns, there), (there, columns))
     )
     report = LoadReport(report.missing + new, report.unexpected + unused)
-    return Pretrained(report, scaling, _hash(state))
+    return Pretrained(report, scaling, str(description["fitted_to"]), _hash(state))
 
 
 def rearranged(

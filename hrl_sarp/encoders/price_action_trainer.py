@@ -174,6 +174,7 @@ class PriceActionTrainer:
             "configuration": config_hash(self.config),
             "data": f"{bars.content_hash} {', '.join(bars.instruments)}",
             "seed": self.config.seed,
+            "device": self.device.type,
         }
 
     def save(self, path: Path) -> None:

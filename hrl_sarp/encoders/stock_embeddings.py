@@ -40,7 +40,7 @@ SHAPING = {"window_length", "max_missing_sessions", "clip", "block_windows", "dt
 """Keys of `encoders.panel` that a table depends on beside its encoder."""
 CODE = (
     *("embedding_table", "jade", "panel", "panel_encoders", "panel_features", "projection"),
-    *("transformer", "window_table"),
+    *("stock_embeddings", "transformer", "window_table", "windows"),
 )
 """Modules of this package that shape a table."""
 
