@@ -334,11 +334,12 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.0, 3.4), layout="constrained")
+    figure = Figure(figsize=(10.0, 3.8), layout="constrained")
     for axes, (measure, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
         _draw_measure(axes, [row for row in rows if row["measure"] == measure])
         axes.set(title=title, xlabel="labels")
-    figure.axes[0].legend(frameon=False)
+    lines = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=len(ARMS) + 1, frameon=False)
     figure.savefig(path, dpi=150)
 
 
