@@ -41,6 +41,8 @@ class CandleWindows:
     """Columns `candles.COLUMNS`, as they are; NaN while an indicator warms up."""
     label: Int[np.ndarray, " N"]
     """1 for a buy that is worth it, 0 for one that is not, -1 where it is not known."""
+    fall: Int[np.ndarray, " N"]
+    """As `label`, of the mirrored fall: what knows direction tells the two apart."""
     first: Parts
     """First rows of the windows of each span, in the order of time."""
     to_target: int
@@ -49,9 +51,13 @@ class CandleWindows:
     dropped: dict[str, int]
     """Windows that were left out, by reason."""
 
+    def targets(self, span: str) -> Int[np.ndarray, " W"]:
+        """Return the rows whose labels a span's windows predict."""
+        return self.first[span] + self.to_target
+
     def labels(self, span: str) -> Int[np.ndarray, " W"]:
         """Return the labels of a span's windows."""
-        return self.label[self.first[span] + self.to_target]
+        return self.label[self.targets(span)]
 
 
 @dataclass(frozen=True)
@@ -122,15 +128,16 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     table = candles.candle_table(bars)
     horizon_stretch = stretches(bars, task.max_missing_in_horizon)
     true_range = table[:, candles.COLUMNS.index("atr_14")]
-    label = labels.buy_label(
-        bars.close, true_range, horizon_stretch, task.horizon, task.threshold_atr
+    label, fall = (
+        labels.buy_label(price, true_range, horizon_stretch, task.horizon, task.threshold_atr)
+        for price in (bars.close, -bars.close)
     )
     to_target = length - 1 + task.target_offset
     window_stretch = stretches(bars, task.max_missing_in_window)
     usable, dropped = _usable_windows(table, label, window_stretch, length, to_target)
     first = _split(bars, usable, to_target, task)
     dropped["between the spans or by train_stride"] = len(usable) - sum(map(len, first.values()))
-    windows = CandleWindows(bars, table, label, first, to_target, length, dropped)
+    windows = CandleWindows(bars, table, label, fall, first, to_target, length, dropped)
     _require_enough(windows, task)
     _log(windows)
     return windows
@@ -210,7 +217,7 @@ def _log(windows: CandleWindows) -> None:
         logger.info(f"{count} windows left out: {reason}")
     for span in SPANS:
         found = windows.labels(span)
-        times = windows.bars.timestamps[windows.first[span] + windows.to_target]
+        times = windows.bars.timestamps[windows.targets(span)]
         logger.info(
             f"{span}: {len(found)} windows, {found.mean():.2%} buys, targets {times[0]} to "
             f"{times[-1]}"

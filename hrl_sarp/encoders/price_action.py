@@ -4,6 +4,7 @@ Epochs are chosen by the loss on validation, the threshold by precision there; t
 chose nothing, is judged once at the end.
 """
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
 JUDGED = ("validation", "test")
 _BOOTSTRAP_STREAM = 2
 _FIGURE_DPI = 150
+_HOURS = 24
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
         scores["validation"], truth["validation"], trainer.task.min_calls
     )
     spans = {span: _measures(trainer, scores[span], truth[span], threshold) for span in JUDGED}
-    for span, area in _linear_areas(trainer).items():
-        spans[span]["linear_pr_auc"] = area
+    for span in JUDGED:
+        spans[span].update(_peers(trainer, span, scores[span]))
     now = trainer.progress
     results = {
         "verdict": price_action_report.verdict(now.history, spans),
@@ -123,15 +125,33 @@ def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
     return results
 
 
-def _linear_areas(trainer: PriceActionTrainer) -> dict[str, float]:
-    """Return the PR-AUC of a logistic regression on each window's last candle."""
+def _peers(
+    trainer: PriceActionTrainer, span: str, scores: Float[np.ndarray, " W"]
+) -> dict[str, float]:
+    """Return PR-AUCs that say what the model adds, and whether it knows more than when to look.
+
+    Of a logistic regression on each window's last candle; of the training rate of buys at the same
+    hour of the day; and of the model's own scores against falls as large as the rise of a buy.
+    """
     windows = trainer.windows
-    train, labels = trainer.last_candles("train"), windows.labels("train")
-    areas = {}
-    for span in JUDGED:
-        scores = classification.linear_scores(train, labels, trainer.last_candles(span))
-        areas[span] = classification.pr_auc(scores, windows.labels(span))
-    return areas
+    train, truth = windows.labels("train"), windows.labels(span)
+    linear = classification.linear_scores(
+        trainer.last_candles("train"), train, trainer.last_candles(span)
+    )
+    hours, known = (_hours(windows, name) for name in (span, "train"))
+    rate = np.bincount(known, train, _HOURS) / np.maximum(np.bincount(known, minlength=_HOURS), 1)
+    fall = windows.fall[windows.targets(span)]
+    return {
+        "linear_pr_auc": classification.pr_auc(linear, truth),
+        "hour_pr_auc": classification.pr_auc(rate[hours], truth),
+        "fall_rate": float(fall.mean()),
+        "fall_pr_auc": classification.pr_auc(scores, fall) if fall.any() else math.nan,
+    }
+
+
+def _hours(windows: CandleWindows, span: str) -> Int[np.ndarray, " W"]:
+    times = windows.bars.timestamps[windows.targets(span)]
+    return times.astype("datetime64[h]").astype(np.int64) % _HOURS
 
 
 def _measures(

@@ -19,6 +19,9 @@ _ROWS = (
     ("PR-AUC - base rate, 95 % low", "lift_low", "{:+.4f}"),
     ("PR-AUC - base rate, 95 % high", "lift_high", "{:+.4f}"),
     ("PR-AUC, linear on last candle", "linear_pr_auc", "{:.4f}"),
+    ("PR-AUC, rate of the hour", "hour_pr_auc", "{:.4f}"),
+    ("base rate of falls", "fall_rate", "{:.4f}"),
+    ("PR-AUC of the model for falls", "fall_pr_auc", "{:.4f}"),
     ("calls", "calls", "{:,d}"),
     ("precision", "precision", "{:.4f}"),
     ("recall", "recall", "{:.4f}"),
@@ -61,7 +64,7 @@ def verdict(history: Sequence[dict[str, Any]], spans: dict[str, dict[str, Any]])
         )
     numbers = (
         f"PR-AUC {test['pr_auc']:.4f}, base rate {test['base_rate']:.4f}, logistic regression on "
-        f"the last candle {test['linear_pr_auc']:.4f}"
+        f"the last candle {test['linear_pr_auc']:.4f}, rate of the hour {test['hour_pr_auc']:.4f}"
     )
     if test["lift_low"] > 0.0:
         return f"on the test span the model beats the base rate ({numbers})"

@@ -62,6 +62,15 @@ def test_window_predicts_the_label_of_its_last_candle() -> None:
             assert label == int(bars.close[last + 4] - bars.close[last] > 1.5 * atr[last])
 
 
+def test_fall_is_the_mirrored_rise() -> None:
+    bars = noise_bars(1000)
+    windows = cut(bars)
+    last = windows.targets("test")
+    drop = bars.close[last] - bars.close[last + 4]
+    atr = windows.table[last, COLUMNS.index("atr_14")]
+    np.testing.assert_array_equal(windows.fall[last], (drop > 1.5 * atr).astype(np.int64))
+
+
 def test_target_offset_moves_the_label_on() -> None:
     bars = noise_bars(1000)
     here, later = cut(bars), cut(bars, target_offset=3)

@@ -21,7 +21,7 @@ from hrl_sarp.encoders.transfer import load_encoder, read_description
 from hrl_sarp.encoders.transformer import CandleEncoder
 from hrl_sarp.errors import CheckpointError, StoppedEarly, TrainingDivergedError
 from hrl_sarp.runtime import StopFlag
-from tests.encoders.candle_factories import noise_bars, planted_bars, small_config
+from tests.encoders.candle_factories import bars_of, noise_bars, planted_bars, small_config
 
 CPU = torch.device("cpu")
 LONG_TEST = {"train_share": 0.4, "validation_share": 0.2}
@@ -126,6 +126,26 @@ def test_blocks_of_the_interval_span_a_window_of_every_instrument(
     config = small_config(epochs=1)
     train(tmp_path, bars, config)
     assert drawn == 2 * [2 * config.encoders.transformer.window_length]
+
+
+def test_model_that_knows_direction_is_no_good_for_falls(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    test = planted[1]["spans"]["test"]
+    assert test["fall_pr_auc"] < test["fall_rate"] + 0.05
+    assert test["linear_pr_auc"] > test["base_rate"]  # momentum: RSI alone tells a climb
+
+
+def test_rate_of_the_hour_finds_a_daily_rhythm() -> None:
+    # the same step up at 12:00 every day, noise at other hours
+    rng = np.random.default_rng(2)
+    n_bars = 2400
+    noon = np.arange(n_bars) % 24 == 12
+    log_return = np.where(noon, 0.02, 0.002 * rng.normal(size=n_bars) - 0.0008)
+    bars = bars_of(100.0 * np.exp(np.cumsum(log_return)), None, rng)
+    trainer = trainer_of(bars, small_config(**LONG_TEST))
+    found = price_action._peers(trainer, "test", trainer.judge("test")[1])
+    assert found["hour_pr_auc"] > 0.9
 
 
 def test_threshold_is_chosen_on_validation_and_judged_on_both(

@@ -17,7 +17,7 @@ def span(**changes: Any) -> dict[str, Any]:
     counts = {"windows": 500, "calls": 40}
     names = ("precision", "recall", "f1", "all_positive_f1", "accuracy", "majority_accuracy")
     plain = {"base_rate": 0.1, "pr_auc": 0.2, "lift_low": 0.05, "lift_high": 0.15}
-    plain["linear_pr_auc"] = 0.12
+    plain |= {"linear_pr_auc": 0.12, "hour_pr_auc": 0.11, "fall_rate": 0.1, "fall_pr_auc": 0.1}
     scores = {"score_low": 0.1, "score_high": 0.9}
     return {**counts, **dict.fromkeys(names, 0.5), **plain, **scores, **changes}
 
