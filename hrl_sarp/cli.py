@@ -49,7 +49,7 @@ DAY = "%Y-%m-%d"
 
 
 @app.command("collect-data")
-def collect_data(  # noqa: PLR0913 -- the parameters are the command's options
+def collect_data(
     source: Annotated[str, typer.Option(help="sample, synthetic, files or yahoo.")] = "sample",
     input_path: Annotated[
         Path | None, typer.Option("--input", help="Your CSV or parquet (source files).")
@@ -100,7 +100,7 @@ def validate_data(
 
 
 @app.command("train")
-def train(  # noqa: PLR0913 -- the parameters are the command's options
+def train(
     phase: Annotated[
         int | None, typer.Option(help="One of 1 to 5; all of them and the backtest if not given.")
     ] = None,
@@ -133,7 +133,7 @@ def train(  # noqa: PLR0913 -- the parameters are the command's options
 
 
 @app.command("backtest")
-def backtest(  # noqa: PLR0913 -- the parameters are the command's options
+def backtest(
     span: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     agents: Annotated[
         str, typer.Option(help="Trained pairs by their names in the table, with commas; or all.")

