@@ -25,7 +25,7 @@ from hrl_sarp.encoders.pretraining_run import PretrainingRun
 from hrl_sarp.encoders.window_table import WindowTable, place_windows
 from hrl_sarp.encoders.windows import Windows
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
-from hrl_sarp.runtime import StopFlag, resolve_device
+from hrl_sarp.run.session import StopFlag, resolve_device
 
 CONFIG = load_config()
 LENGTH, STRIDE = CONFIG.windowed.window_length, CONFIG.windowed.stride

@@ -22,12 +22,12 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hrl_sarp.artifacts import read_json, write_json  # noqa: E402 -- needs the path
 from hrl_sarp.config.loading import config_hash, load_config  # noqa: E402
 from hrl_sarp.config.schema import RunConfig  # noqa: E402
 from hrl_sarp.known_markets import kelly, no_trade_band, reachable_goals, study  # noqa: E402
 from hrl_sarp.known_markets.lines import Line  # noqa: E402
-from hrl_sarp.runtime import configure_threads, seed_everything  # noqa: E402
+from hrl_sarp.run.files import read_json, write_json  # noqa: E402 -- needs the path
+from hrl_sarp.run.session import configure_threads, seed_everything  # noqa: E402
 
 FOLDER = ROOT / "logs" / "benchmarks" / "learning"
 TABLE = ROOT / "logs" / "benchmarks" / "learning.json"

@@ -20,11 +20,11 @@ from benchmarks import cases, timing
 from hrl_sarp.agents.hindsight_buffer import HindsightBuffer
 from hrl_sarp.agents.macro_agent import MacroPolicy, MacroPPO
 from hrl_sarp.agents.micro_agent import MicroAgent, MicroTD3
-from hrl_sarp.artifacts import write_json
 from hrl_sarp.envs import two_clocks
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.two_clocks import TwoClocks
-from hrl_sarp.progress import phase_progress
+from hrl_sarp.run.files import write_json
+from hrl_sarp.run.terminal import phase_progress
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.training import rl_loop
 from hrl_sarp.training.metric_log import MetricLog

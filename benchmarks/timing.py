@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hrl_sarp.artifacts import write_json
+from hrl_sarp.run.files import write_json
 
 ROOT = Path(__file__).parents[1]
 

@@ -30,7 +30,7 @@ def load_market(
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import load_market as load
-    from hrl_sarp.runtime import resolve_device
+    from hrl_sarp.run.session import resolve_device
 
     folder, chosen = Path(data_dir), config or load_config(market=market)
     return with_stock_embeddings(load(folder, chosen), folder, chosen, resolve_device("auto"))

@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> int:
 
 def find_differences(first: Path, second: Path) -> Iterator[str]:
     """Name every difference of two runs, and what the second left behind unfinished."""
-    from hrl_sarp.artifacts import read_json
-    from hrl_sarp.checkpoints import load_payload
+    from hrl_sarp.run.checkpoints import load_payload
+    from hrl_sarp.run.files import read_json
 
     for path in sorted(second.rglob("*")):
         if path.name == "running.pt" or ".tmp" in path.name:

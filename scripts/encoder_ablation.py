@@ -115,7 +115,7 @@ def run_study(study: Study, observe: Sequence[str], seeds: Sequence[int], jobs: 
 
 def prepare(study: Study, observe: Sequence[str]) -> dict[str, str]:
     """Make every table that a cell will read; return the fingerprint of each setting's market."""
-    from hrl_sarp.runtime import configure_threads
+    from hrl_sarp.run.session import configure_threads
     from hrl_sarp.training.phase import market_fingerprint
 
     identities = {}
@@ -130,9 +130,9 @@ def run_cell(study: Study, observe: str, seed: int) -> None:
     """Train and backtest one cell, from where it stands, and write its numbers."""
     import torch
 
-    from hrl_sarp.artifacts import write_json
-    from hrl_sarp.cli_options import running
-    from hrl_sarp.runtime import StopFlag, configure_threads
+    from hrl_sarp.cli.options import running
+    from hrl_sarp.run.files import write_json
+    from hrl_sarp.run.session import StopFlag, configure_threads
     from hrl_sarp.training import make_context, run_curriculum
 
     config, folder = study.config(observe, seed), study.folder(observe, seed)
@@ -177,7 +177,7 @@ def backtest(context: Any) -> dict[str, float]:
 
 def phase_measures(folder: Path) -> dict[str, float]:
     """Read what phases 1 and 2 reached on validation."""
-    from hrl_sarp.artifacts import read_json
+    from hrl_sarp.run.files import read_json
     from hrl_sarp.training.phase import PHASES
 
     macro, micro = (
@@ -192,7 +192,7 @@ def phase_measures(folder: Path) -> dict[str, float]:
 
 def finished(study: Study, observe: str, seed: int, fingerprint: str) -> dict[str, float] | None:
     """Return the measures of a finished cell; None if it has not run, or ran on something else."""
-    from hrl_sarp.artifacts import read_json
+    from hrl_sarp.run.files import read_json
 
     path = study.folder(observe, seed) / CELL
     if not path.is_file():
@@ -236,7 +236,7 @@ def _moments(values: list[float]) -> dict[str, Any]:
 
 def write_summary(study: Study, summary: dict[str, dict[str, Any]]) -> None:
     """Write `ablation.md` and `ablation.json`, and print the table."""
-    from hrl_sarp.artifacts import write_json, write_text
+    from hrl_sarp.run.files import write_json, write_text
 
     intervals = growth_intervals(study, summary)
     write_json(study.output / "ablation.json", {"settings": summary, "intervals": intervals})
@@ -247,9 +247,9 @@ def write_summary(study: Study, summary: dict[str, dict[str, Any]]) -> None:
 
 def growth_intervals(study: Study, summary: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return the log growth over 1/N with its interval over dates and seeds, as `report` does."""
-    from hrl_sarp.artifacts import read_json
     from hrl_sarp.evaluation.compare import aggregate_runs
     from hrl_sarp.evaluation.tables import spread
+    from hrl_sarp.run.files import read_json
 
     texts = {}
     for setting, row in summary.items():

@@ -127,8 +127,8 @@ def run_cell(settings: Settings, cell: Cell) -> None:
     """Train one cell and write its file."""
     import torch
 
-    from hrl_sarp.artifacts import write_json
-    from hrl_sarp.runtime import StopFlag
+    from hrl_sarp.run.files import write_json
+    from hrl_sarp.run.session import StopFlag
 
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -208,9 +208,9 @@ def _windows(
 
 def _begin(settings: Settings, most_labels: int) -> dict[str, Any]:
     """Check that the cells of the folder are of this study; return what all of them share."""
-    from hrl_sarp.artifacts import read_json, write_json
     from hrl_sarp.encoders.transfer import read_description
     from hrl_sarp.errors import CheckpointError, DataError
+    from hrl_sarp.run.files import read_json, write_json
 
     config = settings.run_config({})
     windows, (pool, test) = _windows(settings, config)
@@ -241,7 +241,7 @@ def _begin(settings: Settings, most_labels: int) -> dict[str, Any]:
 
 
 def _run_all(settings: Settings, cells: list[Cell], jobs: int) -> None:
-    from hrl_sarp.progress import phase_progress
+    from hrl_sarp.run.terminal import phase_progress
 
     with phase_progress("label efficiency", len(cells)) as bar:
         if jobs == 1:
@@ -260,7 +260,7 @@ def _run_all(settings: Settings, cells: list[Cell], jobs: int) -> None:
 def _report(settings: Settings, cells: list[Cell], facts: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from hrl_sarp.artifacts import atomic_path, read_json, write_json, write_text
+    from hrl_sarp.run.files import atomic_path, read_json, write_json, write_text
 
     found = {cell: read_json(settings.output / cell.name, COMMAND) for cell in cells}
     rows = summarise(found)

@@ -39,10 +39,10 @@ def label(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hrl_sarp.artifacts import write_json, write_table
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.data.bars import read_bars
     from hrl_sarp.encoders.labelling import BaseRates, between, draw, label_bars
+    from hrl_sarp.run.files import write_json, write_table
 
     changes = {} if options.stride is None else {"stride": options.stride}
     config = load_config(own_file=options.config, overrides={"windowed": changes})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hrl_sarp import cli
+from hrl_sarp.cli import app as cli
 
 NOT_A_TERMINAL = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 

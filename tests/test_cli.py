@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hrl_sarp import cli
-from hrl_sarp.runtime import RunFolder
+from hrl_sarp.cli import app as cli
+from hrl_sarp.run.session import RunFolder
 from tests.command_line import Command, assert_refused
 
 OPTIONS = {

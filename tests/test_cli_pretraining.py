@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hrl_sarp.artifacts import read_json
+from hrl_sarp.run.files import read_json
 from tests.command_line import Command, assert_refused
 from tests.encoders.bar_files import write_bars, write_config
 from tests.encoders.test_distributed import free_port
@@ -116,7 +116,7 @@ def test_resume_refuses_other_options_and_keeps_the_state(
 
 
 def test_folder_in_use_is_refused(command: Command, options: list[str], tmp_path: Path) -> None:
-    from hrl_sarp.runtime import RunFolder
+    from hrl_sarp.run.session import RunFolder
 
     with RunFolder(tmp_path / "out").lock():
         code, out, err = command(*options)

@@ -12,7 +12,7 @@ from hrl_sarp.config.schema import RunConfig, Section
 from hrl_sarp.contracts import Market
 from hrl_sarp.graph import with_node_features
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training import make_context
 from hrl_sarp.training.phase import PhaseContext
 from tests import factories

@@ -7,9 +7,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
-from hrl_sarp.checkpoints import load_module, load_payload, save_payload
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.checkpoints import load_module, load_payload, save_payload
 
 
 @runtime_checkable

@@ -15,9 +15,9 @@ import polars as pl
 from jaxtyping import Float64, Int32, Shaped
 from loguru import logger
 
-from hrl_sarp.artifacts import sha256_file
 from hrl_sarp.data.sources.tables import scan_table, typed_column
 from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.run.files import sha256_file
 
 TIME_COLUMNS = ("ts", "ts_local", "ts_event", "timestamp", "datetime", "date")
 NAME_COLUMNS = ("symbol", "contract", "instrument_id")

@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from hrl_sarp.artifacts import read_json, remove_unfinished, sha256_file, write_json, write_table
 from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.run.files import read_json, remove_unfinished, sha256_file, write_json, write_table
 
 COLLECT_COMMAND = "python main.py collect-data"
 MANIFEST_NAME = "manifest.json"

@@ -10,7 +10,6 @@ import polars as pl
 from jaxtyping import Shaped
 from rich.table import Table
 
-from hrl_sarp.artifacts import write_json
 from hrl_sarp.config.market_schema import CalendarChanges, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data import jumps, rules, series_rules
@@ -24,6 +23,7 @@ from hrl_sarp.data.store import (
     RawData,
     read_raw,
 )
+from hrl_sarp.run.files import write_json
 
 REPORT_NAME = "validation.json"
 _EXAMPLES_SHOWN = 10

@@ -23,7 +23,7 @@ from hrl_sarp.encoders.window_table import Scaler, place_windows
 from hrl_sarp.encoders.windows import SPLITS, Windows, cut_windows
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.features.relativity_cache import load_relativity
-from hrl_sarp.runtime import StopFlag, seed_everything
+from hrl_sarp.run.session import StopFlag, seed_everything
 
 JADE = "jade"
 FEATURES = "features"

@@ -18,13 +18,13 @@ from jaxtyping import Float, Int
 from loguru import logger
 from torch import Tensor
 
-from hrl_sarp.artifacts import read_json, sha256_file, unwritable, write_json
 from hrl_sarp.encoders.panel import NONE
 from hrl_sarp.encoders.panel_encoders import PanelEncoder
 from hrl_sarp.encoders.projection import Projection
 from hrl_sarp.encoders.windows import gather
 from hrl_sarp.errors import DataError
-from hrl_sarp.progress import phase_progress
+from hrl_sarp.run.files import read_json, sha256_file, unwritable, write_json
+from hrl_sarp.run.terminal import phase_progress
 
 UNFINISHED = ".unfinished"
 """Added to the name of a table that is being written."""

@@ -12,8 +12,8 @@ from hrl_sarp.encoders.finetuning_files import FinetuningFolder
 from hrl_sarp.encoders.finetuning_job import Job, Outcome
 from hrl_sarp.encoders.labelled_windows import CLASSES
 from hrl_sarp.encoders.multitask_training import Epoch, MultiTaskTrainer
-from hrl_sarp.progress import phase_progress
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
+from hrl_sarp.run.terminal import phase_progress
 
 MEASURED = (
     "detection: spans and countdowns are functions of the bars inside the window, the expansion "

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrl_sarp.artifacts import read_json, write_json
-from hrl_sarp.checkpoints import load_payload, restoring, save_payload
 from hrl_sarp.config.encoder_schema import JadeConfig
 from hrl_sarp.encoders.multitask import JadeMultiTask
 from hrl_sarp.encoders.multitask_training import MultiTaskTrainer
@@ -17,6 +15,8 @@ from hrl_sarp.encoders.training_tables import (
     write_tables,
 )
 from hrl_sarp.errors import CheckpointError
+from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
+from hrl_sarp.run.files import read_json, write_json
 
 KIND = "jade multitask"
 BEST, RUNNING, METADATA, FIGURE = "best_model.pt", "running.pt", "metadata.json", "convergence.png"

@@ -24,7 +24,7 @@ from hrl_sarp.encoders.multitask_training import MultiTaskTrainer, Taught, Train
 from hrl_sarp.encoders.pretrained import Pretrained, load_pretrained
 from hrl_sarp.encoders.span_metrics import Truth, measures, trivial_measures
 from hrl_sarp.errors import ConfigError, HrlSarpError
-from hrl_sarp.runtime import StopFlag, derive_seed
+from hrl_sarp.run.session import StopFlag, derive_seed
 
 FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
 """Roles of the seed."""

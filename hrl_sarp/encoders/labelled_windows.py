@@ -11,11 +11,11 @@ from polars.exceptions import PolarsError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hrl_sarp.artifacts import sha256_file
 from hrl_sarp.config.encoder_schema import RelativityConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
+from hrl_sarp.run.files import sha256_file
 
 CLASSES = ("consolidation", "retracement")
 """What came before the expansion; a class is its place here."""

@@ -22,7 +22,7 @@ from hrl_sarp.encoders.multitask_loss import (
 )
 from hrl_sarp.encoders.span_metrics import Found
 from hrl_sarp.errors import StoppedEarly, TrainingDivergedError
-from hrl_sarp.runtime import StopFlag, derive_seed
+from hrl_sarp.run.session import StopFlag, derive_seed
 
 ORDER, DROPOUT = range(2)
 """Roles of the seed: what each stream of draws is for."""

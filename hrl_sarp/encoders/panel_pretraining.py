@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Float32
 from loguru import logger
 
-from hrl_sarp.artifacts import sha256_file
 from hrl_sarp.config.encoder_schema import EncodersConfig, PretrainingConfig
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
@@ -28,7 +27,8 @@ from hrl_sarp.encoders.transfer import WEIGHTS, code_version, export_encoder
 from hrl_sarp.encoders.window_table import Scaler, WindowTable, fit_scaler
 from hrl_sarp.encoders.windows import SPLITS, Windows, gather
 from hrl_sarp.market.cache import load_market
-from hrl_sarp.runtime import StopFlag, seed_everything
+from hrl_sarp.run.files import sha256_file
+from hrl_sarp.run.session import StopFlag, seed_everything
 
 CUTTING = {
     *("window_length", "max_missing_sessions", "stride", "warmup_bars", "val_share", "clip"),

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from loguru import logger
 from torch import Tensor, nn
 
-from hrl_sarp.checkpoints import restoring
 from hrl_sarp.encoders.held_out import HeldOut, precision
 from hrl_sarp.encoders.masking import draw_masks
 from hrl_sarp.encoders.pretraining_run import (
@@ -25,8 +24,9 @@ from hrl_sarp.encoders.reconstruction import Errors, best_baseline, huber_sum
 from hrl_sarp.encoders.window_table import WindowTable
 from hrl_sarp.encoders.windows import gather
 from hrl_sarp.errors import DataError, StoppedEarly, TrainingDivergedError
-from hrl_sarp.progress import PhaseBar, phase_progress
-from hrl_sarp.runtime import derive_seed
+from hrl_sarp.run.checkpoints import restoring
+from hrl_sarp.run.session import derive_seed
+from hrl_sarp.run.terminal import PhaseBar, phase_progress
 
 ORDER, MASKS, DROPOUT, FIXED_MASKS = range(4)
 """Roles of the seed: what each stream of draws is for."""

@@ -9,12 +9,12 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hrl_sarp.artifacts import atomic_path, write_json
-from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.encoders.pretraining_run import PretrainingResult
 from hrl_sarp.encoders.reconstruction import BASELINES, as_plain, best_baseline
 from hrl_sarp.encoders.transfer import DESCRIPTION, WEIGHTS
 from hrl_sarp.errors import CheckpointError
+from hrl_sarp.run.checkpoints import load_payload, save_payload
+from hrl_sarp.run.files import atomic_path, write_json
 
 KIND = "encoder pretraining"
 BEST, LATEST = "checkpoint_best.pt", "checkpoint_latest.pt"

@@ -9,7 +9,7 @@ from hrl_sarp.config.encoder_schema import PretrainingConfig
 from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.masking import MaskRule
 from hrl_sarp.encoders.reconstruction import Errors, best_baseline
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
 
 MODEL = "model"
 """Name of the trained module beside the baselines."""

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Int
 from loguru import logger
 
-from hrl_sarp.artifacts import atomic_path, write_json
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.encoders import classification, price_action_report, transfer
@@ -24,8 +23,9 @@ from hrl_sarp.encoders.price_action_files import MODEL, SCALER, save_price_actio
 from hrl_sarp.encoders.price_action_trainer import HALF, PriceActionTrainer
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.features import candles
-from hrl_sarp.progress import phase_progress
-from hrl_sarp.runtime import StopFlag, derive_seed
+from hrl_sarp.run.files import atomic_path, write_json
+from hrl_sarp.run.session import StopFlag, derive_seed
+from hrl_sarp.run.terminal import phase_progress
 
 RUNNING = "price_action_running.pt"
 """State after the last whole epoch, for --resume."""

@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from loguru import logger
 from torch import Tensor, nn
 
-from hrl_sarp.checkpoints import load_payload, restore_rng, restoring, rng_state, save_payload
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.encoders import classification
@@ -22,7 +21,8 @@ from hrl_sarp.encoders.transformer import PriceActionTransformer
 from hrl_sarp.encoders.windows import gather
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.features import candles
-from hrl_sarp.runtime import derive_seed, seed_everything
+from hrl_sarp.run.checkpoints import load_payload, restore_rng, restoring, rng_state, save_payload
+from hrl_sarp.run.session import derive_seed, seed_everything
 
 HALF = 0.5
 """Threshold of the measures of an epoch."""

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hrl_sarp.artifacts import atomic_path
 from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
+from hrl_sarp.run.files import atomic_path
 
 PROJECTION = "projection.safetensors"
 """Beside the encoder that it belongs to."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hrl_sarp.artifacts import sha256_file
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
 from hrl_sarp.data.bars import Bars
@@ -28,6 +27,7 @@ from hrl_sarp.encoders.projection import PROJECTION, Projection, load_projection
 from hrl_sarp.encoders.transfer import WEIGHTS, load_encoder, read_description
 from hrl_sarp.encoders.window_table import Scaler
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
+from hrl_sarp.run.files import sha256_file
 
 OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
     "none": (),

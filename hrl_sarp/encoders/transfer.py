@@ -12,9 +12,9 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from hrl_sarp.artifacts import read_json, sha256_file, write_bytes, write_json
-from hrl_sarp.checkpoints import load_payload
 from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
+from hrl_sarp.run.checkpoints import load_payload
+from hrl_sarp.run.files import read_json, sha256_file, write_bytes, write_json
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 WRITER = "python main.py pretrain-encoder"

@@ -12,7 +12,7 @@ from torch import Tensor
 from hrl_sarp.envs.episodes import EpisodeStarts
 from hrl_sarp.envs.levels import Level, LevelStep, ObservationForm
 from hrl_sarp.envs.partners import SampledGoal
-from hrl_sarp.runtime import derive_seed
+from hrl_sarp.run.session import derive_seed
 
 GOAL_STREAM = 3
 

@@ -5,7 +5,6 @@ import math
 import torch
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.artifacts import read_json
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, Goal, Market, Regime
 from hrl_sarp.envs.observations import macro_index, micro_index
@@ -14,6 +13,7 @@ from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.policies import Decision, DecisionView
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.files import read_json
 from hrl_sarp.simulator.risk import feasible_goal
 from hrl_sarp.training.phase import PHASES, PhaseContext, with_sector_table
 

@@ -10,7 +10,6 @@ import rich.table
 from jaxtyping import Float
 
 from hrl_sarp import metrics
-from hrl_sarp.artifacts import read_json
 from hrl_sarp.errors import MetricError, MissingArtifactError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.analysis import LuckRange
@@ -29,6 +28,7 @@ from hrl_sarp.evaluation.tables import (
     to_rich,
 )
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
+from hrl_sarp.run.files import read_json
 
 COMMAND = "main.py backtest"
 

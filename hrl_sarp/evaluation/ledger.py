@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hrl_sarp.artifacts import write_json, write_table
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import Market, Trajectory
 from hrl_sarp.evaluation.analysis import Analysis
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import bootstrap_plan, market_rows
+from hrl_sarp.run.files import write_json, write_table
 from hrl_sarp.simulator.costs import BPS
 
 LEDGER_NAME = "ledger.parquet"

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console, Group
 
-from hrl_sarp.artifacts import write_text
 from hrl_sarp.evaluation import figures, tables
 from hrl_sarp.evaluation.analysis import Analysis, MonthlyReturns, analyse
 from hrl_sarp.evaluation.attribution import LevelSwaps
@@ -15,6 +14,7 @@ from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.ledger import REPORT_NAME, provenance, write_ledgers
 from hrl_sarp.evaluation.page import Section, definitions_html, details_html, figure_html, page
 from hrl_sarp.evaluation.tables import NONE, Table, number, percent, to_html
+from hrl_sarp.run.files import write_text
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 MOST_DRAWN = 6

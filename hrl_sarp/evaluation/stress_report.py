@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rich.console import Group
 
-from hrl_sarp.artifacts import write_json, write_text
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.figures import BLUE, FADED, INK, STYLE, WIDTH
@@ -25,6 +24,7 @@ from hrl_sarp.evaluation.stress import (
     StressResult,
 )
 from hrl_sarp.evaluation.tables import NONE, Table, percent, to_html, to_rich
+from hrl_sarp.run.files import write_json, write_text
 
 METRICS_NAME, REPORT_NAME = "metrics.json", "stress.html"
 KINDS = {WINDOW: "replayed history", SHOCK: "hypothetical sector shock"}

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from hrl_sarp.artifacts import atomic_path, remove_unfinished
 from hrl_sarp.config.encoder_schema import RelativityConfig
 from hrl_sarp.data.bars import Bars
+from hrl_sarp.run.files import atomic_path, remove_unfinished
 
 CODE_FILES = ("relativity.py", "zigzag.py", "../data/bars.py")
 """Sources that shape the table, beside this one."""

@@ -19,7 +19,7 @@ from hrl_sarp.envs.partners import MicroPolicy, Observation, ProportionalGoal, S
 from hrl_sarp.known_markets.lines import Line
 from hrl_sarp.known_markets.small_market import market_of_returns, on_cpu, train_micro
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.runtime import derive_seed
+from hrl_sarp.run.session import derive_seed
 
 N_ASSETS = 11
 N_EPISODES = 1000

@@ -24,7 +24,7 @@ from hrl_sarp.known_markets.lines import Line
 from hrl_sarp.known_markets.oracles import MacroOracle, MicroOracle
 from hrl_sarp.known_markets.score import PathJudge, share_of_gap
 from hrl_sarp.known_markets.two_level import PathPlan, PlantedMarket, planted_market
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training.curriculum import make_context, run_phase
 from hrl_sarp.training.phase import PHASES, PhaseContext, save_sector_table, with_sector_table
 

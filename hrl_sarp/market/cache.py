@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from hrl_sarp.artifacts import atomic_path, remove_unfinished
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.store import read_manifest, read_raw
 from hrl_sarp.errors import MarketError
+from hrl_sarp.run.files import atomic_path, remove_unfinished
 
 META = "meta"
 """Array of the file that holds everything but arrays, as UTF-8 JSON."""

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from loguru import logger
 
-from hrl_sarp.artifacts import read_json, write_text
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.runtime import RunFolder, StopFlag, configure_threads, seed_everything
+from hrl_sarp.run.files import read_json, write_text
+from hrl_sarp.run.session import RunFolder, StopFlag, configure_threads, seed_everything
 from hrl_sarp.training import (
     joint_finetune,
     pretrain_macro,

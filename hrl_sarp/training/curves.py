@@ -8,8 +8,8 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from hrl_sarp.artifacts import read_json
 from hrl_sarp.errors import MissingArtifactError
+from hrl_sarp.run.files import read_json
 from hrl_sarp.training.phase import PHASES
 
 STEP = "step"

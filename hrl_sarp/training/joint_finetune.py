@@ -9,9 +9,9 @@ from loguru import logger
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
-from hrl_sarp.checkpoints import restoring
-from hrl_sarp.progress import PhaseBar, phase_progress
-from hrl_sarp.runtime import derive_seed
+from hrl_sarp.run.checkpoints import restoring
+from hrl_sarp.run.session import derive_seed
+from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.diagnosis import stage_summaries
 from hrl_sarp.training.metric_log import MetricLog
 from hrl_sarp.training.phase import PHASES, RUNNING, PhaseContext, PhaseResult

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger
 
-from hrl_sarp.artifacts import write_json
+from hrl_sarp.run.files import write_json
 
 STAGE = "curriculum/stage"
 """Name under which each row says which curriculum stage it belongs to."""

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
-from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.config.loading import config_hash, find_changes
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDivergedError
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.checkpoints import load_payload, save_payload
+from hrl_sarp.run.session import StopFlag
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
 from hrl_sarp.envs.partners import FollowGoal
 from hrl_sarp.features.labels import oracle_weights, regime_label, sector_label
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
-from hrl_sarp.runtime import derive_seed
+from hrl_sarp.run.session import derive_seed
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, save_sector_table
 from hrl_sarp.training.selection import validate_pair
 from hrl_sarp.training.supervised import fit

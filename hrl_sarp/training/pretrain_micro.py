@@ -16,7 +16,7 @@ from hrl_sarp.envs.decoding import SlotRequest, slot_request
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
 from hrl_sarp.envs.partners import ProportionalGoal
 from hrl_sarp.features.labels import standardise_cross_section, stock_label
-from hrl_sarp.runtime import derive_seed
+from hrl_sarp.run.session import derive_seed
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.rank_skill import (
     RankingData,

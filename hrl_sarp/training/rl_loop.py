@@ -15,10 +15,10 @@ from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.checkpoints import require_finite
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
-from hrl_sarp.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.config.schema import CurriculumConfig
 from hrl_sarp.errors import StoppedEarly
-from hrl_sarp.progress import PhaseBar, phase_progress
+from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
+from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.diagnosis import (
     MEASURE_EVERY,
     Stage,

@@ -10,11 +10,11 @@ from loguru import logger
 from torch import Tensor, nn
 
 from hrl_sarp.agents.checkpoints import require_finite
-from hrl_sarp.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.config.schema import SupervisedConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.progress import phase_progress
+from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
+from hrl_sarp.run.terminal import phase_progress
 from hrl_sarp.training.metric_log import MetricLog
 from hrl_sarp.training.phase import RUNNING, PhaseContext, require_finite_weights
 

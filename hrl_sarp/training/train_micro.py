@@ -7,7 +7,7 @@ from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import TD3Config
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.partners import MacroPolicy, SampledGoal
-from hrl_sarp.runtime import derive_seed
+from hrl_sarp.run.session import derive_seed
 from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, train_phase
 from hrl_sarp.training.selection import validate_pair

@@ -92,7 +92,7 @@ def test_nothing_swallows_errors_or_runs_code_from_files() -> None:
 
 
 def test_only_the_runtime_seeds_the_global_random_state() -> None:
-    assert everywhere(global_randomness, allowed={"hrl_sarp/runtime.py"}) == []
+    assert everywhere(global_randomness, allowed={"hrl_sarp/run/session.py"}) == []
 
 
 def test_only_the_configuration_reader_knows_yaml() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
-from hrl_sarp.checkpoints import save_payload
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.checkpoints import save_payload
 from tests import tiny_runs
 
 LEVELS = ("macro", "micro")

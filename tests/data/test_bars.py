@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from loguru import logger
 
-from hrl_sarp.artifacts import sha256_file
 from hrl_sarp.data.bars import Bars, read_bars
 from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.run.files import sha256_file
 
 START = datetime(2018, 1, 31, 9, 30)  # noqa: DTZ001 -- bars carry no zone
 PRICES = ("open", "high", "low", "close")

@@ -13,7 +13,7 @@ from hrl_sarp.encoders.masking import MaskRule
 from hrl_sarp.encoders.pretraining_run import PretrainingRun, Store
 from hrl_sarp.encoders.window_table import WindowTable, place_windows
 from hrl_sarp.encoders.windows import Windows
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
 
 LENGTH, FEATURES = 20, 3
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.panel_encoders import EncoderKind
 from hrl_sarp.encoders.panel_pretraining import PanelPretraining, prepare_panel, pretrain_panel
 from hrl_sarp.encoders.stock_embeddings import encoder_folder
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
 from tests import raw_data, tiny_runs
 
 N_DAYS = 700

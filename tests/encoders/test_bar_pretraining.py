@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.artifacts import read_json
-from hrl_sarp.checkpoints import load_payload
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders import JadeEncoder, load_encoder, read_description
 from hrl_sarp.encoders.bar_pretraining import BarPretraining, prepare, pretrain_jade
@@ -14,7 +12,9 @@ from hrl_sarp.encoders.pretraining_run import MODEL, PretrainingResult
 from hrl_sarp.encoders.reconstruction import BASELINES
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.checkpoints import load_payload
+from hrl_sarp.run.files import read_json
+from hrl_sarp.run.session import StopFlag
 from tests.encoders.bar_files import write_bars, write_config
 
 ALONE = World.alone(torch.device("cpu"))

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.encoders import finetuning
 from hrl_sarp.encoders.finetuning_files import load_finetuned
 from hrl_sarp.encoders.jade import JadeEncoder
@@ -17,6 +16,7 @@ from hrl_sarp.encoders.labelled_windows import read_labelled, window_features
 from hrl_sarp.encoders.training_tables import COLUMNS
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from hrl_sarp.run.checkpoints import load_payload, save_payload
 from tests.command_line import Command, assert_refused
 from tests.encoders.labelled_factories import (
     LENGTH,

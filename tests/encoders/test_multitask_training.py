@@ -10,7 +10,7 @@ from hrl_sarp.encoders.multitask_loss import balanced_weight, constant_losses, m
 from hrl_sarp.encoders.multitask_training import Epoch, MultiTaskTrainer, Taught, TrainingRun
 from hrl_sarp.encoders.span_metrics import Found, span_scores
 from hrl_sarp.errors import StoppedEarly, TrainingDivergedError
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
 from tests.encoders.labelled_factories import labelled, small_config
 
 

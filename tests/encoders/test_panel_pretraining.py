@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import yaml
 
-from hrl_sarp.artifacts import read_json, sha256_file
 from hrl_sarp.contracts import Market
 from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.panel_encoders import EncoderKind
@@ -20,7 +19,8 @@ from hrl_sarp.encoders.projection import load_projection
 from hrl_sarp.encoders.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.transfer import read_description
 from hrl_sarp.errors import StoppedEarly
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.files import read_json, sha256_file
+from hrl_sarp.run.session import StopFlag
 from tests.command_line import Command, assert_refused
 from tests.encoders import panels
 from tests.encoders.masked_windows import StopAfter

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.encoders.pretraining import pretrain
 from hrl_sarp.encoders.pretraining_files import PretrainingFolder, loss_curve
 from hrl_sarp.encoders.pretraining_run import PretrainingResult
 from hrl_sarp.errors import CheckpointError
+from hrl_sarp.run.checkpoints import load_payload, save_payload
 from tests.encoders.masked_windows import autoregressive, run, settings, small_jade, table
 
 IDENTITY = {"pretraining": {"epochs": 3, "batch_size": 8}, "data": "abc", "seed": 17}

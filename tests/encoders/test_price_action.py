@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.artifacts import read_json
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.encoders import classification, price_action
@@ -20,7 +19,8 @@ from hrl_sarp.encoders.price_action_trainer import PriceActionTrainer
 from hrl_sarp.encoders.transfer import load_encoder, read_description
 from hrl_sarp.encoders.transformer import CandleEncoder
 from hrl_sarp.errors import CheckpointError, StoppedEarly, TrainingDivergedError
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.files import read_json
+from hrl_sarp.run.session import StopFlag
 from tests.encoders.candle_factories import bars_of, noise_bars, planted_bars, small_config
 
 CPU = torch.device("cpu")

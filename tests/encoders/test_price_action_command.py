@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from hrl_sarp.artifacts import read_json
+from hrl_sarp.run.files import read_json
 from tests.command_line import assert_refused
 from tests.encoders.candle_factories import noise_bars
 

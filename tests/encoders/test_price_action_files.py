@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from hrl_sarp.artifacts import read_json, write_json
 from hrl_sarp.encoders.candle_windows import CandleScaling
 from hrl_sarp.encoders.price_action_files import (
     MODEL,
@@ -20,6 +19,7 @@ from hrl_sarp.encoders.price_action_files import (
 from hrl_sarp.encoders.transformer import PriceActionTransformer
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.features.candles import COLUMNS
+from hrl_sarp.run.files import read_json, write_json
 from tests.encoders.candle_factories import small_config
 
 SIZES = small_config().encoders.transformer

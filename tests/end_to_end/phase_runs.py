@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from hrl_sarp.artifacts import read_json
-from hrl_sarp.checkpoints import load_payload
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import StoppedEarly
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.checkpoints import load_payload
+from hrl_sarp.run.files import read_json
+from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training import run_phase
 from hrl_sarp.training.phase import PHASES, RUNNING, PhaseContext
 from tests.tiny_runs import changed, context_of, tiny_config, tiny_market

@@ -18,11 +18,11 @@ import polars as pl
 import pytest
 import torch
 
-from hrl_sarp.artifacts import sha256_file
-from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.market.cache import load_market
-from hrl_sarp.runtime import LOCK_FILE, RunFolder
+from hrl_sarp.run.checkpoints import load_payload, save_payload
+from hrl_sarp.run.files import sha256_file
+from hrl_sarp.run.session import LOCK_FILE, RunFolder
 from tests import raw_data
 from tests.command_line import Command, assert_refused
 from tests.end_to_end import tiny_site

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrl_sarp.artifacts import read_json
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.collect import collect
+from hrl_sarp.run.files import read_json
 from tests.end_to_end.phase_runs import assert_same, outcome, running_path
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ import torch
 
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
-from hrl_sarp.checkpoints import load_payload
 from hrl_sarp.errors import TrainingDivergedError
+from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.training import run_phase
 from hrl_sarp.training.pretrain_macro import MacroTask
 from hrl_sarp.training.pretrain_micro import MicroTask

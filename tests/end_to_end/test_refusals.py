@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrl_sarp.checkpoints import load_payload, save_payload
 from hrl_sarp.errors import CheckpointError, StoppedEarly
+from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.training import run_curriculum, run_phase
 from tests.end_to_end.phase_runs import (
     StopAfter,

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from hrl_sarp import runtime
 from hrl_sarp.cli import STOPPED
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.collect import collect
 from hrl_sarp.market import assemble
-from hrl_sarp.runtime import LOCK_FILE
+from hrl_sarp.run import session
+from hrl_sarp.run.session import LOCK_FILE
 from hrl_sarp.training import rl_loop, supervised
 from tests.command_line import Command, Result
 from tests.end_to_end.tiny_site import EXPERIMENT, Site
@@ -59,7 +59,7 @@ def test_a_phase_stops_at_its_next_boundary(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runtime, "STOP_SECONDS", 600.0)  # a busy machine is no fault
+    monkeypatch.setattr(session, "STOP_SECONDS", 600.0)  # a busy machine is no fault
     module, name = {1: (supervised, "_run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
     sent = then(lambda: signal.raise_signal(number), getattr(module, name))
     monkeypatch.setattr(module, name, sent)
@@ -75,7 +75,7 @@ def test_a_phase_that_reaches_no_boundary_is_interrupted(
         signal.raise_signal(signal.SIGTERM)
         threading.Event().wait(60.0)
 
-    monkeypatch.setattr(runtime, "STOP_SECONDS", 0.05)
+    monkeypatch.setattr(session, "STOP_SECONDS", 0.05)
     module, name = {1: (supervised, "_run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
     monkeypatch.setattr(module, name, then(work_for_long, getattr(module, name)))
     began = time.monotonic()

@@ -17,7 +17,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.market.cache import load_market
-from hrl_sarp.runtime import configure_threads
+from hrl_sarp.run.session import configure_threads
 from hrl_sarp.training import make_context, run_phase
 from tests import raw_data
 from tests.end_to_end.phase_runs import SMALL, StopAfter

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 import torch
 
-from hrl_sarp.artifacts import write_json, write_table
-from hrl_sarp.checkpoints import save_payload
+from hrl_sarp.run.checkpoints import save_payload
+from hrl_sarp.run.files import write_json, write_table
 
 WEIGHTS = (
     "pretrain_macro/best_pretrain_macro.pt",

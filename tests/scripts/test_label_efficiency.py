@@ -11,7 +11,7 @@ import torch
 
 from hrl_sarp.encoders.jade import JadeEncoder
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
-from hrl_sarp.runtime import StopFlag
+from hrl_sarp.run.session import StopFlag
 from scripts import label_efficiency
 from scripts.label_efficiency import ARMS, Cell, half_width, main, summarise
 from tests.encoders.labelled_factories import as_frame, labelled, small_config

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hrl_sarp.artifacts import sha256_file
 from hrl_sarp.encoders.labelled_windows import read_labelled
+from hrl_sarp.run.files import sha256_file
 from scripts.label_expansions import main
 from tests.encoders.test_labelling import DAY, series
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import polars as pl
 from polars.exceptions import PolarsError
 
-from hrl_sarp.artifacts import write_bytes
 from hrl_sarp.data.sources.yahoo_history import HISTORY_SCHEMA
+from hrl_sarp.run.files import write_bytes
 
 SUFFIX = ".history"
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hrl_sarp.screen import log_to_screen
+from hrl_sarp.run.terminal import log_to_screen
 
 DataDir = Annotated[Path, typer.Option(help="Folder of the collected raw data.")]
 LogDir = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and reports.")]
@@ -33,8 +33,8 @@ def running(folder: Path, option: str = LOG_DIR_OPTION) -> Iterator[None]:
         option: the command's name for it, for messages.
     """
     # torch loads here, inside the commands, so that --help is instant
-    from hrl_sarp.artifacts import remove_unfinished
-    from hrl_sarp.runtime import RunFolder, configure_logging, file_errors_shown_once
+    from hrl_sarp.run.files import remove_unfinished
+    from hrl_sarp.run.session import RunFolder, configure_logging, file_errors_shown_once
 
     with RunFolder(folder, option).lock(), file_errors_shown_once():
         remove_unfinished(folder)

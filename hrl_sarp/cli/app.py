@@ -1,4 +1,4 @@
-"""The command line: reads options, calls one function of the package, prints its result."""
+"""The commands: each reads options, calls one function of the package, prints its result."""
 
 import errno
 import signal
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrl_sarp import cli_encoders
-from hrl_sarp.cli_options import (
+from hrl_sarp.cli import encoders
+from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LOG_DIR,
     DataDir,
@@ -26,7 +26,7 @@ from hrl_sarp.cli_options import (
     running,
 )
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
-from hrl_sarp.screen import log_to_screen
+from hrl_sarp.run.terminal import log_to_screen
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
@@ -114,7 +114,7 @@ def train(
 ) -> None:
     """Train the five phases in order and backtest on the test span; or one phase."""
     from hrl_sarp.data.store import read_manifest
-    from hrl_sarp.runtime import resolve_device
+    from hrl_sarp.run.session import resolve_device
     from hrl_sarp.training.curriculum import require_phase, run_curriculum, run_phase
 
     if phase is not None:  # every wrong option is refused before anything is written
@@ -219,8 +219,8 @@ def report(
     """Compare finished runs: one table over all seeds, with intervals over dates and seeds."""
     from rich.console import Console
 
-    from hrl_sarp.artifacts import replace_block
     from hrl_sarp.evaluation.compare import compare_runs
+    from hrl_sarp.run.files import replace_block
 
     table, markdown = compare_runs(runs)
     Console().print(table)
@@ -229,7 +229,7 @@ def report(
         typer.echo(f"wrote the table into {readme}")
 
 
-cli_encoders.add_commands(app)
+encoders.add_commands(app)
 
 
 def _yahoo_request(
@@ -255,7 +255,7 @@ def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) ->
     """Load the market, with the embeddings it is to show, and build what all phases share."""
     from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import load_market
-    from hrl_sarp.runtime import StopFlag, configure_threads, resolve_device
+    from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
     from hrl_sarp.training.curriculum import make_context
 
     chosen = resolve_device(device)

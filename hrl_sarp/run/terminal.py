@@ -1,8 +1,13 @@
-"""One progress bar per phase, with rate and time left."""
+"""What a person sees of a run: log lines, and one progress bar a phase.
 
+Apart from `session`, which takes a second to import.
+"""
+
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from loguru import logger
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,6 +18,19 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+SCREEN_FORMAT = "{time:HH:mm:ss} | {level: <7} | {message}"
+
+
+def log_to_screen() -> None:
+    """Send log lines to the screen alone, and close the files they went to."""
+    logger.remove()
+    # not sys.stderr itself: what it is may change, under test for example
+    logger.add(_show, format=SCREEN_FORMAT, level="INFO", diagnose=False)
+
+
+def _show(line: str) -> None:
+    sys.stderr.write(line)
 
 
 class PhaseBar:

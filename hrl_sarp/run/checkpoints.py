@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hrl_sarp.artifacts import atomic_path, unwritable
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.run.files import atomic_path, unwritable
 
 LONGEST_REASON = 200
 """Characters of another library's message that a line of ours repeats."""

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 import hrl_sarp
-from hrl_sarp.artifacts import (
+from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
+from hrl_sarp.run.files import (
     atomic_path,
     read_json,
     remove_unfinished,
@@ -23,7 +24,6 @@ from hrl_sarp.artifacts import (
     write_table,
     write_text,
 )
-from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
 from tests.limits import largest_file
 
 
@@ -118,7 +118,7 @@ def test_temporary_files_of_killed_writers_are_removed_and_nothing_else(tmp_path
     # The child dies by SIGKILL while it writes, so it cannot tidy up.
     child = (
         "import os, signal, sys, pathlib\n"
-        "from hrl_sarp.artifacts import atomic_path\n"
+        "from hrl_sarp.run.files import atomic_path\n"
         "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

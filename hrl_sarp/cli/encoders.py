@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hrl_sarp.cli_options import (
+from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     OUTPUT_OPTION,
     DataDir,
@@ -91,7 +91,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     from hrl_sarp.encoders.bar_pretraining import BarPretraining
     from hrl_sarp.encoders.panel_pretraining import PanelPretraining
     from hrl_sarp.encoders.stock_embeddings import encoder_folder
-    from hrl_sarp.runtime import configure_threads
+    from hrl_sarp.run.session import configure_threads
 
     kind = _encoder_kind(encoder, data, mask_strategy, is_panel=panel)
     schedule = {"epochs": epochs, "batch_size": batch_size}
@@ -139,7 +139,7 @@ def _encoder_kind(
 
 def _pretrain_on_bars(request: "BarPretraining", world: "World") -> "PretrainingResult":
     from hrl_sarp.encoders.bar_pretraining import prepare, pretrain_jade
-    from hrl_sarp.runtime import StopFlag
+    from hrl_sarp.run.session import StopFlag
 
     prepared = prepare(request)  # what is wrong with the data is said before anything is made
     with _folder_of(world, request.output), StopFlag() as stop:
@@ -148,7 +148,7 @@ def _pretrain_on_bars(request: "BarPretraining", world: "World") -> "Pretraining
 
 def _pretrain_on_panel(request: "PanelPretraining", world: "World") -> "PretrainingResult":
     from hrl_sarp.encoders.panel_pretraining import prepare_panel, pretrain_panel
-    from hrl_sarp.runtime import StopFlag
+    from hrl_sarp.run.session import StopFlag
 
     prepared = prepare_panel(request)
     with _folder_of(world, request.output), StopFlag() as stop:
@@ -195,7 +195,7 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     Variant price-action teaches the transformer on candles whether a buy is worth it.
     """
     from hrl_sarp.encoders.finetuning_job import FinetuneRequest, prepare
-    from hrl_sarp.runtime import configure_threads, resolve_device
+    from hrl_sarp.run.session import configure_threads, resolve_device
 
     settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
     _require_options_of(variant, symbol, pretrained_encoder, is_frozen=freeze_encoder)
@@ -223,7 +223,7 @@ def _finetune(job: "Job") -> None:
 
     from hrl_sarp.encoders.finetuning import finetune
     from hrl_sarp.encoders.training_tables import measure_table
-    from hrl_sarp.runtime import StopFlag
+    from hrl_sarp.run.session import StopFlag
 
     request = job.request
     with running(request.output, OUTPUT_OPTION), StopFlag() as stop:
@@ -263,7 +263,7 @@ def _price_action(
     from hrl_sarp.encoders.price_action import FIGURE, RunOptions, train_price_action
     from hrl_sarp.encoders.price_action_files import MODEL
     from hrl_sarp.encoders.price_action_report import results_table
-    from hrl_sarp.runtime import StopFlag, configure_threads, resolve_device
+    from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
 
     configure_threads(config.threads)
     chosen = resolve_device(device)
@@ -304,7 +304,7 @@ def _processes(device: str) -> Iterator["World"]:
     from loguru import logger
 
     from hrl_sarp.encoders.distributed import join_world
-    from hrl_sarp.runtime import resolve_device
+    from hrl_sarp.run.session import resolve_device
 
     with join_world(resolve_device(device)) as world:
         if not world.is_first:

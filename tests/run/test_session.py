@@ -13,9 +13,9 @@ import torch
 from loguru import logger
 
 import hrl_sarp
-from hrl_sarp import runtime
 from hrl_sarp.errors import HrlSarpError
-from hrl_sarp.runtime import (
+from hrl_sarp.run import session
+from hrl_sarp.run.session import (
     LOCK_FILE,
     RunFolder,
     StopFlag,
@@ -66,7 +66,7 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     # The child dies by SIGKILL inside the lock, so it cannot tidy up.
     child = (
         "import os, signal, sys, pathlib\n"
-        "from hrl_sarp.runtime import RunFolder\n"
+        "from hrl_sarp.run.session import RunFolder\n"
         "with RunFolder(pathlib.Path(sys.argv[1])).lock():\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -180,7 +180,7 @@ def test_log_file_is_named_by_time_and_holds_ascii_lines(tmp_path: Path) -> None
     assert re.fullmatch(r"train_\d{8}_\d{6}\.log", path.name)
     line = path.read_bytes().decode("ascii").rstrip("\n")
     day = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
-    assert re.fullmatch(day + r" \| INFO \| test_runtime \| Sharpe 1\.2 \\xb1 0\.3", line)
+    assert re.fullmatch(day + r" \| INFO \| test_session \| Sharpe 1\.2 \\xb1 0\.3", line)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -207,7 +207,7 @@ def test_a_second_sigterm_changes_nothing() -> None:
 
 
 def test_work_without_a_boundary_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "STOP_SECONDS", 0.02)
+    monkeypatch.setattr(session, "STOP_SECONDS", 0.02)
     with StopFlag():
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
@@ -215,7 +215,7 @@ def test_work_without_a_boundary_is_interrupted(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_follows_a_boundary_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "STOP_SECONDS", 0.02)
+    monkeypatch.setattr(session, "STOP_SECONDS", 0.02)
     with StopFlag() as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop.is_set

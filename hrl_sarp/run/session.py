@@ -17,7 +17,7 @@ import torch
 from loguru import logger
 
 from hrl_sarp.errors import HrlSarpError
-from hrl_sarp.screen import log_to_screen
+from hrl_sarp.run.terminal import log_to_screen
 
 LOCK_FILE = "run.lock"
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level} | {module} | {message}"
