@@ -28,7 +28,7 @@ def load_market(
     """
     # torch, numba and the exchange calendars load here, so that `import hrl_sarp` is instant
     from hrl_sarp.config.loading import load_config
-    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
+    from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import load_market as load
     from hrl_sarp.run.session import resolve_device
 

@@ -22,12 +22,12 @@ from hrl_sarp.errors import HrlSarpError
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.encoders.bar_pretraining import BarPretraining
     from hrl_sarp.encoders.distributed import World
     from hrl_sarp.encoders.finetuning_job import Job
-    from hrl_sarp.encoders.panel_encoders import EncoderKind
-    from hrl_sarp.encoders.panel_pretraining import PanelPretraining
-    from hrl_sarp.encoders.pretraining_run import PretrainingResult
+    from hrl_sarp.encoders.networks.kinds import EncoderKind
+    from hrl_sarp.encoders.pretrain.bars import BarPretraining
+    from hrl_sarp.encoders.pretrain.panel import PanelPretraining
+    from hrl_sarp.encoders.pretrain.run import PretrainingResult
 
 ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
 """By what they are pretrained on: a file of bars, or the daily bars of a market's stocks."""
@@ -88,9 +88,9 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Several processes: torchrun --nproc-per-node 2 main.py pretrain-encoder ...
     """
-    from hrl_sarp.encoders.bar_pretraining import BarPretraining
-    from hrl_sarp.encoders.panel_pretraining import PanelPretraining
-    from hrl_sarp.encoders.stock_embeddings import encoder_folder
+    from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
+    from hrl_sarp.encoders.pretrain.bars import BarPretraining
+    from hrl_sarp.encoders.pretrain.panel import PanelPretraining
     from hrl_sarp.run.session import configure_threads
 
     kind = _encoder_kind(encoder, data, mask_strategy, is_panel=panel)
@@ -138,7 +138,7 @@ def _encoder_kind(
 
 
 def _pretrain_on_bars(request: "BarPretraining", world: "World") -> "PretrainingResult":
-    from hrl_sarp.encoders.bar_pretraining import prepare, pretrain_jade
+    from hrl_sarp.encoders.pretrain.bars import prepare, pretrain_jade
     from hrl_sarp.run.session import StopFlag
 
     prepared = prepare(request)  # what is wrong with the data is said before anything is made
@@ -147,7 +147,7 @@ def _pretrain_on_bars(request: "BarPretraining", world: "World") -> "Pretraining
 
 
 def _pretrain_on_panel(request: "PanelPretraining", world: "World") -> "PretrainingResult":
-    from hrl_sarp.encoders.panel_pretraining import prepare_panel, pretrain_panel
+    from hrl_sarp.encoders.pretrain.panel import prepare_panel, pretrain_panel
     from hrl_sarp.run.session import StopFlag
 
     prepared = prepare_panel(request)
@@ -320,8 +320,8 @@ def _folder_of(world: "World", output: Path) -> Iterator[None]:
 
 
 def _print_result(result: "PretrainingResult", output: Path) -> None:
-    from hrl_sarp.encoders.pretraining_run import MODEL
-    from hrl_sarp.encoders.reconstruction import BASELINES, best_baseline
+    from hrl_sarp.encoders.pretrain.reconstruction import BASELINES, best_baseline
+    from hrl_sarp.encoders.pretrain.run import MODEL
 
     judged = result.judged
     losses = ", ".join(f"{name} {judged[name].loss:.4f}" for name in (MODEL, *BASELINES))

@@ -1,19 +1,17 @@
 """Price-action encoders: a window of causal bar features in, embeddings out."""
 
-from hrl_sarp.encoders.jade import JadeEncoder, JadeMaskedAutoencoder
-from hrl_sarp.encoders.multitask import JadeMultiTask
-from hrl_sarp.encoders.transfer import LoadReport, export_encoder, load_encoder, read_description
-from hrl_sarp.encoders.transformer import (
+from hrl_sarp.encoders.networks.jade import JadeEncoder, JadeMaskedAutoencoder
+from hrl_sarp.encoders.networks.transformer import (
     CandleEncoder,
     PriceActionTransformer,
     TransformerMaskedAutoencoder,
 )
+from hrl_sarp.encoders.transfer import LoadReport, export_encoder, load_encoder, read_description
 
 __all__ = [
     "CandleEncoder",
     "JadeEncoder",
     "JadeMaskedAutoencoder",
-    "JadeMultiTask",
     "LoadReport",
     "PriceActionTransformer",
     "TransformerMaskedAutoencoder",

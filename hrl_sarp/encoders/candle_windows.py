@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, PriceActionConfig
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.windows import bar_spacing, gather
+from hrl_sarp.encoders.windows.cut import bar_spacing, gather
 from hrl_sarp.errors import DataError
 from hrl_sarp.features import candles, labels
 

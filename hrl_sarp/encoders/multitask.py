@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import JadeConfig
-from hrl_sarp.encoders.jade import JadeEncoder
+from hrl_sarp.encoders.networks.jade import JadeEncoder
 
 TASKS = ("type", "pointers", "span", "countdown")
 TYPES = 2

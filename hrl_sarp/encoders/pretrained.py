@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import JadeConfig
-from hrl_sarp.encoders.jade import JadeEncoder
+from hrl_sarp.encoders.networks.jade import JadeEncoder
 from hrl_sarp.encoders.transfer import LoadReport, load_encoder, read_description
 from hrl_sarp.errors import CheckpointError
 

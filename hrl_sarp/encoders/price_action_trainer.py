@@ -16,9 +16,9 @@ from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.encoders import classification
 from hrl_sarp.encoders.candle_windows import CandleWindows, fit_scaling
+from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
 from hrl_sarp.encoders.price_action_files import MODEL, PriceAction
-from hrl_sarp.encoders.transformer import PriceActionTransformer
-from hrl_sarp.encoders.windows import gather
+from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.features import candles
 from hrl_sarp.run.checkpoints import load_payload, restore_rng, restoring, rng_state, save_payload

@@ -16,7 +16,7 @@ from hrl_sarp.encoders.candle_windows import (
     relate_to_last_close,
     stretches,
 )
-from hrl_sarp.encoders.windows import gather
+from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.candles import COLUMNS, LEVELS
 from tests.encoders.candle_factories import HOUR, noise_bars, small_config

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from hrl_sarp.encoders.distributed import World, join_world
-from hrl_sarp.encoders.pretraining import pretrain
-from hrl_sarp.encoders.pretraining_run import MODEL
+from hrl_sarp.encoders.pretrain.run import MODEL
+from hrl_sarp.encoders.pretrain.task import pretrain
 from tests.encoders.masked_windows import (
     CPU,
     autoregressive,

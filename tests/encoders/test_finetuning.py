@@ -11,8 +11,8 @@ import torch
 
 from hrl_sarp.encoders import finetuning
 from hrl_sarp.encoders.finetuning_files import load_finetuned
-from hrl_sarp.encoders.jade import JadeEncoder
 from hrl_sarp.encoders.labelled_windows import read_labelled, window_features
+from hrl_sarp.encoders.networks.jade import JadeEncoder
 from hrl_sarp.encoders.training_tables import COLUMNS
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hrl_sarp.config.encoder_schema import JadeConfig
-from hrl_sarp.encoders.jade import JadeEncoder
+from hrl_sarp.encoders.networks.jade import JadeEncoder
 from hrl_sarp.encoders.pretrained import load_pretrained, rearranged
 from hrl_sarp.encoders.transfer import export_encoder
 from hrl_sarp.errors import CheckpointError, MissingArtifactError

@@ -13,11 +13,11 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.encoders import classification, price_action
 from hrl_sarp.encoders.candle_windows import cut_candle_windows
+from hrl_sarp.encoders.networks.transformer import CandleEncoder
 from hrl_sarp.encoders.price_action import FIGURE, RESULTS, RUNNING, RunOptions, train_price_action
 from hrl_sarp.encoders.price_action_files import MODEL, SCALER, load_price_action
 from hrl_sarp.encoders.price_action_trainer import PriceActionTrainer
 from hrl_sarp.encoders.transfer import load_encoder, read_description
-from hrl_sarp.encoders.transformer import CandleEncoder
 from hrl_sarp.errors import CheckpointError, StoppedEarly, TrainingDivergedError
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.session import StopFlag

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hrl_sarp.encoders.candle_windows import CandleScaling
+from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
 from hrl_sarp.encoders.price_action_files import (
     MODEL,
     SCALER,
@@ -16,7 +17,6 @@ from hrl_sarp.encoders.price_action_files import (
     load_price_action,
     save_price_action,
 )
-from hrl_sarp.encoders.transformer import PriceActionTransformer
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.features.candles import COLUMNS
 from hrl_sarp.run.files import read_json, write_json

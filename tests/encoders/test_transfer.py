@@ -8,7 +8,7 @@ from torch import nn
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders import JadeEncoder, export_encoder, load_encoder, read_description
-from hrl_sarp.encoders.transformer import CandleEncoder
+from hrl_sarp.encoders.networks.transformer import CandleEncoder
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.run.checkpoints import save_payload
 from tests.encoders.masked_windows import FEATURES, small_jade

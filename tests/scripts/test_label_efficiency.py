@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from hrl_sarp.encoders.jade import JadeEncoder
+from hrl_sarp.encoders.networks.jade import JadeEncoder
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.run.session import StopFlag
 from scripts import label_efficiency

@@ -1,0 +1,216 @@
+"""Every window of a panel embedded once, as a table of days and stocks on disk.
+
+The file is written front to back, some days at a time, so its length says how far a killed writer
+came: the next one goes on there and ends with the same bytes. Memory holds one block of windows.
+"""
+
+import fcntl
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from loguru import logger
+from torch import Tensor
+
+from hrl_sarp.encoders.embed.projection import Projection
+from hrl_sarp.encoders.networks.kinds import PanelEncoder
+from hrl_sarp.encoders.windows.cut import gather
+from hrl_sarp.encoders.windows.panel import NONE
+from hrl_sarp.errors import DataError
+from hrl_sarp.run.files import read_json, sha256_file, unwritable, write_json
+from hrl_sarp.run.terminal import phase_progress
+
+UNFINISHED = ".unfinished"
+"""Added to the name of a table that is being written."""
+STORED_AS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
+"""NumPy knows no bfloat16: its upper half of a float32 is kept as an unsigned integer."""
+HALF_BITS = 16
+
+
+@dataclass(frozen=True)
+class EmbeddingJob:
+    """What is embedded, by what, and how it is stored."""
+
+    encoder: PanelEncoder
+    """Its dropout is off."""
+    projection: Projection
+    features: Float[Tensor, "N F"]
+    """Rows of bars, on the device that embeds."""
+    starts: Int[np.ndarray, "T A"]
+    """First row of the window that ends on a day; -1 for none, whose embedding is 0."""
+    length: int
+    """Rows of a window."""
+    block_windows: int
+    """About so many windows are embedded at once: those of whole days."""
+    dtype: str
+    """`float32` or `bfloat16`."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """T, A, E of the table."""
+        n_days, n_assets = self.starts.shape
+        return n_days, n_assets, int(self.projection.components.shape[1])
+
+    @property
+    def days_per_block(self) -> int:
+        """Days that are embedded at once."""
+        busiest = int((self.starts != NONE).sum(axis=1).max(initial=0))
+        return max(1, self.block_windows // max(1, busiest))
+
+
+def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
+    """Write the table of a job, or what an earlier writer left of it; show a bar.
+
+    Two processes that want the same table make it once: the second waits.
+
+    Args:
+        job: what to embed. The name of the file must tell it from every other job.
+        path: `.npy` file of (T, A, E), float32 or the bits of bfloat16; beside it goes a JSON with
+            the hash of its content.
+        title: of the bar.
+
+    Returns:
+        The hash.
+
+    Raises:
+        StorageError: if the disk is full or the folder cannot be written to.
+    """
+    return _made_once(path, job.shape, lambda unfinished: _append_blocks(job, unfinished, title))
+
+
+def finished_hash(path: Path) -> str | None:
+    """Return the hash of a finished table's content, None if it is not there or not whole."""
+    try:
+        facts = read_json(_facts_path(path), "python main.py train") if path.is_file() else {}
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape if facts else None
+    except (DataError, ValueError, EOFError):  # damaged: it is made again
+        return None
+    whole = shape is not None and list(shape) == facts.get("shape")
+    return str(facts["content"]) if whole else None
+
+
+def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
+    """Map a finished table into memory; bfloat16 is read and widened to float32."""
+    table = np.load(path, mmap_mode="r", allow_pickle=False)
+    if table.dtype == STORED_AS["float32"]:
+        return table
+    widened = np.empty(table.shape, dtype=np.uint32)
+    np.left_shift(table, HALF_BITS, out=widened, dtype=np.uint32)
+    return widened.view(np.float32)
+
+
+def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
+    """Write tables side by side as one, so that a market maps a single file.
+
+    Returns:
+        The hash of its content, as `write_table`.
+    """
+    shape = (*parts[0].shape[:2], sum(part.shape[2] for part in parts))
+    return _made_once(path, shape, lambda unfinished: _append_days(parts, shape, unfinished))
+
+
+def embed_windows(job: EmbeddingJob, starts: Int[np.ndarray, " W"]) -> Float[Tensor, "W E"]:
+    """Embed and project windows by their first rows."""
+    rows = torch.from_numpy(starts).to(job.features.device)
+    with torch.inference_mode():
+        windows = gather(job.features, rows, job.length)
+        return job.projection(job.encoder.embed(windows))
+
+
+def _made_once(path: Path, shape: tuple[int, int, int], write: Callable[[Path], None]) -> str:
+    """Let one process write a table under another name; the others wait and take it."""
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("a+b") as lock:
+            _wait_for(lock, unfinished)
+            found = finished_hash(path)
+            if found is not None:  # another process was first; what is open now is a new file
+                unfinished.unlink(missing_ok=True)
+                return found
+            write(unfinished)
+            found = sha256_file(unfinished)
+            write_json(_facts_path(path), {"content": found, "shape": shape})
+            unfinished.replace(path)
+            return found
+    except OSError as error:
+        raise unwritable(path, error.strerror or str(error)) from error
+
+
+def _append_days(parts: list[np.ndarray], shape: tuple[int, int, int], path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(_header(shape, STORED_AS["float32"]))
+        for day in range(shape[0]):
+            row = np.concatenate([part[day] for part in parts], axis=1)
+            file.write(row.astype(STORED_AS["float32"], copy=False).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _append_blocks(job: EmbeddingJob, path: Path, title: str) -> None:
+    n_days, n_assets, width = job.shape
+    stored = STORED_AS[job.dtype]
+    header = _header(job.shape, stored)
+    day_bytes = n_assets * width * stored.itemsize
+    with path.open("r+b") as file:
+        done = _days_written(file, header, day_bytes) // job.days_per_block * job.days_per_block
+        if done == 0:
+            file.seek(0)
+            file.write(header)
+        file.truncate(len(header) + done * day_bytes)
+        file.seek(0, os.SEEK_END)
+        if done:
+            logger.info(f"{title}: continues after {done} of {n_days} days")
+        with phase_progress(title, n_days, done) as bar:
+            for day in range(done, n_days, job.days_per_block):
+                block = _embed_days(job, slice(day, day + job.days_per_block))
+                file.write(block.astype(stored, copy=False).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+                bar.update(min(day + job.days_per_block, n_days))
+
+
+def _embed_days(job: EmbeddingJob, days: slice) -> np.ndarray:
+    """Return the block of (days, A, E) in the type that is stored."""
+    starts = job.starts[days]
+    block = torch.zeros(*starts.shape, job.shape[2])
+    here = torch.from_numpy(starts != NONE)
+    if bool(here.any()):
+        block[here] = embed_windows(job, starts[starts != NONE]).float().cpu()
+    if job.dtype == "bfloat16":
+        return block.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    return block.numpy()
+
+
+def _days_written(file: BinaryIO, header: bytes, day_bytes: int) -> int:
+    """Return the whole days behind the header; 0 if the file does not begin with it."""
+    file.seek(0)
+    if file.read(len(header)) != header:
+        return 0
+    return (os.fstat(file.fileno()).st_size - len(header)) // day_bytes
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    buffer = io.BytesIO()
+    description = np.lib.format.dtype_to_descr(dtype)
+    fields = {"descr": description, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
+
+
+def _wait_for(lock: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info(f"waiting for another process that writes {path.name}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _facts_path(path: Path) -> Path:
+    return path.with_suffix(".json")

@@ -1,0 +1,1 @@
+"""Windows of bars: where they begin, which split they belong to, in which unit they are read."""
