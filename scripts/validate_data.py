@@ -29,19 +29,19 @@ def judge(data_dir: Path, market: str | None) -> int:
     from rich.console import Console
 
     from hrl_sarp.config.loading import load_config
-    from hrl_sarp.data import validate
+    from hrl_sarp.data.quality import validation
     from hrl_sarp.errors import HrlSarpError
 
     try:
         config = load_config(market=market)
-        report = validate.validate_folder(data_dir, config)
+        report = validation.validate_folder(data_dir, config)
     except HrlSarpError as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     console = Console()
-    console.print(validate.render(report))
+    console.print(validation.render(report))
     verdict = "failed: correct the data" if report.has_failed else "passed"
-    console.print(f"{verdict}; findings in {data_dir / validate.REPORT_NAME}")
+    console.print(f"{verdict}; findings in {data_dir / validation.REPORT_NAME}")
     return int(report.has_failed)
 
 

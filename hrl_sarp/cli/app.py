@@ -30,7 +30,7 @@ from hrl_sarp.run.terminal import log_to_screen
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.data.sources.yahoo_plan import YahooRequest
+    from hrl_sarp.data.sources.yahoo.download import YahooRequest
     from hrl_sarp.training.phase import PhaseContext
 
 ALL = "all"
@@ -91,7 +91,7 @@ def validate_data(
     """Check the collected data by named rules: validation.json, exit code 0 if nothing fails."""
     from rich.console import Console
 
-    from hrl_sarp.data.validate import render, validate_folder
+    from hrl_sarp.data.quality.validation import render, validate_folder
 
     report = validate_folder(data_dir, _config(experiment, market))
     Console().print(render(report))
@@ -235,7 +235,7 @@ encoders.add_commands(app)
 def _yahoo_request(
     source: str, symbols: Path | None, start: datetime | None, end: datetime | None
 ) -> "YahooRequest | None":
-    from hrl_sarp.data.sources.yahoo_plan import YahooRequest
+    from hrl_sarp.data.sources.yahoo.download import YahooRequest
 
     if source != "yahoo" and not (symbols or start or end):
         return None

@@ -15,7 +15,7 @@ import polars as pl
 from jaxtyping import Float64, Int32, Shaped
 from loguru import logger
 
-from hrl_sarp.data.sources.tables import scan_table, typed_column
+from hrl_sarp.data.sources.files.tables import scan_table, typed_column
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.run.files import sha256_file
 

@@ -7,10 +7,12 @@ from loguru import logger
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import first_sessions
-from hrl_sarp.data.sources import files, named_tables, sample, synthetic, yahoo
-from hrl_sarp.data.sources.named_tables import has_named_prices
-from hrl_sarp.data.sources.yahoo_history import live_link
-from hrl_sarp.data.sources.yahoo_plan import YahooRequest
+from hrl_sarp.data.sources import sample, synthetic
+from hrl_sarp.data.sources.files import folder, named_tables
+from hrl_sarp.data.sources.files.named_tables import has_named_prices
+from hrl_sarp.data.sources.yahoo import download
+from hrl_sarp.data.sources.yahoo.download import YahooRequest
+from hrl_sarp.data.sources.yahoo.history import live_link
 from hrl_sarp.data.store import RawData, read_manifest, write_raw
 from hrl_sarp.errors import DataError
 
@@ -82,11 +84,11 @@ def _load(
     names = config.data.named_tables
     if names is not None and input_path.exists() and has_named_prices(input_path, names):
         return named_tables.load(input_path, names, macro_path)
-    return files.load(input_path, macro_path)
+    return folder.load(input_path, macro_path)
 
 
 def _load_yahoo(data_dir: Path, config: RunConfig, request: YahooRequest | None) -> RawData:
     if request is None:
         raise DataError("source yahoo: expected a request with its days, found none")
     cache_dir = data_dir.parent / "yahoo"
-    return yahoo.load(request, config, cache_dir, live_link(cache_dir))
+    return download.load(request, config, cache_dir, live_link(cache_dir))

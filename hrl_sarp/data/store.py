@@ -1,6 +1,6 @@
 """Raw data in memory (`RawData`) and on disk (`data/raw`): Parquet files and a manifest of hashes.
 
-Nothing is cleaned here; `validate.py` says what is wrong.
+Nothing is cleaned here; `quality/` says what is wrong.
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from hrl_sarp.data.revised_series import REVISED
+from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.errors import FeatureError
 
 

@@ -12,8 +12,8 @@ from hrl_sarp.config.market_schema import CalendarChanges
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
+from hrl_sarp.data.quality.validation import ValidationReport, validate
 from hrl_sarp.data.store import RawData
-from hrl_sarp.data.validate import ValidationReport, validate
 from hrl_sarp.errors import DataError, FeatureError, MarketError
 from hrl_sarp.features.macro import (
     PORTFOLIO_DRAWDOWN,

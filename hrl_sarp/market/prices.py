@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
-from hrl_sarp.data import rules
+from hrl_sarp.data.quality import rules
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import MarketError
 from hrl_sarp.features.panel import PricePanel

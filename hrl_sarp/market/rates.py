@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Shaped
 
-from hrl_sarp.data.series_rules import INDEX_BREAKING
+from hrl_sarp.data.quality.series import INDEX_BREAKING
 from hrl_sarp.data.store import RawData
 from hrl_sarp.features.release import align_series, release_of
 from hrl_sarp.market.prices import DAY, PriceTables, mean_in_order

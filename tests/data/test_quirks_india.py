@@ -14,11 +14,11 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.data import series_rules
 from hrl_sarp.data.exchange_calendar import sessions_between
-from hrl_sarp.data.sources import named_tables
+from hrl_sarp.data.quality import series
+from hrl_sarp.data.quality.validation import ValidationReport, validate
+from hrl_sarp.data.sources.files import named_tables
 from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, RawData
-from hrl_sarp.data.validate import ValidationReport, validate
 from hrl_sarp.errors import DataError
 
 # Named in the README of the files; the rest of the 90 are as plain.
@@ -158,7 +158,7 @@ def index_findings(index: pl.DataFrame, config: RunConfig) -> dict[str, list[str
     """Return the days of each rule that an index breaks."""
     span: Sequence[datetime.date] = index["date"].to_list()
     sessions = sessions_between("XBOM", span[0], span[-1], config.data.calendar_changes)
-    table = series_rules.index_defects(index, config.data.validation, sessions)
+    table = series.index_defects(index, config.data.validation, sessions)
     days: dict[str, list[str]] = {}
     for rule, day in table.select("rule", "date").iter_rows():
         days.setdefault(rule, []).append(str(day))

@@ -39,9 +39,9 @@ import pytest
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.exchange_calendar import sessions_between
-from hrl_sarp.data.sources import files
+from hrl_sarp.data.quality.validation import ValidationReport, bad_rows, validate
+from hrl_sarp.data.sources.files import folder as files
 from hrl_sarp.data.store import RawData
-from hrl_sarp.data.validate import ValidationReport, bad_rows, validate
 from hrl_sarp.errors import DataError, FeatureError
 from hrl_sarp.features.release import release_of
 from hrl_sarp.market.assemble import assemble_market

@@ -14,7 +14,7 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.collect import collect
-from hrl_sarp.data.validate import REPORT_NAME, validate_folder
+from hrl_sarp.data.quality.validation import REPORT_NAME, validate_folder
 from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.evaluation.baselines import make_baselines
 from hrl_sarp.market.cache import load_market

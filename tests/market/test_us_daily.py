@@ -7,7 +7,7 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market
-from hrl_sarp.data.sources import files
+from hrl_sarp.data.sources.files import folder as files
 from hrl_sarp.market.assemble import assemble_market
 
 DEFECTS = {

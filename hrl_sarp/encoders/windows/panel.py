@@ -10,8 +10,8 @@ from hrl_sarp.config.encoder_schema import PanelConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.data.bars import Bars
+from hrl_sarp.data.quality.validation import validate
 from hrl_sarp.data.store import read_raw
-from hrl_sarp.data.validate import validate
 from hrl_sarp.encoders.windows.cut import Windows
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.panel import PricePanel

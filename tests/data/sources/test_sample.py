@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data import validate
+from hrl_sarp.data.quality import validation
 from hrl_sarp.data.sources import sample
 from hrl_sarp.data.store import BARS_SCHEMA, RawData
 
@@ -41,6 +41,6 @@ def test_every_symbol_has_one_gics_sector_of_the_profile(raw: RawData) -> None:
 
 
 def test_sample_passes_validation(raw: RawData) -> None:
-    report = validate.validate(raw, load_config().data.validation, "XNYS")
+    report = validation.validate(raw, load_config().data.validation, "XNYS")
     assert not report.has_failed
-    assert validate.bad_rows(report).is_empty()
+    assert validation.bad_rows(report).is_empty()

@@ -13,8 +13,8 @@ from polars.testing import assert_frame_equal
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.market_schema import SyntheticConfig
 from hrl_sarp.contracts import Regime
-from hrl_sarp.data import validate
 from hrl_sarp.data.exchange_calendar import first_sessions
+from hrl_sarp.data.quality import validation
 from hrl_sarp.data.sources import synthetic
 from hrl_sarp.data.sources.synthetic import SyntheticTruth, sector_tilts
 from hrl_sarp.data.store import BARS_SCHEMA, FEATURES_SCHEMA, RawData
@@ -173,7 +173,7 @@ def test_synthetic_market_has_no_finding_on_its_calendar() -> None:
     config = load_config()
     section = config.data.synthetic.model_copy(update={"n_days": 300, "n_noise_features": 0})
     raw, _ = synthetic.generate(section, first_sessions("XNYS", section.start, 300))
-    assert validate.validate(raw, config.data.validation, "XNYS").findings == ()
+    assert validation.validate(raw, config.data.validation, "XNYS").findings == ()
 
 
 def test_fewer_than_three_sectors_are_refused() -> None:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data.series_rules import index_defects, weekend_series
+from hrl_sarp.data.quality.series import index_defects, weekend_series
 from hrl_sarp.data.store import INDEX_SCHEMA
 from tests.data.raw_factories import SESSIONS, clean_raw, day
 

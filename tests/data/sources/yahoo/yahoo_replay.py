@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import requests
 
-from hrl_sarp.data.sources.yahoo_history import Link, fetch_history
+from hrl_sarp.data.sources.yahoo.history import Link, fetch_history
 
-RECORDED = Path(__file__).with_name("yahoo")
+RECORDED = Path(__file__).parent
 NOT_FOUND = {
     "chart": {
         "result": None,

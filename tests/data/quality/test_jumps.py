@@ -8,9 +8,9 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data import jumps, rules
+from hrl_sarp.data.quality import rules
+from hrl_sarp.data.quality.validation import validate
 from hrl_sarp.data.store import RawData
-from hrl_sarp.data.validate import validate
 from tests.data.raw_factories import clean_raw, day, with_cells, with_factor
 
 CONFIG = load_config().data.validation
@@ -33,7 +33,7 @@ def split_at(ratio: float, *, volume: float = 1.0, close: float = 1.0) -> RawDat
 
 
 def splits_of(raw: RawData, config: ValidationConfig = CONFIG) -> list[tuple[str, date]]:
-    found = jumps.undeclared_splits(rules.prepare(raw.bars), config)
+    found = rules.undeclared_splits(rules.prepare(raw.bars), config)
     return found.select("symbol", "date").rows()
 
 
@@ -43,7 +43,7 @@ def test_fall_by_a_split_ratio_over_night_is_a_split(ratio: float) -> None:
 
 
 def test_value_is_the_night_against_the_close_before() -> None:
-    found = jumps.undeclared_splits(rules.prepare(split_at(2.0).bars), CONFIG)
+    found = rules.undeclared_splits(rules.prepare(split_at(2.0).bars), CONFIG)
     assert found["value"].to_list() == [pytest.approx(107.5 / 2 / 107 - 1)]
 
 
@@ -112,7 +112,7 @@ def test_long_hole_is_named_with_its_days_and_not_as_a_split() -> None:
         .otherwise("date")
     )
     prepared = rules.prepare(later)
-    found = jumps.long_holes(prepared, CONFIG)
+    found = rules.long_holes(prepared, CONFIG)
     # 11 to 14 January is a weekend: 3 days, and 100
     assert found.filter(pl.col("symbol") == "AAA")["count"].to_list() == [103]
-    assert jumps.undeclared_splits(prepared, CONFIG).is_empty()
+    assert rules.undeclared_splits(prepared, CONFIG).is_empty()

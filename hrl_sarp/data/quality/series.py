@@ -11,7 +11,7 @@ import polars as pl
 from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data import rules
+from hrl_sarp.data.quality import rules
 from hrl_sarp.data.store import RawData
 
 INDEX = "index"
@@ -19,6 +19,11 @@ INDEX = "index"
 INDEX_BREAKING = frozenset({"index_jump", "index_not_positive"})
 """The benchmark earns nothing over a row with one of these. `index_wrong_level` is none of them:
 it is known only once the level is back."""
+
+REVISED = r"^(ANFCI|NFCI|STLFSI.*|CFNAI.*|USREC.*|GDP.*|M2.*|WM2NS)$"
+"""Names as FRED has them: financial conditions, activity, recessions, national accounts, money.
+Today's values were not known then, and without vintages no lag repairs that: sources leave such
+series out, and features refuse them."""
 
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2

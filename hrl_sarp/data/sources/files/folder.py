@@ -2,19 +2,19 @@
 
 Prices are one long table, long tables, or one download per symbol. A table that breaks the format
 is refused; a broken download gives the rows that it has. Rows are taken as they are and
-`validate.py` judges them; what cannot be taken over is named in `RawData.import_findings`.
+validation judges them; what cannot be taken over is named in `RawData.import_findings`.
 """
 
 from pathlib import Path
 
 import polars as pl
 
-from hrl_sarp.data.rules import LEFT_OUT
-from hrl_sarp.data.sources import downloads
-from hrl_sarp.data.sources.actions import apply_actions
-from hrl_sarp.data.sources.doubled_rows import settle_doubled
-from hrl_sarp.data.sources.macro_files import broken_ranges, load_macro
-from hrl_sarp.data.sources.tables import (
+from hrl_sarp.data.quality.rules import LEFT_OUT
+from hrl_sarp.data.sources.files import downloads
+from hrl_sarp.data.sources.files.actions import apply_actions
+from hrl_sarp.data.sources.files.duplicates import settle_doubled
+from hrl_sarp.data.sources.files.macro import broken_ranges, load_macro
+from hrl_sarp.data.sources.files.tables import (
     SUFFIXES,
     find_table,
     read_table,

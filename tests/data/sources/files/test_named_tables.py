@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.market_schema import NamedTables
-from hrl_sarp.data.sources import named_tables
+from hrl_sarp.data.sources.files import named_tables
 from hrl_sarp.data.store import BARS_SCHEMA, RawData
 from hrl_sarp.errors import DataError, MissingArtifactError
 

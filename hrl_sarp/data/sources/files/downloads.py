@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from hrl_sarp.data.sources.tables import NULL_TEXTS
+from hrl_sarp.data.sources.files.tables import NULL_TEXTS
 from hrl_sarp.data.store import BARS_SCHEMA, FINDINGS_SCHEMA, PRICE_COLUMNS
 
 YAHOO_COLUMNS = ("date", *PRICE_COLUMNS, "adj_close", "volume")

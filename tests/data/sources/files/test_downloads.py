@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hrl_sarp.data.sources.downloads import Download, is_download, read_download, symbol_of
+from hrl_sarp.data.sources.files.downloads import Download, is_download, read_download, symbol_of
 
 HEADER = "Date,Open,High,Low,Close,Adj Close,Volume"
 FIRST = "2020-01-02,10,11,9,10.5,10.25,100"

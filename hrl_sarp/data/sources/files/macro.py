@@ -7,8 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
-from hrl_sarp.data.revised_series import REVISED
-from hrl_sarp.data.sources.tables import (
+from hrl_sarp.data.quality.series import REVISED
+from hrl_sarp.data.sources.files.tables import (
     find_table,
     read_table,
     refuse_null_keys,

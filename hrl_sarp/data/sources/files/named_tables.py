@@ -1,7 +1,7 @@
 """The user's folder whose tables and columns have names of their own, as the profile declares them.
 
 `data.named_tables` says which table is which; nothing is guessed from contents. Rows are taken as
-they are (`validate.py` judges them), but for dates whose day and month the profile declares to be
+they are (validation judges them), but for dates whose day and month the profile declares to be
 exchanged: those are put right and counted in the notes.
 """
 
@@ -18,9 +18,9 @@ from hrl_sarp.config.market_schema import (
     SectorsTable,
     SeriesTable,
 )
-from hrl_sarp.data.sources.actions import apply_actions
-from hrl_sarp.data.sources.macro_files import load_macro
-from hrl_sarp.data.sources.tables import (
+from hrl_sarp.data.sources.files.actions import apply_actions
+from hrl_sarp.data.sources.files.macro import load_macro
+from hrl_sarp.data.sources.files.tables import (
     Columns,
     find_table,
     read_table,

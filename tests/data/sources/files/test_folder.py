@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hrl_sarp.data.sources import files
+from hrl_sarp.data.sources.files import folder as files
 from hrl_sarp.data.store import BARS_SCHEMA
 from hrl_sarp.errors import DataError, MissingArtifactError
 

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from hrl_sarp.config.market_schema import CalendarChanges, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.data import jumps, rules, series_rules
 from hrl_sarp.data.exchange_calendar import sessions_between
+from hrl_sarp.data.quality import rules, series
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
     FINDINGS_SCHEMA,
@@ -104,6 +104,26 @@ def validate(
     )
 
 
+def read_validated(data_dir: Path, config: RunConfig) -> tuple[RawData, ValidationReport]:
+    """Read collected data once and judge them once, for everyone who needs both.
+
+    Args:
+        data_dir: `data/raw` itself.
+        config: the merged configuration; thresholds and the market's calendar are read.
+
+    Returns:
+        The data as they were collected, and every finding about them. Nothing is refused here:
+        `has_failed` of the report says whether a market can be made of them.
+
+    Raises:
+        MissingArtifactError: if nothing was collected.
+        DataError: if a file is damaged or the calendar does not fit.
+    """
+    raw, data = read_raw(data_dir), config.data
+    calendar = config.market_profile.calendar
+    return raw, validate(raw, data.validation, calendar, data.calendar_changes)
+
+
 def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
     """Judge what was collected into `data_dir` and write `validation.json` there.
 
@@ -111,13 +131,14 @@ def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
         data_dir: `data/raw` itself.
         config: the merged configuration; thresholds and the market's calendar are read.
 
+    Returns:
+        The report that was written.
+
     Raises:
         MissingArtifactError: if nothing was collected.
         DataError: if a file is damaged or the calendar does not fit.
     """
-    raw = read_raw(data_dir)
-    data, calendar = config.data, config.market_profile.calendar
-    report = validate(raw, data.validation, calendar, data.calendar_changes)
+    _, report = read_validated(data_dir, config)
     write_report(report, data_dir / REPORT_NAME)
     return report
 
@@ -186,7 +207,7 @@ def _row_findings(
     keyed = raw.bars.drop_nulls(["symbol", "date"])
     bars = keyed.sort("symbol", "date")
     prepared = rules.prepare(bars)
-    undeclared = jumps.undeclared_splits(prepared, config)
+    undeclared = rules.undeclared_splits(prepared, config)
     found = [
         rules.missing_keys(raw.bars),
         rules.missing_values(bars),
@@ -199,7 +220,7 @@ def _row_findings(
         rules.stale_repeats(bars),
         rules.large_returns(prepared, config),
         undeclared,
-        jumps.long_holes(prepared, config),
+        rules.long_holes(prepared, config),
         rules.suspected_splits(prepared).join(undeclared, on=["symbol", "date"], how="anti"),
         rules.adjustment_defects(prepared, config),
         rules.stale_runs(bars, config),
@@ -207,8 +228,8 @@ def _row_findings(
         rules.off_session_bars(bars, sessions),
         rules.symbols_without_sector(raw),
         rules.macro_overlaps(raw),
-        series_rules.index_defects(raw.index, config, sessions),
-        series_rules.weekend_series(raw, sessions),
+        series.index_defects(raw.index, config, sessions),
+        series.weekend_series(raw, sessions),
     ]
     is_excluded = pl.col("rule").is_in(sorted(rules.EXCLUDING))
     excluded = pl.concat(found, how="diagonal").filter(is_excluded)

@@ -18,15 +18,14 @@ from hrl_sarp.cli import app as cli
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data import collect as collecting
-from hrl_sarp.data.sources import yahoo
-from hrl_sarp.data.sources.yahoo_cache import HistoryCache
-from hrl_sarp.data.sources.yahoo_history import as_traded, live_link
-from hrl_sarp.data.sources.yahoo_plan import SYMBOLS_DIR, YahooRequest, make_plan
+from hrl_sarp.data.quality.validation import validate
+from hrl_sarp.data.sources.yahoo import download as yahoo
+from hrl_sarp.data.sources.yahoo.download import SYMBOLS_DIR, YahooRequest, make_plan
+from hrl_sarp.data.sources.yahoo.history import HistoryCache, as_traded, live_link
 from hrl_sarp.data.store import RawData, read_raw
-from hrl_sarp.data.validate import validate
 from hrl_sarp.errors import ConfigError, DataError, MissingArtifactError
 from hrl_sarp.features.macro import find_macro_problems
-from tests.data.sources.yahoo_replay import (
+from tests.data.sources.yahoo.yahoo_replay import (
     NOT_FOUND,
     RECORDED,
     ReplayingSession,
@@ -285,10 +284,10 @@ import os, signal, sys
 from datetime import date
 from pathlib import Path
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data.sources import yahoo
-from hrl_sarp.data.sources.yahoo_history import live_link
-from hrl_sarp.data.sources.yahoo_plan import YahooRequest
-from tests.data.sources.yahoo_replay import ReplayingSession, plain_chart, replay_link
+from hrl_sarp.data.sources.yahoo import download as yahoo
+from hrl_sarp.data.sources.yahoo.history import live_link
+from hrl_sarp.data.sources.yahoo.download import YahooRequest
+from tests.data.sources.yahoo.yahoo_replay import ReplayingSession, plain_chart, replay_link
 
 class Killer(ReplayingSession):
     def get(self, url, **asked):

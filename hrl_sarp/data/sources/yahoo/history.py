@@ -4,6 +4,8 @@ Yahoo divides older prices, volumes and dividends by every later split, those af
 included. So a history is always asked for up to now, the splits are undone, and then it is cut.
 """
 
+import hashlib
+import io
 import logging
 import time
 import warnings
@@ -12,15 +14,18 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 import polars as pl
 from loguru import logger
+from polars.exceptions import PolarsError
 
 from hrl_sarp.config.market_schema import YahooConfig
 from hrl_sarp.data.store import BARS_SCHEMA
 from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.run.files import write_bytes
 
 HISTORY_SCHEMA = pl.Schema({name: kind for name, kind in BARS_SCHEMA.items() if name != "symbol"})
 """Bars of one ticker."""
@@ -187,3 +192,53 @@ def _may_pass(error: BaseException) -> bool:
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     return not isinstance(error, YFTickerMissingError) and status != _NOT_FOUND
+
+
+class HistoryCache:
+    """The histories of one span of days."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder, made when the first history is kept.
+
+        Args:
+            folder: for one span only: its files do not name the days.
+        """
+        self.folder = folder
+        self.damaged: list[str] = []
+        """Tickers whose file was there but not usable, in the order they were asked for."""
+
+    def read(self, ticker: str) -> pl.DataFrame | None:
+        """Return the kept history, or None if there is none or its file is damaged."""
+        path = self.path(ticker)
+        if not path.is_file():
+            return None
+        history = _parse(path.read_bytes())
+        if history is None:
+            self.damaged.append(ticker)
+        return history
+
+    def keep(self, ticker: str, history: pl.DataFrame) -> None:
+        """Write a history; a reader sees the old file or the new one."""
+        buffer = io.BytesIO()
+        history.write_parquet(buffer, compression="zstd")
+        content = buffer.getvalue()
+        write_bytes(self.path(ticker), _digest(content) + b"\n" + content)
+
+    def path(self, ticker: str) -> Path:
+        """Return the file of a ticker; signs such as ^, = and & are escaped."""
+        return self.folder / f"{quote(ticker, safe='')}.history"
+
+
+def _parse(stored: bytes) -> pl.DataFrame | None:
+    digest, _, content = stored.partition(b"\n")
+    if digest != _digest(content):
+        return None
+    try:
+        history = pl.read_parquet(io.BytesIO(content))
+    except PolarsError:  # whole, but written by something else
+        return None
+    return history if history.schema == HISTORY_SCHEMA else None
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

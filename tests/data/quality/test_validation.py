@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data import validate
-from hrl_sarp.data.sources import files
+from hrl_sarp.data.quality import validation
+from hrl_sarp.data.quality.validation import ValidationReport, bad_rows
+from hrl_sarp.data.sources.files import folder as files
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
-from hrl_sarp.data.validate import ValidationReport, bad_rows
 from hrl_sarp.errors import DataError
 from tests.data.raw_factories import clean_raw, day, with_cells, with_factor, without_row
 
@@ -23,7 +23,7 @@ PRICES = ["open", "high", "low", "close"]
 
 
 def judge(raw: RawData) -> ValidationReport:
-    return validate.validate(raw, CONFIG, "XNYS")
+    return validation.validate(raw, CONFIG, "XNYS")
 
 
 def until(last: date) -> pl.Expr:
@@ -243,12 +243,12 @@ def test_column_of_another_type_fails_by_name() -> None:
 
 def test_unknown_calendar_is_refused() -> None:
     with pytest.raises(DataError, match="calendar 'MARS' is unknown"):
-        validate.validate(clean_raw(), CONFIG, "MARS")
+        validation.validate(clean_raw(), CONFIG, "MARS")
 
 
 def test_report_is_written_with_every_finding(tmp_path: Path) -> None:
     report = judge(with_cells(clean_raw(), 5, volume=0.0))
-    validate.write_report(report, tmp_path / "validation.json")
+    validation.write_report(report, tmp_path / "validation.json")
     written = json.loads((tmp_path / "validation.json").read_text())
     assert written["findings_by_rule"] == {"zero_volume": 1}
     assert written["findings"] == [
@@ -269,7 +269,7 @@ def test_terminal_table_names_symbol_date_and_value() -> None:
     console = Console(width=120, record=True, quiet=True)
     with console.capture() as capture:
         console.quiet = False
-        console.print(validate.render(judge(with_cells(clean_raw(), 5, volume=0.0))))
+        console.print(validation.render(judge(with_cells(clean_raw(), 5, volume=0.0))))
     assert "AAA 2019-01-09 0" in capture.get()
 
 

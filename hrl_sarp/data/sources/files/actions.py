@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from hrl_sarp.data.sources.tables import find_table, read_table, refuse_null_keys
+from hrl_sarp.data.sources.files.tables import find_table, read_table, refuse_null_keys
 from hrl_sarp.errors import DataError
 
 STEM = "actions"

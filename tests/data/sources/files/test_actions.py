@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hrl_sarp.data.sources.actions import apply_actions
+from hrl_sarp.data.sources.files.actions import apply_actions
 from hrl_sarp.errors import DataError
 from tests.data.raw_factories import clean_raw, day
 

@@ -4,7 +4,7 @@ from datetime import date
 
 import polars as pl
 
-from hrl_sarp.data.sources.doubled_rows import settle_doubled
+from hrl_sarp.data.sources.files.duplicates import settle_doubled
 
 Row = tuple[str, int, float | None, float | None]
 

@@ -6,7 +6,7 @@ not: nobody knows which is right, all leave and the day has no bar.
 
 import polars as pl
 
-from hrl_sarp.data.sources.downloads import PLACE
+from hrl_sarp.data.sources.files.downloads import PLACE
 from hrl_sarp.data.store import FINDINGS_SCHEMA
 
 _ROUNDING = 1e-6
