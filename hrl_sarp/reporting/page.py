@@ -1,0 +1,88 @@
+"""One HTML page from headings, tables, figures and facts; it loads nothing from elsewhere.
+
+`templates/page.css` holds the look, `page.html` and `blocks.html` beside it the markup.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from hrl_sarp.reporting.figure import svg
+from hrl_sarp.reporting.table import Table
+
+TEMPLATES = Environment(
+    loader=PackageLoader("hrl_sarp.reporting"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its caption."""
+
+    figure: Figure
+    name: str
+    """Unique on the page."""
+    caption: str
+    """Also read out in place of the picture."""
+
+    def svg(self) -> str:
+        """Return the picture as an SVG element."""
+        return svg(self.figure, self.name, self.caption)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Something that is folded away until the reader opens it."""
+
+    summary: str
+    blocks: Sequence["Block"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, one a line."""
+
+    pairs: Sequence[tuple[str, str]]
+
+
+Block = Table | Drawing | Fold | Facts
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what stands under it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+def page(title: str, subtitle: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
+    """Put a page together.
+
+    Args:
+        title: of the page and of its browser tab.
+        subtitle: one line below it.
+        lead: the sentences to read if nothing else.
+        sections: in order.
+
+    Returns:
+        The whole HTML document.
+    """
+    return TEMPLATES.get_template("page.html").render(
+        title=title, subtitle=subtitle, lead=lead, sections=sections
+    )
+
+
+def block_html(block: Block) -> str:
+    """Return one block as HTML, for a notebook.
+
+    Args:
+        block: a table, drawing, fold or list of facts.
+    """
+    return str(TEMPLATES.get_template("blocks.html").module.show(block))  # type: ignore[attr-defined]  # a macro

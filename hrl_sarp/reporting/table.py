@@ -1,0 +1,133 @@
+"""One table of text cells: on a terminal of any width, as Markdown, or cell by cell."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import rich.box
+import rich.table
+import rich.text
+from rich.console import Console, ConsoleOptions
+from rich.markup import escape
+
+NONE = "–"  # noqa: RUF001 -- an en dash for what does not exist
+CELL_BORDER = 3
+"""Characters of a terminal's table beside each cell."""
+HEADING_WIDTH = 10
+"""A heading that is wider than this and than its cells continues on the next line."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the row.
+
+    `Console().print(table)` draws it. On the page it is a block of a section (`reporting.page`).
+
+    Example:
+        >>> table = Table("Policies", ("policy", "return"), [("1/N", percent(0.081))])
+        >>> print(table.markdown())
+        | policy | return |
+        | --- | ---: |
+        | 1/N | 8.1 % |
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    """As many cells as the header has."""
+    note: str = ""
+    """What a reader must know, below the table."""
+    emphasised: frozenset[str] = frozenset()
+    """Names of rows that are set in bold."""
+    telling: tuple[int, ...] = ()
+    """Columns in the order in which a terminal gives them room; those it has no room for are named
+    below. Empty: all are shown, and text continues on the next line.
+    """
+    text_columns: frozenset[int] = frozenset({0})
+    """Columns that are aligned to the left: words, not numbers."""
+
+    def markdown(self) -> str:
+        """Write the table as GitHub's Markdown shows it, without title and note."""
+        lines = [self.header, ("---", *("---:" for _ in self.header[1:])), *self.rows]
+        return "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+
+    def columns_within(self, width: int) -> tuple[int, ...]:
+        """Choose the columns that a terminal shows.
+
+        Args:
+            width: of the terminal, in characters.
+
+        Returns:
+            Their places from left to right; all of them if none is marked as telling.
+        """
+        left, kept = width - 1, list[int]()
+        for column in self.telling:
+            cells = [*self._heading(column).split("\n"), *(row[column] for row in self.rows)]
+            left -= CELL_BORDER + max(map(len, cells))
+            if left < 0:
+                break
+            kept.append(column)
+        return tuple(sorted(kept)) or tuple(range(len(self.header)))
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[rich.table.Table | rich.text.Text]:
+        """Draw for the terminal; rich calls it."""
+        columns = self.columns_within(options.max_width)
+        hidden = [title for i, title in enumerate(self.header) if i not in columns]
+        drawn = rich.table.Table(
+            title=escape(self.title),
+            title_justify="left",
+            title_style="bold",
+            box=rich.box.SIMPLE_HEAD,
+        )
+        for i in columns:
+            is_text = i in self.text_columns
+            drawn.add_column(
+                escape(self._heading(i)),
+                justify="left" if is_text else "right",
+                no_wrap=bool(self.telling) or not is_text,
+                vertical="top",
+            )
+        for row in self.rows:
+            style = "bold" if row[0] in self.emphasised else None
+            drawn.add_row(*(escape(row[i]) for i in columns), style=style)
+        yield drawn
+        note = f"{self.note} Not shown here: {', '.join(hidden)}." if hidden else self.note
+        if note:
+            yield rich.text.Text(f" {note.strip()}", style="dim")
+
+    def _heading(self, column: int) -> str:
+        longest = max((len(row[column]) for row in self.rows), default=0)
+        lines = textwrap.wrap(
+            self.header[column],
+            max(longest, HEADING_WIDTH),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        return "\n".join(lines)
+
+
+def number(value: int | float | None, digits: int = 2) -> str:
+    """Write a number with a real minus sign, and zero without one.
+
+    Args:
+        value: None is written as a dash.
+        digits: after the point.
+    """
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "" if float(text) == 0 else "\N{MINUS SIGN}")
+
+
+def percent(value: int | float | None, digits: int = 1) -> str:
+    """Write a fraction in percent.
+
+    Args:
+        value: 0.01 is 1 %; None is written as a dash.
+        digits: after the point.
+    """
+    return NONE if value is None else number(100 * value, digits) + " %"

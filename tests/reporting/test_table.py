@@ -1,0 +1,76 @@
+"""A table shows the same cells everywhere, and what a terminal has room for."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from hrl_sarp.reporting.table import NONE, Table, number, percent
+
+TABLE = Table(
+    "Two [policies]",
+    ("policy", "log growth over 1/N, % a year", "costs"),
+    [("1/N", NONE, "0.1 %"), ("own", "2.0 [1.0, 3.0]", "0.3 %")],
+    note="Net of costs.",
+    emphasised=frozenset({"own"}),
+    telling=(0, 2, 1),
+)
+
+
+def shown(table: Table, width: int) -> str:
+    screen = StringIO()
+    Console(width=width, file=screen).print(table)
+    return screen.getvalue()
+
+
+def test_wide_terminal_shows_every_column_and_the_note() -> None:
+    text = shown(TABLE, 120)
+    assert "Two [policies]" in text
+    assert "2.0 [1.0, 3.0]" in text
+    assert "Net of costs." in text
+    assert "Not shown" not in text
+
+
+def test_narrow_terminal_keeps_the_telling_columns_and_names_the_others() -> None:
+    # borders 3 x 2, policy 6, costs 5: 17 characters; the growth needs 17 more
+    assert TABLE.columns_within(20) == (0, 2)
+    assert TABLE.columns_within(34) == (0, 2)
+    assert TABLE.columns_within(35) == (0, 1, 2)
+    text = shown(TABLE, 30)
+    assert "0.3 %" in text
+    assert "2.0 [1.0" not in text
+    assert "Not shown here: log growth" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("width", range(18, 100, 7))
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width: int) -> None:
+    text = shown(TABLE, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "0.1 %" in text
+
+
+def test_words_continue_on_the_next_line_where_no_column_may_be_left_out() -> None:
+    told = Table(
+        "", ("rule", "why"), [("a", "one two three four five")], text_columns=frozenset({1})
+    )
+    text = shown(told, 20)
+    assert {"one", "two", "three", "four", "five"} <= set(text.split())
+
+
+def test_markdown_aligns_numbers_and_escapes_bars() -> None:
+    lines = Table("", ("a|b", "c"), [("x", "1")]).markdown().splitlines()
+    assert lines == ["| a\\|b | c |", "| --- | ---: |", "| x | 1 |"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.004, "0.00"), (-1.5, "\N{MINUS SIGN}1.50"), (2, "2.00"), (None, NONE)],
+)
+def test_numbers_have_a_real_minus_and_zero_has_none(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_percent_scales_fractions() -> None:
+    assert percent(0.0815) == "8.2 %"
+    assert percent(-0.5, 0) == "\N{MINUS SIGN}50 %"
+    assert percent(None) == NONE
