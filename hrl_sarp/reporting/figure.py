@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hrl_sarp.artifacts import atomic_path
+from hrl_sarp.run.files import atomic_path
 
 INK, GRID, FADED = "#1c1f23", "#dcdfe3", "#b4bac1"
 """Text and axes; rules; lines that only give a hint."""
