@@ -5,7 +5,6 @@ locked, so what a killed one left behind is known and removed. JSON manifests an
 here too, because every stage writes one and every later stage checks it.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,13 +12,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from filelock import lock_descriptor
 from polars.exceptions import PolarsError
 
 from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
@@ -51,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise unwritable(path, error.strerror or str(error)) from error
     temporary = Path(name)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # says that its writer lives; see below
+        lock_descriptor(descriptor)  # says that its writer lives; see `remove_unfinished`
         yield temporary
         _flush_to_disk(temporary)
         temporary.chmod(0o666 & ~_current_umask())  # mkstemp makes files only the owner can read
@@ -72,23 +72,15 @@ def remove_unfinished(folder: Path) -> list[Path]:
     Returns:
         What was removed.
     """
-    found = (path for path in folder.rglob(f".*{_MARK}*") if _UNFINISHED.fullmatch(path.name))
-    return [path for path in sorted(found) if path.is_file() and _remove_if_abandoned(path)]
-
-
-def _remove_if_abandoned(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # finished meanwhile
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    removed = []
+    for path in sorted(folder.rglob(f".*{_MARK}*")):
+        if not _UNFINISHED.fullmatch(path.name) or not path.is_file():
+            continue
+        with suppress(FileNotFoundError), path.open("rb") as file:  # finished meanwhile
+            if lock_descriptor(file.fileno(), blocking=False):
+                path.unlink(missing_ok=True)
+                removed.append(path)
+    return removed
 
 
 def unwritable(path: Path, reason: str) -> StorageError:

@@ -1,6 +1,6 @@
 """What a run needs of its machine: folder, lock, threads, seeds, device, log, stop signals."""
 
-import fcntl
+import _thread
 import os
 import random
 import signal
@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from loguru import logger
 
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.terminal import log_to_screen
 
 LOCK_FILE = "run.lock"
+LOCK_SECONDS = 0.2
+"""How long a run asks for its folder: the file may belong to a run that ends at this moment."""
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level} | {module} | {message}"
 DEVICES = ("auto", "cpu", "cuda")
 STOP_SECONDS = 5.0
@@ -60,48 +63,27 @@ class RunFolder:
         Raises:
             HrlSarpError: if a living process holds the folder, or it cannot be written to.
         """
-        descriptor = self._take()
+        lock = FileLock(
+            self.path / LOCK_FILE, timeout=LOCK_SECONDS, is_singleton=False, on_acquired=_sign
+        )
         try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            yield
-        finally:
-            (self.path / LOCK_FILE).unlink(missing_ok=True)
-            os.close(descriptor)
-            self._remove_empty()
-
-    def _take(self) -> int:
-        """Return the descriptor of the locked file."""
-        while True:
-            descriptor = self._open_lock()
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                os.close(descriptor)
-                raise HrlSarpError(
-                    f"run folder {self.path} is in use by process {holder}; wait until it ends, "
-                    f"stop it, or choose another {self.option}"
-                ) from error
-            if self._is_lock(descriptor):
-                return descriptor
-            os.close(descriptor)  # its holder ended, and removed it, since it was opened
-
-    def _open_lock(self) -> int:
-        try:
-            return os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            lock.acquire()
+        except Timeout as error:
+            raise HrlSarpError(
+                f"run folder {self.path} is in use by process {_holder(lock.lock_file)}; wait "
+                f"until it ends, stop it, or choose another {self.option}"
+            ) from error
         except OSError as error:
             raise HrlSarpError(
                 f"cannot write to run folder {self.path}: {error.strerror}; "
                 f"choose another {self.option}"
             ) from error
-
-    def _is_lock(self, descriptor: int) -> bool:
         try:
-            found = (self.path / LOCK_FILE).stat()
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(found, os.fstat(descriptor))
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)  # before the release: nobody else's
+            lock.release()
+            self._remove_empty()
 
     def _remove_empty(self) -> None:
         for folder in self._made:
@@ -109,6 +91,18 @@ class RunFolder:
                 folder.rmdir()
             except OSError:  # something was written
                 return
+
+
+def _sign(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+
+
+def _holder(lock_file: str) -> str:
+    try:
+        return Path(lock_file).read_text(errors="replace").strip() or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def configure_threads(n_threads: int) -> None:
@@ -202,28 +196,46 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._is_set = False
+        self._wait: threading.Timer | None = None
         self._former: dict[signal.Signals, SignalHandler] = {}
 
     @property
     def is_set(self) -> bool:
         """True once a stop was asked for."""
         if self._is_set:  # the boundary has come: what is saved now may take its time
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            self._end_wait()
         return self._is_set
 
     def __enter__(self) -> "StopFlag":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        for number in (signal.SIGINT, signal.SIGTERM):
             self._former[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        self._end_wait()
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former.clear()
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self._is_set and number != signal.SIGTERM:  # SIGALRM, or Ctrl-C again
+        if self._is_set and number == signal.SIGINT:  # the time is over, or Ctrl-C again
             raise KeyboardInterrupt
-        self._is_set = True
-        signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
+        if not self._is_set:
+            self._is_set = True
+            self._wait = threading.Timer(STOP_SECONDS, _interrupt_main_thread)
+            self._wait.daemon = True
+            self._wait.start()
+
+    def _end_wait(self) -> None:
+        if self._wait is not None:
+            self._wait.cancel()
+            if self._wait.is_alive():
+                self._wait.join()
+
+
+def _interrupt_main_thread() -> None:
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)  # wakes it from a system call, too
+    else:
+        _thread.interrupt_main()

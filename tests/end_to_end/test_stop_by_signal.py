@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hrl_sarp.cli import STOPPED
+from hrl_sarp.cli.app import STOPPED
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.collect import collect
 from hrl_sarp.market import assemble

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -97,24 +99,25 @@ def test_folders_made_for_a_run_stay_with_what_it_wrote(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == [folder / "metrics.json"]
 
 
-def test_a_lock_file_that_its_holder_removed_meanwhile_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The second run opens the file before the first one ends, and locks it after: by then another
-    # run may hold a new file of that name.
-    opened = []
-    open_now = RunFolder._open_lock
+def test_no_two_runs_hold_a_folder_while_others_come_and_go(tmp_path: Path) -> None:
+    # Each holder removes the lock file, so that others may have opened the file that is gone.
+    inside, held, crowds = [], [], []
 
-    def open_early(folder: RunFolder) -> int:
-        opened.append(open_now(folder))
-        if len(opened) == 1:
-            (tmp_path / LOCK_FILE).unlink()
-        return opened[-1]
+    def come_and_go() -> None:
+        for _ in range(25):
+            with suppress(HrlSarpError), RunFolder(tmp_path).lock():
+                inside.append(1)
+                crowds.append(len(inside))
+                time.sleep(0.0005)
+                held.append(inside.pop())
 
-    monkeypatch.setattr(RunFolder, "_open_lock", open_early)
-    with RunFolder(tmp_path).lock():
-        assert len(opened) == 2
-        assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
+    runs = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert len(held) >= 25
+    assert set(crowds) == {1}
 
 
 def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -223,13 +226,13 @@ def test_what_follows_a_boundary_is_not_interrupted(monkeypatch: pytest.MonkeyPa
 
 
 def test_former_signal_handlers_come_back() -> None:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     with StopFlag():
         assert signal.getsignal(signal.SIGTERM) != before[1]
         signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in numbers] == before
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
 
 
 def test_a_log_without_a_message_is_no_file(tmp_path: Path) -> None:
@@ -258,3 +261,20 @@ def test_only_file_errors_of_other_threads_are_silent(monkeypatch: pytest.Monkey
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_busy_work_is_interrupted_where_no_signal_reaches_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(signal, "pthread_kill")
+    monkeypatch.setattr(session, "STOP_SECONDS", 0.02)
+    with StopFlag():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            _work_for(30.0)
+
+
+def _work_for(seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass

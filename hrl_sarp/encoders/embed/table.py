@@ -4,7 +4,6 @@ The file is written front to back, some days at a time, so its length says how f
 came: the next one goes on there and ends with the same bytes. Memory holds one block of windows.
 """
 
-import fcntl
 import io
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from filelock import lock_descriptor
 from jaxtyping import Float, Int
 from loguru import logger
 from torch import Tensor
@@ -129,7 +129,9 @@ def _made_once(path: Path, shape: tuple[int, int, int], write: Callable[[Path], 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("a+b") as lock:
-            _wait_for(lock, unfinished)
+            if not lock_descriptor(lock.fileno(), blocking=False):
+                logger.info(f"waiting for another process that writes {unfinished.name}")
+                lock_descriptor(lock.fileno())
             found = finished_hash(path)
             if found is not None:  # another process was first; what is open now is a new file
                 unfinished.unlink(missing_ok=True)
@@ -202,14 +204,6 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     fields = {"descr": description, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)
     return buffer.getvalue()
-
-
-def _wait_for(lock: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        logger.info(f"waiting for another process that writes {path.name}")
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _facts_path(path: Path) -> Path:
