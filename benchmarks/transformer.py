@@ -13,8 +13,8 @@ from torch import nn
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.candle_windows import cut_candle_windows
-from hrl_sarp.encoders.price_action_trainer import PriceActionTrainer
+from hrl_sarp.price_action.buys.trainer import PriceActionTrainer
+from hrl_sarp.price_action.buys.windows import cut_candle_windows
 
 N_CANDLES, UPDATES, REPEATS = 4000, 10, 7
 GOAL = 0.9

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.encoders.finetuning_job import Job
-    from hrl_sarp.encoders.labelled_windows import LabelledWindows
+    from hrl_sarp.price_action.expansions.job import Job
+    from hrl_sarp.price_action.expansions.windows import LabelledWindows
 
 ARMS = ("random", "frozen", "fine-tuned", "scratch")
 FROZEN, PRETRAINED = ("random", "frozen"), ("frozen", "fine-tuned")
@@ -147,8 +147,8 @@ def run_cell(settings: Settings, cell: Cell) -> None:
 def _job(settings: Settings, cell: Cell) -> "Job":
     import torch
 
-    from hrl_sarp.encoders.finetuning_job import FinetuneRequest, assemble
-    from hrl_sarp.encoders.labelled_windows import GroupSplit, split_by_group
+    from hrl_sarp.price_action.expansions.job import FinetuneRequest, assemble
+    from hrl_sarp.price_action.expansions.windows import GroupSplit, split_by_group
 
     changes: dict[str, Any] = {"seed": cell.seed}
     config = settings.run_config(changes)
@@ -185,9 +185,9 @@ def _windows(
     """Return all windows, and the rows of the pool and of the test."""
     import polars as pl
 
-    from hrl_sarp.encoders.labelled_windows import read_labelled
     from hrl_sarp.encoders.transfer import read_description
     from hrl_sarp.errors import DataError
+    from hrl_sarp.price_action.expansions.windows import read_labelled
 
     windows = read_labelled(settings.data, config.windowed.window_length)
     fitted_to = np.datetime64(read_description(settings.encoder)["fitted_to"])

@@ -41,7 +41,7 @@ def label(options: argparse.Namespace) -> None:
 
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.data.bars import read_bars
-    from hrl_sarp.encoders.labelling import BaseRates, between, draw, label_bars
+    from hrl_sarp.price_action.expansions.labelling import BaseRates, between, draw, label_bars
     from hrl_sarp.run.files import write_json, write_table
 
     changes = {} if options.stride is None else {"stride": options.stride}

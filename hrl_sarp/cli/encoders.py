@@ -23,11 +23,11 @@ from hrl_sarp.errors import HrlSarpError
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.encoders.distributed import World
-    from hrl_sarp.encoders.finetuning_job import Job
     from hrl_sarp.encoders.networks.kinds import EncoderKind
     from hrl_sarp.encoders.pretrain.bars import BarPretraining
     from hrl_sarp.encoders.pretrain.panel import PanelPretraining
     from hrl_sarp.encoders.pretrain.run import PretrainingResult
+    from hrl_sarp.price_action.expansions.job import Job
 
 ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
 """By what they are pretrained on: a file of bars, or the daily bars of a market's stocks."""
@@ -194,7 +194,7 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Variant price-action teaches the transformer on candles whether a buy is worth it.
     """
-    from hrl_sarp.encoders.finetuning_job import FinetuneRequest, prepare
+    from hrl_sarp.price_action.expansions.job import FinetuneRequest, prepare
     from hrl_sarp.run.session import configure_threads, resolve_device
 
     settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
@@ -221,8 +221,8 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 def _finetune(job: "Job") -> None:
     from rich.console import Console
 
-    from hrl_sarp.encoders.finetuning import finetune
-    from hrl_sarp.encoders.training_tables import measure_table
+    from hrl_sarp.price_action.expansions.finetuning import finetune
+    from hrl_sarp.price_action.expansions.tables import measure_table
     from hrl_sarp.run.session import StopFlag
 
     request = job.request
@@ -259,10 +259,10 @@ def _price_action(
     from rich.console import Console
 
     from hrl_sarp.data.bars import read_bars
-    from hrl_sarp.encoders.candle_windows import cut_candle_windows
-    from hrl_sarp.encoders.price_action import FIGURE, RunOptions, train_price_action
-    from hrl_sarp.encoders.price_action_files import MODEL
-    from hrl_sarp.encoders.price_action_report import results_table
+    from hrl_sarp.price_action.buys.files import MODEL
+    from hrl_sarp.price_action.buys.report import results_table
+    from hrl_sarp.price_action.buys.training import FIGURE, RunOptions, train_price_action
+    from hrl_sarp.price_action.buys.windows import cut_candle_windows
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
 
     configure_threads(config.threads)

@@ -14,8 +14,8 @@ from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.run.session import StopFlag
 from scripts import label_efficiency
 from scripts.label_efficiency import ARMS, Cell, half_width, main, summarise
-from tests.encoders.labelled_factories import as_frame, labelled, small_config
-from tests.encoders.test_pretrained import export
+from tests.price_action.expansions.labelled_factories import as_frame, labelled, small_config
+from tests.price_action.expansions.test_pretrained import export
 
 OWN = "encoders: {jade: {hidden: 8, layers: 1}, panel: {embedding_size: 8}}\n"
 FITTED_TO = np.datetime64("2018-06-30T00:00", "us")

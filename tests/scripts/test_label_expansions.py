@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hrl_sarp.encoders.labelled_windows import read_labelled
+from hrl_sarp.price_action.expansions.windows import read_labelled
 from hrl_sarp.run.files import sha256_file
 from scripts.label_expansions import main
-from tests.encoders.test_labelling import DAY, series
+from tests.price_action.expansions.test_labelling import DAY, series
 
 
 @pytest.fixture

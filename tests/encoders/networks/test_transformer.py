@@ -14,7 +14,7 @@ from hrl_sarp.encoders.networks.transformer import (
     sinusoidal_positions,
 )
 from hrl_sarp.errors import ConfigError
-from tests.encoders.candle_factories import small_config
+from tests.price_action.buys.candle_factories import small_config
 
 
 @pytest.fixture

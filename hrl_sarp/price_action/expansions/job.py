@@ -10,7 +10,13 @@ from jaxtyping import Float32, Int
 
 from hrl_sarp.config.encoder_schema import FinetuneVariantConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.encoders.labelled_windows import (
+from hrl_sarp.errors import ConfigError, HrlSarpError
+from hrl_sarp.price_action.expansions.losses import Targets, balanced_weight, make_targets
+from hrl_sarp.price_action.expansions.measures import Truth, measures, trivial_measures
+from hrl_sarp.price_action.expansions.model import JadeMultiTask
+from hrl_sarp.price_action.expansions.pretrained import Pretrained, load_pretrained
+from hrl_sarp.price_action.expansions.training import MultiTaskTrainer, Taught, TrainingRun
+from hrl_sarp.price_action.expansions.windows import (
     GroupSplit,
     LabelledWindows,
     read_labelled,
@@ -18,12 +24,6 @@ from hrl_sarp.encoders.labelled_windows import (
     split_by_group,
     window_features,
 )
-from hrl_sarp.encoders.multitask import JadeMultiTask
-from hrl_sarp.encoders.multitask_loss import Targets, balanced_weight, make_targets
-from hrl_sarp.encoders.multitask_training import MultiTaskTrainer, Taught, TrainingRun
-from hrl_sarp.encoders.pretrained import Pretrained, load_pretrained
-from hrl_sarp.encoders.span_metrics import Truth, measures, trivial_measures
-from hrl_sarp.errors import ConfigError, HrlSarpError
 from hrl_sarp.run.session import StopFlag, derive_seed
 
 FIRST_WEIGHTS, SPLIT, UPDATES = range(3)

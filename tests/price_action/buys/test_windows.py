@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from hrl_sarp.data.bars import Bars, read_bars
-from hrl_sarp.encoders.candle_windows import (
+from hrl_sarp.encoders.windows.cut import gather
+from hrl_sarp.errors import DataError
+from hrl_sarp.features.candles import COLUMNS, LEVELS
+from hrl_sarp.price_action.buys.windows import (
     SPANS,
     CandleWindows,
     cut_candle_windows,
@@ -16,10 +19,7 @@ from hrl_sarp.encoders.candle_windows import (
     relate_to_last_close,
     stretches,
 )
-from hrl_sarp.encoders.windows.cut import gather
-from hrl_sarp.errors import DataError
-from hrl_sarp.features.candles import COLUMNS, LEVELS
-from tests.encoders.candle_factories import HOUR, noise_bars, small_config
+from tests.price_action.buys.candle_factories import HOUR, noise_bars, small_config
 
 LENGTH = 16
 WARM_UP = 199

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.encoders import finetuning
-from hrl_sarp.encoders.finetuning_files import load_finetuned
-from hrl_sarp.encoders.labelled_windows import read_labelled, window_features
 from hrl_sarp.encoders.networks.jade import JadeEncoder
-from hrl_sarp.encoders.training_tables import COLUMNS
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from hrl_sarp.price_action.expansions import finetuning
+from hrl_sarp.price_action.expansions.files import load_finetuned
+from hrl_sarp.price_action.expansions.tables import COLUMNS
+from hrl_sarp.price_action.expansions.windows import read_labelled, window_features
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from tests.command_line import Command, assert_refused
-from tests.encoders.labelled_factories import (
+from tests.price_action.expansions.labelled_factories import (
     LENGTH,
     as_frame,
     labelled,
     small_config,
     write,
 )
-from tests.encoders.test_pretrained import export
+from tests.price_action.expansions.test_pretrained import export
 
 OWN = """
 threads: 1

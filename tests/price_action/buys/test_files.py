@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from hrl_sarp.encoders.candle_windows import CandleScaling
 from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
-from hrl_sarp.encoders.price_action_files import (
+from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.features.candles import COLUMNS
+from hrl_sarp.price_action.buys.files import (
     MODEL,
     SCALER,
     PriceAction,
     load_price_action,
     save_price_action,
 )
-from hrl_sarp.errors import CheckpointError, MissingArtifactError
-from hrl_sarp.features.candles import COLUMNS
+from hrl_sarp.price_action.buys.windows import CandleScaling
 from hrl_sarp.run.files import read_json, write_json
-from tests.encoders.candle_factories import small_config
+from tests.price_action.buys.candle_factories import small_config
 
 SIZES = small_config().encoders.transformer
 

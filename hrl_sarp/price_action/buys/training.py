@@ -17,12 +17,13 @@ from loguru import logger
 
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.encoders import classification, price_action_report, transfer
-from hrl_sarp.encoders.candle_windows import CandleWindows
-from hrl_sarp.encoders.price_action_files import MODEL, SCALER, save_price_action
-from hrl_sarp.encoders.price_action_trainer import HALF, PriceActionTrainer
+from hrl_sarp.encoders import transfer
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.features import candles
+from hrl_sarp.price_action.buys import measures, report
+from hrl_sarp.price_action.buys.files import MODEL, SCALER, save_price_action
+from hrl_sarp.price_action.buys.trainer import HALF, PriceActionTrainer
+from hrl_sarp.price_action.buys.windows import CandleWindows
 from hrl_sarp.run.files import atomic_path, write_json
 from hrl_sarp.run.session import StopFlag, derive_seed
 from hrl_sarp.run.terminal import phase_progress
@@ -92,7 +93,7 @@ def _fit(trainer: PriceActionTrainer, options: RunOptions) -> None:
 def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
     scores = {span: trainer.judge(span)[1] for span in JUDGED}
     truth = {span: trainer.windows.labels(span) for span in JUDGED}
-    threshold = classification.choose_threshold(
+    threshold = measures.choose_threshold(
         scores["validation"], truth["validation"], trainer.task.min_calls
     )
     spans = {span: _measures(trainer, scores[span], truth[span], threshold) for span in JUDGED}
@@ -100,7 +101,7 @@ def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
         spans[span].update(_peers(trainer, span, scores[span]))
     now = trainer.progress
     results = {
-        "verdict": price_action_report.verdict(now.history, spans),
+        "verdict": report.verdict(now.history, spans),
         "threshold": threshold,
         "spans": spans,
         "best_epoch": now.best_epoch,
@@ -118,8 +119,8 @@ def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
         "history": now.history,
     }
     write_json(folder / RESULTS, results)
-    curves = {span: classification.pr_curve(scores[span], truth[span]) for span in JUDGED}
-    figure = price_action_report.convergence_figure(now.history, spans, curves)
+    curves = {span: measures.pr_curve(scores[span], truth[span]) for span in JUDGED}
+    figure = report.convergence_figure(now.history, spans, curves)
     with atomic_path(folder / FIGURE) as path:
         figure.savefig(path, dpi=_FIGURE_DPI)
     return results
@@ -135,17 +136,17 @@ def _peers(
     """
     windows = trainer.windows
     train, truth = windows.labels("train"), windows.labels(span)
-    linear = classification.linear_scores(
+    linear = measures.linear_scores(
         trainer.last_candles("train"), train, trainer.last_candles(span)
     )
     hours, known = (_hours(windows, name) for name in (span, "train"))
     rate = np.bincount(known, train, _HOURS) / np.maximum(np.bincount(known, minlength=_HOURS), 1)
     fall = windows.fall[windows.targets(span)]
     return {
-        "linear_pr_auc": classification.pr_auc(linear, truth),
-        "hour_pr_auc": classification.pr_auc(rate[hours], truth),
+        "linear_pr_auc": measures.pr_auc(linear, truth),
+        "hour_pr_auc": measures.pr_auc(rate[hours], truth),
         "fall_rate": float(fall.mean()),
-        "fall_pr_auc": classification.pr_auc(scores, fall) if fall.any() else math.nan,
+        "fall_pr_auc": measures.pr_auc(scores, fall) if fall.any() else math.nan,
     }
 
 
@@ -163,17 +164,17 @@ def _measures(
     rng = np.random.default_rng(derive_seed(trainer.config.seed, _BOOTSTRAP_STREAM))
     # windows stand in the order of time: those of one span of candles are as many as instruments
     block = trainer.windows.length * len(trainer.windows.bars.instruments)
-    low, high = classification.lift_interval(scores, truth, block, rng)
+    low, high = measures.lift_interval(scores, truth, block, rng)
     return {
         "windows": len(truth),
-        "pr_auc": classification.pr_auc(scores, truth),
+        "pr_auc": measures.pr_auc(scores, truth),
         "lift_low": low,
         "lift_high": high,
         "score_low": float(scores.min()),
         "score_high": float(scores.max()),
-        **asdict(classification.judge_calls(scores, truth, threshold)),
-        **asdict(classification.judge_trivial(truth)),
-        "at_half": asdict(classification.judge_calls(scores, truth, HALF)),
+        **asdict(measures.judge_calls(scores, truth, threshold)),
+        **asdict(measures.judge_trivial(truth)),
+        "at_half": asdict(measures.judge_calls(scores, truth, HALF)),
     }
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hrl_sarp.config.encoder_schema import JadeConfig
-from hrl_sarp.encoders.multitask import TASKS, JadeMultiTask, MultiTaskOutput
 from hrl_sarp.encoders.networks.jade import JadeEncoder
+from hrl_sarp.price_action.expansions.model import TASKS, JadeMultiTask, MultiTaskOutput
 
 SMALL = JadeConfig(hidden=8, layers=1, dropout=0.0)
 WINDOWS, BARS, FEATURES = 3, 12, 5

@@ -25,10 +25,10 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from hrl_sarp.encoders.multitask import TASKS
-from hrl_sarp.encoders.multitask_loss import task_weights
-from hrl_sarp.encoders.multitask_training import Epoch
-from hrl_sarp.encoders.span_metrics import TRIVIAL_RULES, separation, span_scores
+from hrl_sarp.price_action.expansions.losses import task_weights
+from hrl_sarp.price_action.expansions.measures import TRIVIAL_RULES, separation, span_scores
+from hrl_sarp.price_action.expansions.model import TASKS
+from hrl_sarp.price_action.expansions.training import Epoch
 from hrl_sarp.run.files import atomic_path, write_text
 
 STATS_EVERY, GRADIENTS_EVERY = 5, 10

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import TransformerConfig
-from hrl_sarp.encoders.candle_windows import CandleScaling
 from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features import candles
+from hrl_sarp.price_action.buys.windows import CandleScaling
 from hrl_sarp.run.checkpoints import load_module, load_plain, save_payload
 from hrl_sarp.run.files import read_json, write_json
 

@@ -10,7 +10,7 @@ import yaml
 
 from hrl_sarp.run.files import read_json
 from tests.command_line import assert_refused
-from tests.encoders.candle_factories import noise_bars
+from tests.price_action.buys.candle_factories import noise_bars
 
 Command = Callable[..., tuple[int, str, str]]
 

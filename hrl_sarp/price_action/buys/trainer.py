@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.encoders import classification
-from hrl_sarp.encoders.candle_windows import CandleWindows, fit_scaling
 from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
-from hrl_sarp.encoders.price_action_files import MODEL, PriceAction
 from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.features import candles
+from hrl_sarp.price_action.buys import measures
+from hrl_sarp.price_action.buys.files import MODEL, PriceAction
+from hrl_sarp.price_action.buys.windows import CandleWindows, fit_scaling
 from hrl_sarp.run.checkpoints import load_payload, restore_rng, restoring, rng_state, save_payload
 from hrl_sarp.run.session import derive_seed, seed_everything
 
@@ -135,8 +135,8 @@ class PriceActionTrainer:
         """Judge the epoch on validation; returns whether it is the best so far."""
         loss, scores = self.judge("validation")
         truth = self.windows.labels("validation")
-        half = classification.judge_calls(scores, truth, HALF)
-        area = classification.pr_auc(scores, truth)
+        half = measures.judge_calls(scores, truth, HALF)
+        area = measures.pr_auc(scores, truth)
         now = self.progress
         now.history.append(
             {

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from hrl_sarp.config.encoder_schema import JadeConfig
-from hrl_sarp.encoders.multitask import JadeMultiTask
-from hrl_sarp.encoders.multitask_training import MultiTaskTrainer
-from hrl_sarp.encoders.training_tables import (
+from hrl_sarp.errors import CheckpointError
+from hrl_sarp.price_action.expansions.model import JadeMultiTask
+from hrl_sarp.price_action.expansions.tables import (
     COLUMNS,
     Rows,
     empty_rows,
     write_convergence_figure,
     write_tables,
 )
-from hrl_sarp.errors import CheckpointError
+from hrl_sarp.price_action.expansions.training import MultiTaskTrainer
 from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
 from hrl_sarp.run.files import read_json, write_json
 

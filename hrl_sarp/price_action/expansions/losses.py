@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrl_sarp.config.encoder_schema import FinetuningConfig
-from hrl_sarp.encoders.labelled_windows import LabelledWindows
-from hrl_sarp.encoders.multitask import TYPES, MultiTaskOutput
+from hrl_sarp.price_action.expansions.model import TYPES, MultiTaskOutput
+from hrl_sarp.price_action.expansions.windows import LabelledWindows
 
 
 @dataclass(frozen=True)

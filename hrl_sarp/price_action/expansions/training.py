@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import FinetuningConfig
-from hrl_sarp.encoders.multitask import JadeMultiTask, MultiTaskOutput
-from hrl_sarp.encoders.multitask_loss import (
+from hrl_sarp.errors import StoppedEarly, TrainingDivergedError
+from hrl_sarp.price_action.expansions.losses import (
     Targets,
     constant_answer,
     constant_losses,
     task_losses,
     weighted_total,
 )
-from hrl_sarp.encoders.span_metrics import Found
-from hrl_sarp.errors import StoppedEarly, TrainingDivergedError
+from hrl_sarp.price_action.expansions.measures import Found
+from hrl_sarp.price_action.expansions.model import JadeMultiTask, MultiTaskOutput
 from hrl_sarp.run.session import StopFlag, derive_seed
 
 ORDER, DROPOUT = range(2)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from hrl_sarp.encoders.classification import (
+from hrl_sarp.errors import MetricError
+from hrl_sarp.price_action.buys.measures import (
     choose_threshold,
     judge_calls,
     judge_trivial,
@@ -13,7 +14,6 @@ from hrl_sarp.encoders.classification import (
     pr_auc,
     pr_curve,
 )
-from hrl_sarp.errors import MetricError
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
 LABELS = np.array([1, 0, 1, 1, 0, 0])

@@ -11,17 +11,23 @@ import torch
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders import classification, price_action
-from hrl_sarp.encoders.candle_windows import cut_candle_windows
 from hrl_sarp.encoders.networks.transformer import CandleEncoder
-from hrl_sarp.encoders.price_action import FIGURE, RESULTS, RUNNING, RunOptions, train_price_action
-from hrl_sarp.encoders.price_action_files import MODEL, SCALER, load_price_action
-from hrl_sarp.encoders.price_action_trainer import PriceActionTrainer
 from hrl_sarp.encoders.transfer import load_encoder, read_description
 from hrl_sarp.errors import CheckpointError, StoppedEarly, TrainingDivergedError
+from hrl_sarp.price_action.buys import measures, training
+from hrl_sarp.price_action.buys.files import MODEL, SCALER, load_price_action
+from hrl_sarp.price_action.buys.trainer import PriceActionTrainer
+from hrl_sarp.price_action.buys.training import (
+    FIGURE,
+    RESULTS,
+    RUNNING,
+    RunOptions,
+    train_price_action,
+)
+from hrl_sarp.price_action.buys.windows import cut_candle_windows
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.session import StopFlag
-from tests.encoders.candle_factories import bars_of, noise_bars, planted_bars, small_config
+from tests.price_action.buys.candle_factories import bars_of, noise_bars, planted_bars, small_config
 
 CPU = torch.device("cpu")
 LONG_TEST = {"train_share": 0.4, "validation_share": 0.2}
@@ -116,13 +122,13 @@ def test_blocks_of_the_interval_span_a_window_of_every_instrument(
     instrument = np.repeat(np.arange(2, dtype=np.int32), 700)
     bars = replace(one, **joined, instrument=instrument, instruments=("ONE", "TWO"))
     drawn = []
-    plain = classification.lift_interval
+    plain = measures.lift_interval
 
     def noted(scores: Any, labels: Any, block: int, rng: Any) -> tuple[float, float]:
         drawn.append(block)
         return plain(scores, labels, block, rng)
 
-    monkeypatch.setattr(classification, "lift_interval", noted)
+    monkeypatch.setattr(measures, "lift_interval", noted)
     config = small_config(epochs=1)
     train(tmp_path, bars, config)
     assert drawn == 2 * [2 * config.encoders.transformer.window_length]
@@ -144,7 +150,7 @@ def test_rate_of_the_hour_finds_a_daily_rhythm() -> None:
     log_return = np.where(noon, 0.02, 0.002 * rng.normal(size=n_bars) - 0.0008)
     bars = bars_of(100.0 * np.exp(np.cumsum(log_return)), None, rng)
     trainer = trainer_of(bars, small_config(**LONG_TEST))
-    found = price_action._peers(trainer, "test", trainer.judge("test")[1])
+    found = training._peers(trainer, "test", trainer.judge("test")[1])
     assert found["hour_pr_auc"] > 0.9
 
 
@@ -276,4 +282,4 @@ def test_results_of_all_epochs_are_judged_on_validation_only(
 
     monkeypatch.setattr(PriceActionTrainer, "judge", noting)
     train(tmp_path, noise_bars(900), small_config(epochs=3))
-    assert judged == ["validation"] * 3 + list(price_action.JUDGED)
+    assert judged == ["validation"] * 3 + list(training.JUDGED)

@@ -9,16 +9,22 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.labelled_windows import (
+from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
+from hrl_sarp.price_action.expansions.windows import (
     LabelledWindows,
     overlap_groups,
     read_labelled,
     split_by_group,
     window_features,
 )
-from hrl_sarp.errors import DataError, MissingArtifactError
-from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
-from tests.encoders.labelled_factories import LENGTH, as_frame, labelled, walks, write
+from tests.price_action.expansions.labelled_factories import (
+    LENGTH,
+    as_frame,
+    labelled,
+    walks,
+    write,
+)
 
 CONFIG = load_config().windowed.feature_config
 

@@ -8,8 +8,8 @@ import polars as pl
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.encoders.labelled_windows import CLASSES, LabelledWindows
 from hrl_sarp.features.expansion_labels import expansion_label
+from hrl_sarp.price_action.expansions.windows import CLASSES, LabelledWindows
 
 LENGTH = 105
 SMALL = {"jade": {"hidden": 8, "layers": 1}, "panel": {"embedding_size": 8}}

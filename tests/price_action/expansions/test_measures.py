@@ -3,8 +3,20 @@
 import numpy as np
 import pytest
 
-from hrl_sarp.encoders import span_metrics
-from hrl_sarp.encoders.span_metrics import Found, Truth, measures, trivial_measures
+from hrl_sarp.price_action.expansions.measures import (
+    TRIVIAL_RULES,
+    Found,
+    Truth,
+    best_interval,
+    calibration_error,
+    center_distance,
+    hit_rate,
+    interval_iou,
+    measures,
+    separation,
+    span_scores,
+    trivial_measures,
+)
 
 BARS = 10
 
@@ -30,12 +42,12 @@ def test_span_scores_are_averages_over_windows() -> None:
     probability[0, 2:6] = 0.5  # called: the threshold counts
     probability[1, 0] = 0.49
     # window 0: bars 2..5 called, 4..7 right: 2 hits of 4 and of 4; window 1: nothing called
-    scores = span_metrics.span_scores(probability, inside((4, 7), (0, 1)))
+    scores = span_scores(probability, inside((4, 7), (0, 1)))
     assert scores == {"span_f1": 0.25, "span_precision": 0.25, "span_recall": 0.25}
 
 
 def test_all_bars_inside_score_the_share_and_full_recall() -> None:
-    scores = span_metrics.span_scores(np.ones((2, BARS)), inside((0, 0), (0, 3)))
+    scores = span_scores(np.ones((2, BARS)), inside((0, 0), (0, 3)))
     # precision 0.1 and 0.4; F1 = 2 p / (1 + p): 0.2 / 1.1 and 0.8 / 1.4
     assert scores["span_precision"] == pytest.approx(0.25)
     assert scores["span_recall"] == 1.0
@@ -45,9 +57,9 @@ def test_all_bars_inside_score_the_share_and_full_recall() -> None:
 def test_hits_count_bars_between_centers() -> None:
     found = np.array([pointers(2, 4), pointers(5, 5), pointers(0, 9)])
     right = np.array([pointers(2, 6), pointers(5, 5), pointers(9, 9)])
-    away = span_metrics.center_distance(found, right, BARS)
+    away = center_distance(found, right, BARS)
     np.testing.assert_allclose(away, [1.0, 0.0, 4.5], atol=1e-12)
-    rates = [span_metrics.hit_rate(away, k) for k in (0, 1, 4, 5)]
+    rates = [hit_rate(away, k) for k in (0, 1, 4, 5)]
     assert rates == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1.0])
 
 
@@ -55,30 +67,30 @@ def test_overlap_counts_whole_bars() -> None:
     found = np.array([pointers(2, 5), pointers(0, 1), pointers(3, 4)])
     right = np.array([pointers(4, 7), pointers(5, 6), pointers(3, 4)])
     # bars 4, 5 of 2..7; none; all
-    overlap = span_metrics.interval_iou(found, right, BARS)
+    overlap = interval_iou(found, right, BARS)
     np.testing.assert_allclose(overlap, [2 / 6, 0.0, 1.0], atol=1e-12)
 
 
 def test_separation_is_a_difference_of_means() -> None:
     probability = np.full((1, BARS), 0.2)
     probability[0, 3:5] = 0.7
-    assert span_metrics.separation(probability, inside((3, 4))) == pytest.approx(0.5)
+    assert separation(probability, inside((3, 4))) == pytest.approx(0.5)
     # of bars 3..6 two have 0.7 and two 0.2
-    assert span_metrics.separation(probability, inside((3, 6))) == pytest.approx(0.45 - 0.2)
+    assert separation(probability, inside((3, 6))) == pytest.approx(0.45 - 0.2)
 
 
 def test_calibration_error_by_hand() -> None:
     # bins of 1/15: eight bars at 0.1, none inside: gap 0.1; two at 0.9, one inside: gap 0.4
     probability = np.full((1, BARS), 0.1)
     probability[0, 8:] = 0.9
-    error = span_metrics.calibration_error(probability, inside((9, 9)))
+    error = calibration_error(probability, inside((9, 9)))
     assert error == pytest.approx(0.8 * 0.1 + 0.2 * 0.4)
 
 
 def test_calibration_error_does_not_cancel_between_bins() -> None:
     probability = np.full((1, BARS), 0.0)
     probability[0, 5:] = 1.0
-    assert span_metrics.calibration_error(probability, inside((0, 4))) == 1.0
+    assert calibration_error(probability, inside((0, 4))) == 1.0
 
 
 def test_perfect_answers_reach_the_best_value_of_every_measure() -> None:
@@ -86,7 +98,7 @@ def test_perfect_answers_reach_the_best_value_of_every_measure() -> None:
     best = measures(Found(right.label, right.pointers, right.inside.astype(float)), right)
     assert best.pop("ece") == 0.0
     assert set(best.values()) == {1.0}
-    assert set(best) | {"ece"} == set(span_metrics.TRIVIAL_RULES)
+    assert set(best) | {"ece"} == set(TRIVIAL_RULES)
 
 
 def test_measures_of_untaught_tasks_are_left_out() -> None:
@@ -119,7 +131,7 @@ def test_trivial_calibration_error_is_the_change_of_the_share() -> None:
 def test_best_interval_covers_most() -> None:
     # 3..6 overlaps 2..5 by 3 of 5 bars and itself wholly: 0.8, twice as long ones less
     training = np.array([pointers(2, 5), pointers(3, 6), pointers(3, 6)])
-    ((place, length),) = span_metrics.best_interval(training, BARS)
+    ((place, length),) = best_interval(training, BARS)
     assert length == pytest.approx(0.4)
     # the center of 3..6 is bar 4.5; of the whole bars beside it 4 is nearer to 2..5
     assert place * (BARS - 1) == pytest.approx(4.0)

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.encoders.labelled_windows import LabelledWindows
-from hrl_sarp.encoders.multitask import MultiTaskOutput
-from hrl_sarp.encoders.multitask_loss import (
+from hrl_sarp.price_action.expansions.losses import (
     Targets,
     balanced_weight,
     constant_losses,
@@ -17,7 +15,9 @@ from hrl_sarp.encoders.multitask_loss import (
     task_weights,
     weighted_total,
 )
-from tests.encoders.labelled_factories import small_config
+from hrl_sarp.price_action.expansions.model import MultiTaskOutput
+from hrl_sarp.price_action.expansions.windows import LabelledWindows
+from tests.price_action.expansions.labelled_factories import small_config
 
 CONFIG = small_config(pointer_huber_delta=0.1, countdown_huber_delta=1.0).encoders.finetuning
 BARS = 11

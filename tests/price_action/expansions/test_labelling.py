@@ -9,10 +9,10 @@ import pytest
 from hrl_sarp.config.encoder_schema import ExpansionConfig, WindowedConfig
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.labelling import between, draw, label_bars
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.expansion_labels import expansion_label
-from tests.encoders.labelled_factories import LENGTH
+from hrl_sarp.price_action.expansions.labelling import between, draw, label_bars
+from tests.price_action.expansions.labelled_factories import LENGTH
 
 RULE = load_config().encoders.expansion
 START = np.datetime64("2018-03-01T00:00", "us")

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.encoders.labelled_windows import LabelledWindows, window_features
-from hrl_sarp.encoders.multitask import TASKS, JadeMultiTask
-from hrl_sarp.encoders.multitask_loss import balanced_weight, constant_losses, make_targets
-from hrl_sarp.encoders.multitask_training import Epoch, MultiTaskTrainer, Taught, TrainingRun
-from hrl_sarp.encoders.span_metrics import Found, span_scores
 from hrl_sarp.errors import StoppedEarly, TrainingDivergedError
+from hrl_sarp.price_action.expansions.losses import balanced_weight, constant_losses, make_targets
+from hrl_sarp.price_action.expansions.measures import Found, span_scores
+from hrl_sarp.price_action.expansions.model import TASKS, JadeMultiTask
+from hrl_sarp.price_action.expansions.training import Epoch, MultiTaskTrainer, Taught, TrainingRun
+from hrl_sarp.price_action.expansions.windows import LabelledWindows, window_features
 from hrl_sarp.run.session import StopFlag
-from tests.encoders.labelled_factories import labelled, small_config
+from tests.price_action.expansions.labelled_factories import labelled, small_config
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from jaxtyping import Int, Shaped
 
 from hrl_sarp.config.encoder_schema import ExpansionConfig, WindowedConfig
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.candle_windows import stretches
-from hrl_sarp.encoders.labelled_windows import CLASSES
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.expansion_labels import Expansions, expansion_label
+from hrl_sarp.price_action.buys.windows import stretches
+from hrl_sarp.price_action.expansions.windows import CLASSES
 
 WINDOWS_AT_ONCE = 8192
 ONLY_ONE = 1

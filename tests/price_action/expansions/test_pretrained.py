@@ -8,10 +8,10 @@ import torch
 
 from hrl_sarp.config.encoder_schema import JadeConfig
 from hrl_sarp.encoders.networks.jade import JadeEncoder
-from hrl_sarp.encoders.pretrained import load_pretrained, rearranged
 from hrl_sarp.encoders.transfer import export_encoder
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, PRETRAINING_COLUMNS
+from hrl_sarp.price_action.expansions.pretrained import load_pretrained, rearranged
 
 SIZES = JadeConfig(hidden=6, layers=2, dropout=0.1)
 THIRTEEN = [*CANDLE_COLUMNS, POSITION]

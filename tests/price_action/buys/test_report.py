@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hrl_sarp.encoders.price_action_report import convergence_figure, results_table, verdict
+from hrl_sarp.price_action.buys.report import convergence_figure, results_table, verdict
 
 HISTORY = [
     {"epoch": 0, "train_loss": 1.2, "val_loss": 1.1, "val_pr_auc": 0.11},

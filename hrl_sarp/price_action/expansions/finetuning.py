@@ -7,11 +7,11 @@ import torch
 from loguru import logger
 
 from hrl_sarp.config.loading import config_hash
-from hrl_sarp.encoders import training_tables as tables
-from hrl_sarp.encoders.finetuning_files import FinetuningFolder
-from hrl_sarp.encoders.finetuning_job import Job, Outcome
-from hrl_sarp.encoders.labelled_windows import CLASSES
-from hrl_sarp.encoders.multitask_training import Epoch, MultiTaskTrainer
+from hrl_sarp.price_action.expansions import tables
+from hrl_sarp.price_action.expansions.files import FinetuningFolder
+from hrl_sarp.price_action.expansions.job import Job, Outcome
+from hrl_sarp.price_action.expansions.training import Epoch, MultiTaskTrainer
+from hrl_sarp.price_action.expansions.windows import CLASSES
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.run.terminal import phase_progress
 
