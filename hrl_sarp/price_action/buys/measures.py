@@ -1,10 +1,20 @@
-"""How good a yes-or-no classifier is, beside what knows nothing; pure functions of its scores."""
+"""How good a yes-or-no classifier is, beside what knows nothing; pure functions of its scores.
+
+Everywhere W scores stand in the order of time, labels are 0 or 1, and higher scores mean "yes".
+NaN is refused by scikit-learn, which counts hits and calls here.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    precision_recall_curve,
+    precision_recall_fscore_support,
+)
 
 from hrl_sarp.errors import MetricError
 
@@ -43,18 +53,35 @@ class Trivial:
 
 
 def judge_calls(scores: Scores, labels: Labels, threshold: float) -> Calls:
-    """Compare the calls `score >= threshold` with labels 0 and 1."""
-    called, positive = scores >= threshold, labels == 1
-    hits = int((called & positive).sum())
-    precision = hits / max(int(called.sum()), 1)
-    recall = hits / max(int(positive.sum()), 1)
-    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-    accuracy = float((called == positive).mean())
-    return Calls(float(threshold), int(called.sum()), accuracy, precision, recall, f1)
+    """Compare the calls `score >= threshold` with the labels.
+
+    Args:
+        scores: of W windows.
+        labels: of the same windows.
+        threshold: from which on a score is a call.
+
+    Returns:
+        Number of calls and their quality; precision, recall and F1 are 0 where they are 0 / 0.
+    """
+    called = scores >= threshold
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, called, average="binary", zero_division=0
+    )
+    accuracy = float(accuracy_score(labels, called))
+    return Calls(
+        float(threshold), int(called.sum()), accuracy, float(precision), float(recall), float(f1)
+    )
 
 
 def judge_trivial(labels: Labels) -> Trivial:
-    """Compute the baselines of labels 0 and 1."""
+    """Compute the baselines of some labels.
+
+    Args:
+        labels: of W windows.
+
+    Returns:
+        What random calls, calling all, and always saying the more frequent class reach.
+    """
     rate = float((labels == 1).mean())
     return Trivial(rate, 2 * rate / (1 + rate), max(rate, 1 - rate))
 
@@ -62,36 +89,48 @@ def judge_trivial(labels: Labels) -> Trivial:
 def pr_auc(scores: Scores, labels: Labels) -> float:
     """Compute the area below the precision-recall curve as average precision.
 
-    sum over distinct scores, highest first, of (recall gained) x (precision there). Equal scores
-    are called together, so a constant score reaches exactly the base rate.
+    Args:
+        scores: of W windows. Equal ones are called together, so a constant score reaches exactly
+            the base rate.
+        labels: of the same windows.
+
+    Returns:
+        The sum over distinct scores, highest first, of (recall gained) x (precision there).
 
     Raises:
         MetricError: without a positive label.
     """
-    _, calls, hits = _cumulative(scores, labels)
-    if hits[-1] == 0:
+    if not labels.any():
         raise MetricError("PR-AUC needs a positive label, found none; use a longer span")
-    gained = np.diff(hits, prepend=0)
-    return float((gained * hits / calls).sum() / hits[-1])
+    return float(average_precision_score(labels, scores))
 
 
 def choose_threshold(scores: Scores, labels: Labels, min_calls: int) -> float:
-    """Return the threshold of highest precision among those with at least `min_calls` calls.
+    """Find the threshold of highest precision among those with enough calls.
 
-    Of equal precisions the one with most calls. The precision reached on the scores that chose it
-    is too good: report it on others.
+    Of equal precisions the one with most calls is taken. The precision reached on the scores that
+    chose it is too good: report it on others.
+
+    Args:
+        scores: of W windows.
+        labels: of the same windows, with a positive among them.
+        min_calls: fewest scores at or above the threshold.
+
+    Returns:
+        One of the scores.
 
     Raises:
         MetricError: if there are fewer scores than `min_calls`.
     """
-    thresholds, calls, hits = _cumulative(scores, labels)
-    if calls[-1] < min_calls:
+    if len(scores) < min_calls:
         raise MetricError(
-            f"a threshold with {min_calls} calls needs as many scores, found {calls[-1]}; "
+            f"a threshold with {min_calls} calls needs as many scores, found {len(scores)}; "
             "lower encoders.price_action.min_calls"
         )
-    precision = np.where(calls >= min_calls, hits / calls, -1.0)
-    return float(thresholds[np.flatnonzero(precision == precision.max())[-1]])
+    precision, _, thresholds = precision_recall_curve(labels, scores)
+    calls = len(scores) - np.searchsorted(np.sort(scores), thresholds)
+    # thresholds ascend, so the first of equal precisions has most calls
+    return float(thresholds[np.where(calls >= min_calls, precision[:-1], -1.0).argmax()])
 
 
 def lift_interval(
@@ -102,10 +141,13 @@ def lift_interval(
     Blocks of consecutive windows are drawn, because neighbours share candles and label horizons.
 
     Args:
-        scores: in the order of time.
-        labels: of the same windows.
+        scores: of W windows.
+        labels: of the same windows, with a positive among them.
         block: windows drawn together.
         rng: what is drawn from.
+
+    Returns:
+        Both ends of the interval. Draws without a positive label are left out.
 
     Source:
         Künsch (1989), "The jackknife and the bootstrap for general stationary observations".
@@ -126,9 +168,15 @@ def linear_scores(
     labels: Int[np.ndarray, " N"],
     judged: Float[np.ndarray, "W F"],
 ) -> Scores:
-    """Return the probabilities of a logistic regression: what needs no deep network.
+    """Score windows with a logistic regression: what needs no deep network.
 
-    Both classes weigh alike in its fit.
+    Args:
+        train: features to fit on.
+        labels: of `train`; both classes weigh alike in the fit.
+        judged: features of the W windows to score.
+
+    Returns:
+        The probability of label 1 for each of `judged`.
     """
     model = LogisticRegression(max_iter=LINEAR_STEPS, class_weight="balanced")
     found: Scores = model.fit(train, labels).predict_proba(judged)[:, 1]
@@ -138,16 +186,14 @@ def linear_scores(
 def pr_curve(
     scores: Scores, labels: Labels
 ) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, " U"]]:
-    """Return recall and precision at every distinct score, highest first."""
-    _, calls, hits = _cumulative(scores, labels)
-    return hits / max(int(hits[-1]), 1), hits / calls
+    """Trace the precision-recall curve.
 
+    Args:
+        scores: of W windows.
+        labels: of the same windows, with a positive among them.
 
-def _cumulative(
-    scores: Scores, labels: Labels
-) -> tuple[Float[np.ndarray, " U"], Int[np.ndarray, " U"], Int[np.ndarray, " U"]]:
-    """Return distinct scores, highest first, with how many are called there, and how many hit."""
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    last = np.flatnonzero(np.diff(ordered, append=-np.inf))  # of each run of equal scores
-    return ordered[last], last + 1, np.cumsum(labels[order])[last]
+    Returns:
+        Recall and precision at each of the U distinct scores, highest first.
+    """
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return recall[-2::-1], precision[-2::-1]

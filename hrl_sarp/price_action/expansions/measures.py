@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from sklearn.metrics import precision_recall_fscore_support
 
 THRESHOLD = 0.5
 """A bar is called inside at this probability and above."""
@@ -91,14 +92,10 @@ def span_scores(
 
     Precision is 0 where no bar is called inside.
     """
-    called = probability >= THRESHOLD
-    hits = (called & inside).sum(axis=1)
-    n_called, n_inside = called.sum(axis=1), inside.sum(axis=1)
-    return {
-        "span_f1": float((2 * hits / (n_called + n_inside)).mean()),
-        "span_precision": float((hits / np.maximum(n_called, 1)).mean()),
-        "span_recall": float((hits / n_inside).mean()),
-    }
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        inside, probability >= THRESHOLD, average="samples", zero_division=0
+    )
+    return {"span_f1": float(f1), "span_precision": float(precision), "span_recall": float(recall)}
 
 
 def center_distance(
