@@ -24,7 +24,8 @@ from hrl_sarp.price_action.buys import measures, report
 from hrl_sarp.price_action.buys.files import MODEL, SCALER, save_price_action
 from hrl_sarp.price_action.buys.trainer import HALF, PriceActionTrainer
 from hrl_sarp.price_action.buys.windows import CandleWindows
-from hrl_sarp.run.files import atomic_path, write_json
+from hrl_sarp.reporting.figure import save_png
+from hrl_sarp.run.files import write_json
 from hrl_sarp.run.session import StopFlag, derive_seed
 from hrl_sarp.run.terminal import phase_progress
 
@@ -33,7 +34,6 @@ RUNNING = "price_action_running.pt"
 RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
 JUDGED = ("validation", "test")
 _BOOTSTRAP_STREAM = 2
-_FIGURE_DPI = 150
 _HOURS = 24
 
 
@@ -120,9 +120,7 @@ def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
     }
     write_json(folder / RESULTS, results)
     curves = {span: measures.pr_curve(scores[span], truth[span]) for span in JUDGED}
-    figure = report.convergence_figure(now.history, spans, curves)
-    with atomic_path(folder / FIGURE) as path:
-        figure.savefig(path, dpi=_FIGURE_DPI)
+    save_png(folder / FIGURE, report.results_figure(now.history, spans, curves))
     return results
 
 

@@ -11,10 +11,11 @@ from hrl_sarp.price_action.expansions.tables import (
     COLUMNS,
     Rows,
     empty_rows,
-    write_convergence_figure,
+    losses_figure,
     write_tables,
 )
 from hrl_sarp.price_action.expansions.training import MultiTaskTrainer
+from hrl_sarp.reporting.figure import save_png
 from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
 from hrl_sarp.run.files import read_json, write_json
 
@@ -84,7 +85,7 @@ class FinetuningFolder:
 
     def finish(self, rows: Rows, metadata: dict[str, Any]) -> None:
         """Write the figure and the metadata, and remove the state to resume from."""
-        write_convergence_figure(self.path / FIGURE, rows)
+        save_png(self.path / FIGURE, losses_figure(rows))
         write_json(self.path / METADATA, {**metadata, "identity": self.identity})
         (self.path / RUNNING).unlink(missing_ok=True)
 

@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from hrl_sarp.price_action.expansions.losses import task_weights
 from hrl_sarp.price_action.expansions.measures import TRIVIAL_RULES, separation, span_scores
 from hrl_sarp.price_action.expansions.model import TASKS
 from hrl_sarp.price_action.expansions.training import Epoch
-from hrl_sarp.run.files import atomic_path, write_text
+from hrl_sarp.reporting.figure import Curve, Panel, convergence_figure
+from hrl_sarp.reporting.table import Table
+from hrl_sarp.run.files import write_text
 
 STATS_EVERY, GRADIENTS_EVERY = 5, 10
 """Epochs between two rows."""
@@ -58,8 +59,6 @@ COLUMNS = {
     "gradient_stats": ("epoch", "total_grad_norm"),
 }
 """Exact columns; gradient_stats goes on with one for each weight, by its name."""
-FIGURE_SIZE = (9.0, 3.2)
-TRAIN_COLOUR, VAL_COLOUR = "#0072b2", "#d55e00"
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
@@ -163,36 +162,52 @@ def write_tables(folder: Path, rows: Rows) -> None:
         write_text(folder / f"{name}.csv", text.getvalue())
 
 
-def write_convergence_figure(path: Path, rows: Rows) -> None:
-    """Draw losses, span F1 and separation over the epochs."""
-    epochs = _column(rows["epoch_metrics"], "epoch")
-    figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
-    losses, scores, apart = figure.subplots(1, 3)
-    for name, colour in (("train_loss", TRAIN_COLOUR), ("val_loss", VAL_COLOUR)):
-        label = name.removesuffix("_loss")
-        losses.plot(epochs, _column(rows["epoch_metrics"], name), color=colour, label=label)
-    losses.set(title="loss, sum over tasks", xlabel="epoch")
-    losses.legend(frameon=False)
-    scores.plot(epochs, _column(rows["epoch_metrics"], "span_f1"), color=VAL_COLOUR)
-    scores.set(title="span F1, validation", xlabel="epoch", ylim=(0, None))
-    stats = rows["probability_stats"]
-    apart.plot(_column(stats, "epoch"), _column(stats, "separation"), color=VAL_COLOUR)
-    apart.set(title="mean probability in - out", xlabel="epoch")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+def losses_figure(rows: Rows) -> Figure:
+    """Draw losses, span F1 and separation over the epochs.
+
+    Args:
+        rows: of the six tables.
+
+    Returns:
+        A figure of three panels.
+    """
+    metrics, stats = rows["epoch_metrics"], rows["probability_stats"]
+    losses = {
+        "training": _curve(metrics, "train_loss"),
+        "validation": _curve(metrics, "val_loss"),
+    }
+    return convergence_figure(
+        [
+            Panel("loss, sum over tasks", losses),
+            Panel("span F1, validation", {"validation": _curve(metrics, "span_f1")}),
+            Panel("mean probability in - out", {"validation": _curve(stats, "separation")}),
+        ]
+    )
 
 
 def measure_table(title: str, model: Mapping[str, float], trivial: Mapping[str, float]) -> Table:
-    """Return the measures of a model, each beside its baseline."""
-    table = Table(title=title, caption="detection: the bars of the expansion are in the window")
-    table.add_column("measure")
-    table.add_column("model", justify="right")
-    table.add_column("baseline", justify="right")
-    table.add_column("the baseline says of every window")
-    for name, value in model.items():
-        table.add_row(name, f"{value:.3f}", f"{trivial[name]:.3f}", TRIVIAL_RULES[name])
-    return table
+    """Set the measures of a model beside their baselines.
+
+    Args:
+        title: of the table.
+        model: measures of the model.
+        trivial: what the rules of `TRIVIAL_RULES` reach.
+
+    Returns:
+        A row for each measure.
+    """
+    return Table(
+        title,
+        ("measure", "model", "baseline", "the baseline says of every window"),
+        [
+            (name, f"{value:.3f}", f"{trivial[name]:.3f}", TRIVIAL_RULES[name])
+            for name, value in model.items()
+        ],
+        note="Detection: the bars of the expansion are in the window.",
+        text_columns=frozenset({0, 3}),
+    )
 
 
-def _column(rows: Iterable[Row], name: str) -> list[float]:
-    return [float(row.get(name, np.nan)) for row in rows]
+def _curve(rows: Iterable[Row], name: str) -> Curve:
+    found = [(float(row["epoch"]), float(row.get(name, np.nan))) for row in rows]
+    return [epoch for epoch, _ in found], [value for _, value in found]

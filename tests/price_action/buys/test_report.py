@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hrl_sarp.price_action.buys.report import convergence_figure, results_table, verdict
+from hrl_sarp.price_action.buys.report import results_figure, results_table, verdict
 
 HISTORY = [
     {"epoch": 0, "train_loss": 1.2, "val_loss": 1.1, "val_pr_auc": 0.11},
@@ -47,11 +47,8 @@ def test_validation_alone_makes_no_claim() -> None:
 
 def test_table_has_every_measure_for_both_spans() -> None:
     table = results_table({"validation": span(), "test": span(calls=1234)}, 0.5)
-    assert [column.header for column in table.columns] == ["measure", "validation", "test"]
-    cells = {
-        str(name): str(value)
-        for name, value in zip(table.columns[0].cells, table.columns[2].cells, strict=True)
-    }
+    assert table.header == ("measure", "validation", "test")
+    cells = {row[0]: row[2] for row in table.rows}
     assert cells["calls"] == "1,234"
     assert cells["base rate"] == "0.1000"
 
@@ -59,7 +56,7 @@ def test_table_has_every_measure_for_both_spans() -> None:
 def test_figure_marks_best_epoch_and_base_rates() -> None:
     curve = (np.array([0.5, 1.0]), np.array([0.2, 0.1]))
     spans = {"validation": span(base_rate=0.08), "test": span()}
-    figure = convergence_figure(HISTORY, spans, {"validation": curve, "test": curve})
+    figure = results_figure(HISTORY, spans, {"validation": curve, "test": curve})
     losses, areas, precision = figure.axes
     best = next(line for line in losses.lines if line.get_label() == "best epoch")
     assert list(best.get_xdata()) == [0, 0]
