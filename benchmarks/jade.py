@@ -16,7 +16,6 @@ from torch import nn
 
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
 from hrl_sarp.encoders.pretrain.held_out import precision
 from hrl_sarp.encoders.pretrain.masking import MaskRule
@@ -25,6 +24,7 @@ from hrl_sarp.encoders.pretrain.task import pretrain
 from hrl_sarp.encoders.windows.cut import Windows
 from hrl_sarp.encoders.windows.table import WindowTable, place_windows
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag, resolve_device
 
 CONFIG = load_config()

@@ -23,11 +23,11 @@ from hrl_sarp.agents.micro_agent import MicroAgent, MicroTD3
 from hrl_sarp.envs import two_clocks
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.two_clocks import TwoClocks
+from hrl_sarp.fitting import History
 from hrl_sarp.run.files import write_json
 from hrl_sarp.run.terminal import phase_progress
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.training import rl_loop
-from hrl_sarp.training.metric_log import MetricLog
 from hrl_sarp.training.train_macro import macro_algorithm, macro_plan
 from hrl_sarp.training.train_micro import micro_algorithm, micro_plan
 from tests import tiny_runs
@@ -103,7 +103,7 @@ def run_phase(number: int, log_dir: Path) -> dict[str, float]:
         td3 = context.config.micro_agent.td3
         algorithm = micro_algorithm(context, micro, macro, td3)
         plan = micro_plan(context, algorithm, macro, number, STEPS[number])
-    log = MetricLog(log_dir, None)
+    log = History(log_dir)
     watch = Stopwatch()
     with phase_progress("profile", STEPS[number]) as bar:
         originals = [(owner, name, getattr(owner, name)) for owner, name, _ in PARTS]

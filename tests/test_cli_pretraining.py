@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from hrl_sarp.run.files import read_json
 from tests.command_line import Command, assert_refused
 from tests.encoders.bar_files import write_bars, write_config
-from tests.encoders.test_distributed import free_port
+from tests.fitting.test_distributed import free_port
 
 LATEST = "checkpoint_latest.pt"
 

@@ -22,11 +22,11 @@ from hrl_sarp.errors import HrlSarpError
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.encoders.distributed import World
     from hrl_sarp.encoders.networks.kinds import EncoderKind
     from hrl_sarp.encoders.pretrain.bars import BarPretraining
     from hrl_sarp.encoders.pretrain.panel import PanelPretraining
     from hrl_sarp.encoders.pretrain.run import PretrainingResult
+    from hrl_sarp.fitting.distributed import World
     from hrl_sarp.price_action.expansions.job import Job
 
 ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
@@ -303,7 +303,7 @@ def _processes(device: str) -> Iterator["World"]:
     """Join the processes that torchrun started; only the first one speaks."""
     from loguru import logger
 
-    from hrl_sarp.encoders.distributed import join_world
+    from hrl_sarp.fitting.distributed import join_world
     from hrl_sarp.run.session import resolve_device
 
     with join_world(resolve_device(device)) as world:

@@ -108,17 +108,32 @@ def rng_state() -> dict[str, Any]:
     }
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    """Restore `rng_state`.
+def require_same_threads(n_threads: int) -> None:
+    """Refuse to continue a run with another number of threads: its sums would round otherwise.
+
+    Args:
+        n_threads: of the run that was stopped.
 
     Raises:
-        CheckpointError: if another number of threads is in use, so that sums would round otherwise.
+        CheckpointError: naming both numbers.
     """
-    if state["threads"] != torch.get_num_threads():
+    if n_threads != torch.get_num_threads():
         raise CheckpointError(
-            f"the run used {state['threads']} threads, this one {torch.get_num_threads()}: "
+            f"the run used {n_threads} threads, this one {torch.get_num_threads()}: "
             "an exact continuation needs the same number (`threads` in data_config.yaml)"
         )
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Restore the global generators.
+
+    Args:
+        state: what `rng_state` returned.
+
+    Raises:
+        CheckpointError: see `require_same_threads`.
+    """
+    require_same_threads(state["threads"])
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

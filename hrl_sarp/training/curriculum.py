@@ -9,6 +9,7 @@ from hrl_sarp.config.loading import dump_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.fitting.resume import CONFIG
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.session import RunFolder, StopFlag, configure_threads, seed_everything
@@ -20,7 +21,6 @@ from hrl_sarp.training import (
     train_micro,
 )
 from hrl_sarp.training.phase import (
-    CONFIG,
     PHASES,
     PhaseContext,
     PhaseResult,
@@ -65,7 +65,7 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
     require_phase(number)
     if context.resume and _has_finished(context, number):
         logger.info(f"phase {number} has finished already")
-        context.forget_running(number)  # a kill may have come just before it was removed
+        context.state(number).finish()  # a kill may have come just before it was removed
         metrics = context.folder(number) / PHASES[number - 1].metrics
         return PhaseResult(number, metrics, read_json(metrics, "python main.py train"))
     context = _require_inputs(number, context)
@@ -73,6 +73,8 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
     configure_threads(config.threads)
     seed_everything(config.seed)
     folder = context.folder(number)
+    if not context.resume:
+        context.forget_results(number)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, dump_config(config))
     logger.info(f"phase {number} ({PHASES[number - 1].title}) begins")
@@ -92,7 +94,7 @@ def _require_inputs(number: int, context: PhaseContext) -> PhaseContext:
     Returns:
         The context with the sector table of phase 1, for later phases.
     """
-    context.require_same_run(number)
+    context.state(number).load()
     if number == 1:
         return context
     context = with_sector_table(context)
@@ -113,7 +115,7 @@ def _has_finished(context: PhaseContext, number: int) -> bool:
     if not context.has(number) or not metrics.is_file():
         return False
     found = read_json(metrics, f"python main.py train --phase {number}")
-    context.require_identity(number, found, f"finished phase {number} in {metrics.parent}")
+    context.state(number).require_same(found, f"finished phase {number} in {metrics.parent}")
     return True
 
 

@@ -9,12 +9,12 @@ from loguru import logger
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.fitting import History
 from hrl_sarp.run.checkpoints import restoring
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.diagnosis import stage_summaries
-from hrl_sarp.training.metric_log import MetricLog
-from hrl_sarp.training.phase import PHASES, RUNNING, PhaseContext, PhaseResult
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, run_loop
 from hrl_sarp.training.selection import Selector, validate_pair
 from hrl_sarp.training.train_macro import macro_algorithm, macro_plan
@@ -81,12 +81,13 @@ def run(context: PhaseContext) -> PhaseResult:
     pair = Pair(
         context.load_macro(3), context.load_micro(4), Selector(joint.selection_window), best={}
     )
-    running = context.load_running(NUMBER)
-    log = MetricLog(context.folder(NUMBER), running["history"] if running else None)
+    state = context.state(NUMBER)
+    running = state.load()
+    log = History(context.folder(NUMBER), running["history"] if running else None)
     if running is None:
         _judge(context, pair, log)
     else:
-        with restoring(context.folder(NUMBER) / RUNNING):
+        with restoring(state.path):
             pair.load_state_dict(running["extra"])
         running = running if running["algorithm"] else None
     with phase_progress(f"phase {NUMBER}", joint.max_rounds * len(PARTS), pair.part) as bar:
@@ -98,7 +99,7 @@ def run(context: PhaseContext) -> PhaseResult:
 
 
 def _train_part(
-    context: PhaseContext, pair: Pair, log: MetricLog, running: dict[str, Any] | None
+    context: PhaseContext, pair: Pair, log: History, running: dict[str, Any] | None
 ) -> None:
     """Train one agent against the other as it is now, and judge the pair after a full round."""
     algorithm, plan = _prepare(context, pair)
@@ -116,8 +117,8 @@ def _train_part(
     log.offset = 0
     if pair.part % len(PARTS) == 0:
         _judge(context, pair, log)
-    payload = {"algorithm": None, "history": log.history, "extra": pair.state_dict()}
-    context.save_running(NUMBER, payload)
+    payload = {"algorithm": None, "history": log.rows, "extra": pair.state_dict()}
+    context.state(NUMBER).save(payload)
 
 
 def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, LoopPlan]:
@@ -139,7 +140,7 @@ def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, Lo
     return micro, micro_plan(context, micro, pair.macro, NUMBER, joint.micro_steps)
 
 
-def _judge(context: PhaseContext, pair: Pair, log: MetricLog) -> None:
+def _judge(context: PhaseContext, pair: Pair, log: History) -> None:
     score = validate_pair(context.tensors, context.config, pair.macro, pair.micro)
     if pair.selector.add(score):
         pair.best = pair.networks()
@@ -156,20 +157,15 @@ def _is_stuck(context: PhaseContext, pair: Pair) -> bool:
     return pair.part % len(PARTS) == 0 and age >= context.config.curriculum.joint.patience_rounds
 
 
-def _finish(context: PhaseContext, pair: Pair, log: MetricLog) -> PhaseResult:
+def _finish(context: PhaseContext, pair: Pair, log: History) -> PhaseResult:
     pair.load(pair.best)
     folder, files = context.folder(NUMBER), PHASES[NUMBER - 1]
     pair.macro.save(folder / files.best[0])
     pair.micro.save(folder / files.best[1])
     summary = {
-        "phase": NUMBER,
-        **context.run_identity(),
         "rounds": pair.part // len(PARTS),
         "start": pair.selector.scores[0],
         **pair.selector.summary(),
         "stages": pair.stages,
     }
-    metrics = log.write(folder / files.metrics, summary)
-    log.close()
-    context.forget_running(NUMBER)
-    return PhaseResult(NUMBER, metrics, summary)
+    return context.finish(NUMBER, log, summary)

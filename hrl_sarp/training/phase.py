@@ -1,23 +1,25 @@
 """What every phase is given and what it hands on: context, folders and results."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
-from hrl_sarp.config.loading import config_hash, find_changes
-from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.schema import RunConfig, SupervisedConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import CheckpointError, MissingArtifactError, TrainingDivergedError
+from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.checkpoints import load_payload, save_payload
-from hrl_sarp.run.session import StopFlag
+from hrl_sarp.run.session import StopFlag, derive_seed
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,18 @@ PHASES = (
 SECTOR_TABLE = "sector table"
 """Kind of the file that holds the embeddings of phase 1."""
 
-RUNNING = "running.pt"
-"""Checkpoint of an unfinished phase; removed when the phase ends."""
+PREFIXES = {1: "pretrain", 2: "pretrain_micro"}
+"""Of the metric names of the supervised phases."""
 
-CONFIG = "config.yaml"
-"""The merged configuration that a phase ran with."""
 
-SHOWN_DIGITS = 12
-"""Of a hash in a message."""
+@dataclass(frozen=True)
+class PhaseResult:
+    """What a phase leaves behind."""
+
+    number: int
+    metrics: Path
+    summary: dict[str, Any]
+    """The numbers of the phase's closing line."""
 
 
 @dataclass(frozen=True)
@@ -138,104 +144,94 @@ class PhaseContext:
             "seed": self.config.seed,
         }
 
-    def load_running(self, number: int) -> dict[str, Any] | None:
-        """Return the checkpoint of an unfinished phase when resuming, else None.
+    def state(self, number: int) -> RunState:
+        """Return what an unfinished phase keeps, and who may continue it.
 
-        Raises:
-            CheckpointError: if it belongs to another configuration or other data.
+        Args:
+            number: of the phase.
         """
-        if not self.resume:
-            self._forget_results(number)
-        return self.require_same_run(number)
+        folder, identity = self.folder(number), self.run_identity()
+        return RunState(folder, f"phase {number}", identity, self.resume, self.config)
 
-    def require_same_run(self, number: int) -> dict[str, Any] | None:
-        """Return the checkpoint that a resumed phase continues, None if it begins anew.
+    def forget_results(self, number: int) -> None:
+        """Remove what an earlier run of the phase left: a fresh start must not mix with it.
 
-        Raises:
-            CheckpointError: if it belongs to another configuration or other data.
+        Args:
+            number: of the phase.
         """
-        path = self.folder(number) / RUNNING
-        if not self.resume or not path.is_file():
-            return None
-        payload = load_payload(path)
-        kind = self._running_kind(number)
-        if payload["kind"] != kind:
-            raise CheckpointError(
-                f"{path}: expected the checkpoint of {kind}, found {payload['kind']}; "
-                "remove the file or start again without --resume"
-            )
-        self.require_identity(number, payload.get("identity", {}), str(path))
-        return payload
+        files = PHASES[number - 1]
+        for name in (*files.best, files.metrics):
+            (self.folder(number) / name).unlink(missing_ok=True)
+        self.state(number).finish()
 
-    def require_identity(self, number: int, found: dict[str, Any], what: str) -> None:
-        """Refuse what another run left.
+    def finish(self, number: int, history: History, summary: Mapping[str, Any]) -> PhaseResult:
+        """Write the metrics of a phase whose agents are written, and end it.
 
-        Raises:
-            CheckpointError: naming what differs; the values, where the phase's folder tells them.
+        Args:
+            number: of the phase.
+            history: its rows; closed here.
+            summary: its numbers, written after phase and identity and before the history.
+
+        Returns:
+            Where the metrics are, and all numbers before the history.
         """
-        for key, value in self.run_identity().items():
-            if found.get(key) != value:
-                raise CheckpointError(
-                    f"{what} is of a run with another {self._difference(number, key, found)}; "
-                    "resume with the same options, start again without --resume, or choose "
-                    "another --log-dir"
-                )
-
-    def _difference(self, number: int, key: str, found: dict[str, Any]) -> str:
-        """Describe one difference: there, then here."""
-        dumped = self.folder(number) / CONFIG
-        if key != "market" and dumped.is_file():
-            changes = find_changes(dumped.read_text(encoding="utf-8"), self.config)
-            if changes:
-                return f"configuration: {', '.join(changes)}"
-        there, here = str(found.get(key))[:SHOWN_DIGITS], str(self.run_identity()[key])
-        return f"{key}: {there} there, {here[:SHOWN_DIGITS]} here"
-
-    @staticmethod
-    def _running_kind(number: int) -> str:
-        return f"phase {number}"
-
-    def _forget_results(self, number: int) -> None:
-        """Remove what an earlier run of the phase left: a fresh start must not mix with it."""
-        folder, files = self.folder(number), PHASES[number - 1]
-        for name in (*files.best, files.metrics, RUNNING):
-            (folder / name).unlink(missing_ok=True)
-
-    def save_running(self, number: int, payload: dict[str, Any]) -> None:
-        """Write the checkpoint of an unfinished phase."""
-        identity = self.run_identity()
-        save_payload(
-            self.folder(number) / RUNNING,
-            {"kind": self._running_kind(number), "identity": identity, **payload},
-        )
-
-    def forget_running(self, number: int) -> None:
-        """Remove the checkpoint of a phase that has finished."""
-        (self.folder(number) / RUNNING).unlink(missing_ok=True)
+        whole = {"phase": number, **self.run_identity(), **summary}
+        metrics = history.write(self.folder(number) / PHASES[number - 1].metrics, whole)
+        history.close()
+        self.state(number).finish()
+        return PhaseResult(number, metrics, whole)
 
 
-@dataclass(frozen=True)
-class PhaseResult:
-    """What a phase leaves behind."""
+def fit_phase(
+    task: Task, number: int, config: SupervisedConfig, context: PhaseContext
+) -> tuple[History, dict[str, Any]]:
+    """Run the supervised part of a phase: the untrained module competes as epoch -1.
 
-    number: int
-    metrics: Path
-    summary: dict[str, Any]
-    """The numbers of the phase's closing line."""
+    Args:
+        task: what to teach.
+        number: of the phase.
+        config: how long and how fast.
+        context: of the phase.
 
-
-def require_finite_weights(number: int, networks: nn.Module, step: int) -> None:
-    """Keep weights that are not numbers out of checkpoints and selection.
+    Returns:
+        The history, and `best_epoch` and `best_val_loss`; the module holds the best epoch's
+        weights.
 
     Raises:
-        TrainingDivergedError: naming the phase and the step.
+        StoppedEarly: after writing a checkpoint, if a stop was asked for.
+        TrainingDivergedError: at the first loss that is not finite.
     """
-    for name, weights in networks.named_parameters():
-        if not bool(torch.isfinite(weights).all()):
-            raise TrainingDivergedError(
-                f"phase {number}: weights {name} are not finite after step {step}: "
-                "lower the learning rate; the last good checkpoint is kept"
-            )
+    schedule = Schedule(
+        epochs=config.epochs,
+        patience=config.patience,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        checkpoint_seconds=context.config.curriculum.checkpoint_seconds,
+        low_epoch=config.epochs,
+        final_share=0.0,
+        judge_first=True,
+    )
+    history = History(context.folder(number), prefix=PREFIXES[number])
+    seed = derive_seed(context.config.seed, number)
+    world = World.alone(context.tensors.device)
+    fitted = Fit(
+        task, schedule, context.state(number), seed, context.stop, world, history=history
+    ).run()
+    return history, {"best_epoch": fitted.best_epoch, "best_val_loss": fitted.best_loss}
+
+
+def describe_rows(tensors: MarketTensors, rows: Int[Tensor, " B"]) -> str:
+    """Say which rows of the market a batch holds, with their dates.
+
+    Args:
+        tensors: the market.
+        rows: at least one.
+    """
+    first, last = int(rows.min()), int(rows.max())
+    dates = tensors.market.dates
+    return f"market rows {first} to {last} ({dates[first]} to {dates[last]})"
 
 
 def market_fingerprint(market: Market) -> str:

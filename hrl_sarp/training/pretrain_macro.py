@@ -16,10 +16,15 @@ from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
 from hrl_sarp.envs.partners import FollowGoal
 from hrl_sarp.features.labels import oracle_weights, regime_label, sector_label
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
-from hrl_sarp.run.session import derive_seed
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, save_sector_table
+from hrl_sarp.training.phase import (
+    PHASES,
+    PhaseContext,
+    PhaseResult,
+    describe_rows,
+    fit_phase,
+    save_sector_table,
+)
 from hrl_sarp.training.selection import validate_pair
-from hrl_sarp.training.supervised import fit
 
 NUMBER = 1
 
@@ -27,17 +32,13 @@ NUMBER = 1
 def run(context: PhaseContext) -> PhaseResult:
     """Train, sharpen on validation, write agent, sector table and metrics."""
     task = MacroTask(context)
-    log, fitted = fit(task, context.config.macro_agent.pretrain, context)
+    history, fitted = fit_phase(task, NUMBER, context.config.macro_agent.pretrain, context)
     table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
     agent, sharpening = sharpen(context, task, table)
     files = PHASES[NUMBER - 1]
     agent.save(context.folder(NUMBER) / files.best[0])
     save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
-    summary = {"phase": NUMBER, **context.run_identity(), **fitted, **task.validate(), **sharpening}
-    metrics = log.write(context.folder(NUMBER) / files.metrics, summary)
-    log.close()
-    context.forget_running(NUMBER)
-    return PhaseResult(NUMBER, metrics, summary)
+    return context.finish(NUMBER, history, {**fitted, **task.validate()[1], **sharpening})
 
 
 class MacroTask:
@@ -47,8 +48,7 @@ class MacroTask:
     of the sector weights / that of uniform weights: 1 is what a constant predictor gets.
     """
 
-    number = NUMBER
-    prefix = "pretrain"
+    title = f"phase {NUMBER}"
 
     def __init__(self, context: PhaseContext) -> None:
         market, config = context.market, context.config
@@ -66,9 +66,7 @@ class MacroTask:
         self._load_labels(market, context)
         self._start_as_constant()
         set_dropout(self.agent.actor, config.macro_agent.network.dropout)
-        self.networks = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
-        self.portfolios = torch.Generator().manual_seed(derive_seed(config.seed, NUMBER))
-        self.generators = [self.portfolios]
+        self.module = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
 
     def _load_labels(self, market: Market, context: PhaseContext) -> None:
         data = context.config.data
@@ -93,14 +91,22 @@ class MacroTask:
         with torch.no_grad():
             self.agent.actor.regime.bias.copy_(self.prior.log())
 
-    def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Return the normalised total of a batch and its terms."""
-        shares, logits = self._predict(rows, self._random_portfolio(rows))
+    def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the normalised total of a batch of market rows and its terms.
+
+        Args:
+            rows: of the market.
+            generator: of the portfolios that the agent is shown.
+        """
+        shares, logits = self._predict(rows, self._random_portfolio(rows, generator))
         regime = nn.functional.cross_entropy(logits, self.regime[rows])
         error = _squared_error(shares, self.oracle[rows])
         total = self._total(regime, error, rows)
-        terms = {"regime_loss": float(regime.detach()), "alloc_loss": float(error.detach())}
-        return total, terms
+        return total, {"regime_loss": regime, "alloc_loss": error}
+
+    def describe(self, rows: Tensor) -> str:
+        """Say which market rows a batch holds."""
+        return describe_rows(self.tensors, rows)
 
     def _predict(self, rows: Tensor, portfolio: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.graph(self.nodes[rows], self.edges[rows])
@@ -115,13 +121,13 @@ class MacroTask:
         scalars = torch.zeros(len(rows), len(MACRO_SCALARS), device=shares.device)
         return torch.cat([shares, scalars], dim=1)
 
-    def _random_portfolio(self, rows: Tensor) -> Tensor:
+    def _random_portfolio(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return random holdings, cash and drawdown: labels do not depend on them."""
         shares = self.tensors.sector_shares[rows].float()
-        noise = torch.rand(shares.shape, generator=self.portfolios).to(shares)
+        noise = torch.rand(shares.shape, generator=generator).to(shares)
         drawn = shares * -torch.log1p(-noise)
-        invested = torch.rand(len(rows), 1, generator=self.portfolios).to(shares)
-        drawdown = 0.2 * torch.rand(len(rows), 1, generator=self.portfolios).to(shares)
+        invested = torch.rand(len(rows), 1, generator=generator).to(shares)
+        drawdown = 0.2 * torch.rand(len(rows), 1, generator=generator).to(shares)
         weights = invested * drawn / drawn.sum(dim=1, keepdim=True)
         return torch.cat([weights, 1 - invested, drawdown, torch.zeros_like(drawdown)], dim=1)
 
@@ -136,8 +142,11 @@ class MacroTask:
         return total
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Return loss, skill and the regime's accuracy beside the majority's and the prior's."""
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """Return the total loss, and skill and the regime's accuracy beside two constant answers.
+
+        The constants are the majority and the prior of the classes in training.
+        """
         rows = self.validation_rows
         shares, logits = self._predict(rows, self._even_portfolio(rows))
         classes = self.regime[rows]
@@ -149,8 +158,9 @@ class MacroTask:
         counts = torch.bincount(classes, minlength=len(Regime)).float()
         hits = torch.bincount(classes[hit], minlength=len(Regime)).float()
         goals = as_numbers(goal_measures(shares, torch.softmax(logits, dim=1)))
-        return {
-            "val_total_loss": float(self._total(regime, error, rows)),
+        total = float(self._total(regime, error, rows))
+        return total, {
+            "val_total_loss": total,
             "val_regime_loss": float(regime),
             "val_regime_gain_nats": float(prior - regime),
             "val_alloc_loss": float(error),

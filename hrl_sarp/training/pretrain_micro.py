@@ -16,8 +16,7 @@ from hrl_sarp.envs.decoding import SlotRequest, slot_request
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
 from hrl_sarp.envs.partners import ProportionalGoal
 from hrl_sarp.features.labels import standardise_cross_section, stock_label
-from hrl_sarp.run.session import derive_seed
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, describe_rows, fit_phase
 from hrl_sarp.training.rank_skill import (
     RankingData,
     compare_with_ridge,
@@ -25,7 +24,6 @@ from hrl_sarp.training.rank_skill import (
     mean_with_error,
 )
 from hrl_sarp.training.selection import validate_pair
-from hrl_sarp.training.supervised import fit
 
 NUMBER = 2
 
@@ -33,24 +31,12 @@ NUMBER = 2
 def run(context: PhaseContext) -> PhaseResult:
     """Train, sharpen on validation, write agent and metrics."""
     task = MicroTask(context)
-    log, fitted = fit(task, context.config.micro_agent.pretrain, context)
-    measures = task.validate()
+    history, fitted = fit_phase(task, NUMBER, context.config.micro_agent.pretrain, context)
+    _, measures = task.validate()
     ranking = compare_with_ridge(task.ranking_data(), context.config.evaluation.ridge_penalty)
     sharpening = sharpen(context, task.agent)
-    files = PHASES[NUMBER - 1]
-    task.agent.save(context.folder(NUMBER) / files.best[0])
-    summary = {
-        "phase": NUMBER,
-        **context.run_identity(),
-        **fitted,
-        **measures,
-        **ranking,
-        **sharpening,
-    }
-    metrics = log.write(context.folder(NUMBER) / files.metrics, summary)
-    log.close()
-    context.forget_running(NUMBER)
-    return PhaseResult(NUMBER, metrics, summary)
+    task.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
+    return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **sharpening})
 
 
 class MicroTask:
@@ -60,16 +46,13 @@ class MicroTask:
     inside the sector, weighted by the sector's budget under a random goal.
     """
 
-    number = NUMBER
-    prefix = "pretrain_micro"
+    title = f"phase {NUMBER}"
 
     def __init__(self, context: PhaseContext) -> None:
         self.context, self.tensors = context, context.tensors
         self.config = context.config.micro_agent
         self.agent = MicroAgent(context.micro_settings(), context.config.seed)
-        self.networks = nn.ModuleDict({"actor": self.agent.actor})
-        self.goals = torch.Generator().manual_seed(derive_seed(context.config.seed, NUMBER))
-        self.generators = [self.goals]
+        self.module = nn.ModuleDict({"actor": self.agent.actor})
         market = context.market
         values, complete = stock_label(market, context.config.data.micro_label_days)
         slots = np.where(market.slots >= 0, market.slots, 0)
@@ -84,18 +67,27 @@ class MicroTask:
         ).float()
         self._mask: Tensor = torch.as_tensor(self.usable, device=self.tensors.device)
 
-    def loss(self, rows: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean cross-entropy of a batch under random goals."""
-        noise = torch.randn(len(rows), self.tensors.n_slots, generator=self.goals)
-        inputs, request = self._inputs(rows, self._random_goal(rows), noise)
+    def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean cross-entropy of a batch of market rows under random goals.
+
+        Args:
+            rows: of the market.
+            generator: of the goals and of the weights that the agent holds.
+        """
+        noise = torch.randn(len(rows), self.tensors.n_slots, generator=generator)
+        inputs, request = self._inputs(rows, self._random_goal(rows, generator), noise)
         scores = self.agent.actor.network(inputs, request)
         loss = self._cross_entropy(scores, rows, request)
-        return loss, {"loss": float(loss.detach()), "score_std": float(scores.detach().std())}
+        return loss, {"loss": loss, "score_std": scores.detach().std()}
 
-    def _random_goal(self, rows: Tensor) -> Goal:
+    def describe(self, rows: Tensor) -> str:
+        """Say which market rows a batch holds."""
+        return describe_rows(self.tensors, rows)
+
+    def _random_goal(self, rows: Tensor, generator: torch.Generator) -> Goal:
         """Draw sector weights and regime probabilities from Dirichlet(1)."""
         sizes = (self.tensors.n_sectors, len(Regime))
-        drawn = -torch.log1p(-torch.rand(len(rows), sum(sizes), generator=self.goals))
+        drawn = -torch.log1p(-torch.rand(len(rows), sum(sizes), generator=generator))
         sectors, regime = drawn.to(self.tensors.device).split(sizes, dim=1)
         sectors = sectors * self.tensors.sector_listed[rows]
         return Goal(_shares(sectors), _shares(regime))
@@ -139,8 +131,8 @@ class MicroTask:
         return (budget * per_sector).sum(dim=1).mean() / budget.sum(dim=1).mean()
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Return cross-entropy, its gain over following the goal, and the scores' rank IC."""
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """Return cross-entropy, and its gain over following the goal and the scores' rank IC."""
         rows = self.validation_rows
         inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request)
@@ -150,7 +142,7 @@ class MicroTask:
         ic = daily_rank_ic(scores.cpu().numpy(), self.label[at], self.usable[at])
         mean, error = mean_with_error(ic, self.context.config.data.micro_label_days)
         spread = as_numbers(score_measures(scores, inputs.tradable))
-        return {
+        return float(loss), {
             "val_total_loss": float(loss),
             "val_loss_gain": float(1 - loss / constant),
             "val_rank_ic": mean,

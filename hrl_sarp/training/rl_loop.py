@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from loguru import logger
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.checkpoints import require_finite
@@ -17,6 +18,8 @@ from hrl_sarp.agents.macro_agent import MacroPPO
 from hrl_sarp.agents.micro_agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
 from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.fitting import History
+from hrl_sarp.fitting.resume import require_finite_weights
 from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.diagnosis import (
@@ -28,14 +31,7 @@ from hrl_sarp.training.diagnosis import (
     portfolio_measures,
     stage_summaries,
 )
-from hrl_sarp.training.metric_log import MetricLog, algorithm_logger
-from hrl_sarp.training.phase import (
-    PHASES,
-    RUNNING,
-    PhaseContext,
-    PhaseResult,
-    require_finite_weights,
-)
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.selection import Selector, ValidationScore
 
 Algorithm = MacroPPO | MicroTD3
@@ -72,6 +68,11 @@ class LoopPlan:
     extra: dict[str, Any] = field(default_factory=dict)
     """More values that the phase's checkpoint must hold."""
 
+    @property
+    def title(self) -> str:
+        """Of the phase, in messages."""
+        return f"phase {self.number}"
+
 
 class PhaseLoop(BaseCallback):
     """Runs at each rollout boundary: stop, checkpoint, stage, evaluation, progress.
@@ -89,7 +90,7 @@ class PhaseLoop(BaseCallback):
         context: PhaseContext,
         plan: LoopPlan,
         state: LoopState,
-        log: MetricLog,
+        log: History,
         bar: PhaseBar,
     ) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class PhaseLoop(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         done = self.model.num_timesteps
-        require_finite_weights(self.plan.number, self.model.policy, done)
+        require_finite_weights(self.plan.title, self.model.policy, f"step {done}")
         if self.context.stop.is_set:  # before an evaluation, which may take long
             self.save()
             raise StoppedEarly
@@ -193,10 +194,10 @@ class PhaseLoop(BaseCallback):
             },
             "logged": _as_plain(self.logger.name_to_value),
             "logged_count": dict(self.logger.name_to_count),
-            "history": self.log_.history,
+            "history": self.log_.rows,
             "extra": self.plan.extra,
         }
-        self.context.save_running(self.plan.number, payload)
+        self.context.state(self.plan.number).save(payload)
         self.saved_at = time.monotonic()
         logger.debug(f"phase {self.plan.number} checkpoint at step {self.model.num_timesteps}")
 
@@ -205,7 +206,7 @@ def run_loop(
     algorithm: Algorithm,
     context: PhaseContext,
     plan: LoopPlan,
-    log: MetricLog,
+    log: History,
     bar: PhaseBar,
     running: dict[str, Any] | None,
 ) -> LoopState:
@@ -213,7 +214,7 @@ def run_loop(
     state = LoopState(Selector(context.config.curriculum.selection_window))
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
-        with restoring(context.folder(plan.number) / RUNNING):
+        with restoring(context.state(plan.number).path):
             state = _restore_loop(running["loop"], state.selector)
             restore(algorithm, running["algorithm"])
             algorithm.logger.name_to_value.update(running["logged"])
@@ -231,7 +232,7 @@ def run_loop(
         log_interval=max(1, algorithm.n_envs) if isinstance(algorithm, MicroTD3) else 1,
         reset_num_timesteps=running is None,
     )
-    require_finite_weights(plan.number, algorithm.policy, algorithm.num_timesteps)
+    require_finite_weights(plan.title, algorithm.policy, f"step {algorithm.num_timesteps}")
     algorithm.logger.dump(algorithm.num_timesteps)  # what the last update recorded
     loop.evaluate(algorithm.num_timesteps)
     log.stage = None
@@ -249,25 +250,20 @@ def train_phase(
     """Run a whole phase: train, keep the best networks, write agent and metrics."""
     files = PHASES[plan.number - 1]
     folder = context.folder(plan.number)
-    running = context.load_running(plan.number)
-    log = MetricLog(folder, running["history"] if running else None)
+    running = context.state(plan.number).load()
+    log = History(folder, running["history"] if running else None)
     with phase_progress(f"phase {plan.number}", plan.total_timesteps) as bar:
         state = run_loop(algorithm, context, plan, log, bar, running)
     agent.actor.load_state_dict(state.best["actor"])
     agent.critic.load_state_dict(state.best["critic"])
     agent.save(folder / files.best[0])
     summary = {
-        "phase": plan.number,
-        **context.run_identity(),
         "timesteps": algorithm.num_timesteps,
         "start": asdict(start),
         **state.selector.summary(),
         "stages": stage_summaries(state.stages, state.selector.scores),
     }
-    metrics = log.write(folder / files.metrics, summary)
-    log.close()
-    context.forget_running(plan.number)
-    return PhaseResult(plan.number, metrics, summary)
+    return context.finish(plan.number, log, summary)
 
 
 def _restore_loop(saved: dict[str, Any], selector: Selector) -> LoopState:
@@ -324,6 +320,27 @@ def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
         algorithm.generator.set_state(state["generator"])
     else:
         algorithm.policy.optimizer.load_state_dict(state["optimizer"])
+
+
+class _HistoryWriter(KVWriter):
+    """Stable-Baselines3's side of a history."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
+    ) -> None:
+        """Append what the algorithm recorded."""
+        self.history.add(step, key_values)
+
+    def close(self) -> None:
+        """The history closes itself."""
+
+
+def algorithm_logger(history: History) -> Logger:
+    """Return a Stable-Baselines3 logger that writes into a history only."""
+    return Logger(folder=None, output_formats=[_HistoryWriter(history)])
 
 
 def _as_plain(values: dict[str, Any]) -> dict[str, Any]:

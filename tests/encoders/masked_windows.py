@@ -7,12 +7,12 @@ import torch
 
 from hrl_sarp.config.encoder_schema import JadeConfig, PretrainingConfig
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
 from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.run import PretrainingRun, Store
 from hrl_sarp.encoders.windows.cut import Windows
 from hrl_sarp.encoders.windows.table import WindowTable, place_windows
+from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag
 
 LENGTH, FEATURES = 20, 3

@@ -23,8 +23,8 @@ from tests.end_to_end.phase_runs import (
     small_context,
 )
 
-# Calls of the method below until its result is spoilt: two epochs of the supervised phases (5 and 6
-# batches each), the second update of phase 3, the eleventh of phase 4.
+# Calls of the loss until its result is spoilt: two epochs of 3 batches in phase 1, within an
+# epoch of phase 2.
 TASKS = {1: (MacroTask, 6), 2: (MicroTask, 7)}
 
 
@@ -36,7 +36,8 @@ def test_a_loss_that_is_no_number_names_step_and_rows_and_keeps_the_checkpoint(
     context = small_context(copy_before(number, undisturbed, tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(task, "loss", _spoilt(task.loss, good_calls, _nan_loss))
-        with pytest.raises(TrainingDivergedError, match=r"nan at step \d+.*rows \d+ to \d+"):
+        message = r"nan at epoch \d+, batch \d+.*rows \d+ to \d+"
+        with pytest.raises(TrainingDivergedError, match=message):
             run_phase(number, context)
     _assert_serves(number, tmp_path, undisturbed)
 
@@ -54,19 +55,23 @@ def test_weights_that_are_no_numbers_never_reach_a_checkpoint(
 
 
 @pytest.mark.parametrize(
-    ("number", "section", "rate"),
+    ("number", "section", "place"),
     [
-        (1, {"macro_agent": {"pretrain": {"learning_rate": 1e6}}}, "pretrain/total_loss"),
-        (2, {"micro_agent": {"pretrain": {"learning_rate": 1e6}}}, "pretrain_micro/total_loss"),
-        (3, {"macro_agent": {"ppo": {"learning_rate": 1e20, "critic_warmup_steps": 0}}}, "macro/"),
-        (4, {"micro_agent": {"td3": {"learning_rate": 1e20}}}, "micro/critic_loss"),
+        (1, {"macro_agent": {"pretrain": {"learning_rate": 1e6}}}, r"phase 1: loss .*batch"),
+        (2, {"micro_agent": {"pretrain": {"learning_rate": 1e6}}}, r"phase 2: loss .*batch"),
+        (
+            3,
+            {"macro_agent": {"ppo": {"learning_rate": 1e20, "critic_warmup_steps": 0}}},
+            r"macro/.*step",
+        ),
+        (4, {"micro_agent": {"td3": {"learning_rate": 1e20}}}, r"micro/critic_loss.*step"),
     ],
 )
 def test_a_huge_learning_rate_ends_in_one_line(
-    number: int, section: dict[str, Any], rate: str, undisturbed: Path, tmp_path: Path
+    number: int, section: dict[str, Any], place: str, undisturbed: Path, tmp_path: Path
 ) -> None:
     context = small_context(copy_before(number, undisturbed, tmp_path), **section)
-    with pytest.raises(TrainingDivergedError, match=rf"{rate}.*step \d+.*rows \d+ to \d+"):
+    with pytest.raises(TrainingDivergedError, match=rf"{place} \d+.*rows \d+ to \d+"):
         run_phase(number, context)
     assert not context.has(number)
 

@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_bits_in_all_phases(undisturbed: Path, tmp_
 def test_a_checkpoint_of_another_number_of_threads_is_refused(stopped: Path) -> None:
     path = running_path(1, stopped)
     payload = load_payload(path)
-    payload["rng"]["threads"] = torch.get_num_threads() + 1
+    payload["threads"] = torch.get_num_threads() + 1
     save_payload(path, payload)
     with pytest.raises(CheckpointError, match="threads") as caught:
         run_phase(1, small_context(stopped, resume=True))

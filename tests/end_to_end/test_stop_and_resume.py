@@ -39,6 +39,6 @@ def test_a_stopped_phase_leaves_a_whole_checkpoint_and_no_result(
     context = small_context(copy_before(number, undisturbed, tmp_path))
     with pytest.raises(StoppedEarly):
         run_phase(number, replace(context, stop=StopAfter(2)))
-    assert replace(context, resume=True).load_running(number) is not None
+    assert replace(context, resume=True).state(number).load() is not None
     assert not context.has(number)
     assert [path for path in context.folder(number).rglob("*") if ".tmp" in path.name] == []

@@ -1,7 +1,6 @@
 """Where a sector follows its neighbour, only a graph that is learned can see it coming."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +8,8 @@ import torch
 from torch import nn
 
 from hrl_sarp.contracts import Market
+from hrl_sarp.training.phase import fit_phase
 from hrl_sarp.training.pretrain_macro import MacroTask
-from hrl_sarp.training.supervised import fit
 from tests import factories, tiny_runs
 
 N_SECTORS, N_DAYS = 6, 1000
@@ -68,10 +67,9 @@ def skill(market: Market, folder: Path, layer: str, *, random: bool = False) -> 
     task = MacroTask(context)
     if random:
         task.graph = NoiseTable(16)  # type: ignore[assignment]
-        task.networks = nn.ModuleDict({"actor": task.agent.actor})
-    fit(task, config.macro_agent.pretrain, context)
-    found: dict[str, Any] = task.validate()
-    return float(found["val_alloc_skill"])
+        task.module = nn.ModuleDict({"actor": task.agent.actor})
+    fit_phase(task, 1, config.macro_agent.pretrain, context)
+    return task.validate()[1]["val_alloc_skill"]
 
 
 @pytest.fixture(scope="module")

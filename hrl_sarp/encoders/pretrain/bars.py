@@ -12,7 +12,6 @@ from torch import nn
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import Bars, read_bars
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
 from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.results import PretrainingFolder
@@ -23,6 +22,7 @@ from hrl_sarp.encoders.windows.cut import SPLITS, Windows, cut_windows
 from hrl_sarp.encoders.windows.table import Scaler, place_windows
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.features.relativity_cache import load_relativity
+from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag, seed_everything
 
 JADE = "jade"

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.pretrain.reconstruction import (
     BASELINES,
     Errors,
@@ -18,6 +17,7 @@ from hrl_sarp.encoders.pretrain.reconstruction import (
 )
 from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.encoders.windows.table import WindowTable
+from hrl_sarp.fitting.distributed import World
 
 Block = tuple[Float[Tensor, "B L F"], Bool[Tensor, "B L"]]
 

@@ -14,7 +14,6 @@ from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.embed.projection import PROJECTION, fit_projection, save_projection
 from hrl_sarp.encoders.networks.kinds import EncoderKind, PanelEncoder, build_autoencoder
 from hrl_sarp.encoders.pretrain.masking import MaskRule
@@ -26,6 +25,7 @@ from hrl_sarp.encoders.windows.cut import SPLITS, Windows, gather
 from hrl_sarp.encoders.windows.panel import complete_windows, pretraining_windows, read_panel_bars
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
 from hrl_sarp.encoders.windows.table import Scaler, WindowTable, fit_scaler
+from hrl_sarp.fitting.distributed import World
 from hrl_sarp.market.cache import load_market
 from hrl_sarp.run.files import sha256_file
 from hrl_sarp.run.session import StopFlag, seed_everything

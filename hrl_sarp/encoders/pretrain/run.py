@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from hrl_sarp.config.encoder_schema import PretrainingConfig
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.reconstruction import Errors, best_baseline
+from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag
 
 MODEL = "model"

@@ -6,12 +6,12 @@ import torch
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders import JadeEncoder, load_encoder, read_description
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.pretrain.bars import BarPretraining, prepare, pretrain_jade
 from hrl_sarp.encoders.pretrain.reconstruction import BASELINES
 from hrl_sarp.encoders.pretrain.run import MODEL, PretrainingResult
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.session import StopFlag

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from hrl_sarp.contracts import Market
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.embed.projection import load_projection
 from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.networks.kinds import EncoderKind
@@ -19,6 +18,7 @@ from hrl_sarp.encoders.pretrain.panel import (
 )
 from hrl_sarp.encoders.transfer import read_description
 from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.files import read_json, sha256_file
 from hrl_sarp.run.session import StopFlag
 from tests.command_line import Command, assert_refused

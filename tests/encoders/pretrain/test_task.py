@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import PretrainingConfig
-from hrl_sarp.encoders.distributed import World
 from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.run import MODEL, learning_rate
 from hrl_sarp.encoders.pretrain.task import pretrain
 from hrl_sarp.errors import DataError, StoppedEarly, TrainingDivergedError
+from hrl_sarp.fitting.distributed import World
 from tests.encoders.masked_windows import (
     CPU,
     FEATURES,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hrl_sarp.training.metric_log import STAGE, MetricLog, algorithm_logger
+from hrl_sarp.fitting.history import STAGE, History
 
 
 def events(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -20,7 +20,7 @@ def events(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_rows_hold_plain_numbers_and_no_timings(tmp_path: Path) -> None:
-    log = MetricLog(tmp_path)
+    log = History(tmp_path)
     values: dict[str, Any] = {
         "train/loss": np.float32(0.5),
         "train/n": np.int64(3),
@@ -29,17 +29,17 @@ def test_rows_hold_plain_numbers_and_no_timings(tmp_path: Path) -> None:
     }
     log.add(7, values)
     log.close()
-    assert log.history == [{"step": 7, "train/loss": 0.5, "train/n": 3.0}]
-    assert {type(value) for value in log.history[0].values()} == {int, float}
+    assert log.rows == [{"step": 7, "train/loss": 0.5, "train/n": 3.0}]
+    assert {type(value) for value in log.rows[0].values()} == {int, float}
 
 
 def test_a_resumed_log_rewrites_tensorboard_instead_of_appending(tmp_path: Path) -> None:
-    first = MetricLog(tmp_path)
+    first = History(tmp_path)
     for step in range(3):
         first.add(step, {"loss": float(step)})
-    kept = first.history[:2]  # the checkpoint was written before the last row
+    kept = first.rows[:2]  # the checkpoint was written before the last row
     first.close()
-    second = MetricLog(tmp_path, kept)
+    second = History(tmp_path, kept)
     second.add(2, {"loss": 20.0})
     second.close()
     assert events(tmp_path, "loss") == [(0, 0.0), (1, 1.0), (2, 20.0)]
@@ -47,42 +47,42 @@ def test_a_resumed_log_rewrites_tensorboard_instead_of_appending(tmp_path: Path)
 
 
 def test_a_new_log_forgets_the_files_of_an_older_run(tmp_path: Path) -> None:
-    first = MetricLog(tmp_path)
+    first = History(tmp_path)
     first.add(0, {"old": 1.0})
     first.close()
-    MetricLog(tmp_path).close()
+    History(tmp_path).close()
     assert events(tmp_path, "old") == []
 
 
 def test_the_given_history_is_not_written_into(tmp_path: Path) -> None:
     given: list[dict[str, Any]] = [{"step": 0, "loss": 1.0}]
-    log = MetricLog(tmp_path, given)
+    log = History(tmp_path, given)
     log.add(1, {"loss": 2.0})
     log.close()
     assert given == [{"step": 0, "loss": 1.0}]
 
 
 def test_the_offset_shifts_later_steps(tmp_path: Path) -> None:
-    log = MetricLog(tmp_path)
+    log = History(tmp_path)
     log.offset = 100
     log.add(5, {"loss": 1.0})
     log.close()
-    assert log.history[0]["step"] == 105
+    assert log.rows[0]["step"] == 105
     assert events(tmp_path, "loss") == [(105, 1.0)]
 
 
 def test_every_row_of_a_stage_says_which(tmp_path: Path) -> None:
-    log = MetricLog(tmp_path)
+    log = History(tmp_path)
     for stage in (None, 0, 1):
         log.stage = stage
         log.add(0, {"loss": 1.0})
     log.close()
-    assert [row.get(STAGE) for row in log.history] == [None, 0.0, 1.0]
+    assert [row.get(STAGE) for row in log.rows] == [None, 0.0, 1.0]
     assert [value for _, value in events(tmp_path, STAGE)] == [0.0, 1.0]
 
 
 def test_the_file_holds_summary_and_history(tmp_path: Path) -> None:
-    log = MetricLog(tmp_path)
+    log = History(tmp_path)
     log.add(0, {"loss": 1.0, "odd": float("nan")})
     path = log.write(tmp_path / "metrics.json", {"phase": 3})
     log.close()
@@ -90,14 +90,9 @@ def test_the_file_holds_summary_and_history(tmp_path: Path) -> None:
     assert found == {"phase": 3, "history": [{"step": 0, "loss": 1.0, "odd": None}]}
 
 
-def test_the_algorithms_logger_writes_into_the_history_only(tmp_path: Path) -> None:
-    log = MetricLog(tmp_path / "log")
-    logger = algorithm_logger(log)
-    logger.record("train/loss", 0.25)
-    logger.record("time/iterations", 4)
-    logger.record_mean("reward", 1.0)
-    logger.record_mean("reward", 3.0)
-    logger.dump(step=64)
-    log.close()
-    assert log.history == [{"step": 64, "train/loss": 0.25, "reward": 2.0}]
-    assert logger.name_to_value == {}
+def test_a_prefix_stands_before_names_only(tmp_path: Path) -> None:
+    log = History(prefix="pretrain")
+    log.add(0, {"loss": 1.0})
+    path = log.write(tmp_path / "metrics.json", {})
+    assert json.loads(path.read_text())["history"] == [{"step": 0, "pretrain/loss": 1.0}]
+    assert list(tmp_path.iterdir()) == [path]  # without a folder no TensorBoard files

@@ -11,9 +11,9 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from hrl_sarp.encoders.distributed import World, join_world
 from hrl_sarp.encoders.pretrain.run import MODEL
 from hrl_sarp.encoders.pretrain.task import pretrain
+from hrl_sarp.fitting.distributed import World, join_world
 from tests.encoders.masked_windows import (
     CPU,
     autoregressive,
@@ -26,9 +26,9 @@ from tests.encoders.masked_windows import (
 WORKER = """
 import json, sys, torch
 torch.set_num_threads(1)
-from hrl_sarp.encoders.distributed import join_world
+from hrl_sarp.fitting.distributed import join_world
 from tests.encoders.masked_windows import CPU
-from tests.encoders.test_distributed import trained
+from tests.fitting.test_distributed import trained
 with join_world(CPU) as world, open(f"{sys.argv[1]}/{world.rank}.json", "w") as file:
     json.dump(trained(world), file)
 """

@@ -1,0 +1,18 @@
+"""Fitting by gradient descent: one loop for every network, runs that resume, and their history."""
+
+from hrl_sarp.fitting.distributed import World, join_world
+from hrl_sarp.fitting.history import History
+from hrl_sarp.fitting.loop import Epoch, Fit, Fitted, Schedule, Task
+from hrl_sarp.fitting.resume import RunState
+
+__all__ = [
+    "Epoch",
+    "Fit",
+    "Fitted",
+    "History",
+    "RunState",
+    "Schedule",
+    "Task",
+    "World",
+    "join_world",
+]

@@ -1,0 +1,115 @@
+"""The history of a run: kept in its checkpoint, written as JSON and for TensorBoard."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hrl_sarp.run.files import write_json
+
+if TYPE_CHECKING:  # TensorBoard takes a second to import; only training needs it
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+STAGE = "curriculum/stage"
+"""Name under which each row says which curriculum stage it belongs to."""
+TIMING = "time/"
+"""Names that begin so depend on the machine and stay out of the metrics."""
+TENSORBOARD = "tensorboard"
+"""Folder of TensorBoard's files, in the folder of the run."""
+
+
+class History:
+    """Rows of (step, name -> value).
+
+    TensorBoard files are rewritten from the history at the start, never appended to, so a resumed
+    run shows each point once.
+
+    Example:
+        >>> history = History(prefix="pretrain")
+        >>> history.add(0, {"loss": 0.5})
+        >>> history.rows
+        [{'step': 0, 'pretrain/loss': 0.5}]
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        rows: list[dict[str, Any]] | None = None,
+        prefix: str = "",
+    ) -> None:
+        """Begin a history, or continue one.
+
+        Args:
+            folder: of the run, where TensorBoard's files go; None writes none.
+            rows: of the run that is resumed; they are copied.
+            prefix: written before each name, with a slash between.
+        """
+        self.rows: list[dict[str, Any]] = []
+        self.offset = 0
+        """Added to steps: the parts of phase 5 each count from 0."""
+        self.stage: int | None = None
+        """Stands in every row, where there is one."""
+        self._folder, self._prefix = folder, f"{prefix}/" if prefix else ""
+        self._writer: SummaryWriter | None = None
+        self.restore(rows or [])
+
+    def restore(self, rows: list[dict[str, Any]]) -> None:
+        """Replace all rows by those of the run that is resumed.
+
+        Args:
+            rows: as `rows` held them when the checkpoint was written; they are copied.
+        """
+        self.rows = list(rows)
+        if self._folder is None:
+            return
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self.close()
+        shutil.rmtree(self._folder / TENSORBOARD, ignore_errors=True)
+        self._writer = SummaryWriter(str(self._folder / TENSORBOARD))
+        for row in self.rows:
+            self._show(row)
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one row.
+
+        Args:
+            step: epoch or environment step.
+            values: name -> number; texts and timings are left out. NaN is kept (null in the file).
+        """
+        row: dict[str, Any] = {"step": int(step) + self.offset}
+        if self.stage is not None:
+            row[STAGE] = float(self.stage)
+        for name, value in values.items():
+            if not name.startswith(TIMING) and isinstance(value, int | float | np.number):
+                row[self._prefix + name] = float(value)
+        self.rows.append(row)
+        self._show(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "step" and self._writer is not None:
+                self._writer.add_scalar(name, value, row["step"])
+
+    def write(self, path: Path, summary: Mapping[str, Any]) -> Path:
+        """Write summary and rows as JSON and flush TensorBoard's files.
+
+        Args:
+            path: of the file.
+            summary: what stands before the rows, which are called `history` there.
+
+        Returns:
+            The path.
+        """
+        write_json(path, {**summary, "history": self.rows})
+        if self._writer is not None:
+            self._writer.flush()
+        return path
+
+    def close(self) -> None:
+        """Close TensorBoard's files."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

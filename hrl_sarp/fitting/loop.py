@@ -1,0 +1,453 @@
+"""One training loop for every network that is fitted to rows of data by gradient descent."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from hrl_sarp.errors import DataError, StoppedEarly, TrainingDivergedError
+from hrl_sarp.fitting.distributed import World
+from hrl_sarp.fitting.history import History
+from hrl_sarp.fitting.resume import RunState, require_finite_weights
+from hrl_sarp.run.checkpoints import require_same_threads, restoring
+from hrl_sarp.run.session import StopFlag, derive_seed
+from hrl_sarp.run.terminal import PhaseBar, phase_progress
+
+ORDER, DRAWS, MODULE, VALIDATION = range(4)
+"""Roles of the seed: the order of rows, a task's own draws, those of its module, of `validate`."""
+CUDA_LOOK_EVERY = 20
+"""Batches between two looks at losses and stop signals; a look waits for the device."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is taught: a module, its rows and its loss."""
+
+    @property
+    def title(self) -> str:
+        """Name in messages and on the progress bar, for example `phase 1`."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained: its weights that require a gradient. A checkpoint holds all of it."""
+        ...
+
+    @property
+    def train_rows(self) -> Tensor:
+        """What an epoch goes through, once each; numbers that mean something to `loss`."""
+        ...
+
+    def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Compute the mean loss of a batch.
+
+        Args:
+            rows: of `train_rows`. In a world of several processes all get the same rows, and each
+                answers for `world.share(len(rows))` of them.
+            generator: on the CPU, seeded for this batch; the same in every process. What the module
+                draws from PyTorch's global generator (dropout) is seeded as well, each process in
+                its own way.
+
+        Returns:
+            The loss, with its graph, and terms to log beside it. In several processes each returns
+            its part; parts add up to the mean over the batch.
+        """
+        ...
+
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """Judge the module, which is in evaluation mode.
+
+        Returns:
+            The loss that chooses the epoch, and measures to log. Equal in all processes.
+
+        Raises:
+            StoppedEarly: if it looked at the stop flag and a stop was asked for.
+        """
+        ...
+
+    def describe(self, rows: Tensor) -> str:
+        """Say what some rows are in the data, for the message of a run that diverges."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    epochs: int
+    patience: int
+    """Epochs without a gain that end the run."""
+    batch_size: int
+    learning_rate: float
+    """Its peak."""
+    weight_decay: float
+    max_grad_norm: float
+    """Longer gradients are shortened to it."""
+    checkpoint_seconds: float
+    """Least time between two checkpoints within an epoch; the end of an epoch always writes one."""
+    peak_epoch: int = 0
+    """The rate rises linearly up to this epoch and falls as a cosine afterwards."""
+    low_epoch: int = 1
+    """Epoch of the lowest rate."""
+    final_share: float = 1.0
+    """Lowest rate over its peak; 1 keeps it constant."""
+    min_delta: float = 0.0
+    """What a validation loss must gain to be better."""
+    drop_last: bool = False
+    """Learn nothing of an incomplete last batch; its rows come up in other epochs."""
+    judge_first: bool = False
+    """Let the untrained module compete, as epoch -1."""
+
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch.
+
+        Args:
+            epoch: from 0.
+        """
+        if epoch <= self.peak_epoch:
+            return self.learning_rate * (epoch + 1) / (self.peak_epoch + 1)
+        done = min((epoch - self.peak_epoch) / (self.low_epoch - self.peak_epoch), 1.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * cosine)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a finished epoch measured."""
+
+    number: int
+    """From 0."""
+    terms: dict[str, float]
+    """Means over the rows while the module learned: `total_loss`, the task's terms, `grad_norm`
+    and `clipped` (share of updates whose gradient was shortened)."""
+    loss: float
+    """Of validation."""
+    measures: dict[str, float]
+    """Of validation, as the task returned them."""
+    gradients: dict[str, float]
+    """Norm of each weight's gradient in the first batch, before it was shortened."""
+    rate: float
+    """Learning rate."""
+    seconds: float
+    """Parts of a resumed epoch are added up."""
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a run came to; the module holds the weights of the best epoch."""
+
+    best_epoch: int
+    """-1 if none was better than the untrained module."""
+    best_loss: float
+    epochs: int
+    """Done, the best among them."""
+    seconds: list[float]
+    """Of each epoch."""
+
+
+@dataclass
+class _Progress:
+    """Where a run stands between two batches."""
+
+    best_state: dict[str, Tensor]
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of each term over the rows of this epoch so far."""
+    gradients: dict[str, float] = field(default_factory=dict)
+    best_loss: float = math.inf
+    best_epoch: int = -1
+    seconds: list[float] = field(default_factory=list)
+    spent: float = 0.0
+    """Seconds of this epoch so far."""
+
+
+class Fit:
+    """AdamW on a task until patience or epochs run out, bit for bit the same when resumed.
+
+    Every draw follows from the seed and the numbers of epoch and batch, so a checkpoint holds no
+    state of a generator, and a run that was killed within an epoch continues with the next batch.
+
+    Example:
+        A line through three points::
+
+            fit = Fit(task, schedule, run=None, seed=1, stop=StopFlag(), world=World.alone(cpu))
+            fitted = fit.run()  # task.module holds the best epoch's weights
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        schedule: Schedule,
+        run: RunState | None,
+        seed: int,
+        stop: StopFlag,
+        world: World,
+        *,
+        history: History | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        """Prepare a run; nothing is read or written yet.
+
+        Args:
+            task: what to teach.
+            schedule: how long and how fast.
+            run: where checkpoints are kept; None keeps nothing.
+            seed: of order and draws.
+            stop: looked at after each batch (each 20th on CUDA).
+            world: the processes that train together.
+            history: gets one row an epoch and is restored when resuming; None makes one.
+            on_epoch: called after each epoch, before its checkpoint is written.
+            extra: plain values of the caller that checkpoints hold, too; filled when resuming.
+
+        Raises:
+            DataError: if there is no row, or a batch has fewer rows than processes.
+        """
+        self.task, self.schedule, self.state = task, schedule, run
+        self.seed, self.stop, self.world = seed, stop, world
+        self.history = History() if history is None else history
+        self.on_epoch, self.extra = on_epoch, {} if extra is None else extra
+        n_rows = len(task.train_rows)
+        if not n_rows:
+            raise DataError(f"{task.title}: expected rows to train on, found none")
+        self.batch_size = min(schedule.batch_size, n_rows)
+        if self.batch_size < world.size:
+            raise DataError(
+                f"{task.title}: a batch of {self.batch_size} rows cannot be shared by {world.size} "
+                "processes; start fewer processes or take larger batches"
+            )
+        self.n_rows = n_rows - n_rows % self.batch_size if schedule.drop_last else n_rows
+        self.n_batches = -(-self.n_rows // self.batch_size)
+        self.look_every = CUDA_LOOK_EVERY if world.device.type == "cuda" else 1
+        self.weights = [w for w in task.module.parameters() if w.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.weights,
+            lr=schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+            fused=world.device.type == "cuda",
+        )
+        self.progress = _Progress(copy.deepcopy(task.module.state_dict()))
+        self._unseen: list[dict[str, Tensor]] = []  # terms of the batches since the last look
+        self._clock = self._saved_at = time.monotonic()
+
+    def run(self) -> Fitted:
+        """Train and load the best epoch's weights.
+
+        A run that has finished already and is resumed trains nothing. The state file stays: call
+        `RunState.finish` when results are written.
+
+        Returns:
+            Which epoch was best, and what it reached.
+
+        Raises:
+            StoppedEarly: after writing a checkpoint, if a stop was asked for.
+            TrainingDivergedError: at a loss that is not finite; checkpoints written before stay.
+            CheckpointError: if the state to resume is of another run.
+        """
+        self._begin()
+        with self._bar() as bar:
+            while self._goes_on():
+                self.run_epoch(bar)
+                self.close_epoch()
+        now = self.progress
+        self.task.module.load_state_dict(now.best_state)
+        self.task.module.eval()
+        return Fitted(now.best_epoch, now.best_loss, now.epoch, list(now.seconds))
+
+    def run_epoch(self, bar: PhaseBar) -> None:
+        """Train on what is left of an epoch.
+
+        Args:
+            bar: shows batches done.
+        """
+        now, batches = self.progress, self._batches()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(now.epoch)
+        self.task.module.train()
+        while now.batch < self.n_batches:
+            self._unseen.append(self._step(batches[now.batch]))
+            now.batch += 1
+            if now.batch % self.look_every and now.batch < self.n_batches:
+                continue
+            loss = self._look(batches)
+            bar.update(self._batches_done(), f"epoch {now.epoch}, loss {loss:.4f}")
+            if self.world.agree(is_wanted=self.stop.is_set):
+                self._save()
+                raise StoppedEarly
+            if time.monotonic() - self._saved_at >= self.schedule.checkpoint_seconds:
+                self._save()
+
+    def close_epoch(self) -> None:
+        """Validate an epoch, keep its weights if they are the best, and write a checkpoint."""
+        now, schedule = self.progress, self.schedule
+        require_finite_weights(self.task.title, self.task.module, f"epoch {now.epoch}")
+        loss, measures = self._validate()
+        is_best = loss < now.best_loss - schedule.min_delta
+        if is_best:
+            now.best_loss, now.best_epoch = loss, now.epoch
+            now.best_state = copy.deepcopy(self.task.module.state_dict())
+        terms = {name: total / self.n_rows for name, total in now.sums.items()}
+        rate = schedule.rate(now.epoch)
+        self.history.add(now.epoch, {**terms, **measures, "lr": rate})
+        now.seconds.append(self._add_time())
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+        self._say(
+            f"epoch {now.epoch}: loss {terms['total_loss']:.4f}, {shown}"
+            + (", best" if is_best else "")
+        )
+        epoch = Epoch(
+            number=now.epoch,
+            terms=terms,
+            loss=loss,
+            measures=measures,
+            gradients=now.gradients,
+            rate=rate,
+            seconds=now.seconds[-1],
+            is_best=is_best,
+        )
+        now.epoch, now.batch, now.sums, now.gradients, now.spent = now.epoch + 1, 0, {}, {}, 0.0
+        if self.on_epoch is not None:
+            self.on_epoch(epoch)
+        self._save()
+
+    def _begin(self) -> None:
+        """Restore the state of the run to resume, else judge the untrained module if asked to."""
+        saved = None if self.state is None else self.state.load()
+        if self.state is None or saved is None:
+            if self.schedule.judge_first:
+                self.progress.best_loss, measures = self._validate()
+                self.history.add(-1, measures)
+            return
+        with restoring(self.state.path):
+            require_same_threads(saved["threads"])
+            self.task.module.load_state_dict(saved["module"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.progress = _Progress(**saved["progress"])
+            self.history.restore(saved["history"])
+            self.extra.clear()
+            self.extra.update(saved["extra"])
+        now = self.progress
+        self._say(f"continues at epoch {now.epoch}, batch {now.batch} of {self.n_batches}")
+
+    def _goes_on(self) -> bool:
+        now = self.progress
+        without_gain = now.epoch - 1 - now.best_epoch
+        return now.epoch < self.schedule.epochs and without_gain < self.schedule.patience
+
+    def _batches(self) -> list[Tensor]:
+        seed = derive_seed(self.seed, ORDER, self.progress.epoch)
+        rows = self.task.train_rows
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        return list(rows[order.to(rows.device)][: self.n_rows].split(self.batch_size))
+
+    def _step(self, rows: Tensor) -> dict[str, Tensor]:
+        """Make one update; returns this process's part of the loss and its terms."""
+        now, size = self.progress, self.world.size
+        place = (now.epoch, now.batch)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, DRAWS, *place))
+        torch.manual_seed(derive_seed(self.seed, MODULE, *place, self.world.rank))
+        loss, terms = self.task.loss(rows, generator)
+        self.optimizer.zero_grad()
+        (loss * size).backward()
+        if now.batch == 0:
+            now.gradients = {
+                name: float(weights.grad.norm())
+                for name, weights in self.task.module.named_parameters()
+                if weights.grad is not None
+            }
+        norm = nn.utils.clip_grad_norm_(self.weights, self.schedule.max_grad_norm)
+        self.optimizer.step()
+        # gradients are means over the processes: each answers for its share of their norm
+        clipped = (norm > self.schedule.max_grad_norm) / size
+        seen = {"total_loss": loss, **terms, "grad_norm": norm / size, "clipped": clipped}
+        return {name: value.detach() for name, value in seen.items()}
+
+    def _look(self, batches: list[Tensor]) -> float:
+        """Add up what was learned since the last look; returns the mean loss of these batches.
+
+        All processes see the sums over all of them, so they agree on what diverges.
+        """
+        now, names = self.progress, list(self._unseen[0])
+        found = torch.stack(
+            [
+                torch.stack([value.double().to(self.world.device) for value in terms.values()])
+                for terms in self._unseen
+            ]
+        )
+        rows = batches[now.batch - len(found) : now.batch]
+        values = self.world.add_up(found).tolist()
+        for place, (terms, batch) in enumerate(zip(values, rows, strict=True)):
+            if not math.isfinite(terms[0]):
+                raise TrainingDivergedError(
+                    f"{self.task.title}: loss is {terms[0]} at epoch {now.epoch}, batch "
+                    f"{now.batch - len(rows) + place}, of {self.task.describe(batch)}: lower the "
+                    "learning rate or look at this data; the last good checkpoint is kept"
+                )
+            for name, value in zip(names, terms, strict=True):
+                now.sums[name] = now.sums.get(name, 0.0) + value * len(batch)
+        self._unseen.clear()
+        return float(sum(terms[0] for terms in values) / len(values))
+
+    def _validate(self) -> tuple[float, dict[str, float]]:
+        self.task.module.eval()
+        torch.manual_seed(derive_seed(self.seed, VALIDATION, self.progress.epoch))
+        try:
+            loss, measures = self.task.validate()
+        except StoppedEarly:
+            if self.progress.batch:  # else the untrained module is not judged yet: begin anew
+                self._save()
+            raise
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"{self.task.title}: validation loss is {loss} at epoch {self.progress.epoch}: "
+                "lower the learning rate or look at the validation data; the last good checkpoint "
+                "is kept"
+            )
+        return loss, measures
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        self._add_time()
+        if self.state is None or not self.world.is_first:
+            return
+        title, now = self.task.title, self.progress
+        require_finite_weights(title, self.task.module, f"epoch {now.epoch}, batch {now.batch}")
+        self.state.save(
+            {
+                "module": self.task.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": vars(now),
+                "threads": torch.get_num_threads(),
+                "history": self.history.rows,
+                "extra": self.extra,
+            }
+        )
+
+    def _bar(self) -> AbstractContextManager[PhaseBar]:
+        if not self.world.is_first:
+            return nullcontext(PhaseBar.silent())
+        total = self.schedule.epochs * self.n_batches
+        return phase_progress(self.task.title, total, self._batches_done())
+
+    def _batches_done(self) -> int:
+        return self.progress.epoch * self.n_batches + self.progress.batch
+
+    def _add_time(self) -> float:
+        """Count the seconds since the last call; returns those of this epoch so far."""
+        now = time.monotonic()
+        self.progress.spent += now - self._clock
+        self._clock = now
+        return self.progress.spent
+
+    def _say(self, line: str) -> None:
+        if self.world.is_first:
+            logger.info(f"{self.task.title}: {line}")

@@ -1,0 +1,174 @@
+"""The state of a run that may be stopped: one file that only the same run may continue."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hrl_sarp.config.loading import find_changes
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.errors import CheckpointError, TrainingDivergedError
+from hrl_sarp.run.checkpoints import load_payload, save_payload
+
+CONFIG = "config.yaml"
+"""The merged configuration of a run, where its folder holds one."""
+RUNNING = "running.pt"
+"""Usual name of the state of an unfinished run."""
+CONFIG_HASH = "config_hash"
+"""Entry of an identity whose differences `config.yaml` can name one by one."""
+SHOWN_CHARACTERS = 60
+"""Of a value in a message."""
+HASH_LENGTH, SHOWN_DIGITS = 64, 12
+"""Of a hash, and how many of its digits a message shows."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What an unfinished run keeps, and the test whether a run may continue it.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> state = RunState(Path(mkdtemp()), "a course", {"seed": 1}, resume=True)
+        >>> state.load() is None
+        True
+        >>> state.save({"epoch": 3})
+        >>> state.load()["epoch"]
+        3
+        >>> state.finish()
+    """
+
+    folder: Path
+    """Of the run; it exists when something is saved."""
+    kind: str
+    """What wrote the file, for example `phase 1`; a file of another kind is refused."""
+    identity: Mapping[str, Any]
+    """Plain values (numbers, texts, nested dicts) that must agree: data, seed, configuration."""
+    resume: bool
+    """False: the run begins anew whatever the folder holds."""
+    config: RunConfig | None = None
+    """Compared with the folder's `config.yaml` where `config_hash` differs."""
+    file: str = RUNNING
+    option: str = "--log-dir"
+    """With which a command names the folder, for messages."""
+
+    @property
+    def path(self) -> Path:
+        """File of the state."""
+        return self.folder / self.file
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the state to continue from.
+
+        Returns:
+            What `save` was given, with `kind` and `identity`; None where the run begins anew.
+
+        Raises:
+            CheckpointError: if the file is damaged, of another kind or of another run.
+        """
+        if not self.resume or not self.path.is_file():
+            return None
+        payload = load_payload(self.path)
+        if payload["kind"] != self.kind:
+            raise CheckpointError(
+                f"{self.path}: expected the checkpoint of {self.kind}, found {payload['kind']}; "
+                f"choose another {self.option} or start again without --resume"
+            )
+        self.require_same(payload.get("identity", {}), str(self.path))
+        return payload
+
+    def require_same(self, found: Mapping[str, Any], what: str) -> None:
+        """Refuse what another run left.
+
+        Args:
+            found: identity of what was left; entries that this run's identity lacks are ignored.
+            what: was left, as the message should call it.
+
+        Raises:
+            CheckpointError: naming every value that differs, there and here.
+        """
+        differences = self._differences(found)
+        if differences:
+            raise CheckpointError(
+                f"{what} is of a run with another {'; another '.join(differences)}; resume with "
+                "the same options, start again without --resume, or choose another "
+                f"{self.option}"
+            )
+
+    def save(self, payload: Mapping[str, Any]) -> None:
+        """Write the state in one step: a kill leaves the former file or this one.
+
+        Args:
+            payload: tensors and plain values.
+        """
+        save_payload(self.path, {"kind": self.kind, "identity": dict(self.identity), **payload})
+
+    def finish(self) -> None:
+        """Remove the state of a run whose results are written."""
+        self.path.unlink(missing_ok=True)
+
+    def _differences(self, found: Mapping[str, Any]) -> list[str]:
+        named = differences(found, self.identity)
+        dumped = self.folder / CONFIG
+        if CONFIG_HASH not in named or self.config is None or not dumped.is_file():
+            return list(named.values())
+        changes = find_changes(dumped.read_text(encoding="utf-8"), self.config)
+        if not changes:
+            return list(named.values())
+        told = {"configuration": f"configuration: {', '.join(changes)}"}
+        # the seed is part of the configuration
+        rest = {key: line for key, line in named.items() if key not in (CONFIG_HASH, "seed")}
+        return list({**told, **rest}.values())
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """Name each entry of an identity that another one does not share.
+
+    Args:
+        there: the identity that was found.
+        here: the one that was expected; its entries are compared.
+
+    Returns:
+        Entry -> line with both values; of nested dicts only the values that differ.
+    """
+    return {
+        key: f"{key}: {_both(there.get(key), value)}"
+        for key, value in here.items()
+        if there.get(key) != value
+    }
+
+
+def _both(there: Any, here: Any) -> str:
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        names = [name for name in here if there.get(name) != here[name]]
+        return ", ".join(f"{name} {_both(there.get(name), here[name])}" for name in names)
+    return f"{_shown(there)} there, {_shown(here)} here"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value[:SHOWN_DIGITS] if len(value) == HASH_LENGTH else value[:SHOWN_CHARACTERS]
+    text = json.dumps(value, default=str)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def require_finite_weights(title: str, module: nn.Module, where: str) -> None:
+    """Keep weights that are not numbers out of checkpoints and selection.
+
+    Args:
+        title: of the run, for the message.
+        module: whose weights are looked at.
+        where: how far the run has come, for example `step 12`.
+
+    Raises:
+        TrainingDivergedError: naming the run, the first such weight and the place.
+    """
+    for name, weights in module.named_parameters():
+        if not bool(torch.isfinite(weights).all()):
+            raise TrainingDivergedError(
+                f"{title}: weights {name} are not finite after {where}: "
+                "lower the learning rate; the last good checkpoint is kept"
+            )
