@@ -185,6 +185,8 @@ class StepResult:
     """Paid at the open, as a fraction of the wealth just before the trade."""
     turnover: Float[Tensor, " B"]
     """Half of the traded value over the wealth just before the trade."""
+    target_weights: Float[Tensor, "B A"]
+    """As decided, before fills."""
     weights_start: Float[Tensor, "B A"]
     """Held over night, as shares of the wealth at the close of the decision day."""
     weights_before: Float[Tensor, "B A"]

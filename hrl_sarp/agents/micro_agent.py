@@ -22,7 +22,7 @@ from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, micro_inputs
 from hrl_sarp.envs.vectorized import PortfolioVecEnv
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import derive_seed
-from hrl_sarp.simulator.costs import TradeCosts
+from hrl_sarp.simulator.trades import TradeCosts
 
 NOISE_STREAM, REPLAY_STREAM = 1, 2
 """Roles of derived seeds."""

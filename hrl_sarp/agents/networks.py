@@ -13,7 +13,7 @@ from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.decoding import SlotRequest
 from hrl_sarp.envs.observations import MicroInputs
 from hrl_sarp.envs.rewards import PERCENT
-from hrl_sarp.simulator.costs import TradeCosts
+from hrl_sarp.simulator.trades import TradeCosts
 
 WEIGHT_SCALE = 10.0
 """Stock weights are about 0.01-0.1; times this they are of order one for the first layers."""

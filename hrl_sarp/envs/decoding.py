@@ -10,22 +10,17 @@ from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroView
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.limits import DecisionLimits, decision_limits, exposure_limit
 from hrl_sarp.simulator.projection import project_weights, project_within_sectors
-from hrl_sarp.simulator.risk import exposure_limit
 
 GATE_ON = MICRO_SCALARS.index("gate_on")
 
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """Prior and limits of B decisions over the day's slots, from what the agent observes."""
+    """Limits and prior of B decisions over the day's slots, from what the agent observes."""
 
-    stock_caps: Float[Tensor, "B S K"]
-    """0 in empty or halted slots."""
-    sector_caps: Float[Tensor, "B S"]
-    """Less what halted holdings already take."""
-    exposure: Float[Tensor, " B"]
-    """Less what halted holdings already take."""
+    limits: DecisionLimits
     budgets: Float[Tensor, "B S"]
     """Exposure x goal sector weight: what each sector may hold."""
     prior: Float[Tensor, "B N"]
@@ -33,7 +28,12 @@ class SlotRequest:
 
 
 def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
-    """Work out prior and limits of a decision."""
+    """Work out limits and prior of a decision.
+
+    Args:
+        view: what the agent sees of its portfolio and of its goal.
+        risk: caps and exposure.
+    """
     gate = (view.scalars[:, GATE_ON] > 0.5).long()
     p_bear = view.goal.regime_probabilities[:, Regime.BEAR]
     invested = exposure_limit(p_bear, risk, gate)
@@ -43,9 +43,7 @@ def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
     budgets = (invested[:, None] * view.goal.sector_weights - halted).clamp(min=0)
     spread = tradable / tradable.sum(dim=2, keepdim=True).clamp(min=1)
     return SlotRequest(
-        stock_caps=risk.stock_cap * tradable,
-        sector_caps=(risk.sector_cap - halted).clamp(min=0),
-        exposure=(invested - halted.sum(dim=1)).clamp(min=0),
+        limits=decision_limits(tradable, halted, invested, risk),
         budgets=budgets,
         prior=(budgets[:, :, None] * spread).flatten(1),
     )
@@ -59,10 +57,11 @@ def decode_within_sector(
     Score 0 follows the goal; the sector weights stay the macro agent's. Differentiable in the
     scores. Source: spec of the micro action, decode `within_sector`.
     """
-    caps = request.stock_caps
+    limits = request.limits
+    caps = limits.stock_caps
     tilt = torch.exp(temperature * scores).unflatten(1, caps.shape[1:])
-    allowed = torch.minimum(request.budgets, request.sector_caps)
-    room = request.exposure / allowed.sum(dim=1).clamp(min=1e-12)
+    allowed = torch.minimum(request.budgets, limits.sector_caps)
+    room = limits.exposure / allowed.sum(dim=1).clamp(min=1e-12)
     budgets = allowed * room.clamp(max=1.0)[:, None]
     return project_within_sectors(tilt * (caps > 0), caps, budgets).flatten(1)
 
@@ -71,9 +70,10 @@ def decode_free(
     scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
 ) -> Float[Tensor, "B N"]:
     """Spread the exposure over all stocks by exp(temperature x score); the goal is only seen."""
-    caps = request.stock_caps
+    limits = request.limits
+    caps = limits.stock_caps
     tilt = torch.exp(temperature * scores).unflatten(1, caps.shape[1:]) * (caps > 0)
-    return project_weights(tilt, caps, request.sector_caps, request.exposure).flatten(1)
+    return project_weights(tilt, caps, limits.sector_caps, limits.exposure).flatten(1)
 
 
 def achieved_sectors(

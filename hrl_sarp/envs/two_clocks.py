@@ -17,8 +17,8 @@ from hrl_sarp.envs.decoding import achieved_sectors
 from hrl_sarp.envs.observations import macro_index, micro_index
 from hrl_sarp.envs.rewards import log1p_growth
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.limits import exposure_limit, feasible_goal, target_weights
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
-from hrl_sarp.simulator.risk import exposure_limit, feasible_goal, target_weights
 
 
 @dataclass

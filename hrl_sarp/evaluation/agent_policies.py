@@ -14,7 +14,7 @@ from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.policies import Decision, DecisionView
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.files import read_json
-from hrl_sarp.simulator.risk import feasible_goal
+from hrl_sarp.simulator.limits import feasible_goal
 from hrl_sarp.training.phase import PHASES, PhaseContext, with_sector_table
 
 

@@ -26,7 +26,7 @@ from hrl_sarp.evaluation.performance import Performance, column, market_rows, me
 from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.features.labels import INVALID_CLASS, regime_label
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
-from hrl_sarp.simulator.costs import BPS
+from hrl_sarp.simulator.trades import BPS
 
 
 @dataclass(frozen=True)

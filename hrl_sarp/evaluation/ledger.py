@@ -14,7 +14,7 @@ from hrl_sarp.evaluation.analysis import Analysis
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import bootstrap_plan, market_rows
 from hrl_sarp.run.files import write_json, write_table
-from hrl_sarp.simulator.costs import BPS
+from hrl_sarp.simulator.trades import BPS
 
 LEDGER_NAME = "ledger.parquet"
 DAILY_NAME = "daily.parquet"

@@ -13,8 +13,8 @@ from hrl_sarp.contracts import DayRange, Market, Regime, StepResult, Trajectory
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.limits import exposure_limit, target_weights
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
-from hrl_sarp.simulator.risk import exposure_limit, target_weights
 
 INDEX = "index"
 

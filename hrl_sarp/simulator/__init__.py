@@ -1,6 +1,13 @@
 """The portfolio simulator: limits, projection, costs and exact accounting, batched in torch."""
 
-from hrl_sarp.simulator.costs import TradeCosts
+from hrl_sarp.simulator.limits import (
+    DecisionLimits,
+    decision_limits,
+    exposure_limit,
+    feasible_goal,
+    next_gate_state,
+    target_weights,
+)
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.simulator.projection import (
     cap_turnover,
@@ -9,14 +16,7 @@ from hrl_sarp.simulator.projection import (
     project_weights,
     project_within_sectors,
 )
-from hrl_sarp.simulator.risk import (
-    DecisionLimits,
-    decision_limits,
-    exposure_limit,
-    feasible_goal,
-    next_gate_state,
-    target_weights,
-)
+from hrl_sarp.simulator.trades import TradeCosts
 
 __all__ = [
     "DecisionLimits",

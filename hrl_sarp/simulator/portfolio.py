@@ -4,6 +4,7 @@ A session runs over night on the old holdings, trades at the open with costs, an
 close on the new holdings. All shares of wealth; nothing is created or lost.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TypeVar
 
@@ -15,9 +16,8 @@ from hrl_sarp.config.schema import CostConfig, RiskConfig
 from hrl_sarp.contracts import Market, PortfolioState, StepResult
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.simulator.costs import TradeCosts
-from hrl_sarp.simulator.fills import Frozen, Orders, fill_orders
-from hrl_sarp.simulator.risk import next_gate_state
+from hrl_sarp.simulator.limits import next_gate_state
+from hrl_sarp.simulator.trades import Fill, Frozen, Orders, TradeCosts, fill_orders
 
 WEIGHT_TOLERANCE = 1e-5
 """Rounding allowed in target weights before they are refused."""
@@ -35,16 +35,26 @@ class PortfolioSimulator:
     without a bar there are cancelled, and the others are scaled down so that neither a sector nor
     the whole ends above what was asked.
     Delisting: a stock without further bars becomes cash at its last close, sell cost charged.
+
+    Args:
+        market: returns, masks and volumes.
+        costs: one section for all rows, or one for each row.
+        risk: the sector cap that fills respect, and the drawdown gate.
+        n_envs: B.
+        dtype: of the accounting.
+        device: of the accounting.
+        gated: rows that have the drawdown gate; None is all of them, if `risk` has it.
     """
 
     def __init__(
         self,
         market: Market | MarketTensors,
-        costs: CostConfig,
+        costs: CostConfig | Sequence[CostConfig],
         risk: RiskConfig,
         n_envs: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        gated: Bool[Tensor, " B"] | None = None,
     ) -> None:
         if isinstance(market, Market):
             market = MarketTensors(market, dtype, device)
@@ -54,21 +64,16 @@ class PortfolioSimulator:
                 f"{dtype} on {device}; build MarketTensors with the simulator's dtype and device"
             )
         self.tensors = market
-        self.costs, self.risk, self.n_envs = TradeCosts(costs), risk, n_envs
+        self.costs = TradeCosts(costs, dtype, market.device)
+        self.risk, self.n_envs, self.gated = risk, n_envs, gated
         self._state: PortfolioState | None = None
-        self._load_fills(costs.delisting_return)
-
-    def _load_fills(self, delisting_return: float) -> None:
-        """Precompute per day what can be filled, what is frozen, and the night of delistings."""
-        tensors = self.tensors
-        gone = torch.zeros_like(tensors.listed)
-        gone[1:] = tensors.listed[:-1] & ~tensors.listed[1:]
+        gone = torch.zeros_like(market.listed)
+        gone[1:] = market.listed[:-1] & ~market.listed[1:]
         self._delisted: Bool[Tensor, "T A"] = gone
-        self._night: Float[Tensor, "T A"] = tensors.overnight.masked_fill(gone, delisting_return)
-        self._fillable: Float[Tensor, "T A"] = tensors.tradable.to(tensors.dtype)
-        self._has_frozen: Bool[Tensor, " T"] = (tensors.halted > 0).any(dim=1)
-        self._spread: Float[Tensor, "S A"] = tensors.sector_member.t().contiguous()
         self._has_delisted: Bool[Tensor, " T"] = gone.any(dim=1)
+        self._fillable: Float[Tensor, "T A"] = market.tradable.to(dtype)
+        self._has_frozen: Bool[Tensor, " T"] = (market.halted > 0).any(dim=1)
+        self._spread: Float[Tensor, "S A"] = market.sector_member.t().contiguous()
 
     @property
     def state(self) -> PortfolioState:
@@ -133,7 +138,7 @@ class PortfolioSimulator:
 
         Args:
             target_weights: nonnegative shares of wealth after costs, sum at most 1; no limits of
-                risk are applied here. See `risk.target_weights`.
+                risk are applied here. See `limits.target_weights`.
             active: rows that move (None is all); the others keep their state and get zeros.
             hold: rows without orders: drifted holdings are kept, delistings still become cash.
 
@@ -143,9 +148,11 @@ class PortfolioSimulator:
         before = self.state
         _check_targets(target_weights)
         day = self._next_day(before.day, active)
-        night, values = self._run_night(before, day)
-        orders = self._place_orders(target_weights, night, values, day, hold)
-        fill = fill_orders(orders, self.costs)
+        gone = _on(self._delisted, day) if bool(_on(self._has_delisted, day).any()) else None
+        night, values = self._run_night(before, day, gone)
+        growth = _positive(1.0 + night)
+        holdings = values / growth[:, None]
+        fill = self._trade(target_weights.to(holdings.dtype), holdings, growth, day, hold, gone)
         gained = fill.weights * _on(self.tensors.intraday, day)
         intraday = gained.sum(dim=1)
         closing = _positive(1.0 + intraday)
@@ -155,11 +162,12 @@ class PortfolioSimulator:
             gross_return=_compound(night, intraday),
             cost=fill.cost,
             turnover=fill.turnover,
+            target_weights=target_weights,
             weights_start=before.weights,
-            weights_before=orders.holdings,
+            weights_before=holdings,
             weights_after=fill.weights,
             weights_end=(fill.weights + gained) / closing[:, None],
-            delisted_value=self._delisted_value(orders.holdings, day),
+            delisted_value=torch.zeros_like(night) if gone is None else (holdings * gone).sum(1),
         )
         cash = (1.0 - fill.weights.sum(dim=1)) / closing
         return self._commit(result, cash, active)
@@ -177,27 +185,57 @@ class PortfolioSimulator:
         return (day + 1).clamp_max(last)
 
     def _run_night(
-        self, before: PortfolioState, day: Int[Tensor, " B"]
+        self, before: PortfolioState, day: Int[Tensor, " B"], gone: Bool[Tensor, "B A"] | None
     ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B A"]]:
         """Return the night's gain, with interest, and the values at the open per wealth before."""
-        gained = before.weights * _on(self._night, day)
+        overnight = _on(self.tensors.overnight, day)
+        if gone is not None:
+            lost = torch.as_tensor(self.costs.delisting_return, dtype=overnight.dtype)
+            overnight = torch.where(gone, lost.to(overnight.device).view(-1, 1), overnight)
+        gained = before.weights * overnight
         interest = before.cash * _on(self.tensors.risk_free, day)
         return gained.sum(dim=1) + interest, before.weights + gained
+
+    def _trade(
+        self,
+        target: Float[Tensor, "B A"],
+        holdings: Float[Tensor, "B A"],
+        growth: Float[Tensor, " B"],
+        day: Int[Tensor, " B"],
+        hold: Bool[Tensor, " B"] | None,
+        gone: Bool[Tensor, "B A"] | None,
+    ) -> Fill:
+        """Fill the orders; a row that holds has none, unless a stock of its own was delisted."""
+        wealth = self.state.wealth * growth
+        if hold is None:
+            orders = self._place_orders(target, holdings, wealth, day, None)
+            return fill_orders(orders, self.costs)
+        trades = ~hold if gone is None else ~hold | (holdings * gone).any(dim=1)
+        rows = trades.nonzero().flatten()
+        cost = torch.zeros_like(growth)
+        if len(rows) == 0:
+            return Fill(cost, holdings, cost)
+        orders = self._place_orders(
+            *(values.index_select(0, rows) for values in (target, holdings, wealth, day, hold))
+        )
+        fill = fill_orders(orders, self.costs.of_rows(rows))
+        return Fill(
+            cost.index_copy(0, rows, fill.cost),
+            holdings.index_copy(0, rows, fill.weights),
+            cost.index_copy(0, rows, fill.turnover),
+        )
 
     def _place_orders(
         self,
         target: Float[Tensor, "B A"],
-        night: Float[Tensor, " B"],
-        values: Float[Tensor, "B A"],
+        holdings: Float[Tensor, "B A"],
+        wealth: Float[Tensor, " B"],
         day: Int[Tensor, " B"],
         hold: Bool[Tensor, " B"] | None,
     ) -> Orders:
         """Sort targets and holdings into what can trade at the open and what stays."""
-        growth = _positive(1.0 + night)
-        holdings = values / growth[:, None]
-        target = target.to(holdings.dtype)
         fillable, stays = target * _on(self._fillable, day), None
-        if hold is not None:
+        if hold is not None and bool(hold.any()):
             fillable = fillable.masked_fill(hold[:, None], 0.0)
             listed = _on(self.tensors.listed, day).to(holdings.dtype)
             stays = torch.where(hold[:, None], listed, _on(self.tensors.halted, day))
@@ -207,7 +245,7 @@ class PortfolioSimulator:
             holdings=holdings,
             targets=fillable,
             frozen=None if stays is None else self._freeze(target, fillable, holdings * stays),
-            wealth=self.state.wealth * growth,
+            wealth=wealth,
             dollar_volume=_on(self.tensors.dollar_volume, day) if self.costs.has_impact else None,
         )
 
@@ -226,20 +264,15 @@ class PortfolioSimulator:
             spread=self._spread,
         )
 
-    def _delisted_value(
-        self, holdings: Float[Tensor, "B A"], day: Int[Tensor, " B"]
-    ) -> Float[Tensor, " B"]:
-        if not bool(_on(self._has_delisted, day).any()):
-            return torch.zeros_like(holdings[:, 0])
-        return (holdings * _on(self._delisted, day)).sum(dim=1)
-
     def _commit(
         self, result: StepResult, cash: Float[Tensor, " B"], active: Bool[Tensor, " B"] | None
     ) -> StepResult:
         """Move the state of the active rows and blank the results of the others."""
         before = self.state
         wealth = before.wealth * (1.0 + result.net_return)
-        peak, gate_days = next_gate_state(wealth, before.peak, before.gate_days, self.risk)
+        peak, gate_days = next_gate_state(
+            wealth, before.peak, before.gate_days, self.risk, self.gated
+        )
         after = PortfolioState(result.day, result.weights_end, cash, wealth, peak, gate_days)
         if active is None or bool(active.all()):
             self._state = after
@@ -253,7 +286,7 @@ def _check_targets(target: Float[Tensor, "B A"]) -> None:
     if not (lowest >= -WEIGHT_TOLERANCE and most <= 1 + WEIGHT_TOLERANCE):  # NaN fails as well
         raise SimulatorError(
             f"simulator step: target weights with minimum {lowest:.6g} and largest sum {most:.6g}, "
-            "expected finite weights >= 0 with sums <= 1; use risk.target_weights"
+            "expected finite weights >= 0 with sums <= 1; use limits.target_weights"
         )
 
 
@@ -280,6 +313,7 @@ def _no_step(state: PortfolioState) -> StepResult:
         gross_return=nothing,
         cost=nothing,
         turnover=nothing,
+        target_weights=state.weights,
         weights_start=state.weights,
         weights_before=state.weights,
         weights_after=state.weights,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hrl_sarp.contracts import Market, PortfolioState, StepResult
 from hrl_sarp.errors import SimulatorError
+from hrl_sarp.simulator.limits import target_weights
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
-from hrl_sarp.simulator.risk import target_weights
 from tests import factories
 from tests.simulator.reference_ledger import ReferenceLedger
 
@@ -189,6 +189,31 @@ def test_hold_lets_holdings_drift_without_cost() -> None:
     assert result.cost.item() == 0.0
     assert result.turnover.item() == 0.0
     torch.testing.assert_close(result.weights_after, rows(0.55, 0.3) / 1.05)
+
+
+def test_rows_that_hold_and_rows_with_their_own_costs_equal_single_portfolios() -> None:
+    rng = np.random.default_rng(4)
+    market = factories.random_market(rng, n_days=40)
+    own = [{"delisting_return": -0.3}, {"buy_bps": 30.0}, {"impact_coefficient": 0.1}]
+    configs = [factories.cost_config(**changes) for changes in own]
+    risk = factories.risk_config()
+    batch = PortfolioSimulator(market, configs, risk, 3, torch.float64)
+    singles = [PortfolioSimulator(market, config, risk, 1, torch.float64) for config in configs]
+    batch.reset(days(0, 0, 0))
+    for single in singles:
+        single.reset(days(0))
+    delisted = 0.0
+    for _ in range(39):
+        target = draw_targets(rng, batch)
+        hold = torch.as_tensor(rng.random(3) < 0.6)
+        found = batch.step(target, hold=hold)
+        for i, single in enumerate(singles):
+            alone = single.step(target[i : i + 1], hold=hold[i : i + 1])
+            for item in fields(StepResult):
+                a, b = getattr(found, item.name)[i : i + 1], getattr(alone, item.name)
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+        delisted += float((found.delisted_value * hold).sum())
+    assert delisted > 0  # a stock that a holding row held has ended
 
 
 def test_inactive_rows_do_not_move() -> None:

@@ -27,6 +27,7 @@ def traded(*weights: list[float]) -> StepResult:
         gross_return=zero,
         cost=zero,
         turnover=zero,
+        target_weights=after,
         weights_start=after,
         weights_before=after,
         weights_after=after,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hrl_sarp.config.schema import RiskConfig
@@ -21,14 +21,38 @@ ROUNDING = 4
 
 @dataclass(frozen=True)
 class DecisionLimits:
-    """What is left for new target weights on a day, after the holdings that cannot trade."""
+    """What is left for new target weights, after the holdings that cannot trade."""
 
     stock_caps: Float[Tensor, "B S K"]
     """0 in empty slots and where no bar was printed."""
     sector_caps: Float[Tensor, "B S"]
+    """Less what halted holdings take already, down to 0."""
     exposure: Float[Tensor, " B"]
-    halted: Float[Tensor, "B A"]
-    """Holdings that are listed but printed no bar: kept as they are; 0 elsewhere."""
+    """Less what halted holdings take already, down to 0."""
+
+
+def decision_limits(
+    tradable: Float[Tensor, "B S K"],
+    halted: Float[Tensor, "B S"],
+    exposure: Float[Tensor, " B"],
+    risk: RiskConfig,
+) -> DecisionLimits:
+    """Return the limits of a decision: what agents see of them and what the simulator applies.
+
+    Args:
+        tradable: 1 in slots whose stock printed a bar, else 0.
+        halted: holdings of each sector that are listed but printed no bar, as shares of wealth.
+        exposure: largest share of wealth to invest, see `exposure_limit`.
+        risk: caps.
+
+    Returns:
+        Caps and exposure, as shares of wealth.
+    """
+    return DecisionLimits(
+        stock_caps=risk.stock_cap * tradable,
+        sector_caps=(risk.sector_cap - halted).clamp_min(0.0),
+        exposure=(exposure - halted.sum(dim=1)).clamp_min(0.0),
+    )
 
 
 def exposure_limit(
@@ -50,12 +74,20 @@ def next_gate_state(
     peak: Float[Tensor, " B"],
     gate_days: Int[Tensor, " B"],
     risk: RiskConfig,
+    gated: Bool[Tensor, " B"] | None = None,
 ) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
     """Move peak and gate past one session that ended with `wealth`.
 
     An open gate closes for `gate_days` sessions at a drawdown of `gate_drawdown` or more. A closed
     one counts down; when it opens the peak starts again at the current wealth, so that it cannot
     latch.
+
+    Args:
+        wealth: at the end of the session.
+        peak: before it.
+        gate_days: before it.
+        risk: the rule of the gate.
+        gated: rows that have a gate at all; all of them if None.
 
     Returns:
         Peak and the sessions that the gate still stays closed.
@@ -66,31 +98,10 @@ def next_gate_state(
     is_closed = gate_days > 0
     is_deep = wealth <= (1.0 - risk.gate_drawdown) * peak
     counted = (gate_days - 1).clamp_min(0)
-    closes = is_deep & ~is_closed
+    closes = is_deep & ~is_closed if gated is None else is_deep & ~is_closed & gated
     opens = is_closed & (counted == 0)
     counted = torch.where(closes, torch.full_like(gate_days, risk.gate_days), counted)
     return torch.where(opens, wealth, peak), counted
-
-
-def decision_limits(
-    tensors: MarketTensors,
-    day: Int[Tensor, " B"],
-    weights: Float[Tensor, "B A"],
-    exposure: Float[Tensor, " B"],
-    risk: RiskConfig,
-) -> DecisionLimits:
-    """Return the limits of a decision at the close of `day`.
-
-    Halted holdings are taken off the exposure and off their sector's cap, down to 0.
-    """
-    halted = weights * tensors.halted.index_select(0, day)
-    by_sector = halted @ tensors.sector_member
-    return DecisionLimits(
-        stock_caps=_stock_caps(tensors, day, risk),
-        sector_caps=(risk.sector_cap - by_sector).clamp_min(0.0),
-        exposure=(exposure - by_sector.sum(dim=1)).clamp_min(0.0),
-        halted=halted,
-    )
 
 
 def feasible_goal(
@@ -107,7 +118,8 @@ def feasible_goal(
     Returns:
         Nonnegative weights that sum to 1, or to the capacity of the sectors with weight if less.
     """
-    caps = _stock_caps(tensors, day, risk).sum(dim=2).clamp_max(risk.sector_cap)
+    tradable = tensors.by_sector(tensors.slot_open.index_select(0, day))
+    caps = (risk.stock_cap * tradable).sum(dim=2).clamp_max(risk.sector_cap)
     total = torch.ones_like(sector_weights[:, 0])
     return project_sectors(sector_weights, caps.to(sector_weights.dtype), total)
 
@@ -138,20 +150,17 @@ def target_weights(
     Returns:
         Shares of wealth after costs; the rest is cash.
     """
-    limits = decision_limits(tensors, day, weights, exposure, risk)
-    usable = tensors.slot_open.index_select(0, day)
-    wanted = tensors.by_sector(slot_action.to(weights.dtype).clamp_min(0.0) * usable)
+    halted = weights * tensors.halted.index_select(0, day)
+    tradable = tensors.slot_open.index_select(0, day)
+    limits = decision_limits(
+        tensors.by_sector(tradable), halted @ tensors.sector_member, exposure, risk
+    )
+    wanted = tensors.by_sector(slot_action.to(weights.dtype).clamp_min(0.0) * tradable)
     slots = _within_limits(wanted, limits)
     if risk.max_positions > 0:
         slots = _limit_seats(slots, limits, risk.max_positions)
-    target = tensors.to_assets(slots.flatten(1), day) + limits.halted
+    target = tensors.to_assets(slots.flatten(1), day) + halted
     return target if risk.turnover_cap >= 1 else cap_turnover(target, weights, risk.turnover_cap)
-
-
-def _stock_caps(
-    tensors: MarketTensors, day: Int[Tensor, " B"], risk: RiskConfig
-) -> Float[Tensor, "B S K"]:
-    return tensors.by_sector(tensors.slot_open.index_select(0, day)) * risk.stock_cap
 
 
 def _within_limits(

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.simulator.risk import (
+from hrl_sarp.simulator.limits import (
+    DecisionLimits,
     decision_limits,
     exposure_limit,
     feasible_goal,
@@ -50,12 +51,18 @@ def test_exposure_falls_with_the_bear_probability_and_halves_behind_the_gate() -
     assert no_gate[3].item() == pytest.approx(0.98)
 
 
+def limits_on(
+    tensors: MarketTensors, held: torch.Tensor, exposure: torch.Tensor, day: torch.Tensor = DAY
+) -> tuple[DecisionLimits, torch.Tensor]:
+    """Return the limits of a day, and the holdings that cannot trade."""
+    halted = held * tensors.halted[day]
+    tradable = tensors.by_sector(tensors.slot_open[day])
+    by_sector = halted @ tensors.sector_member
+    return decision_limits(tradable, by_sector, exposure, factories.risk_config()), halted
+
+
 def test_halted_holdings_are_taken_off_exposure_and_sector_cap() -> None:
-    tensors = two_sectors(tradable=all_but(0))
-    limits = decision_limits(
-        tensors, DAY, rows(0.15, 0.1, 0, 0, 0.2, 0), FULL, factories.risk_config()
-    )
-    torch.testing.assert_close(limits.halted, rows(0.15, 0, 0, 0, 0, 0))
+    limits, _ = limits_on(two_sectors(tradable=all_but(0)), rows(0.15, 0.1, 0, 0, 0.2, 0), FULL)
     torch.testing.assert_close(limits.exposure, rows(0.83)[0])
     torch.testing.assert_close(limits.sector_caps, rows(0.25, 0.4))
     torch.testing.assert_close(limits.stock_caps[0, 0], rows(0.0, 0.2, 0.2)[0])
@@ -63,9 +70,7 @@ def test_halted_holdings_are_taken_off_exposure_and_sector_cap() -> None:
 
 def test_halted_holdings_above_their_limits_leave_no_room_instead_of_a_negative_one() -> None:
     tensors = two_sectors(tradable=all_but(0, 1, 2))
-    limits = decision_limits(
-        tensors, DAY, rows(0.5, 0, 0.5, 0, 0, 0), FULL, factories.risk_config()
-    )
+    limits, _ = limits_on(tensors, rows(0.5, 0, 0.5, 0, 0, 0), FULL)
     assert limits.exposure.item() == 0.0
     assert limits.sector_caps[0, 0].item() == 0.0
 
@@ -165,8 +170,8 @@ def test_targets_of_random_actions_keep_every_limit(seed: int, seats: int) -> No
     action = torch.as_tensor(rng.exponential(0.1, (16, tensors.n_slots)))
     exposure = torch.as_tensor(rng.uniform(0, 0.98, 16))
     target = target_weights(tensors, day, held, action, exposure, risk)
-    limits = decision_limits(tensors, day, held, exposure, risk)
-    free = target - limits.halted
+    limits, halted = limits_on(tensors, held, exposure, day)
+    free = target - halted
     member = torch.eye(3, dtype=torch.float64)[tensors.sector_of]
     assert float(free.min()) >= 0
     assert float(free.max()) <= risk.stock_cap + 1e-12
@@ -187,6 +192,13 @@ def test_gate_closes_at_the_drawdown_counts_down_and_starts_a_new_peak() -> None
     # 1.08 is 10 % below 1.2: closed for two sessions. After 1.0 and 0.9 it opens, peak 0.9;
     # 0.85 is 5.6 % below; 0.8 is 11 % below: closed again.
     assert seen == [(1.2, 0), (1.2, 0), (1.2, 2), (1.2, 1), (0.9, 0), (0.9, 0), (0.9, 2)]
+
+
+def test_gate_of_some_rows_leaves_the_others_open() -> None:
+    risk = factories.risk_config(drawdown_gate=True, gate_drawdown=0.1, gate_days=2)
+    wealth, gated = torch.tensor([0.8, 0.8]), torch.tensor([True, False])
+    _, gate = next_gate_state(wealth, torch.ones(2), torch.zeros(2).long(), risk, gated)
+    assert gate.tolist() == [2, 0]
 
 
 def test_gate_that_is_off_only_tracks_the_peak() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hrl_sarp.simulator.costs import TradeCosts
+from hrl_sarp.simulator.trades import TradeCosts
 from tests import factories
 
 
@@ -43,3 +43,25 @@ def test_impact_without_volume_is_refused() -> None:
     costs = TradeCosts(factories.cost_config(impact_coefficient=0.1))
     with pytest.raises(ValueError, match="dollar volume"):
         costs.cost(as_rows(0.1), torch.ones(1).double(), None)
+
+
+def test_rows_of_unlike_costs_pay_what_they_pay_alone() -> None:
+    configs = [
+        factories.cost_config(),
+        factories.cost_config(buy_bps=0.0, impact_coefficient=0.3),
+        factories.cost_config(sell_bps=50.0, capital=1e7),
+    ]
+    trades, volume = as_rows(0.3, -0.2, 0.05).repeat(3, 1), as_rows(1e6, 2e6, 0.0).repeat(3, 1)
+    wealth = torch.tensor([1.0, 1.5, 0.7], dtype=torch.float64)
+    together = TradeCosts(configs, torch.float64)
+    alone = [TradeCosts(config) for config in configs]
+    for name in ("cost", "slopes"):
+        expected = [
+            getattr(costs, name)(trades[i : i + 1], wealth[i : i + 1], volume[i : i + 1])
+            for i, costs in enumerate(alone)
+        ]
+        found = getattr(together, name)(trades, wealth, volume)
+        torch.testing.assert_close(found, torch.cat(expected), rtol=1e-15, atol=0)
+        picked = together.of_rows(torch.tensor([2, 0]))
+        some = getattr(picked, name)(trades[:2], wealth[[2, 0]], volume[:2])
+        torch.testing.assert_close(some, torch.cat([expected[2], expected[0]]), rtol=1e-15, atol=0)

@@ -1,21 +1,126 @@
-"""The trade at the open: from drifted holdings to target weights, paid out of wealth itself.
+"""The trade at the open: what it costs, and how far it comes towards the target weights.
 
 Target weights are weights of the wealth after costs, which depend on the trade: with m = 1 - c
 the share of wealth left, the cost c solves c = cost(values after(m) - values before).
 """
 
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from hrl_sarp.config.schema import CostConfig
 from hrl_sarp.errors import SimulatorError
-from hrl_sarp.simulator.costs import TradeCosts
 
+BPS = 1e-4
 MAX_NEWTON_ROUNDS = 20
 MAX_COST = 0.5
 """Share of wealth beyond which the square-root law of the impact has lost its meaning."""
+
+
+class TradeCosts:
+    """Costs of trades that are given as signed shares of wealth, buys above 0.
+
+    A side costs its rate; impact costs coefficient x trade x sqrt(trade / dollar volume) and is 0
+    where the volume of the day is unknown (0).
+
+    Args:
+        config: one for all rows, or one for each row.
+        dtype: of the trades; only rates that differ by row need it.
+        device: of the trades; only rates that differ by row need it.
+    """
+
+    def __init__(
+        self,
+        config: CostConfig | Sequence[CostConfig],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        rows = [config] if isinstance(config, CostConfig) else list(config)
+        are_alike = all(row == rows[0] for row in rows)
+
+        def rate(of: Callable[[CostConfig], float]) -> float | Tensor:
+            values = [of(row) for row in rows]
+            return values[0] if are_alike else torch.tensor(values, dtype=dtype, device=device)
+
+        self.has_impact = any(row.impact_coefficient > 0 for row in rows)
+        """Whether costs depend on wealth and dollar volume."""
+        # buy x max(v, 0) + sell x max(-v, 0) = even |v| + odd v, with slippage in both rates
+        self._even = rate(lambda row: 0.5 * (_side(row, row.buy_bps) + _side(row, row.sell_bps)))
+        self._odd = rate(lambda row: 0.5 * (_side(row, row.buy_bps) - _side(row, row.sell_bps)))
+        self._is_odd = any(row.buy_bps != row.sell_bps for row in rows)
+        self._impact = rate(lambda row: row.impact_coefficient)
+        self._capital = rate(lambda row: row.capital)
+        self.delisting_return = rate(lambda row: row.delisting_return)
+        """Simple return of a holding on the night in which its stock ceases to exist."""
+
+    def of_rows(self, rows: Int[Tensor, " n"]) -> "TradeCosts":
+        """Return the costs of some rows, in their order."""
+        chosen = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(chosen, name, value[rows])
+        return chosen
+
+    def cost(
+        self,
+        trade_values: Float[Tensor, "B A"],
+        wealth: Float[Tensor, " B"],
+        dollar_volume: Float[Tensor, "B A"] | None,
+    ) -> Float[Tensor, " B"]:
+        """Return what all trades of a row cost, as a share of wealth; convex in the trades.
+
+        Args:
+            trade_values: signed trades as shares of wealth.
+            wealth: in units of the wealth at reset (which is `capital`).
+            dollar_volume: of the day, in currency; only the impact needs it.
+        """
+        total = self._even * trade_values.abs().sum(dim=1)
+        if self._is_odd:
+            total = total + self._odd * trade_values.sum(dim=1)
+        if self.has_impact:
+            root = self._impact_scale(wealth, dollar_volume)
+            # pow(1.5) and not size x sqrt(size): its gradient at 0 is 0, not NaN
+            total = total + (root * trade_values.abs().pow(1.5)).sum(dim=1)
+        return total
+
+    def slopes(
+        self,
+        trade_values: Float[Tensor, "B A"],
+        wealth: Float[Tensor, " B"],
+        dollar_volume: Float[Tensor, "B A"] | None,
+    ) -> Float[Tensor, "B A"]:
+        """Return the derivative of `cost` in each trade; at 0 the mean of both sides."""
+        side = trade_values.sign()
+        marginal = side * _column(self._even)
+        if self._is_odd:
+            marginal += _column(self._odd)
+        if self.has_impact:
+            root = self._impact_scale(wealth, dollar_volume)
+            marginal += 1.5 * root * trade_values.abs().sqrt() * side
+        return marginal
+
+    def _impact_scale(
+        self, wealth: Float[Tensor, " B"], dollar_volume: Float[Tensor, "B A"] | None
+    ) -> Float[Tensor, "B A"]:
+        """Return r with impact = r |v|^1.5, where v is a share of wealth."""
+        if dollar_volume is None:
+            raise ValueError("square-root impact needs the dollar volume of the day; found None")
+        known = dollar_volume > 0
+        safe = torch.where(known, dollar_volume, 1.0)
+        root = (wealth.clamp_min(0.0)[:, None] * _column(self._capital) / safe).sqrt()
+        return torch.where(known, _column(self._impact) * root, 0.0)
+
+
+def _side(config: CostConfig, rate_bps: float) -> float:
+    return (rate_bps + config.slippage_bps) * BPS
+
+
+def _column(rate: float | Tensor) -> float | Tensor:
+    return rate[:, None] if isinstance(rate, Tensor) else rate
 
 
 @dataclass(frozen=True)
