@@ -103,8 +103,8 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
         frame = _picked(frame, symbol, path)
     n_rows = frame.height
     frame, excluded = _without_false_bars(frame, path)
-    frame, doubled = _without_doubled(_in_order(frame, path), path)
-    excluded |= doubled
+    frame, repeated = _without_duplicates(_in_order(frame, path), path)
+    excluded |= repeated
     if frame.is_empty():
         found = ", ".join(f"{rule} {count}" for rule, count in excluded.items()) or "no rows"
         raise DataError(
@@ -126,12 +126,11 @@ def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
             f"{', no '.join(missing)} among the columns {', '.join(table.columns)}; rename or add"
         )
     numbers = [name for name in (*PRICE_COLUMNS, "volume") if name in table.columns]
-    schema = dict.fromkeys(numbers, pl.Float64())
     names = [name for name in NAME_COLUMNS if name in table.columns]
     frame = pl.DataFrame(
         [
             _times(table[time_name], path).alias("time"),
-            *(typed_column(table[name], schema, path) for name in numbers),
+            *(typed_column(table[name], pl.Float64(), path) for name in numbers),
             *(_names(table[name]) for name in names),
         ]
     )
@@ -239,7 +238,7 @@ def _in_order(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     return frame.sort("number", "time", maintain_order=True)
 
 
-def _without_doubled(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
+def _without_duplicates(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
     """Keep one of equal bars, and none where bars of one time differ: which is true?"""
     key = ("number", "time")
     is_again = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in key)

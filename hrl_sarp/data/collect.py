@@ -8,8 +8,7 @@ from loguru import logger
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import first_sessions
 from hrl_sarp.data.sources import sample, synthetic
-from hrl_sarp.data.sources.files import folder, named_tables
-from hrl_sarp.data.sources.files.named_tables import has_named_prices
+from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.sources.yahoo import download
 from hrl_sarp.data.sources.yahoo.download import YahooRequest
 from hrl_sarp.data.sources.yahoo.history import live_link
@@ -81,10 +80,7 @@ def _load(
         return synthetic.generate(section, sessions)[0]
     if input_path is None:
         raise DataError("source files: expected --input PATH (a file or folder), found none")
-    names = config.data.named_tables
-    if names is not None and input_path.exists() and has_named_prices(input_path, names):
-        return named_tables.load(input_path, names, macro_path)
-    return folder.load(input_path, macro_path)
+    return folder.load(input_path, macro_path, config.data.named_tables)
 
 
 def _load_yahoo(data_dir: Path, config: RunConfig, request: YahooRequest | None) -> RawData:

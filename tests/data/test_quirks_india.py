@@ -17,7 +17,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.quality import series
 from hrl_sarp.data.quality.validation import ValidationReport, validate
-from hrl_sarp.data.sources.files import named_tables
+from hrl_sarp.data.sources.files import folder as files
 from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, RawData
 from hrl_sarp.errors import DataError
 
@@ -136,7 +136,7 @@ def naive_report(folder: Path, naive: RunConfig) -> ValidationReport:
 def load(folder: Path, config: RunConfig) -> RawData:
     names = config.data.named_tables
     assert names is not None
-    return named_tables.load(folder, names, None)
+    return files.load(folder, None, names)
 
 
 def judge(raw: RawData, config: RunConfig) -> ValidationReport:

@@ -15,7 +15,7 @@
 | zero volume, flat bar | bars_without_a_trade_* | named, no bar |
 | halt then stale repeats | a_halt_*, stale_repeats_* | named, no bars; the collapse stays |
 | missing single day | missing_single_days_* | named, a halt |
-| duplicate date | doubled_dates_* | named, the first copy stays |
+| duplicate date | duplicate_dates_* | named, the first copy stays |
 | null row | the_null_row_* | named, no bar |
 | text inside csv | text_inside_*, every_line_*, files_without_*, missing_headers_* | named |
 | open outside high/low | opens_outside_*, vix_ranges_* | named, row out; VIX: the close is read |
@@ -40,7 +40,7 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.quality.validation import ValidationReport, bad_rows, validate
-from hrl_sarp.data.sources.files import folder as files
+from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError, FeatureError
 from hrl_sarp.features.release import release_of
@@ -130,7 +130,7 @@ def us(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
     named = pl.scan_parquet(source / "prices.parquet").filter(pl.col("symbol").is_in(US_STOCKS))
     named.sink_parquet(inputs / "prices.parquet")
     (inputs / "sectors.csv").write_bytes((source / "sectors.csv").read_bytes())
-    return judge(files.load(inputs, folder_of(data_folder, "us_macro")))
+    return judge(folder.load(inputs, folder_of(data_folder, "us_macro")))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def messy(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged
     (inputs / "prices.parquet").write_bytes((source / "prices.parquet").read_bytes())
     symbols = pl.read_parquet(source / "prices.parquet")["symbol"].unique().sort()
     pl.DataFrame({"symbol": symbols, "sector": "Any"}).write_csv(inputs / "sectors.csv")
-    return judge(files.load(inputs, None))
+    return judge(folder.load(inputs))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def downloads(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ju
     for path in source.glob("*.csv.gz"):
         (inputs / path.name).write_bytes(path.read_bytes())
     pl.DataFrame({"symbol": names, "sector": "Any"}).write_csv(inputs / "sectors.csv")
-    return judge(files.load(inputs, None))
+    return judge(folder.load(inputs))
 
 
 def test_declared_splits_are_no_crash(us: Judged) -> None:
@@ -379,7 +379,7 @@ def test_missing_single_days_are_halts(us: Judged, symbol: str, day: str, before
     assert us.prices.overnight[place] == 0
 
 
-def test_doubled_dates_are_named_and_the_first_copy_stays(messy: Judged) -> None:
+def test_duplicate_dates_are_named_and_the_first_copy_stays(messy: Judged) -> None:
     assert messy.of_rule("duplicate_row").height == 1279
     found = messy.finding("duplicate_row", "TWTR", "2022-10-27")
     assert found["value"] == 140_362_225
@@ -549,5 +549,5 @@ def test_fundamental_snapshots_are_refused_in_one_line(data_folder: Path) -> Non
     # their unit changes and a stale snapshot cannot enter: no source reads them yet
     source = folder_of(data_folder, "us_fundamentals")
     with pytest.raises(DataError, match=r"snapshots\.parquet: expected the columns date") as caught:
-        files.load(source, None)
+        folder.load(source)
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market
-from hrl_sarp.data.sources.files import named_tables
+from hrl_sarp.data.sources.files import folder as files
 from hrl_sarp.market.assemble import assemble_market
 
 SPLITS = {
@@ -29,7 +29,7 @@ def market(data_folder: Path) -> Market:
         pytest.skip("the data folder has no india_daily")
     config = load_config(market="nse")
     assert config.data.named_tables is not None
-    return assemble_market(named_tables.load(folder, config.data.named_tables, None), config)
+    return assemble_market(files.load(folder, None, config.data.named_tables), config)
 
 
 def row(market: Market, day: str) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market
-from hrl_sarp.data.sources.files import folder as files
+from hrl_sarp.data.sources.files import folder
 from hrl_sarp.market.assemble import assemble_market
 
 DEFECTS = {
@@ -21,7 +21,7 @@ DEFECTS = {
 def market(data_folder: Path) -> Market:
     if not (data_folder / "us_daily").is_dir():
         pytest.skip("the data folder has no us_daily")
-    raw = files.load(data_folder / "us_daily", data_folder / "us_macro")
+    raw = folder.load(data_folder / "us_daily", data_folder / "us_macro")
     return assemble_market(raw, load_config(market="us"))
 
 

@@ -126,13 +126,13 @@ def duplicates_beside_bars(raw: RawData) -> pl.DataFrame:
     macro = raw.macro.group_by(symbol="series", date="date").agg(
         pl.len().alias("times"), pl.first("value")
     )
-    is_doubled = pl.col("times") > 1
-    undated = sectors.filter(is_doubled).with_columns(date=pl.lit(None, dtype=pl.Date))
+    is_repeated = pl.col("times") > 1
+    undated = sectors.filter(is_repeated).with_columns(date=pl.lit(None, dtype=pl.Date))
     return pl.concat(
         [
             findings_of(undated, "sector_duplicate", pl.lit(None), pl.col("times")),
             findings_of(
-                macro.filter(is_doubled), "macro_duplicate", pl.col("value"), pl.col("times")
+                macro.filter(is_repeated), "macro_duplicate", pl.col("value"), pl.col("times")
             ),
         ]
     )

@@ -13,7 +13,7 @@ from rich.console import Console
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.quality import validation
 from hrl_sarp.data.quality.validation import ValidationReport, bad_rows
-from hrl_sarp.data.sources.files import folder as files
+from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 from hrl_sarp.errors import DataError
 from tests.data.raw_factories import clean_raw, day, with_cells, with_factor, without_row
@@ -72,10 +72,10 @@ def test_spoiled_row_is_named_with_its_value(
     assert (("AAA", day(5)) in bad_rows(report).rows()) == excluded
 
 
-def test_doubled_bar_fails_and_both_copies_stay_out() -> None:
+def test_duplicate_bar_fails_and_both_copies_stay_out() -> None:
     raw = clean_raw()
-    doubled = replace(raw, bars=pl.concat([raw.bars, raw.bars.head(1)]).sort("symbol", "date"))
-    report = judge(doubled)
+    repeated = replace(raw, bars=pl.concat([raw.bars, raw.bars.head(1)]).sort("symbol", "date"))
+    report = judge(repeated)
     assert ("duplicate", "AAA", str(day(0))) in found(report)
     assert report.has_failed
     assert bad_rows(report).rows() == [("AAA", day(0))]
@@ -291,7 +291,7 @@ def test_adjusted_series_that_jumps_for_good_is_a_gap_without_reversal() -> None
 
 
 def test_known_defects_of_the_real_us_data_are_named_and_do_not_fail(data_folder: Path) -> None:
-    raw = files.load(data_folder / "us_daily", None)
+    raw = folder.load(data_folder / "us_daily")
     report = judge(raw)
     of_rule = {
         rule: {(x.symbol, str(x.date)) for x in report.findings if x.rule == rule}

@@ -1,21 +1,20 @@
 """Reads the download of one symbol as it is: the rows that are there, and a finding for all else.
 
-A job that appends one row a day also appends error pages, JSON, a second header and half a line.
-Every line is either taken over or named with its number; nothing is repaired.
+A job that appends one row a day also appends error pages, JSON, a second header and truncated
+lines. Every line is either taken over or named with its number; nothing is repaired.
 """
 
 import gzip
-import math
+import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from hrl_sarp.data.sources.files.tables import NULL_TEXTS
+from hrl_sarp.data.quality.rules import findings_of
+from hrl_sarp.data.sources.files.tables import SAME_COLUMN, Read, as_heading, convert
 from hrl_sarp.data.store import BARS_SCHEMA, FINDINGS_SCHEMA, PRICE_COLUMNS
 
 YAHOO_COLUMNS = ("date", *PRICE_COLUMNS, "adj_close", "volume")
@@ -24,41 +23,16 @@ SUFFIXES = (".csv", ".csv.gz")
 PLACE = "place"
 """Column with the line number of a row."""
 
-_NUMBERS = (*PRICE_COLUMNS, "volume", "adj_close")
+_COLUMNS = tuple(name for name in BARS_SCHEMA if name != "symbol")
 _REQUIRED = frozenset({"date", *PRICE_COLUMNS, "volume"})
-_NO_NUMBER = math.nan
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}([ T]00:00:00.*)?$")
+"""What the first field of a row looks like."""
 _SHOWN = 60
 """Characters of a line that a finding repeats."""
 
 
-@dataclass(frozen=True)
-class Download:
-    """What one file holds."""
-
-    bars: pl.DataFrame
-    """`date, symbol`, prices, volume, adj_close (null where there is none) and `place`, in the
-    order of the file, doubled dates included."""
-    findings: pl.DataFrame
-    """`FINDINGS_SCHEMA`, the value is a line number. `junk_lines`: a run of lines without a date,
-    dated at the row above it. `bad_row`: a date, but other fields than the columns or text instead
-    of a number. `no_header`: rows above the first header. `no_usable_row`: the file is left out."""
-
-
-@dataclass
-class _Reading:
-    """What is known of a file after some of its lines."""
-
-    columns: tuple[str, ...] = YAHOO_COLUMNS
-    has_header: bool = False
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    """date, numbers in the order of `_NUMBERS`, line."""
-    findings: list[dict[str, Any]] = field(default_factory=list)
-    is_in_junk: bool = False
-    """The line above was junk: the next one joins its finding."""
-
-
 def symbol_of(path: Path) -> str:
-    """Return the file name without .csv or .csv.gz: BRK.B.csv.gz is BRK.B."""
+    """Return the symbol that a file is named after: BRK.B.csv.gz holds BRK.B."""
     return path.name.removesuffix(".gz").removesuffix(".csv")
 
 
@@ -67,31 +41,44 @@ def is_download(path: Path) -> bool:
     if not path.name.endswith(SUFFIXES):
         return False
     first = next((line for _, line in _lines(_read_text(path)[0])), "")
-    return "symbol" not in _column_names(first)
+    return "symbol" not in _headings(first)
 
 
-def read_download(path: Path) -> Download:
+def read_download(path: Path) -> Read:
     """Read a .csv or .csv.gz of one symbol.
 
     A header gives the order of the columns of the lines below it; above the first one the order is
     Yahoo's. A line is a row if its date is one; its numbers may be missing (null, empty).
+
+    Args:
+        path: the file, named after the symbol.
+
+    Returns:
+        Rows: the columns of `BARS_SCHEMA`, null where the file has none, and `place`, the line
+        number; in the order of the file, duplicate dates included. Findings, whose value is a line
+        number: `junk_lines` is a run of lines without a date, dated at the row above it; `bad_row`
+        has a date, but other fields than the columns or text instead of a number; `no_header` says
+        that rows stand above the first header; `no_usable_row` says that the file is left out.
     """
     text, problem = _read_text(path)
-    reading = _Reading()
-    for number, line in _lines(text):
-        _take(reading, number, line)
-    if not reading.rows:
-        reading.findings = [_nothing(reading, problem)]
-    symbol = symbol_of(path)
-    names = ("date", *_NUMBERS)
-    schema = {name: BARS_SCHEMA[name] for name in names} | {PLACE: pl.Int64()}
-    bars = pl.DataFrame(reading.rows, schema=schema, orient="row")
-    return Download(
-        bars.with_columns(symbol=pl.lit(symbol)),
-        pl.DataFrame(reading.findings, schema=FINDINGS_SCHEMA).with_columns(
-            symbol=pl.lit(symbol), detail=pl.lit(f"{path.name} ") + pl.col("detail")
-        ),
-    )
+    told, symbol = f"{path.name} line {{}}: {{}}", pl.lit(symbol_of(path))
+    lines, junk = _rows_and_junk(text)
+    rows = _typed(lines).with_columns(symbol=symbol)
+    good = rows.filter(pl.col("problem").is_null())
+    bad = rows.filter(pl.col("problem").is_not_null())
+    unordered = good.head(1).filter(~pl.col("is_headed"))
+    strange = junk.join_asof(good.select(PLACE, "date"), on=PLACE).with_columns(symbol=symbol)
+    findings = pl.concat(
+        findings_of(found, rule, pl.col(PLACE), count, pl.format(told, PLACE, detail))
+        for found, rule, count, detail in (
+            (bad, "bad_row", pl.lit(1), pl.format("{} ({})", "line", "problem")),
+            (unordered, "no_header", pl.lit(1), pl.lit("Yahoo's columns assumed")),
+            (strange, "junk_lines", pl.col("count"), pl.col("line")),
+        )
+    ).sort("value")
+    if good.is_empty():
+        findings = _nothing(path, findings, problem)
+    return Read(good.select(*BARS_SCHEMA.names(), PLACE), findings=findings)
 
 
 def _read_text(path: Path) -> tuple[str, str | None]:
@@ -109,100 +96,76 @@ def _read_text(path: Path) -> tuple[str, str | None]:
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, with their numbers from 1."""
     for number, line in enumerate(text.split("\n"), start=1):
-        if stripped := line.strip():
+        stripped = line.strip()
+        if stripped:
             yield number, stripped
 
 
-def _column_names(line: str) -> tuple[str, ...]:
-    fields = (part.strip(' "\r').lower().replace(" ", "_") for part in line.split(","))
-    return tuple(name.rstrip("*") for name in fields)
+def _headings(line: str) -> tuple[str, ...]:
+    names = (as_heading(part) for part in line.split(","))
+    return tuple(SAME_COLUMN.get(name, name) for name in names)
 
 
-def _take(reading: _Reading, number: int, line: str) -> None:
-    """Take a line over as a row, as the order of the next ones, or as a finding."""
-    fields = [part.strip(' "') for part in line.split(",")]
-    day = _day(fields, reading.columns)
-    if day is None:
-        _take_text(reading, number, line)
-        return
-    reading.is_in_junk = False
-    cells = dict(zip(reading.columns, fields, strict=False))
-    numbers = [_number(cells.get(name, "")) for name in _NUMBERS]
-    problem = _problem(fields, reading.columns, numbers)
-    if problem:
-        found = _finding("bad_row", number, f"{_quoted(line)} ({problem})", day)
-        reading.findings.append(found)
-        return
-    if not reading.rows and not reading.has_header:
-        reading.findings.append(_finding("no_header", number, "Yahoo's columns assumed", day))
-    reading.rows.append((day, *numbers, number))
+def _rows_and_junk(text: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the lines that look like rows, as text under our names, and the runs of junk."""
+    columns: tuple[str, ...] = YAHOO_COLUMNS
+    is_headed, is_in_junk = False, False
+    rows: list[dict[str, Any]] = []
+    junk: list[dict[str, Any]] = []
+    for number, line in _lines(text):
+        fields = [part.strip(' "') for part in line.split(",")]
+        cells = dict(zip(columns, fields, strict=False))
+        if _DAY.match(cells.get("date", "")):
+            problem = _misfit(fields, columns)
+            row = {PLACE: number, "line": _quoted(line), "problem": problem, "is_headed": is_headed}
+            rows.append(row | {name: cells.get(name) for name in _COLUMNS})
+            is_in_junk = False
+        elif {"date", "close"} <= set(_headings(line)):
+            columns, is_headed, is_in_junk = _headings(line), True, False
+        elif is_in_junk:
+            junk[-1]["count"] += 1
+        else:
+            junk.append({PLACE: number, "line": _quoted(line), "count": 1})
+            is_in_junk = True
+    words, whole = pl.String(), pl.Int64()
+    row_schema = {PLACE: whole, "line": words, "problem": words, "is_headed": pl.Boolean()}
+    return (
+        pl.DataFrame(rows, schema=row_schema | dict.fromkeys(_COLUMNS, words)),
+        pl.DataFrame(junk, schema={PLACE: whole, "line": words, "count": whole}),
+    )
 
 
-def _take_text(reading: _Reading, number: int, line: str) -> None:
-    names = _column_names(line)
-    if {"date", "close"} <= set(names):
-        reading.columns, reading.has_header, reading.is_in_junk = names, True, False
-    else:
-        _take_junk(reading, number, line)
-
-
-def _take_junk(reading: _Reading, number: int, line: str) -> None:
-    if reading.is_in_junk:
-        reading.findings[-1]["count"] += 1
-    else:
-        above = reading.rows[-1][0] if reading.rows else None
-        reading.findings.append(_finding("junk_lines", number, _quoted(line), above))
-    reading.is_in_junk = True
-
-
-def _day(fields: list[str], columns: tuple[str, ...]) -> date | None:
-    place = columns.index("date")
-    text = fields[place] if place < len(fields) else ""
-    is_midnight = text[10:19] in ("", " 00:00:00", "T00:00:00")
-    try:
-        return date.fromisoformat(text[:10]) if len(text) >= 10 and is_midnight else None
-    except ValueError:
-        return None
-
-
-def _problem(
-    fields: list[str], columns: tuple[str, ...], numbers: list[float | None]
-) -> str | None:
+def _misfit(fields: list[str], columns: tuple[str, ...]) -> str | None:
     if len(fields) != len(columns):
         return f"{len(fields)} fields, expected {len(columns)}"
-    if not set(columns) >= _REQUIRED:
-        return f"the header has no {', '.join(sorted(_REQUIRED - set(columns)))}"
-    wrong = [name for name, value in zip(_NUMBERS, numbers, strict=True) if value is _NO_NUMBER]
-    return f"{wrong[0]} is no number" if wrong else None
+    missing = sorted(_REQUIRED - set(columns))
+    return f"the header has no {', '.join(missing)}" if missing else None
 
 
-def _number(text: str) -> float | None:
-    """Return None for a missing number and `_NO_NUMBER` for anything else that is none."""
-    if text in NULL_TEXTS:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return _NO_NUMBER
-    return value if math.isfinite(value) else _NO_NUMBER
+def _typed(lines: pl.DataFrame) -> pl.DataFrame:
+    """Convert the cells; a line's problem is the first of its cells that is no number."""
+    problem, typed = lines["problem"], []
+    for name in _COLUMNS:
+        column, is_lost = convert(lines[name], BARS_SCHEMA[name])
+        if column.dtype == pl.Float64:
+            is_lost |= column.is_infinite().fill_null(value=False)
+        meaning = "number" if column.dtype == pl.Float64 else "day"
+        what = pl.when(is_lost).then(pl.lit(f"{name} is no {meaning}"))
+        problem = pl.select(pl.coalesce(problem, what)).to_series()
+        typed.append(column)
+    return lines.with_columns(*typed, problem=problem)
 
 
-def _nothing(reading: _Reading, problem: str | None) -> dict[str, Any]:
-    first = reading.findings[0] if reading.findings else None
-    reason = problem or (first["detail"] if first else "no line is a row")
-    return _finding("no_usable_row", int(first["value"]) if first else 0, reason, None)
-
-
-def _finding(rule: str, number: int, what: str, day: date | None) -> dict[str, Any]:
-    detail = what if rule == "no_usable_row" else f"line {number}: {what}"
-    return {
-        "symbol": None,
-        "date": day,
-        "value": float(number),
-        "rule": rule,
-        "count": 1,
-        "detail": detail,
-    }
+def _nothing(path: Path, findings: pl.DataFrame, problem: str | None) -> pl.DataFrame:
+    """Return the one finding of a file without a row: a broken archive, or what it begins with."""
+    found = findings.head(1)
+    if found.is_empty():
+        start = {"symbol": symbol_of(path), "value": 0.0, "detail": f"{path.name} no line is a row"}
+        found = pl.DataFrame([start], schema=FINDINGS_SCHEMA)
+    detail = pl.lit(f"{path.name} {problem}") if problem else pl.col("detail")
+    date, count = pl.lit(None, dtype=pl.Date), pl.lit(1, dtype=pl.Int64)
+    rule = pl.lit("no_usable_row")
+    return found.with_columns(rule=rule, count=count, date=date, detail=detail)
 
 
 def _quoted(line: str) -> str:

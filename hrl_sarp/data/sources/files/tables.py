@@ -1,17 +1,18 @@
-"""Reads one user's table (CSV or Parquet) and brings it to named, typed columns, or says why not.
+"""Opens one table of the user (CSV, Parquet) and brings it to named, typed columns, or refuses it.
 
-Nothing is guessed: text that is no number, a missing column or a doubled key is an error that names
-file, column, expected and found.
+This is the one place that knows how files spell headings, days and missing values. Nothing is
+guessed: whatever does not fit is refused with file, column, row, cause and cure.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from polars.exceptions import PolarsError
 
+from hrl_sarp.data.store import FINDINGS_SCHEMA
 from hrl_sarp.errors import DataError, MissingArtifactError
 
 Columns = Mapping[str, Any]
@@ -20,64 +21,125 @@ Columns = Mapping[str, Any]
 SUFFIXES = (".parquet", ".csv")
 NULL_TEXTS = ("", "null", "NULL", "NaN", "nan", "NA", "N/A")
 """What files write for a missing number."""
+SAME_COLUMN = {"gics_sector": "sector", "series_id": "series"}
+"""Heading of some files -> the standard heading of the same column, where the file lacks that."""
 
+_AS_THEY_ARE: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Columns = MappingProxyType({})
 _MEANING = {"Date": "dates as YYYY-MM-DD", "Float64": "numbers", "String": "text"}
+_MIDNIGHT = r"[ T]00:00:00.*$"
+"""Follows the day where a file dates its rows at midnight of some zone."""
+
+
+class Read(NamedTuple):
+    """What one or several files gave."""
+
+    frame: pl.DataFrame
+    """The rows that were taken over."""
+    notes: tuple[str, ...] = ()
+    """What reading did that belongs into the manifest."""
+    findings: pl.DataFrame = FINDINGS_SCHEMA.to_frame()
+    """`FINDINGS_SCHEMA`: what was not taken over as it stands."""
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
-    """Return `folder/stem.parquet` or `.csv`, or None if there is neither."""
-    for suffix in SUFFIXES:
-        path = folder / f"{stem}{suffix}"
-        if path.is_file():
-            return path
-    return None
+    """Find a table by its name.
+
+    Args:
+        folder: where to look, not below.
+        stem: file name without ending.
+
+    Returns:
+        `folder/stem.parquet`, else `folder/stem.csv`, else None.
+    """
+    paths = (folder / f"{stem}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def refusal(
+    path: Path,
+    expected: str,
+    found: str,
+    cure: str,
+    column: str | None = None,
+    rows: pl.Series | None = None,
+) -> DataError:
+    """Word the one line that a user gets for a table that cannot be used.
+
+    Args:
+        path: the file.
+        expected: what should stand there.
+        found: what stands there.
+        cure: what the user may do about it.
+        column: its heading in the file; None if the whole table is meant.
+        rows: mask of the offending rows, in the order of the file; None if no row is meant.
+
+    Returns:
+        The error, to be raised.
+    """
+    where = f"column {column}: " if column else ""
+    row = ""
+    if rows is not None:
+        row = f" in data row {int(rows.arg_max() or 0) + 1} ({rows.sum()} such rows)"
+    return DataError(f"{path}: {where}expected {expected}, found {found}{row}; {cure}")
 
 
 def read_table(
-    path: Path, required: Columns, optional: Columns = MappingProxyType({})
+    path: Path,
+    required: Columns,
+    optional: Columns = _NOTHING,
+    names: Mapping[str, str] = _AS_THEY_ARE,
+    keys: tuple[str, ...] = (),
 ) -> pl.DataFrame:
     """Read a file and keep the required and, where present, the optional columns.
-
-    Column names are matched in lower case. Missing numbers (null, empty text, NaN) become null.
 
     Args:
         path: a .csv or .parquet file.
         required: names and types that must be there.
         optional: names and types that may be there.
+        names: column map, our name -> the file's heading; a column that it does not mention has the
+            standard heading.
+        keys: required columns with a value in every row.
+
+    Returns:
+        The columns under our names, in the order of `required` and `optional`, rows in the order of
+        the file. Missing numbers and days (see `NULL_TEXTS`) are null.
 
     Raises:
         MissingArtifactError: if there is no such file.
-        DataError: if the file is unreadable, or a column is missing or of another type.
+        DataError: if the file is unreadable, or a column is missing, of another type or, as a key,
+            incomplete.
     """
-    frame = scan_table(path)
-    missing = [name for name in required if name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"{path}: expected the columns {', '.join(required)}; found no "
-            f"{', '.join(missing)} among {', '.join(frame.columns)}"
-        )
+    table = scan_table(path)
     schema = {**required, **optional}
-    present = [name for name in schema if name in frame.columns]
-    return frame.select(typed_column(frame[name], schema, path) for name in present)
-
-
-def refuse_null_keys(frame: pl.DataFrame, keys: list[str], path: Path) -> None:
-    """Refuse rows without a key.
-
-    Raises:
-        DataError: naming the column and the first such row.
-    """
+    theirs = {name: _heading_in(table, name, names) for name in schema}
+    missing = [theirs[name] for name in required if theirs[name] not in table.columns]
+    if missing:
+        others = {standard: f"{standard} (or {other})" for other, standard in SAME_COLUMN.items()}
+        raise DataError(
+            f"{path}: expected the columns {', '.join(theirs[name] for name in required)}; found "
+            f"no {', '.join(others.get(name, name) for name in missing)} among "
+            f"{', '.join(table.columns)}; rename or add"
+        )
+    present = [name for name in schema if theirs[name] in table.columns]
+    frame = pl.DataFrame(
+        {name: typed_column(table[theirs[name]], schema[name], path) for name in present}
+    )
     for key in keys:
-        position = frame[key].is_null().arg_max()
-        if frame[key].null_count() and position is not None:
-            raise DataError(
-                f"{path}: column {key}: expected a value in every row, found none in data row "
-                f"{position + 1}; complete or remove the row"
-            )
+        empty = frame[key].is_null()
+        if empty.any():
+            cure = "complete or remove the row"
+            raise refusal(path, "a value in every row", "none", cure, theirs[key], empty)
+    return frame
 
 
 def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
-    """Refuse doubled or descending dates within a symbol or series.
+    """Refuse duplicate or descending dates within a symbol or series.
+
+    Args:
+        frame: with `date` and the key.
+        key: `symbol` or `series`.
+        path: where the rows come from.
 
     Raises:
         DataError: naming the symbol and the two dates.
@@ -90,15 +152,40 @@ def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
         return
     row = wrong.row(0, named=True)
     kind = "a duplicate" if row["date"] == row["previous_date"] else "an earlier date"
-    raise DataError(
-        f"{path}: column date: expected strictly increasing dates within {key} {row[key]}, found "
-        f"{kind}: {row['date']} after {row['previous_date']} ({wrong.height} such rows); sort and "
-        "deduplicate the file"
+    raise refusal(
+        path,
+        f"strictly increasing dates within {key} {row[key]}",
+        f"{kind}: {row['date']} after {row['previous_date']} ({wrong.height} such rows)",
+        "sort and deduplicate the file",
+        "date",
     )
 
 
+def refuse_repeated(column: pl.Series, path: Path) -> None:
+    """Refuse a table in which a name of the column stands more than once.
+
+    Args:
+        column: under the file's heading.
+        path: where it comes from.
+
+    Raises:
+        DataError: naming the first such value.
+    """
+    is_again = column.is_duplicated()
+    if is_again.any():
+        found = f"{column.filter(is_again)[0]} twice"
+        cure = "keep the right one"
+        raise refusal(path, f"each {column.name} once", found, cure, column.name)
+
+
 def scan_table(path: Path) -> pl.DataFrame:
-    """Read all columns of a file under lower-case names; those of a CSV file as text.
+    """Read all columns of a file as they are; those of a CSV file as text.
+
+    Args:
+        path: a .csv or .parquet file.
+
+    Returns:
+        The table with its headings as `as_heading` writes them.
 
     Raises:
         MissingArtifactError: if there is no such file.
@@ -109,7 +196,8 @@ def scan_table(path: Path) -> pl.DataFrame:
             f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
         )
     if path.suffix not in SUFFIXES:
-        raise DataError(f"{path}: expected {' or '.join(SUFFIXES)}, found {path.suffix or 'none'}")
+        found = path.suffix or "none"
+        raise refusal(path, " or ".join(SUFFIXES), found, "convert the file")
     try:
         if path.suffix == ".parquet":
             frame = pl.read_parquet(path)
@@ -118,50 +206,80 @@ def scan_table(path: Path) -> pl.DataFrame:
             frame = pl.read_csv(path, infer_schema=False, null_values=list(NULL_TEXTS))
     except (PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: expected a readable {path.suffix} table, found: {reason}"
+        raise refusal(
+            path, f"a readable {path.suffix} table", reason, "repair or replace it"
         ) from error
-    names = [name.strip().lower() for name in frame.columns]
-    # polars renames a doubled CSV heading, which would drop the second column in silence
+    names = [as_heading(name) for name in frame.columns]
+    # polars renames a repeated CSV heading, which would drop the second column in silence
     if len(set(names)) < len(names) or any("_duplicated_" in name for name in names):
-        raise DataError(f"{path}: expected each column once, found {', '.join(names)}")
+        raise refusal(path, "each column once", ", ".join(names), "rename or remove one")
     frame.columns = names
     return frame
 
 
-def typed_column(column: pl.Series, schema: Columns, path: Path) -> pl.Series:
-    """Return a column as the type that `schema` names for it; missing values are null.
+def as_heading(text: str) -> str:
+    """Return a heading as it is compared: "Adj Close**" is adj_close."""
+    return text.strip(' "\r').lower().replace(" ", "_").rstrip("*")
+
+
+def typed_column(column: pl.Series, dtype: Any, path: Path) -> pl.Series:
+    """Return a column of a file as the type it is needed in, or refuse it.
+
+    Args:
+        column: as `scan_table` returns it.
+        dtype: `pl.Date()`, `pl.Float64()` or `pl.String()`.
+        path: the file, for the message.
+
+    Returns:
+        The typed column; missing values and NaN are null.
 
     Raises:
         DataError: naming the first value, or the type, that does not fit.
     """
-    expected = schema[column.name]
-    is_text = column.dtype == pl.String
-    if is_text and expected == pl.Date():
-        typed = column.str.strip_chars().str.to_date("%Y-%m-%d", strict=False)
-    elif is_text and expected == pl.Float64():
-        typed = column.str.strip_chars().cast(expected, strict=False)
-    elif _is_convertible(column, schema):
-        typed = column.cast(expected, strict=False)
+    meaning = _MEANING[str(dtype)]
+    found = column.dtype
+    fits = found.is_numeric()
+    if dtype == pl.Date():
+        fits = found == pl.Date or isinstance(found, pl.Datetime)
+    # text may say anything, and a column without any value fits every type
+    if not (fits or found in (pl.String, pl.Null) or dtype == pl.String()):
+        raise refusal(path, meaning, str(found), "convert the column", column.name)
+    typed, is_lost = convert(column, dtype)
+    if is_lost.any():
+        value = repr(column.filter(is_lost)[0])
+        raise refusal(path, meaning, value, "correct or remove them", column.name, is_lost)
+    return typed
+
+
+def convert(column: pl.Series, dtype: Any) -> tuple[pl.Series, pl.Series]:
+    """Convert what can be converted.
+
+    Args:
+        column: text, or of a type that fits.
+        dtype: `pl.Date()`, `pl.Float64()` or `pl.String()`.
+
+    Returns:
+        The typed column, null where a value is missing, NaN or does not fit; and a mask of those
+        that do not fit. Text is a day if it is YYYY-MM-DD, or that day's midnight in some zone.
+    """
+    there = column.is_not_null()
+    if column.dtype == pl.String and dtype != pl.String():
+        text = column.str.strip_chars()
+        there &= ~text.is_in(NULL_TEXTS)
+        if dtype == pl.Date():
+            typed = text.str.replace(_MIDNIGHT, "").str.to_date("%Y-%m-%d", strict=False)
+        else:
+            typed = text.cast(dtype, strict=False)
     else:
-        raise DataError(
-            f"{path}: column {column.name}: expected {_MEANING[str(expected)]}, "
-            f"found {column.dtype}"
-        )
-    lost = typed.is_null() & column.is_not_null()
-    if lost.any():
-        row = int(lost.arg_max() or 0)
-        raise DataError(
-            f"{path}: column {column.name}: expected {_MEANING[str(expected)]}, found "
-            f"{column[row]!r} in data row {row + 1} ({lost.sum()} such rows); correct or remove "
-            "them"
-        )
-    return typed.fill_nan(None) if expected == pl.Float64() else typed
+        typed = column.cast(dtype, strict=False)
+    is_lost = (typed.is_null() & there).fill_null(value=False)
+    return (typed.fill_nan(None) if dtype == pl.Float64() else typed), is_lost
 
 
-def _is_convertible(column: pl.Series, schema: Columns) -> bool:
-    if column.dtype == pl.Null():  # a column without any value fits every type
-        return True
-    if schema[column.name] == pl.Date():
-        return column.dtype == pl.Date() or isinstance(column.dtype, pl.Datetime)
-    return column.dtype.is_numeric() if schema[column.name] == pl.Float64() else True
+def _heading_in(table: pl.DataFrame, name: str, names: Mapping[str, str]) -> str:
+    """Return the heading under which a table has one of our columns, or should have it."""
+    heading = as_heading(names.get(name, name))
+    if heading in table.columns:
+        return heading
+    same = (other for other, standard in SAME_COLUMN.items() if standard == heading)
+    return next((other for other in same if other in table.columns), heading)

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
 from hrl_sarp.config.market_schema import MarketProfile, YahooConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.data.sources.files.tables import read_table, refuse_null_keys
+from hrl_sarp.data.sources.files.tables import read_table, refuse_repeated
 from hrl_sarp.data.sources.yahoo.history import (
     HistoryCache,
     Link,
@@ -138,13 +138,10 @@ def _default_symbols(market: str) -> Path:
 
 def _read_stocks(path: Path, market: str, profile: MarketProfile) -> pl.DataFrame:
     names = {"symbol": _TEXT, "sector": _TEXT}
-    stocks = read_table(path, names, {"ticker": _TEXT})
+    stocks = read_table(path, names, {"ticker": _TEXT}, keys=("symbol", "sector"))
     if stocks.is_empty():
         raise DataError(f"{path}: expected a row for each symbol, found none")
-    refuse_null_keys(stocks, ["symbol", "sector"], path)
-    doubled = stocks.filter(pl.col("symbol").is_duplicated())["symbol"]
-    if len(doubled):
-        raise DataError(f"{path}: column symbol: expected each once, found {doubled[0]} twice")
+    refuse_repeated(stocks["symbol"], path)
     strange = stocks.filter(~pl.col("sector").is_in(profile.sectors))
     if strange.height:
         row = strange.row(0, named=True)

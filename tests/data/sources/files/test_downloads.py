@@ -6,26 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from hrl_sarp.data.sources.files.downloads import Download, is_download, read_download, symbol_of
+from hrl_sarp.data.sources.files.downloads import is_download, read_download, symbol_of
+from hrl_sarp.data.sources.files.tables import Read
 
 HEADER = "Date,Open,High,Low,Close,Adj Close,Volume"
 FIRST = "2020-01-02,10,11,9,10.5,10.25,100"
 SECOND = "2020-01-03,10.5,11,10,10.8,10.55,200"
 
 
-def read(tmp_path: Path, *lines: str, name: str = "AAA.csv") -> Download:
+def read(tmp_path: Path, *lines: str, name: str = "AAA.csv") -> Read:
     path = tmp_path / name
     path.write_text("\n".join(lines))
     return read_download(path)
 
 
-def named(download: Download) -> list[tuple[object, ...]]:
+def named(download: Read) -> list[tuple[object, ...]]:
     return download.findings.select("rule", "date", "value", "count", "detail").rows()
 
 
 def test_clean_download_has_rows_and_no_finding(tmp_path: Path) -> None:
     download = read(tmp_path, HEADER, FIRST, SECOND)
-    assert download.bars.row(0, named=True) == {
+    assert download.frame.row(0, named=True) == {
         "date": date(2020, 1, 2),
         "open": 10.0,
         "high": 11.0,
@@ -33,17 +34,19 @@ def test_clean_download_has_rows_and_no_finding(tmp_path: Path) -> None:
         "close": 10.5,
         "volume": 100.0,
         "adj_close": 10.25,
+        "dividend": None,
+        "split": None,
         "place": 2,
         "symbol": "AAA",
     }
-    assert download.bars.height == 2
+    assert download.frame.height == 2
     assert download.findings.is_empty()
 
 
 def test_junk_is_one_finding_per_run_dated_at_the_row_above(tmp_path: Path) -> None:
     page = ["<html>", "", "  <body>", "</html>"]
     download = read(tmp_path, HEADER, FIRST, *page, SECOND, "Too Many Requests")
-    assert download.bars["place"].to_list() == [2, 7]
+    assert download.frame["place"].to_list() == [2, 7]
     assert named(download) == [
         ("junk_lines", date(2020, 1, 2), 3.0, 3, "AAA.csv line 3: <html>"),
         ("junk_lines", date(2020, 1, 3), 8.0, 1, "AAA.csv line 8: Too Many Requests"),
@@ -57,7 +60,7 @@ def test_long_junk_is_shortened(tmp_path: Path) -> None:
 
 def test_rows_above_the_first_header_have_yahoo_s_columns(tmp_path: Path) -> None:
     download = read(tmp_path, "{", '"error": 1}', FIRST, HEADER, SECOND)
-    assert download.bars["adj_close"].to_list() == [10.25, 10.55]
+    assert download.frame["adj_close"].to_list() == [10.25, 10.55]
     assert [finding[0] for finding in named(download)] == ["junk_lines", "no_header"]
     assert named(download)[1][2] == 3.0
 
@@ -65,7 +68,7 @@ def test_rows_above_the_first_header_have_yahoo_s_columns(tmp_path: Path) -> Non
 def test_every_header_orders_the_rows_below_it(tmp_path: Path) -> None:
     other = "Volume,Date,Close,Low,High,Open"
     download = read(tmp_path, HEADER, FIRST, other, "200,2020-01-03,10.8,10,11,10.5")
-    assert download.bars.select("open", "high", "low", "close", "volume", "adj_close").rows() == [
+    assert download.frame.select("open", "high", "low", "close", "volume", "adj_close").rows() == [
         (10.0, 11.0, 9.0, 10.5, 100.0, 10.25),
         (10.5, 11.0, 10.0, 10.8, 200.0, None),
     ]
@@ -85,22 +88,36 @@ def test_row_that_does_not_fit_is_named_and_left_out(
     tmp_path: Path, line: str, problem: str
 ) -> None:
     download = read(tmp_path, HEADER, FIRST, line, SECOND)
-    assert download.bars["date"].to_list() == [date(2020, 1, 2), date(2020, 1, 3)]
+    assert download.frame["date"].to_list() == [date(2020, 1, 2), date(2020, 1, 3)]
     (finding,) = named(download)
     assert finding[:3] == ("bad_row", date(2020, 1, 6), 3.0)
     assert finding[-1] == f"AAA.csv line 3: {line} ({problem})"
 
 
+def test_day_that_does_not_exist_is_no_row(tmp_path: Path) -> None:
+    line = "2020-01-36,10,11,9,10.5,10.25,100"
+    download = read(tmp_path, HEADER, FIRST, line)
+    assert download.frame["date"].to_list() == [date(2020, 1, 2)]
+    assert named(download) == [
+        ("bad_row", None, 3.0, 1, f"AAA.csv line 3: {line} (date is no day)")
+    ]
+
+
+def test_dividends_and_splits_of_a_download_are_read(tmp_path: Path) -> None:
+    download = read(tmp_path, HEADER + ",Dividend,Split", FIRST + ",0.5,2")
+    assert download.frame.select("dividend", "split").rows() == [(0.5, 2.0)]
+
+
 def test_missing_numbers_stay_missing_for_validation(tmp_path: Path) -> None:
     download = read(tmp_path, HEADER, "2020-01-02,null,,NaN,null,null,null")
-    assert download.bars.select("open", "high", "low", "close", "volume").row(0) == (None,) * 5
+    assert download.frame.select("open", "high", "low", "close", "volume").row(0) == (None,) * 5
     assert download.findings.is_empty()
 
 
 def test_quotes_spaces_byte_order_mark_and_time_zones_are_no_obstacle(tmp_path: Path) -> None:
     row = '"2020-01-02 00:00:00-05:00", 10, 11, 9, 10.5, 10.25, 100\r'
     download = read(tmp_path, "\ufeff" + HEADER + "\r", row)
-    assert download.bars.select("date", "close").rows() == [(date(2020, 1, 2), 10.5)]
+    assert download.frame.select("date", "close").rows() == [(date(2020, 1, 2), 10.5)]
     assert download.findings.is_empty()
 
 
@@ -120,7 +137,7 @@ def test_file_without_a_usable_row_is_one_finding(
     tmp_path: Path, lines: list[str], detail: str
 ) -> None:
     download = read(tmp_path, *lines)
-    assert download.bars.is_empty()
+    assert download.frame.is_empty()
     (finding,) = named(download)
     assert (finding[0], finding[-1]) == ("no_usable_row", detail)
 
@@ -130,7 +147,7 @@ def test_packed_download_equals_the_plain_one(tmp_path: Path) -> None:
     path = tmp_path / "BRK.B.csv.gz"
     path.write_bytes(gzip.compress((tmp_path / "BRK.B.csv").read_bytes()))
     assert symbol_of(path) == "BRK.B"
-    assert read_download(path).bars.equals(plain.bars)
+    assert read_download(path).frame.equals(plain.frame)
 
 
 @pytest.mark.parametrize("kept_bytes", [5, 30])

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hrl_sarp.data.sources.files import folder as files
+from hrl_sarp.data.sources.files.folder import load
 from hrl_sarp.data.store import BARS_SCHEMA
 from hrl_sarp.errors import DataError, MissingArtifactError
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_csv_becomes_typed_bars_without_invented_adjustment(folder: Path) -> None:
-    raw = files.load(folder, None)
+    raw = load(folder)
     assert raw.bars.schema == BARS_SCHEMA
     assert raw.bars.row(1, named=True) == {
         "date": date(2020, 1, 3),
@@ -58,33 +58,33 @@ def test_one_file_per_symbol_equals_one_file(folder: Path, tmp_path: Path) -> No
     (split / "AAA.csv").write_text("\n".join(lines[:3]))
     (split / "BBB.csv").write_text("\n".join([lines[0], lines[3]]))
     (split / "sectors.csv").write_text(SECTORS)
-    assert files.load(split, None).bars.equals(files.load(folder, None).bars)
+    assert load(split).bars.equals(load(folder).bars)
 
 
 def test_parquet_file_equals_csv_folder(folder: Path) -> None:
-    expected = files.load(folder, None).bars
+    expected = load(folder).bars
     path = folder / "bars.parquet"
     expected.select(HEADER.split(",")).write_parquet(path)
-    assert files.load(path, None).bars.equals(expected)
+    assert load(path).bars.equals(expected)
 
 
 def test_rows_sorted_by_date_first_are_accepted(folder: Path) -> None:
-    expected = files.load(folder, None).bars
+    expected = load(folder).bars
     lines = PRICES.splitlines()
     (folder / "prices.csv").write_text("\n".join([lines[0], lines[1], lines[3], lines[2]]))
-    assert files.load(folder, None).bars.equals(expected)
+    assert load(folder).bars.equals(expected)
 
 
 def test_null_cells_are_kept_for_validation(folder: Path) -> None:
     (folder / "prices.csv").write_text(f"{HEADER}\n2020-01-02,AAA,null,,NaN,10.5,100\n")
-    assert files.load(folder, None).bars.row(0)[2:6] == (None, None, None, 10.5)
+    assert load(folder).bars.row(0)[2:6] == (None, None, None, 10.5)
 
 
 def test_optional_tables_beside_the_prices_are_read(folder: Path) -> None:
     (folder / "index.csv").write_text("date,close\n2020-01-02,100\n2020-01-03,101\n")
     (folder / "membership.csv").write_text("symbol,start,end\nAAA,2020-01-01,\n")
     (folder / "macro.csv").write_text("date,series,value\n2020-01-02,OIL,61\n2020-01-03,OIL,\n")
-    raw = files.load(folder, None)
+    raw = load(folder)
     assert raw.index["close"].to_list() == [100.0, 101.0]
     assert raw.membership is not None
     assert raw.membership.rows() == [("AAA", date(2020, 1, 1), None)]
@@ -94,7 +94,7 @@ def test_optional_tables_beside_the_prices_are_read(folder: Path) -> None:
 def test_adjusted_close_of_the_file_is_taken(folder: Path) -> None:
     text = f"{HEADER},adj_close,split\n2020-01-02,AAA,10,11,9,10.5,100,5.25,2\n"
     (folder / "prices.csv").write_text(text)
-    raw = files.load(folder, None)
+    raw = load(folder)
     assert raw.bars.select("adj_close", "dividend", "split").row(0) == (5.25, 0.0, 2.0)
     assert "adj_close from the files" in raw.adjustment
 
@@ -127,7 +127,7 @@ def test_broken_prices_are_one_line_that_names_the_file(
 ) -> None:
     (folder / "prices.csv").write_text(text)
     with pytest.raises(DataError, match=message) as caught:
-        files.load(folder, None)
+        load(folder)
     assert "prices.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -136,46 +136,54 @@ def test_text_in_a_parquet_date_column_type_is_named(folder: Path) -> None:
     path = folder / "prices.parquet"
     pl.read_csv(folder / "prices.csv").with_columns(date=pl.lit(20200102)).write_parquet(path)
     with pytest.raises(DataError, match="column date: expected dates as YYYY-MM-DD, found Int32"):
-        files.load(folder, None)
+        load(folder)
 
 
 def test_random_bytes_instead_of_parquet_are_refused(folder: Path) -> None:
     (folder / "prices.parquet").write_bytes(b"PAR1 nothing of the kind")
     with pytest.raises(DataError, match=r"prices\.parquet: expected a readable"):
-        files.load(folder, None)
+        load(folder)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("sectors.csv", "symbol,industry\nAAA,x\n", "expected a column sector or gics_sector"),
+        (
+            "sectors.csv",
+            "symbol,industry\nAAA,x\n",
+            "found no sector .or gics_sector. among",
+        ),
         ("sectors.csv", SECTORS + "AAA,Energy\n", "found AAA twice"),
         ("membership.csv", "symbol,start,end\nAAA,2020-02-01,2020-01-01\n", "not before start"),
-        ("macro.csv", "date,value\n2020-01-02,1\n", "expected a column series or series_id"),
+        (
+            "macro.csv",
+            "date,value\n2020-01-02,1\n",
+            "found no series .or series_id. among",
+        ),
         ("index.csv", "date,close\n2020-01-02,1\n2020-01-02,1\n", "found a duplicate"),
     ],
 )
 def test_broken_side_table_is_named(folder: Path, name: str, text: str, message: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(DataError, match=message) as caught:
-        files.load(folder, None)
+        load(folder)
     assert name in str(caught.value)
 
 
 def test_gics_sector_column_is_accepted(folder: Path) -> None:
     (folder / "sectors.csv").write_text("symbol,name,gics_sector\nAAA,Firm A,Energy\n")
-    assert files.load(folder, None).sectors.rows() == [("AAA", "Energy")]
+    assert load(folder).sectors.rows() == [("AAA", "Energy")]
 
 
 def test_missing_input_prices_or_sectors_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match=r"nowhere does not exist.*--input"):
-        files.load(tmp_path / "nowhere", None)
+        load(tmp_path / "nowhere")
     (folder / "sectors.csv").unlink()
     with pytest.raises(MissingArtifactError, match=r"expected sectors\.csv"):
-        files.load(folder, None)
+        load(folder)
     (folder / "prices.csv").unlink()
     with pytest.raises(MissingArtifactError, match=r"expected prices\.parquet"):
-        files.load(folder, None)
+        load(folder)
 
 
 def test_macro_folder_is_joined_renamed_and_rid_of_revised_indices(
@@ -190,7 +198,7 @@ def test_macro_folder_is_joined_renamed_and_rid_of_revised_indices(
     (macro / "vix_ohlc.csv").write_text("date,open,high,low,close\n2020-01-02,12,13,11,12.5\n")
     (macro / "sector_etf_close.csv").write_text("date,symbol,close\n2020-01-02,XLE,60\n")
     (macro / "gold_daily.csv").write_text("date,symbol,close\n2020-01-02,XAUUSD,1500\n")
-    raw = files.load(folder, None)  # the folder beside the input is found by itself
+    raw = load(folder)  # the folder beside the input is found by itself
     assert dict(raw.macro.select("series", "value").iter_rows()) == {
         "DGS10": 1.9,
         "ETF_XLE": 60.0,
@@ -205,14 +213,14 @@ def test_macro_folder_is_joined_renamed_and_rid_of_revised_indices(
 def test_vix_is_taken_from_fred_where_nothing_better_exists(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "fred.csv"
     path.write_text("date,series,value\n2020-01-02,VIXCLS,13\n")
-    macro = files.load(folder, path).macro
+    macro = load(folder, path).macro
     assert dict(macro.select("series", "value").iter_rows()) == {"VIX": 13.0, "VIXCLS": 13.0}
 
 
 def test_empty_macro_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingArtifactError, match="expected a macro file or a folder with"):
-        files.load(folder, tmp_path / "empty")
+        load(folder, tmp_path / "empty")
 
 
 @pytest.mark.parametrize("name", ["CCL", "XOM"])
@@ -223,14 +231,14 @@ def test_junk_in_a_table_named_prices_is_refused(
     (tmp_path / "prices.csv").write_bytes(gzip.decompress(packed.read_bytes()))
     (tmp_path / "sectors.csv").write_text(SECTORS)
     with pytest.raises(DataError, match=r"prices\.csv"):
-        files.load(tmp_path, None)
+        load(tmp_path)
 
 
-def test_doubled_row_of_a_table_is_named_and_leaves(folder: Path) -> None:
-    clean = files.load(folder, None)
+def test_duplicate_row_of_a_table_is_named_and_leaves(folder: Path) -> None:
+    clean = load(folder)
     assert clean.import_findings is None
     (folder / "prices.csv").write_text(PRICES + "2020-01-03,AAA,10.5,11,10,10.8,999\n")
-    raw = files.load(folder, None)
+    raw = load(folder)
     assert raw.bars.equals(clean.bars)
     assert raw.import_findings is not None
     assert raw.import_findings.rows() == [
@@ -261,7 +269,7 @@ def downloads(tmp_path: Path) -> Path:
 
 
 def test_downloads_keep_their_rows_and_name_the_rest(downloads: Path) -> None:
-    raw = files.load(downloads, None)
+    raw = load(downloads)
     rows = raw.bars.select("symbol", "date", "close", "volume").rows()
     first, second = date(2020, 1, 2), date(2020, 1, 3)
     assert rows == [
@@ -286,21 +294,21 @@ def test_downloads_keep_their_rows_and_name_the_rest(downloads: Path) -> None:
 
 
 def test_one_download_may_be_the_input(downloads: Path) -> None:
-    assert files.load(downloads / "AAA.csv", None).bars["symbol"].unique().to_list() == ["AAA"]
+    assert load(downloads / "AAA.csv").bars["symbol"].unique().to_list() == ["AAA"]
 
 
 def test_downloads_without_any_row_are_refused_in_one_line(downloads: Path) -> None:
     for name in ("AAA", "BBB"):
         (downloads / f"{name}.csv").write_text("<html>\n</html>")
     with pytest.raises(DataError, match=r"found none in 3 file.*AAA\.csv line 1: <html>") as caught:
-        files.load(downloads, None)
+        load(downloads)
     assert "\n" not in str(caught.value)
 
 
 def test_symbol_in_two_files_is_refused(downloads: Path) -> None:
     (downloads / "AAA.csv.gz").write_bytes(gzip.compress((downloads / "AAA.csv").read_bytes()))
     with pytest.raises(DataError, match="within symbol AAA, found a duplicate"):
-        files.load(downloads, None)
+        load(downloads)
 
 
 def test_ranges_of_the_vix_that_contradict_it_are_named(folder: Path, tmp_path: Path) -> None:
@@ -308,7 +316,7 @@ def test_ranges_of_the_vix_that_contradict_it_are_named(folder: Path, tmp_path: 
     macro.mkdir()
     rows = ["2020-01-02,12,13,11,12.5", "2020-01-03,14,13,11,12.5"]
     (macro / "vix_ohlc.csv").write_text("\n".join(["date,open,high,low,close", *rows]))
-    found = files.load(folder, None).import_findings
+    found = load(folder).import_findings
     assert found is not None
     assert found.select("symbol", "date", "value", "rule").rows() == [
         ("VIX", date(2020, 1, 3), 14.0, "macro_range")
@@ -317,7 +325,7 @@ def test_ranges_of_the_vix_that_contradict_it_are_named(folder: Path, tmp_path: 
 
 def test_actions_beside_the_prices_adjust_them(folder: Path) -> None:
     (folder / "actions.csv").write_text("date,symbol,split\n2020-01-03,AAA,2\n")
-    raw = files.load(folder, None)
+    raw = load(folder)
     assert raw.bars["split"].to_list() == [1.0, 2.0, 1.0]
     assert "adjusted when the market is assembled" in raw.adjustment
     assert "1 splits and dividends from actions.csv" in raw.notes

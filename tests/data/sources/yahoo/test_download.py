@@ -389,8 +389,8 @@ def test_an_unknown_market_lists_the_known_ones() -> None:
     ("text", "message"),
     [
         ("symbol,sector\n", "expected a row for each symbol, found none"),
-        ("symbol,name\nA,b\n", "found no sector among symbol, name"),
-        ("symbol,sector\nA,Energy\nA,Energy\n", "expected each once, found A twice"),
+        ("symbol,name\nA,b\n", "found no sector .* among symbol, name"),
+        ("symbol,sector\nA,Energy\nA,Energy\n", "expected each symbol once, found A twice"),
         ("symbol,sector\nA,Oil\n", "expected one of Energy, .* found Oil for A"),
         ("symbol,sector\nA,\n", "column sector: expected a value in every row"),
     ],

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.market_schema import NamedTables
-from hrl_sarp.data.sources.files import named_tables
+from hrl_sarp.data.sources.files import folder as files
 from hrl_sarp.data.store import BARS_SCHEMA, RawData
 from hrl_sarp.errors import DataError, MissingArtifactError
 
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, macro: Path | None = None, **changes: Any) -> RawData:
-    return named_tables.load(folder, NamedTables.model_validate({**NAMES, **changes}), macro)
+    return files.load(folder, macro, NamedTables.model_validate({**NAMES, **changes}))
 
 
 def test_declared_names_become_the_standard_ones(folder: Path) -> None:
@@ -120,17 +120,20 @@ def test_further_series_are_joined_and_named_tables_win(folder: Path, tmp_path: 
     assert "series BUYING of further.csv left out: named table" in raw.notes
 
 
-def test_folder_or_table_of_prices_is_recognised(folder: Path) -> None:
+def test_table_of_prices_may_be_the_input(folder: Path) -> None:
     names = NamedTables.model_validate(NAMES)
-    assert named_tables.has_named_prices(folder, names)
-    assert named_tables.has_named_prices(folder / "quotes.csv", names)
-    assert not named_tables.has_named_prices(folder / "levels.csv", names)
-    assert not named_tables.has_named_prices(folder.parent, names)
+    assert files.load(folder / "quotes.csv", None, names).bars.equals(load(folder).bars)
+
+
+def test_names_do_not_count_where_their_table_of_prices_is_missing(folder: Path) -> None:
+    (folder / "quotes.csv").rename(folder / "prices.csv")
+    with pytest.raises(DataError, match=r"expected the columns date, symbol, .* found no date"):
+        load(folder)
 
 
 def test_table_that_is_not_there_is_named(folder: Path) -> None:
     (folder / "levels.csv").unlink()
-    with pytest.raises(MissingArtifactError, match=r"expected levels.parquet or levels.csv"):
+    with pytest.raises(MissingArtifactError, match=r"expected levels.csv or levels.parquet"):
         load(folder)
 
 
