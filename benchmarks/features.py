@@ -6,7 +6,7 @@ Run: `python -m benchmarks.features`. Writes `logs/benchmarks/features.json`.
 import numpy as np
 
 from benchmarks import cases, timing
-from hrl_sarp.features.panel import PricePanel
+from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.stock import compute_stock_features
 
 N_DAYS, N_STOCKS, N_SECTORS, REPEATS = 2520, 500, 11, 3
@@ -18,26 +18,20 @@ def panel() -> PricePanel:
     rng = np.random.default_rng(0)
     shape = (N_DAYS, N_STOCKS)
     present = rng.random(shape) > 0.02
-    overnight, intraday = rng.normal(0, 0.01, (2, *shape))
-    log_return = np.where(present, overnight + intraday, np.nan)
-    simple = np.expm1(np.where(present, log_return, 0.0))
-    sector_of = np.arange(N_STOCKS) % N_SECTORS
-    by_sector = np.stack([simple[:, sector_of == s].mean(axis=1) for s in range(N_SECTORS)], axis=1)
+    overnight, intraday = np.where(present, np.expm1(rng.normal(0, 0.01, (2, *shape))), 0.0)
     return PricePanel(
         dates=np.datetime64("2001-01-01") + np.arange(N_DAYS),
         symbols=tuple(f"S{i}" for i in range(N_STOCKS)),
-        sector_of=sector_of,
+        sector_of=np.arange(N_STOCKS) % N_SECTORS,
         n_sectors=N_SECTORS,
-        present=present,
-        log_return=log_return,
-        log_overnight=np.where(present, overnight, np.nan),
-        log_intraday=np.where(present, intraday, np.nan),
-        log_level=np.cumsum(np.nan_to_num(log_return), axis=0),
+        overnight_return=overnight,
+        intraday_return=intraday,
+        printed=present,
+        tradable=present,
+        listed=np.ones(shape, dtype=bool),
         high_to_close=np.where(present, rng.exponential(0.005, shape), np.nan),
         low_to_close=np.where(present, -rng.exponential(0.005, shape), np.nan),
         dollar_volume=np.where(present, rng.lognormal(16, 1, shape), np.nan),
-        market_return=simple.mean(axis=1),
-        sector_return=by_sector,
         columns=frozenset({"open", "high", "low", "close", "volume"}),
     )
 

@@ -29,8 +29,9 @@ def load_market(
     # torch, numba and the exchange calendars load here, so that `import hrl_sarp` is instant
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
-    from hrl_sarp.market.cache import load_market as load
+    from hrl_sarp.market.cache import assembled_market
     from hrl_sarp.run.session import resolve_device
 
     folder, chosen = Path(data_dir), config or load_config(market=market)
-    return with_stock_embeddings(load(folder, chosen), folder, chosen, resolve_device("auto"))
+    assembled = assembled_market(folder, chosen)
+    return with_stock_embeddings(assembled, folder, chosen, resolve_device("auto"))

@@ -28,6 +28,21 @@ class Regime(IntEnum):
     SIDEWAYS = 2
 
 
+def session_growth(
+    overnight_return: Float[np.ndarray, "*shape"], intraday_return: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Chain the night and the day of a session: (1 + overnight) (1 + intraday).
+
+    Args:
+        overnight_return: simple return from the close before to the open.
+        intraday_return: simple return from the open to the close.
+
+    Returns:
+        Wealth at the close for one unit at the close before.
+    """
+    return (1.0 + overnight_return) * (1.0 + intraday_return)
+
+
 @dataclass(frozen=True)
 class Market:
     """Everything the agents may trade and see, stored once; all else carries an index into it.
@@ -92,6 +107,35 @@ class Market:
             return ""
         written = self.manifest.get(STOCK_EMBEDDINGS, {}).get("content")
         return written or hashlib.sha256(self.stock_embeddings.tobytes()).hexdigest()
+
+    def session_growth(self) -> Float[np.ndarray, "T A"]:
+        """Return the wealth at each close for one unit at the close before; 1 without a bar."""
+        return session_growth(self.overnight_return, self.intraday_return)
+
+    def session_return(self) -> Float[np.ndarray, "T A"]:
+        """Return the simple return of each stock from close to close; 0 without a bar."""
+        return self.session_growth() - 1.0
+
+    def sector_member(self) -> Float[np.ndarray, "A S"]:
+        """Return 1 where a stock belongs to a sector, else 0: (T, A) @ (A, S) sums by sector."""
+        return np.eye(self.n_sectors)[self.sector_of]
+
+    def sector_mean(
+        self, values: Float[np.ndarray, "X A"], mask: Bool[np.ndarray, "X A"]
+    ) -> Float[np.ndarray, "X S"]:
+        """Average each row over the masked stocks of each sector.
+
+        Args:
+            values: one per stock; read where the mask is set only.
+            mask: stocks that count.
+
+        Returns:
+            NaN for a sector without a masked stock.
+        """
+        member = self.sector_member()
+        total = np.where(mask, values, 0.0) @ member
+        count = mask.astype(np.float64) @ member
+        return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
     @property
     def n_days(self) -> int:

@@ -254,13 +254,13 @@ def _config(
 def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
     """Load the market, with the embeddings it is to show, and build what all phases share."""
     from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
-    from hrl_sarp.market.cache import load_market
+    from hrl_sarp.market.cache import assembled_market
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
     from hrl_sarp.training.curriculum import make_context
 
     chosen = resolve_device(device)
     configure_threads(config.threads)
-    market = with_stock_embeddings(load_market(data_dir, config), data_dir, config, chosen)
+    market = with_stock_embeddings(assembled_market(data_dir, config), data_dir, config, chosen)
     return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
 
 

@@ -20,7 +20,6 @@ from hrl_sarp.evaluation.selection import (
     equal_shares,
     n_selected,
     normalise,
-    session_returns,
     slot_values,
     top_slots,
     trailing,
@@ -100,7 +99,7 @@ def equal_weight(market: Market, days: Days, config: RunConfig) -> Weights:
 def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights:
     """Weights proportional to 1 / trailing volatility; stocks with half a window of bars."""
     window = config.evaluation.volatility_days
-    returns = session_returns(market)
+    returns = market.session_return()
     rows = [
         _volatility(trailing(returns, day, window), trailing(market.tradable, day, window))
         for day in days.tolist()
@@ -213,7 +212,7 @@ def _momentum(
 ) -> tuple[Float[np.ndarray, "D N"], Bool[np.ndarray, "D N"]]:
     """Compute the formation return and who was listed over all of it."""
     section = config.evaluation
-    growth = np.cumprod(1.0 + session_returns(market), axis=0)
+    growth = np.cumprod(1.0 + market.session_return(), axis=0)
     first, last = days - section.momentum_days, days - section.momentum_skip_days
     scores = growth[np.maximum(last, 0)] / growth[np.maximum(first, 0)] - 1.0
     was_listed = market.listed[np.maximum(first, 0)] & (first >= 0)[:, None]

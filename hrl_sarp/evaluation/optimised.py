@@ -20,7 +20,7 @@ from skfolio.prior import EmpiricalPrior
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.evaluation.selection import Days, session_returns, trailing, usable_slots
+from hrl_sarp.evaluation.selection import Days, trailing, usable_slots
 
 Weights = Float[np.ndarray, "D N"]
 MIN_BARS_SHARE = 0.9
@@ -60,7 +60,7 @@ def _optimised(
     market: Market, days: Days, config: RunConfig, make: Callable[[float], Any]
 ) -> Weights:
     """Fit the estimator on each decision day's window; cash where fewer than two stocks remain."""
-    returns = session_returns(market)
+    returns = market.session_return()
     usable = usable_slots(market, days)
     weights = np.zeros(usable.shape)
     for row, day in enumerate(days.tolist()):

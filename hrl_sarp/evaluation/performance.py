@@ -236,7 +236,7 @@ def delisting_events(market: Market, rows: Int[np.ndarray, " D"]) -> Bool[np.nda
 
 def sector_weights(weights: Float[np.ndarray, "D A"], market: Market) -> Float[np.ndarray, "D S"]:
     """Sum the weights of each sector."""
-    return weights @ np.eye(market.n_sectors)[market.sector_of]
+    return weights @ market.sector_member()
 
 
 def _alignment(

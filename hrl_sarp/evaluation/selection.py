@@ -74,11 +74,6 @@ def n_selected(config: RunConfig, wanted: int, market: Market, days: Days) -> in
     return min(wanted, max(share, fills))
 
 
-def session_returns(market: Market) -> Float[np.ndarray, "T A"]:
-    """Compute simple returns from close to close; 0 where no bar was printed."""
-    return (1.0 + market.overnight_return) * (1.0 + market.intraday_return) - 1.0
-
-
 def trailing(values: np.ndarray, day: int, n_days: int) -> np.ndarray:
     """View the rows of the last `n_days` sessions up to and including `day`."""
     return values[max(0, day + 1 - n_days) : day + 1]

@@ -4,12 +4,9 @@ Row t reads rows <= t of its own column only. Prices, levels and ATR are in the 
 volume in its own; whoever cuts windows divides by the window's last close, so that nothing drifts.
 """
 
-from typing import no_type_check
-
 import numpy as np
 from jaxtyping import Float
 from loguru import logger
-from numba import njit
 
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.features import technical
@@ -45,9 +42,11 @@ def candle_features(
     Returns:
         NaN where too few candles have been seen. Volume is 0 throughout where there is none.
     """
-    middle, deviation = _band(np.ascontiguousarray(close, np.float64), _BAND_BARS)
+    middle, deviation = technical.window_moments(close, _BAND_BARS)
+    deviation = np.where(deviation > _NEGLIGIBLE_DEVIATION * middle, deviation, 0.0 * deviation)
     upper = middle + _BAND_DEVIATIONS * deviation
     lower = middle - _BAND_DEVIATIONS * deviation
+    ranges = technical.true_range(high, low, technical.lagged(close, 1))
     touching = np.where(np.isnan(close), np.nan, _UNMOVED_PERCENT)
     percent = np.where(
         deviation > 0.0, technical.divide(close - lower, upper - lower), touching + 0.0 * middle
@@ -59,7 +58,7 @@ def candle_features(
         "close": close,
         "volume": np.zeros_like(close) if volume is None else volume,
         "rsi_14": technical.relative_strength_index(close, _STRENGTH_BARS),
-        "atr_14": technical.wilder_mean(true_range(high, low, close), _RANGE_BARS),
+        "atr_14": technical.wilder_mean(ranges, _RANGE_BARS),
         "ema_50": technical.exponential_mean(close, _FAST_SPAN),
         "ema_200": technical.exponential_mean(close, _SLOW_SPAN),
         "bb_middle": middle,
@@ -90,50 +89,3 @@ def candle_table(bars: Bars) -> Float[np.ndarray, "N 14"]:
             None if bars.volume is None else bars.volume[span, None],
         )[:, 0]
     return table
-
-
-def true_range(high: Table, low: Table, close: Table) -> Table:
-    """Compute the candle's range, stretched to the close before it where there is one.
-
-    Source: Wilder (1978), "New Concepts in Technical Trading Systems".
-    """
-    before = technical.lagged(close, 1)
-    return np.fmax(high, before) - np.fmin(low, before) + 0.0 * high
-
-
-def _band(close: Table, window: int) -> tuple[Table, Table]:
-    """Return mean and sample deviation of the window's closes."""
-    # not technical.rolling_std: its running sums lose the digits that a quiet market moves in
-    mean, deviation = _window_moments(close, window, technical.min_bars(window))
-    return mean, np.where(deviation > _NEGLIGIBLE_DEVIATION * mean, deviation, 0.0 * deviation)
-
-
-# no shape annotations below: the run-time checks of the tests would hide it from the compiler
-
-
-@njit(cache=True)
-@no_type_check
-def _window_moments(values, window, needed):
-    n_days, n_assets = values.shape
-    means = np.full((n_days, n_assets), np.nan)
-    deviations = np.full((n_days, n_assets), np.nan)
-    for t in range(window - 1, n_days):
-        for a in range(n_assets):
-            means[t, a], deviations[t, a] = _moments(values[t - window + 1 : t + 1, a], needed)
-    return means, deviations
-
-
-@njit(cache=True)
-@no_type_check
-def _moments(values, needed):
-    total, count, squares = 0.0, 0, 0.0
-    for value in values:
-        if not np.isnan(value):
-            total += value
-            count += 1
-    if count < needed:
-        return np.nan, np.nan
-    for value in values:
-        if not np.isnan(value):
-            squares += (value - total / count) ** 2
-    return total / count, np.sqrt(squares / (count - 1))

@@ -1,18 +1,41 @@
-"""Labels: what a decision at row t earned afterwards.
+"""Labels: what a decision at row t earned afterwards, and where bars expanded.
 
-This file and `expansion_labels.py` alone look ahead.
+This file alone looks ahead.
 
 A decision at the close of t is filled at the open of t + 1, so every return starts there and ends
 at the open at which the next decision would be filled.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from hrl_sarp.config.encoder_schema import ExpansionConfig
 from hrl_sarp.config.schema import RegimeConfig
 from hrl_sarp.contracts import Market, Regime
+from hrl_sarp.features.relativity import average_true_range
+from hrl_sarp.features.technical import trailing_volatility
 
 INVALID_CLASS = -1
+NOWHERE = -1
+"""Start and end of an expansion that is not there."""
+
+
+@dataclass(frozen=True)
+class Expansions:
+    """What `expansion_label` found in each window; rows without an expansion hold `NOWHERE`."""
+
+    count: Int[np.ndarray, " W"]
+    """Expansions that do not overlap: 0, 1, or 2 where there are more."""
+    start: Int[np.ndarray, " W"]
+    """First bar of the shortest, in the window."""
+    end: Int[np.ndarray, " W"]
+    """Its last bar."""
+    direction: Int[np.ndarray, " W"]
+    """1 up, -1 down, 0 where there is none."""
+    is_retracement: Bool[np.ndarray, " W"]
+    """What came before it: a move against it, or (False) a consolidation."""
 
 
 def stock_label(
@@ -55,7 +78,7 @@ def sector_label(
         the mask of complete rows.
     """
     values, valid = stock_label(market, horizon)
-    return sector_mean(values, market.eligible, market), valid
+    return market.sector_mean(values, market.eligible), valid
 
 
 def sector_label_between(
@@ -63,38 +86,47 @@ def sector_label_between(
 ) -> tuple[Float[np.ndarray, "W S"], Bool[np.ndarray, " W"]]:
     """Average `stock_label_between` over the stocks eligible at `start`, sector by sector."""
     values, valid = stock_label_between(market, start, stop)
-    return sector_mean(values, market.eligible[start], market), valid
+    return market.sector_mean(values, market.eligible[start]), valid
 
 
-def sector_mean(
-    values: Float[np.ndarray, "T A"], eligible: Bool[np.ndarray, "T A"], market: Market
-) -> Float[np.ndarray, "T S"]:
-    """Average over the eligible stocks of each sector; NaN where there is none."""
-    member = np.eye(market.n_sectors)[market.sector_of]
-    total = np.where(eligible, values, 0.0) @ member
-    count = eligible.astype(np.float64) @ member
-    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
+def regime_band(market: Market, config: RegimeConfig) -> Float[np.ndarray, " T"]:
+    """Compute the log return of the benchmark beyond which the horizon counts as bull or bear.
+
+    `label_band` trailing volatilities x sqrt(horizon); the volatility reads rows <= t.
+
+    Args:
+        market: its benchmark is read.
+        config: band, look-back and horizon.
+
+    Returns:
+        At least 0; NaN where the look-back is not complete.
+    """
+    log_return = np.log1p(market.benchmark_return)
+    volatility = trailing_volatility(log_return, config.volatility_days)
+    return config.label_band * volatility * np.sqrt(config.label_horizon_days)
 
 
 def regime_label(market: Market, config: RegimeConfig) -> Int[np.ndarray, " T"]:
     """Classify the benchmark's log return over the horizon after the next session.
 
-    The benchmark has no open, so row t sums days t+2 .. t+1+horizon. Bull above +k, bear below -k
-    trailing volatility x sqrt(horizon), else sideways; the volatility reads rows <= t.
+    The benchmark has no open, so row t sums days t+2 .. t+1+horizon. Bull above `regime_band`, bear
+    below its negative, else sideways.
+
+    Args:
+        market: its benchmark is read.
+        config: band, look-back and horizon.
 
     Returns:
         `Regime` values, -1 where the horizon or the look-back is not complete.
     """
-    log_return = np.log1p(market.benchmark_return)
-    horizon, window = config.label_horizon_days, config.volatility_days
+    log_return, band = np.log1p(market.benchmark_return), regime_band(market, config)
+    horizon = config.label_horizon_days
     label = np.full(market.n_days, INVALID_CLASS, dtype=np.int64)
-    for t in range(window - 1, market.n_days - 1 - horizon):
-        past_volatility = log_return[t - window + 1 : t + 1].std()
-        band = config.label_band * past_volatility * np.sqrt(horizon)
+    for t in range(config.volatility_days - 1, market.n_days - 1 - horizon):
         next_return = log_return[t + 2 : t + 2 + horizon].sum()
-        if next_return > band:
+        if next_return > band[t]:
             label[t] = Regime.BULL
-        elif next_return < -band:
+        elif next_return < -band[t]:
             label[t] = Regime.BEAR
         else:
             label[t] = Regime.SIDEWAYS
@@ -130,6 +162,44 @@ def buy_label(
     return label
 
 
+def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -> Expansions:
+    """Find the shortest run of bars in each window that moves far in one direction.
+
+    The run s..e qualifies if from the base, the close of bar s - 1, to the close of e it moves at
+    least `min_move_atr` ATR of bar s - 1, while no close inside falls behind an earlier one, base
+    included, by more than `max_retrace` of that move. Closes only: which of a bar's high and low
+    came first is unknown. An expansion is a qualifying run of at most `max_bars` bars; of those
+    that overlap the shortest counts, of equally short ones the first.
+    It is a retracement if the base lies `context_atr` ATR or more behind the best close of the
+    `context_bars` bars before s, else a consolidation.
+
+    Nothing outside the window is read: s is at least `context_bars` and leaves room for the ATR of
+    `atr_bars`. A bar's label is known once the expansion has ended: it describes, and no more.
+
+    Args:
+        ohlc: open, high, low and close of W windows; positive.
+        config: the rule.
+    """
+    close = ohlc[..., 3]
+    atr = _true_range_before(ohlc, config)
+    rising, falling = (_shortest_runs(sign * close, atr, config) for sign in (1.0, -1.0))
+    start = np.maximum(rising, falling)
+    rows, bars = np.arange(len(close)), np.arange(close.shape[1])
+    end = np.where(start > NOWHERE, bars - start, len(bars)).argmin(axis=1)
+    first = start[rows, end]
+    found = first > NOWHERE
+    apart = (start > NOWHERE) & ((bars < first[:, None]) | (start > end[:, None]))
+    direction = np.where(found, np.where(rising[rows, end] == first, 1, -1), 0)
+    behind = _move_against(close, first, direction, config.context_bars)
+    return Expansions(
+        count=np.where(found, 1 + apart.any(axis=1), 0),
+        start=first,
+        end=np.where(found, end, NOWHERE),
+        direction=direction,
+        is_retracement=found & (behind >= config.context_atr * atr[rows, first - 1]),
+    )
+
+
 def standardise_cross_section(
     label: Float[np.ndarray, "T X"], mask: Bool[np.ndarray, "T X"]
 ) -> Float[np.ndarray, "T X"]:
@@ -163,7 +233,51 @@ def oracle_weights(
 
 def _wealth_at_open(market: Market) -> Float[np.ndarray, "T A"]:
     """Compound every stock from the first row to the open of each row."""
-    day = (1.0 + market.overnight_return) * (1.0 + market.intraday_return)
     before = np.ones((market.n_days, market.n_assets))
-    before[1:] = np.cumprod(day[:-1], axis=0)
+    before[1:] = np.cumprod(market.session_growth()[:-1], axis=0)
     return before * (1.0 + market.overnight_return)
+
+
+def _true_range_before(
+    ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig
+) -> Float[np.ndarray, "W L"]:
+    """Return the ATR of each bar that can be a base; NaN before there is enough to look back on."""
+    n_windows, length, _ = ohlc.shape
+    window = np.repeat(np.arange(n_windows, dtype=np.int32), length)
+    high, low, close = (np.ascontiguousarray(ohlc[..., k]).ravel() for k in (1, 2, 3))
+    atr = average_true_range(high, low, close, window, config.atr_bars).reshape(n_windows, length)
+    atr[:, : max(config.atr_bars, config.context_bars - 1)] = np.nan
+    return atr
+
+
+def _shortest_runs(
+    close: Float[np.ndarray, "W L"], atr: Float[np.ndarray, "W L"], config: ExpansionConfig
+) -> Int[np.ndarray, "W L"]:
+    """Find the first bar of the shortest rising run that ends at each bar.
+
+    Runs grow backwards from their end, all at once: a base further back adds one retrace, its own
+    height above the lowest close after it.
+    """
+    start = np.full(close.shape, NOWHERE)
+    retrace, lowest = np.zeros_like(close), close.copy()
+    for n_bars in range(1, min(config.max_bars, close.shape[1] - 1) + 1):
+        ends, base = np.s_[:, n_bars:], close[:, :-n_bars]
+        retrace[ends] = np.maximum(retrace[ends], base - lowest[ends])
+        lowest[ends] = np.minimum(lowest[ends], base)
+        move, yardstick = close[ends] - base, atr[:, :-n_bars]
+        far = (yardstick > 0.0) & (move >= config.min_move_atr * yardstick)
+        new = far & (retrace[ends] <= config.max_retrace * move) & (start[ends] == NOWHERE)
+        start[ends] = np.where(new, np.arange(1, close.shape[1] - n_bars + 1), start[ends])
+    return start
+
+
+def _move_against(
+    close: Float[np.ndarray, "W L"],
+    first: Int[np.ndarray, " W"],
+    direction: Int[np.ndarray, " W"],
+    n_bars: int,
+) -> Float[np.ndarray, " W"]:
+    """Measure how far the close before `first` lies behind the best of the bars before it."""
+    columns = np.maximum(first[:, None] - 1 - np.arange(n_bars), 0)
+    past = np.take_along_axis(close, columns, axis=1) * direction[:, None]
+    return past.max(axis=1) - past[:, 0]

@@ -1,21 +1,26 @@
 """The registry of macro features and their computation; adding one is one entry and one test.
 
-Every formula reads rows <= t. Published series enter with the delay of `release.py`.
+Every formula reads rows <= t. A published series carries the period that it describes, not the day
+on which it was printed: a monthly figure dated the first is known six weeks later. So every series
+enters with the delay of its publication (`RELEASES`).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+from numba import njit
 
 from hrl_sarp.contracts import Regime
+from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features import technical
-from hrl_sarp.features.panel import PricePanel
-from hrl_sarp.features.standardise import trailing_z
+from hrl_sarp.features.prices import PricePanel
+from hrl_sarp.features.technical import Column, log_positive, row_mean, row_sum
 
-Column = Float[np.ndarray, " T"]
 PORTFOLIO_DRAWDOWN = "portfolio_drawdown"
 """The column that stays 0 here: the environment fills it."""
 WEEK, MONTH, QUARTER, HALF, YEAR = 5, 20, 65, 126, 252
@@ -23,10 +28,53 @@ FLOW_WINDOW = 60
 OIL = ("DCOILWTICO", "DCOILBRENTEU", "WTI_FUTURE", "BRENT_FUTURE")
 OIL_LEVELS = (60.0, 80.0, 100.0)
 """US dollars a barrel that part the four crude regimes."""
+MIN_WINDOW_SHARE = 0.08
+"""Part of the trailing window (20 of 252 sessions) below which a series has no z-score yet."""
 
 
 @dataclass(frozen=True)
-class MacroInputs:
+class Release:
+    """Delay of a series: whole sessions (daily series) or calendar days (monthly series)."""
+
+    sessions: int = 0
+    days: int = 0
+
+
+SAME_DAY = Release()
+"""Printed by the exchange at its close."""
+NEXT_SESSION = Release(sessions=1)
+MONTHLY = Release(days=60)
+
+RELEASES: dict[str, Release] = {
+    "VIX": SAME_DAY,
+    "VIXCLS": SAME_DAY,
+    "INDIAVIX": SAME_DAY,
+    "GOLD": NEXT_SESSION,
+    "BAMLC0A0CM": NEXT_SESSION,
+    "BAMLH0A0HYM2": NEXT_SESSION,
+    "DCOILBRENTEU": NEXT_SESSION,
+    "DCOILWTICO": NEXT_SESSION,
+    "DGS2": NEXT_SESSION,
+    "DGS10": NEXT_SESSION,
+    "DOMESTIC_FLOW": NEXT_SESSION,  # published in the evening
+    "DTWEXBGS": NEXT_SESSION,
+    "DXY": NEXT_SESSION,
+    "USDINR": NEXT_SESSION,
+    "WTI_FUTURE": NEXT_SESSION,
+    "BRENT_FUTURE": NEXT_SESSION,
+    "IRX": NEXT_SESSION,
+    "FOREIGN_FLOW": NEXT_SESSION,
+    "T10Y2Y": NEXT_SESSION,
+    "CPIAUCSL": MONTHLY,
+    "FEDFUNDS": MONTHLY,
+    "INDPRO": MONTHLY,
+    "UNRATE": MONTHLY,
+}
+"""Series that may be joined; VIX and FRED's VIXCLS are the same numbers."""
+
+
+@dataclass(frozen=True)
+class MacroSources:
     """What macro features are computed from; row t is known at the close of day t."""
 
     panel: PricePanel
@@ -41,7 +89,7 @@ class MacroInputs:
 class MacroFeature:
     """How one macro feature is made."""
 
-    compute: Callable[[MacroInputs], Column]
+    compute: Callable[[MacroSources], Column]
     """Raw values; NaN where they cannot be computed yet."""
     series: tuple[str, ...] = ()
     """Published series of which one must be there; the first found is used."""
@@ -51,7 +99,7 @@ class MacroFeature:
 
 
 def compute_macro_features(
-    inputs: MacroInputs, names: Sequence[str], window: int, clip: float
+    inputs: MacroSources, names: Sequence[str], window: int, clip: float
 ) -> Float[np.ndarray, "T M"]:
     """Compute the named features and standardise them by a trailing window.
 
@@ -97,6 +145,71 @@ def needed_series(names: Sequence[str]) -> list[str]:
     return sorted({series for feature in known for series in feature.series})
 
 
+def trailing_z(values: Column, window: int, clip: float) -> Column:
+    """Standardise one series by mean and deviation of its last `window` rows, row t included.
+
+    Args:
+        values: NaN where the series has no value.
+        window: rows.
+        clip: bound of the result.
+
+    Returns:
+        Within +-clip, free of NaN: 0 where the value is NaN, where fewer than a twelfth of the
+        window is there, and where the window does not move.
+    """
+    needed = max(2, int(np.ceil(MIN_WINDOW_SHARE * window)))
+    return _trailing_z(np.ascontiguousarray(values, dtype=np.float64), window, needed, clip)
+
+
+def align_series(
+    sessions: Shaped[np.ndarray, " T"],
+    dates: Shaped[np.ndarray, " N"],
+    values: Float[np.ndarray, " N"],
+    release: Release,
+) -> Float[np.ndarray, " T"]:
+    """Give each session the last observation that was published by its close.
+
+    Args:
+        sessions: datetime64[D], increasing.
+        dates: reference dates of the observations, increasing.
+        values: the observations; NaN ones (holidays) are passed over.
+        release: publication delay; values are carried forward after it, never before.
+
+    Returns:
+        NaN before the first publication.
+    """
+    known = ~np.isnan(values)
+    dates, values = dates[known], values[known]
+    reference = sessions - np.timedelta64(release.days, "D")
+    if release.sessions:
+        reference = reference.copy()
+        reference[release.sessions :] = reference[: -release.sessions]
+        reference[: release.sessions] = np.datetime64("0001-01-01")
+    last = np.searchsorted(dates, reference, side="right") - 1
+    if len(values) == 0:
+        return np.full(len(sessions), np.nan)
+    return np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
+
+
+def release_of(series: str) -> Release:
+    """Return the delay of a series.
+
+    Raises:
+        FeatureError: if the series is revised after its first print, or its delay is not known.
+    """
+    if re.match(REVISED, series):
+        raise FeatureError(
+            f"macro series {series}: its values are rewritten after their first print, so today's "
+            "file leaks; expected a file of vintages; take it out of the market profile"
+        )
+    if series not in RELEASES:
+        raise FeatureError(
+            f"macro series {series}: its publication delay is not known; add it to RELEASES in "
+            "features/macro.py"
+        )
+    return RELEASES[series]
+
+
 def sum_over(values: Column, window: int) -> Column:
     """Sum the last `window` rows; NaN before there are that many."""
     result = np.full(len(values), np.nan)
@@ -112,7 +225,7 @@ def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
     """
     market = np.log1p(panel.market_return)[:, None]
     variance = technical.rolling_std(market, window)[:, 0] ** 2
-    deviation = np.where(panel.present, technical.rolling_std(panel.log_return, window), np.nan)
+    deviation = np.where(panel.tradable, technical.rolling_std(panel.log_return, window), np.nan)
     count = row_sum(np.isfinite(deviation).astype(np.float64))
     total, squares = row_sum(deviation), row_sum(deviation**2)
     spread = total**2 - squares
@@ -120,26 +233,12 @@ def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
     return (count**2 * variance - squares) / safe
 
 
-def row_sum(values: Float[np.ndarray, "T A"]) -> Column:
-    """Sum each row in the order of the columns, NaN as 0.
-
-    Plain summation pairs terms by position, so a stock that is listed years later would change the
-    last bit of earlier rows; a running sum passes over it.
-    """
-    return np.nan_to_num(values).cumsum(axis=1)[:, -1]
-
-
-def _row_mean(values: Float[np.ndarray, "T A"]) -> Column:
-    count = row_sum(np.isfinite(values).astype(np.float64))
-    return row_sum(values) / np.where(count > 0, count, np.nan)
-
-
 def _row_std(values: Float[np.ndarray, "T A"]) -> Column:
-    mean = _row_mean(values)[:, None]
-    return np.sqrt(_row_mean((values - mean) ** 2))
+    mean = row_mean(values)[:, None]
+    return np.sqrt(row_mean((values - mean) ** 2))
 
 
-def _index_log(inputs: MacroInputs) -> Column:
+def _index_log(inputs: MacroSources) -> Column:
     return np.log1p(inputs.index_return)
 
 
@@ -147,7 +246,7 @@ def _index_return(days: int) -> MacroFeature:
     return MacroFeature(lambda inputs: sum_over(_index_log(inputs), days))
 
 
-def _index_deviation(inputs: MacroInputs, days: int) -> Column:
+def _index_deviation(inputs: MacroSources, days: int) -> Column:
     return technical.rolling_std(_index_log(inputs)[:, None], days)[:, 0]
 
 
@@ -158,40 +257,40 @@ def _index_volatility(days: int) -> MacroFeature:
     )
 
 
-def _volatility_change(inputs: MacroInputs) -> Column:
-    log_volatility = _log_positive(_index_deviation(inputs, MONTH))
+def _volatility_change(inputs: MacroSources) -> Column:
+    log_volatility = log_positive(_index_deviation(inputs, MONTH))
     return _difference(log_volatility, WEEK)
 
 
-def _volatility_ratio(inputs: MacroInputs) -> Column:
+def _volatility_ratio(inputs: MacroSources) -> Column:
     short, long = _index_deviation(inputs, MONTH), _index_deviation(inputs, HALF)
     return short / np.where(long > 0.0, long, np.nan)
 
 
-def _index_drawdown(inputs: MacroInputs) -> Column:
+def _index_drawdown(inputs: MacroSources) -> Column:
     level = np.cumsum(_index_log(inputs))
     return level - technical.rolling_max(level[:, None], YEAR)[:, 0]
 
 
-def _index_skewness(inputs: MacroInputs) -> Column:
+def _index_skewness(inputs: MacroSources) -> Column:
     return technical.rolling_skewness(_index_log(inputs)[:, None], QUARTER)[:, 0]
 
 
 def _breadth(days: int) -> MacroFeature:
-    def share_of_winners(inputs: MacroInputs) -> Column:
+    def share_of_winners(inputs: MacroSources) -> Column:
         gain = technical.difference(inputs.panel.log_level, days)
-        gain = np.where(inputs.panel.present, gain, np.nan)
-        return _row_mean(np.where(np.isnan(gain), np.nan, (gain > 0.0).astype(np.float64)))
+        gain = np.where(inputs.panel.tradable, gain, np.nan)
+        return row_mean(np.where(np.isnan(gain), np.nan, (gain > 0.0).astype(np.float64)))
 
     return MacroFeature(share_of_winners, unit="share of stocks")
 
 
-def _dispersion(inputs: MacroInputs) -> Column:
+def _dispersion(inputs: MacroSources) -> Column:
     daily = _row_std(inputs.panel.log_return)
     return technical.rolling_mean(daily[:, None], MONTH)[:, 0]
 
 
-def _sector_dispersion(inputs: MacroInputs) -> Column:
+def _sector_dispersion(inputs: MacroSources) -> Column:
     sector = technical.rolling_mean(np.log1p(inputs.panel.sector_return), MONTH)
     return _row_std(sector)
 
@@ -202,11 +301,11 @@ def _level(*series: str, unit: str) -> MacroFeature:
 
 def _relative_change(days: int, *series: str) -> MacroFeature:
     return MacroFeature(
-        lambda inputs: _difference(_log_positive(_first_series(inputs, series)), days), series
+        lambda inputs: _difference(log_positive(_first_series(inputs, series)), days), series
     )
 
 
-def _crude_regime(inputs: MacroInputs) -> Column:
+def _crude_regime(inputs: MacroSources) -> Column:
     price = _first_series(inputs, MACRO_FEATURES["crude_regime"].series)
     step = np.searchsorted(np.array(OIL_LEVELS), price, side="right") / len(OIL_LEVELS)
     return np.where(np.isnan(price), np.nan, step)
@@ -222,12 +321,8 @@ def _flow(series: str) -> MacroFeature:
     )
 
 
-def _first_series(inputs: MacroInputs, series: Sequence[str]) -> Column:
+def _first_series(inputs: MacroSources, series: Sequence[str]) -> Column:
     return next(inputs.series[name] for name in series if name in inputs.series)
-
-
-def _log_positive(values: Column) -> Column:
-    return np.log(np.where(values > 0.0, values, np.nan))
 
 
 def _difference(values: Column, lag: int) -> Column:
@@ -280,3 +375,32 @@ MACRO_FEATURES: dict[str, MacroFeature] = {
         is_standardised=False,
     ),
 }
+
+
+# The kernel below carries no shape annotations: the run-time checks of the tests would wrap it and
+# the compiler could not read it.
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _trailing_z(values, window, needed, clip):
+    n_days = len(values)
+    result = np.zeros(n_days)
+    for t in range(n_days):
+        if np.isnan(values[t]):
+            continue
+        total, count = 0.0, 0
+        for i in range(max(0, t - window + 1), t + 1):
+            if not np.isnan(values[i]):
+                total += values[i]
+                count += 1
+        if count < needed:
+            continue
+        mean, squares = total / count, 0.0
+        for i in range(max(0, t - window + 1), t + 1):
+            if not np.isnan(values[i]):
+                squares += (values[i] - mean) ** 2
+        deviation = np.sqrt(squares / count)
+        if deviation > 1e-10 * (abs(mean) + 1e-10):
+            result[t] = min(max((values[t] - mean) / deviation, -clip), clip)
+    return result

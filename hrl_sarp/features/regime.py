@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from hrl_sarp.contracts import Regime
 from hrl_sarp.errors import MarketError
+from hrl_sarp.features.technical import fitted_scale
 
 N_RESTARTS = 5
 """Expectation maximisation ends in local optima; the best of these seeds 0, 1, 2, ... is kept."""
@@ -70,8 +71,7 @@ def fit_regime_model(
             f"regime model: expected at least {MIN_TRAINING_WEEKS} training weeks, found "
             f"{len(observations)}; lengthen the training span of the market profile"
         )
-    centre, scale = observations.mean(axis=0), observations.std(axis=0)
-    scale = np.where(scale > 0.0, scale, 1.0)
+    centre, scale = fitted_scale(observations)
     fitted = _fit_best((observations - centre) / scale, iterations)
     order = np.argsort(fitted.means_[:, return_axis])
     by_regime = np.empty(len(Regime), dtype=np.int64)

@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numba import njit
 
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features import technical
-from hrl_sarp.features.panel import PricePanel
-from hrl_sarp.features.standardise import robust_z
+from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.technical import Table, divide
 
 SESSIONS_PER_YEAR = 252
@@ -22,6 +23,10 @@ CLOSE = frozenset({"close"})
 OPEN = frozenset({"close", "open"})
 RANGE = frozenset({"close", "high", "low"})
 VOLUME = frozenset({"close", "volume"})
+NORMAL_PER_MAD = 1.4826
+"""Deviation of a normal variable per median absolute deviation."""
+NORMAL_PER_MEAN_DEVIATION = 1.2533
+"""Deviation of a normal variable per mean absolute deviation, used where half the day is equal."""
 PLANTED_NAMES = ("planted_signal", *(f"noise_{number:02d}" for number in range(1, 22)))
 
 
@@ -53,17 +58,38 @@ def compute_stock_features(
     problems = find_stock_problems(names, panel.columns)
     if problems:
         raise FeatureError("stock features cannot be computed: " + "; ".join(problems))
-    result = np.empty((*panel.present.shape, len(names)), dtype=np.float32)
+    result = np.empty((*panel.tradable.shape, len(names)), dtype=np.float32)
 
     def fill(index: int) -> None:
         raw = STOCK_FEATURES[names[index]].compute(panel)
-        result[:, :, index] = robust_z(raw, panel.present, clip)
+        result[:, :, index] = robust_z(raw, panel.tradable, clip)
 
     # features are independent, and their kernels let other threads run
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for _ in threads.map(fill, range(len(names))):
             pass
     return result
+
+
+def robust_z(
+    values: Table, present: Bool[np.ndarray, "T A"], clip: float
+) -> Float[np.ndarray, "T A"]:
+    """Standardise each day across its stocks: (x - median) / (1.4826 MAD), clipped to +-clip.
+
+    Args:
+        values: raw measure; NaN where it cannot be computed.
+        present: stocks that count on the day; the others get 0, the neutral value, as NaN does.
+        clip: bound of the result.
+
+    Returns:
+        float32, free of NaN. A day on which all stocks are equal is 0.
+
+    Source:
+        Iglewicz and Hoaglin (1993) for the scale when the MAD is 0.
+    """
+    usable = np.where(present, values, np.nan).astype(np.float32)
+    # sorted once per day: median and MAD are exact order statistics, blind to the columns' order
+    return _robust_z(usable, np.sort(usable, axis=1), np.float32(clip))
 
 
 def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[str]:
@@ -123,9 +149,10 @@ def _bollinger_position(panel: PricePanel) -> Table:
 
 def _average_true_range(panel: PricePanel) -> Table:
     level, past = np.exp(panel.log_level), np.exp(technical.lagged(panel.log_level, 1))
-    high = np.maximum(level * np.exp(panel.high_to_close), past)
-    low = np.minimum(level * np.exp(panel.low_to_close), past)
-    return technical.wilder_mean(high - low, 14) / level
+    high, low = level * np.exp(panel.high_to_close), level * np.exp(panel.low_to_close)
+    ranges = technical.true_range(high, low, past)
+    # without a close before it, a bar's own range says nothing of the night
+    return technical.wilder_mean(np.where(np.isnan(past), np.nan, ranges), 14) / level
 
 
 def _dollar_volume_ratio(panel: PricePanel) -> Table:
@@ -136,11 +163,7 @@ def _dollar_volume_ratio(panel: PricePanel) -> Table:
 
 def _amihud(panel: PricePanel) -> Table:
     impact = technical.rolling_mean(divide(np.abs(panel.log_return), panel.dollar_volume), 20)
-    return _log_positive(impact)
-
-
-def _log_positive(values: Table) -> Table:
-    return np.log(np.where(values > 0.0, values, np.nan))
+    return technical.log_positive(impact)
 
 
 def _market_table(panel: PricePanel) -> Table:
@@ -223,7 +246,7 @@ STOCK_FEATURES: dict[str, StockFeature] = {
     "volume_ratio_20d": StockFeature(_dollar_volume_ratio, VOLUME, 20, "ratio of dollars"),
     "amihud_20d": StockFeature(_amihud, VOLUME, 20, "log of |return| per dollar"),
     "dollar_volume_log": StockFeature(
-        lambda panel: _log_positive(technical.rolling_mean(panel.dollar_volume, 20)),
+        lambda panel: technical.log_positive(technical.rolling_mean(panel.dollar_volume, 20)),
         VOLUME,
         20,
         "log currency",
@@ -247,3 +270,58 @@ STOCK_FEATURES: dict[str, StockFeature] = {
     ),
     **{name: _planted(name) for name in PLANTED_NAMES},
 }
+
+
+# The kernels below carry no shape annotations: the run-time checks of the tests would wrap them and
+# the compiler could not read them.
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _robust_z(values, ordered, clip):
+    n_days, n_assets = values.shape
+    result = np.zeros((n_days, n_assets), np.float32)
+    for t in range(n_days):
+        n = n_assets
+        while n > 0 and np.isnan(ordered[t, n - 1]):  # NaN sorts last
+            n -= 1
+        if n < 2:
+            continue
+        row = ordered[t, :n]
+        centre = (row[(n - 1) // 2] + row[n // 2]) / np.float32(2.0)
+        scale = _scale(row, centre)
+        if scale <= 0.0:
+            continue
+        for a in range(n_assets):
+            if not np.isnan(values[t, a]):
+                z = (values[t, a] - centre) / scale
+                result[t, a] = min(max(z, -clip), clip)
+    return result
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _scale(row, centre):
+    """Walk outwards from the median: deviations come in order without a second sort."""
+    n = len(row)
+    low = n // 2 - 1
+    while low >= 0 and row[low] > centre:
+        low -= 1
+    high = low + 1
+    total, before, current = 0.0, np.float32(0.0), np.float32(0.0)
+    median = np.float32(0.0)
+    for k in range(n):
+        take_low = low >= 0 and (high >= n or centre - row[low] <= row[high] - centre)
+        before = current
+        if take_low:
+            current = centre - row[low]
+            low -= 1
+        else:
+            current = row[high] - centre
+            high += 1
+        total += current
+        if k == n // 2:
+            median = current if n % 2 else (before + current) / np.float32(2.0)
+    if median > 0.0:
+        return np.float32(NORMAL_PER_MAD) * median
+    return np.float32(NORMAL_PER_MEAN_DEVIATION * total / n)

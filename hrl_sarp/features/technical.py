@@ -1,8 +1,8 @@
-"""Rolling kernels over (T, A) tables: compiled, causal, and exact whatever other columns hold.
+"""Measures over (T, A) tables: rolling windows, smoothing, true ranges, sums of rows.
 
 NaN is a missing bar: it is skipped, and a result is NaN where too few bars remain. Row t of every
-result reads rows <= t of its own column only, in the order of time, so that neither later rows nor
-other columns can change its last bit.
+result reads rows <= t only, in the order of time. What is rolled or smoothed reads its own column
+only. So neither later rows nor stocks that are listed later can change the last bit of a result.
 """
 
 from typing import no_type_check
@@ -10,6 +10,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float
 from numba import njit
+from numpy.lib.stride_tricks import sliding_window_view
 
 MIN_BARS_SHARE = 0.8
 """Part of a window that must hold bars: one halt must not blank a year of features."""
@@ -18,21 +19,42 @@ NEGLIGIBLE_VARIANCE = 1e-13
 MIN_VARIANCE = 1e-14
 """Daily moves of 1e-7 are what a large move leaves in running sums when it drops out."""
 
+NEGLIGIBLE_DEVIATION = 1e-12
+"""A column that deviates by less over the training rows is only centred."""
+
 Table = Float[np.ndarray, "T A"]
+Column = Float[np.ndarray, " T"]
 
 
 def min_bars(window: int) -> int:
-    """Return how many bars a window of sessions needs."""
+    """Return how many bars a window of `window` sessions needs."""
     return int(np.ceil(MIN_BARS_SHARE * window))
 
 
 def rolling_mean(values: Table, window: int) -> Table:
-    """Compute the mean of the window's bars; NaN where fewer than `min_bars` are there."""
+    """Compute the mean of the window's bars.
+
+    Args:
+        values: NaN is a missing bar.
+        window: sessions, row t included.
+
+    Returns:
+        In the unit of the values; NaN where fewer than `min_bars(window)` bars are there.
+    """
     return _rolling_mean(_table(values), window, min_bars(window))
 
 
 def rolling_std(values: Table, window: int) -> Table:
-    """Compute the population deviation of the window's bars; NaN as in `rolling_mean`."""
+    """Compute the population deviation of the window's bars by running sums.
+
+    Args:
+        values: moves around 0, such as returns: of levels, running sums keep too few digits (see
+            `window_moments`).
+        window: sessions, row t included.
+
+    Returns:
+        In the unit of the values; NaN as in `rolling_mean`.
+    """
     values = _table(values)
     return np.sqrt(_rolling_cross(values, values, window, min_bars(window))[1])
 
@@ -40,40 +62,117 @@ def rolling_std(values: Table, window: int) -> Table:
 def rolling_cross(left: Table, right: Table, window: int) -> tuple[Table, Table, Table]:
     """Compute covariance, variance of `left` and variance of `right` over pairs of bars.
 
-    All three are population moments over the rows where both have a bar; NaN as in `rolling_mean`.
+    Args:
+        left: NaN is a missing bar.
+        right: likewise; a row counts where both have a bar.
+        window: sessions, row t included.
+
+    Returns:
+        Three population moments; NaN as in `rolling_mean`.
     """
     return _rolling_cross(_table(left), _table(right), window, min_bars(window))
 
 
 def rolling_correlation(left: Table, right: Table, window: int) -> Table:
-    """Compute Pearson's correlation over pairs of bars; NaN where a side does not move."""
+    """Compute Pearson's correlation over pairs of bars.
+
+    Args:
+        left: NaN is a missing bar.
+        right: likewise; a row counts where both have a bar.
+        window: sessions, row t included.
+
+    Returns:
+        In -1..1; NaN as in `rolling_mean` and where a side does not move.
+    """
     covariance, left_variance, right_variance = rolling_cross(left, right, window)
     return divide(covariance, np.sqrt(left_variance * right_variance))
 
 
 def rolling_skewness(values: Table, window: int) -> Table:
-    """Compute the moment skewness m3 / m2^1.5 of the window's bars; NaN where nothing moves."""
+    """Compute the moment skewness m3 / m2^1.5 of the window's bars.
+
+    Args:
+        values: NaN is a missing bar.
+        window: sessions, row t included.
+
+    Returns:
+        NaN as in `rolling_mean` and where nothing moves.
+    """
     return _rolling_skewness(_table(values), window, min_bars(window))
 
 
 def rolling_max(values: Table, window: int) -> Table:
-    """Compute the largest of the window's bars; NaN where the window holds none.
+    """Compute the largest of the window's bars.
 
-    Source: van Herk (1992), Gil and Werman (1993): running maxima from both ends of each block.
+    Args:
+        values: NaN is a missing bar.
+        window: sessions, row t included.
+
+    Returns:
+        NaN where the window holds no bar.
+
+    Source:
+        van Herk (1992), Gil and Werman (1993): running maxima from both ends of each block.
     """
     return _rolling_max(_table(values), window)
 
 
 def rolling_min(values: Table, window: int) -> Table:
-    """Compute the smallest of the window's bars; NaN where the window holds none."""
+    """Compute the smallest of the window's bars; as `rolling_max`.
+
+    Args:
+        values: NaN is a missing bar.
+        window: sessions, row t included.
+
+    Returns:
+        NaN where the window holds no bar.
+    """
     return -_rolling_max(-_table(values), window)
+
+
+def window_moments(values: Table, window: int) -> tuple[Table, Table]:
+    """Compute mean and sample deviation of each whole window's bars, summed anew in each row.
+
+    Slower than `rolling_std`, and exact on levels whose moves are small beside them.
+
+    Args:
+        values: NaN is a missing bar.
+        window: sessions, row t included.
+
+    Returns:
+        Both in the unit of the values; NaN before row `window - 1` and as in `rolling_mean`.
+    """
+    return _window_moments(_table(values), window, min_bars(window))
+
+
+def trailing_volatility(values: Float[np.ndarray, " T"], window: int) -> Float[np.ndarray, " T"]:
+    """Compute the population deviation of the last `window` rows of one series without gaps.
+
+    Args:
+        values: for example log returns of an index.
+        window: rows, row t included.
+
+    Returns:
+        In the unit of the values; NaN before there are `window` rows.
+    """
+    result = np.full(len(values), np.nan)
+    if len(values) >= window:
+        result[window - 1 :] = sliding_window_view(values, window).std(axis=1)
+    return result
 
 
 def wilder_mean(values: Table, period: int) -> Table:
     """Smooth by Wilder: the mean of the first `period` bars, then m += (x - m) / period.
 
-    Source: Wilder (1978), "New Concepts in Technical Trading Systems". NaN before the first mean;
-    a missing bar leaves the mean as it was.
+    Args:
+        values: NaN is a missing bar, which leaves the mean as it was.
+        period: bars of the first mean.
+
+    Returns:
+        NaN before the first mean.
+
+    Source:
+        Wilder (1978), "New Concepts in Technical Trading Systems".
     """
     return _smoothed(_table(values), 1.0 / period, period)
 
@@ -81,13 +180,50 @@ def wilder_mean(values: Table, period: int) -> Table:
 def exponential_mean(values: Table, span: int) -> Table:
     """Smooth exponentially with alpha = 2 / (span + 1), started at the mean of `span` bars.
 
-    NaN before that; a missing bar leaves the mean as it was.
+    Args:
+        values: NaN is a missing bar, which leaves the mean as it was.
+        span: bars of the first mean.
+
+    Returns:
+        NaN before the first mean.
     """
     return _smoothed(_table(values), 2.0 / (span + 1.0), span)
 
 
+def true_range(
+    high: Float[np.ndarray, "*shape"],
+    low: Float[np.ndarray, "*shape"],
+    close_before: Float[np.ndarray, "*shape"],
+) -> Float[np.ndarray, "*shape"]:
+    """Compute each bar's range, stretched to the close before it.
+
+    Args:
+        high: in the price's unit, as the other two.
+        low: of the same bar.
+        close_before: NaN where there is none: the bar's own range counts.
+
+    Returns:
+        In the price's unit, at least 0; NaN where high or low is.
+
+    Source:
+        Wilder (1978), "New Concepts in Technical Trading Systems".
+    """
+    return np.fmax(high, close_before) - np.fmin(low, close_before) + 0.0 * (high + low)
+
+
 def relative_strength_index(level: Table, period: int) -> Table:
-    """Compute Wilder's RSI in 0..100 of price levels; 50 where nothing moved."""
+    """Compute Wilder's RSI.
+
+    Args:
+        level: prices, or levels that move as they do.
+        period: bars of the Wilder means.
+
+    Returns:
+        In 0..100, 50 where nothing moved; NaN before `period` changes.
+
+    Source:
+        Wilder (1978), "New Concepts in Technical Trading Systems".
+    """
     change = difference(level, 1)
     gain = wilder_mean(np.maximum(change, 0.0), period)
     loss = wilder_mean(np.maximum(-change, 0.0), period)
@@ -96,7 +232,17 @@ def relative_strength_index(level: Table, period: int) -> Table:
 
 
 def macd_histogram(level: Table, fast: int, slow: int, signal: int) -> Table:
-    """Compute the MACD line minus its signal line, in units of the level."""
+    """Compute the MACD line (fast less slow exponential mean) minus its signal line.
+
+    Args:
+        level: prices, or levels that move as they do.
+        fast: span of the fast mean, in bars.
+        slow: span of the slow mean.
+        signal: span of the mean of the line.
+
+    Returns:
+        In the unit of the level; NaN until all three means have begun.
+    """
     line = exponential_mean(level, fast) - exponential_mean(level, slow)
     return line - exponential_mean(line, signal)
 
@@ -117,6 +263,44 @@ def divide(numerator: Table, denominator: Table) -> Table:
     """Divide; NaN where the denominator is 0."""
     safe = np.where(denominator == 0.0, np.nan, denominator)
     return numerator / safe
+
+
+def log_positive(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Take the natural logarithm; NaN where the value is not positive."""
+    return np.log(np.where(values > 0.0, values, np.nan))
+
+
+def row_sum(values: Table) -> Column:
+    """Sum the finite entries of each row in the order of the columns; 0 without one.
+
+    Plain summation pairs terms by position, so a stock that is listed years later would change the
+    last bit of earlier rows. A running sum passes over it.
+    """
+    if values.shape[1] == 0:
+        return np.zeros(len(values))
+    return np.where(np.isfinite(values), values, 0.0).cumsum(axis=1)[:, -1]
+
+
+def row_mean(values: Table) -> Column:
+    """Average the finite entries of each row by `row_sum`; NaN without one."""
+    count = np.isfinite(values).sum(axis=1)
+    return row_sum(values) / np.where(count > 0, count, np.nan)
+
+
+def fitted_scale(
+    rows: Float[np.ndarray, "X D"],
+) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """Compute what standardises the columns of a table as its training rows say.
+
+    Args:
+        rows: of the training span only; free of NaN.
+
+    Returns:
+        Mean and population deviation of each column; 1 for one that does not move, so that it can
+        be divided by.
+    """
+    deviation = rows.std(axis=0)
+    return rows.mean(axis=0), np.where(deviation > NEGLIGIBLE_DEVIATION, deviation, 1.0)
 
 
 def _table(values: Table) -> Table:
@@ -265,3 +449,31 @@ def _smoothed(values, alpha, warm_up):
                 mean[a] += gap / count[a] if count[a] <= warm_up else alpha * gap
             result[t, a] = mean[a] if count[a] >= warm_up else np.nan
     return result
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _window_moments(values, window, needed):
+    n_days, n_assets = values.shape
+    means = np.full((n_days, n_assets), np.nan)
+    deviations = np.full((n_days, n_assets), np.nan)
+    for t in range(window - 1, n_days):
+        for a in range(n_assets):
+            means[t, a], deviations[t, a] = _moments(values[t - window + 1 : t + 1, a], needed)
+    return means, deviations
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _moments(values, needed):
+    total, count, squares = 0.0, 0, 0.0
+    for value in values:
+        if not np.isnan(value):
+            total += value
+            count += 1
+    if count < needed:
+        return np.nan, np.nan
+    for value in values:
+        if not np.isnan(value):
+            squares += (value - total / count) ** 2
+    return total / count, np.sqrt(squares / (count - 1))

@@ -8,6 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from hrl_sarp.config.schema import GraphConfig
 from hrl_sarp.contracts import Market
+from hrl_sarp.features.technical import fitted_scale
 
 STATISTICS = ("mean", "std", "total", "sharpe", "min", "max", "share_positive", "median")
 CLIP = 5.0
@@ -20,13 +21,10 @@ def sector_returns(market: Market) -> Float[np.ndarray, "T S"]:
     Equal weights over the stocks eligible on t-1 and listed on t; 0 for an empty sector and on the
     first row.
     """
-    total = (1 + market.overnight_return) * (1 + market.intraday_return) - 1
     held = np.zeros_like(market.eligible)
     held[1:] = market.eligible[:-1]
     held &= market.listed
-    member = np.eye(market.n_sectors)[market.sector_of]
-    counts = held.astype(np.float64) @ member
-    return (np.where(held, total, 0.0) @ member) / np.maximum(counts, 1)
+    return np.nan_to_num(market.sector_mean(market.session_return(), held))
 
 
 def adjacency(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S S"]:
@@ -68,10 +66,8 @@ def node_features(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S
     by_sector = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1)
     filled = np.logical_or.reduce(by_sector, axis=2)
     train = slice(market.split.train.start, market.split.train.stop)
-    seen = raw[train][filled[train]]
-    mean, deviation = seen.mean(axis=0), seen.std(axis=0)
-    scaled = (raw - mean) / np.where(deviation > 1e-12, deviation, 1.0)
-    return (np.clip(scaled, -CLIP, CLIP) * filled[..., None]).astype(np.float32)
+    mean, deviation = fitted_scale(raw[train][filled[train]])
+    return (np.clip((raw - mean) / deviation, -CLIP, CLIP) * filled[..., None]).astype(np.float32)
 
 
 def _pool_slots(market: Market) -> np.ndarray:

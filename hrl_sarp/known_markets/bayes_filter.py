@@ -14,6 +14,7 @@ from scipy.stats import norm
 from hrl_sarp.config.market_schema import RegimeConfig, SyntheticConfig
 from hrl_sarp.contracts import Market, Regime
 from hrl_sarp.data.sources.synthetic import SyntheticTruth
+from hrl_sarp.features.labels import regime_band
 
 BPS, PERCENT = 1e-4, 1e-2
 
@@ -86,7 +87,7 @@ def label_probabilities(
     mean = np.array(config.market_mean_bps) * BPS
     variance = (np.array(config.market_sd_pct) * PERCENT) ** 2
     transition = transition_matrix(config)
-    band = _band(market, rows, regime)
+    band = regime_band(market, regime)[rows]
     result = np.zeros((len(rows), len(Regime)))
     for path in itertools.product(Regime, repeat=len(days)):
         steps = np.prod([transition[a, b] for a, b in itertools.pairwise(path)])
@@ -106,11 +107,3 @@ def _days_per_week_of(horizon: int) -> list[int]:
         days.append(min(5, left))
         left -= 5
     return days
-
-
-def _band(market: Market, rows: np.ndarray, regime: RegimeConfig) -> Float[np.ndarray, " W"]:
-    log_return = np.log1p(market.benchmark_return)
-    window = np.lib.stride_tricks.sliding_window_view(log_return, regime.volatility_days)
-    volatility = window[rows - regime.volatility_days + 1].std(axis=1)
-    band: np.ndarray = regime.label_band * volatility * np.sqrt(regime.label_horizon_days)
-    return band

@@ -17,12 +17,11 @@ from hrl_sarp.config.market_schema import SyntheticConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.sources.synthetic import SIGNAL_NAME, SyntheticTruth, draw_truth
-from hrl_sarp.features.macro import MacroInputs, compute_macro_features
-from hrl_sarp.features.panel import PricePanel
+from hrl_sarp.features.macro import MacroSources, compute_macro_features
+from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.regime import filter_regimes, fit_regime_model, weekly_observations
 from hrl_sarp.features.stock import compute_stock_features
 from hrl_sarp.known_markets.bayes_filter import filter_beliefs
-from hrl_sarp.market.prices import PriceTables, build_panel
 
 DAYS_PER_WEEK = 5
 BURN_IN_WEEKS = 104
@@ -104,34 +103,24 @@ def planted_market(config: RunConfig, plan: PathPlan, seed: int) -> PlantedMarke
 def _to_market(
     config: RunConfig, plan: PathPlan, truth: SyntheticTruth, rng: np.random.Generator
 ) -> Market:
-    prices = _price_tables(config, truth)
-    n_sectors = len(config.market_profile.sectors)
-    planted = SIGNAL_NAME in config.market_profile.stock_features
-    panel = build_panel(prices, n_sectors, {})
+    panel = _price_panel(config, truth)
+    profile = config.market_profile
     week_end = np.arange(plan.n_days) % DAYS_PER_WEEK == DAYS_PER_WEEK - 1
     benchmark = np.expm1(truth.market_log_return)
     regime = _filtered_regime(config, plan, benchmark, week_end)
-    everything = np.ones(prices.tradable.shape, dtype=bool)
-    profile = config.market_profile
-    return Market(
+    return panel.to_market(
+        slice(None),
+        np.arange(len(panel.symbols)),
+        _planted_features(config, truth, rng)
+        if SIGNAL_NAME in profile.stock_features
+        else compute_stock_features(panel, profile.stock_features, config.data.feature_clip),
         name=config.market,
-        dates=prices.dates,
-        symbols=prices.symbols,
         sector_names=tuple(profile.sectors),
-        sector_of=prices.sector_of,
-        overnight_return=prices.overnight,
-        intraday_return=prices.intraday,
-        tradable=everything,
-        listed=everything,
-        eligible=everything,
-        slots=np.tile(np.arange(len(prices.symbols)), (plan.n_days, 1)),
+        eligible=panel.tradable,
+        slots=np.tile(np.arange(len(panel.symbols)), (plan.n_days, 1)),
         risk_free=np.zeros(plan.n_days),
         benchmark_return=benchmark,
         benchmark_name=profile.benchmark_name,
-        dollar_volume=np.zeros(everything.shape, dtype=np.float32),
-        stock_features=_planted_features(config, truth, rng)
-        if planted
-        else compute_stock_features(panel, profile.stock_features, config.data.feature_clip),
         feature_names=tuple(profile.stock_features),
         macro_features=_macro_features(config, panel, benchmark, regime),
         macro_names=tuple(profile.macro_features),
@@ -141,23 +130,24 @@ def _to_market(
     )
 
 
-def _price_tables(config: RunConfig, truth: SyntheticTruth) -> PriceTables:
+def _price_panel(config: RunConfig, truth: SyntheticTruth) -> PricePanel:
     night = config.data.synthetic.overnight_share
     shape = truth.log_return.shape
     always = np.ones(shape, dtype=bool)
     unknown = np.full(shape, np.nan, dtype=np.float32)
     per_sector = config.data.synthetic.stocks_per_sector
-    return PriceTables(
+    return PricePanel(
         dates=truth.dates,
         symbols=truth.symbols,
         sector_of=np.arange(shape[1]) // per_sector,
-        overnight=np.expm1(night * truth.log_return),
-        intraday=np.expm1((1 - night) * truth.log_return),
+        n_sectors=len(config.market_profile.sectors),
+        overnight_return=np.expm1(night * truth.log_return),
+        intraday_return=np.expm1((1 - night) * truth.log_return),
         printed=always,
         tradable=always,
         listed=always,
-        log_high=unknown,
-        log_low=unknown,
+        high_to_close=unknown,
+        low_to_close=unknown,
         dollar_volume=np.zeros(shape, dtype=np.float32),
         columns=frozenset({"open", "close"}),
     )
@@ -176,7 +166,7 @@ def _planted_features(
 def _macro_features(
     config: RunConfig, panel: PricePanel, benchmark: np.ndarray, regime: np.ndarray
 ) -> Float[np.ndarray, "T M"]:
-    inputs = MacroInputs(panel, benchmark, regime, {})
+    inputs = MacroSources(panel, benchmark, regime, {})
     data = config.data
     names = config.market_profile.macro_features
     return compute_macro_features(inputs, names, data.macro_window_days, data.feature_clip)

@@ -1,5 +1,5 @@
-"""Point-in-time assembly of the market: calendar, universe, returns, rates, features, splits."""
+"""Point-in-time assembly of the market: universe, rates, rows and splits, tensors on a device."""
 
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 
-__all__ = ["load_market"]
+__all__ = ["assembled_market"]

@@ -1,7 +1,7 @@
 """Raw data to `Market`: prices, universe, rates, features and regime on one set of rows."""
 
-from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,20 +9,20 @@ import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.config.market_schema import CalendarChanges
-from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import Market, Split
+from hrl_sarp.config.schema import RunConfig, SpanConfig, SpansConfig
+from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.quality.validation import ValidationReport, validate
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError, FeatureError, MarketError
 from hrl_sarp.features.macro import (
     PORTFOLIO_DRAWDOWN,
-    MacroInputs,
+    MacroSources,
     compute_macro_features,
     find_macro_problems,
     needed_series,
 )
-from hrl_sarp.features.panel import PricePanel
+from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.features.regime import (
     RegimeModel,
     filter_regimes,
@@ -30,27 +30,17 @@ from hrl_sarp.features.regime import (
     weekly_observations,
 )
 from hrl_sarp.features.stock import compute_stock_features, find_stock_problems, longest_lookback
-from hrl_sarp.market.prices import PriceTables, build_panel, build_planted, build_prices
 from hrl_sarp.market.rates import benchmark_returns, published_series, risk_free_returns
-from hrl_sarp.market.splits import make_split
-from hrl_sarp.market.universe import choose_slots, membership_mask
-
-
-@dataclass(frozen=True)
-class _Rates:
-    """What does not depend on a single stock, on all rows of the data."""
-
-    risk_free: Float[np.ndarray, " T"]
-    risk_free_is: str
-    benchmark: Float[np.ndarray, " T"]
-    benchmark_is: str
-    is_week_end: Bool[np.ndarray, " T"]
+from hrl_sarp.market.universe import EMPTY, choose_slots, membership_mask
 
 
 def assemble_market(
-    raw: RawData, config: RunConfig, regime_model: RegimeModel | None = None
+    raw: RawData,
+    config: RunConfig,
+    regime_model: RegimeModel | None = None,
+    report: ValidationReport | None = None,
 ) -> Market:
-    """Assemble the market of a profile: validated, adjusted, masked, with causal features.
+    """Assemble the market of a profile: adjusted, masked, with causal features.
 
     Rows begin at the first session that has a universe and whose features' look-back is filled;
     assets are all stocks that were ever eligible.
@@ -59,124 +49,116 @@ def assemble_market(
         raw: what a source delivered.
         config: the run's configuration; only the market profile and the data section are read.
         regime_model: a fitted model to filter with; None fits one on the training span.
+        report: what validation found in the data; None judges them here.
+
+    Returns:
+        The market, with its manifest but for the hashes of the files.
 
     Raises:
         DataError: if the data break a structural rule; names each with its first case.
         FeatureError: if a feature lacks its columns or does not move; lists all of them.
         MarketError: if there is no universe, or a span holds no session.
     """
-    profile = config.market_profile
-    changes = config.data.calendar_changes
-    report = validate(raw, config.data.validation, profile.calendar, changes)
+    profile, data = config.market_profile, config.data
+    if report is None:
+        report = validate(raw, data.validation, profile.calendar, data.calendar_changes)
     _require_usable(report)
-    prices = build_prices(raw, report.table, profile.sectors)
-    planted = build_planted(raw, prices)
-    _check_profile(config, prices.columns | frozenset(planted), raw)
-    member = membership_mask(prices, raw.membership)
-    slots = choose_slots(prices, member, profile.universe, len(profile.sectors))
-    first = _first_row(slots, prices, config)
-    split = make_split(
-        prices.dates[first:], profile.spans, config.data.purge_days, config.data.embargo_days
+    panel = build_panel(raw, report.table, profile.sectors)
+    _check_profile(config, panel.columns, raw)
+    slots = choose_slots(panel, membership_mask(panel, raw.membership), profile.universe)
+    first = _first_row(slots, panel, config)
+    rows = slice(first, None)
+    split = make_split(panel.dates[rows], profile.spans, data.purge_days, data.embargo_days)
+    risk_free, risk_free_is = risk_free_returns(raw.macro, panel.dates)
+    benchmark, benchmark_is = benchmark_returns(raw, panel, slots, report.table)
+    is_week_end = week_ends(panel.dates, profile.calendar, data.calendar_changes)
+    regime = _filtered_regime(benchmark, is_week_end, first, split, config, regime_model)
+    series = published_series(raw.macro, panel.dates, needed_series(profile.macro_features))
+    macro = compute_macro_features(
+        MacroSources(panel, benchmark, regime, series),
+        profile.macro_features,
+        data.macro_window_days,
+        data.feature_clip,
     )
-    rates = _rates(raw, prices, slots, report.table, config)
-    regime, regime_model = _filtered_regime(rates, first, split, config, regime_model)
-    panel = build_panel(prices, len(profile.sectors), planted)
-    tables = _Tables(raw, config, prices, slots, first, split)
-    market = tables.to_market(panel, rates, regime)
+    stocks, own_slots = _renumbered(slots[rows], len(panel.symbols))
+    market = panel.to_market(
+        rows,
+        stocks,
+        compute_stock_features(panel, profile.stock_features, data.feature_clip),
+        name=config.market,
+        sector_names=tuple(profile.sectors),
+        eligible=_eligible_of(own_slots, len(stocks)),
+        slots=own_slots,
+        risk_free=risk_free[rows],
+        benchmark_return=benchmark[rows],
+        benchmark_name=profile.benchmark_name,
+        feature_names=tuple(profile.stock_features),
+        macro_features=np.ascontiguousarray(macro[rows]),
+        macro_names=tuple(profile.macro_features),
+        filtered_regime=np.ascontiguousarray(regime[rows], dtype=np.float32),
+        is_week_end=is_week_end[rows],
+        split=split,
+        manifest={"risk_free": risk_free_is, "benchmark": benchmark_is},
+    )
+    market.manifest.update(_manifest(raw, panel, market))
     check_movement(market)
     return market
 
 
-class _Tables:
-    """Cuts all tables to the market's rows and stocks."""
+def make_split(
+    dates: Shaped[np.ndarray, " T"], spans: SpansConfig, purge_days: int, embargo_days: int
+) -> Split:
+    """Turn dated spans into row ranges, purged and embargoed.
 
-    def __init__(
-        self,
-        raw: RawData,
-        config: RunConfig,
-        prices: PriceTables,
-        slots: Int[np.ndarray, "T N"],
-        first: int,
-        split: Split,
-    ) -> None:
-        self.raw, self.config, self.prices, self.split = raw, config, prices, split
-        self.rows = slice(first, None)
-        self.chosen = np.unique(slots[slots >= 0])
-        renumbered = np.full(len(prices.symbols) + 1, -1, dtype=np.int64)  # the last: empty slots
-        renumbered[self.chosen] = np.arange(len(self.chosen))
-        self.slots = renumbered[slots[self.rows]]
+    Args:
+        dates: sessions of the market.
+        spans: first and last day of each span; a span may reach past the data on either side.
+        purge_days: sessions dropped at the end of training and validation, whose labels would
+            reach into the next span.
+        embargo_days: sessions dropped at the start of validation and test.
 
-    def cut(self, table: np.ndarray) -> np.ndarray:
-        """Return the market's rows and stocks of a (T, A, ...) table, contiguous."""
-        return np.ascontiguousarray(table[self.rows][:, self.chosen])
-
-    def to_market(
-        self, panel: PricePanel, rates: _Rates, regime: Float[np.ndarray, "T R"]
-    ) -> Market:
-        """Compute the features on all rows, then keep the market's."""
-        profile, data = self.config.market_profile, self.config.data
-        stock = compute_stock_features(panel, profile.stock_features, data.feature_clip)
-        names = needed_series(profile.macro_features)
-        inputs = MacroInputs(
-            panel, rates.benchmark, regime, published_series(self.raw.macro, panel.dates, names)
+    Raises:
+        MarketError: if spans overlap, or one keeps no session; lists all such spans.
+    """
+    ranges = {
+        "train": rows_between(dates, spans.train),
+        "validation": rows_between(dates, spans.validation),
+        "test": rows_between(dates, spans.test),
+    }
+    problems = _overlaps(spans)
+    kept = {}
+    for name, span in ranges.items():
+        start = span.start + (embargo_days if name != "train" else 0)
+        stop = span.stop - (purge_days if name != "test" else 0)
+        kept[name] = DayRange(start, stop)
+        if len(kept[name]) == 0:
+            wanted: SpanConfig = getattr(spans, name)
+            problems.append(
+                f"{name} {wanted.start} to {wanted.end} keeps no session of {len(span)} after "
+                f"{purge_days} purged and {embargo_days} embargoed"
+            )
+    if problems:
+        raise MarketError(
+            f"spans of the market profile: {'; '.join(problems)}; the market has sessions from "
+            f"{dates[0]} to {dates[-1]}: change `spans` in config/markets/ or collect more data"
         )
-        macro = compute_macro_features(
-            inputs, profile.macro_features, data.macro_window_days, data.feature_clip
-        )
-        prices = self.prices
-        return Market(
-            name=self.config.market,
-            dates=prices.dates[self.rows],
-            symbols=tuple(prices.symbols[index] for index in self.chosen),
-            sector_names=tuple(profile.sectors),
-            sector_of=prices.sector_of[self.chosen],
-            overnight_return=self.cut(prices.overnight),
-            intraday_return=self.cut(prices.intraday),
-            tradable=self.cut(prices.tradable),
-            listed=self.cut(prices.listed),
-            eligible=eligible_of(self.slots, len(self.chosen)),
-            slots=self.slots,
-            risk_free=rates.risk_free[self.rows],
-            benchmark_return=rates.benchmark[self.rows],
-            benchmark_name=profile.benchmark_name,
-            dollar_volume=self.cut(prices.dollar_volume),
-            stock_features=self.cut(stock),
-            feature_names=tuple(profile.stock_features),
-            macro_features=np.ascontiguousarray(macro[self.rows]),
-            macro_names=tuple(profile.macro_features),
-            filtered_regime=np.ascontiguousarray(regime[self.rows], dtype=np.float32),
-            is_week_end=rates.is_week_end[self.rows],
-            split=self.split,
-            manifest=self.manifest(rates),
-        )
-
-    def manifest(self, rates: _Rates) -> dict[str, Any]:
-        """Say where the numbers come from, what was fitted where and what was not there."""
-        dates, train = self.prices.dates[self.rows], self.split.train
-        served = {self.prices.sector_of[column] for column in self.chosen}
-        names = self.config.market_profile.sectors
-        return {
-            "source": self.raw.source,
-            "adjustment": self.raw.adjustment,
-            "survivorship": self.raw.survivorship,
-            "notes": list(self.raw.notes),
-            "span": [str(dates[0]), str(dates[-1])],
-            "fitted_span": [str(dates[train.start]), str(dates[train.stop - 1])],
-            "risk_free": rates.risk_free_is,
-            "benchmark": rates.benchmark_is,
-            "sectors_without_stocks": [n for i, n in enumerate(names) if i not in served],
-            "stocks_in_data": len(self.prices.symbols),
-            "stocks_ever_eligible": len(self.chosen),
-            "rows_kept_out": int((self.prices.printed & ~self.prices.tradable).sum()),
-            "missing_columns": sorted({"open", "high", "low", "volume"} - set(self.prices.columns)),
-        }
+    return Split(**kept)
 
 
-def eligible_of(slots: Int[np.ndarray, "T N"], n_assets: int) -> Bool[np.ndarray, "T A"]:
-    """Mark the stocks that stand in a slot."""
-    marked = np.zeros((len(slots), n_assets + 1), dtype=bool)  # the last takes the empty slots
-    marked[np.arange(len(slots))[:, None], slots] = True
-    return np.ascontiguousarray(marked[:, :n_assets])
+def rows_between(dates: Shaped[np.ndarray, " T"], span: SpanConfig) -> DayRange:
+    """Return the rows of the sessions from start to end, both inclusive."""
+    start = int(np.searchsorted(dates, np.datetime64(span.start), side="left"))
+    stop = int(np.searchsorted(dates, np.datetime64(span.end), side="right"))
+    return DayRange(start, stop)
+
+
+def _overlaps(spans: SpansConfig) -> list[str]:
+    ordered = [("train", spans.train), ("validation", spans.validation), ("test", spans.test)]
+    return [
+        f"{later_name} starts {later.start}, not after the end of {earlier_name} {earlier.end}"
+        for (earlier_name, earlier), (later_name, later) in pairwise(ordered)
+        if later.start <= earlier.end
+    ]
 
 
 def week_ends(
@@ -248,7 +230,7 @@ def _check_profile(config: RunConfig, columns: frozenset[str], raw: RawData) -> 
         )
 
 
-def _first_row(slots: Int[np.ndarray, "T N"], prices: PriceTables, config: RunConfig) -> int:
+def _first_row(slots: Int[np.ndarray, "T N"], panel: PricePanel, config: RunConfig) -> int:
     profile = config.market_profile
     lookback = max(profile.universe.lookback_days, longest_lookback(profile.stock_features))
     late_enough = np.arange(len(slots)) >= lookback
@@ -257,40 +239,64 @@ def _first_row(slots: Int[np.ndarray, "T N"], prices: PriceTables, config: RunCo
         raise MarketError(
             f"no universe: expected a first session of a year with {lookback} sessions before it "
             f"and stocks with {profile.universe.min_bars} bars in them, found "
-            f"{len(prices.dates)} sessions from {prices.dates[0]} to {prices.dates[-1]}; collect "
+            f"{len(panel.dates)} sessions from {panel.dates[0]} to {panel.dates[-1]}; collect "
             "a longer history"
         )
     return int(np.argmax(has_universe))
 
 
-def _rates(
-    raw: RawData,
-    prices: PriceTables,
-    slots: Int[np.ndarray, "T N"],
-    findings: pl.DataFrame,
-    config: RunConfig,
-) -> _Rates:
-    risk_free, risk_free_is = risk_free_returns(raw.macro, prices.dates)
-    benchmark, benchmark_is = benchmark_returns(raw, prices, slots, findings)
-    calendar, changes = config.market_profile.calendar, config.data.calendar_changes
-    return _Rates(
-        risk_free,
-        risk_free_is,
-        benchmark,
-        benchmark_is,
-        week_ends(prices.dates, calendar, changes),
-    )
-
-
 def _filtered_regime(
-    rates: _Rates, first: int, split: Split, config: RunConfig, model: RegimeModel | None
-) -> tuple[Float[np.ndarray, "T R"], RegimeModel]:
+    benchmark: Float[np.ndarray, " T"],
+    is_week_end: Bool[np.ndarray, " T"],
+    first: int,
+    split: Split,
+    config: RunConfig,
+    model: RegimeModel | None,
+) -> Float[np.ndarray, "T R"]:
     """Filter on all rows of the data; the fit sees the training weeks only."""
-    observations, rows = weekly_observations(rates.benchmark, rates.is_week_end)
+    observations, rows = weekly_observations(benchmark, is_week_end)
     if model is None:
         start, stop = first + split.train.start, first + split.train.stop
         # a week counts if all of it lies inside: its first session follows the week end before
         begins = np.concatenate([[0], rows[:-1] + 1])
         inside = (begins >= start) & (rows < stop)
         model = fit_regime_model(observations[inside], config.data.regime.hmm_iterations)
-    return filter_regimes(model, observations, rows, len(rates.benchmark)), model
+    return filter_regimes(model, observations, rows, len(benchmark))
+
+
+def _renumbered(
+    slots: Int[np.ndarray, "T N"], n_stocks: int
+) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, "T N"]]:
+    """Return the columns of the panel that were ever eligible, and slots that point into them."""
+    chosen = np.unique(slots[slots >= 0])
+    place = np.full(n_stocks + 1, EMPTY, dtype=np.int64)  # the last: empty slots
+    place[chosen] = np.arange(len(chosen))
+    return chosen, place[slots]
+
+
+def _eligible_of(slots: Int[np.ndarray, "T N"], n_assets: int) -> Bool[np.ndarray, "T A"]:
+    """Mark the stocks that stand in a slot."""
+    marked = np.zeros((len(slots), n_assets + 1), dtype=bool)  # the last takes the empty slots
+    marked[np.arange(len(slots))[:, None], slots] = True
+    return np.ascontiguousarray(marked[:, :n_assets])
+
+
+def _manifest(raw: RawData, panel: PricePanel, market: Market) -> dict[str, Any]:
+    """Say where the numbers come from, what was fitted where and what was not there."""
+    dates, train = market.dates, market.split.train
+    served = set(market.sector_of.tolist())
+    return {
+        "source": raw.source,
+        "adjustment": raw.adjustment,
+        "survivorship": raw.survivorship,
+        "notes": list(raw.notes),
+        "span": [str(dates[0]), str(dates[-1])],
+        "fitted_span": [str(dates[train.start]), str(dates[train.stop - 1])],
+        "sectors_without_stocks": [
+            name for index, name in enumerate(market.sector_names) if index not in served
+        ],
+        "stocks_in_data": len(panel.symbols),
+        "stocks_ever_eligible": market.n_assets,
+        "rows_kept_out": int((panel.printed & ~panel.tradable).sum()),
+        "missing_columns": sorted({"open", "high", "low", "volume"} - panel.columns),
+    }

@@ -13,7 +13,7 @@ import numpy as np
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
-from hrl_sarp.data.store import read_manifest, read_raw
+from hrl_sarp.data.store import read_manifest
 from hrl_sarp.errors import MarketError
 from hrl_sarp.run.files import atomic_path, remove_unfinished
 
@@ -24,7 +24,7 @@ PACKAGE_DIR = Path(__file__).parents[1]
 CODE_FOLDERS = ("data", "features", "market")
 
 
-def load_market(data_dir: Path, config: RunConfig) -> Market:
+def assembled_market(data_dir: Path, config: RunConfig) -> Market:
     """Return the market of `data/raw`, from the cache beside it if nothing changed.
 
     Args:
@@ -43,10 +43,12 @@ def load_market(data_dir: Path, config: RunConfig) -> Market:
         if cached is not None:
             return cached
     # numba and the exchange calendars take seconds to import; a cached market needs neither
+    from hrl_sarp.data.quality.validation import read_validated
     from hrl_sarp.market.assemble import assemble_market
 
     remove_unfinished(path.parent)
-    market = assemble_market(read_raw(data_dir), config)
+    raw, report = read_validated(data_dir, config)
+    market = assemble_market(raw, config, report=report)
     market.manifest["data_hash"] = data_hash(data_dir)
     market.manifest["market_hash"] = market_key(data_dir, config)
     write_market(market, path)

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.data.quality.series import INDEX_BREAKING
 from hrl_sarp.data.store import RawData
-from hrl_sarp.features.release import align_series, release_of
-from hrl_sarp.market.prices import DAY, PriceTables, mean_in_order
+from hrl_sarp.features.macro import align_series, release_of
+from hrl_sarp.features.prices import DAY, PricePanel
+from hrl_sarp.features.technical import row_mean
 from hrl_sarp.market.universe import EMPTY
 
 POLICY_RATE = "FEDFUNDS"
@@ -48,7 +49,7 @@ def risk_free_returns(
 
 def benchmark_returns(
     raw: RawData,
-    prices: PriceTables,
+    panel: PricePanel,
     slots: Int[np.ndarray, "T N"],
     findings: pl.DataFrame,
 ) -> tuple[Float[np.ndarray, " T"], str]:
@@ -65,13 +66,13 @@ def benchmark_returns(
     if not raw.index.is_empty():
         wrong = findings.filter(pl.col("rule").is_in(sorted(INDEX_BREAKING)))
         jumps = wrong["date"].unique().sort().to_numpy().astype(DAY)
-        return _level_returns(raw.index, prices.dates, jumps), "index of the data set"
-    equal_weight = _equal_weight(prices, slots)
-    funds, count = _fund_returns(raw.macro, prices.dates)
+        return _level_returns(raw.index, panel.dates, jumps), "index of the data set"
+    equal_weight = _equal_weight(panel, slots)
+    funds, count = _fund_returns(raw.macro, panel.dates)
     use_funds = count >= MIN_SECTOR_ETFS
     if not use_funds.any():
         return equal_weight, "1/N of the eligible stocks, daily, gross"
-    first = prices.dates[use_funds][0]
+    first = panel.dates[use_funds][0]
     return (
         np.where(use_funds, funds, equal_weight),
         f"equal weight of the sector funds from {first}, where at least {MIN_SECTOR_ETFS} have a "
@@ -132,17 +133,16 @@ def _fund_returns(
     level[row[inside], column[inside]] = funds["value"].to_numpy()[inside]
     simple = np.full_like(level, np.nan)
     simple[1:] = level[1:] / level[:-1] - 1.0
-    return np.nan_to_num(mean_in_order(simple)), np.isfinite(simple).sum(axis=1)
+    return np.nan_to_num(row_mean(simple)), np.isfinite(simple).sum(axis=1)
 
 
-def _equal_weight(prices: PriceTables, slots: Int[np.ndarray, "T N"]) -> Float[np.ndarray, " T"]:
-    n_days, n_assets = prices.overnight.shape
+def _equal_weight(panel: PricePanel, slots: Int[np.ndarray, "T N"]) -> Float[np.ndarray, " T"]:
+    n_days, n_assets = panel.tradable.shape
     held = np.zeros((n_days, n_assets + 1), dtype=bool)  # the last column takes the empty slots
     held[np.arange(1, n_days)[:, None], slots[:-1]] = True
-    chosen = held[:, :n_assets] & prices.listed
+    chosen = held[:, :n_assets] & panel.listed
     before_universe = np.concatenate([[True], (slots[:-1] == EMPTY).all(axis=1)])
-    chosen[before_universe] = prices.tradable[before_universe]
-    total = (1.0 + prices.overnight) * (1.0 + prices.intraday) - 1.0
-    simple = np.nan_to_num(mean_in_order(np.where(chosen, total, np.nan)))
+    chosen[before_universe] = panel.tradable[before_universe]
+    simple = np.nan_to_num(row_mean(np.where(chosen, panel.session_growth - 1.0, np.nan)))
     simple[0] = 0.0
     return simple

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.contracts import Market
+from hrl_sarp.contracts import Market, session_growth
 
 DAYS_OF_WEEK = 7
 FRIDAY = 4
@@ -53,8 +53,7 @@ class MarketTensors:
         halted = market.listed & ~market.tradable
         self.halted: Float[Tensor, "T A"] = self._number(halted, self.dtype)
         self.sector_of: Int[Tensor, " A"] = self._number(market.sector_of, torch.int64)
-        member = np.eye(market.n_sectors)[market.sector_of]
-        self.sector_member: Float[Tensor, "A S"] = self._number(member, self.dtype)
+        self.sector_member: Float[Tensor, "A S"] = self._number(market.sector_member(), self.dtype)
         self.risk_free: Float[Tensor, " T"] = self._number(market.risk_free, self.dtype)
         self.dollar_volume: Float[Tensor, "T A"] = self._number(market.dollar_volume, self.dtype)
         self.reward_benchmark: Float[Tensor, " T"] = self._number(
@@ -173,7 +172,7 @@ def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:
     day = held & market.tradable
     overnight = _masked_mean(market.overnight_return, night)
     intraday = _masked_mean(market.intraday_return, day)
-    return (1 + overnight) * (1 + intraday) - 1
+    return session_growth(overnight, intraday) - 1
 
 
 def _masked_mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -186,9 +185,7 @@ def _minus_sector_mean(returns: np.ndarray, market: Market) -> np.ndarray:
     Later members of the universe do not count: they are in it because they grew. 0 where a stock
     is not tradable, no subtraction where its sector has no such stock.
     """
-    member = np.eye(market.n_sectors)[market.sector_of]  # (A, S)
     counted = np.zeros_like(market.tradable)
     counted[1:] = market.eligible[:-1] & market.tradable[1:]
-    total = np.where(counted, returns, 0.0) @ member
-    mean = total / np.maximum(counted.astype(np.float64) @ member, 1)
+    mean = np.nan_to_num(market.sector_mean(returns, counted))
     return np.where(market.tradable, returns - mean[:, market.sector_of], 0.0)

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from hrl_sarp.config.schema import UniverseConfig
-from hrl_sarp.market.prices import PriceTables
+from hrl_sarp.features.prices import PricePanel
 
 EMPTY = -1
 
@@ -19,10 +19,9 @@ def year_starts(dates: Shaped[np.ndarray, " T"]) -> Int[np.ndarray, " Y"]:
 
 
 def choose_slots(
-    prices: PriceTables,
+    panel: PricePanel,
     member: Bool[np.ndarray, "T A"],
     config: UniverseConfig,
-    n_sectors: int,
 ) -> Int[np.ndarray, "T N"]:
     """Fill the slots of every session, sector by sector.
 
@@ -32,71 +31,61 @@ def choose_slots(
     the next choice.
 
     Args:
-        prices: every stock of the data set.
+        panel: every stock of the data set; a sector without stocks gets empty slots.
         member: index membership; all True where none is given.
         config: number of stocks, look-back and bars needed.
-        n_sectors: sectors of the profile; those without stocks get empty slots.
 
     Returns:
-        Column of `prices` per slot, -1 if empty and everywhere before the first choice.
+        Column of the panel per slot, -1 if empty and everywhere before the first choice.
     """
-    n_days = len(prices.dates)
+    n_days, n_sectors = len(panel.dates), panel.n_sectors
     per_sector = config.stocks_per_sector
     slots = np.full((n_days, n_sectors * per_sector), EMPTY, dtype=np.int64)
-    starts = [row for row in year_starts(prices.dates).tolist() if row >= config.lookback_days]
+    starts = [row for row in year_starts(panel.dates).tolist() if row >= config.lookback_days]
     current = np.full(n_sectors * per_sector, EMPTY, dtype=np.int64)
     for start, stop in pairwise([*starts, n_days]):
-        ranking = _rank(prices, member[start], start, config)
+        ranking = _rank(panel, member[start], start, config)
         for sector in range(n_sectors):
             span = slice(sector * per_sector, (sector + 1) * per_sector)
-            chosen = ranking[prices.sector_of[ranking] == sector][:per_sector]
+            chosen = ranking[panel.sector_of[ranking] == sector][:per_sector]
             current[span] = _keep_places(current[span], chosen)
         slots[start:stop] = current
     filled = slots >= 0
     safe = np.maximum(slots, 0)
-    alive = np.take_along_axis(prices.listed & member, safe, axis=1)
+    alive = np.take_along_axis(panel.listed & member, safe, axis=1)
     return np.where(filled & alive, slots, EMPTY)
 
 
 def membership_mask(
-    prices: PriceTables,
+    panel: PricePanel,
     membership: pl.DataFrame | None,
 ) -> Bool[np.ndarray, "T A"]:
     """Mark the sessions between start and end of each membership; all True where none is given."""
-    shape = (len(prices.dates), len(prices.symbols))
+    shape = (len(panel.dates), len(panel.symbols))
     if membership is None:
         return np.ones(shape, dtype=bool)
     mask = np.zeros(shape, dtype=bool)
-    column = {symbol: index for index, symbol in enumerate(prices.symbols)}
+    column = {symbol: index for index, symbol in enumerate(panel.symbols)}
     for symbol, start, end in membership.select("symbol", "start", "end").iter_rows():
         if symbol not in column:
             continue
-        after_start = prices.dates >= np.datetime64(start) if start else True
-        before_end = prices.dates <= np.datetime64(end) if end else True
+        after_start = panel.dates >= np.datetime64(start) if start else True
+        before_end = panel.dates <= np.datetime64(end) if end else True
         mask[:, column[symbol]] |= after_start & before_end
     return mask
 
 
 def _rank(
-    prices: PriceTables, member: Bool[np.ndarray, " A"], start: int, config: UniverseConfig
+    panel: PricePanel, member: Bool[np.ndarray, " A"], start: int, config: UniverseConfig
 ) -> Int[np.ndarray, " C"]:
     """Return the candidates, most traded first; equal ones in symbol order."""
     past = slice(start - config.lookback_days, start)
-    bars = prices.tradable[past].sum(axis=0)
-    candidates = np.flatnonzero((bars >= config.min_bars) & prices.listed[start] & member)
-    if "volume" not in prices.columns:
+    bars = panel.tradable[past].sum(axis=0)
+    candidates = np.flatnonzero((bars >= config.min_bars) & panel.listed[start] & member)
+    if "volume" not in panel.columns:
         return candidates
-    traded = median_of_bars(
-        prices.dollar_volume[past][:, candidates], prices.tradable[past][:, candidates]
-    )
+    traded = np.nanmedian(panel.dollar_volume[past][:, candidates], axis=0)  # NaN is no bar
     return candidates[np.argsort(-traded, kind="stable")]
-
-
-def median_of_bars(
-    values: Float[np.ndarray, "T A"], present: Bool[np.ndarray, "T A"]
-) -> Float[np.ndarray, " A"]:
-    """Return the median of each column's present entries, of which there must be one."""
-    return np.nanmedian(np.where(present, values, np.nan), axis=0)
 
 
 def _keep_places(

@@ -16,7 +16,7 @@ from hrl_sarp.features.labels import (
     sector_label_between,
     stock_label,
 )
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class TrainingDataLoader:
             config: a merged configuration of that market; None reads the default one.
         """
         self.config = config or load_config(market=market)
-        self.market: Market = load_market(Path(data_dir), self.config)
+        self.market: Market = assembled_market(Path(data_dir), self.config)
 
     def load_macro_training_data(self, start: str, end: str) -> MacroTrainingData:
         """Return the week ends between two dates (YYYY-MM-DD), both inclusive.
@@ -135,8 +135,8 @@ class TrainingDataLoader:
 
 def neutral_goals(market: Market) -> Float[np.ndarray, "T G"]:
     """Return equal weights over the sectors that can be bought, then the filtered regime."""
-    member = np.eye(market.n_sectors)[market.sector_of]
-    listed = (market.eligible & market.tradable).astype(np.float64) @ member > 0
+    may_buy = (market.eligible & market.tradable).astype(np.float64)
+    listed = may_buy @ market.sector_member() > 0
     weights = listed / np.maximum(listed.sum(axis=1, keepdims=True), 1)
     return np.concatenate([weights, market.filtered_regime], axis=1)
 

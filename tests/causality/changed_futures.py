@@ -11,8 +11,8 @@ import pytest
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.store import RawData
+from hrl_sarp.features.macro import release_of
 from hrl_sarp.features.regime import RegimeModel
-from hrl_sarp.features.release import release_of
 from hrl_sarp.market.assemble import assemble_market
 from tests import raw_data
 

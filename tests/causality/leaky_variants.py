@@ -15,12 +15,11 @@ import polars as pl
 from hrl_sarp.config.schema import GraphConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.store import RawData
+from hrl_sarp.features.macro import SAME_DAY, Release, align_series
+from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.features.regime import filter_regimes, weekly_observations
-from hrl_sarp.features.release import SAME_DAY, Release, align_series
-from hrl_sarp.features.standardise import robust_z
-from hrl_sarp.features.stock import compute_stock_features
+from hrl_sarp.features.stock import compute_stock_features, robust_z
 from hrl_sarp.graph.sector_graph import node_features
-from hrl_sarp.market.prices import PriceTables, build_prices
 from hrl_sarp.market.universe import choose_slots
 from tests.causality import changed_futures as futures
 
@@ -132,7 +131,7 @@ def _with_return_5d(
     gain = np.full(panel.log_level.shape, np.nan)
     rows = slice(5, -1) if later.start == 5 else slice(0, -6)
     gain[rows] = (panel.log_level[later] - panel.log_level[earlier])[: len(gain) - 6]
-    table[..., names.index("return_5d")] = robust_z(gain, panel.present, clip)
+    table[..., names.index("return_5d")] = robust_z(gain, panel.tradable, clip)
     return table
 
 
@@ -150,24 +149,24 @@ def dollars_from_close(raw: RawData, findings: pl.DataFrame, sectors: list[str])
 
 
 def _with_dollars(raw: RawData, findings: pl.DataFrame, sectors: list[str], column: str) -> Any:
-    prices = build_prices(raw, findings, sectors)
+    prices = build_panel(raw, findings, sectors)
     rows = raw.bars.with_columns(dollars=pl.col(column) * pl.col("volume"))
     wide = rows.pivot("symbol", index="date", values="dollars", sort_columns=True).sort("date")
     dollars = wide.select(prices.symbols).fill_null(0.0).to_numpy()
-    return dataclasses.replace(prices, dollar_volume=np.where(prices.tradable, dollars, 0.0))
+    return dataclasses.replace(prices, dollar_volume=np.where(prices.tradable, dollars, np.nan))
 
 
 # Universe
 
 
-def survivors_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PriceTables:
+def survivors_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
     """Drop the stocks that do not reach the end of the data."""
     last = raw.bars.group_by("symbol").agg(pl.max("date"))
     kept = last.filter(pl.col("date") == last["date"].max())["symbol"]
     return _of_symbols(raw, findings, sectors, kept)
 
 
-def old_companies_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PriceTables:
+def old_companies_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
     """Drop the stocks that were not there at the beginning."""
     first = raw.bars.group_by("symbol").agg(pl.min("date"))
     kept = first.filter(pl.col("date") == first["date"].min())["symbol"]
@@ -176,44 +175,36 @@ def old_companies_only(raw: RawData, findings: pl.DataFrame, sectors: list[str])
 
 def _of_symbols(
     raw: RawData, findings: pl.DataFrame, sectors: list[str], kept: pl.Series
-) -> PriceTables:
+) -> PricePanel:
     bars = raw.bars.filter(pl.col("symbol").is_in(kept.implode()))
-    return build_prices(dataclasses.replace(raw, bars=bars), findings, sectors)
+    return build_panel(dataclasses.replace(raw, bars=bars), findings, sectors)
 
 
-def chosen_by_all_volume(
-    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
-) -> np.ndarray:
+def chosen_by_all_volume(prices: PricePanel, member: np.ndarray, config: Any) -> np.ndarray:
     """Rank by the dollar volume of the whole sample, the years to come included."""
-    whole = np.tile(np.median(prices.dollar_volume, axis=0), (len(prices.dates), 1))
-    return choose_slots(dataclasses.replace(prices, dollar_volume=whole), member, config, n_sectors)
+    whole = np.tile(np.nanmedian(prices.dollar_volume, axis=0), (len(prices.dates), 1))
+    return choose_slots(dataclasses.replace(prices, dollar_volume=whole), member, config)
 
 
-def chosen_by_volume_so_far(
-    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
-) -> np.ndarray:
+def chosen_by_volume_so_far(prices: PricePanel, member: np.ndarray, config: Any) -> np.ndarray:
     """Rank by the mean dollar volume from the beginning to each row."""
     days = np.arange(1, len(prices.dates) + 1)[:, None]
-    so_far = np.cumsum(prices.dollar_volume, axis=0) / days
-    return choose_slots(
-        dataclasses.replace(prices, dollar_volume=so_far), member, config, n_sectors
-    )
+    so_far = np.nancumsum(prices.dollar_volume, axis=0) / days
+    return choose_slots(dataclasses.replace(prices, dollar_volume=so_far), member, config)
 
 
-def without_those_about_to_leave(
-    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
-) -> np.ndarray:
+def without_those_about_to_leave(prices: PricePanel, member: np.ndarray, config: Any) -> np.ndarray:
     """Empty a slot 5 sessions before its stock prints its last bar."""
-    slots = choose_slots(prices, member, config, n_sectors)
+    slots = choose_slots(prices, member, config)
     alive = np.append(prices.listed[5:], np.zeros_like(prices.listed[:5]), axis=0)
     return _kept_where(slots, alive)
 
 
 def without_those_that_were_halted(
-    prices: PriceTables, member: np.ndarray, config: Any, n_sectors: int
+    prices: PricePanel, member: np.ndarray, config: Any
 ) -> np.ndarray:
     """Empty a slot for 5 sessions after its stock missed a bar."""
-    slots = choose_slots(prices, member, config, n_sectors)
+    slots = choose_slots(prices, member, config)
     missed = prices.listed & ~prices.tradable
     recent = np.array([missed[max(0, t - 4) : t + 1].any(axis=0) for t in range(len(missed))])
     return _kept_where(slots, ~recent)
@@ -253,23 +244,25 @@ def regimes_one_week_late(
     return late
 
 
-def regime_scale_of_all_weeks(rates: Any, first: int, split: Split, config: Any, model: Any) -> Any:
+def regime_scale_of_all_weeks(
+    benchmark: Any, is_week_end: Any, first: int, split: Split, config: Any, model: Any
+) -> Any:
     """Fit centre and scale of the regime model on every week of the data."""
-    return _rescaled(rates, len(rates.benchmark), model)
+    return _rescaled(benchmark, is_week_end, len(benchmark), model)
 
 
 def regime_scale_of_training_weeks(
-    rates: Any, first: int, split: Split, config: Any, model: Any
+    benchmark: Any, is_week_end: Any, first: int, split: Split, config: Any, model: Any
 ) -> Any:
     """Fit centre and scale of the regime model on the weeks up to the end of training."""
-    return _rescaled(rates, first + split.train.stop, model)
+    return _rescaled(benchmark, is_week_end, first + split.train.stop, model)
 
 
-def _rescaled(rates: Any, stop: int, model: Any) -> Any:
-    observations, rows = weekly_observations(rates.benchmark, rates.is_week_end)
+def _rescaled(benchmark: Any, is_week_end: Any, stop: int, model: Any) -> Any:
+    observations, rows = weekly_observations(benchmark, is_week_end)
     fitted = observations[rows < stop]
     model = dataclasses.replace(model, centre=fitted.mean(axis=0), scale=fitted.std(axis=0))
-    return filter_regimes(model, observations, rows, len(rates.benchmark)), model
+    return filter_regimes(model, observations, rows, len(benchmark))
 
 
 ASSEMBLY = {
@@ -316,14 +309,14 @@ ASSEMBLY = {
         moves="return_5d",
     ),
     "level of the adjusted close": Variant(
-        place="hrl_sarp.market.assemble.build_prices",
+        place="hrl_sarp.market.assemble.build_panel",
         leaky=dollars_from_adjusted_close,
         clean=dollars_from_close,
         change=futures.readjust,
         moves="dollar_volume_log",
     ),
     "survivors only": Variant(
-        place="hrl_sarp.market.assemble.build_prices",
+        place="hrl_sarp.market.assemble.build_panel",
         leaky=survivors_only,
         clean=old_companies_only,
         change=futures.truncate,

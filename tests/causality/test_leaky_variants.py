@@ -14,7 +14,7 @@ from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.features.labels import stock_label
 from hrl_sarp.graph.sector_graph import node_features
-from hrl_sarp.market.splits import make_split
+from hrl_sarp.market.assemble import make_split
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.training.phase import save_sector_table, with_sector_table
 from tests import factories, raw_data, tiny_runs
@@ -144,7 +144,7 @@ def gain_of_buying_the_winner_of_the_day(market: Market) -> float:
 
     Returns are drawn independently, so it earns nothing unless it is paid the day it has seen.
     """
-    total = (1 + market.overnight_return) * (1 + market.intraday_return) - 1
+    total = market.session_return()
     costs = factories.cost_config(buy_bps=0.0, sell_bps=0.0, slippage_bps=0.0)
     simulator = PortfolioSimulator(market, costs, factories.risk_config(), 1, torch.float64)
     simulator.reset(torch.tensor([0]))

@@ -43,9 +43,9 @@ from hrl_sarp.data.quality.validation import ValidationReport, bad_rows, validat
 from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError, FeatureError
-from hrl_sarp.features.release import release_of
+from hrl_sarp.features.macro import release_of
+from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.market.assemble import assemble_market
-from hrl_sarp.market.prices import PriceTables, build_prices
 from hrl_sarp.market.rates import published_series
 
 CONFIG = load_config(market="us")
@@ -73,7 +73,7 @@ class Judged:
 
     raw: RawData
     report: ValidationReport
-    prices: PriceTables
+    prices: PricePanel
 
     def finding(self, rule: str, symbol: str, day: str) -> dict[str, Any]:
         """The one finding of a rule on a day."""
@@ -97,8 +97,7 @@ class Judged:
 
     def total_return(self, symbol: str, day: str) -> float:
         place = self.at(symbol, day)
-        both = (1 + self.prices.overnight[place]) * (1 + self.prices.intraday[place])
-        return float(both) - 1
+        return float(self.prices.session_growth[place]) - 1
 
     def is_bar(self, symbol: str, day: str) -> bool:
         return bool(self.prices.tradable[self.at(symbol, day)])
@@ -114,7 +113,7 @@ class Judged:
 def judge(raw: RawData) -> Judged:
     report = validate(raw, CONFIG.data.validation, "XNYS")
     sectors = raw.sectors["sector"].unique().sort().to_list()
-    return Judged(raw, report, build_prices(raw, report.table, sectors))
+    return Judged(raw, report, build_panel(raw, report.table, sectors))
 
 
 def folder_of(data_folder: Path, name: str) -> Path:
@@ -175,8 +174,8 @@ def test_undeclared_splits_are_named_and_only_the_day_itself_is_earned(
     assert 1 + value == pytest.approx(1 / ratio, rel=0.05)
     place = messy.at(symbol, day)
     assert messy.prices.tradable[place]
-    assert messy.prices.overnight[place] == 0
-    assert abs(messy.prices.intraday[place]) < 0.05
+    assert messy.prices.overnight_return[place] == 0
+    assert abs(messy.prices.intraday_return[place]) < 0.05
 
 
 def test_no_other_move_counts_as_an_undeclared_split(messy: Judged) -> None:
@@ -215,7 +214,7 @@ def test_wrong_adjusted_closes_are_named_and_kept_out(
     assert us.is_out(symbol, day)
     row, column = us.at(symbol, day)
     assert not us.prices.tradable[row, column]
-    total = (1 + us.prices.overnight) * (1 + us.prices.intraday) - 1
+    total = us.prices.session_growth - 1
     assert np.abs(total[row : row + 4, column]).max() < 0.08
 
 
@@ -249,7 +248,7 @@ def test_spin_off_dividend_above_the_price_is_named_and_kept_out(us: Judged) -> 
     assert us.finding("dividend_over_price", "KSU", "2000-07-13")["value"] == 181.0
     assert us.is_out("KSU", "2000-07-13")
     place = us.at("KSU", "2000-07-14")
-    assert us.prices.overnight[place] == 0
+    assert us.prices.overnight_return[place] == 0
 
 
 @pytest.mark.parametrize(
@@ -303,7 +302,7 @@ def test_late_listings_start_with_their_first_bar(us: Judged, symbol: str, day: 
     row, column = us.at(symbol, day)
     assert not us.prices.listed[:row, column].any()
     assert us.prices.listed[row:, column].all()
-    assert us.prices.overnight[row, column] == 0
+    assert us.prices.overnight_return[row, column] == 0
 
 
 def test_late_listings_are_bought_from_the_year_after_they_have_a_history(market: Market) -> None:
@@ -347,7 +346,7 @@ def test_a_halt_is_no_bar_and_the_collapse_after_it_is_earned(messy: Judged) -> 
     assert not any(messy.is_bar("SIVB", day) for day in halted)
     # nobody could sell at the frozen 106.04: the night into 2023-03-28 runs from there to 0.53
     place = messy.at("SIVB", "2023-03-28")
-    assert messy.prices.overnight[place] == pytest.approx(0.53 / 106.040001 - 1)
+    assert messy.prices.overnight_return[place] == pytest.approx(0.53 / 106.040001 - 1)
 
 
 def test_stale_repeats_are_named_and_do_not_raise_the_dead(messy: Judged) -> None:
@@ -376,7 +375,7 @@ def test_missing_single_days_are_halts(us: Judged, symbol: str, day: str, before
     place = us.at(symbol, day)
     assert us.prices.listed[place]
     assert not us.prices.tradable[place]
-    assert us.prices.overnight[place] == 0
+    assert us.prices.overnight_return[place] == 0
 
 
 def test_duplicate_dates_are_named_and_the_first_copy_stays(messy: Judged) -> None:
@@ -540,7 +539,7 @@ def test_levels_of_adj_close_do_not_enter(us: Judged) -> None:
     # tables that features and returns are made from may know it
     later = judge(replace(us.raw, bars=us.raw.bars.with_columns(pl.col("adj_close") / 2)))
     assert later.report.table.equals(us.report.table)
-    for table in fields(PriceTables):
+    for table in fields(PricePanel):
         mine, theirs = getattr(us.prices, table.name), getattr(later.prices, table.name)
         np.testing.assert_array_equal(mine, theirs)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hrl_sarp.contracts import Market
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 
 
 @pytest.fixture(scope="session")
@@ -25,4 +25,4 @@ def panel_market(panel_data: Path) -> Market:
     """The small market, without embeddings."""
     from tests.encoders import panels
 
-    return load_market(panel_data, panels.small_config())
+    return assembled_market(panel_data, panels.small_config())

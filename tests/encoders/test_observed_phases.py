@@ -8,7 +8,7 @@ from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.evaluation.agent_policies import trained_policies
 from hrl_sarp.evaluation.backtest import run_backtest
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.training import run_curriculum, run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
 from tests import tiny_runs
@@ -20,7 +20,7 @@ FEW = {"bootstrap_samples": 50, "random_portfolios": 2, "baselines": ["equal_wei
 
 def context_of(observe: str, panel_data: Path, log_dir: Path) -> PhaseContext:
     config = tiny_runs.changed(panels.small_config(observe=observe), {"evaluation": FEW})
-    market = load_market(panel_data, config)
+    market = assembled_market(panel_data, config)
     seen = with_stock_embeddings(market, panel_data, config, panels.CPU)
     return tiny_runs.context_of(seen, config, log_dir)
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from hrl_sarp.data.store import write_raw
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.run.files import sha256_file
 from hrl_sarp.run.session import LOCK_FILE, RunFolder
@@ -554,7 +554,7 @@ def of_another_market(payload: dict[str, Any]) -> None:
 def collect_other_data(site: Site) -> None:
     """Put other prices in the place of the raw data and of the market cache."""
     write_raw(raw_data.random_raw(np.random.default_rng(1), tiny_site.N_DAYS), site.raw)
-    load_market(site.raw, site.config())
+    assembled_market(site.raw, site.config())
 
 
 PHASE_3, RESUME_3 = "train|--phase|3", "train|--phase|3|--resume"

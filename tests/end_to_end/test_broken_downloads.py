@@ -17,7 +17,7 @@ from hrl_sarp.data.collect import collect
 from hrl_sarp.data.quality.validation import REPORT_NAME, validate_folder
 from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.evaluation.baselines import make_baselines
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 
 SECTORS = {
     "Consumer Discretionary": "AMZN CCL TSLA",
@@ -71,7 +71,7 @@ def run(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     manifest = collect("files", data_dir, config, work / "downloads")
     assert not validate_folder(data_dir, config).has_failed
     report = json.loads((data_dir / REPORT_NAME).read_text())
-    return Run(manifest, report, load_market(data_dir, config), config)
+    return Run(manifest, report, assembled_market(data_dir, config), config)
 
 
 def write_downloads(source: Path, folder: Path) -> None:

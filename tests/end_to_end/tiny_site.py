@@ -16,7 +16,7 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import StoppedEarly
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.session import configure_threads
 from hrl_sarp.training import make_context, run_phase
 from tests import raw_data
@@ -114,7 +114,7 @@ def train(site: Site) -> None:
     """Finish phases 1 and 2 and stop phase 3 at its second checkpoint."""
     config = site.config()
     configure_threads(config.threads)
-    market = load_market(site.raw, config)
+    market = assembled_market(site.raw, config)
     device = torch.device("cpu")
     for number in range(1, UNFINISHED_PHASE + 1):
         stop = StopAfter(2 if number == UNFINISHED_PHASE else 10**6)

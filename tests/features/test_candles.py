@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.features.candles import COLUMNS, LEVELS, candle_features, candle_table, true_range
+from hrl_sarp.features.candles import COLUMNS, LEVELS, candle_features, candle_table
 
 N = 320
 
@@ -139,12 +139,6 @@ def test_missing_candle_is_nan_and_touches_no_other_instrument() -> None:
     assert np.isnan(found[250, 0, COLUMNS.index("close")])
     assert np.isfinite(found[251, 0]).sum() >= len(COLUMNS) - 1  # RSI lacks one change, not NaN
     np.testing.assert_array_equal(found[:, 1], whole[:, 1])
-
-
-def test_true_range_reaches_to_the_close_before() -> None:
-    high, low, close = (np.array([[a], [b]]) for a, b in [(11.0, 15.0), (9.0, 14.0), (10.0, 14.5)])
-    # second candle: 15 - min(14, close before 10) = 5
-    np.testing.assert_allclose(true_range(high, low, close)[:, 0], [2.0, 5.0])
 
 
 def two_instruments(volume: np.ndarray | None) -> Bars:

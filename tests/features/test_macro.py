@@ -1,4 +1,4 @@
-"""Macro features by hand and the registry's refusals."""
+"""Macro features by hand, the registry's refusals, and when a published value is known."""
 
 import dataclasses
 
@@ -8,10 +8,17 @@ import pytest
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features import macro
-from hrl_sarp.features.macro import MACRO_FEATURES, MacroInputs
-from hrl_sarp.features.panel import PricePanel
-from hrl_sarp.features.standardise import trailing_z
-from hrl_sarp.market.prices import build_panel, build_prices
+from hrl_sarp.features.macro import (
+    MACRO_FEATURES,
+    MONTHLY,
+    NEXT_SESSION,
+    SAME_DAY,
+    MacroSources,
+    align_series,
+    release_of,
+    trailing_z,
+)
+from hrl_sarp.features.prices import PricePanel, build_panel
 from tests import raw_data
 from tests.features.test_stock import NOTHING_FOUND
 
@@ -19,12 +26,12 @@ N_DAYS = 500
 
 
 @pytest.fixture(scope="module")
-def inputs() -> MacroInputs:
+def inputs() -> MacroSources:
     rng = np.random.default_rng(7)
     raw = raw_data.random_raw(rng, N_DAYS)
-    panel = build_panel(build_prices(raw, NOTHING_FOUND, ["Alpha", "Beta", "Gamma"]), 3, {})
+    panel = build_panel(raw, NOTHING_FOUND, ["Alpha", "Beta", "Gamma"])
     level = 50 * np.exp(np.cumsum(rng.normal(0, 0.03, N_DAYS)))
-    return MacroInputs(
+    return MacroSources(
         panel=panel,
         index_return=rng.normal(0, 0.01, N_DAYS),
         filtered_regime=rng.dirichlet(np.ones(3), N_DAYS),
@@ -32,11 +39,11 @@ def inputs() -> MacroInputs:
     )
 
 
-def _last(inputs: MacroInputs, name: str) -> float:
+def _last(inputs: MacroSources, name: str) -> float:
     return float(MACRO_FEATURES[name].compute(inputs)[-1])
 
 
-def test_index_features_by_slow_reference(inputs: MacroInputs) -> None:
+def test_index_features_by_slow_reference(inputs: MacroSources) -> None:
     log = np.log1p(inputs.index_return)
     for weeks, days in ((1, 5), (4, 20), (13, 65), (26, 126), (52, 252)):
         assert _last(inputs, f"index_return_{weeks}w") == pytest.approx(log[-days:].sum())
@@ -50,16 +57,16 @@ def test_index_features_by_slow_reference(inputs: MacroInputs) -> None:
     assert _last(inputs, "volatility_change_1w") == pytest.approx(change)
 
 
-def test_breadth_and_dispersion_count_stocks_with_a_bar(inputs: MacroInputs) -> None:
+def test_breadth_and_dispersion_count_stocks_with_a_bar(inputs: MacroSources) -> None:
     panel = inputs.panel
     gain = panel.log_level[-1] - panel.log_level[-21]
-    counted = panel.present[-1] & np.isfinite(gain)
+    counted = panel.tradable[-1] & np.isfinite(gain)
     assert _last(inputs, "breadth_20d") == pytest.approx((gain[counted] > 0).mean())
     spread = [np.nanstd(row) for row in panel.log_return[-20:]]
     assert _last(inputs, "cross_sectional_dispersion") == pytest.approx(np.mean(spread))
 
 
-def test_published_levels_and_changes(inputs: MacroInputs) -> None:
+def test_published_levels_and_changes(inputs: MacroSources) -> None:
     vix = inputs.series["VIX"]
     assert _last(inputs, "implied_volatility") == vix[-1]
     change = np.log(vix[-1] / vix[-6])
@@ -68,7 +75,7 @@ def test_published_levels_and_changes(inputs: MacroInputs) -> None:
     assert _last(inputs, "oil_momentum_20d") == pytest.approx(oil)
 
 
-def test_flows_are_standardised_over_their_own_60_sessions(inputs: MacroInputs) -> None:
+def test_flows_are_standardised_over_their_own_60_sessions(inputs: MacroSources) -> None:
     flow = np.random.default_rng(3).normal(100.0, 50.0, N_DAYS)
     flow[: N_DAYS - 61] *= 1e6  # rows before the window do not count
     both = dataclasses.replace(inputs, series={"FOREIGN_FLOW": flow, "DOMESTIC_FLOW": -flow})
@@ -82,7 +89,7 @@ def test_flows_are_standardised_over_their_own_60_sessions(inputs: MacroInputs) 
     ("price", "step"), [(59.9, 0.0), (60.0, 1 / 3), (99.0, 2 / 3), (120.0, 1.0)]
 )
 def test_crude_regime_parts_at_60_80_and_100(
-    inputs: MacroInputs, price: float, step: float
+    inputs: MacroSources, price: float, step: float
 ) -> None:
     changed = dataclasses.replace(inputs, series={"DCOILWTICO": np.full(N_DAYS, price)})
     assert _last(changed, "crude_regime") == pytest.approx(step)
@@ -101,27 +108,25 @@ def test_mean_pairwise_correlation_finds_the_planted_one() -> None:
 
 def _panel_of(log_return: np.ndarray) -> PricePanel:
     n_days, n_assets = log_return.shape
-    market = np.expm1(log_return).mean(axis=1)
+    everything = np.ones(log_return.shape, dtype=bool)
     return PricePanel(
         dates=np.arange(n_days).astype("datetime64[D]"),
         symbols=tuple(f"S{index:03d}" for index in range(n_assets)),
         sector_of=np.zeros(n_assets, dtype=np.int64),
         n_sectors=1,
-        present=np.ones(log_return.shape, dtype=bool),
-        log_return=log_return,
-        log_overnight=log_return,
-        log_intraday=np.zeros_like(log_return),
-        log_level=log_return.cumsum(axis=0),
+        overnight_return=np.expm1(log_return),
+        intraday_return=np.zeros_like(log_return),
+        printed=everything,
+        tradable=everything,
+        listed=everything,
         high_to_close=np.zeros_like(log_return),
         low_to_close=np.zeros_like(log_return),
         dollar_volume=np.ones_like(log_return),
-        market_return=market,
-        sector_return=market[:, None],
         columns=frozenset({"close"}),
     )
 
 
-def test_features_are_trailing_z_scores_and_zero_before_their_series(inputs: MacroInputs) -> None:
+def test_features_are_trailing_z_scores_and_zero_before_their_series(inputs: MacroSources) -> None:
     late = inputs.series["GOLD"].copy()
     late[:200] = np.nan
     changed = dataclasses.replace(inputs, series={**inputs.series, "GOLD": late})
@@ -141,7 +146,7 @@ def test_every_profile_lists_known_features(market: str) -> None:
     assert macro.find_macro_problems(names, frozenset(macro.needed_series(names))) == []
 
 
-def test_missing_series_and_unknown_names_are_listed_together(inputs: MacroInputs) -> None:
+def test_missing_series_and_unknown_names_are_listed_together(inputs: MacroSources) -> None:
     bare = dataclasses.replace(inputs, series={})
     with pytest.raises(FeatureError) as error:
         macro.compute_macro_features(bare, ["policy_rate", "put_call", "credit_spread"], 252, 3.0)
@@ -149,3 +154,50 @@ def test_missing_series_and_unknown_names_are_listed_together(inputs: MacroInput
     assert "'policy_rate' needs the series FEDFUNDS" in message
     assert "'credit_spread' needs the series BAMLH0A0HYM2" in message
     assert "'put_call' is not in the registry" in message
+
+
+def test_trailing_z_by_hand() -> None:
+    z = trailing_z(np.array([np.nan, 1.0, 3.0, 3.0, 6.0]), 3, 3.0)
+    # row 2: mean 2, deviation 1; row 4: values 3 3 6, mean 4, deviation sqrt 2
+    np.testing.assert_allclose(z, [0, 0, 1.0, 2 / 3 / np.sqrt(8 / 9), 2 / np.sqrt(2)])
+
+
+def test_trailing_z_of_a_constant_is_zero() -> None:
+    assert not trailing_z(np.full(30, 0.1), 10, 3.0).any()
+
+
+def _days(*days: str) -> np.ndarray:
+    return np.array(days, dtype="datetime64[D]")
+
+
+def test_daily_series_are_known_one_session_later() -> None:
+    sessions = _days("2010-01-07", "2010-01-08", "2010-01-11")
+    dates = _days("2010-01-07", "2010-01-08", "2010-01-09", "2010-01-11")
+    found = align_series(sessions, dates, np.array([1.0, 2.0, 3.0, 4.0]), NEXT_SESSION)
+    # Monday sees Friday's value: Saturday's is not of the session before
+    np.testing.assert_array_equal(found, [np.nan, 1.0, 2.0])
+
+
+def test_same_day_series_are_known_at_the_close_and_carried_over_holidays() -> None:
+    sessions = _days("2010-01-07", "2010-01-08", "2010-01-11")
+    values = np.array([20.0, np.nan, 22.0])
+    found = align_series(sessions, sessions, values, SAME_DAY)
+    np.testing.assert_array_equal(found, [20.0, 20.0, 22.0])
+
+
+def test_monthly_series_wait_for_their_publication() -> None:
+    # 2010-01-01 + 60 days is 2010-03-02
+    sessions = _days("2010-03-01", "2010-03-02")
+    found = align_series(sessions, _days("2010-01-01"), np.ones(1), MONTHLY)
+    np.testing.assert_array_equal(found, [np.nan, 1.0])
+
+
+def test_nothing_is_known_of_an_empty_series() -> None:
+    found = align_series(_days("2010-01-07"), _days(), np.empty(0), SAME_DAY)
+    assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("series", ["STLFSI4", "GDP", "GDPC1", "M2SL", "SOMETHING_NEW"])
+def test_revised_and_unknown_series_are_refused(series: str) -> None:
+    with pytest.raises(FeatureError, match=series):
+        release_of(series)

@@ -25,7 +25,7 @@ from tests.features.candle_factories import (
     scaled,
     walk,
 )
-from tests.features.test_zigzag import slow_atr, slow_swings
+from tests.features.test_relativity_swings import slow_atr, slow_swings
 
 LENGTH = 105
 BTC = "crypto_1m/BTCUSD_2016_2018.parquet"
@@ -104,7 +104,8 @@ def test_range_is_compared_with_its_exponential_mean() -> None:
 
 
 def test_swings_are_measured_in_ranges_and_windows() -> None:
-    # the swing high of 16 at bar 3 is known from bar 5 on, where ATR is 8/6 (see test_zigzag)
+    # the swing high of 16 at bar 3 is known from bar 5 on, where ATR is 8/6: as
+    # test_relativity_swings shows
     bars = closes(10, 12, 14, 16, 15, 14, 15, 16)
     assert (column(bars, "dist_to_prev_swing_high")[:5] == 0).all()
     assert column(bars, "dist_to_prev_swing_high")[5] == pytest.approx(2 / (8 / 6))

@@ -11,9 +11,8 @@ import torch
 
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.errors import StorageError
-from hrl_sarp.features import relativity, relativity_cache
-from hrl_sarp.features.relativity import relativity_features
-from hrl_sarp.features.relativity_cache import load_relativity
+from hrl_sarp.features import relativity
+from hrl_sarp.features.relativity import load_relativity, relativity_features
 from tests.features.candle_factories import relativity_config, walk
 
 CONFIG = relativity_config()
@@ -90,7 +89,7 @@ def test_anything_else_is_computed_anew(folder: Path, bars: Bars, change: dict[s
 def test_other_code_is_computed_anew(
     folder: Path, bars: Bars, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relativity_cache, "_code_version", lambda: "other")
+    monkeypatch.setattr(relativity, "_code_version", lambda: "other")
     load_relativity(bars, CONFIG, 105, folder)
     assert len(list(folder.iterdir())) == 2
 

@@ -8,15 +8,15 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.errors import FeatureError
-from hrl_sarp.features.panel import PricePanel
+from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.features.stock import (
     PLANTED_NAMES,
     STOCK_FEATURES,
     compute_stock_features,
     find_stock_problems,
     longest_lookback,
+    robust_z,
 )
-from hrl_sarp.market.prices import build_panel, build_prices
 from tests import raw_data
 
 NOTHING_FOUND = pl.DataFrame(schema={"symbol": pl.String, "date": pl.Date, "rule": pl.String})
@@ -35,8 +35,7 @@ def bars() -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def panel() -> PricePanel:
     raw = raw_data.random_raw(np.random.default_rng(5), 700)
-    prices = build_prices(raw, NOTHING_FOUND, ["Alpha", "Beta", "Gamma"])
-    return build_panel(prices, 3, {})
+    return build_panel(raw, NOTHING_FOUND, ["Alpha", "Beta", "Gamma"])
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +151,9 @@ def test_rescaled_adjusted_prices_change_no_feature(name: str, panel: PricePanel
     scaled = dataclasses.replace(
         raw, bars=raw.bars.with_columns(pl.col("adj_close") * 2.0**-5)
     )  # a power of two: exact
-    prices = build_prices(scaled, NOTHING_FOUND, ["Alpha", "Beta", "Gamma"])
+    found = build_panel(scaled, NOTHING_FOUND, ["Alpha", "Beta", "Gamma"])
     feature = STOCK_FEATURES[name]
-    np.testing.assert_array_equal(
-        feature.compute(build_panel(prices, 3, {})), feature.compute(panel)
-    )
+    np.testing.assert_array_equal(feature.compute(found), feature.compute(panel))
 
 
 @pytest.mark.parametrize("name", PRICE_FEATURES)
@@ -172,8 +169,8 @@ def test_features_of_a_stock_without_a_bar_are_zero(panel: PricePanel) -> None:
     table = compute_stock_features(panel, names, 3.0)
     assert np.isfinite(table).all()
     assert np.abs(table).max() == 3.0
-    assert not table[~panel.present].any()
-    assert (~panel.present).any()
+    assert not table[~panel.tradable].any()
+    assert (~panel.tradable).any()
 
 
 @pytest.mark.parametrize("market", ["us", "sample", "synthetic"])
@@ -193,3 +190,43 @@ def test_missing_columns_and_unknown_names_are_listed_together(panel: PricePanel
     assert "'amihud_20d' needs volume" in message
     assert "'pe_zscore' is not in the registry" in message
     assert "return_1d" not in message
+
+
+def test_robust_z_of_five_stocks_by_hand() -> None:
+    values = np.array([[1.0, 2.0, 3.0, 5.0, 100.0]])
+    z = robust_z(values, np.ones((1, 5), dtype=bool), 3.0)
+    # median 3, deviations 2 1 0 2 97: MAD 2, scale 2.9652
+    np.testing.assert_allclose(z[0, :4], [-2 / 2.9652, -1 / 2.9652, 0.0, 2 / 2.9652], rtol=1e-6)
+    assert z[0, 4] == 3.0
+
+
+@pytest.mark.parametrize("n_assets", [2, 3, 10, 41])
+def test_robust_z_equals_a_slow_reference(n_assets: int) -> None:
+    rng = np.random.default_rng(n_assets)
+    values = rng.normal(size=(50, n_assets)).round(1).astype(np.float32)
+    present = rng.random(values.shape) < 0.8
+    values[rng.random(values.shape) < 0.1] = np.nan
+    found = robust_z(values.astype(np.float64), present, 3.0)
+    for t in range(len(values)):
+        usable = present[t] & np.isfinite(values[t])
+        row = values[t, usable].astype(np.float64)
+        expected = np.zeros(n_assets)
+        if len(row) >= 2:
+            gap = np.abs(row - np.median(row))
+            scale = 1.4826 * np.median(gap) or 1.2533 * gap.mean()
+            if scale > 1e-6:
+                expected[usable] = np.clip((row - np.median(row)) / scale, -3, 3)
+        np.testing.assert_allclose(found[t], expected, atol=2e-5)
+
+
+def test_robust_z_ignores_stocks_without_a_bar() -> None:
+    values = np.array([[1.0, 2.0, 3.0, 50.0]])
+    present = np.array([[True, True, True, False]])
+    alone = robust_z(values[:, :3], present[:, :3], 3.0)
+    together = robust_z(values, present, 3.0)
+    np.testing.assert_array_equal(together[:, :3], alone)
+    assert together[0, 3] == 0.0
+
+
+def test_robust_z_of_a_day_without_spread_is_zero() -> None:
+    assert not robust_z(np.full((1, 4), 7.0), np.ones((1, 4), dtype=bool), 3.0).any()

@@ -120,3 +120,35 @@ def test_wilder_mean_starts_with_the_plain_mean_and_skips_gaps() -> None:
     assert np.isnan(smoothed[:2]).all()
     assert smoothed[2] == 2.0
     assert smoothed[3] == 5.0  # 2 + (8 - 2) / 2
+
+
+def test_true_range_reaches_to_the_close_before() -> None:
+    high, low, close = np.array([3.0, 9.0, 4.0]), np.array([1.0, 8.0, 3.5]), np.array([2.0, 8.5, 4])
+    before = np.array([np.nan, *close[:-1]])
+    # its own 2; from 2 up to 9; from 8.5 down to 3.5
+    np.testing.assert_allclose(technical.true_range(high, low, before), [2.0, 7.0, 5.0])
+    assert np.isnan(technical.true_range(high * np.nan, low, before)).all()
+    assert np.isnan(technical.true_range(high, low * np.nan, before)).all()
+
+
+def test_window_moments_keep_their_digits_on_a_high_level() -> None:
+    rng = np.random.default_rng(0)
+    level = 1e6 + 1e-3 * rng.normal(size=(60, 1))
+    mean, deviation = technical.window_moments(level, 20)
+    assert np.isnan(mean[:19]).all()
+    assert deviation[-1, 0] == pytest.approx(level[-20:].std(ddof=1), rel=1e-6)
+
+
+def test_trailing_volatility_is_the_deviation_of_whole_windows() -> None:
+    values = np.random.default_rng(1).normal(size=30)
+    found = technical.trailing_volatility(values, 10)
+    assert np.isnan(found[:9]).all()
+    assert found[9] == pytest.approx(values[:10].std())
+    assert found[-1] == pytest.approx(values[-10:].std())
+    assert np.isnan(technical.trailing_volatility(values[:5], 10)).all()
+
+
+def test_a_column_that_does_not_move_is_only_centred() -> None:
+    mean, scale = technical.fitted_scale(np.array([[1.0, 7.0], [3.0, 7.0]]))
+    np.testing.assert_array_equal(mean, [2.0, 7.0])
+    np.testing.assert_array_equal(scale, [1.0, 1.0])

@@ -8,7 +8,7 @@ import pytest
 
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import MarketError, MissingArtifactError
-from hrl_sarp.market import load_market
+from hrl_sarp.market import assembled_market
 from hrl_sarp.market.cache import market_key, market_path, read_market, write_market
 from tests import factories, raw_data
 
@@ -38,11 +38,11 @@ def test_a_market_survives_the_disk(tmp_path: Path) -> None:
 
 def test_the_second_load_reads_the_file_and_gives_the_same(data_dir: Path) -> None:
     config = raw_data.small_config("us", N_DAYS)
-    first = load_market(data_dir, config)
+    first = assembled_market(data_dir, config)
     path = market_path(data_dir, config)
     assert path.parent == data_dir.parent / "market"
     written = path.stat().st_mtime_ns
-    second = load_market(data_dir, config)
+    second = assembled_market(data_dir, config)
     assert path.stat().st_mtime_ns == written
     np.testing.assert_array_equal(second.stock_features, first.stock_features)
     assert second.manifest == first.manifest
@@ -51,10 +51,10 @@ def test_the_second_load_reads_the_file_and_gives_the_same(data_dir: Path) -> No
 
 def test_a_damaged_cache_is_assembled_anew(data_dir: Path) -> None:
     config = raw_data.small_config("us", N_DAYS)
-    expected = load_market(data_dir, config)
+    expected = assembled_market(data_dir, config)
     path = market_path(data_dir, config)
     path.write_bytes(path.read_bytes()[:1000])
-    np.testing.assert_array_equal(load_market(data_dir, config).slots, expected.slots)
+    np.testing.assert_array_equal(assembled_market(data_dir, config).slots, expected.slots)
     assert read_market(path).dates[0] == expected.dates[0]
 
 
@@ -74,4 +74,4 @@ def test_a_file_with_a_pickle_in_it_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_collected_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="collect-data"):
-        load_market(tmp_path / "raw", raw_data.small_config("us", N_DAYS))
+        assembled_market(tmp_path / "raw", raw_data.small_config("us", N_DAYS))

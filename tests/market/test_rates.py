@@ -14,7 +14,7 @@ from hrl_sarp.data.store import (
     SECTORS_SCHEMA,
     RawData,
 )
-from hrl_sarp.market.prices import PriceTables
+from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.market.rates import benchmark_returns, risk_free_returns
 
 DATES = np.array(["2010-01-29", "2010-02-01", "2010-02-02"], dtype="datetime64[D]")
@@ -39,21 +39,22 @@ def _raw(macro: pl.DataFrame, index: pl.DataFrame | None = None) -> RawData:
 
 
 @pytest.fixture
-def prices() -> PriceTables:
+def prices() -> PricePanel:
     overnight = np.array([[0.0, 0.0, 0.0], [0.01, 0.03, 0.5], [0.02, 0.0, 0.5]])
     everything = np.ones((3, 3), dtype=bool)
     zeros = np.zeros((3, 3))
-    return PriceTables(
+    return PricePanel(
         dates=DATES,
         symbols=("A", "B", "C"),
         sector_of=np.zeros(3, dtype=np.int64),
-        overnight=overnight,
-        intraday=zeros,
+        n_sectors=1,
+        overnight_return=overnight,
+        intraday_return=zeros,
         printed=everything,
         tradable=everything,
         listed=everything,
-        log_high=zeros,
-        log_low=zeros,
+        high_to_close=zeros,
+        low_to_close=zeros,
         dollar_volume=zeros,
         columns=frozenset({"close"}),
     )
@@ -90,7 +91,7 @@ def test_cash_earns_nothing_and_says_so_without_a_rate() -> None:
     assert "no FEDFUNDS" in text
 
 
-def test_the_index_of_the_data_comes_first(prices: PriceTables) -> None:
+def test_the_index_of_the_data_comes_first(prices: PricePanel) -> None:
     index = pl.DataFrame({"date": DATES, "close": [100.0, 110.0, 99.0]}, schema=INDEX_SCHEMA)
     found, text = benchmark_returns(
         _raw(_macro(), index), prices, np.array([[0, 1]] * 3), NO_FINDINGS
@@ -99,7 +100,7 @@ def test_the_index_of_the_data_comes_first(prices: PriceTables) -> None:
     assert text == "index of the data set"
 
 
-def test_index_earns_nothing_over_a_level_that_validation_found_wrong(prices: PriceTables) -> None:
+def test_index_earns_nothing_over_a_level_that_validation_found_wrong(prices: PricePanel) -> None:
     index = pl.DataFrame({"date": DATES, "close": [100.0, 9.0, 9.9]}, schema=INDEX_SCHEMA)
     jump = pl.DataFrame(
         [{"symbol": "index", "date": DATES[1].item(), "rule": "index_jump", "count": 1}],
@@ -109,13 +110,13 @@ def test_index_earns_nothing_over_a_level_that_validation_found_wrong(prices: Pr
     np.testing.assert_allclose(found, [0.0, 0.0, 0.1])  # not -91 % at a change of base
 
 
-def test_without_an_index_the_eligible_of_the_day_before_count_equally(prices: PriceTables) -> None:
+def test_without_an_index_the_eligible_of_the_day_before_count_equally(prices: PricePanel) -> None:
     slots = np.array([[0, 1], [1, -1], [2, 2]])
     found, _ = benchmark_returns(_raw(_macro()), prices, slots, NO_FINDINGS)
     np.testing.assert_allclose(found, [0.0, 0.02, 0.0])
 
 
-def test_nine_sector_funds_replace_equal_weights_where_they_exist(prices: PriceTables) -> None:
+def test_nine_sector_funds_replace_equal_weights_where_they_exist(prices: PricePanel) -> None:
     rows = [
         (str(day), f"ETF_{fund}", 100.0 * (1 + 0.01 * fund) ** step)
         for fund in range(9)
@@ -129,7 +130,7 @@ def test_nine_sector_funds_replace_equal_weights_where_they_exist(prices: PriceT
     assert "sector funds from 2010-02-02" in text
 
 
-def test_eight_funds_are_not_the_market(prices: PriceTables) -> None:
+def test_eight_funds_are_not_the_market(prices: PricePanel) -> None:
     rows = [(str(day), f"ETF_{fund}", 100.0) for fund in range(8) for day in DATES]
     found, text = benchmark_returns(
         _raw(_macro(*rows)), prices, np.array([[0, 1]] * 3), NO_FINDINGS

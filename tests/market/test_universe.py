@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.schema import UniverseConfig
-from hrl_sarp.market.prices import PriceTables
+from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.market.universe import choose_slots, membership_mask, year_starts
 
 CONFIG = UniverseConfig(stocks_per_sector=2, lookback_days=4, min_bars=3)
@@ -18,24 +18,25 @@ DATES = np.array(
 )
 
 
-def _tables(dollars: np.ndarray, *, has_volume: bool = True) -> PriceTables:
+def _tables(dollars: np.ndarray, *, has_volume: bool = True) -> PricePanel:
     """One sector of four stocks and an empty second one; 0 dollars mean no bar."""
     present = dollars > 0
     last = len(dollars) - 1 - present[::-1].argmax(axis=0)
     listed = np.arange(len(dollars))[:, None] <= last
     zeros = np.zeros(dollars.shape)
-    return PriceTables(
+    return PricePanel(
         dates=DATES,
         symbols=("A", "B", "C", "D"),
         sector_of=np.zeros(4, dtype=np.int64),
-        overnight=zeros,
-        intraday=zeros,
+        n_sectors=2,
+        overnight_return=zeros,
+        intraday_return=zeros,
         printed=present,
         tradable=present,
         listed=listed,
-        log_high=zeros,
-        log_low=zeros,
-        dollar_volume=dollars if has_volume else zeros,
+        high_to_close=zeros,
+        low_to_close=zeros,
+        dollar_volume=np.where(present, dollars if has_volume else 0.0, np.nan),
         columns=frozenset({"close", "volume"} if has_volume else {"close"}),
     )
 
@@ -49,7 +50,7 @@ def dollars() -> np.ndarray:
 
 def _chosen(dollars: np.ndarray, **options: bool) -> np.ndarray:
     tables = _tables(dollars, **options)
-    return choose_slots(tables, np.ones(dollars.shape, dtype=bool), CONFIG, n_sectors=2)
+    return choose_slots(tables, np.ones(dollars.shape, dtype=bool), CONFIG)
 
 
 def test_year_starts_are_the_first_sessions_of_later_years() -> None:
@@ -99,7 +100,7 @@ def test_membership_bounds_who_may_be_bought(dollars: np.ndarray) -> None:
         }
     )
     mask = membership_mask(tables, membership)
-    slots = choose_slots(tables, mask, CONFIG, n_sectors=2)
+    slots = choose_slots(tables, mask, CONFIG)
     assert not mask[:, [0, 3]].any()
     assert slots[4].tolist() == [1, 2, -1, -1]
     assert slots[5].tolist() == [-1, 2, -1, -1]  # B was expelled

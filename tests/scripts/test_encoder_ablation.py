@@ -10,7 +10,7 @@ import pytest
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.files import read_json
 from tests import tiny_runs
 from tests.encoders import panels
@@ -86,7 +86,7 @@ def study(script: ModuleType, tmp_path: Path) -> Any:
             return changed
 
         def market_of(self, config: RunConfig) -> Market:
-            market = load_market(data_dir, config)
+            market = assembled_market(data_dir, config)
             return with_stock_embeddings(market, data_dir, config, panels.CPU)
 
     return Small(data_dir, tmp_path / "out", None, None)

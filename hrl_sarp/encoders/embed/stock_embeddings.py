@@ -208,7 +208,7 @@ class _Source:
         if market_hash is None:
             raise MarketError(
                 f"market {self.market.name} does not say what it was assembled from (market_hash "
-                "of its manifest): load it with hrl_sarp.market.load_market to give it embeddings"
+                "of its manifest): load it with hrl_sarp.load_market, which gives it embeddings"
             )
         sections = {
             "encoder": frozen.identity,

@@ -20,8 +20,7 @@ from hrl_sarp.encoders.pretrain.task import pretrain
 from hrl_sarp.encoders.transfer import code_version, export_encoder
 from hrl_sarp.encoders.windows.cut import SPLITS, Windows, cut_windows
 from hrl_sarp.encoders.windows.table import Scaler, place_windows
-from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
-from hrl_sarp.features.relativity_cache import load_relativity
+from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, load_relativity
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag, seed_everything
 

@@ -26,7 +26,7 @@ from hrl_sarp.encoders.windows.panel import complete_windows, pretraining_window
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
 from hrl_sarp.encoders.windows.table import Scaler, WindowTable, fit_scaler
 from hrl_sarp.fitting.distributed import World
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.files import sha256_file
 from hrl_sarp.run.session import StopFlag, seed_everything
 
@@ -78,7 +78,7 @@ def prepare_panel(request: PanelPretraining) -> PreparedPanel:
     ratio = config.windowed.mask_ratio
     rule = MaskRule(settings.mask_strategy, ratio, panel.warmup_bars, settings.patch_bars)
     rule.count(panel.window_length)
-    market = load_market(request.data_dir, config)
+    market = assembled_market(request.data_dir, config)
     bars = read_panel_bars(request.data_dir, market, config)
     features = panel_features(request.kind, bars, config)
     found = complete_windows(bars, np.isfinite(features).all(axis=1), panel)

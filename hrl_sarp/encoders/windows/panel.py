@@ -10,13 +10,11 @@ from hrl_sarp.config.encoder_schema import PanelConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.data.quality.validation import validate
-from hrl_sarp.data.store import read_raw
+from hrl_sarp.data.quality.validation import read_validated
 from hrl_sarp.encoders.windows.cut import Windows
 from hrl_sarp.errors import DataError
-from hrl_sarp.features.panel import PricePanel
+from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.market.cache import data_hash
-from hrl_sarp.market.prices import PriceTables, build_panel, build_prices
 
 NONE = -1
 """First row of a window that is not complete, and column of a stock that the market lacks."""
@@ -46,12 +44,9 @@ def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
     Raises:
         DataError: if the returns of the bars are not those of the market.
     """
-    raw = read_raw(data_dir)
-    profile, data = config.market_profile, config.data
-    report = validate(raw, data.validation, profile.calendar, data.calendar_changes)
-    prices = build_prices(raw, report.table, profile.sectors)
-    _require_same_market(prices, market, data_dir)
-    panel = build_panel(prices, len(profile.sectors), {})
+    raw, report = read_validated(data_dir, config)
+    panel = build_panel(raw, report.table, config.market_profile.sectors)
+    _require_same_market(panel, market, data_dir)
     return panel_bars(panel, data_hash(data_dir))
 
 
@@ -67,7 +62,7 @@ def panel_bars(panel: PricePanel, content_hash: str) -> Bars:
         panel: prices of the data set; every stock's own sessions are those with a good bar.
         content_hash: what identifies the data.
     """
-    stock, day = np.nonzero(panel.present.T)
+    stock, day = np.nonzero(panel.tradable.T)
     close = np.exp(panel.log_level.T[stock, day])
     if "open" in panel.columns:
         opening = close * np.exp(-panel.log_intraday.T[stock, day])
@@ -182,14 +177,14 @@ def _inside(row: Int[np.ndarray, " W"], span: DayRange) -> Bool[np.ndarray, " W"
     return (row >= span.start) & (row < span.stop)
 
 
-def _require_same_market(prices: PriceTables, market: Market, data_dir: Path) -> None:
+def _require_same_market(panel: PricePanel, market: Market, data_dir: Path) -> None:
     """Refuse bars whose returns are not the market's own."""
-    column = {symbol: number for number, symbol in enumerate(prices.symbols)}
+    column = {symbol: number for number, symbol in enumerate(panel.symbols)}
     missing = [symbol for symbol in market.symbols if symbol not in column]
-    same = not missing and np.array_equal(prices.dates[-market.n_days :], market.dates)
+    same = not missing and np.array_equal(panel.dates[-market.n_days :], market.dates)
     if same:
         chosen = [column[symbol] for symbol in market.symbols]
-        rows: Float[np.ndarray, "T A"] = prices.overnight[-market.n_days :][:, chosen]
+        rows: Float[np.ndarray, "T A"] = panel.overnight_return[-market.n_days :][:, chosen]
         same = np.array_equal(rows, market.overnight_return)
     if not same:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Labelled windows from bars, by the rule of `features.expansion_labels`."""
+"""Labelled windows from bars, by the rule of `features.labels`."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 from hrl_sarp.config.encoder_schema import ExpansionConfig, WindowedConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.errors import DataError
-from hrl_sarp.features.expansion_labels import Expansions, expansion_label
+from hrl_sarp.features.labels import Expansions, expansion_label
 from hrl_sarp.price_action.buys.windows import stretches
 from hrl_sarp.price_action.expansions.windows import CLASSES
 

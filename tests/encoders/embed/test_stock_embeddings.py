@@ -25,7 +25,7 @@ from hrl_sarp.encoders.networks.kinds import EncoderKind
 from hrl_sarp.encoders.windows.panel import read_panel_bars
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.graph import node_features
-from hrl_sarp.market.cache import load_market
+from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training.phase import market_fingerprint
 from tests import tiny_runs
@@ -49,7 +49,7 @@ def seen(panel_data: Path) -> Callable[[str], Market]:
 
     def load(observe: str) -> Market:
         config = panels.small_config(observe=observe)
-        return with_stock_embeddings(load_market(panel_data, config), panel_data, config, CPU)
+        return with_stock_embeddings(assembled_market(panel_data, config), panel_data, config, CPU)
 
     return load
 
@@ -180,7 +180,7 @@ def test_a_table_is_made_once(
 
 def test_another_encoder_is_never_shown_by_the_table_of_the_first(data_dir: Path) -> None:
     config = panels.small_config(observe="jade")
-    market = load_market(data_dir, config)
+    market = assembled_market(data_dir, config)
     first = with_stock_embeddings(market, data_dir, config, CPU)
     panels.pretrain_small("jade", data_dir, config.model_copy(update={"seed": 9}))
     second = with_stock_embeddings(market, data_dir, config, CPU)

@@ -19,7 +19,7 @@ from hrl_sarp.encoders.windows.panel import (
     window_table,
 )
 from hrl_sarp.errors import DataError
-from hrl_sarp.market.prices import build_panel, build_prices
+from hrl_sarp.features.prices import build_panel
 from tests import factories, raw_data
 from tests.encoders import panels
 
@@ -86,8 +86,8 @@ def test_stocks_that_are_never_eligible_are_there_too(bars: Bars, panel_market: 
 def test_with_closes_only_a_bar_opens_at_the_close_before_it() -> None:
     raw = raw_data.closes_only(raw_data.random_raw(np.random.default_rng(1), panels.N_DAYS))
     findings = raw.bars.select("symbol", "date").clear().with_columns(rule=None)
-    prices = build_prices(raw, findings.cast({"rule": str}), ["Alpha", "Beta", "Gamma"])
-    found = panel_bars(build_panel(prices, 3, {}), "hash")
+    panel = build_panel(raw, findings.cast({"rule": str}), ["Alpha", "Beta", "Gamma"])
+    found = panel_bars(panel, "hash")
     own = found.instrument == 0
     close, opening = found.close[own], found.open[own]
     assert opening[0] == close[0]

@@ -8,7 +8,7 @@ import polars as pl
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.features.expansion_labels import expansion_label
+from hrl_sarp.features.labels import expansion_label
 from hrl_sarp.price_action.expansions.windows import CLASSES, LabelledWindows
 
 LENGTH = 105

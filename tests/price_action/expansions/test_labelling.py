@@ -10,7 +10,7 @@ from hrl_sarp.config.encoder_schema import ExpansionConfig, WindowedConfig
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.errors import DataError
-from hrl_sarp.features.expansion_labels import expansion_label
+from hrl_sarp.features.labels import expansion_label
 from hrl_sarp.price_action.expansions.labelling import between, draw, label_bars
 from tests.price_action.expansions.labelled_factories import LENGTH
 

@@ -9,7 +9,8 @@ import pytest
 
 from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, MACRO_SCHEMA, SECTORS_SCHEMA, RawData
 from hrl_sarp.errors import MarketError
-from hrl_sarp.market.prices import PriceTables, build_prices, mean_in_order
+from hrl_sarp.features.prices import PricePanel, build_panel
+from hrl_sarp.features.technical import row_mean
 
 NONE_FOUND = pl.DataFrame(schema={"symbol": pl.String, "date": pl.Date, "rule": pl.String})
 OTHER = ("OTHER", "Alpha")
@@ -23,7 +24,7 @@ def _build(
     rows: list[tuple[int, dict[str, Any]]],
     findings: tuple[tuple[int, str], ...] = (),
     **columns: Any,
-) -> PriceTables:
+) -> PricePanel:
     """Build symbol X from (day, cells) beside a stock that trades on days 0 to 5."""
     plain = {"dividend": 0.0, "split": 1.0, "volume": 10.0}
     bars = [{**plain, "symbol": "X", "date": _day(number), **cells} for number, cells in rows]
@@ -44,7 +45,7 @@ def _build(
     found = pl.DataFrame(
         [("X", _day(number), rule) for number, rule in findings], NONE_FOUND.schema, orient="row"
     )
-    return build_prices(raw, found, ["Alpha", "Beta"])
+    return build_panel(raw, found, ["Alpha", "Beta"])
 
 
 def _bar(opening: float, close: float, adjusted: float, **more: float) -> dict[str, float]:
@@ -62,62 +63,64 @@ SPLIT_AND_DIVIDEND = [
 @pytest.mark.parametrize("adjusted", ["given", "made"])
 def test_returns_around_a_split_and_a_dividend(adjusted: str) -> None:
     columns = {"adj_close": None} if adjusted == "made" else {}
-    tables = _build(SPLIT_AND_DIVIDEND, **columns)
+    panel = _build(SPLIT_AND_DIVIDEND, **columns)
     # the adjusted open of day 1 is 51 x 20 / 50 = 20.4 on 20; of day 2 the dividend is in the night
     np.testing.assert_allclose(
-        tables.overnight[:3, 1], [0.0, 0.02, 1.01 / (49.5 / 49.0) - 1], atol=1e-12
+        panel.overnight_return[:3, 1], [0.0, 0.02, 1.01 / (49.5 / 49.0) - 1], atol=1e-12
     )
-    np.testing.assert_allclose(tables.intraday[:3, 1], [1 / 99, -1 / 51, 0.5 / 49], atol=1e-12)
-    total = (1 + tables.overnight[1:3, 1]) * (1 + tables.intraday[1:3, 1]) - 1
+    np.testing.assert_allclose(
+        panel.intraday_return[:3, 1], [1 / 99, -1 / 51, 0.5 / 49], atol=1e-12
+    )
+    total = (1 + panel.overnight_return[1:3, 1]) * (1 + panel.intraday_return[1:3, 1]) - 1
     np.testing.assert_allclose(total, [0.0, 0.01], atol=1e-12)
 
 
 def test_closes_only_put_the_whole_move_into_the_night() -> None:
-    tables = _build(SPLIT_AND_DIVIDEND, open=None, high=None, low=None, volume=None)
-    np.testing.assert_allclose(tables.overnight[:3, 1], [0.0, 0.0, 0.01], atol=1e-12)
-    assert not tables.intraday.any()
-    assert tables.columns == {"close"}
-    assert not tables.dollar_volume.any()
+    panel = _build(SPLIT_AND_DIVIDEND, open=None, high=None, low=None, volume=None)
+    np.testing.assert_allclose(panel.overnight_return[:3, 1], [0.0, 0.0, 0.01], atol=1e-12)
+    assert not panel.intraday_return.any()
+    assert panel.columns == {"close"}
+    assert not np.nan_to_num(panel.dollar_volume).any()
 
 
 def test_after_a_halt_the_night_runs_from_the_last_valid_close() -> None:
     rows = [(0, _bar(10, 10, 10)), (3, _bar(12, 13, 13)), (5, _bar(13, 13, 13))]
-    tables = _build(rows)
-    assert tables.listed[:, 1].all()
-    assert tables.tradable[:, 1].tolist() == [True, False, False, True, False, True]
-    np.testing.assert_allclose(tables.overnight[:, 1], [0, 0, 0, 0.2, 0, 0], atol=1e-12)
-    np.testing.assert_allclose(tables.intraday[:, 1], [0, 0, 0, 1 / 12, 0, 0], atol=1e-12)
+    panel = _build(rows)
+    assert panel.listed[:, 1].all()
+    assert panel.tradable[:, 1].tolist() == [True, False, False, True, False, True]
+    np.testing.assert_allclose(panel.overnight_return[:, 1], [0, 0, 0, 0.2, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(panel.intraday_return[:, 1], [0, 0, 0, 1 / 12, 0, 0], atol=1e-12)
 
 
 def test_a_stock_that_ends_is_not_listed_from_the_session_after_its_last_bar() -> None:
-    tables = _build([(1, _bar(10, 10, 10)), (2, _bar(10, 11, 11))])
-    assert tables.listed[:, 1].tolist() == [False, True, True, False, False, False]
-    assert not tables.overnight[3:, 1].any()
+    panel = _build([(1, _bar(10, 10, 10)), (2, _bar(10, 11, 11))])
+    assert panel.listed[:, 1].tolist() == [False, True, True, False, False, False]
+    assert not panel.overnight_return[3:, 1].any()
 
 
 def test_rows_that_a_source_prints_after_the_end_do_not_prolong_a_stock() -> None:
     # the shape of SIVB: a last trade at 0.475, a year later the price of before the collapse
     rows = [(0, _bar(1, 0.5, 0.5)), (1, _bar(0.5, 0.475, 0.475)), (4, _bar(106, 106, 106))]
-    tables = _build(rows, ((4, "stale_repeat"),))
-    assert tables.listed[:, 1].tolist() == [True, True, False, False, False, False]
-    assert not tables.overnight[2:, 1].any()
+    panel = _build(rows, ((4, "stale_repeat"),))
+    assert panel.listed[:, 1].tolist() == [True, True, False, False, False, False]
+    assert not panel.overnight_return[2:, 1].any()
 
 
 def test_a_bad_row_counts_as_a_halt() -> None:
     rows = [(0, _bar(10, 10, 10)), (1, _bar(99, 10.5, 10.5)), (2, _bar(11, 11, 11))]
-    tables = _build(rows, ((1, "ohlc_inconsistent"),))
-    assert not tables.tradable[1, 1]
-    assert tables.listed[1, 1]
-    np.testing.assert_allclose(tables.overnight[:3, 1], [0, 0, 0.1], atol=1e-12)
-    assert tables.dollar_volume[1, 1] == 0.0
+    panel = _build(rows, ((1, "ohlc_inconsistent"),))
+    assert not panel.tradable[1, 1]
+    assert panel.listed[1, 1]
+    np.testing.assert_allclose(panel.overnight_return[:3, 1], [0, 0, 0.1], atol=1e-12)
+    assert np.isnan(panel.dollar_volume[1, 1])
 
 
 def test_a_lasting_jump_of_the_adjusted_series_earns_nothing() -> None:
     # the shape of ZBRA 2003-08-21: the close is flat, adj_close jumps by a half and stays
     rows = [(0, _bar(80, 80, 40)), (1, _bar(80, 80, 60)), (2, _bar(82, 84, 63))]
-    tables = _build(rows, ((1, "adjustment_gap"),))
-    np.testing.assert_allclose(tables.overnight[:3, 1], 0.0, atol=1e-12)
-    np.testing.assert_allclose(tables.intraday[:3, 1], [0, 0, 84 / 82 - 1], atol=1e-12)
+    panel = _build(rows, ((1, "adjustment_gap"),))
+    np.testing.assert_allclose(panel.overnight_return[:3, 1], 0.0, atol=1e-12)
+    np.testing.assert_allclose(panel.intraday_return[:3, 1], [0, 0, 84 / 82 - 1], atol=1e-12)
 
 
 def test_a_jump_that_is_taken_back_leaves_the_true_move() -> None:
@@ -128,23 +131,23 @@ def test_a_jump_that_is_taken_back_leaves_the_true_move() -> None:
         (2, _bar(82, 84, 42)),
         (3, _bar(84, 88, 44)),
     ]
-    tables = _build(rows, ((1, "adjustment_gap"), (2, "adjustment_reversal")))
-    assert tables.tradable[:4, 1].tolist() == [True, False, False, True]
-    assert tables.overnight[3, 1] == pytest.approx(0.05)  # 84 on 80
+    panel = _build(rows, ((1, "adjustment_gap"), (2, "adjustment_reversal")))
+    assert panel.tradable[:4, 1].tolist() == [True, False, False, True]
+    assert panel.overnight_return[3, 1] == pytest.approx(0.05)  # 84 on 80
 
 
 def test_non_positive_prices_are_no_bars() -> None:
     rows = [(0, _bar(10, 10, 10)), (1, _bar(0, 0, 0)), (2, _bar(11, 11, 11))]
-    tables = _build(rows, ((1, "non_positive_price"),))
-    assert not tables.tradable[1, 1]
-    assert tables.overnight[2, 1] == pytest.approx(0.1)
-    assert np.isfinite(tables.overnight).all()
+    panel = _build(rows, ((1, "non_positive_price"),))
+    assert not panel.tradable[1, 1]
+    assert panel.overnight_return[2, 1] == pytest.approx(0.1)
+    assert np.isfinite(panel.overnight_return).all()
 
 
 def test_sectors_that_do_not_fit_the_profile_are_named() -> None:
     raw_sectors = "Alpha, Beta"
-    tables = _build(SPLIT_AND_DIVIDEND)
-    assert tables.symbols == ("OTHER", "X")
+    panel = _build(SPLIT_AND_DIVIDEND)
+    assert panel.symbols == ("OTHER", "X")
     with pytest.raises(MarketError, match=raw_sectors):
         _build_with_sectors(["Gamma"])
 
@@ -153,10 +156,10 @@ def _build_with_sectors(names: list[str]) -> None:
     bars = pl.DataFrame([{"symbol": "X", "date": _day(0), **_bar(1, 1, 1)}], schema=BARS_SCHEMA)
     sectors = pl.DataFrame([("X", "Beta"), OTHER], schema=SECTORS_SCHEMA, orient="row")
     empty = (pl.DataFrame(schema=MACRO_SCHEMA), pl.DataFrame(schema=INDEX_SCHEMA))
-    build_prices(RawData(bars, sectors, *empty, "files", "", ""), NONE_FOUND, names)
+    build_panel(RawData(bars, sectors, *empty, "files", "", ""), NONE_FOUND, names)
 
 
 def test_means_do_not_change_a_bit_when_empty_columns_appear() -> None:
     values = np.random.default_rng(0).normal(size=(50, 33))
     wider = np.insert(values, [3, 3, 20, 33], np.nan, axis=1)
-    np.testing.assert_array_equal(mean_in_order(wider), mean_in_order(values))
+    np.testing.assert_array_equal(row_mean(wider), row_mean(values))

@@ -7,7 +7,7 @@ import pytest
 
 from hrl_sarp.config.encoder_schema import RelativityConfig
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.features.zigzag import TIE, Swings, average_true_range, find_swings
+from hrl_sarp.features.relativity import TIE, Swings, average_true_range, find_swings
 from tests.features.candle_factories import (
     SHAPES,
     closes,

@@ -5,7 +5,7 @@ import pytest
 
 from hrl_sarp.config.encoder_schema import ExpansionConfig
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.features.expansion_labels import NOWHERE, expansion_label
+from hrl_sarp.features.labels import NOWHERE, expansion_label
 
 RULE = ExpansionConfig(
     min_move_atr=8.0,

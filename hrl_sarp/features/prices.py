@@ -1,0 +1,311 @@
+"""Raw bars to one panel of returns: the one place where adjustment happens.
+
+A bad row counts as a day without a bar: the next good bar earns the move since the last good one.
+Where the adjusted series jumped for good at the bad row that move is false, so the night into the
+next good bar earns 0. Nothing is rescaled: later defects leave earlier rows untouched to the bit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int, Shaped
+
+from hrl_sarp.contracts import Market, session_growth
+from hrl_sarp.data.quality import rules
+from hrl_sarp.data.store import RawData
+from hrl_sarp.errors import MarketError
+from hrl_sarp.features.technical import row_mean
+
+DAY = "datetime64[D]"
+REVERSALS = frozenset({"adjustment_reversal"})
+Table = Float[np.ndarray, "T A"]
+
+
+@dataclass(frozen=True)
+class PricePanel:
+    """Every stock of the data set on every session; row t is known at the close of day t.
+
+    Prices are never levels of an adjusted series: those are scaled by later dividends and splits.
+    What features read (logarithms, running levels, means over stocks) follows from the returns and
+    is computed once, when it is first asked for.
+    """
+
+    dates: Shaped[np.ndarray, " T"]
+    """Sessions on which any stock printed a price, datetime64[D], strictly increasing."""
+    symbols: tuple[str, ...]
+    """Length A: every stock that belongs to a sector of the market profile, in order."""
+    sector_of: Int[np.ndarray, " A"]
+    """Sector index of each stock."""
+    n_sectors: int
+    overnight_return: Table
+    """Simple return from the last good close to the open, dividends included; 0 without a bar and
+    on the first one. Without an open it is the whole move."""
+    intraday_return: Table
+    """Simple return from the open to the close; 0 without a bar."""
+    printed: Bool[np.ndarray, "T A"]
+    """A bar with a price, good or bad."""
+    tradable: Bool[np.ndarray, "T A"]
+    """A good bar."""
+    listed: Bool[np.ndarray, "T A"]
+    """From the first good bar to the last: what a source prints after a delisting is not life."""
+    high_to_close: Table
+    """log(high / close), at least 0; NaN without a bar and where the high is unknown."""
+    low_to_close: Table
+    """log(low / close), at most 0; NaN likewise."""
+    dollar_volume: Table
+    """Raw close x raw volume, in currency; 0 where unknown, NaN without a bar."""
+    columns: frozenset[str]
+    """Which of open, high, low, close, volume and the planted features the data have."""
+    planted: dict[str, Table] = field(default_factory=dict)
+    """Features that the data set brings itself (synthetic markets); NaN where it has none."""
+
+    @cached_property
+    def session_growth(self) -> Table:
+        """Wealth at the close for one unit at the close before; 1 without a bar."""
+        return session_growth(self.overnight_return, self.intraday_return)
+
+    @cached_property
+    def has_past(self) -> Bool[np.ndarray, "T A"]:
+        """A good bar that is not the first: it has a return."""
+        return self.tradable & (np.cumsum(self.tradable, axis=0) > 1)
+
+    @cached_property
+    def log_return(self) -> Table:
+        """Log return from close to close, with dividends; NaN without a bar and on the first."""
+        return np.where(self.has_past, _log(self.session_growth), np.nan)
+
+    @cached_property
+    def log_overnight(self) -> Table:
+        """The part of `log_return` from the close before to the open; NaN likewise."""
+        return np.where(self.has_past, _log(1.0 + self.overnight_return), np.nan)
+
+    @cached_property
+    def log_intraday(self) -> Table:
+        """Log return from the open to the close; NaN without a bar."""
+        return np.where(self.tradable, _log(1.0 + self.intraday_return), np.nan)
+
+    @cached_property
+    def log_level(self) -> Table:
+        """Running sum of log returns from 0 at the first bar, carried over halts; NaN before it."""
+        started = np.cumsum(self.tradable, axis=0) > 0
+        return np.where(started, np.cumsum(np.nan_to_num(self.log_return), axis=0), np.nan)
+
+    @cached_property
+    def market_return(self) -> Float[np.ndarray, " T"]:
+        """Mean simple return over the stocks that have one; 0 where there is none."""
+        return np.nan_to_num(row_mean(self._simple_return))
+
+    @cached_property
+    def sector_return(self) -> Float[np.ndarray, "T S"]:
+        """The same within each sector; NaN where the sector has no return."""
+        means = [
+            row_mean(self._simple_return[:, self.sector_of == s]) for s in range(self.n_sectors)
+        ]
+        return np.stack(means, axis=1)
+
+    @cached_property
+    def _simple_return(self) -> Table:
+        return np.where(self.has_past, self.session_growth - 1.0, np.nan)
+
+    def to_market(
+        self,
+        rows: slice,
+        stocks: Int[np.ndarray, " C"],
+        stock_features: Float[np.ndarray, "T A F"],
+        **given: Any,
+    ) -> Market:
+        """Cut returns, masks and features to the rows and stocks of a market.
+
+        Args:
+            rows: sessions of the market.
+            stocks: columns of the market's stocks.
+            stock_features: of every session and stock of the panel.
+            given: every other field of `Market`, on those rows and stocks already.
+
+        Returns:
+            The market, with contiguous tables of its own.
+        """
+
+        def cut(table: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(table[rows][:, stocks])
+
+        return Market(
+            dates=self.dates[rows],
+            symbols=tuple(self.symbols[index] for index in stocks),
+            sector_of=self.sector_of[stocks],
+            overnight_return=cut(self.overnight_return),
+            intraday_return=cut(self.intraday_return),
+            tradable=cut(self.tradable),
+            listed=cut(self.listed),
+            dollar_volume=np.nan_to_num(cut(self.dollar_volume)),
+            stock_features=cut(stock_features),
+            **given,
+        )
+
+
+def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
+    """Arrange bars by session and symbol and turn them into returns.
+
+    Args:
+        raw: what a source delivered.
+        findings: `symbol, date, rule` of what validation found.
+        sectors: sector order of the market profile; stocks of other sectors are left out.
+
+    Raises:
+        MarketError: if no stock belongs to one of the sectors.
+    """
+    bars, symbols, sector_of = _select(raw, sectors)
+    sessions = bars["date"].unique().sort()
+    place = _Placer(bars, sessions, symbols)
+
+    def mark(kinds: frozenset[str]) -> Bool[np.ndarray, "T A"]:
+        bad = findings.filter(pl.col("rule").is_in(sorted(kinds)))
+        found = _Placer(_among(bad, sessions, symbols), sessions, symbols)
+        marked = np.zeros(found.shape, dtype=bool)
+        marked[found.row, found.column] = True
+        return marked
+
+    with np.errstate(divide="ignore", invalid="ignore"):  # prices of 0 become NaN or infinite
+        close, adjusted = _adjusted_levels(place)
+        printed = np.isfinite(close) & (close > 0) & np.isfinite(adjusted) & (adjusted > 0)
+        tradable = printed & ~mark(rules.EXCLUDING)
+        overnight, intraday = _split_returns(close, adjusted, place("open"), tradable)
+        log_high, log_low = np.log(place("high") / close), np.log(place("low") / close)
+        dollars = np.nan_to_num(close * place("volume"), posinf=0.0, neginf=0.0)
+    planted = _planted_features(raw, sessions, symbols)
+    return PricePanel(
+        dates=sessions.to_numpy().astype(DAY),
+        symbols=tuple(symbols.to_list()),
+        sector_of=sector_of,
+        n_sectors=len(sectors),
+        overnight_return=np.where(tradable & ~_voided(tradable, printed, mark), overnight, 0.0),
+        intraday_return=np.where(tradable, intraday, 0.0),
+        printed=printed,
+        tradable=tradable,
+        listed=_listed(tradable),
+        high_to_close=np.where(tradable & np.isfinite(log_high), np.maximum(log_high, 0.0), np.nan),
+        low_to_close=np.where(tradable & np.isfinite(log_low), np.minimum(log_low, 0.0), np.nan),
+        dollar_volume=np.where(tradable, np.maximum(dollars, 0.0), np.nan),
+        columns=_columns_of(bars) | frozenset(planted),
+        planted=planted,
+    )
+
+
+class _Placer:
+    """Writes columns of a long frame into (T, A) tables; NaN where there is no row."""
+
+    def __init__(self, frame: pl.DataFrame, sessions: pl.Series, symbols: pl.Series) -> None:
+        self.frame = frame
+        self.row = sessions.search_sorted(frame["date"]).to_numpy()
+        self.column = symbols.search_sorted(frame["symbol"]).to_numpy()
+        self.shape = (len(sessions), len(symbols))
+
+    def __call__(self, name: str) -> Table:
+        table = np.full(self.shape, np.nan)
+        values = self.frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        table[self.row, self.column] = values
+        return table
+
+
+def _select(
+    raw: RawData, sectors: list[str]
+) -> tuple[pl.DataFrame, pl.Series, Int[np.ndarray, " A"]]:
+    known = raw.sectors.filter(pl.col("sector").is_in(sectors)).unique("symbol", keep="first")
+    bars = raw.bars.join(known.select("symbol"), on="symbol", how="semi")
+    if bars.is_empty():
+        found = sorted(set(raw.sectors["sector"].to_list()))
+        raise MarketError(
+            f"no stock of the data belongs to a sector of the market profile: expected one of "
+            f"{', '.join(sectors)}; found {', '.join(map(str, found)) or 'none'}; choose the "
+            "market profile that fits the data"
+        )
+    symbols = bars["symbol"].unique().sort()
+    of_symbol = dict(known.select("symbol", "sector").iter_rows())
+    sector_of = np.array([sectors.index(of_symbol[symbol]) for symbol in symbols], dtype=np.int64)
+    return bars, symbols, sector_of
+
+
+def _among(frame: pl.DataFrame, sessions: pl.Series, symbols: pl.Series) -> pl.DataFrame:
+    return frame.filter(
+        pl.col("symbol").is_in(symbols.implode()) & pl.col("date").is_in(sessions.implode())
+    )
+
+
+def _planted_features(raw: RawData, sessions: pl.Series, symbols: pl.Series) -> dict[str, Table]:
+    if raw.features is None:
+        return {}
+    known = _among(raw.features, sessions, symbols)
+    parts = known.partition_by("name", as_dict=True, include_key=False)
+    return {
+        str(name): _Placer(frame, sessions, symbols)("value") for (name,), frame in parts.items()
+    }
+
+
+def _columns_of(bars: pl.DataFrame) -> frozenset[str]:
+    names = ("open", "high", "low", "close", "volume")
+    return frozenset(name for name in names if bars[name].null_count() < bars.height)
+
+
+def _adjusted_levels(place: _Placer) -> tuple[Table, Table]:
+    """Return raw closes and a total-return level; made from splits and dividends if need be."""
+    close = place("close")
+    if place.frame["adj_close"].null_count() < place.frame.height:
+        return close, place("adj_close")
+    valid = np.isfinite(close) & (close > 0)
+    split, dividend = place("split"), np.nan_to_num(place("dividend"))
+    split = np.where(np.isfinite(split) & (split > 0), split, 1.0)
+    gross = (split * close + dividend) / _before(close, valid)
+    level = np.cumprod(np.where(valid & np.isfinite(gross), gross, 1.0), axis=0)
+    return close, np.where(valid, level, np.nan)
+
+
+def _split_returns(
+    close: Table,
+    adjusted: Table,
+    opening: Table,
+    valid: Bool[np.ndarray, "T A"],
+) -> tuple[Table, Table]:
+    has_open = valid & np.isfinite(opening) & (opening > 0)
+    # without an open the whole move counts as overnight: that data set fills at the close
+    day = np.where(has_open, close / opening, 1.0)
+    whole = np.where(valid, adjusted, np.nan) / _before(adjusted, valid)
+    overnight = np.where(np.isfinite(whole), whole / day, 1.0)
+    return overnight - 1.0, day - 1.0
+
+
+def _before(values: Table, valid: Bool[np.ndarray, "T A"]) -> Table:
+    """Return the last valid value of the rows before; NaN if there is none."""
+    n_days, n_assets = values.shape
+    rows = np.where(valid, np.arange(n_days)[:, None], -1)
+    last = np.full((n_days, n_assets), -1)
+    last[1:] = np.maximum.accumulate(rows, axis=0)[:-1]
+    found = values[np.maximum(last, 0), np.arange(n_assets)]
+    return np.where(last >= 0, found, np.nan)
+
+
+def _voided(
+    tradable: Bool[np.ndarray, "T A"],
+    printed: Bool[np.ndarray, "T A"],
+    mark: Callable[[frozenset[str]], Bool[np.ndarray, "T A"]],
+) -> Bool[np.ndarray, "T A"]:
+    """Mark good bars whose move since the last good one crosses a lasting jump of adj_close."""
+    jump, reversal = mark(rules.BREAKING), mark(REVERSALS)
+    # a jump that the next bar takes back is none: the level before and after fit each other
+    taken_back = reversal & (_before(jump.astype(np.float64), printed) == 1.0)
+    jumps = np.cumsum(jump.astype(np.int64) - taken_back, axis=0).astype(np.float64)
+    return tradable & (jumps != _before(jumps, tradable)) & np.isfinite(_before(jumps, tradable))
+
+
+def _listed(tradable: Bool[np.ndarray, "T A"]) -> Bool[np.ndarray, "T A"]:
+    begun = np.maximum.accumulate(tradable, axis=0)
+    continues = np.maximum.accumulate(tradable[::-1], axis=0)[::-1]
+    return begun & continues
+
+
+def _log(gross: Table) -> Table:
+    # a total loss is finite here: -1 would end every running level in -inf
+    return np.log(np.maximum(gross, 1e-6))
