@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,16 @@ from tests.end_to_end.phase_runs import (
     running_path,
     small_context,
 )
+from tests.fitting.kills import assert_kills_change_nothing
 
 PATIENCE_SECONDS = 120.0
 
-# After how many checkpoints each process is killed; a resumed process writes its first where the
-# former stopped.
+# After how many checkpoints each process is killed. Phases 1 and 2 write one after each of 3 and 4
+# batches of an epoch and one at its end; a resumed phase 3 to 5 writes its first where the former
+# stopped.
 KILLS = [
-    (1, [1]),
+    (1, [1, 5]),
+    (2, [7]),
     (3, [1, 1]),
     (4, [3, 7, 4]),
     pytest.param(5, [2, 5], marks=pytest.mark.slow),
@@ -50,6 +54,19 @@ def test_a_killed_phase_ends_as_the_undisturbed_one(
     assert not context.has(number)
     run_phase(number, replace(context, resume=True))
     assert_same(outcome(number, tmp_path), outcome(number, undisturbed))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_supervised_phase_killed_at_random_batches_ends_as_the_undisturbed_one(
+    number: int, seed: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    def train(folder: Path, *, resume: bool) -> None:
+        if not folder.exists():
+            copy_before(number, undisturbed, folder)
+        run_phase(number, small_context(folder, resume=resume))
+
+    assert_kills_change_nothing(train, partial(outcome, number), tmp_path, seed)
 
 
 @contextmanager
