@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from benchmarks import cases, timing
-from hrl_sarp.agents.hindsight_buffer import HindsightBuffer
-from hrl_sarp.agents.macro_agent import MacroPolicy, MacroPPO
-from hrl_sarp.agents.micro_agent import MicroAgent, MicroTD3
+from hrl_sarp.agents.ppo.agent import DirichletActorCritic, MacroPPO
+from hrl_sarp.agents.td3.agent import MicroAgent, MicroTD3
+from hrl_sarp.agents.td3.hindsight import HindsightBuffer
 from hrl_sarp.envs import two_clocks
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.two_clocks import TwoClocks
@@ -44,7 +44,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (PortfolioSimulator, "step", "env: accounting"),
     (TwoClocks, "micro_observation", "env: observations"),
     (TwoClocks, "macro_observation", "env: observations"),
-    (MacroPolicy, "forward", "choice of actions"),
+    (DirichletActorCritic, "forward", "choice of actions"),
     (MicroTD3, "_sample_action", "choice of actions"),
     (HindsightBuffer, "add", "replay: storing"),
     (HindsightBuffer, "sample_batch", "replay: sampling and relabelling"),

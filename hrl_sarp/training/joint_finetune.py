@@ -7,8 +7,8 @@ from typing import Any
 from loguru import logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.macro_agent import MacroPPO
-from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.agents.ppo.agent import MacroPPO
+from hrl_sarp.agents.td3.agent import MicroTD3
 from hrl_sarp.fitting import History
 from hrl_sarp.run.checkpoints import restoring
 from hrl_sarp.run.session import derive_seed

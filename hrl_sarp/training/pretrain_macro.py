@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MacroAgent
-from hrl_sarp.agents.diagnosis import as_numbers, goal_measures
-from hrl_sarp.agents.macro_agent import set_dropout
+from hrl_sarp.agents.layers import set_dropout
+from hrl_sarp.agents.measures import as_numbers, goal_measures
 from hrl_sarp.contracts import DayRange, Market, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
 from hrl_sarp.envs.partners import FollowGoal

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MicroAgent
-from hrl_sarp.agents.diagnosis import as_numbers, score_measures
+from hrl_sarp.agents.measures import as_numbers, score_measures
 from hrl_sarp.contracts import DayRange, Goal, Regime
 from hrl_sarp.envs.decoding import SlotRequest, slot_request
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView

@@ -13,9 +13,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.checkpoints import require_finite
-from hrl_sarp.agents.macro_agent import MacroPPO
-from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.agents.files import require_finite
+from hrl_sarp.agents.ppo.agent import MacroPPO
+from hrl_sarp.agents.td3.agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting import History

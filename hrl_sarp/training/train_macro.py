@@ -3,7 +3,7 @@
 import copy
 
 from hrl_sarp.agents import MacroAgent
-from hrl_sarp.agents.macro_agent import MacroPPO
+from hrl_sarp.agents.ppo.agent import MacroPPO
 from hrl_sarp.config.schema import PPOConfig
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.partners import MicroPolicy

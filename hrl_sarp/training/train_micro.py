@@ -3,7 +3,7 @@
 import copy
 
 from hrl_sarp.agents import MicroAgent
-from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.agents.td3.agent import MicroTD3
 from hrl_sarp.config.schema import TD3Config
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.partners import MacroPolicy, SampledGoal

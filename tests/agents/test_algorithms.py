@@ -7,9 +7,9 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from hrl_sarp.agents.hindsight_buffer import MicroBatch
-from hrl_sarp.agents.macro_agent import MacroPPO
-from hrl_sarp.agents.micro_agent import MicroTD3
+from hrl_sarp.agents.ppo.agent import MacroPPO
+from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.agents.td3.hindsight import MicroBatch
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.errors import TrainingDivergedError

@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from hrl_sarp.agents.advantages import compare_on_same_day
-from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
-from hrl_sarp.agents.diagnosis import (
+from hrl_sarp.agents.files import load_agent, require_finite, save_agent
+from hrl_sarp.agents.layers import set_dropout
+from hrl_sarp.agents.measures import (
     GradientNorms,
     as_numbers,
     dirichlet_measures,
     goal_measures,
     spread,
 )
-from hrl_sarp.agents.distributions import SectorDirichlet
-from hrl_sarp.agents.networks import MacroActor, MacroCritic
+from hrl_sarp.agents.ppo.networks import MacroActor, MacroCritic, SectorDirichlet
 from hrl_sarp.config.schema import MacroAgentConfig, PPOConfig
 from hrl_sarp.contracts import Goal
 from hrl_sarp.envs.observations import MacroInputs, macro_inputs, macro_sizes
@@ -34,7 +34,7 @@ MEASURE_EVERY = 4
 """Rollouts between two looks at gradients and policy: at every one they cost a few percent."""
 
 
-class MacroPolicy(ActorCriticPolicy):
+class DirichletActorCritic(ActorCriticPolicy):
     """Actor and critic over sectors; an action is sector shares, then regime probabilities.
 
     The regime entries come from a head that phase 1 trains and PPO never moves: they are part of
@@ -97,7 +97,7 @@ class MacroPolicy(ActorCriticPolicy):
 class MacroPPO(PPO):
     """PPO whose critic warms up before the actor moves; a loss that is not finite stops it."""
 
-    policy: MacroPolicy
+    policy: DirichletActorCritic
     critic_warmup_steps: int = 0
 
     def train(self) -> None:
@@ -196,7 +196,7 @@ class MacroAgent:
     def algorithm(self, env: PortfolioVecEnv, ppo: PPOConfig) -> MacroPPO:
         """Build PPO on `env` that starts from this agent's networks."""
         algorithm = MacroPPO(
-            MacroPolicy,
+            DirichletActorCritic,
             env,
             learning_rate=ppo.learning_rate,
             n_steps=ppo.n_steps,
@@ -257,8 +257,28 @@ def macro_network_sizes(tensors: MarketTensors) -> MacroSizes:
     return (tensors.n_sectors, *macro_sizes(tensors))
 
 
-def set_dropout(module: torch.nn.Module, probability: float) -> None:
-    """Set every dropout layer's probability."""
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.Dropout):
-            layer.p = probability
+def compare_on_same_day(
+    advantages: Float[np.ndarray, "T B"], days: Shaped[np.ndarray, "T B"]
+) -> Float[np.ndarray, "T B"]:
+    """Subtract from each advantage the mean of the other rows that stood on the same day.
+
+    The market is exogenous, so rows of one day earn on the same returns whatever they decide: what
+    they earn in common is noise to the gradient. The others' mean does not depend on the row's own
+    action, so the gradient stays unbiased. A row alone on its day keeps its advantage.
+
+    Args:
+        advantages: of a rollout of T steps and B environments.
+        days: market row of each observation.
+
+    Source:
+        Mao et al. (2019), Variance reduction for reinforcement learning in input-driven
+        environments; leave-one-out as in Kool, van Hoof and Welling (2019).
+    """
+    result = advantages.copy()
+    for step, day in enumerate(days):
+        _, place, count = np.unique(day, return_inverse=True, return_counts=True)
+        others = count[place] - 1
+        mean = np.bincount(place, weights=advantages[step])[place] / count[place]
+        own = (advantages[step] - mean) * count[place] / np.maximum(others, 1)
+        result[step] = np.where(others > 0, own, advantages[step])
+    return result

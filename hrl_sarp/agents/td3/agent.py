@@ -11,10 +11,10 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from hrl_sarp.agents.checkpoints import load_agent, require_finite, save_agent
-from hrl_sarp.agents.diagnosis import as_numbers, critic_measures, score_measures
-from hrl_sarp.agents.hindsight_buffer import HindsightBuffer, MicroBatch
-from hrl_sarp.agents.networks import MicroActor, MicroCritic
+from hrl_sarp.agents.files import load_agent, require_finite, save_agent
+from hrl_sarp.agents.measures import as_numbers, critic_measures, score_measures
+from hrl_sarp.agents.td3.hindsight import HindsightBuffer, MicroBatch
+from hrl_sarp.agents.td3.networks import MicroActor, MicroCritic
 from hrl_sarp.config.schema import RunConfig, TD3Config
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.decoding import SlotRequest, decode_free, decode_within_sector, slot_request
@@ -119,7 +119,7 @@ class TwinCritic(nn.Module):
         self.train(mode)
 
 
-class MicroPolicy(TD3Policy):
+class WeightActorCritic(TD3Policy):
     """Actor, twin critic and their targets over the slots of a day."""
 
     def __init__(self, *args: Any, settings: MicroSettings, **kwargs: Any) -> None:
@@ -328,7 +328,7 @@ class MicroAgent:
             "n_sectors": self.tensors.n_sectors,
         }
         algorithm = MicroTD3(
-            MicroPolicy,
+            WeightActorCritic,
             env,
             learning_rate=td3.learning_rate,
             buffer_size=td3.buffer_size,

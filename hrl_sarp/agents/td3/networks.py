@@ -1,15 +1,12 @@
-"""The networks of both agents: few parameters, shared over sectors and over stocks."""
-
-from collections.abc import Iterable
+"""The networks of the daily agent: few parameters, shared over stocks."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hrl_sarp.agents.distributions import SectorDirichlet
-from hrl_sarp.agents.stock_head import stock_head
-from hrl_sarp.config.schema import MacroNetworkConfig, MicroNetworkConfig
-from hrl_sarp.contracts import Regime
+from hrl_sarp.agents.layers import masked_mean, scale_layers
+from hrl_sarp.agents.td3.stock_head import stock_head
+from hrl_sarp.config.schema import MicroNetworkConfig
 from hrl_sarp.envs.decoding import SlotRequest
 from hrl_sarp.envs.observations import MicroInputs
 from hrl_sarp.envs.rewards import PERCENT
@@ -17,89 +14,6 @@ from hrl_sarp.simulator.trades import TradeCosts
 
 WEIGHT_SCALE = 10.0
 """Stock weights are about 0.01-0.1; times this they are of order one for the first layers."""
-INITIAL_CONCENTRATION_LOGIT = -1.0
-
-
-class SectorTrunk(nn.Module):
-    """One hidden vector per sector from its own columns, its identity and the context."""
-
-    def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
-        super().__init__()
-        n_sectors, width, context = sizes
-        self.identity = nn.Embedding(n_sectors, config.hidden)
-        self.sector = nn.Linear(width, config.hidden)
-        self.context = nn.Linear(context, config.hidden)
-        self.mix = nn.Linear(config.hidden, config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, sectors: Float[Tensor, "B S D"], context: Float[Tensor, "B C"]
-    ) -> Float[Tensor, "B S H"]:
-        """Return hidden vectors."""
-        hidden = self.sector(sectors) + self.context(context)[:, None] + self.identity.weight
-        hidden = self.dropout(torch.tanh(hidden))
-        mixed: Tensor = torch.tanh(self.mix(hidden))
-        return mixed
-
-
-class MacroActor(nn.Module):
-    """Sector logits, concentration and regime logits.
-
-    Each sector also has linear coefficients of its own on the context: a regime moves different
-    sectors differently, which shared weights alone express poorly.
-    """
-
-    def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
-        super().__init__()
-        n_sectors, _, context = sizes
-        self.trunk = SectorTrunk(sizes, config)
-        self.logit = nn.Linear(config.hidden, 1)
-        self.by_context = nn.Linear(context, n_sectors)
-        self.concentration = nn.Linear(config.hidden, 1)
-        self.regime = nn.Linear(context, len(Regime))
-        self.concentration_min = config.concentration_min
-        self.concentration_range = config.concentration_range
-        for layer in (self.logit, self.by_context, self.concentration, self.regime):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.concentration.bias, INITIAL_CONCENTRATION_LOGIT)
-
-    def forward(
-        self,
-        sectors: Float[Tensor, "B S D"],
-        context: Float[Tensor, "B C"],
-        listed: Bool[Tensor, "B S"],
-    ) -> tuple[SectorDirichlet, Float[Tensor, "B R"]]:
-        """Return the distribution of sector shares and the regime logits."""
-        hidden = self.trunk(sectors, context)
-        logits = self.logit(hidden).squeeze(2) + self.by_context(context)
-        pooled = masked_mean(hidden, listed)
-        share = torch.sigmoid(self.concentration(pooled)).squeeze(1)
-        concentration = self.concentration_min + self.concentration_range * share
-        return SectorDirichlet(logits, concentration, listed), self.regime(context)
-
-    def sharpen(self, temperature: float) -> None:
-        """Multiply the sector logits; written into the last layers, so that learning goes on."""
-        scale_layers((self.logit, self.by_context), temperature)
-
-
-class MacroCritic(nn.Module):
-    """Value of a weekly decision."""
-
-    def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
-        super().__init__()
-        self.trunk = SectorTrunk(sizes, config)
-        self.value = nn.Linear(config.hidden, 1)
-
-    def forward(
-        self,
-        sectors: Float[Tensor, "B S D"],
-        context: Float[Tensor, "B C"],
-        listed: Bool[Tensor, "B S"],
-    ) -> Float[Tensor, "B 1"]:
-        """Return values."""
-        value: Tensor = self.value(masked_mean(self.trunk(sectors, context), listed))
-        return value
 
 
 class StockTower(nn.Module):
@@ -209,14 +123,6 @@ class MicroCritic(nn.Module):
         return total - PERCENT * known_cost
 
 
-def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
-    """Multiply weights and biases of linear layers in place."""
-    with torch.no_grad():
-        for layer in layers:
-            layer.weight.mul_(factor)
-            layer.bias.mul_(factor)
-
-
 def portfolio_output(
     network: "MicroActor | MicroCritic",
     market: Float[Tensor, "D N H"],
@@ -249,9 +155,3 @@ def centred(
     total = (grouped * weight).sum(dim=2, keepdim=True)
     mean = total / weight.sum(dim=2, keepdim=True).clamp(min=1)
     return ((grouped - mean) * weight).flatten(1)
-
-
-def masked_mean(values: Float[Tensor, "B X D"], mask: Bool[Tensor, "B X"]) -> Float[Tensor, "B D"]:
-    """Average over the entries that count."""
-    weight = mask.to(values.dtype)[..., None]
-    return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)

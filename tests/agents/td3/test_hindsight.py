@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from hrl_sarp.agents.hindsight_buffer import HindsightBuffer
+from hrl_sarp.agents.td3.hindsight import HindsightBuffer
 from hrl_sarp.config.schema import TD3Config
 from hrl_sarp.envs.levels import MicroTransition
 from hrl_sarp.envs.rewards import micro_reward

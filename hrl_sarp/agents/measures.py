@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
-from hrl_sarp.agents.distributions import SectorDirichlet
+from hrl_sarp.agents.ppo.networks import SectorDirichlet
 from hrl_sarp.contracts import Regime
 
 SATURATED = 0.95

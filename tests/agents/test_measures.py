@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hrl_sarp.agents.diagnosis import (
+from hrl_sarp.agents.measures import (
     GradientNorms,
     as_numbers,
     critic_measures,
@@ -14,7 +14,7 @@ from hrl_sarp.agents.diagnosis import (
     score_measures,
     spread,
 )
-from hrl_sarp.agents.distributions import SectorDirichlet
+from hrl_sarp.agents.ppo.networks import SectorDirichlet
 
 
 def two_parameters() -> tuple[nn.Parameter, nn.Parameter]:

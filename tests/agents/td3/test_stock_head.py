@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hrl_sarp.agents.stock_head import _at_once, stock_head
+from hrl_sarp.agents.td3.stock_head import _at_once, stock_head
 
 ROW_OF = torch.tensor([1, 1, 0, 2, 1])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Dirichlet
 
-from hrl_sarp.agents.distributions import SMALLEST_SHARE, SectorDirichlet
+from hrl_sarp.agents.ppo.networks import SMALLEST_SHARE, SectorDirichlet
 
 LOGITS = torch.tensor([[0.3, -1.2, 2.0, 0.0], [5.0, 0.0, 0.0, -5.0]])
 KAPPA = torch.tensor([7.0, 180.0])

@@ -1,0 +1,1 @@
+"""The weekly agent: PPO over sector shares."""
