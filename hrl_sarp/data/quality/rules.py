@@ -1,18 +1,19 @@
-"""The rules that raw bars are judged by: one pure function per rule, each a frame of findings.
+"""The rules that raw bars are judged by. A rule reports; it repairs nothing.
 
-A rule reports; what is kept out of the market follows from `EXCLUDING`. A crash is not an error:
+Rules about one row are listed in `row_rules`; rules about a whole symbol are functions below it.
+What is kept out of the market follows from `EXCLUDING` and `BREAKING`. A crash is not an error:
 large moves are named and stay.
 """
 
 import math
-from datetime import date
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data.store import FINDINGS_SCHEMA, PRICE_COLUMNS, RawData
+from hrl_sarp.data.store import PRICE_COLUMNS
 
 STRUCTURAL = frozenset(
     {
@@ -45,9 +46,9 @@ EXCLUDING = frozenset(
 """Rows with one of these are kept out of the market: the day counts as a day without a bar."""
 
 BREAKING = frozenset({"adjustment_gap", "dividend_over_price", "undeclared_split", "long_hole"})
-"""Rows at which the adjusted series may jump for good. Dropping such a row only moves the false
-return to the next one, so the market voids the night into the next good bar (unless that row is an
-`adjustment_reversal`). A row that is not excluded, too, is that bar itself."""
+"""Rows at which the adjusted series may jump for good. The market counts a return of 0 over the
+night before the next good bar; to drop the row alone would move the false return to that night. A
+row that is not excluded is that bar itself. An `adjustment_reversal` at the next bar needs none."""
 
 LEFT_OUT = frozenset(
     {"junk_lines", "bad_row", "no_usable_row", "duplicate_row", "conflicting_rows"}
@@ -63,8 +64,6 @@ _ORDINARY_DIVIDEND = 0.10
 _SPLIT_RATIOS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
 _SPLIT_TOLERANCE = 0.03
 """A price ratio this near to 1/2, 1/3 ... looks like a split; the day's own move is in it, too."""
-_MACRO_SLACK_DAYS = 100
-"""Quarterly values are dated at the start of their quarter, so the last one looks old."""
 _USUAL_DAYS = 20
 """Bars over which the usual trading is measured."""
 _FEWEST_USUAL_DAYS = 5
@@ -76,247 +75,147 @@ _MAX_INTRADAY = 0.15
 """Larger moves from open to close are news, not a change of units."""
 
 
-def prepare(bars: pl.DataFrame) -> pl.DataFrame:
-    """Add the previous row of the same symbol and the returns that the rules compare.
+@dataclass(frozen=True)
+class Rule:
+    """One way in which a row of bars can be wrong."""
+
+    name: str
+    where: pl.Expr
+    """True at the rows that break the rule; null counts as False."""
+    value: pl.Expr
+    """What is reported about such a row."""
+    count: pl.Expr | None = None
+    """Rows or days concerned; None for the row alone."""
+
+
+def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
+    """Add what the rules compare; all of it is known at the close of the row.
 
     Args:
-        bars: sorted by symbol and date.
-
-    Returns:
-        The bars with `previous_close`, `total_return` ((split x close + dividend) / previous close
-        - 1) and `adjusted_return` (by adj_close, where there is none by `total_return`); null on
-        the first row of a symbol.
-    """
-    previous = pl.col("close").shift(1).over("symbol")
-    previous_adjusted = pl.col("adj_close").shift(1).over("symbol")
-    total = (pl.col("split") * pl.col("close") + pl.col("dividend")) / previous - 1
-    return bars.with_columns(
-        previous_close=previous,
-        total_return=total,
-        adjusted_return=pl.coalesce(pl.col("adj_close") / previous_adjusted - 1, total),
-    )
-
-
-def missing_keys(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows without a date or a symbol."""
-    wrong = bars.filter(pl.col("date").is_null() | pl.col("symbol").is_null())
-    return findings_of(wrong, "missing_key", pl.col("close"))
-
-
-def missing_values(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows that lack a close, or another price or the volume where the source has those."""
-    columns = [
-        name for name in (*PRICE_COLUMNS, "volume", "adj_close") if bars[name].is_not_null().any()
-    ]
-    unusable = [pl.col(name).is_null() | ~pl.col(name).is_finite() for name in columns]
-    wrong = bars.filter(pl.any_horizontal(unusable)) if columns else bars
-    return findings_of(wrong, "missing_value", pl.col("close"))
-
-
-def duplicates(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report (symbol, date) pairs that stand more than once, with how often."""
-    pairs = bars.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("close"))
-    wrong = pairs.filter(pl.col("times") > 1)
-    return findings_of(wrong, "duplicate", pl.col("close"), pl.col("times"))
-
-
-def duplicates_beside_bars(raw: RawData) -> pl.DataFrame:
-    """Report symbols with two sectors and macro series with two values of one day."""
-    sectors = raw.sectors.group_by("symbol").agg(pl.len().alias("times"))
-    macro = raw.macro.group_by(symbol="series", date="date").agg(
-        pl.len().alias("times"), pl.first("value")
-    )
-    is_repeated = pl.col("times") > 1
-    undated = sectors.filter(is_repeated).with_columns(date=pl.lit(None, dtype=pl.Date))
-    return pl.concat(
-        [
-            findings_of(undated, "sector_duplicate", pl.lit(None), pl.col("times")),
-            findings_of(
-                macro.filter(is_repeated), "macro_duplicate", pl.col("value"), pl.col("times")
-            ),
-        ]
-    )
-
-
-def ordering(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows dated before the row above them of the same symbol."""
-    previous = pl.col("date").shift(1).over("symbol")
-    return findings_of(bars.filter(pl.col("date") < previous), "ordering", pl.col("close"))
-
-
-def non_positive_prices(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows with a price of zero or below."""
-    lowest = pl.min_horizontal(*PRICE_COLUMNS, "adj_close")
-    return findings_of(bars.filter(lowest <= 0), "non_positive_price", lowest)
-
-
-def ohlc_inconsistencies(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows whose high or low does not contain open and close; the value is the excess."""
-    above = pl.max_horizontal("open", "close", "low") / pl.col("high") - 1
-    below = 1 - pl.min_horizontal("open", "close", "high") / pl.col("low")
-    excess = pl.max_horizontal(above, below)
-    wrong = bars.filter(pl.col("high").is_not_null() & pl.col("low").is_not_null())
-    return findings_of(wrong.filter(excess > _ROUNDING), "ohlc_inconsistent", excess)
-
-
-def zero_volumes(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows without volume.
-
-    `no_trade`: volume 0 and one price all day, as sources print halts and stocks after their
-    takeover; nobody could trade, the value is the close. `zero_volume`: any other row with a volume
-    of 0 or less; its prices moved, so the volume is what is wrong and the bar stays.
-    """
-    is_flat = pl.all_horizontal(pl.col(name) == pl.col("close") for name in PRICE_COLUMNS)
-    no_trade = (is_flat & (pl.col("volume") == 0)).fill_null(value=False)
-    return pl.concat(
-        [
-            findings_of(bars.filter(no_trade), "no_trade", pl.col("close")),
-            findings_of(
-                bars.filter(~no_trade & (pl.col("volume") <= 0)), "zero_volume", pl.col("volume")
-            ),
-        ]
-    )
-
-
-def stale_repeats(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report rows that repeat all prices and the volume of the row before, as stuck feeds do."""
-    repeats = [
-        pl.col(name) == pl.col(name).shift(1).over("symbol") for name in (*PRICE_COLUMNS, "volume")
-    ]
-    wrong = bars.filter(pl.all_horizontal(repeats) & (pl.col("volume") > 0))
-    return findings_of(wrong, "stale_repeat", pl.col("close"))
-
-
-def large_returns(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Report adjusted one-day returns beyond the threshold without a split, real or not."""
-    is_large = pl.col("adjusted_return").abs() > config.max_abs_return
-    wrong = prepared.filter((pl.col("split") == 1) & is_large)
-    return findings_of(wrong, "large_return", pl.col("adjusted_return"))
-
-
-def suspected_splits(prepared: pl.DataFrame) -> pl.DataFrame:
-    """Report price ratios close to 1/2, 1/3, ... that no split explains; the value is the return.
-
-    Not excluded: a real crash may have the same size.
-    """
-    ratio = pl.col("adjusted_return") + 1
-    looks_split = [(ratio * n - 1).abs() < _SPLIT_TOLERANCE for n in _SPLIT_RATIOS]
-    wrong = prepared.filter((pl.col("split") == 1) & pl.any_horizontal(looks_split))
-    return findings_of(wrong, "suspected_split", pl.col("adjusted_return"))
-
-
-def undeclared_splits(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Report nights over which a price changed its unit without a declared split.
-
-    All of these must hold: no split is declared; open over the close before (adjusted as far as
-    the data are) is near 1 / n or n for one of the configured ratios n; open to close is a usual
-    move; the dollar volume is below n x `split_turnover_multiple` times its median of the 20 bars
-    before (unknown volume counts as usual). Bars after a long hole and bars at or after a gap of
-    the adjustment are left to those rules.
-
-    Args:
-        prepared: bars as from `prepare`.
+        bars: `BARS_SCHEMA`, sorted by symbol and date.
         config: section `data.validation`.
 
     Returns:
-        Findings; the value is the overnight return that is kept out.
+        The bars with, null on the first row of a symbol:
+        `previous_close`;
+        `total_return`: (split x close + dividend) / previous close - 1;
+        `adjusted_return`: the same by adj_close, where there is none `total_return`;
+        `gap`: adjusted less total return, and `is_gap`, where it exceeds the threshold;
+        `is_dividend`: a gap as a dividend makes it, of a symbol that never states an action;
+        `days`: calendar days since the row before, and `is_after_hole`, where they are too many;
+        `day` and `night`: close over open, and open over the close before, adjusted;
+        `busy`: dollar volume over its median of the 20 rows before.
     """
-    dollars = pl.col("close") * pl.col("volume")
-    usual = (
-        dollars.rolling_median(_USUAL_DAYS, min_samples=_FEWEST_USUAL_DAYS).shift(1).over("symbol")
-    )
-    day = pl.col("close") / pl.coalesce("open", "close")
-    judged = prepared.with_columns(
-        night=(1 + pl.col("adjusted_return")) / day, day=day, busy=dollars / usual
-    )
-    looks_split = [
-        _is_near(n) & (pl.col("busy").fill_null(0.0) <= n * config.split_turnover_multiple)
-        for n in config.undeclared_split_ratios
-    ]
-    wrong = judged.filter(
-        (pl.col("split") == 1)
-        & (pl.col("day").log().abs() <= _MAX_INTRADAY)
-        & ~_is_after_hole(config)
-        & _is_adjustment_sound(config)
-        & pl.any_horizontal(pl.lit(value=False), *looks_split)
-    )
-    return findings_of(wrong, "undeclared_split", pl.col("night") - 1)
-
-
-def long_holes(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Report bars more than `max_hole_days` calendar days after the one before.
-
-    Splits and dividends may lie in the hole, so the move over it is kept out. The value is that
-    move, the count the calendar days.
-    """
-    wrong = prepared.with_columns(days=_days_before()).filter(_is_after_hole(config))
-    return findings_of(wrong, "long_hole", pl.col("adjusted_return"), pl.col("days"))
-
-
-def _is_near(n: float) -> pl.Expr:
-    tolerance = min(_MAX_NIGHT, _NIGHT_SHARE * math.log(n))
-    # consolidations give whole numbers of old shares for a new one
-    change = pl.col("night").log().abs() if n == int(n) else -pl.col("night").log()
-    return (change - math.log(n)).abs() <= tolerance
-
-
-def _is_adjustment_sound(config: ValidationConfig) -> pl.Expr:
-    # where adjusted and total return differ, or did on the row before, the jump is adj_close's own
-    gap = (pl.col("adjusted_return") - pl.col("total_return")).abs() > config.max_adjustment_gap
-    return ~gap & ~gap.shift(1).over("symbol").fill_null(value=False)
-
-
-def _days_before() -> pl.Expr:
-    return (pl.col("date") - pl.col("date").shift(1).over("symbol")).dt.total_days()
-
-
-def _is_after_hole(config: ValidationConfig) -> pl.Expr:
-    return (_days_before() > config.max_hole_days).fill_null(value=False)
-
-
-def adjustment_defects(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Report adjusted returns that closes, splits and dividends do not explain.
-
-    `adjustment_gap`: adjusted and total return differ by more than the threshold; the value is
-    the difference. `adjustment_reversal`: the next row takes the same move back, as when a factor
-    was applied a day early; the value is its adjusted return. `dividend_over_price`: a dividend
-    beyond the close before, such as a spin-off booked in other shares; the value is the dividend.
-    `unstated_dividend`: a gap as a dividend makes it, of a symbol for which no dividend or split
-    is ever stated; the value is the difference, and the row is sound.
-    """
-    gap = pl.col("adjusted_return") - pl.col("total_return")
-    log_gap = (1 + pl.col("adjusted_return")).log() - (1 + pl.col("total_return")).log()
+    total = (pl.col("split") * pl.col("close") + pl.col("dividend")) / _before("close") - 1
     states_actions = ((pl.col("dividend") > 0) | (pl.col("split") != 1)).any().over("symbol")
-    is_gap = gap.abs() > config.max_adjustment_gap
-    is_dividend = is_gap & _looks_like_dividend(gap) & ~states_actions
-    judged = prepared.with_columns(
-        gap=gap, log_gap=log_gap, is_gap=is_gap & ~is_dividend, is_dividend=is_dividend
-    ).with_columns(
-        after_gap=pl.col("is_gap").shift(1).over("symbol"),
-        previous_log_gap=pl.col("log_gap").shift(1).over("symbol"),
+    dollars = pl.col("close") * pl.col("volume")
+    usual = dollars.rolling_median(_USUAL_DAYS, min_samples=_FEWEST_USUAL_DAYS)
+    # a dividend lifts the adjusted return; a large one leaves it nearer to 0 than the price's
+    gap = pl.col("gap")
+    is_small = (gap < _ORDINARY_DIVIDEND) | (pl.col("adjusted_return").abs() < gap / 2)
+    is_dividend = (gap > 0) & is_small & ~states_actions
+    return (
+        bars.with_columns(
+            previous_close=_before("close"),
+            total_return=total,
+            adjusted_return=pl.coalesce(pl.col("adj_close") / _before("adj_close") - 1, total),
+            days=(pl.col("date") - _before("date")).dt.total_days(),
+            day=pl.col("close") / pl.coalesce("open", "close"),
+            busy=dollars / usual.shift(1).over("symbol"),
+        )
+        .with_columns(
+            gap=pl.col("adjusted_return") - pl.col("total_return"),
+            night=(1 + pl.col("adjusted_return")) / pl.col("day"),
+            is_after_hole=(pl.col("days") > config.max_hole_days).fill_null(value=False),
+        )
+        .with_columns(is_gap=gap.abs() > config.max_adjustment_gap)
+        .with_columns(is_dividend=pl.col("is_gap") & is_dividend)
     )
-    rest = (1 + pl.col("adjusted_return")).log() + pl.col("previous_log_gap")
-    reverses = pl.col("after_gap") & (
-        rest.abs() < _REVERSAL_REST * pl.col("previous_log_gap").abs()
+
+
+def row_rules(config: ValidationConfig) -> tuple[Rule, ...]:
+    """List the rules about single rows of `prepare`d bars.
+
+    `missing_value`: no close, or no other price or volume although the data have it elsewhere.
+    `non_positive_price`: a price of zero or below. `ohlc_inconsistent`: high and low do not contain
+    open and close; the value is the excess. `no_trade`: volume 0 and one price all day, as sources
+    print halts and stocks after their takeover; nobody could trade. `zero_volume`: any other row
+    with a volume of 0 or less; its prices moved, so the volume is what is wrong and the bar stays.
+    `stale_repeat`: all prices and the volume of the row before, as stuck feeds write them.
+    `large_return`: an adjusted return beyond the threshold without a split, real or not.
+    `long_hole`: more than `max_hole_days` calendar days after the row before; splits and dividends
+    may lie in the hole. `undeclared_split`: see `_is_undeclared_split`; the value is the overnight
+    return that is kept out. `suspected_split`: any other return near to 1/2, 1/3 ...; a real crash
+    may have the same size, so it stays.
+
+    `adjustment_gap`: adjusted and total return differ by more than the threshold; the value is the
+    difference. `unstated_dividend`: a gap as a dividend makes it, of a symbol for which no dividend
+    or split is ever stated; the row is sound. `adjustment_reversal`: the row after a gap takes the
+    same move back, as when a factor was applied a day early. `dividend_over_price`: a dividend
+    beyond the close before, such as a spin-off booked in other shares.
+
+    Args:
+        config: section `data.validation`.
+    """
+    close, volume, adjusted = (pl.col(name) for name in ("close", "volume", "adjusted_return"))
+    priced = (*PRICE_COLUMNS, "volume")
+    lowest = pl.min_horizontal(*PRICE_COLUMNS, "adj_close")
+    above = pl.max_horizontal("open", "close", "low") / pl.col("high") - 1
+    below = 1 - pl.min_horizontal("open", "close", "high") / pl.col("low")
+    excess = pl.max_horizontal(above, below)
+    has_range = pl.col("high").is_not_null() & pl.col("low").is_not_null()
+    is_flat = pl.all_horizontal(pl.col(name) == close for name in PRICE_COLUMNS)
+    no_trade = (is_flat & (volume == 0)).fill_null(value=False)
+    repeats = pl.all_horizontal(pl.col(name) == _before(name) for name in priced)
+    no_split = pl.col("split") == 1
+    undeclared = _is_undeclared_split(config).fill_null(value=False)
+    looks_split = [((adjusted + 1) * n - 1).abs() < _SPLIT_TOLERANCE for n in _SPLIT_RATIOS]
+    unexplained = pl.col("is_gap") & ~pl.col("is_dividend")
+    log_gap = (1 + adjusted).log() - (1 + pl.col("total_return")).log()
+    gap_before = log_gap.shift(1).over("symbol")
+    is_back = ((1 + adjusted).log() + gap_before).abs() < _REVERSAL_REST * gap_before.abs()
+    return (
+        Rule("missing_value", _is_incomplete(), close),
+        Rule("non_positive_price", lowest <= 0, lowest),
+        Rule("ohlc_inconsistent", has_range & (excess > _ROUNDING), excess),
+        Rule("no_trade", no_trade, close),
+        Rule("zero_volume", ~no_trade & (volume <= 0), volume),
+        Rule("stale_repeat", repeats & (volume > 0), close),
+        Rule("large_return", no_split & (adjusted.abs() > config.max_abs_return), adjusted),
+        Rule("undeclared_split", undeclared, pl.col("night") - 1),
+        Rule("long_hole", pl.col("is_after_hole"), adjusted, pl.col("days")),
+        Rule("suspected_split", no_split & _any_of(looks_split) & ~undeclared, adjusted),
+        Rule("adjustment_gap", unexplained, pl.col("gap")),
+        Rule("unstated_dividend", pl.col("is_dividend"), pl.col("gap")),
+        Rule("adjustment_reversal", unexplained.shift(1).over("symbol") & is_back, adjusted),
+        Rule(
+            "dividend_over_price",
+            pl.col("dividend") > pl.col("previous_close"),
+            pl.col("dividend"),
+        ),
     )
+
+
+def judge_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
+    """Apply every rule about single rows.
+
+    Args:
+        bars: `BARS_SCHEMA`, sorted by symbol and date.
+        config: section `data.validation`.
+
+    Returns:
+        `FINDINGS_SCHEMA`, rule by rule.
+    """
+    prepared = prepare(bars, config)
     return pl.concat(
-        [
-            findings_of(judged.filter("is_gap"), "adjustment_gap", pl.col("gap")),
-            findings_of(judged.filter("is_dividend"), "unstated_dividend", pl.col("gap")),
-            findings_of(judged.filter(reverses), "adjustment_reversal", pl.col("adjusted_return")),
-            findings_of(
-                judged.filter(pl.col("dividend") > pl.col("previous_close")),
-                "dividend_over_price",
-                pl.col("dividend"),
-            ),
-        ]
+        findings_of(
+            prepared.with_columns(_value=rule.value, _hit=rule.where).filter("_hit"),
+            rule.name,
+            pl.col("_value"),
+            rule.count,
+        )
+        for rule in row_rules(config)
     )
-
-
-def _looks_like_dividend(gap: pl.Expr) -> pl.Expr:
-    """A dividend lifts the adjusted return; a large one leaves it nearer to 0 than the price's."""
-    is_ordinary = gap < _ORDINARY_DIVIDEND
-    return (gap > 0) & (is_ordinary | (pl.col("adjusted_return").abs() < gap / 2))
 
 
 def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
@@ -330,10 +229,19 @@ def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     return findings_of(wrong, "stale_run", pl.col("close"), pl.col("days"))
 
 
-def gaps(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
+def gaps(
+    bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"], rule: str = "calendar_gap"
+) -> pl.DataFrame:
     """Report sessions without a bar between the first and last bar of a symbol.
 
-    Dated at the first missing session; the value is the last close before, the count how many.
+    Args:
+        bars: with `symbol, date, close`.
+        sessions: of the exchange, as datetime64[D].
+        rule: what the findings are called.
+
+    Returns:
+        Findings dated at the first missing session; the value is the last close before, the count
+        how many are missing.
     """
     calendar = _session_numbers(sessions)
     known = bars.select("symbol", "date", "close").join(calendar, on="date", how="inner")
@@ -342,67 +250,32 @@ def gaps(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame
     holes = known.with_columns(missing=missing).filter(pl.col("missing") > 0)
     first = holes.with_columns(session=pl.col("session") + 1).drop("date")
     dated = first.join(calendar, on="session", how="left")
-    return findings_of(dated, "calendar_gap", pl.col("close"), pl.col("missing"))
+    return findings_of(dated, rule, pl.col("close"), pl.col("missing"))
+
+
+def off_session(
+    bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"], rule: str = "off_session"
+) -> pl.DataFrame:
+    """Report bars on days that are no session; joins to the calendar drop them."""
+    strange = bars.join(_session_numbers(sessions), on="date", how="anti")
+    return findings_of(strange, rule, pl.col("close"))
 
 
 def early_ends(good_bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
     """Report symbols that end before the data do: delisted, taken over, renamed.
 
-    Dated at the last good bar; the value is its close, at which a holding becomes cash, the count
-    how many sessions follow.
+    Args:
+        good_bars: those that no rule excludes.
+        sessions: of the exchange, as datetime64[D].
+
+    Returns:
+        Findings dated at the last good bar; the value is its close, at which a holding becomes
+        cash, the count how many sessions follow.
     """
     last = good_bars.group_by("symbol").agg(pl.all().sort_by("date").last())
     numbered = last.join(_session_numbers(sessions), on="date", how="left")
     after = len(sessions) - 1 - pl.col("session")
     return findings_of(numbered.filter(after > 0), "ends_early", pl.col("close"), after)
-
-
-def off_session_bars(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
-    """Report bars on days that are no session; joins to the calendar drop them."""
-    strange = bars.join(_session_numbers(sessions), on="date", how="anti")
-    return findings_of(strange, "off_session", pl.col("close"))
-
-
-def symbols_without_sector(raw: RawData) -> pl.DataFrame:
-    """Report symbols that the sector table lacks, dated at their first bar."""
-    lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
-    firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars"))
-    return findings_of(firsts, "symbol_without_sector", pl.lit(None), pl.col("bars"))
-
-
-def macro_overlaps(raw: RawData) -> pl.DataFrame:
-    """Report macro series without overlap with the bars, or that start late or end early.
-
-    `macro_overlap` if no series overlaps at all, else `macro_span` per series; dated at the first
-    (late) or last value (early).
-    """
-    start, end = _span(raw.bars)
-    if raw.macro.is_empty() or start is None or end is None:
-        return FINDINGS_SCHEMA.to_frame()
-    spans = raw.macro.group_by(symbol="series").agg(
-        first=pl.min("date"), last=pl.max("date"), values=pl.len()
-    )
-    apart = (pl.col("first") > end) | (pl.col("last") < start)
-    if spans.filter(~apart).is_empty():
-        worst = spans.sort("symbol").head(1).with_columns(date=pl.col("first"))
-        return findings_of(worst, "macro_overlap", pl.lit(None), pl.lit(spans.height))
-    is_early = (pl.lit(end) - pl.col("last")).dt.total_days() > _MACRO_SLACK_DAYS
-    wrong = spans.filter((pl.col("first") > start) | is_early)
-    dated = wrong.with_columns(
-        date=pl.when(pl.col("first") > start).then(pl.col("first")).otherwise(pl.col("last"))
-    )
-    return findings_of(dated, "macro_span", pl.lit(None), pl.col("values"))
-
-
-def _span(frame: pl.DataFrame) -> tuple[date | None, date | None]:
-    first, last = frame.select(pl.min("date").alias("a"), pl.max("date").alias("b")).row(0)
-    return first, last
-
-
-def _session_numbers(sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"date": sessions, "session": np.arange(len(sessions))}, schema_overrides={"date": pl.Date}
-    )
 
 
 def findings_of(
@@ -412,7 +285,18 @@ def findings_of(
     count: pl.Expr | None = None,
     detail: pl.Expr | None = None,
 ) -> pl.DataFrame:
-    """Turn rows with `symbol` and `date` into findings of one rule."""
+    """Turn rows into findings of one rule.
+
+    Args:
+        rows: with `symbol` and `date`.
+        rule: its name.
+        value: what was found, in the unit of the rule.
+        count: rows or sessions concerned; None for one.
+        detail: where and what in words; None for nothing.
+
+    Returns:
+        `FINDINGS_SCHEMA`, a finding for each row.
+    """
     return rows.select(
         pl.col("symbol").cast(pl.String),
         pl.col("date").cast(pl.Date),
@@ -420,4 +304,53 @@ def findings_of(
         rule=pl.lit(rule),
         count=(pl.lit(1) if count is None else count).cast(pl.Int64),
         detail=(pl.lit(None) if detail is None else detail).cast(pl.String),
+    )
+
+
+def _before(name: str) -> pl.Expr:
+    return pl.col(name).shift(1).over("symbol")
+
+
+def _any_of(conditions: list[pl.Expr]) -> pl.Expr:
+    return pl.any_horizontal(pl.lit(value=False), *conditions)
+
+
+def _is_incomplete() -> pl.Expr:
+    others = [name for name in (*PRICE_COLUMNS, "volume", "adj_close") if name != "close"]
+    absent = [pl.col(name).is_null() | ~pl.col(name).is_finite() for name in ("close", *others)]
+    needed = [pl.lit(value=True), *(pl.col(name).is_not_null().any() for name in others)]
+    return _any_of([gone & is_due for gone, is_due in zip(absent, needed, strict=True)])
+
+
+def _is_undeclared_split(config: ValidationConfig) -> pl.Expr:
+    """Find nights over which a price changed its unit without a declared split.
+
+    A split moves the price over night and leaves the trading as it was; a crash brings many times
+    the usual trading, or goes on falling in the day. So all of these must hold: no split is
+    declared; open over the close before (adjusted as far as the data are) is near 1 / n or n for
+    one of the configured ratios n; open to close is a usual move; the dollar volume is below n x
+    `split_turnover_multiple` times its usual (unknown volume counts as usual). Bars after a long
+    hole and bars at or after a gap of the adjustment are left to those rules.
+    """
+    looks_split = []
+    for n in config.undeclared_split_ratios:
+        tolerance = min(_MAX_NIGHT, _NIGHT_SHARE * math.log(n))
+        # consolidations give whole numbers of old shares for a new one
+        night = pl.col("night").log()
+        change = night.abs() if n == int(n) else -night
+        is_usual = pl.col("busy").fill_null(0.0) <= n * config.split_turnover_multiple
+        looks_split.append(((change - math.log(n)).abs() <= tolerance) & is_usual)
+    return (
+        (pl.col("split") == 1)
+        & (pl.col("day").log().abs() <= _MAX_INTRADAY)
+        & ~pl.col("is_after_hole")
+        & ~pl.col("is_gap")
+        & ~_before("is_gap").fill_null(value=False)
+        & _any_of(looks_split)
+    )
+
+
+def _session_numbers(sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"date": sessions, "session": np.arange(len(sessions))}, schema_overrides={"date": pl.Date}
     )

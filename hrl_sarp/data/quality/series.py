@@ -1,9 +1,10 @@
-"""The rules for what stands beside the bars: the index and macro series.
+"""The rules for what stands beside the bars: sectors, the index and macro series.
 
 Like `rules.py`: pure functions that report. What the benchmark leaves out follows from
 `INDEX_BREAKING`.
 """
 
+from datetime import date
 from itertools import pairwise
 
 import numpy as np
@@ -11,23 +12,42 @@ import polars as pl
 from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data.quality import rules
-from hrl_sarp.data.store import RawData
+from hrl_sarp.data.quality.rules import findings_of, gaps, off_session
+from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 
 INDEX = "index"
 """What findings call the benchmark."""
 INDEX_BREAKING = frozenset({"index_jump", "index_not_positive"})
 """The benchmark earns nothing over a row with one of these. `index_wrong_level` is none of them:
 it is known only once the level is back."""
-
 REVISED = r"^(ANFCI|NFCI|STLFSI.*|CFNAI.*|USREC.*|GDP.*|M2.*|WM2NS)$"
-"""Names as FRED has them: financial conditions, activity, recessions, national accounts, money.
-Today's values were not known then, and without vintages no lag repairs that: sources leave such
-series out, and features refuse them."""
+"""Macro series that are rewritten after their first print, as FRED names them: financial
+conditions, activity, recessions, national accounts, money. Today's values were not known then, and
+without vintages no lag repairs that: sources leave such series out, and features refuse them."""
 
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2
 """Series whose median spacing is shorter are daily; slower ones are dated at any weekday."""
+_MACRO_SLACK_DAYS = 100
+"""Quarterly values are dated at the start of their quarter, so the last one looks old."""
+
+
+def sector_defects(raw: RawData) -> pl.DataFrame:
+    """Report stocks without a sector, or with two.
+
+    `symbol_without_sector` is dated at the symbol's first bar, the count says how many it has;
+    `sector_duplicate` has no date.
+    """
+    lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
+    firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars"))
+    times = raw.sectors.group_by("symbol").agg(pl.len().alias("times"))
+    repeated = times.filter(pl.col("times") > 1).with_columns(date=pl.lit(None, dtype=pl.Date))
+    return pl.concat(
+        [
+            findings_of(firsts, "symbol_without_sector", pl.lit(None), pl.col("bars")),
+            findings_of(repeated, "sector_duplicate", pl.lit(None), pl.col("times")),
+        ]
+    )
 
 
 def index_defects(
@@ -37,71 +57,89 @@ def index_defects(
 
     `index_not_positive`: a level of 0 or below. `index_jump`: a move between two levels beyond the
     threshold, as after a change of base. `index_wrong_level`: a level between a jump and the one
-    that takes it back. `index_gap`: sessions without a
-    level (dated at the first, the count says how many). `index_off_session`: a level on a day that
-    is no session, such as the value of the base day.
+    that takes it back. `index_gap`: sessions without a level (dated at the first, the count says
+    how many). `index_off_session`: a level on a day that is no session, such as the value of the
+    base day.
 
     Args:
         index: `INDEX_SCHEMA`, sorted by date.
         config: section `data.validation`.
         sessions: of the exchange, over the span of the bars.
+
+    Returns:
+        `FINDINGS_SCHEMA`; the symbol is `INDEX`.
     """
     levels = index.with_columns(symbol=pl.lit(INDEX)).sort("date")
-    wrong = levels.filter(pl.col("close") <= 0)
     good = levels.filter(pl.col("close") > 0)
     moved = good.with_columns(move=pl.col("close") / pl.col("close").shift(1) - 1)
-    jumps = moved.filter(pl.col("move").abs() > config.max_abs_index_return)
-    inside = good.filter(pl.col("date").is_between(*_span_of(sessions)))
+    is_jump = pl.col("move").abs() > config.max_abs_index_return
+    level = moved["close"].to_numpy()
+    jumps = moved.select(is_jump.fill_null(value=False).arg_true()).to_series()
+    is_wrong = np.zeros(len(level), dtype=bool)
+    for start, stop in pairwise(jumps.to_list()):
+        whole_move = level[stop] / level[start - 1] - 1
+        if abs(whole_move) <= config.max_abs_index_return and not is_wrong[start - 1]:
+            is_wrong[start:stop] = True
+    first, last = sessions[[0, -1]].tolist() if len(sessions) else (None, None)
+    inside = good.filter(pl.col("date").is_between(pl.lit(first, pl.Date), pl.lit(last, pl.Date)))
     return pl.concat(
         [
-            rules.findings_of(wrong, "index_not_positive", pl.col("close")),
-            rules.findings_of(jumps, "index_jump", pl.col("move")),
-            rules.findings_of(_between_jumps(moved, config), "index_wrong_level", pl.col("close")),
-            _renamed(rules.gaps(inside, sessions), "index_gap"),
-            _renamed(rules.off_session_bars(levels, sessions), "index_off_session"),
+            findings_of(levels.filter(pl.col("close") <= 0), "index_not_positive", pl.col("close")),
+            findings_of(moved.filter(is_jump), "index_jump", pl.col("move")),
+            findings_of(moved.filter(pl.Series(is_wrong)), "index_wrong_level", pl.col("close")),
+            gaps(inside, sessions, "index_gap"),
+            off_session(levels, sessions, "index_off_session"),
         ]
     )
 
 
-def _between_jumps(moved: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Return the levels that stand between a jump and the jump back to where it began."""
-    level = moved["close"].to_numpy()
-    rows = np.flatnonzero(np.abs(moved["move"].fill_null(0.0)) > config.max_abs_index_return)
-    is_wrong = np.zeros(len(level), dtype=bool)
-    for start, stop in pairwise(rows.tolist()):
-        whole_move = level[stop] / level[start - 1] - 1
-        if abs(whole_move) <= config.max_abs_index_return and not is_wrong[start - 1]:
-            is_wrong[start:stop] = True
-    return moved.filter(pl.Series(is_wrong))
+def macro_defects(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
+    """Report macro series that contradict themselves, the bars or the calendar.
 
+    `macro_duplicate`: two values of one day; the count says how many. `macro_overlap`: no series
+    overlaps with the bars at all. `macro_span`: a series starts late (dated at its first value) or
+    ends early (at its last); the count says how many values it has. `macro_weekend`: a daily series
+    has values on weekends without a session, as exchanged days and months have; one finding a
+    series, dated at the first such day, with their number.
 
-def weekend_series(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
-    """Report daily macro series with values on weekends without a session.
+    Args:
+        raw: bars and macro series.
+        sessions: of the exchange, over the span of the bars.
 
-    One finding per series, dated at the first such day; the count says how many. Exchanged days
-    and months look like this.
+    Returns:
+        `FINDINGS_SCHEMA`; the symbol is the name of the series.
     """
+    named = raw.macro.rename({"series": "symbol"})
+    twice = named.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("value"))
+    twice = twice.filter(pl.col("times") > 1)
     days = pl.DataFrame({"date": sessions}, schema_overrides={"date": pl.Date})
-    spacing = pl.col("date").sort().diff().dt.total_days().median().over("series")
-    wrong = (
-        raw.macro.with_columns(spacing=spacing)
-        .filter(
-            (pl.col("spacing") < _DAILY_SPACING_DAYS) & (pl.col("date").dt.weekday() >= _SATURDAY)
-        )
+    spacing = pl.col("date").sort().diff().dt.total_days().median().over("symbol")
+    weekends = (
+        named.filter((spacing < _DAILY_SPACING_DAYS) & (pl.col("date").dt.weekday() >= _SATURDAY))
         .join(days, on="date", how="anti")
-        .group_by(symbol="series")
+        .group_by("symbol")
         .agg(pl.min("date"), pl.len().alias("days"))
-        .sort("symbol")
     )
-    return rules.findings_of(wrong, "macro_weekend", pl.lit(None), pl.col("days"))
+    return pl.concat(
+        [
+            findings_of(twice, "macro_duplicate", pl.col("value"), pl.col("times")),
+            _span_defects(named, raw.bars["date"].min(), raw.bars["date"].max()),
+            findings_of(weekends, "macro_weekend", pl.lit(None), pl.col("days")),
+        ]
+    )
 
 
-def _span_of(sessions: Shaped[np.ndarray, " T"]) -> tuple[pl.Expr, pl.Expr]:
-    if len(sessions) == 0:
-        nothing = pl.lit(None, dtype=pl.Date)
-        return nothing, nothing
-    return pl.lit(sessions[0].item()), pl.lit(sessions[-1].item())
-
-
-def _renamed(findings: pl.DataFrame, rule: str) -> pl.DataFrame:
-    return findings.with_columns(rule=pl.lit(rule))
+def _span_defects(named: pl.DataFrame, start: object, end: object) -> pl.DataFrame:
+    if named.is_empty() or not isinstance(start, date) or not isinstance(end, date):
+        return FINDINGS_SCHEMA.to_frame()
+    spans = named.group_by("symbol").agg(first=pl.min("date"), last=pl.max("date"), values=pl.len())
+    apart = (pl.col("first") > end) | (pl.col("last") < start)
+    if spans.filter(~apart).is_empty():
+        worst = spans.sort("symbol").head(1).with_columns(date=pl.col("first"))
+        return findings_of(worst, "macro_overlap", pl.lit(None), pl.lit(spans.height))
+    is_late = pl.col("first") > start
+    is_early = (pl.lit(end) - pl.col("last")).dt.total_days() > _MACRO_SLACK_DAYS
+    dated = spans.filter(is_late | is_early).with_columns(
+        date=pl.when(is_late).then(pl.col("first")).otherwise(pl.col("last"))
+    )
+    return findings_of(dated, "macro_span", pl.lit(None), pl.col("values"))

@@ -3,7 +3,6 @@
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -27,41 +26,18 @@ from hrl_sarp.run.files import write_json
 
 REPORT_NAME = "validation.json"
 _EXAMPLES_SHOWN = 10
-Severity = Literal["fail", "warn"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, and where."""
-
-    symbol: str | None
-    """Symbol, macro series or, for rule `schema`, table.column; None where the row has none."""
-    date: datetime.date | None
-    """First day concerned; None where the finding has no date."""
-    value: float | None
-    """What was found, in the unit of the rule (price, fraction, volume)."""
-    rule: str
-    severity: Severity
-    count: int
-    """Rows or sessions concerned."""
-    detail: str | None
-    """Where and what in words, for what only the source knows: file, line, first characters."""
-    is_excluded: bool
-    """Kept out of the market."""
 
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Every finding, as a table: `FINDINGS_SCHEMA` plus severity and is_excluded."""
+    """Every finding about one data set."""
 
     table: pl.DataFrame
+    """`FINDINGS_SCHEMA` (symbol is a stock, a macro series, `index` or, for the rule `schema`,
+    table.column; date the first day concerned; value in the unit of the rule) and two columns:
+    severity (fail or warn) and is_excluded (the row is kept out of the market)."""
     n_bars: int
     n_symbols: int
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """The rows of the table."""
-        return tuple(Finding(**row) for row in self.table.iter_rows(named=True))
 
     @property
     def has_failed(self) -> bool:
@@ -75,13 +51,16 @@ def validate(
     calendar_name: str,
     changes: CalendarChanges | None = None,
 ) -> ValidationReport:
-    """Judge raw data by every rule of `rules.py`.
+    """Judge raw data by every rule.
 
     Args:
         raw: as a source or `read_raw` delivers it.
         config: section `data.validation`.
         calendar_name: name of the exchange calendar, as in exchange_calendars.
         changes: sessions against that calendar; None for none.
+
+    Returns:
+        What was found, what the source left out included.
 
     Raises:
         DataError: if the calendar is unknown or does not cover the bars.
@@ -90,11 +69,16 @@ def validate(
     if raw.import_findings is not None:
         found.append(raw.import_findings)
     if found[0].is_empty():  # other rules need the columns
-        found += _row_findings(raw, config, _sessions_of(raw.bars, calendar_name, changes))
+        first, last = raw.bars["date"].min(), raw.bars["date"].max()
+        sessions = np.empty(0, dtype="datetime64[D]")
+        if isinstance(first, datetime.date) and isinstance(last, datetime.date):
+            sessions = sessions_between(calendar_name, first, last, changes)
+        found += [*_bar_findings(raw.bars, config, sessions), series.sector_defects(raw)]
+        found.append(series.macro_defects(raw, sessions))
+        found.append(series.index_defects(raw.index, config, sessions))
+    is_structural = pl.col("rule").is_in(sorted(rules.STRUCTURAL))
     table = pl.concat(found, how="diagonal").with_columns(
-        severity=pl.when(pl.col("rule").is_in(sorted(rules.STRUCTURAL)))
-        .then(pl.lit("fail"))
-        .otherwise(pl.lit("warn")),
+        severity=pl.when(is_structural).then(pl.lit("fail")).otherwise(pl.lit("warn")),
         is_excluded=pl.col("rule").is_in(sorted(rules.EXCLUDING)),
     )
     return ValidationReport(
@@ -132,25 +116,13 @@ def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
         config: the merged configuration; thresholds and the market's calendar are read.
 
     Returns:
-        The report that was written.
+        The report that was written: counts for each rule and all findings.
 
     Raises:
         MissingArtifactError: if nothing was collected.
         DataError: if a file is damaged or the calendar does not fit.
     """
     _, report = read_validated(data_dir, config)
-    write_report(report, data_dir / REPORT_NAME)
-    return report
-
-
-def bad_rows(report: ValidationReport) -> pl.DataFrame:
-    """Return (symbol, date) of every bar that must be kept out of the market, each once."""
-    excluded = report.table.filter(pl.col("is_excluded"))
-    return excluded.select("symbol", "date").unique().sort("symbol", "date")
-
-
-def write_report(report: ValidationReport, path: Path) -> None:
-    """Write counts per rule and all findings as JSON, atomically."""
     counts = report.table.group_by("rule").len().sort("rule")
     content = {
         "has_failed": report.has_failed,
@@ -160,7 +132,14 @@ def write_report(report: ValidationReport, path: Path) -> None:
         "findings_by_rule": dict(counts.iter_rows()),
         "findings": report.table.to_dicts(),
     }
-    write_json(path, content)
+    write_json(data_dir / REPORT_NAME, content)
+    return report
+
+
+def bad_rows(report: ValidationReport) -> pl.DataFrame:
+    """Return (symbol, date) of every bar that must be kept out of the market, each once."""
+    excluded = report.table.filter(pl.col("is_excluded"))
+    return excluded.select("symbol", "date").unique().sort("symbol", "date")
 
 
 def render(report: ValidationReport) -> Table:
@@ -170,12 +149,22 @@ def render(report: ValidationReport) -> Table:
         table.add_column(heading, justify="right" if heading == "findings" else "left")
     for rule in report.table["rule"].unique(maintain_order=True):
         rows = report.table.filter(pl.col("rule") == rule)
-        severity, is_excluded = rows.select("severity", "is_excluded").row(0)
-        effect = f"{severity}: excluded" if is_excluded else str(severity)
-        effect = f"{severity}: left out" if rule in rules.LEFT_OUT else effect
-        if rule in rules.BREAKING and not is_excluded:
-            effect = f"{severity}: night kept out"
-        table.add_row(rule, effect, f"{rows.height:,}", _examples(rows))
+        effect, is_excluded = rows.select("severity", "is_excluded").row(0)
+        if is_excluded:
+            effect += ": excluded"
+        elif rule in rules.LEFT_OUT:
+            effect += ": left out"
+        elif rule in rules.BREAKING:
+            effect += ": night kept out"
+        examples = []
+        for symbol, day, value in (
+            rows.head(_EXAMPLES_SHOWN + 1).select("symbol", "date", "value").iter_rows()
+        ):
+            shown = None if value is None else f"{value:.4g}"
+            examples.append(" ".join(str(x) for x in (symbol, day, shown) if x is not None))
+        more = ", ..." if len(examples) > _EXAMPLES_SHOWN else ""
+        listed = ", ".join(examples[:_EXAMPLES_SHOWN]) + more
+        table.add_row(rule, effect, f"{rows.height:,}", listed)
     return table
 
 
@@ -201,60 +190,26 @@ def _schema_findings(raw: RawData) -> pl.DataFrame:
     )
 
 
-def _row_findings(
-    raw: RawData, config: ValidationConfig, sessions: Shaped[np.ndarray, " T"]
+def _bar_findings(
+    unsorted: pl.DataFrame, config: ValidationConfig, sessions: Shaped[np.ndarray, " T"]
 ) -> list[pl.DataFrame]:
-    keyed = raw.bars.drop_nulls(["symbol", "date"])
+    close = pl.col("close")
+    keyed = unsorted.drop_nulls(["symbol", "date"])
+    lacking = unsorted.filter(pl.col("date").is_null() | pl.col("symbol").is_null())
+    backward = keyed.filter(pl.col("date") < pl.col("date").shift(1).over("symbol"))
     bars = keyed.sort("symbol", "date")
-    prepared = rules.prepare(bars)
-    undeclared = rules.undeclared_splits(prepared, config)
+    pairs = bars.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("close"))
+    repeated = pairs.filter(pl.col("times") > 1)
     found = [
-        rules.missing_keys(raw.bars),
-        rules.missing_values(bars),
-        rules.duplicates(bars),
-        rules.duplicates_beside_bars(raw),
-        rules.ordering(keyed),
-        rules.non_positive_prices(bars),
-        rules.ohlc_inconsistencies(bars),
-        rules.zero_volumes(bars),
-        rules.stale_repeats(bars),
-        rules.large_returns(prepared, config),
-        undeclared,
-        rules.long_holes(prepared, config),
-        rules.suspected_splits(prepared).join(undeclared, on=["symbol", "date"], how="anti"),
-        rules.adjustment_defects(prepared, config),
+        rules.findings_of(lacking, "missing_key", close),
+        rules.findings_of(backward, "ordering", close),
+        rules.findings_of(repeated, "duplicate", close, pl.col("times")),
+        rules.judge_rows(bars, config),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),
-        rules.off_session_bars(bars, sessions),
-        rules.symbols_without_sector(raw),
-        rules.macro_overlaps(raw),
-        series.index_defects(raw.index, config, sessions),
-        series.weekend_series(raw, sessions),
+        rules.off_session(bars, sessions),
     ]
     is_excluded = pl.col("rule").is_in(sorted(rules.EXCLUDING))
-    excluded = pl.concat(found, how="diagonal").filter(is_excluded)
+    excluded = pl.concat(found).filter(is_excluded)
     good_bars = bars.join(excluded, on=["symbol", "date"], how="anti")
     return [*found, rules.early_ends(good_bars, sessions)]
-
-
-def _sessions_of(
-    bars: pl.DataFrame, calendar_name: str, changes: CalendarChanges | None
-) -> Shaped[np.ndarray, " T"]:
-    first, last = bars["date"].min(), bars["date"].max()
-    if not isinstance(first, datetime.date) or not isinstance(last, datetime.date):
-        return np.empty(0, dtype="datetime64[D]")
-    return sessions_between(calendar_name, first, last, changes)
-
-
-def _examples(rows: pl.DataFrame) -> str:
-    shown = rows.head(_EXAMPLES_SHOWN)
-    texts = [
-        " ".join(str(part) for part in (symbol, day, _rounded(value)) if part is not None)
-        for symbol, day, value in shown.select("symbol", "date", "value").iter_rows()
-    ]
-    more = "" if rows.height <= _EXAMPLES_SHOWN else ", ..."
-    return ", ".join(texts) + more
-
-
-def _rounded(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4g}"

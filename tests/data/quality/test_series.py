@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data.quality.series import index_defects, weekend_series
+from hrl_sarp.data.quality.series import index_defects, macro_defects
 from hrl_sarp.data.store import INDEX_SCHEMA
 from tests.data.raw_factories import SESSIONS, clean_raw, day
 
@@ -62,19 +62,23 @@ def test_level_before_the_first_session_is_named() -> None:
     ]
 
 
+def weekends(days: list[date], sessions: np.ndarray) -> list[tuple[str, date, int]]:
+    """Judge one macro series with values on these days."""
+    n = len(days)
+    macro = pl.DataFrame({"date": days, "series": ["FLOW"] * n, "value": [1.0] * n})
+    table = macro_defects(replace(clean_raw(), macro=macro), sessions)
+    about = table.filter(pl.col("rule") == "macro_weekend")
+    return about.select("symbol", "date", "count").rows()
+
+
 def test_daily_series_on_weekends_is_named_once_with_how_many() -> None:
-    raw = clean_raw()
     days = [SESSIONS[0].item() + timedelta(days=step) for step in range(14)]
-    macro = pl.DataFrame({"date": days, "series": ["FLOW"] * 14, "value": [1.0] * 14})
-    table = weekend_series(replace(raw, macro=macro), SESSIONS)
     # from Wednesday, 2 January: the 5th, 6th, 12th and 13th
-    assert table.select("symbol", "date", "count").rows() == [("FLOW", date(2019, 1, 5), 4)]
+    assert weekends(days, SESSIONS) == [("FLOW", date(2019, 1, 5), 4)]
     with_saturday = np.append(SESSIONS, np.datetime64("2019-01-05"))
-    assert weekend_series(replace(raw, macro=macro), with_saturday)["count"].to_list() == [3]
+    assert weekends(days, with_saturday) == [("FLOW", date(2019, 1, 6), 3)]
 
 
 def test_monthly_series_may_be_dated_on_weekends() -> None:
-    raw = clean_raw()
-    days = [date(2019, month, 1) for month in range(1, 13)]  # 1 June and 1 September are weekends
-    macro = pl.DataFrame({"date": days, "series": ["CPI"] * 12, "value": [1.0] * 12})
-    assert weekend_series(replace(raw, macro=macro), SESSIONS).is_empty()
+    # 1 June and 1 September are weekends
+    assert weekends([date(2019, month, 1) for month in range(1, 13)], SESSIONS) == []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.quality import validation
 from hrl_sarp.data.quality.validation import ValidationReport, bad_rows
 from hrl_sarp.data.sources.files import folder
-from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
+from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData, write_raw
 from hrl_sarp.errors import DataError
 from tests.data.raw_factories import clean_raw, day, with_cells, with_factor, without_row
 
@@ -26,17 +27,21 @@ def judge(raw: RawData) -> ValidationReport:
     return validation.validate(raw, CONFIG, "XNYS")
 
 
+def findings(report: ValidationReport) -> list[SimpleNamespace]:
+    return [SimpleNamespace(**row) for row in report.table.iter_rows(named=True)]
+
+
 def until(last: date) -> pl.Expr:
     return pl.col("date") <= pl.lit(last)
 
 
 def found(report: ValidationReport) -> set[tuple[str, str | None, str]]:
-    return {(finding.rule, finding.symbol, str(finding.date)) for finding in report.findings}
+    return {(finding.rule, finding.symbol, str(finding.date)) for finding in findings(report)}
 
 
 def test_clean_data_have_no_finding() -> None:
     report = judge(clean_raw())
-    assert report.findings == ()
+    assert findings(report) == []
     assert not report.has_failed
     assert bad_rows(report).is_empty()
 
@@ -65,7 +70,7 @@ def test_spoiled_row_is_named_with_its_value(
     excluded: bool,
 ) -> None:
     report = judge(spoil(clean_raw()))
-    rows = [finding for finding in report.findings if finding.rule == rule]
+    rows = [finding for finding in findings(report) if finding.rule == rule]
     assert [(row.symbol, row.date) for row in rows] == [("AAA", day(5))]
     assert rows[0].value == (None if value is None else pytest.approx(value, abs=1e-9))
     assert report.has_failed == fails
@@ -85,13 +90,13 @@ def test_descending_dates_fail() -> None:
     raw = clean_raw()
     report = judge(replace(raw, bars=raw.bars.reverse()))
     # every row but the first of each of the two symbols is dated before the one above
-    assert [finding.rule for finding in report.findings] == ["ordering"] * 38
+    assert [finding.rule for finding in findings(report)] == ["ordering"] * 38
     assert report.has_failed
 
 
 def test_missing_session_is_a_gap_and_the_last_close_is_given() -> None:
     report = judge(without_row(without_row(clean_raw(), 5), 6))
-    (finding,) = report.findings
+    (finding,) = findings(report)
     assert (finding.rule, finding.symbol, finding.date) == ("calendar_gap", "AAA", day(5))
     assert (finding.value, finding.count) == (104.0, 2)
     assert not finding.is_excluded
@@ -133,14 +138,14 @@ def test_fall_by_half_with_heavy_trading_is_suspected_but_stays() -> None:
 
 def test_flagged_split_is_no_finding() -> None:
     raw = with_factor(clean_raw(), 5, 0.5, PRICES)  # adj_close goes on smoothly
-    assert judge(with_cells(raw, 5, split=2.0)).findings == ()
+    assert findings(judge(with_cells(raw, 5, split=2.0))) == []
 
 
 def test_without_adjusted_closes_returns_come_from_splits_and_dividends() -> None:
     raw = with_cells(with_factor(clean_raw(), 5, 0.25, PRICES), 5, split=4.0)
     unadjusted = replace(raw, bars=raw.bars.with_columns(adj_close=pl.lit(None, pl.Float64)))
     report = judge(unadjusted)
-    assert report.findings == ()
+    assert findings(report) == []
 
 
 def test_halt_printed_as_a_flat_bar_is_kept_out() -> None:
@@ -162,7 +167,7 @@ def test_stock_that_ends_before_the_others_is_named_at_its_last_good_bar() -> No
     raw = clean_raw()
     ended = replace(raw, bars=raw.bars.filter((pl.col("symbol") == "BBB") | until(day(15))))
     bad_end = with_cells(ended, 15, open=None)
-    (finding,) = [x for x in judge(bad_end).findings if x.rule == "ends_early"]
+    (finding,) = [x for x in findings(judge(bad_end)) if x.rule == "ends_early"]
     # row 14 closes at 114; rows 15 to 19 follow
     assert (finding.symbol, finding.date, finding.value) == ("AAA", day(14), 114.0)
     assert finding.count == 5
@@ -172,7 +177,7 @@ def test_dividends_that_no_column_states_are_named_and_stay() -> None:
     # 2 % paid at row 5: adj_close of the rows before is scaled down, the close is not
     raw = with_factor(clean_raw(), 5, 1.02, ["adj_close"])
     report = judge(raw)
-    (finding,) = report.findings
+    (finding,) = findings(report)
     assert (finding.rule, finding.date) == ("unstated_dividend", day(5))
     assert finding.value == pytest.approx(105 / 104 * 0.02)
     assert bad_rows(report).is_empty()
@@ -185,7 +190,7 @@ def test_what_the_source_left_out_is_in_the_report() -> None:
         orient="row",
     )
     report = judge(replace(clean_raw(), import_findings=left_out))
-    (finding,) = report.findings
+    (finding,) = findings(report)
     assert (finding.rule, finding.detail) == ("junk_lines", "AAA.csv line 7: <html>")
     assert bad_rows(report).is_empty()
     assert not report.has_failed
@@ -202,7 +207,7 @@ def test_stale_run_is_dated_at_its_start() -> None:
         pl.when(pl.col("symbol") == "AAA").then(100.0).otherwise(pl.col(name)).alias(name)
         for name in [*PRICES, "adj_close"]
     )
-    runs = [x for x in judge(replace(raw, bars=stale)).findings if x.rule == "stale_run"]
+    runs = [x for x in findings(judge(replace(raw, bars=stale))) if x.rule == "stale_run"]
     assert [(run.symbol, run.date, run.count) for run in runs] == [("AAA", day(0), 20)]
 
 
@@ -223,7 +228,7 @@ def test_symbol_with_two_sectors_fails() -> None:
 def test_macro_series_of_other_years_fail() -> None:
     raw = clean_raw()
     report = judge(replace(raw, macro=raw.macro.with_columns(pl.col("date").dt.offset_by("-468w"))))
-    assert [(x.rule, x.symbol) for x in report.findings] == [("macro_overlap", "DGS10")]
+    assert [(x.rule, x.symbol) for x in findings(report)] == [("macro_overlap", "DGS10")]
     assert report.has_failed
 
 
@@ -247,9 +252,11 @@ def test_unknown_calendar_is_refused() -> None:
 
 
 def test_report_is_written_with_every_finding(tmp_path: Path) -> None:
-    report = judge(with_cells(clean_raw(), 5, volume=0.0))
-    validation.write_report(report, tmp_path / "validation.json")
-    written = json.loads((tmp_path / "validation.json").read_text())
+    write_raw(with_cells(clean_raw(), 5, volume=0.0), tmp_path)
+    report = validation.validate_folder(tmp_path, load_config(market="us"))
+    written = json.loads((tmp_path / validation.REPORT_NAME).read_text())
+    assert report.table.height == len(written["findings"])
+    assert (written["has_failed"], written["n_bars"], written["n_symbols"]) == (False, 40, 2)
     assert written["findings_by_rule"] == {"zero_volume": 1}
     assert written["findings"] == [
         {
@@ -294,7 +301,7 @@ def test_known_defects_of_the_real_us_data_are_named_and_do_not_fail(data_folder
     raw = folder.load(data_folder / "us_daily")
     report = judge(raw)
     of_rule = {
-        rule: {(x.symbol, str(x.date)) for x in report.findings if x.rule == rule}
+        rule: {(x.symbol, str(x.date)) for x in findings(report) if x.rule == rule}
         for rule in report.table["rule"].unique()
     }
     untraded = of_rule["no_trade"] | of_rule["stale_repeat"]

@@ -32,9 +32,12 @@ def split_at(ratio: float, *, volume: float = 1.0, close: float = 1.0) -> RawDat
     return with_cells(raw, ROW, **cells, low=lowest)
 
 
+def found_by(rule: str, bars: pl.DataFrame, config: ValidationConfig = CONFIG) -> pl.DataFrame:
+    return rules.judge_rows(bars, config).filter(pl.col("rule") == rule)
+
+
 def splits_of(raw: RawData, config: ValidationConfig = CONFIG) -> list[tuple[str, date]]:
-    found = rules.undeclared_splits(rules.prepare(raw.bars), config)
-    return found.select("symbol", "date").rows()
+    return found_by("undeclared_split", raw.bars, config).select("symbol", "date").rows()
 
 
 @pytest.mark.parametrize("ratio", [2.0, 5.0, 10.0, 20.0])
@@ -43,7 +46,7 @@ def test_fall_by_a_split_ratio_over_night_is_a_split(ratio: float) -> None:
 
 
 def test_value_is_the_night_against_the_close_before() -> None:
-    found = rules.undeclared_splits(rules.prepare(split_at(2.0).bars), CONFIG)
+    found = found_by("undeclared_split", split_at(2.0).bars)
     assert found["value"].to_list() == [pytest.approx(107.5 / 2 / 107 - 1)]
 
 
@@ -111,8 +114,21 @@ def test_long_hole_is_named_with_its_days_and_not_as_a_split() -> None:
         .then(pl.col("date") + timedelta(days=100))
         .otherwise("date")
     )
-    prepared = rules.prepare(later)
-    found = rules.long_holes(prepared, CONFIG)
+    found = found_by("long_hole", later)
     # 11 to 14 January is a weekend: 3 days, and 100
     assert found.filter(pl.col("symbol") == "AAA")["count"].to_list() == [103]
-    assert rules.undeclared_splits(prepared, CONFIG).is_empty()
+    assert found_by("undeclared_split", later).is_empty()
+
+
+def test_every_effect_names_a_rule_that_exists() -> None:
+    of_rows = {rule.name for rule in rules.row_rules(CONFIG)}
+    of_others = {"missing_key", "duplicate"}
+    assert of_rows | of_others >= rules.EXCLUDING
+    assert of_rows >= rules.BREAKING
+
+
+def test_column_that_no_row_has_is_not_missed() -> None:
+    bars = clean_raw().bars.with_columns(volume=pl.lit(None, dtype=pl.Float64))
+    assert found_by("missing_value", bars).is_empty()
+    without_closes = bars.with_columns(close=pl.lit(None, dtype=pl.Float64))
+    assert found_by("missing_value", without_closes).height == bars.height
