@@ -63,7 +63,7 @@ CANDLE_COLUMNS = (
 PRETRAINING_COLUMNS = CANDLE_COLUMNS[:11]
 """What the masked autoencoder rebuilds."""
 POSITION = "position_encoding"
-"""Place of a bar in its window: no column of the table, `encoders.windows.cut` appends it."""
+"""Place of a bar in its window: no column of the table, `window_features` appends it."""
 LIMITS = (
     *((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 1.0), (0.0, 1.0), (0.0, 3.0)),
     *((-3.0, 3.0), (-3.0, 3.0), (0.0, 3.0), (0.0, 3.0), (-2.0, 2.0), (0.0, 3.0)),

@@ -23,7 +23,7 @@ from hrl_sarp.encoders.embed.table import (
 )
 from hrl_sarp.encoders.networks.kinds import EncoderKind, PanelEncoder, build_encoder
 from hrl_sarp.encoders.transfer import WEIGHTS, load_encoder, read_description
-from hrl_sarp.encoders.windows.panel import complete_windows, read_panel_bars, window_table
+from hrl_sarp.encoders.windows.panel import read_panel_bars, window_table
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
 from hrl_sarp.encoders.windows.table import Scaler
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
@@ -237,12 +237,11 @@ def embedding_job(
     panel = config.encoders.panel
     table = _scaler(frozen).apply(panel_features(frozen.kind, bars, config))
     table = np.clip(table, -panel.clip, panel.clip)
-    windows = complete_windows(bars, np.isfinite(table).all(axis=1), panel)
     return EmbeddingJob(
         encoder=frozen.encoder.to(device),
         projection=frozen.projection.to(device),
         features=torch.from_numpy(table).to(device),
-        starts=window_table(bars, market, windows),
+        starts=window_table(bars, np.isfinite(table).all(axis=1), market, panel),
         length=panel.window_length,
         block_windows=panel.block_windows,
         dtype=panel.dtype,

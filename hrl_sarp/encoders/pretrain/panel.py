@@ -22,7 +22,7 @@ from hrl_sarp.encoders.pretrain.run import PretrainingResult, PretrainingRun
 from hrl_sarp.encoders.pretrain.task import pretrain
 from hrl_sarp.encoders.transfer import WEIGHTS, code_version, export_encoder
 from hrl_sarp.encoders.windows.cut import SPLITS, Windows, gather
-from hrl_sarp.encoders.windows.panel import complete_windows, pretraining_windows, read_panel_bars
+from hrl_sarp.encoders.windows.panel import pretraining_windows, read_panel_bars
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
 from hrl_sarp.encoders.windows.table import Scaler, WindowTable, fit_scaler
 from hrl_sarp.fitting.distributed import World
@@ -81,8 +81,7 @@ def prepare_panel(request: PanelPretraining) -> PreparedPanel:
     market = assembled_market(request.data_dir, config)
     bars = read_panel_bars(request.data_dir, market, config)
     features = panel_features(request.kind, bars, config)
-    found = complete_windows(bars, np.isfinite(features).all(axis=1), panel)
-    windows = pretraining_windows(bars, found, market, panel)
+    windows = pretraining_windows(bars, np.isfinite(features).all(axis=1), market, panel)
     scaler = fit_scaler(features, windows)
     scaled = np.clip(scaler.apply(features), -panel.clip, panel.clip)
     counts = ", ".join(f"{name} {len(getattr(windows, name))}" for name in SPLITS)

@@ -1,15 +1,12 @@
-"""Windows of bars: where they start, which split they belong to, and how they are read.
+"""Where windows of bars begin, what they never cross, and which split they belong to.
 
-A window is a first row of a (N, F) table; windows overlap, so copies would multiply the data. A
-stretch is a longest run of bars without a border. Borders lie between two instruments (another
-symbol, a contract roll), before a bar that follows more than `max_missing_bars` missing ones (a
-closed session, an outage), and where a split begins or ends. Windows start every `stride` bars of a
-stretch, from its first bar on; those that would run past its end are dropped and counted.
-
-Validation and test begin one window after the split before them ends: at least `window_length`
-different times of the file lie between.
+A window is a first row of a (N, F) table; windows overlap, so copies would multiply the data. Every
+cut of the package is made here: rows between two borders are a stretch (`number_stretches`),
+windows begin every `stride` rows of a stretch (`cut_stretches`), and a split takes a window only if
+nothing that it holds or predicts lies outside (`inside_spans`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +28,6 @@ DROP_REASONS = (
 )
 """Why windows are left out, as the log says it."""
 
-_INSTRUMENT_ENDS, _BARS_MISSING, _SPLIT_ENDS, _BETWEEN, _AFTER = range(len(DROP_REASONS))
 _SPLIT_SPANS = (0, 2, 4)
 """Of the spans that `_span_edges` divides time into; 1 and 3 lie between splits, 5 after them."""
 _AFTER_SPAN = 5
@@ -48,11 +44,78 @@ class Windows:
     length: int
     """Bars of every window."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Windows left out, by `DROP_REASONS`; reasons that did not occur are not listed."""
+    """Windows left out, by reason; reasons that did not occur are not listed."""
 
     def counts(self) -> dict[str, int]:
         """Return the number of windows of each split."""
         return {name: len(getattr(self, name)) for name in SPLITS}
+
+
+def number_stretches(
+    ticks: Shaped[np.ndarray, " N"],
+    keys: Sequence[Shaped[np.ndarray, " N"]],
+    max_missing: int,
+    spacing: np.timedelta64 | int | None = None,
+) -> Int64[np.ndarray, " N"]:
+    """Number the runs of rows without a border, from 0 on.
+
+    A border lies before a row at which a key changes (another instrument, a contract roll, a new
+    group) and before one that follows more than `max_missing` missing ticks (a closed session, an
+    outage). Only earlier rows decide whether a row follows a border.
+
+    Args:
+        ticks: times or session numbers, ascending while the keys stay the same.
+        keys: one value per row each.
+        max_missing: ticks in a row that may be missing inside a stretch.
+        spacing: between two ticks without any missing; `bar_spacing` if None.
+
+    Raises:
+        DataError: if the spacing cannot be told, because no row follows another.
+    """
+    step = bar_spacing(ticks) if spacing is None else spacing
+    is_border = np.diff(ticks) > (max_missing + 1) * step
+    for key in keys:
+        is_border |= key[1:] != key[:-1]
+    return np.concatenate([[0], np.cumsum(is_border)])
+
+
+def cut_stretches(
+    stretch: Int64[np.ndarray, " N"], length: int, stride: int
+) -> tuple[Int64[np.ndarray, " C"], Bool[np.ndarray, " C"]]:
+    """Begin a window at every `stride`-th row of each stretch, the first one included.
+
+    Args:
+        stretch: as `number_stretches` returns it.
+        length: rows of a window, those that it only predicts included.
+        stride: rows between the first rows of two windows.
+
+    Returns:
+        First rows, ascending, and whether the window ends inside its stretch. Those that do not
+        are returned too, because callers count them.
+    """
+    first = np.flatnonzero(np.diff(stretch, prepend=-1))
+    stop = np.append(first[1:], len(stretch))
+    counts = -(-(stop - first) // stride)
+    nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(first, counts) + stride * nth
+    return starts, starts + length <= np.repeat(stop, counts)
+
+
+def inside_spans(
+    begin: Shaped[np.ndarray, " W"],
+    known: Shaped[np.ndarray, " W"],
+    spans: Sequence[tuple[np.generic | int, np.generic | int]],
+) -> list[Bool[np.ndarray, " W"]]:
+    """Tell which windows lie inside each span of time; those that cross a bound lie in none.
+
+    This purges: what a window of one span holds or predicts is over when the next span begins.
+
+    Args:
+        begin: time of a window's first row.
+        known: time at which everything about the window is known, its label included.
+        spans: first time of each, and the first time after it.
+    """
+    return [(begin >= start) & (known < stop) for start, stop in spans]
 
 
 def cut_windows(
@@ -61,6 +124,9 @@ def cut_windows(
     config: WindowedConfig,
 ) -> Windows:
     """Cut the windows of the three splits, log what was dropped, and check the quality gates.
+
+    The ends of splits are borders. Validation and test begin one window after the split before
+    them ends: at least `window_length` different times of the file lie between.
 
     Args:
         bars_timestamps: datetime64, sorted by instrument, then time, as in `Bars`.
@@ -71,18 +137,30 @@ def cut_windows(
         DataError: if a gate is missed; names the gate, the splits, what was found.
     """
     _refuse_ratios(config)
-    stretches = _find_stretches(bars_timestamps, bars_instrument, config)
-    stretch, starts = _candidates(stretches, config.stride)
-    span = stretches.span[stretch]
-    is_whole = starts + config.window_length <= stretches.stop[stretch]
-    lost = stretches.reason[stretch][~(is_whole & np.isin(span, _SPLIT_SPANS))]
-    train, validation, test = (starts[is_whole & (span == code)] for code in _SPLIT_SPANS)
+    edges = _span_edges(bars_timestamps, config)
+    span = np.searchsorted(edges, bars_timestamps, side="right")
+    stretch = number_stretches(bars_timestamps, (bars_instrument, span), config.max_missing_bars)
+    starts, is_whole = cut_stretches(stretch, config.window_length, config.stride)
+    at = span[starts]
+    train, validation, test = (starts[is_whole & (at == code)] for code in _SPLIT_SPANS)
+    is_lost = ~(is_whole & np.isin(at, _SPLIT_SPANS))
+    lost, at = starts[is_lost], at[is_lost]
+    # what ends a stretch stands behind its last bar; the file ends where its last instrument does
+    stop = np.searchsorted(stretch, stretch[lost], side="right")
+    after = np.minimum(stop, len(stretch) - 1)
+    is_end = (stop == len(stretch)) | (bars_instrument[after] != bars_instrument[stop - 1])
+    is_split_end = span[after] != span[stop - 1]
+    longest = (config.max_missing_bars + 1) * bar_spacing(bars_timestamps)
+    is_missing = bars_timestamps[after] - bars_timestamps[stop - 1] > longest
+    causes = [is_end, is_missing, is_split_end, ~np.isin(at, _SPLIT_SPANS), at == _AFTER_SPAN]
+    order = [4, 3, 0, 1, 2]  # a window outside the splits is lost for that, whatever it reaches
+    reason = np.select([causes[code] for code in order], order)
     windows = Windows(
         train=train,
         validation=validation,
         test=test,
         length=config.window_length,
-        dropped={DROP_REASONS[i]: int(n) for i, n in enumerate(np.bincount(lost)) if n},
+        dropped={DROP_REASONS[i]: int(n) for i, n in enumerate(np.bincount(reason)) if n},
     )
     _log(windows)
     _refuse_few(windows, bars_timestamps, config)
@@ -95,13 +173,6 @@ def gather(
     """Read windows from a table on the table's device, in one indexing operation."""
     rows = torch.arange(length, device=table.device)
     return table[starts.to(table.device).unsqueeze(1) + rows]
-
-
-def append_position(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L G"]:
-    """Append `position_encoding`: 0 at the first bar of a window, 1 at the last."""
-    n_windows, length, _ = windows.shape
-    position = torch.linspace(0.0, 1.0, length, dtype=windows.dtype, device=windows.device)
-    return torch.cat([windows, position.expand(n_windows, length).unsqueeze(-1)], dim=-1)
 
 
 def bar_spacing(timestamps: Shaped[np.ndarray, " N"]) -> np.timedelta64:
@@ -118,50 +189,6 @@ def bar_spacing(timestamps: Shaped[np.ndarray, " N"]) -> np.timedelta64:
             f"{len(timestamps)} bars; give a longer file"
         )
     return steps[counts.argmax()]
-
-
-@dataclass(frozen=True)
-class _Stretches:
-    """Runs of bars without a border."""
-
-    first: Int64[np.ndarray, " S"]
-    stop: Int64[np.ndarray, " S"]
-    span: Int64[np.ndarray, " S"]
-    reason: Int64[np.ndarray, " S"]
-    """Code of `DROP_REASONS` of the windows that do not fit."""
-
-
-def _find_stretches(
-    timestamps: Shaped[np.ndarray, " N"], instrument: Int[np.ndarray, " N"], config: WindowedConfig
-) -> _Stretches:
-    changes = np.diff(instrument) != 0
-    is_missing = _is_after_missing(timestamps, changes, config.max_missing_bars)
-    span = np.searchsorted(_span_edges(timestamps, config), timestamps, side="right")
-    borders = np.flatnonzero(changes | is_missing | (np.diff(span) != 0)) + 1
-    first, stop = np.append(0, borders), np.append(borders, len(timestamps))
-    # what ends a stretch stands at its last bar; the file ends where its last instrument does
-    ends = [np.append(changes, True)[stop - 1], np.append(is_missing, False)[stop - 1]]
-    reason = np.select(ends, [_INSTRUMENT_ENDS, _BARS_MISSING], default=_SPLIT_ENDS)
-    span = span[first]
-    outside = [span == _AFTER_SPAN, ~np.isin(span, _SPLIT_SPANS)]
-    return _Stretches(first, stop, span, np.select(outside, [_AFTER, _BETWEEN], default=reason))
-
-
-def _candidates(
-    stretches: _Stretches, stride: int
-) -> tuple[Int64[np.ndarray, " C"], Int64[np.ndarray, " C"]]:
-    """Return the stretch and first row of every window that starts in a stretch."""
-    counts = -(-(stretches.stop - stretches.first) // stride)
-    stretch = np.repeat(np.arange(len(counts)), counts)
-    nth = np.arange(len(stretch)) - (np.cumsum(counts) - counts)[stretch]
-    return stretch, stretches.first[stretch] + stride * nth
-
-
-def _is_after_missing(
-    timestamps: Shaped[np.ndarray, " N"], changes: Bool[np.ndarray, " M"], most: int
-) -> Bool[np.ndarray, " M"]:
-    """Tell where more than `most` bars of the file's spacing are missing within an instrument."""
-    return (np.diff(timestamps) > (most + 1) * bar_spacing(timestamps)) & ~changes
 
 
 def _span_edges(

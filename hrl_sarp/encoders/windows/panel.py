@@ -1,6 +1,5 @@
 """Daily windows of all stocks of a market: adjusted bars, and where windows begin and may end."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,26 +7,22 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.config.encoder_schema import PanelConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.contracts import Market
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.data.quality.validation import read_validated
-from hrl_sarp.encoders.windows.cut import Windows
+from hrl_sarp.encoders.windows.cut import (
+    SPLITS,
+    Windows,
+    cut_stretches,
+    inside_spans,
+    number_stretches,
+)
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.market.cache import data_hash
 
 NONE = -1
 """First row of a window that is not complete, and column of a stock that the market lacks."""
-
-
-@dataclass(frozen=True)
-class PanelWindows:
-    """The window that ends at each bar."""
-
-    starts: Int[np.ndarray, " N"]
-    """First row of the window that ends at this row; -1 where it would be incomplete."""
-    place: Int[np.ndarray, " N"]
-    """Usable bars of the stock before this one, back to the last border; -1 if unusable."""
 
 
 def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
@@ -89,30 +84,31 @@ def panel_bars(panel: PricePanel, content_hash: str) -> Bars:
 
 
 def complete_windows(
-    bars: Bars, usable: Bool[np.ndarray, " N"], config: PanelConfig
-) -> PanelWindows:
-    """Find the window that ends at each bar.
+    bars: Bars, usable: Bool[np.ndarray, " N"], config: PanelConfig, stride: int
+) -> Int[np.ndarray, " W"]:
+    """Find the first rows of the windows that lack nothing, every `stride` bars of a stretch.
 
-    It crosses neither an unusable bar nor a stretch of more than `max_missing_sessions` sessions
+    They cross neither an unusable bar nor a stretch of more than `max_missing_sessions` sessions
     without a bar; sessions are the days on which any stock has one.
 
     Args:
         bars: stock by stock, in time.
         usable: False where a feature is not known yet.
         config: length of windows, longest halt.
+        stride: 1 finds the window that ends at each bar that has one.
+
+    Returns:
+        First rows, ascending.
     """
     _, session = np.unique(bars.timestamps, return_inverse=True)
-    is_border = np.diff(bars.instrument, prepend=NONE) != 0
-    is_border |= np.diff(session, prepend=0) > config.max_missing_sessions + 1
-    row = np.arange(len(session))
-    begin = np.maximum(np.where(is_border, row, 0), np.where(usable, 0, row + 1))
-    place = row - np.maximum.accumulate(begin)
-    length = config.window_length
-    return PanelWindows(np.where(place >= length - 1, row - length + 1, NONE), place)
+    keys = (bars.instrument, usable)
+    stretch = number_stretches(session, keys, config.max_missing_sessions, spacing=1)
+    starts, is_whole = cut_stretches(stretch, config.window_length, stride)
+    return starts[is_whole & usable[starts]]
 
 
 def pretraining_windows(
-    bars: Bars, found: PanelWindows, market: Market, panel: PanelConfig
+    bars: Bars, usable: Bool[np.ndarray, " N"], market: Market, panel: PanelConfig
 ) -> Windows:
     """Choose the windows that an encoder is fitted on, selected by and described with.
 
@@ -120,19 +116,26 @@ def pretraining_windows(
     it is validation, whose windows share no bar with training. Test windows lie in the market's
     validation span and choose nothing.
 
+    Args:
+        bars: of all stocks of the market's data.
+        usable: False where a feature is not known yet.
+        market: gives the spans.
+        panel: length of windows, stride, share of validation.
+
     Raises:
         DataError: if training or validation is left without a window.
     """
     split = market.split
-    is_due = (found.starts != NONE) & ((found.place - panel.window_length + 1) % panel.stride == 0)
-    ends = np.flatnonzero(is_due)
-    starts = found.starts[ends]
-    first, last = _row_of(bars, market, starts), _row_of(bars, market, ends)
+    starts = complete_windows(bars, usable, panel, panel.stride)
+    first = _row_of(bars, market, starts)
+    last = _row_of(bars, market, starts + panel.window_length - 1)
     cut = selection_start(market, panel)
+    bounds = ((NONE, cut), (cut, split.train.stop), (split.train.stop, split.validation.stop))
+    ends_from = (split.train.start, NONE, split.validation.start)  # windows may reach further back
+    inside = inside_spans(first, last, bounds)
     parts = {
-        "train": starts[_inside(last, DayRange(split.train.start, cut))],
-        "validation": starts[(first >= cut) & (last < split.train.stop)],
-        "test": starts[(first >= split.train.stop) & _inside(last, split.validation)],
+        name: starts[here & (last >= least)]
+        for name, here, least in zip(SPLITS, inside, ends_from, strict=True)
     }
     for name in ("train", "validation"):
         if len(parts[name]) == 0:
@@ -142,7 +145,7 @@ def pretraining_windows(
                 f"last {panel.val_share:.0%} are validation); lower encoders.panel.window_length "
                 "or collect a longer history"
             )
-    incomplete = int((found.starts == NONE).sum())
+    incomplete = len(usable) - len(complete_windows(bars, usable, panel, stride=1))
     return Windows(**parts, length=panel.window_length, dropped={"incomplete": incomplete})
 
 
@@ -151,19 +154,33 @@ def selection_start(market: Market, panel: PanelConfig) -> int:
     return market.split.train.stop - round(panel.val_share * len(market.split.train))
 
 
-def window_table(bars: Bars, market: Market, windows: PanelWindows) -> Int[np.ndarray, "T A"]:
+def window_table(
+    bars: Bars, usable: Bool[np.ndarray, " N"], market: Market, panel: PanelConfig
+) -> Int[np.ndarray, "T A"]:
     """Place the first row of the window that ends at each day of each stock of a universe.
 
-    Only stocks in a slot of the day count: nobody sees the features of others. -1 elsewhere, where
-    the stock has no bar on the day, and where the window is incomplete.
+    Only stocks in a slot of the day count: nobody sees the features of others.
+
+    Args:
+        bars: of all stocks of the market's data.
+        usable: False where a feature is not known yet.
+        market: gives days, stocks and slots.
+        panel: length of windows, longest halt.
+
+    Returns:
+        -1 for a stock without a slot, where it has no bar on the day, and where the window is
+        incomplete.
     """
+    starts = complete_windows(bars, usable, panel, stride=1)
+    ending_at = np.full(len(usable), NONE)
+    ending_at[starts + panel.window_length - 1] = starts
     column = np.full(len(bars.instruments), NONE)
     index = {symbol: number for number, symbol in enumerate(bars.instruments)}
     column[[index[symbol] for symbol in market.symbols]] = np.arange(market.n_assets)
     row, stock = _row_of(bars, market, np.arange(len(bars.instrument))), column[bars.instrument]
     here = (row >= 0) & (stock >= 0)
     table = np.full((market.n_days, market.n_assets), NONE, dtype=np.int64)
-    table[row[here], stock[here]] = windows.starts[here]
+    table[row[here], stock[here]] = ending_at[here]
     return np.where(market.eligible, table, NONE)
 
 
@@ -171,10 +188,6 @@ def _row_of(bars: Bars, market: Market, at: Int[np.ndarray, " W"]) -> Int[np.nda
     """Return the market row of bars; -1 before the market begins."""
     days: Shaped[np.ndarray, " W"] = bars.timestamps[at].astype(market.dates.dtype)
     return np.searchsorted(market.dates, days, side="right") - 1
-
-
-def _inside(row: Int[np.ndarray, " W"], span: DayRange) -> Bool[np.ndarray, " W"]:
-    return (row >= span.start) & (row < span.stop)
 
 
 def _require_same_market(panel: PricePanel, market: Market, data_dir: Path) -> None:

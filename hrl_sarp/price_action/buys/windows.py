@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, PriceActionConfig
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.windows.cut import bar_spacing, gather
+from hrl_sarp.encoders.windows.cut import cut_stretches, gather, inside_spans, number_stretches
 from hrl_sarp.errors import DataError
 from hrl_sarp.features import candles, labels
 
@@ -126,14 +126,16 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     """
     task, length = config.price_action, config.transformer.window_length
     table = candles.candle_table(bars)
-    horizon_stretch = stretches(bars, task.max_missing_in_horizon)
+    horizon_stretch, window_stretch = (
+        number_stretches(bars.timestamps, (bars.instrument,), most)
+        for most in (task.max_missing_in_horizon, task.max_missing_in_window)
+    )
     true_range = table[:, candles.COLUMNS.index("atr_14")]
     label, fall = (
         labels.buy_label(price, true_range, horizon_stretch, task.horizon, task.threshold_atr)
         for price in (bars.close, -bars.close)
     )
     to_target = length - 1 + task.target_offset
-    window_stretch = stretches(bars, task.max_missing_in_window)
     usable, dropped = _usable_windows(table, label, window_stretch, length, to_target)
     first = _split(bars, usable, to_target, task)
     dropped["between the spans or by train_stride"] = len(usable) - sum(map(len, first.values()))
@@ -141,16 +143,6 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     _require_enough(windows, task)
     _log(windows)
     return windows
-
-
-def stretches(bars: Bars, max_missing: int) -> Int[np.ndarray, " N"]:
-    """Number the stretches of bars between borders.
-
-    A border is a new instrument, or more than `max_missing` bars missing, at the usual distance.
-    """
-    longest = (max_missing + 1) * bar_spacing(bars.timestamps)
-    border = (np.diff(bars.instrument) != 0) | (np.diff(bars.timestamps) > longest)
-    return np.concatenate([[0], np.cumsum(border)])
 
 
 def _usable_windows(
@@ -161,14 +153,14 @@ def _usable_windows(
     to_target: int,
 ) -> tuple[Starts, dict[str, int]]:
     """Return first rows of the windows that lack nothing, and why the others were dropped."""
-    first = np.arange(max(0, len(label) - to_target))
+    first, is_whole = cut_stretches(stretch, to_target + 1, stride=1)
+    dropped = {"across a border": int((~is_whole).sum())}
+    first = first[is_whole]
     incomplete = np.concatenate([[0], np.cumsum(~np.isfinite(table).all(axis=1))])
     problems = {
-        "across a border": stretch[first] != stretch[first + to_target],
         "indicators warming up": incomplete[first + length] > incomplete[first],
         "label ends across a border": label[first + to_target] == labels.INVALID_CLASS,
     }
-    dropped: dict[str, int] = {}
     usable = np.ones(len(first), dtype=bool)
     for reason, found in problems.items():
         dropped[reason] = int((usable & found).sum())
@@ -187,12 +179,14 @@ def _split(bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig) 
     target = bars.timestamps[usable + to_target]
     shares = (task.train_share, task.train_share + task.validation_share)
     bounds = [target[int(share * len(target))] for share in shares]
-    return {
-        # by row, not by place in time: there, a stride of 2 would leave out one of two instruments
-        "train": usable[(known < bounds[0]) & (usable % task.train_stride == 0)],
-        "validation": usable[(begin >= bounds[0]) & (known < bounds[1])],
-        "test": usable[begin >= bounds[1]],
+    spans = ((begin.min(), bounds[0]), (bounds[0], bounds[1]), (bounds[1], known.max() + 1))
+    parts = {
+        span: usable[inside]
+        for span, inside in zip(SPANS, inside_spans(begin, known, spans), strict=True)
     }
+    # by row, not by place in time: there, a stride of 2 would leave out one of two instruments
+    parts["train"] = parts["train"][parts["train"] % task.train_stride == 0]
+    return parts
 
 
 def _require_enough(windows: CandleWindows, task: PriceActionConfig) -> None:

@@ -11,9 +11,9 @@ from jaxtyping import Int, Shaped
 
 from hrl_sarp.config.encoder_schema import ExpansionConfig, WindowedConfig
 from hrl_sarp.data.bars import Bars
+from hrl_sarp.encoders.windows.cut import cut_stretches, number_stretches
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.labels import Expansions, expansion_label
-from hrl_sarp.price_action.buys.windows import stretches
 from hrl_sarp.price_action.expansions.windows import CLASSES
 
 WINDOWS_AT_ONCE = 8192
@@ -61,7 +61,10 @@ def label_bars(
         DataError: if no window fits into a block, or none has exactly one expansion.
     """
     block = _blocks(bars.timestamps, rule.block_days)
-    starts = _starts(bars, block, windowed)
+    keys = (bars.instrument, block)
+    stretch = number_stretches(bars.timestamps, keys, windowed.max_missing_bars)
+    starts, is_whole = cut_stretches(stretch, windowed.window_length, windowed.stride)
+    starts = starts[is_whole]
     if not len(starts):
         raise DataError(
             f"expected windows of {windowed.window_length} bars inside blocks of {rule.block_days} "
@@ -114,20 +117,6 @@ def _blocks(timestamps: Shaped[np.ndarray, " N"], days: int) -> Shaped[np.ndarra
     """Return the first day of each bar's block."""
     day = timestamps.astype("datetime64[D]").astype(np.int64)
     return (day // days * days).astype("datetime64[D]")
-
-
-def _starts(
-    bars: Bars, block: Shaped[np.ndarray, " N"], windowed: WindowedConfig
-) -> Int[np.ndarray, " W"]:
-    stretch = stretches(bars, windowed.max_missing_bars)
-    borders = np.flatnonzero((np.diff(stretch) != 0) | (np.diff(block).astype(np.int64) != 0)) + 1
-    first, stop = np.append(0, borders), np.append(borders, len(bars))
-    return np.concatenate(
-        [
-            np.arange(low, high - windowed.window_length + 1, windowed.stride)
-            for low, high in zip(first, stop, strict=True)
-        ]
-    )
 
 
 def _parts(starts: Int[np.ndarray, " W"]) -> Iterator[Int[np.ndarray, " P"]]:

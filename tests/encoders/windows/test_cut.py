@@ -17,10 +17,12 @@ from hrl_sarp.encoders.windows.cut import (
     DROP_REASONS,
     SPLITS,
     Windows,
-    append_position,
     bar_spacing,
+    cut_stretches,
     cut_windows,
     gather,
+    inside_spans,
+    number_stretches,
 )
 from hrl_sarp.errors import DataError
 from tests.encoders.window_factories import (
@@ -259,12 +261,25 @@ def test_gathered_windows_are_rows_of_the_table() -> None:
         assert torch.equal(window, table[first : first + 5])
 
 
-def test_position_runs_from_0_to_1() -> None:
-    windows = append_position(torch.zeros(2, 5, 3))
-    assert windows.shape == (2, 5, 4)
-    expected = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])  # t / (5 - 1)
-    assert torch.equal(windows[:, :, 3], expected.expand(2, 5))
-    assert (windows[:, :, :3] == 0).all()
+def test_stretches_are_numbered_between_borders() -> None:
+    ticks = np.array([0, 1, 2, 5, 6, 7])
+    key = np.array([0, 0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(number_stretches(ticks, (), 2, spacing=1), [0, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(number_stretches(ticks, (), 1, spacing=1), [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(number_stretches(ticks, (key,), 1, 1), [0, 0, 0, 1, 1, 2])
+
+
+def test_windows_of_a_stretch_begin_at_its_first_row() -> None:
+    starts, is_whole = cut_stretches(np.array([0, 0, 0, 1, 1, 1, 1]), length=2, stride=2)
+    assert starts.tolist() == [0, 2, 3, 5]
+    assert is_whole.tolist() == [True, False, True, True]
+
+
+def test_windows_across_a_bound_lie_in_no_span() -> None:
+    begin, known = np.array([0, 1, 2, 3, 4]), np.array([1, 2, 3, 4, 5])
+    first, second = inside_spans(begin, known, [(0, 3), (3, 6)])
+    assert first.tolist() == [True, True, False, False, False]
+    assert second.tolist() == [False, False, False, True, True]
 
 
 # Real bars

@@ -109,18 +109,16 @@ def test_a_window_crosses_a_short_halt_but_no_long_one_and_no_other_stock() -> N
         bars_on([[0, 1, 3, 4, 5, 9, 10, 11], list(range(12))]),
         np.ones(20, dtype=bool),
         panel_config(window_length=3, max_missing_sessions=2),
+        stride=1,
     )
     # stock 0: rows 0-4 are one stretch (one session missing), 5-7 the next (three missing)
-    first = [NONE, NONE, 0, 1, 2, NONE, NONE, 5]
-    assert found.starts.tolist() == [*first, NONE, NONE, *range(8, 18)]
+    assert found.tolist() == [0, 1, 2, 5, *range(8, 18)]
 
 
 def test_a_window_holds_no_bar_whose_features_are_not_known_yet() -> None:
     usable = np.array([False, False, True, True, True, True])
     config = panel_config(window_length=3, max_missing_sessions=2)
-    found = complete_windows(bars_on([list(range(6))]), usable, config)
-    assert found.starts.tolist() == [NONE, NONE, NONE, NONE, 2, 3]
-    assert found.place.tolist() == [-1, -1, 0, 1, 2, 3]
+    assert complete_windows(bars_on([list(range(6))]), usable, config, stride=1).tolist() == [2, 3]
 
 
 def test_windows_end_in_their_part_of_the_training_span_and_share_no_bar() -> None:
@@ -130,9 +128,7 @@ def test_windows_end_in_their_part_of_the_training_span_and_share_no_bar() -> No
     split = Split(DayRange(0, 20), DayRange(21, 26), DayRange(27, 30))
     market = replace(market, dates=dates, split=split)
     config = panel_config(window_length=4, stride=2, val_share=0.5)
-    found = pretraining_windows(
-        bars, complete_windows(bars, np.ones(80, dtype=bool), config), market, config
-    )
+    found = pretraining_windows(bars, np.ones(80, dtype=bool), market, config)
     # rows of stock 0 are sessions; market row 0 is session 10. Windows end on odd sessions: 3, 5 ..
     # training ends on 11 to 19; validation begins from 20 on and ends by 29; the test begins from
     # 30 on and ends on sessions 31 to 35, so that only the window of 32 to 35 is left
@@ -146,15 +142,13 @@ def test_a_span_without_windows_is_refused() -> None:
     market = factories.market_with(np.zeros((30, 1)), np.zeros((30, 1)), [0])
     market = replace(market, dates=np.unique(bars.timestamps).astype("datetime64[D]"))
     config = panel_config(window_length=20, stride=2)
-    found = complete_windows(bars, np.ones(30, dtype=bool), config)
     with pytest.raises(DataError, match="no train window of 20 sessions"):
-        pretraining_windows(bars, found, market, config)
+        pretraining_windows(bars, np.ones(30, dtype=bool), market, config)
 
 
 def test_only_stocks_in_a_slot_of_the_day_have_a_window(bars: Bars, panel_market: Market) -> None:
     config = panel_config()
-    found = complete_windows(bars, np.ones(len(bars), dtype=bool), config)
-    table = window_table(bars, panel_market, found)
+    table = window_table(bars, np.ones(len(bars), dtype=bool), panel_market, config)
     assert table.shape == (panel_market.n_days, panel_market.n_assets)
     here = table != NONE
     assert not (here & ~(panel_market.eligible & panel_market.tradable)).any()

@@ -17,7 +17,6 @@ from hrl_sarp.price_action.buys.windows import (
     cut_candle_windows,
     fit_scaling,
     relate_to_last_close,
-    stretches,
 )
 from tests.price_action.buys.candle_factories import HOUR, noise_bars, small_config
 
@@ -46,10 +45,10 @@ def test_every_candle_with_known_features_and_label_begins_a_window() -> None:
     assert first[0] == WARM_UP
     # the last window's label looks 4 candles past its last candle
     assert first[-1] + LENGTH - 1 + 4 == 999
-    candidates = 1000 - (LENGTH - 1)
     assert dropped["indicators warming up"] == WARM_UP
     assert dropped["label ends across a border"] == 4
-    assert len(first) + sum(dropped.values()) == candidates
+    assert dropped["across a border"] == LENGTH - 1  # the end of the file is one
+    assert len(first) + sum(dropped.values()) == 1000
 
 
 def test_window_predicts_the_label_of_its_last_candle() -> None:
@@ -135,14 +134,8 @@ def test_no_window_crosses_an_outage() -> None:
     windows = cut(bars, max_missing_in_window=20)
     rows = all_first_rows(windows)
     assert not ((rows < 600) & (rows + windows.to_target >= 600)).any()
-    assert windows.dropped["across a border"] == LENGTH - 1
-    assert cut(bars, max_missing_in_window=21).dropped["across a border"] == 0
-
-
-def test_stretches_are_counted_between_borders() -> None:
-    bars = with_gap(noise_bars(6), 3, 2)
-    np.testing.assert_array_equal(stretches(bars, 2), np.zeros(6))
-    np.testing.assert_array_equal(stretches(bars, 1), [0, 0, 0, 1, 1, 1])
+    assert windows.dropped["across a border"] == 2 * (LENGTH - 1)
+    assert cut(bars, max_missing_in_window=21).dropped["across a border"] == LENGTH - 1
 
 
 def test_too_few_windows_are_refused_with_their_number() -> None:
