@@ -22,7 +22,7 @@ from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.run import PretrainingRun
 from hrl_sarp.encoders.pretrain.task import pretrain
 from hrl_sarp.encoders.windows.cut import Windows
-from hrl_sarp.encoders.windows.table import WindowTable, place_windows
+from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag, resolve_device
@@ -42,7 +42,8 @@ def window_table(n_windows: int, device: torch.device) -> WindowTable:
     starts = np.arange(n_windows) * STRIDE
     last = np.array([n_rows - LENGTH])
     windows = Windows(starts, last, np.array([], dtype=np.int64), length=LENGTH, dropped={})
-    return place_windows(features, windows, device)[0]
+    scaled = fit_scaler(features, windows).apply(features)
+    return WindowTable.place(scaled, windows, device)
 
 
 def our_loop(data: WindowTable, batch_size: int) -> Callable[[], object]:

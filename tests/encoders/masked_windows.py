@@ -11,7 +11,7 @@ from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
 from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.run import PretrainingRun, Store
 from hrl_sarp.encoders.windows.cut import Windows
-from hrl_sarp.encoders.windows.table import WindowTable, place_windows
+from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag
 
@@ -75,7 +75,8 @@ def table(
     """Draw a table and cut it into windows."""
     n_rows = (train + validation + test) * LENGTH
     drawn = values(np.random.default_rng(0), n_rows).astype(np.float32)
-    return place_windows(drawn, windows_of(n_rows, train, validation, test), CPU)[0]
+    windows = windows_of(n_rows, train, validation, test)
+    return WindowTable.place(fit_scaler(drawn, windows).apply(drawn), windows, CPU)
 
 
 def noise(rng: np.random.Generator, n_rows: int) -> np.ndarray:

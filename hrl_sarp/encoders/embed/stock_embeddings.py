@@ -25,7 +25,7 @@ from hrl_sarp.encoders.networks.kinds import EncoderKind, PanelEncoder, build_en
 from hrl_sarp.encoders.transfer import WEIGHTS, load_encoder, read_description
 from hrl_sarp.encoders.windows.panel import read_panel_bars, window_table
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
-from hrl_sarp.encoders.windows.table import Scaler
+from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.run.files import sha256_file
 
@@ -50,6 +50,7 @@ class FrozenEncoder:
     description: dict[str, Any]
     encoder: PanelEncoder
     projection: Projection
+    scaler: Scaler
     identity: str
     """Hash of weights, scaler and projection."""
 
@@ -143,9 +144,10 @@ def read_frozen(
             f"{folder}: expected the weights of encoders.{kind}, found others ({names}); run "
             f"`{command}` again"
         )
-    return FrozenEncoder(
-        kind, description, encoder.eval(), projection, _identity(folder, description)
-    )
+    n_features = description["n_features"]
+    scaler = Scaler.from_plain(description["scaler"], n_features, str(folder), command)
+    identity = _identity(folder, description)
+    return FrozenEncoder(kind, description, encoder.eval(), projection, scaler, identity)
 
 
 def _expected(kind: EncoderKind, market: Market, config: RunConfig) -> dict[str, Any]:
@@ -235,7 +237,7 @@ def embedding_job(
 ) -> EmbeddingJob:
     """Return what embeds every window of a market's slots."""
     panel = config.encoders.panel
-    table = _scaler(frozen).apply(panel_features(frozen.kind, bars, config))
+    table = frozen.scaler.apply(panel_features(frozen.kind, bars, config))
     table = np.clip(table, -panel.clip, panel.clip)
     return EmbeddingJob(
         encoder=frozen.encoder.to(device),
@@ -246,11 +248,6 @@ def embedding_job(
         block_windows=panel.block_windows,
         dtype=panel.dtype,
     )
-
-
-def _scaler(frozen: FrozenEncoder) -> Scaler:
-    found = frozen.description["scaler"]
-    return Scaler(np.array(found["mean"], np.float32), np.array(found["std"], np.float32))
 
 
 def _identity(folder: Path, description: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ from hrl_sarp.encoders.pretrain.run import PretrainingResult, PretrainingRun
 from hrl_sarp.encoders.pretrain.task import pretrain
 from hrl_sarp.encoders.transfer import code_version, export_encoder
 from hrl_sarp.encoders.windows.cut import SPLITS, Windows, cut_windows
-from hrl_sarp.encoders.windows.table import Scaler, place_windows
+from hrl_sarp.encoders.windows.scaler import Scaler
+from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, load_relativity
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag, seed_everything
@@ -84,7 +85,9 @@ def pretrain_jade(prepared: PreparedBars, world: World, stop: StopFlag) -> Pretr
         StoppedEarly, TrainingDivergedError, CheckpointError: see `pretrain`.
     """
     config = prepared.request.config
-    table, scaler = place_windows(prepared.features, prepared.windows, world.device)
+    scaler = fit_scaler(prepared.features, prepared.windows)
+    scaled = scaler.apply(prepared.features)
+    table = WindowTable.place(scaled, prepared.windows, world.device)
     seed_everything(config.seed)
     module = JadeMaskedAutoencoder(table.n_features, config.encoders.jade).to(world.device)
     folder = _folder(prepared.request, _description(prepared, scaler), world)

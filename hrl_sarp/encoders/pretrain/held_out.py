@@ -57,7 +57,7 @@ class HeldOut:
         """Return the errors of every baseline; each process computes all of them."""
         sums = {name: self._sums() for name in BASELINES}
         for bars, hidden in self._blocks(slice(None)):
-            rebuilds = baseline_rebuilds(bars, hidden, self.data.mean)
+            rebuilds = baseline_rebuilds(bars, hidden)
             for part, rebuilt in zip(sums.values(), rebuilds, strict=True):
                 part.add(rebuilt, bars, hidden)
         return {name: part.means() for name, part in sums.items()}

@@ -24,7 +24,8 @@ from hrl_sarp.encoders.transfer import WEIGHTS, code_version, export_encoder
 from hrl_sarp.encoders.windows.cut import SPLITS, Windows, gather
 from hrl_sarp.encoders.windows.panel import pretraining_windows, read_panel_bars
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
-from hrl_sarp.encoders.windows.table import Scaler, WindowTable, fit_scaler
+from hrl_sarp.encoders.windows.scaler import Scaler
+from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.files import sha256_file
@@ -116,7 +117,7 @@ def pretrain_panel(prepared: PreparedPanel, world: World, stop: StopFlag) -> Pre
     n_features, kind = prepared.features.shape[1], prepared.request.kind
     module = build_autoencoder(kind, n_features, config.encoders).to(world.device)
     folder = _folder(prepared, world)
-    table = _window_table(prepared, world.device)
+    table = WindowTable.place(prepared.features, prepared.windows, world.device)
     run = PretrainingRun(prepared.settings, prepared.rule, config.seed, world, stop, folder)
     result = pretrain(module, table, run)
     if world.is_first:
@@ -136,16 +137,6 @@ def pooled_embeddings(
             windows = gather(table.table, starts, table.length)
             parts.append(encoder.embed(windows).float().cpu().numpy())
     return np.concatenate(parts)
-
-
-def _window_table(prepared: PreparedPanel, device: torch.device) -> WindowTable:
-    windows = prepared.windows
-    train, validation, test = (
-        torch.from_numpy(getattr(windows, name)).to(device) for name in SPLITS
-    )
-    table = torch.from_numpy(prepared.features).to(device)
-    mean = torch.zeros(table.shape[1], device=device)
-    return WindowTable(table, train, validation, test, windows.length, mean)
 
 
 def _description(prepared: PreparedPanel) -> dict[str, Any]:

@@ -74,23 +74,22 @@ class ErrorSums:
 
 
 def baseline_rebuilds(
-    bars: Float[Tensor, "B L F"], hidden: Bool[Tensor, "B L"], mean: Float[Tensor, " F"]
+    bars: Float[Tensor, "B L F"], hidden: Bool[Tensor, "B L"]
 ) -> tuple[Float[Tensor, "B L F"], ...]:
     """Rebuild windows as `BASELINES` do; what they say of visible bars means nothing.
 
     Where a window has no visible bar on one side, the nearest on the other side is copied.
 
     Args:
-        bars: the windows.
+        bars: the windows, in deviations from the mean of the training bars.
         hidden: True where a bar must be rebuilt.
-        mean: of the training bars.
     """
     before, after = _nearest_visible(hidden)
     place = torch.arange(hidden.shape[1], device=hidden.device)
     share = (place - before) / (after - before).clamp(min=1)
     earlier, later = _take(bars, before), _take(bars, after)
     between = earlier + share.unsqueeze(-1).to(bars.dtype) * (later - earlier)
-    return mean.expand_as(bars), earlier, between
+    return torch.zeros_like(bars), earlier, between
 
 
 def best_baseline(errors: dict[str, Errors]) -> str:

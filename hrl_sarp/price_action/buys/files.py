@@ -1,6 +1,5 @@
 """The price-action transformer as files: `best_model.pth` and `scaler.json`, plain values only."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import TransformerConfig
 from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
+from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features import candles
 from hrl_sarp.price_action.buys.windows import CandleScaling
@@ -26,7 +26,7 @@ _MODEL_KEYS = {
     "window_size": int,
     "input_dim": int,
 }
-_SCALER_KEYS = {"mean": list, "std": list, "feature_columns": list, "levels": str}
+_SCALER_KEYS = {"feature_columns": list, "levels": str}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def save_price_action(folder: Path, model: PriceAction) -> None:
     }
     scaling = model.scaling
     scaler = {
-        "mean": scaling.mean.tolist(),
-        "std": scaling.std.tolist(),
+        **scaling.scaler.as_plain(),
         "feature_columns": columns,
         "levels": scaling.levels,
     }
@@ -103,21 +102,8 @@ def _read_scaling(path: Path) -> CandleScaling:
             f"{path}: levels must be relative or raw, found {scaler['levels']!r}; run `{WRITER}` "
             "again"
         )
-    mean, std = (_numbers(path, name, scaler[name]) for name in ("mean", "std"))
-    if not bool((std > 0.0).all()):
-        raise CheckpointError(f"{path}: std must be above 0 throughout; run `{WRITER}` again")
-    return CandleScaling(scaler["levels"], mean, std)
-
-
-def _numbers(path: Path, name: str, values: list[Any]) -> Float[Tensor, " F"]:
-    expected = len(candles.COLUMNS)
-    plain = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
-    if len(values) != expected or len(plain) != expected:
-        raise CheckpointError(
-            f"{path}: {name} must be {expected} finite numbers, found {str(values)[:60]}; run "
-            f"`{WRITER}` again"
-        )
-    return torch.tensor(plain, dtype=torch.float32)
+    read = Scaler.from_plain(scaler, len(candles.COLUMNS), str(path), WRITER)
+    return CandleScaling(scaler["levels"], read)
 
 
 def _require_keys(path: Path, found: Any, expected: Mapping[str, type]) -> None:

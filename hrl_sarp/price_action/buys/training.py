@@ -188,7 +188,7 @@ def _export(trainer: PriceActionTrainer, folder: Path) -> None:
         "columns": list(candles.COLUMNS),
         "window_length": windows.length,
         "sizes": config.encoders.transformer.model_dump(),
-        "scaler": {"mean": scaling.mean.tolist(), "std": scaling.std.tolist()},
+        "scaler": scaling.scaler.as_plain(),
         "levels": scaling.levels,
         "fitted_from": str(windows.bars.timestamps[fitted].min()),
         "fitted_to": str(windows.bars.timestamps[read].max()),

@@ -16,6 +16,7 @@ from torch import Tensor
 from hrl_sarp.config.encoder_schema import EncodersConfig, PriceActionConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.encoders.windows.cut import cut_stretches, gather, inside_spans, number_stretches
+from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import DataError
 from hrl_sarp.features import candles, labels
 
@@ -69,19 +70,16 @@ class CandleScaling:
     """
 
     levels: Literal["relative", "raw"]
-    mean: Float[Tensor, " F"]
-    """Of the training windows."""
-    std: Float[Tensor, " F"]
-    """Of the training windows; 1 for a column that never moves."""
+    scaler: Scaler
+    """Of all candles of the training windows."""
 
     def apply(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Scale a batch."""
-        related = relate_to_last_close(windows) if self.levels == "relative" else windows
-        return (related - self.mean) / self.std
+        """Scale a batch of candles with the columns `candles.COLUMNS`."""
+        return self.scaler.apply_to(self.relate(windows))
 
-    def to(self, device: torch.device) -> "CandleScaling":
-        """Return the scaling on a device."""
-        return CandleScaling(self.levels, self.mean.to(device), self.std.to(device))
+    def relate(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
+        """Set prices and volume in relation to their window, if levels are relative."""
+        return relate_to_last_close(windows) if self.levels == "relative" else windows
 
 
 def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
@@ -99,20 +97,26 @@ def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L 
 def fit_scaling(
     table: Table, starts: Int[Tensor, " W"], length: int, levels: Literal["relative", "raw"]
 ) -> CandleScaling:
-    """Compute means and deviations over all candles of the given windows, the training ones."""
+    """Compute means and deviations over all candles of the given windows, the training ones.
+
+    Args:
+        table: candles with the columns `candles.COLUMNS`, as they are.
+        starts: first rows of the windows.
+        length: candles of a window.
+        levels: whether prices relate to each window's last close.
+    """
     n_columns = table.shape[1]
-    plain = CandleScaling(levels, torch.zeros(n_columns), torch.ones(n_columns)).to(table.device)
+    plain = CandleScaling(levels, Scaler.of(np.zeros(n_columns), np.ones(n_columns)))
     sums = torch.zeros(2, n_columns, dtype=torch.float64, device=table.device)
     # around the first window: squares of raw prices would cancel
-    centre = plain.apply(gather(table, starts[:1], length)).double().mean(dim=(0, 1))
+    centre = plain.relate(gather(table, starts[:1], length)).double().mean(dim=(0, 1))
     for block in starts.split(_FITTED_AT_ONCE):
-        values = plain.apply(gather(table, block, length)).double() - centre
+        values = plain.relate(gather(table, block, length)).double() - centre
         sums += torch.stack([values.sum(dim=(0, 1)), values.square().sum(dim=(0, 1))])
     mean, square = sums / (len(starts) * length)
     deviation = (square - mean.square()).clamp_min(0.0).sqrt()
-    moves = deviation > 1e-9 * (centre + mean).abs()  # less is rounding
-    std = torch.where(moves, deviation, 1.0)
-    return CandleScaling(levels, (centre + mean).float(), std.float())
+    scaler = Scaler.of((centre + mean).cpu().numpy(), deviation.cpu().numpy())
+    return CandleScaling(levels, scaler)
 
 
 def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:

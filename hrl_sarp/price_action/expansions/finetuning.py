@@ -80,7 +80,7 @@ def _model_facts(job: Job) -> dict[str, Any]:
         "variant": job.request.variant,
         "tasks": list(job.model.tasks),
         "columns": list(job.variant.features),
-        "scaling": job.scaling,
+        "scaling": job.scaler.as_plain(),
         "window_length": config.windowed.window_length,
         "sizes": config.encoders.jade.model_dump(mode="json"),
         "features": config.windowed.feature_config.model_dump(mode="json"),

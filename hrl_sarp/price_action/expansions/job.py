@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int
 
 from hrl_sarp.config.encoder_schema import FinetuneVariantConfig
 from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import ConfigError, HrlSarpError
 from hrl_sarp.price_action.expansions.losses import Targets, balanced_weight, make_targets
 from hrl_sarp.price_action.expansions.measures import Truth, measures, trivial_measures
@@ -28,8 +29,6 @@ from hrl_sarp.run.session import StopFlag, derive_seed
 
 FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
 """Roles of the seed."""
-LEAST_STD = 1e-6
-"""A column that varies less is only centred."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ class Job:
     model: JadeMultiTask
     inputs: Float32[np.ndarray, "W L F"]
     """Scaled, as the encoder reads them."""
-    scaling: dict[str, list[float]]
-    """`mean` and `std` of each column."""
+    scaler: Scaler
+    """What scaled them."""
     targets: Targets
     pretrained: Pretrained | None
 
@@ -154,14 +153,14 @@ def assemble(request: FinetuneRequest, windows: LabelledWindows, split: GroupSpl
     if request.pretrained is not None:
         pretrained = load_pretrained(request.pretrained, model.encoder, variant.features, jade)
     table = window_features(windows.ohlc, variant.features, config.windowed.feature_config)
-    mean, std = _scaling(table[split.train], variant.features, pretrained)
+    scaler = _scaler(table[split.train], variant.features, pretrained)
     return Job(
         request,
         windows,
         split,
         model,
-        (table - mean) / std,
-        {"mean": mean.tolist(), "std": std.tolist()},
+        scaler.apply(table),
+        scaler,
         make_targets(windows, config.encoders.finetuning.countdown_bars),
         pretrained,
     )
@@ -181,13 +180,12 @@ def _require_possible(request: FinetuneRequest) -> None:
         )
 
 
-def _scaling(
+def _scaler(
     training: Float32[np.ndarray, "W L F"], columns: Sequence[str], pretrained: Pretrained | None
-) -> tuple[Float32[np.ndarray, " F"], Float32[np.ndarray, " F"]]:
+) -> Scaler:
     """Return the scaling of pretraining for the columns it had, that of training for the others."""
-    mean, std = training.mean(axis=(0, 1)), training.std(axis=(0, 1))
-    std = np.where(std > LEAST_STD, std, 1.0)
+    scaler = Scaler.fit(training)
     for place, name in enumerate(columns):
         if pretrained is not None and name in pretrained.scaling:
-            mean[place], std[place] = pretrained.scaling[name]
-    return mean.astype(np.float32), std.astype(np.float32)
+            scaler.mean[place], scaler.std[place] = pretrained.scaling[name]
+    return scaler

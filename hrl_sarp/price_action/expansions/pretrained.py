@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import JadeConfig
 from hrl_sarp.encoders.networks.jade import JadeEncoder
-from hrl_sarp.encoders.transfer import LoadReport, load_encoder, read_description
+from hrl_sarp.encoders.transfer import WRITER, LoadReport, load_encoder, read_description
+from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError
 
 KIND = "jade"
@@ -59,7 +59,11 @@ def load_pretrained(
             f"{path}: expected a {KIND} encoder with some of the columns {', '.join(columns)}; "
             f"found kind {description['kind']} with {', '.join(there)}; pretrain one on these"
         )
-    scaling = _scaling(path, description, there)
+    scaling = dict.fromkeys(there, (0.0, 1.0))
+    if description["scaler"] is not None:
+        scaler = Scaler.from_plain(description["scaler"], len(there), str(path), WRITER)
+        moments = zip(scaler.mean.tolist(), scaler.std.tolist(), strict=True)
+        scaling = dict(zip(there, moments, strict=True))
     source = JadeEncoder(len(there), config)
     source.load_state_dict(encoder.state_dict() | _inputs_of(source))  # what the file lacks stays
     report = load_encoder(path, source)
@@ -95,18 +99,3 @@ def _hash(state: dict[str, Tensor]) -> str:
     for name in sorted(state):
         digest.update(name.encode() + state[name].numpy().tobytes())
     return digest.hexdigest()
-
-
-def _scaling(
-    path: Path, description: dict[str, Any], columns: tuple[str, ...]
-) -> dict[str, tuple[float, float]]:
-    scaler = description["scaler"]
-    if scaler is None:
-        return dict.fromkeys(columns, (0.0, 1.0))
-    mean, std = scaler.get("mean", []), scaler.get("std", [])
-    if len(mean) != len(columns) or len(std) != len(columns) or min(std) <= 0:
-        raise CheckpointError(
-            f"{path}: expected a scaler with mean and positive std of {len(columns)} columns, "
-            f"found {len(mean)} and {len(std)}; pretrain again"
-        )
-    return dict(zip(columns, zip(mean, std, strict=True), strict=True))

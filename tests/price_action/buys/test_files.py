@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
+from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.features.candles import COLUMNS
 from hrl_sarp.price_action.buys.files import (
@@ -28,7 +30,7 @@ SIZES = small_config().encoders.transformer
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    scaling = CandleScaling("raw", torch.arange(14.0), 1.0 + torch.arange(14.0))
+    scaling = CandleScaling("raw", Scaler.of(np.arange(14.0), 1.0 + np.arange(14.0)))
     save_price_action(tmp_path, PriceAction(PriceActionTransformer(14, SIZES), scaling, 16))
     return tmp_path
 
