@@ -17,10 +17,9 @@ from torch import nn
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
-from hrl_sarp.encoders.pretrain.held_out import precision
 from hrl_sarp.encoders.pretrain.masking import MaskRule
-from hrl_sarp.encoders.pretrain.run import PretrainingRun
-from hrl_sarp.encoders.pretrain.task import pretrain
+from hrl_sarp.encoders.pretrain.reconstruction import precision
+from hrl_sarp.encoders.pretrain.task import PretrainingRun, pretrain
 from hrl_sarp.encoders.windows.cut import Windows
 from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
@@ -53,7 +52,7 @@ def our_loop(data: WindowTable, batch_size: int) -> Callable[[], object]:
     rule = MaskRule(
         settings.mask_strategy, windowed.mask_ratio, windowed.warmup_bars, settings.patch_bars
     )
-    run = PretrainingRun(settings, rule, 0, World.alone(data.device), StopFlag(), None)
+    run = PretrainingRun(settings, rule, 0, World.alone(data.device), StopFlag())
     module = JadeMaskedAutoencoder(N_FEATURES, CONFIG.encoders.jade).to(data.device)
     return lambda: pretrain(module, data, run)
 

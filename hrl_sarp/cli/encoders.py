@@ -23,9 +23,7 @@ from hrl_sarp.errors import HrlSarpError
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.encoders.networks.kinds import EncoderKind
-    from hrl_sarp.encoders.pretrain.bars import BarPretraining
-    from hrl_sarp.encoders.pretrain.panel import PanelPretraining
-    from hrl_sarp.encoders.pretrain.run import PretrainingResult
+    from hrl_sarp.encoders.pretrain.task import PretrainingResult
     from hrl_sarp.fitting.distributed import World
     from hrl_sarp.price_action.expansions.job import Job
 
@@ -89,9 +87,10 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     Several processes: torchrun --nproc-per-node 2 main.py pretrain-encoder ...
     """
     from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
-    from hrl_sarp.encoders.pretrain.bars import BarPretraining
-    from hrl_sarp.encoders.pretrain.panel import PanelPretraining
-    from hrl_sarp.run.session import configure_threads
+    from hrl_sarp.encoders.pretrain import run
+    from hrl_sarp.encoders.pretrain.bars import prepare_bars
+    from hrl_sarp.encoders.pretrain.panel import prepare_panel
+    from hrl_sarp.run.session import StopFlag, configure_threads
 
     kind = _encoder_kind(encoder, data, mask_strategy, is_panel=panel)
     schedule = {"epochs": epochs, "batch_size": batch_size}
@@ -102,14 +101,15 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     config = encoder_config(experiment, config_file, sections, seed, market)
     configure_threads(config.threads)
     with _processes(device) as world:
+        # what is wrong with the data is said before anything is made
         if data is not None:
             folder = output or DEFAULT_PRETRAIN_DIR
-            bars = BarPretraining(data, symbol, folder, config, resume)
-            result = _pretrain_on_bars(bars, world)
+            prepared = prepare_bars(data, symbol, folder, config, resume=resume)
         else:
             folder = output or encoder_folder(data_dir, config.market, kind)
-            stocks = PanelPretraining(kind, data_dir, folder, config, resume)
-            result = _pretrain_on_panel(stocks, world)
+            prepared = prepare_panel(kind, data_dir, folder, config, resume=resume)
+        with _folder_of(world, folder), StopFlag() as stop:
+            result = run.pretrain_encoder(prepared, world, stop)
         if world.is_first:
             _print_result(result, folder)
 
@@ -135,24 +135,6 @@ def _encoder_kind(
             "beside a single hidden candle its neighbours nearly tell it"
         )
     return "transformer" if encoder == "transformer" else "jade"
-
-
-def _pretrain_on_bars(request: "BarPretraining", world: "World") -> "PretrainingResult":
-    from hrl_sarp.encoders.pretrain.bars import prepare, pretrain_jade
-    from hrl_sarp.run.session import StopFlag
-
-    prepared = prepare(request)  # what is wrong with the data is said before anything is made
-    with _folder_of(world, request.output), StopFlag() as stop:
-        return pretrain_jade(prepared, world, stop)
-
-
-def _pretrain_on_panel(request: "PanelPretraining", world: "World") -> "PretrainingResult":
-    from hrl_sarp.encoders.pretrain.panel import prepare_panel, pretrain_panel
-    from hrl_sarp.run.session import StopFlag
-
-    prepared = prepare_panel(request)
-    with _folder_of(world, request.output), StopFlag() as stop:
-        return pretrain_panel(prepared, world, stop)
 
 
 def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's options
@@ -321,7 +303,7 @@ def _folder_of(world: "World", output: Path) -> Iterator[None]:
 
 def _print_result(result: "PretrainingResult", output: Path) -> None:
     from hrl_sarp.encoders.pretrain.reconstruction import BASELINES, best_baseline
-    from hrl_sarp.encoders.pretrain.run import MODEL
+    from hrl_sarp.encoders.pretrain.task import MODEL
 
     judged = result.judged
     losses = ", ".join(f"{name} {judged[name].loss:.4f}" for name in (MODEL, *BASELINES))

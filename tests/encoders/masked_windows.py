@@ -9,10 +9,10 @@ from hrl_sarp.config.encoder_schema import JadeConfig, PretrainingConfig
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
 from hrl_sarp.encoders.pretrain.masking import MaskRule
-from hrl_sarp.encoders.pretrain.run import PretrainingRun, Store
+from hrl_sarp.encoders.pretrain.task import Keep, PretrainingRun
 from hrl_sarp.encoders.windows.cut import Windows
 from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
-from hrl_sarp.fitting.distributed import World
+from hrl_sarp.fitting import RunState, World
 from hrl_sarp.run.session import StopFlag
 
 LENGTH, FEATURES = 20, 3
@@ -45,9 +45,11 @@ def run(
     rule: MaskRule = RULE,
     world: World | None = None,
     stop: StopFlag | None = None,
-    store: Store | None = None,
+    state: RunState | None = None,
+    keep: Keep | None = None,
 ) -> PretrainingRun:
-    return PretrainingRun(config, rule, 17, world or World.alone(CPU), stop or StopFlag(), store)
+    alone, never = World.alone(CPU), StopFlag()
+    return PretrainingRun(config, rule, 17, world or alone, stop or never, state, keep)
 
 
 def small_jade(

@@ -12,7 +12,8 @@ from hrl_sarp.data.bars import Bars
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.networks.kinds import EncoderKind
-from hrl_sarp.encoders.pretrain.panel import PanelPretraining, prepare_panel, pretrain_panel
+from hrl_sarp.encoders.pretrain.panel import prepare_panel
+from hrl_sarp.encoders.pretrain.run import pretrain_encoder
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag
 from tests import raw_data, tiny_runs
@@ -55,8 +56,8 @@ def write_small_data(folder: Path) -> Path:
 def pretrain_small(kind: EncoderKind, data_dir: Path, config: RunConfig) -> Path:
     """Pretrain an encoder of the small market where `train` looks for it."""
     folder = encoder_folder(data_dir, config.market, kind)
-    prepared = prepare_panel(PanelPretraining(kind, data_dir, folder, config, resume=False))
-    pretrain_panel(prepared, World.alone(CPU), StopFlag())
+    prepared = prepare_panel(kind, data_dir, folder, config, resume=False)
+    pretrain_encoder(prepared, World.alone(CPU), StopFlag())
     return folder
 
 

@@ -11,8 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from hrl_sarp.encoders.pretrain.run import MODEL
-from hrl_sarp.encoders.pretrain.task import pretrain
+from hrl_sarp.encoders.pretrain.task import MODEL, pretrain
 from hrl_sarp.fitting.distributed import World, join_world
 from tests.encoders.masked_windows import (
     CPU,

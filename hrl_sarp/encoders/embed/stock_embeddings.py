@@ -13,7 +13,6 @@ import torch
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.embed.projection import PROJECTION, Projection, load_projection
 from hrl_sarp.encoders.embed.table import (
     EmbeddingJob,
     finished_hash,
@@ -22,6 +21,7 @@ from hrl_sarp.encoders.embed.table import (
     write_table,
 )
 from hrl_sarp.encoders.networks.kinds import EncoderKind, PanelEncoder, build_encoder
+from hrl_sarp.encoders.networks.projection import PROJECTION, Projection, load_projection
 from hrl_sarp.encoders.transfer import WEIGHTS, load_encoder, read_description
 from hrl_sarp.encoders.windows.panel import read_panel_bars, window_table
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features

@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 from loguru import logger
 from torch import Tensor
 
-from hrl_sarp.encoders.embed.projection import Projection
 from hrl_sarp.encoders.networks.kinds import PanelEncoder
+from hrl_sarp.encoders.networks.projection import Projection
 from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.encoders.windows.panel import NONE
 from hrl_sarp.errors import DataError

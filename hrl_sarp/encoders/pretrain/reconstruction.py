@@ -1,5 +1,10 @@
-"""Errors of rebuilt bars, and what rebuilding them without a model gives."""
+"""Errors of rebuilt bars, and what rebuilding them without a model gives.
 
+The hidden bars of windows that nothing is learned from never change, so that losses compare.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hrl_sarp.encoders.windows.cut import gather
+from hrl_sarp.encoders.windows.table import WindowTable
+from hrl_sarp.fitting import World
+
 BASELINES = ("mean", "previous bar", "linear interpolation")
 """In the order that `baseline_rebuilds` returns them."""
+
+Block = tuple[Float[Tensor, "B L F"], Bool[Tensor, "B L"]]
 
 
 def huber_sum(
@@ -90,6 +101,62 @@ def baseline_rebuilds(
     earlier, later = _take(bars, before), _take(bars, after)
     between = earlier + share.unsqueeze(-1).to(bars.dtype) * (later - earlier)
     return torch.zeros_like(bars), earlier, between
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The windows of one split and which of their bars are hidden."""
+
+    data: WindowTable
+    starts: Int[Tensor, " W"]
+    hidden: Bool[Tensor, "W L"]
+    """On the device of the data."""
+    huber_delta: float
+    batch_size: int
+    """Windows rebuilt at once."""
+
+    def module_errors(self, module: nn.Module, world: World, pause: Callable[[], None]) -> Errors:
+        """Return the errors of a module, which is put into evaluation mode, over all processes.
+
+        Args:
+            module: the autoencoder.
+            world: the processes that share the windows.
+            pause: called between batches; may raise.
+        """
+        mine = world.share(len(self.starts))
+        sums = self._sums()
+        module.eval()
+        for bars, hidden in self._blocks(mine):
+            with torch.no_grad(), precision(self.data.device):
+                rebuilt = module(bars, hidden)
+            sums.add(rebuilt, bars, hidden)
+            pause()
+        world.add_up(sums.sums)
+        return sums.means()
+
+    def baseline_errors(self) -> dict[str, Errors]:
+        """Return the errors of every baseline; each process computes all of them."""
+        sums = {name: self._sums() for name in BASELINES}
+        for bars, hidden in self._blocks(slice(None)):
+            rebuilds = baseline_rebuilds(bars, hidden)
+            for part, rebuilt in zip(sums.values(), rebuilds, strict=True):
+                part.add(rebuilt, bars, hidden)
+        return {name: part.means() for name, part in sums.items()}
+
+    def _sums(self) -> ErrorSums:
+        return ErrorSums(self.data.n_features, self.huber_delta, self.data.device)
+
+    def _blocks(self, mine: slice) -> Iterator[Block]:
+        starts, hidden = self.starts[mine], self.hidden[mine]
+        for first in range(0, len(starts), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            yield gather(self.data.table, starts[rows], self.data.length), hidden[rows]
+
+
+def precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in bfloat16 on CUDA, in float32 elsewhere."""
+    is_cuda = device.type == "cuda"
+    return torch.autocast(device.type, torch.bfloat16) if is_cuda else nullcontext()
 
 
 def best_baseline(errors: dict[str, Errors]) -> str:

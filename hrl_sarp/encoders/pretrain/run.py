@@ -1,88 +1,263 @@
-"""How pretraining is run and what it comes to: settings, processes, stored states, results."""
+"""A pretraining run: prepared bars in; checkpoints, results, loss curve and encoder out."""
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from loguru import logger
 
 from hrl_sarp.config.encoder_schema import PretrainingConfig
+from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.encoders.networks.kinds import EncoderKind, PanelEncoder, build_autoencoder
+from hrl_sarp.encoders.networks.projection import PROJECTION, fit_projection, save_projection
 from hrl_sarp.encoders.pretrain.masking import MaskRule
-from hrl_sarp.encoders.pretrain.reconstruction import Errors, best_baseline
-from hrl_sarp.fitting.distributed import World
-from hrl_sarp.run.session import StopFlag
+from hrl_sarp.encoders.pretrain.reconstruction import as_plain, best_baseline
+from hrl_sarp.encoders.pretrain.task import PretrainingResult, PretrainingRun, pretrain
+from hrl_sarp.encoders.transfer import DESCRIPTION, WEIGHTS, code_version, export_encoder
+from hrl_sarp.encoders.windows.cut import Windows, gather
+from hrl_sarp.encoders.windows.scaler import Scaler
+from hrl_sarp.encoders.windows.table import WindowTable
+from hrl_sarp.fitting import RunState, World
+from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
+from hrl_sarp.run.checkpoints import save_payload
+from hrl_sarp.run.files import sha256_file, write_json
+from hrl_sarp.run.session import StopFlag, seed_everything
 
-MODEL = "model"
-"""Name of the trained module beside the baselines."""
-
-
-@runtime_checkable
-class Store(Protocol):
-    """Where states and checkpoints are kept."""
-
-    @property
-    def state_file(self) -> Path:
-        """What `load` reads, for messages."""
-        ...
-
-    def load(self) -> dict[str, Any] | None:
-        """Return the state to continue from, None to begin anew."""
-        ...
-
-    def save_latest(self, payload: dict[str, Any]) -> None:
-        """Keep the state to continue from."""
-        ...
-
-    def save_epoch(
-        self, payload: dict[str, Any], val_losses: list[float], *, is_best: bool
-    ) -> None:
-        """Keep a finished epoch, given the validation losses of all epochs so far."""
-        ...
+KIND = "encoder pretraining"
+BEST, LATEST = "checkpoint_best.pt", "checkpoint_latest.pt"
+EPOCHS = "checkpoint_epoch_*_loss_*.pt"
+RESULTS, CURVE = "training_results.json", "loss_curve.png"
+IDENTIFYING = ("kind", "sizes", "features", "data_hash", "fitted_to", "symbol", "market")
+"""Of a description: what a resumed run must share beside settings, windows, seed and machine."""
 
 
 @dataclass(frozen=True)
-class PretrainingRun:
-    """How to train; nothing in it says on what."""
+class Prepared:
+    """Bars as features and windows: everything that can be wrong with the data is known."""
 
-    config: PretrainingConfig
+    kind: EncoderKind
+    output: Path
+    """Folder of all files that are written."""
+    resume: bool
+    config: RunConfig
+    settings: PretrainingConfig
+    """Schedule and masks."""
     rule: MaskRule
-    seed: int
-    world: World
-    stop: StopFlag
-    store: Store | None
-    """None keeps nothing: a run that is stopped is lost then."""
+    features: Float32[np.ndarray, "N F"]
+    """Scaled; not finite in rows that no window holds."""
+    scaler: Scaler
+    windows: Windows
+    cutting: dict[str, Any]
+    """How windows were cut, in plain values."""
+    source: dict[str, Any]
+    """What the description of the encoder says of its data: columns, span, hash, ..."""
+    facts: dict[str, Any]
+    """What else the results say of the data."""
+    embedding_size: int | None = None
+    """Columns of the projection that is fitted beside the encoder; None fits none."""
 
 
-@dataclass(frozen=True)
-class PretrainingResult:
-    """What training came to; the module holds the weights of the best epoch."""
+def mask_rule(settings: PretrainingConfig, ratio: float, warmup_bars: int, length: int) -> MaskRule:
+    """Return how bars are hidden.
 
-    best_val_loss: float
-    best_epoch: int
-    train_metrics: list[dict[str, float]]
-    """Per epoch."""
-    val_metrics: list[dict[str, float]]
-    validation: dict[str, Errors]
-    """Of the model and of each baseline, on the same hidden bars."""
-    test: dict[str, Errors]
-    """Likewise; empty without test windows."""
-    seconds: float
-    """Spent training; the parts of a resumed run added up."""
+    Args:
+        settings: give strategy and patches.
+        ratio: share of the bars that are hidden.
+        warmup_bars: first bars of a window, never hidden.
+        length: bars of a window.
 
-    @property
-    def judged(self) -> dict[str, Errors]:
-        """Errors on the test split, or on validation where there is no test."""
-        return self.test or self.validation
-
-    @property
-    def beats_baselines(self) -> bool:
-        """Whether the model's loss is below that of the best baseline."""
-        return self.judged[MODEL].loss < self.judged[best_baseline(self.judged)].loss
+    Raises:
+        ConfigError: if no bar of a window could be hidden, or none would stay visible.
+    """
+    rule = MaskRule(settings.mask_strategy, ratio, warmup_bars, settings.patch_bars)
+    rule.count(length)
+    return rule
 
 
-def learning_rate(epoch: int, config: PretrainingConfig) -> float:
-    """Return the learning rate of an epoch: a linear rise, then a cosine down to its last share."""
-    if epoch < config.warmup_epochs:
-        return config.learning_rate * (epoch + 1) / config.warmup_epochs
-    done = (epoch - config.warmup_epochs + 1) / (config.epochs - config.warmup_epochs)
-    low = config.final_learning_rate_share
-    return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
+def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> PretrainingResult:
+    """Pretrain and write checkpoints, results, curve and encoder, and its projection if asked.
+
+    The folder keeps the state of its last batch or epoch (`checkpoint_latest.pt`), the best epochs
+    and their weights. A finished run that is resumed trains nothing and writes its results again.
+
+    Args:
+        prepared: features, windows, settings.
+        world: the processes that train together; the first one writes.
+        stop: looked at after each batch.
+
+    Returns:
+        The errors of the best epoch beside those of rebuilding without a model.
+
+    Raises:
+        StoppedEarly, TrainingDivergedError, CheckpointError: see `pretrain`.
+    """
+    config, folder = prepared.config, prepared.output
+    if world.is_first and not prepared.resume:
+        for name in (BEST, LATEST, RESULTS, CURVE, WEIGHTS, DESCRIPTION):
+            (folder / name).unlink(missing_ok=True)
+        for old in folder.glob(EPOCHS):
+            old.unlink()
+    seed_everything(config.seed)
+    n_features = prepared.features.shape[1]
+    module = build_autoencoder(prepared.kind, n_features, config.encoders).to(world.device)
+    table = WindowTable.place(prepared.features, prepared.windows, world.device)
+    description = _description(prepared)
+    settings = prepared.settings.model_dump(mode="json")
+    identity = {
+        "pretraining": settings,
+        "windows": prepared.cutting,
+        **{key: description[key] for key in IDENTIFYING if key in description},
+        "seed": config.seed,
+        "threads": config.threads,
+        "processes": world.size,
+        "device": world.device.type,
+    }
+    said = {
+        "config": settings,
+        "windowed_config": prepared.cutting,
+        "seed": config.seed,
+        "encoder": description,
+    }
+    state = RunState(folder, KIND, identity, prepared.resume, file=LATEST, option="--output")
+    run = PretrainingRun(
+        *(prepared.settings, prepared.rule, config.seed, world, stop, state),
+        keep=partial(keep_epoch, folder, {"kind": KIND, **said}, prepared.settings.save_top_k),
+        checkpoint_seconds=config.curriculum.checkpoint_seconds,
+    )
+    result = pretrain(module, table, run)
+    if world.is_first:
+        export_encoder(folder, module.encoder.eval(), description)
+        if prepared.embedding_size is not None:
+            _write_projection(prepared, module.encoder, table, prepared.embedding_size)
+        facts = {"processes": world.size, "device": world.device.type, **prepared.facts}
+        _write_results(prepared, result, {**said, **facts})
+    return result
+
+
+def keep_epoch(
+    folder: Path,
+    said: dict[str, Any],
+    top_k: int,
+    payload: dict[str, Any],
+    val_losses: list[float],
+    is_best: bool,  # noqa: FBT001 -- `Keep` is called by position
+) -> None:
+    """Write an epoch that is among the best, and remove those that no longer are.
+
+    Args:
+        folder: of the run.
+        said: what every checkpoint says beside the epoch.
+        top_k: epochs that are kept.
+        payload: of the epoch.
+        val_losses: of all epochs so far.
+        is_best: whether it is the epoch that training would hand back.
+    """
+    content = {**said, **payload}
+    if is_best:
+        save_payload(folder / BEST, content)
+    ranked = sorted(range(len(val_losses)), key=lambda epoch: (val_losses[epoch], epoch))
+    names = {
+        epoch: f"checkpoint_epoch_{epoch}_loss_{val_losses[epoch]:.6f}.pt"
+        for epoch in ranked[:top_k]
+    }
+    if payload["epoch"] in names:
+        save_payload(folder / names[payload["epoch"]], content)
+    for old in folder.glob(EPOCHS):
+        if old.name not in names.values():
+            old.unlink()
+
+
+def pooled_embeddings(
+    encoder: PanelEncoder, table: WindowTable, batch_size: int
+) -> Float[np.ndarray, "W H"]:
+    """Embed the training windows of a table.
+
+    Args:
+        encoder: on the table's device.
+        table: scaled bars and windows.
+        batch_size: windows embedded at once.
+    """
+    parts = []
+    with torch.inference_mode():
+        for starts in table.train.split(batch_size):
+            windows = gather(table.table, starts, table.length)
+            parts.append(encoder.embed(windows).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def loss_panel(result: PretrainingResult) -> Panel:
+    """Show training and validation loss per epoch beside what the baselines reach.
+
+    Args:
+        result: of a run.
+    """
+    epochs = range(len(result.val_metrics))
+    losses = {
+        "training": [row["train_loss"] for row in result.train_metrics],
+        "validation": [row["val_loss"] for row in result.val_metrics],
+    }
+    baselines = {name: errors.loss for name, errors in result.baselines.items()}
+    return Panel(
+        "Rebuilding hidden bars; baselines on the validation windows",
+        {name: (epochs, values) for name, values in losses.items()},
+        baselines,
+        result.best_epoch,
+        y_label="Huber loss per hidden value, in standard deviations",
+    )
+
+
+def _description(prepared: Prepared) -> dict[str, Any]:
+    config = prepared.config
+    return {
+        "kind": prepared.kind,
+        "n_features": prepared.features.shape[1],
+        "window_length": prepared.windows.length,
+        "sizes": getattr(config.encoders, prepared.kind).model_dump(mode="json"),
+        "scaler": prepared.scaler.as_plain(),
+        "config_hash": config_hash(config),
+        "code_version": code_version(),
+        "seed": config.seed,
+        "features": config.windowed.feature_config.model_dump(mode="json"),
+        **prepared.source,
+    }
+
+
+def _write_projection(
+    prepared: Prepared, encoder: PanelEncoder, table: WindowTable, size: int
+) -> None:
+    at_once = prepared.config.encoders.panel.block_windows
+    projection = fit_projection(pooled_embeddings(encoder, table, at_once), size)
+    facts = {key: prepared.source[key] for key in ("fitted_from", "fitted_to")}
+    facts["encoder_hash"] = sha256_file(prepared.output / WEIGHTS)
+    save_projection(prepared.output / PROJECTION, projection, facts)
+    logger.info(
+        f"{size} components hold {projection.explained:.1%} of the variance of the pooled "
+        "embeddings"
+    )
+
+
+def _write_results(prepared: Prepared, result: PretrainingResult, said: dict[str, Any]) -> None:
+    columns, path = prepared.source["columns"], prepared.output / RESULTS
+    content = {
+        "best_val_loss": result.best_val_loss,
+        "best_epoch": result.best_epoch,
+        "total_time": result.seconds,
+        "train_metrics": result.train_metrics,
+        "val_metrics": result.val_metrics,
+        "test_metrics": as_plain(result.test, columns),
+        "best_epoch_val_metrics": as_plain(result.validation, columns),
+        "best_baseline": best_baseline(result.judged),
+        "beats_best_baseline": result.beats_baselines,
+        "columns": columns,
+        "windows": prepared.windows.counts(),
+        "windows_dropped": prepared.windows.dropped,
+        **said,
+    }
+    write_json(path, content)
+    save_png(prepared.output / CURVE, convergence_figure([loss_panel(result)]))
+    logger.info(f"wrote {path}")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import JadeConfig
-from hrl_sarp.encoders.embed.projection import Projection
 from hrl_sarp.encoders.embed.table import (
     UNFINISHED,
     EmbeddingJob,
@@ -23,6 +22,7 @@ from hrl_sarp.encoders.embed.table import (
     write_table,
 )
 from hrl_sarp.encoders.networks.jade import JadeEncoder
+from hrl_sarp.encoders.networks.projection import Projection
 
 LENGTH, N_DAYS, N_ASSETS, WIDTH = 5, 30, 3, 4
 

@@ -6,9 +6,10 @@ import torch
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders import JadeEncoder, load_encoder, read_description
-from hrl_sarp.encoders.pretrain.bars import BarPretraining, prepare, pretrain_jade
+from hrl_sarp.encoders.pretrain.bars import prepare_bars
 from hrl_sarp.encoders.pretrain.reconstruction import BASELINES
-from hrl_sarp.encoders.pretrain.run import MODEL, PretrainingResult
+from hrl_sarp.encoders.pretrain.run import Prepared, pretrain_encoder
+from hrl_sarp.encoders.pretrain.task import MODEL, PretrainingResult
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.fitting.distributed import World
@@ -32,12 +33,12 @@ DOCUMENTED_RESULTS = (
 )
 
 
-def request(
+def prepared(
     folder: Path, symbol: str | None = None, min_windows: int = 20, n_symbols: int = 1
-) -> BarPretraining:
+) -> Prepared:
     config = load_config(own_file=write_config(folder, min_windows))
     data = write_bars(folder, ("X", "Y")[:n_symbols])
-    return BarPretraining(data, symbol, folder / "out", config, resume=False)
+    return prepare_bars(data, symbol, folder / "out", config, resume=False)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> PretrainingResult:
-    return pretrain_jade(prepare(request(folder)), ALONE, StopFlag())
+    return pretrain_encoder(prepared(folder), ALONE, StopFlag())
 
 
 def test_documented_files_are_written(result: PretrainingResult, folder: Path) -> None:
@@ -113,29 +114,28 @@ def test_description_carries_what_the_encoder_was_fitted_on(folder: Path) -> Non
 
 
 def test_symbol_picks_the_bars(tmp_path: Path) -> None:
-    one = prepare(request(tmp_path, symbol="Y", n_symbols=2))
-    both = prepare(request(tmp_path, n_symbols=2))
-    assert (len(one.bars), len(both.bars)) == (6000, 12_000)
+    one = prepared(tmp_path, symbol="Y", n_symbols=2)
+    both = prepared(tmp_path, n_symbols=2)
+    assert (len(one.features), len(both.features)) == (6000, 12_000)
     assert (len(one.windows.train), len(both.windows.train)) == (144, 2 * 144)
 
 
 def test_too_few_windows_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"min_windows.*144"):
-        prepare(request(tmp_path, min_windows=1000))
+        prepared(tmp_path, min_windows=1000)
     assert not (tmp_path / "out").exists()
 
 
 def test_features_of_a_file_are_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = request(tmp_path)
-    first = prepare(asked).features
+    first = prepared(tmp_path).features
 
     def refuse(*_: object) -> None:
         raise AssertionError("computed again")
 
     monkeypatch.setattr("hrl_sarp.features.relativity.relativity_features", refuse)
-    np.testing.assert_array_equal(prepare(asked).features, first)
+    np.testing.assert_array_equal(prepared(tmp_path).features, first)
     assert len(list((tmp_path / "features").iterdir())) == 1
 
 
@@ -143,9 +143,7 @@ def test_bitcoin_of_2016_to_2018_fills_all_gates(data_folder: Path, tmp_path: Pa
     data = data_folder / "crypto_1m" / "BTCUSD_2016_2018.parquet"
     if not data.is_file():
         pytest.skip("the data folder has no crypto_1m/BTCUSD_2016_2018.parquet")
-    asked = BarPretraining(data, "BTCUSD", tmp_path / "out", load_config(), resume=False)
-    prepared = prepare(asked)
-    sizes = [len(part) for part in (prepared.windows.train, prepared.windows.validation)]
-    assert min(*sizes, len(prepared.windows.test)) > 1000
-    assert np.isfinite(prepared.features).all()
-    assert prepared.features.shape == (1_318_938, 11)
+    found = prepare_bars(data, "BTCUSD", tmp_path / "out", load_config(), resume=False)
+    assert min(found.windows.counts().values()) > 1000
+    assert np.isfinite(found.features).all()
+    assert found.features.shape == (1_318_938, 11)

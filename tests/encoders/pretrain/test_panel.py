@@ -7,15 +7,14 @@ import pytest
 import yaml
 
 from hrl_sarp.contracts import Market
-from hrl_sarp.encoders.embed.projection import load_projection
 from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.networks.kinds import EncoderKind
+from hrl_sarp.encoders.networks.projection import load_projection
 from hrl_sarp.encoders.pretrain.panel import (
-    PanelPretraining,
     panel_settings,
     prepare_panel,
-    pretrain_panel,
 )
+from hrl_sarp.encoders.pretrain.run import pretrain_encoder
 from hrl_sarp.encoders.transfer import read_description
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting.distributed import World
@@ -109,8 +108,8 @@ def test_a_stopped_run_resumes_to_the_same_encoder_and_projection(
     config = panels.small_config(panel={"epochs": 2})
 
     def run(folder: Path, stop: StopFlag, *, resume: bool) -> None:
-        request = PanelPretraining("jade", panel_data, folder, config, resume)
-        pretrain_panel(prepare_panel(request), ALONE, stop)
+        prepared = prepare_panel("jade", panel_data, folder, config, resume=resume)
+        pretrain_encoder(prepared, ALONE, stop)
 
     run(tmp_path / "whole", StopFlag(), resume=False)
     with pytest.raises(StoppedEarly):
@@ -123,7 +122,7 @@ def test_a_stopped_run_resumes_to_the_same_encoder_and_projection(
 
 def test_the_scaler_is_fitted_on_the_training_windows_alone(panel_data: Path) -> None:
     config = panels.small_config()
-    prepared = prepare_panel(PanelPretraining("jade", panel_data, panel_data, config, resume=False))
+    prepared = prepare_panel("jade", panel_data, panel_data, config, resume=False)
     rows = prepared.windows.train[:, None] + np.arange(prepared.windows.length)
     known = prepared.features[np.unique(rows)]
     inside = np.abs(known).max(axis=0) < config.encoders.panel.clip  # clipped columns are off
@@ -136,8 +135,8 @@ def test_a_finished_run_resumed_fits_another_projection_to_the_same_encoder(
 ) -> None:
     for size, resume in ((4, False), (3, True)):
         config = panels.small_config(panel={"embedding_size": size})
-        request = PanelPretraining("jade", panel_data, tmp_path, config, resume)
-        result = pretrain_panel(prepare_panel(request), ALONE, StopFlag())
+        prepared = prepare_panel("jade", panel_data, tmp_path, config, resume=resume)
+        result = pretrain_encoder(prepared, ALONE, StopFlag())
     assert len(result.val_metrics) == 1
     projection, facts = load_projection(tmp_path / "projection.safetensors", "this test")
     assert projection.components.shape[1] == 3

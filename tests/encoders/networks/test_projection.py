@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.encoders.embed.projection import fit_projection, load_projection, save_projection
+from hrl_sarp.encoders.networks.projection import fit_projection, load_projection, save_projection
 from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
 
 FACTS = {"encoder_hash": "abc", "fitted_from": "2001-01-02", "fitted_to": "2014-12-31"}
