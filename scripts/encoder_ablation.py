@@ -159,8 +159,7 @@ def backtest(context: Any) -> dict[str, float]:
     """Backtest a cell on the test span; return what its last pair earned."""
     from hrl_sarp.evaluation.agent_policies import count_trials, trained_policies
     from hrl_sarp.evaluation.backtest import run_backtest
-    from hrl_sarp.evaluation.compare import aggregate_runs
-    from hrl_sarp.evaluation.report import write_backtest
+    from hrl_sarp.evaluation.report import aggregate_runs, write_backtest
 
     policies, swaps = trained_policies(context)
     trials = count_trials(context)
@@ -247,8 +246,9 @@ def write_summary(study: Study, summary: dict[str, dict[str, Any]]) -> None:
 
 def growth_intervals(study: Study, summary: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return the log growth over 1/N with its interval over dates and seeds, as `report` does."""
-    from hrl_sarp.evaluation.compare import aggregate_runs
-    from hrl_sarp.evaluation.tables import spread
+    from hrl_sarp.evaluation.performance import spread
+    from hrl_sarp.evaluation.report import aggregate_runs
+    from hrl_sarp.reporting.table import Form
     from hrl_sarp.run.files import read_json
 
     texts = {}
@@ -256,7 +256,7 @@ def growth_intervals(study: Study, summary: dict[str, dict[str, Any]]) -> dict[s
         folders = [study.folder(setting, seed) for seed in row["seeds"]]
         metrics = read_json(folders[0] / "backtest" / "metrics.json", COMMAND)
         found = aggregate_runs(folders).summaries[metrics["headline_policy"]]
-        texts[setting] = spread(found.growth_excess, 2, 100.0)
+        texts[setting] = spread(found.growth_excess, Form(2, 100))
     return texts
 
 

@@ -179,8 +179,8 @@ def stress_test(
     from rich.console import Console
 
     from hrl_sarp.evaluation.agent_policies import trained_policies
+    from hrl_sarp.evaluation.report.stress_page import summary, write_stress_test
     from hrl_sarp.evaluation.stress import run_stress_test
-    from hrl_sarp.evaluation.stress_report import summary, write_stress_test
     from hrl_sarp.training.phase import with_sector_table
 
     config = _config(experiment, market, {} if seed is None else {"seed": seed})
@@ -219,13 +219,13 @@ def report(
     """Compare finished runs: one table over all seeds, with intervals over dates and seeds."""
     from rich.console import Console
 
-    from hrl_sarp.evaluation.compare import compare_runs
+    from hrl_sarp.evaluation.report import aggregate_runs
     from hrl_sarp.run.files import replace_block
 
-    table, markdown = compare_runs(runs)
+    table = aggregate_runs(runs).table
     Console().print(table)
     if readme is not None:
-        replace_block(readme, "results", markdown)
+        replace_block(readme, "results", table.markdown())
         typer.echo(f"wrote the table into {readme}")
 
 

@@ -56,9 +56,14 @@ class LevelGains:
 
 
 def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> LevelGains:
-    """Split the gain of two trained levels by swapping each for its rule (Shapley values)."""
+    """Split the gain of two trained levels by swapping each for its rule (Shapley values).
+
+    Args:
+        performances: figures of at least the four policies.
+        swaps: which four.
+    """
     both, macro, micro, neither = (
-        performances[name].growth_excess.value
+        performances[name]["growth_excess"].value
         for name in (swaps.both, swaps.macro_only, swaps.micro_only, swaps.neither)
     )
     interaction = both - macro - micro + neither
@@ -72,18 +77,23 @@ def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> L
 def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
     """Attribute a policy's excess over 1/N to sectors, stocks, cash and costs, night and day apart.
 
+    Args:
+        trajectory: with its weights; one of its policies is 1/N.
+        market: the one it ran on.
+        name: of the policy.
+
     Source:
         Brinson and Fachler (1985), "Measuring non-US equity portfolio performance".
     """
     i, base = column(trajectory, name), column(trajectory, EQUAL_WEIGHT)
     rows = market_rows(market, trajectory)
-    night, day = market.overnight_return[rows], market.intraday_return[rows]
-    parts = np.zeros(3)
-    for returns, held in ((night, _held_over_night), (day, _held_by_day)):
-        own, other = held(trajectory, market, i), held(trajectory, market, base)
-        parts += _brinson(own, other, returns, market)
+    own_night, base_night = (_held_over_night(trajectory, market, row) for row in (i, base))
+    own_day, base_day = (trajectory.weights_after[:, row] for row in (i, base))
+    parts = _brinson(own_night, base_night, market.overnight_return[rows], market)
+    parts += _brinson(own_day, base_day, market.intraday_return[rows], market)
     sectors, stocks, cash = parts / len(rows) * YEAR
-    cash += _interest(trajectory, market, i, base)
+    less_invested = base_night.sum(axis=1) - own_night.sum(axis=1)
+    cash += float((less_invested * market.risk_free[rows]).mean() * YEAR)
     costs = -float((trajectory.cost[:, i] - trajectory.cost[:, base]).mean() * YEAR)
     excess = trajectory.net_return[:, i] - trajectory.net_return[:, base]
     total = float(excess.mean() * YEAR)
@@ -98,10 +108,6 @@ def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
     )
 
 
-def _held_by_day(trajectory: Trajectory, market: Market, i: int) -> Weights:
-    return trajectory.weights_after[:, i]
-
-
 def _held_over_night(trajectory: Trajectory, market: Market, i: int) -> Weights:
     """Drift the weights after the trade to the close before; all cash ahead of the first row."""
     rows = market_rows(market, trajectory)
@@ -109,13 +115,6 @@ def _held_over_night(trajectory: Trajectory, market: Market, i: int) -> Weights:
     gained = after * market.intraday_return[rows[:-1]]
     closing = (after + gained) / (1.0 + gained.sum(axis=1, keepdims=True))
     return np.concatenate([np.zeros((1, closing.shape[1])), closing])
-
-
-def _interest(trajectory: Trajectory, market: Market, i: int, base: int) -> float:
-    """Compute the annual interest on the cash held over night beyond that of 1/N."""
-    own, other = (_held_over_night(trajectory, market, row).sum(axis=1) for row in (i, base))
-    risk_free = market.risk_free[market_rows(market, trajectory)]
-    return float(((other - own) * risk_free).mean() * YEAR)
 
 
 def _brinson(own: Weights, base: Weights, returns: Weights, market: Market) -> np.ndarray:

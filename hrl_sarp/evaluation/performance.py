@@ -1,7 +1,11 @@
-"""Every figure of a table, computed from the trajectory alone, with its uncertainty."""
+"""Every figure of a policy, in one list: its name, how it is computed and how it is written.
 
-from collections.abc import Sequence
+A new figure is one entry of `MEASURES`; files, tables and pages take it from there.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,70 +20,369 @@ from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
+from hrl_sarp.reporting.table import NONE, Form
 
 Series = Float[np.ndarray, " D"]
+Figure = float | int | Interval | None
+Performance = dict[str, Any]
+"""One policy: name of a measure -> its figure, a number, an `Interval`, or None."""
+
+NOTHING_LOST = -1.0 + 1e-12
+"""The lowest simple return that still has a logarithm."""
 
 
 @dataclass(frozen=True)
-class Performance:
-    """One policy over one span; annual and net of costs unless said otherwise."""
+class PolicyRecord:
+    """One policy's sessions beside what they are held against; the measures read it."""
+
+    trajectory: Trajectory
+    market: Market
+    column: int
+    """Of the policy in the trajectory."""
+    rows: Int[np.ndarray, " D"]
+    """Of the market, one for each session."""
+    growth_excess: float
+    """Annual log growth less that of 1/N."""
+    sharpe_samples: Float[np.ndarray, " samples"]
+    growth_samples: Float[np.ndarray, " samples"]
+    """Of the growth excess, on the same resampled dates."""
+    trial_variance: float
+    """Of the active Sharpe ratios of a session over the policies shown."""
+    n_trials: int
+    confidence: float
+
+    @cached_property
+    def net(self) -> Series:
+        """Simple returns after costs."""
+        return self.trajectory.net_return[:, self.column]
+
+    @cached_property
+    def gross(self) -> Series:
+        """Simple returns of the same decisions, had every trade been free that day."""
+        return self.trajectory.gross_return[:, self.column]
+
+    @cached_property
+    def risk_free(self) -> Series:
+        """Interest of each session."""
+        return self.market.risk_free[self.rows].astype(np.float64)
+
+    @cached_property
+    def excess(self) -> Series:
+        """Net returns less interest."""
+        return self.net - self.risk_free
+
+    @cached_property
+    def index_excess(self) -> Series:
+        """Returns of the index less interest."""
+        return self.market.benchmark_return[self.rows] - self.risk_free
+
+    @cached_property
+    def equal_weight(self) -> Series:
+        """Net returns of 1/N."""
+        return self.trajectory.net_return[:, column(self.trajectory, EQUAL_WEIGHT)]
+
+    @cached_property
+    def active(self) -> Series:
+        """Net returns less those of 1/N."""
+        return self.net - self.equal_weight
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "D A"] | None:
+        """Weights after the trade; None for the index and where the rollout kept none."""
+        kept = self.trajectory.weights_after
+        is_index = self.trajectory.names[self.column] == INDEX
+        return None if is_index or kept.shape[2] == 0 else kept[:, self.column]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a policy; annual and net of costs unless it says otherwise."""
 
     name: str
-    total_return: float
-    """Over the whole span."""
-    annual_return: float
-    gross_annual_return: float
-    """Of the same decisions, had every trade been free that day."""
-    volatility: float
-    sharpe: Interval
-    """On the return in excess of cash."""
-    sortino: float
-    calmar: float
-    growth_excess: Interval
-    """Log growth less that of 1/N, both net; dates are paired."""
-    probability_of_beating: float
-    """Share of the resampled histories in which the growth excess is positive."""
-    deflated_sharpe: float
-    """Probability that the active Sharpe ratio against 1/N is not the luck of the search."""
-    max_drawdown: float
-    average_drawdown: float
-    max_drawdown_days: int
-    var_95: float
-    """One session, like the next three; positive is a loss."""
-    cvar_95: float
-    var_99: float
-    cvar_99: float
-    skewness: float
-    kurtosis: float
-    win_rate: float
-    """Share of sessions that gained."""
-    profit_factor: float
-    turnover: float
-    """One-sided, in multiples of wealth."""
-    cost_drag: float
-    """Log growth lost to costs."""
-    alpha: float
-    """Jensen's, against the index."""
-    beta: float
-    """Against the index."""
-    alpha_over_equal_weight: float
-    """Jensen's against 1/N: the gain over 1/N diluted with cash to the same beta."""
-    information_ratio: float
-    """Against 1/N."""
-    tracking_error: float
-    """Against 1/N."""
-    cash: float | None
-    """Mean share of wealth in cash after the trade; None for the index."""
-    effective_positions: float | None
-    """1 / Herfindahl index of the invested part, mean over the sessions that hold anything."""
-    goal_alignment: float | None
-    """Mean over the sessions with a goal; None for a policy without goals."""
-    delistings: int | None
-    """Holdings that were closed because the stock no longer exists."""
+    """Its key in `metrics.json`."""
+    heading: str
+    """Of its column; `{level}` stands for the confidence of the intervals."""
+    form: Form
+    compute: Callable[[PolicyRecord], Figure]
+    meaning: str = ""
+    """What the heading alone does not say."""
+    not_for: str = ""
+    """The policy of which it says nothing, for example 1/N of a difference to 1/N."""
+    rank: int | None = None
+    """In the main table: which columns a narrow terminal shows first. None: among the details."""
+
+    def cell(self, policy: str, performance: Performance) -> str:
+        """Write the figure of a policy.
+
+        Args:
+            policy: its name.
+            performance: its figures.
+        """
+        return NONE if policy == self.not_for else self.text(performance[self.name])
+
+    def text(self, figure: Figure) -> str:
+        """Write a figure, an interval in brackets after its estimate.
+
+        Args:
+            figure: of this measure; None is written as a dash.
+        """
+        return spread(figure, self.form) if isinstance(figure, Interval) else self.form(figure)
+
+
+def spread(interval: Interval, form: Form) -> str:
+    """Write an estimate with its interval in brackets.
+
+    Args:
+        interval: of any figure.
+        form: of its numbers; the unit is left out.
+    """
+    value, low, high = (form.bare(x) for x in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]"
+
+
+def share_positive(samples: Float[np.ndarray, " samples"]) -> float:
+    """Compute the share of samples above zero; those at zero count half.
+
+    Args:
+        samples: of a bootstrap.
+    """
+    return float((samples > 0).mean() + 0.5 * (samples == 0).mean())
+
+
+def _sharpe(record: PolicyRecord) -> Interval:
+    value = metrics.sharpe_ratio(record.excess, YEAR)
+    return statistics.interval(value, record.sharpe_samples, record.confidence)
+
+
+def _growth_excess(record: PolicyRecord) -> Interval:
+    return statistics.interval(record.growth_excess, record.growth_samples, record.confidence)
+
+
+def _cost_drag(record: PolicyRecord) -> float:
+    survives = record.net.min() > -1
+    return metrics.cost_drag(record.gross, record.net, YEAR) if survives else 0.0
+
+
+def _deflated_sharpe(record: PolicyRecord) -> float:
+    return statistics.deflated_sharpe_ratio(record.active, record.trial_variance, record.n_trials)
+
+
+def _cash(record: PolicyRecord) -> float | None:
+    return None if record.weights is None else float(1.0 - record.weights.sum(axis=1).mean())
+
+
+def _effective_positions(record: PolicyRecord) -> float | None:
+    if record.weights is None:
+        return None
+    concentration = metrics.herfindahl(record.weights)
+    holds = concentration > 0
+    return float((1.0 / concentration[holds]).mean()) if holds.any() else 0.0
+
+
+def _goal_alignment(record: PolicyRecord) -> float | None:
+    goal = record.trajectory.goal[:, record.column]
+    has_goal = np.isfinite(goal).all(axis=1)
+    if record.weights is None or not has_goal.any():
+        return None
+    achieved = sector_weights(record.weights[has_goal], record.market)
+    desired = goal[has_goal, : record.market.n_sectors]
+    return float(metrics.goal_alignment(achieved, desired).mean())
+
+
+def _delistings(record: PolicyRecord) -> int | None:
+    if record.weights is None:
+        return None
+    held = record.trajectory.weights_before[:, record.column] > 0
+    return int((delisting_events(record.market, record.rows) & held).sum())
+
+
+PERCENT, PERCENT_2, SHARE = Form(1, 100, " %"), Form(2, 100, " %"), Form(0, 100, " %")
+POINTS = Form(1, 100)
+"""Percent without its sign: the heading has it."""
+RATIO, TENTHS, COUNT = Form(2), Form(1), Form(0)
+
+MEASURES = (
+    Measure(
+        "total_return", "total return", PERCENT, lambda r: metrics.total_return(r.net),
+        "Over the whole span, not a year.",
+    ),
+    Measure(
+        "annual_return", "net return", PERCENT, lambda r: metrics.annual_return(r.net, YEAR),
+        "Compound growth of wealth a year.", rank=1,
+    ),
+    Measure(
+        "gross_annual_return", "gross", PERCENT, lambda r: metrics.annual_return(r.gross, YEAR),
+        "Net return of the same decisions, had every trade been free that day.", rank=6,
+    ),
+    Measure(
+        "volatility", "volatility", PERCENT, lambda r: metrics.annual_volatility(r.net, YEAR),
+        rank=7,
+    ),
+    Measure(
+        "sharpe", "Sharpe [{level}]", RATIO, _sharpe, "On the return in excess of cash.", rank=2
+    ),
+    Measure("sortino", "Sortino", RATIO, lambda r: metrics.sortino_ratio(r.excess, YEAR)),
+    Measure("calmar", "Calmar", RATIO, lambda r: metrics.calmar_ratio(r.net, YEAR)),
+    Measure(
+        "growth_excess", "log growth over 1/N, % a year [{level}]", POINTS, _growth_excess,
+        "Log growth less that of 1/N, both net of costs; dates are paired.", EQUAL_WEIGHT, rank=0,
+    ),
+    Measure(
+        "probability_of_beating", "P(beats 1/N)", SHARE, lambda r: share_positive(r.growth_samples),
+        "Share of the resampled histories that grow more than 1/N.", EQUAL_WEIGHT, rank=8,
+    ),
+    Measure(
+        "max_drawdown", "max drawdown", PERCENT, lambda r: metrics.max_drawdown(r.net), rank=3
+    ),
+    Measure(
+        "average_drawdown", "average drawdown", PERCENT, lambda r: metrics.average_drawdown(r.net)
+    ),
+    Measure(
+        "max_drawdown_days", "longest drawdown, sessions", COUNT,
+        lambda r: metrics.max_drawdown_duration(r.net),
+    ),
+    Measure(
+        "var_95", "VaR 95, a session", PERCENT_2, lambda r: metrics.value_at_risk(r.net, 0.95),
+        "Loss of a session that is exceeded with probability 5 %.",
+    ),
+    Measure(
+        "cvar_95", "CVaR 95", PERCENT_2,
+        lambda r: metrics.conditional_value_at_risk(r.net, 0.95),
+        "Mean loss of the worst 5 % of the sessions.",
+    ),
+    Measure("var_99", "VaR 99", PERCENT_2, lambda r: metrics.value_at_risk(r.net, 0.99)),
+    Measure(
+        "cvar_99", "CVaR 99", PERCENT_2, lambda r: metrics.conditional_value_at_risk(r.net, 0.99)
+    ),
+    Measure("skewness", "skewness", RATIO, lambda r: metrics.skewness(r.net)),
+    Measure("kurtosis", "kurtosis", TENTHS, lambda r: metrics.kurtosis(r.net), "3 if normal."),
+    Measure("win_rate", "winning sessions", PERCENT, lambda r: metrics.win_rate(r.net)),
+    Measure(
+        "profit_factor", "profit factor", RATIO, lambda r: metrics.profit_factor(r.net),
+        "Sum of all gains over the sum of all losses.",
+    ),
+    Measure(
+        "turnover", "turnover", TENTHS,
+        lambda r: metrics.annual_turnover(r.trajectory.turnover[:, r.column], YEAR),
+        "One-sided, in multiples of wealth.", INDEX, rank=4,
+    ),
+    Measure(
+        "cost_drag", "cost drag", PERCENT_2, _cost_drag, "Log growth lost to costs.", INDEX, rank=5
+    ),
+    Measure(
+        "information_ratio", "information ratio", RATIO,
+        lambda r: metrics.information_ratio(r.active, YEAR), "Against 1/N.", EQUAL_WEIGHT,
+    ),
+    Measure(
+        "tracking_error", "tracking error", PERCENT,
+        lambda r: metrics.tracking_error(r.active, YEAR), "Against 1/N.", EQUAL_WEIGHT,
+    ),
+    Measure(
+        "alpha", "alpha", PERCENT, lambda r: metrics.alpha(r.excess, r.index_excess, YEAR),
+        "Jensen's, against the index.", INDEX,
+    ),
+    Measure(
+        "beta", "beta", RATIO, lambda r: metrics.beta(r.excess, r.index_excess),
+        "Against the index.", INDEX,
+    ),
+    Measure(
+        "alpha_over_equal_weight", "alpha over diluted 1/N", PERCENT,
+        lambda r: metrics.alpha(r.excess, r.equal_weight - r.risk_free, YEAR),
+        "Gain over 1/N that is mixed with cash to the same beta.", EQUAL_WEIGHT,
+    ),
+    Measure(
+        "deflated_sharpe", "deflated Sharpe", RATIO, _deflated_sharpe,
+        "Probability that the Sharpe ratio of the return over 1/N is not the luck of the search.",
+        EQUAL_WEIGHT,
+    ),
+    Measure("cash", "cash", PERCENT, _cash, "Mean share of wealth after the trade."),
+    Measure(
+        "effective_positions", "effective positions", TENTHS, _effective_positions,
+        "1 / Herfindahl index of the invested part, mean over the sessions that hold anything.",
+    ),
+    Measure(
+        "goal_alignment", "goal alignment", RATIO, _goal_alignment,
+        "1 if sector weights are those of the goal, mean over the sessions with a goal.",
+    ),
+    Measure(
+        "delistings", "delistings", COUNT, _delistings,
+        "Holdings that were closed because the stock no longer exists.",
+    ),
+)  # fmt: skip
+"""In the order of the columns."""
+BY_NAME = {measure.name: measure for measure in MEASURES}
+
+
+def measure_policies(
+    trajectory: Trajectory, market: Market, config: RunConfig, n_trials: int
+) -> dict[str, Performance]:
+    """Compute every measure of every policy of a trajectory that holds 1/N and the index.
+
+    Args:
+        trajectory: one rollout with the index in front.
+        market: the one it ran on.
+        config: confidence, block length and number of samples.
+        n_trials: policies and checkpoints looked at; the deflated Sharpe ratio needs it.
+
+    Returns:
+        Name of the policy -> figures, in the trajectory's order.
+    """
+    rows = market_rows(market, trajectory)
+    counts = bootstrap_plan(config).counts(len(rows))
+    net, base = trajectory.net_return, column(trajectory, EQUAL_WEIGHT)
+    growth = np.log1p(np.maximum(net, NOTHING_LOST))
+    active_growth = growth - growth[:, [base]]
+    growth_excess = active_growth.mean(axis=0) * YEAR
+    growth_samples = statistics.bootstrap_annual_mean(active_growth, counts, YEAR)
+    sharpe_samples = statistics.bootstrap_sharpe(
+        net - market.risk_free[rows][:, None], counts, YEAR
+    )
+    active = np.delete(net - net[:, [base]], base, axis=1)
+    ratios = [metrics.sharpe_ratio(series, 1) for series in active.T]
+    trial_variance = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else 0.0
+    performances = {}
+    for i, name in enumerate(trajectory.names):
+        record = PolicyRecord(
+            trajectory=trajectory,
+            market=market,
+            column=i,
+            rows=rows,
+            growth_excess=float(growth_excess[i]),
+            sharpe_samples=sharpe_samples[:, i],
+            growth_samples=growth_samples[:, i],
+            trial_variance=trial_variance,
+            n_trials=n_trials,
+            confidence=config.evaluation.confidence,
+        )
+        performances[name] = {measure.name: measure.compute(record) for measure in MEASURES}
+    return performances
+
+
+def bootstrap_plan(config: RunConfig) -> BootstrapPlan:
+    """Take the plan of the resampling from the configuration.
+
+    Args:
+        config: its section `evaluation` and its seed.
+    """
+    section = config.evaluation
+    return BootstrapPlan(
+        block_days=section.bootstrap_block_days,
+        samples=section.bootstrap_samples,
+        confidence=section.confidence,
+        seed=config.seed,
+    )
 
 
 def market_rows(market: Market, trajectory: Trajectory) -> Int[np.ndarray, " D"]:
-    """Find the market's rows of the trajectory's dates."""
+    """Find the market's rows of the trajectory's dates.
+
+    Args:
+        market: the one that the trajectory ran on.
+        trajectory: any rollout.
+
+    Raises:
+        MetricError: if the market lacks one of the dates.
+    """
     rows = np.searchsorted(market.dates, trajectory.dates)
     if len(rows) == 0 or not np.array_equal(
         market.dates[np.minimum(rows, market.n_days - 1)], trajectory.dates
@@ -94,6 +397,10 @@ def market_rows(market: Market, trajectory: Trajectory) -> Int[np.ndarray, " D"]
 def column(trajectory: Trajectory, name: str) -> int:
     """Find a policy's column.
 
+    Args:
+        trajectory: any rollout.
+        name: of the policy.
+
     Raises:
         MetricError: with the names there are.
     """
@@ -105,152 +412,21 @@ def column(trajectory: Trajectory, name: str) -> int:
     return trajectory.names.index(name)
 
 
-def bootstrap_plan(config: RunConfig) -> BootstrapPlan:
-    """Take the plan from the configuration."""
-    section = config.evaluation
-    return BootstrapPlan(
-        block_days=section.bootstrap_block_days,
-        samples=section.bootstrap_samples,
-        confidence=section.confidence,
-        seed=config.seed,
-    )
-
-
-def measure_policies(
-    trajectory: Trajectory, market: Market, config: RunConfig, n_trials: int
-) -> dict[str, Performance]:
-    """Measure every policy of a trajectory that holds 1/N and the index.
+def delisting_events(market: Market, rows: Int[np.ndarray, " D"]) -> Bool[np.ndarray, "D A"]:
+    """Mark the first session after each stock's last bar.
 
     Args:
-        trajectory: one rollout with the index in front.
-        market: the one it ran on.
-        config: confidence, block length and number of samples.
-        n_trials: policies and checkpoints looked at; the deflated Sharpe ratio needs it.
-
-    Returns:
-        Name -> figures, in the trajectory's order.
+        market: with its listed stocks.
+        rows: sessions to look at, none of them the market's first.
     """
-    rows = market_rows(market, trajectory)
-    counts = bootstrap_plan(config).counts(len(rows))
-    excess = trajectory.net_return - market.risk_free[rows][:, None]
-    base = column(trajectory, EQUAL_WEIGHT)
-    growth = np.log1p(np.maximum(trajectory.net_return, -1.0 + 1e-12))
-    growth_excess = growth - growth[:, [base]]
-    samples = _Samples(
-        sharpe=statistics.bootstrap_sharpe(excess, counts, YEAR),
-        growth=statistics.bootstrap_annual_mean(growth_excess, counts, YEAR),
-        growth_excess=growth_excess.mean(axis=0) * YEAR,
-        trial_variance=_trial_variance(trajectory.net_return, base),
-        n_trials=n_trials,
-    )
-    return {
-        name: _measure(trajectory, market, config, i, samples)
-        for i, name in enumerate(trajectory.names)
-    }
-
-
-@dataclass(frozen=True)
-class _Samples:
-    sharpe: Float[np.ndarray, "samples P"]
-    growth: Float[np.ndarray, "samples P"]
-    growth_excess: Float[np.ndarray, " P"]
-    trial_variance: float
-    n_trials: int
-
-
-def _measure(
-    trajectory: Trajectory, market: Market, config: RunConfig, i: int, samples: _Samples
-) -> Performance:
-    rows = market_rows(market, trajectory)
-    net, gross = trajectory.net_return[:, i], trajectory.gross_return[:, i]
-    equal_weight = trajectory.net_return[:, column(trajectory, EQUAL_WEIGHT)]
-    risk_free = market.risk_free[rows].astype(np.float64)
-    excess, index_excess = net - risk_free, market.benchmark_return[rows] - risk_free
-    confidence = config.evaluation.confidence
-    sharpe = metrics.sharpe_ratio(excess, YEAR)
-    draws = samples.growth[:, i]
-    return Performance(
-        name=trajectory.names[i],
-        total_return=metrics.total_return(net),
-        annual_return=metrics.annual_return(net, YEAR),
-        gross_annual_return=metrics.annual_return(gross, YEAR),
-        volatility=metrics.annual_volatility(net, YEAR),
-        sharpe=statistics.interval(sharpe, samples.sharpe[:, i], confidence),
-        sortino=metrics.sortino_ratio(excess, YEAR),
-        calmar=metrics.calmar_ratio(net, YEAR),
-        growth_excess=statistics.interval(float(samples.growth_excess[i]), draws, confidence),
-        probability_of_beating=float((draws > 0).mean() + 0.5 * (draws == 0).mean()),
-        deflated_sharpe=statistics.deflated_sharpe_ratio(
-            net - equal_weight, samples.trial_variance, samples.n_trials
-        ),
-        **_tail_figures(net),
-        turnover=metrics.annual_turnover(trajectory.turnover[:, i], YEAR),
-        cost_drag=metrics.cost_drag(gross, net, YEAR) if net.min() > -1 else 0.0,
-        alpha=metrics.alpha(excess, index_excess, YEAR),
-        beta=metrics.beta(excess, index_excess),
-        alpha_over_equal_weight=metrics.alpha(excess, equal_weight - risk_free, YEAR),
-        information_ratio=metrics.information_ratio(net - equal_weight, YEAR),
-        tracking_error=metrics.tracking_error(net - equal_weight, YEAR),
-        **_holding_figures(trajectory, market, i),
-    )
-
-
-def _tail_figures(net: Series) -> dict[str, Any]:
-    return {
-        "max_drawdown": metrics.max_drawdown(net),
-        "average_drawdown": metrics.average_drawdown(net),
-        "max_drawdown_days": metrics.max_drawdown_duration(net),
-        "var_95": metrics.value_at_risk(net, 0.95),
-        "cvar_95": metrics.conditional_value_at_risk(net, 0.95),
-        "var_99": metrics.value_at_risk(net, 0.99),
-        "cvar_99": metrics.conditional_value_at_risk(net, 0.99),
-        "skewness": metrics.skewness(net),
-        "kurtosis": metrics.kurtosis(net),
-        "win_rate": metrics.win_rate(net),
-        "profit_factor": metrics.profit_factor(net),
-    }
-
-
-def _holding_figures(trajectory: Trajectory, market: Market, i: int) -> dict[str, Any]:
-    """Measure what needs weights; None where the trajectory keeps none."""
-    names: Sequence[str] = ("cash", "effective_positions", "goal_alignment", "delistings")
-    if trajectory.names[i] == INDEX or trajectory.weights_after.shape[2] == 0:
-        return dict.fromkeys(names)
-    weights = trajectory.weights_after[:, i]
-    concentration = metrics.herfindahl(weights)
-    holds = concentration > 0
-    rows = market_rows(market, trajectory)
-    events = delisting_events(market, rows) & (trajectory.weights_before[:, i] > 0)
-    return {
-        "cash": float(1.0 - weights.sum(axis=1).mean()),
-        "effective_positions": float((1.0 / concentration[holds]).mean()) if holds.any() else 0.0,
-        "goal_alignment": _alignment(weights, trajectory.goal[:, i], market),
-        "delistings": int(events.sum()),
-    }
-
-
-def delisting_events(market: Market, rows: Int[np.ndarray, " D"]) -> Bool[np.ndarray, "D A"]:
-    """Mark the first session after each stock's last bar."""
     return market.listed[rows - 1] & ~market.listed[rows]
 
 
 def sector_weights(weights: Float[np.ndarray, "D A"], market: Market) -> Float[np.ndarray, "D S"]:
-    """Sum the weights of each sector."""
+    """Sum the weights of each sector.
+
+    Args:
+        weights: of all stocks of the market; any quantity that adds up.
+        market: says which sector a stock belongs to.
+    """
     return weights @ market.sector_member()
-
-
-def _alignment(
-    weights: Float[np.ndarray, "D A"], goal: Float[np.ndarray, "D G"], market: Market
-) -> float | None:
-    has_goal = np.isfinite(goal).all(axis=1)
-    if not has_goal.any():
-        return None
-    achieved = sector_weights(weights[has_goal], market)
-    return float(metrics.goal_alignment(achieved, goal[has_goal, : market.n_sectors]).mean())
-
-
-def _trial_variance(net_return: Float[np.ndarray, "D P"], base: int) -> float:
-    """Compute the spread of the per-session active Sharpe ratios over the policies shown."""
-    active = np.delete(net_return - net_return[:, [base]], base, axis=1)
-    ratios = [metrics.sharpe_ratio(series, 1) for series in active.T]
-    return float(np.var(ratios, ddof=1)) if len(ratios) > 1 else 0.0

@@ -1,14 +1,15 @@
 """One table of text cells: on a terminal of any width, as Markdown, or cell by cell."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import rich.box
 import rich.table
 import rich.text
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, Group
 from rich.markup import escape
+from rich.padding import Padding
 
 NONE = "–"  # noqa: RUF001 -- an en dash for what does not exist
 CELL_BORDER = 3
@@ -73,7 +74,7 @@ class Table:
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
-    ) -> Iterator[rich.table.Table | rich.text.Text]:
+    ) -> Iterator[rich.table.Table | Padding]:
         """Draw for the terminal; rich calls it."""
         columns = self.columns_within(options.max_width)
         hidden = [title for i, title in enumerate(self.header) if i not in columns]
@@ -97,7 +98,7 @@ class Table:
         yield drawn
         note = f"{self.note} Not shown here: {', '.join(hidden)}." if hidden else self.note
         if note:
-            yield rich.text.Text(f" {note.strip()}", style="dim")
+            yield Padding(rich.text.Text(note.strip(), style="dim"), (0, 2))
 
     def _heading(self, column: int) -> str:
         longest = max((len(row[column]) for row in self.rows), default=0)
@@ -131,3 +132,45 @@ def percent(value: int | float | None, digits: int = 1) -> str:
         digits: after the point.
     """
     return NONE if value is None else number(100 * value, digits) + " %"
+
+
+def paragraphs(sentences: Iterable[str]) -> Group:
+    """Return sentences as a terminal shows them: one paragraph each, indented.
+
+    Args:
+        sentences: plain text; brackets are no markup.
+    """
+    return Group(*(Padding(rich.text.Text(sentence), (1, 2, 0, 2)) for sentence in sentences))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one kind of number is written.
+
+    Example:
+        >>> Form(1, 100, " %")(0.0812)
+        '8.1 %'
+    """
+
+    digits: int
+    """After the point."""
+    scale: int | float = 1
+    """By which the number is multiplied."""
+    unit: str = ""
+    """With the space before it."""
+
+    def __call__(self, value: int | float | None) -> str:
+        """Write a number with its unit.
+
+        Args:
+            value: None is written as a dash.
+        """
+        return NONE if value is None else self.bare(value) + self.unit
+
+    def bare(self, value: int | float) -> str:
+        """Write a number without its unit.
+
+        Args:
+            value: in the unit of the measure, before scaling.
+        """
+        return number(self.scale * value, self.digits)

@@ -10,8 +10,7 @@ from hrl_sarp.config.schema import ShockConfig
 from hrl_sarp.contracts import DayRange, PortfolioState
 from hrl_sarp.evaluation.agent_policies import HierarchicalPolicy, trained_policies
 from hrl_sarp.evaluation.policies import DecisionView
-from hrl_sarp.evaluation.stress import run_stress_test
-from hrl_sarp.evaluation.stress_market import frozen_market
+from hrl_sarp.evaluation.stress import frozen_market, run_stress_test
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
 from tests.end_to_end.phase_runs import small_context

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hrl_sarp.contracts import DayRange, Trajectory
-from hrl_sarp.evaluation.analysis import Analysis
 from hrl_sarp.evaluation.attribution import LevelSwaps, attribute, level_gains
+from hrl_sarp.evaluation.report import Analysis
 from hrl_sarp.evaluation.rollout import RolloutOptions, rollout
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
@@ -69,7 +69,7 @@ def test_excess_is_that_of_the_net_returns(analysis: Analysis, result: object) -
 def test_level_gains_sum_to_what_both_levels_add(analysis: Analysis) -> None:
     swaps = LevelSwaps("own", macro_only="12-1 momentum", micro_only="ridge", neither="1/N")
     gains = level_gains(analysis.performances, swaps)
-    growth = {name: p.growth_excess.value for name, p in analysis.performances.items()}
+    growth = {name: p["growth_excess"].value for name, p in analysis.performances.items()}
     assert gains.macro + gains.micro == pytest.approx(growth["own"])
     apart = (growth["12-1 momentum"] - growth["1/N"]) - (growth["ridge"] - growth["1/N"])
     assert gains.macro - gains.micro == pytest.approx(apart)

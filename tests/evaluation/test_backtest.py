@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from hrl_sarp.contracts import DayRange, Trajectory
-from hrl_sarp.evaluation.analysis import Analysis
 from hrl_sarp.evaluation.backtest import BacktestResult, backtest, run_backtest
 from hrl_sarp.evaluation.baselines import make_baselines
+from hrl_sarp.evaluation.report import Analysis
 from tests import factories
 from tests.evaluation.small_runs import even_goal_policy, small_config, steady_market
 
@@ -22,7 +22,7 @@ def test_variants_order_as_their_costs_do(result: BacktestResult) -> None:
 
 def test_delisting_stress_hurts_who_held_a_vanished_stock(analysis: Analysis) -> None:
     stressed = analysis.variants["delisted at -30%"]["1/N"]
-    assert stressed.annual_return < analysis.performances["1/N"].annual_return
+    assert stressed["annual_return"] < analysis.performances["1/N"]["annual_return"]
 
 
 def test_late_orders_change_a_policy_that_trades_daily(result: BacktestResult) -> None:

@@ -1,55 +1,76 @@
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 
 from hrl_sarp import metrics
 from hrl_sarp.errors import MetricError
-from hrl_sarp.evaluation.analysis import Analysis, cost_breakdown, monthly_returns
 from hrl_sarp.evaluation.backtest import BacktestResult
-from hrl_sarp.evaluation.ledger import stock_ledger
-from hrl_sarp.evaluation.performance import column, measure_policies
+from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, column, measure_policies
+from hrl_sarp.evaluation.report import Analysis
+from hrl_sarp.evaluation.report.tables import detail_table, main_table
+from hrl_sarp.reporting.table import NONE
 from tests import factories
 from tests.evaluation.small_runs import small_config
 
 
+def test_every_measure_has_one_name_one_place_in_a_table_and_a_figure(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    assert len(BY_NAME) == len(MEASURES)
+    headings = [
+        *main_table(result, analysis).header[1:],
+        *detail_table(result, analysis).header[1:],
+    ]
+    level = f"{result.config.evaluation.confidence:.0%}"
+    assert sorted(headings) == sorted(m.heading.format(level=level) for m in MEASURES)
+    for performance in analysis.performances.values():
+        assert list(performance) == list(BY_NAME)
+
+
+def test_measure_is_not_said_of_the_policy_it_compares_with(analysis: Analysis) -> None:
+    base = analysis.performances["1/N"]
+    assert BY_NAME["tracking_error"].cell("1/N", base) == NONE
+    assert BY_NAME["tracking_error"].cell("copy of 1/N", base) == "0.0 %"
+    assert BY_NAME["growth_excess"].cell("copy of 1/N", base) == "0.0 [0.0, 0.0]"
+
+
 def test_index_against_itself_has_beta_one_and_no_alpha(analysis: Analysis) -> None:
     index = analysis.performances["index"]
-    assert index.beta == pytest.approx(1)
-    assert index.alpha == pytest.approx(0, abs=1e-12)
-    assert index.turnover == 0
-    assert index.delistings is None
+    assert index["beta"] == pytest.approx(1)
+    assert index["alpha"] == pytest.approx(0, abs=1e-12)
+    assert index["turnover"] == 0
+    assert index["delistings"] is None
 
 
 def test_equal_weight_has_no_excess_over_itself(analysis: Analysis) -> None:
     base = analysis.performances["1/N"]
-    assert (base.growth_excess.low, base.growth_excess.high) == (0, 0)
-    assert base.probability_of_beating == 0.5
-    assert base.alpha_over_equal_weight == pytest.approx(0, abs=1e-12)
+    assert (base["growth_excess"].low, base["growth_excess"].high) == (0, 0)
+    assert base["probability_of_beating"] == 0.5
+    assert base["alpha_over_equal_weight"] == pytest.approx(0, abs=1e-12)
 
 
 def test_figures_are_those_of_the_trajectory(result: BacktestResult, analysis: Analysis) -> None:
     own = analysis.performances["own"]
     main, i = result.main, result.main.names.index("own")
     base = main.names.index("1/N")
-    assert own.total_return == pytest.approx(main.wealth[-1, i] - 1)
+    assert own["total_return"] == pytest.approx(main.wealth[-1, i] - 1)
     growth = np.log(main.wealth[-1, i] / main.wealth[-1, base]) / len(main.dates) * 252
-    assert own.growth_excess.value == pytest.approx(growth)
-    assert own.growth_excess.low < growth < own.growth_excess.high
-    assert own.max_drawdown == metrics.max_drawdown(main.net_return[:, i])
-    assert own.gross_annual_return > own.annual_return
+    assert own["growth_excess"].value == pytest.approx(growth)
+    assert own["growth_excess"].low < growth < own["growth_excess"].high
+    assert own["max_drawdown"] == metrics.max_drawdown(main.net_return[:, i])
+    assert own["gross_annual_return"] > own["annual_return"]
 
 
 def test_goal_of_even_sectors_is_nearly_met_by_an_even_portfolio(analysis: Analysis) -> None:
-    alignment = analysis.performances["own"].goal_alignment
+    alignment = analysis.performances["own"]["goal_alignment"]
     assert alignment is not None
     assert 0.85 < alignment < 1
-    assert analysis.performances["1/N"].goal_alignment is None
+    assert analysis.performances["1/N"]["goal_alignment"] is None
 
 
 def test_delistings_are_counted_where_held(result: BacktestResult, analysis: Analysis) -> None:
-    counted = analysis.performances["1/N"].delistings
+    counted = analysis.performances["1/N"]["delistings"]
     forced = result.main.delisted_value[:, column(result.main, "1/N")]
     assert counted is not None
     assert counted >= np.count_nonzero(forced) > 0
@@ -57,7 +78,7 @@ def test_delistings_are_counted_where_held(result: BacktestResult, analysis: Ana
 
 def test_more_trials_lower_the_deflated_sharpe(result: BacktestResult) -> None:
     few, many = (
-        measure_policies(result.main, result.market, result.config, n)["own"].deflated_sharpe
+        measure_policies(result.main, result.market, result.config, n)["own"]["deflated_sharpe"]
         for n in (2, 1000)
     )
     assert many < few
@@ -70,8 +91,8 @@ def test_intervals_follow_the_seed(result: BacktestResult) -> None:
     moved = result.config.model_copy(update={"seed": 1})
     other = measure_policies(result.main, result.market, moved, 2)["own"]
     assert first == again
-    assert other.sharpe.low != first.sharpe.low
-    assert other.sharpe.value == first.sharpe.value
+    assert other["sharpe"].low != first["sharpe"].low
+    assert other["sharpe"].value == first["sharpe"].value
 
 
 def test_trajectory_of_another_market_is_refused(result: BacktestResult) -> None:
@@ -85,43 +106,10 @@ def test_unknown_policy_is_refused_with_the_names(result: BacktestResult) -> Non
         column(result.main, "joint")
 
 
-def test_months_compound_to_the_whole(result: BacktestResult) -> None:
-    monthly = monthly_returns(result.main)
-    growth = np.prod(1 + np.array(monthly.returns["own"]))
-    assert growth == pytest.approx(result.main.wealth[-1, result.main.names.index("own")])
-    assert len(monthly.months) == len(set(monthly.months))
-
-
-def test_costs_split_into_rates_without_a_rest(result: BacktestResult) -> None:
-    costs = result.config.market_profile.costs
-    found = cost_breakdown(result.main, costs, "own")
-    assert found.impact == 0
-    assert found.purchases + found.sales + found.slippage == pytest.approx(found.total)
-    ledger = stock_ledger(result.main, result.market, costs).filter(pl.col("policy") == "own")
-    bought = ledger["traded"].clip(lower_bound=0.0).sum()
-    assert found.purchases == pytest.approx(8 * bought * 252 / len(result.main.dates))
-
-
-def test_regime_score_of_the_prior_itself_gains_nothing(
-    result: BacktestResult, analysis: Analysis
-) -> None:
-    score = analysis.regime_scores["own"]
-    assert set(analysis.regime_scores) == {"own"}
-    # the policy says 0.2, 0.5, 0.3 every day; a constant cannot do better than its own entropy
-    assert score.log_loss >= -np.log(0.5)
-    assert score.sessions <= len(result.main.dates)
-
-
-def test_luck_of_random_portfolios_orders_its_bounds(analysis: Analysis) -> None:
-    for luck in analysis.luck.values():
-        assert luck.low <= luck.mean <= luck.high
-        assert luck.deviation > 0
-
-
 def test_total_loss_is_measured_not_refused(result: BacktestResult) -> None:
     net = result.main.net_return.copy()
     net[3, column(result.main, "own")] = -1.0
     ruined = replace(result.main, net_return=net)
     found = measure_policies(ruined, result.market, result.config, 1)["own"]
-    assert found.annual_return == -1
-    assert found.max_drawdown == 1
+    assert found["annual_return"] == -1
+    assert found["max_drawdown"] == 1

@@ -1,53 +1,143 @@
 """Scenarios through the simulator: losses, breaches and recoveries worked out by hand."""
 
-import json
-from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.schema import RunConfig, ShockConfig, StressWindow
+from hrl_sarp.config.schema import RunConfig, StressWindow
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import MarketError
+from hrl_sarp.errors import ConfigError, MarketError
 from hrl_sarp.evaluation.policies import Decision, DecisionView
-from hrl_sarp.evaluation.stress import PoliciesOn, StressResult, recovery_days, run_stress_test
-from hrl_sarp.evaluation.stress_report import headline, scenario_table, write_stress_test
-from tests import factories
-from tests.evaluation.small_runs import ScriptedPolicy, buy_once, stress_config
-
-SECTORS = {"Sector0": "A", "Sector1": "B"}
-SHOCK = ShockConfig(
-    name="fall", sector_returns=[-0.36, 0.21], days=2, recovery_days=4, probability=0.1
+from hrl_sarp.evaluation.stress import (
+    frozen_market,
+    recovery_days,
+    run_stress_test,
+    shocked_market,
 )
-WIDE = factories.risk_config(stock_cap=1.0, sector_cap=1.0)
+from tests import factories
+from tests.evaluation.small_runs import ScriptedPolicy, stress_config
+from tests.evaluation.small_stress import (
+    SECTORS,
+    SHOCK,
+    WIDE,
+    falling_market,
+    holder,
+    run,
+    still_market,
+    window,
+)
+
+DAY = 9
+"""Row of the last real day of `real_market`, a Friday."""
 
 
-def holder(name: str, *shares: float) -> PoliciesOn:
-    return lambda market: [ScriptedPolicy(name, buy_once(*shares))]
+# ---- a world that stands still
 
 
-def still_market(n_days: int = 40) -> Market:
-    """Two stocks of two sectors that never move, but once so long ago that no policy held them."""
-    intraday = np.zeros((n_days, 2))
-    intraday[1] = 0.01
-    return factories.market_with(np.zeros((n_days, 2)), intraday, [0, 1])
+def real_market() -> Market:
+    rng = np.random.default_rng(0)
+    overnight, intraday = rng.normal(0, 0.01, (2, 15, 3))
+    return factories.market_with(
+        overnight,
+        intraday,
+        [0, 1, 1],
+        stock_features=rng.normal(size=(15, 3, 5)),
+        risk_free=np.full(15, 1e-4),
+        filtered_regime=rng.dirichlet(np.ones(3), 15),
+    )
 
 
-def window(name: str, market: Market, first: int, last: int) -> StressWindow:
-    start, end = (date.fromisoformat(str(market.dates[row])) for row in (first, last))
-    return StressWindow(name=name, start=start, end=end)
+def test_the_past_stays_and_the_future_repeats_the_last_day() -> None:
+    market = real_market()
+    frozen = frozen_market(market, DAY, 6)
+    assert frozen.n_days == DAY + 1 + 6
+    for name in ("stock_features", "macro_features", "filtered_regime", "slots", "eligible"):
+        before, after = getattr(market, name), getattr(frozen, name)
+        np.testing.assert_array_equal(after[: DAY + 1], before[: DAY + 1])
+        np.testing.assert_array_equal(after[DAY + 1 :], np.repeat(before[[DAY]], 6, axis=0))
+    for name in ("overnight_return", "intraday_return", "risk_free", "benchmark_return"):
+        before, after = getattr(market, name), getattr(frozen, name)
+        np.testing.assert_array_equal(after[: DAY + 1], before[: DAY + 1])
+        assert not after[DAY + 1 :].any()
 
 
-def run(
-    market: Market, policies: PoliciesOn, shocks: Sequence[ShockConfig] = (SHOCK,), **changes: Any
-) -> StressResult:
-    changes = {"risk": WIDE, **changes}
-    return run_stress_test(market, policies, stress_config(SECTORS, list(shocks), **changes))
+def test_appended_sessions_are_the_weekdays_that_follow() -> None:
+    frozen = frozen_market(real_market(), DAY, 6)  # row 9 is Friday 2001-01-12
+    later = [str(day) for day in frozen.dates[DAY + 1 :]]
+    assert later == [f"2001-01-{day}" for day in (15, 16, 17, 18, 19, 22)]
+    assert frozen.is_week_end[DAY:].tolist() == [True, False, False, False, False, True, False]
+
+
+def test_a_stock_halted_on_the_last_day_trades_again_and_a_vanished_one_does_not() -> None:
+    market = real_market()
+    tradable, listed = market.tradable.copy(), market.listed.copy()
+    tradable[DAY, 0] = False
+    tradable[DAY:, 2] = listed[DAY:, 2] = False
+    halted = factories.market_with(
+        market.overnight_return,
+        market.intraday_return,
+        market.sector_of,
+        tradable=tradable,
+        listed=listed,
+    )
+    frozen = frozen_market(halted, DAY, 3)
+    assert not frozen.tradable[DAY, 0]
+    assert frozen.tradable[DAY + 1 :].tolist() == [[True, True, False]] * 3
+
+
+def test_sectors_fall_and_recover_to_the_digit() -> None:
+    market = shocked_market(
+        frozen_market(real_market(), DAY, 8), DAY, SHOCK, stress_config(SECTORS, [SHOCK])
+    )
+    moves = (1 + market.overnight_return[DAY + 1 :]) * (1 + market.intraday_return[DAY + 1 :])
+    # 0.64 over two sessions is 0.8 each; undone over four it is 1.25^(1/2). 1.21 is 1.1 each.
+    assert moves[:2, 0] == pytest.approx([0.8, 0.8])
+    assert moves[2:6, 0] == pytest.approx([1.25**0.5] * 4)
+    assert moves[:2, 1] == pytest.approx([1.1, 1.1])
+    np.testing.assert_array_equal(moves[:, 1], moves[:, 2])  # both are of sector 1
+    assert moves[:2].prod(axis=0) == pytest.approx([0.64, 1.21, 1.21])
+    assert moves.prod(axis=0) == pytest.approx([1.0, 1.0, 1.0])
+    assert moves[6:].tolist() == [[1.0] * 3] * 2
+
+
+def test_nights_take_their_share_of_the_logarithm() -> None:
+    frozen = frozen_market(real_market(), DAY, 8)
+    market = shocked_market(
+        frozen, DAY, SHOCK, stress_config(SECTORS, [SHOCK], overnight_share=0.25)
+    )
+    assert market.overnight_return[DAY + 1, 0] == pytest.approx(0.8**0.25 - 1)
+    assert market.intraday_return[DAY + 1, 0] == pytest.approx(0.8**0.75 - 1)
+
+
+def test_data_of_closes_only_move_over_night() -> None:
+    market = real_market()
+    closes = factories.market_with(market.overnight_return, np.zeros((15, 3)), market.sector_of)
+    shocked = shocked_market(
+        frozen_market(closes, DAY, 6), DAY, SHOCK, stress_config(SECTORS, [SHOCK])
+    )
+    assert not shocked.intraday_return.any()
+    assert shocked.overnight_return[DAY + 1, 0] == pytest.approx(-0.2)
+
+
+def test_the_index_earns_what_the_universe_does() -> None:
+    market = shocked_market(
+        frozen_market(real_market(), DAY, 6), DAY, SHOCK, stress_config(SECTORS, [SHOCK])
+    )
+    # a third each: nights of sqrt(0.8) and sqrt(1.1), then days of the same
+    half = (0.8**0.5 + 2 * 1.1**0.5) / 3
+    assert market.benchmark_return[DAY + 1] == pytest.approx(half**2 - 1)
+    np.testing.assert_array_equal(
+        market.benchmark_return[: DAY + 1], real_market().benchmark_return[: DAY + 1]
+    )
+
+
+def test_a_sector_without_a_shock_sector_is_refused_by_name() -> None:
+    unmapped = stress_config({"Sector0": "A"}, [SHOCK])
+    with pytest.raises(ConfigError, match="no shock sector for Sector1; expected one of A, B"):
+        shocked_market(frozen_market(real_market(), DAY, 6), DAY, SHOCK, unmapped)
 
 
 # ---- shocks
@@ -146,13 +236,6 @@ def test_too_little_history_for_the_warm_up_is_refused() -> None:
 # ---- windows
 
 
-def falling_market() -> Market:
-    """One stock: 10 % down on rows 21 and 22, then 5 % up a day from row 23 on."""
-    intraday = np.zeros((60, 2))
-    intraday[21:23], intraday[23:] = -0.10, 0.05
-    return factories.market_with(np.zeros((60, 2)), intraday, [0, 1])
-
-
 def test_a_window_counts_from_the_close_of_its_first_day() -> None:
     market = falling_market()
     found = run(
@@ -216,50 +299,6 @@ def test_recovery_runs_from_the_deepest_point_to_the_peak_before(
 ) -> None:
     config = stress_config(SECTORS, [SHOCK])
     assert recovery_days(np.array(moves), n_days, config.stress) == expected
-
-
-# ---- report
-
-
-@pytest.fixture(scope="module")
-def result() -> StressResult:
-    market = falling_market()
-    windows = [window("replayed", market, 20, 24), window("unseen", market, 49, 55)]
-    windows.append(StressWindow(name="later", start=date(2030, 1, 1), end=date(2030, 2, 1)))
-    risk = factories.risk_config(stock_cap=0.5, sector_cap=0.5)
-    return run(market, holder("own", 0.5, 0.3), windows=windows, risk=risk)
-
-
-def test_the_files_hold_every_policy_of_every_scenario(
-    result: StressResult, tmp_path: Path
-) -> None:
-    page = write_stress_test(result, tmp_path)
-    found = json.loads((tmp_path / "metrics.json").read_text())
-    assert [s["name"] for s in found["scenarios"]] == ["replayed", "unseen", "fall"]
-    # three sessions of 5 % in the warm-up: 0.8 in stocks became 0.9261 of 1.1261
-    loss = 0.117 * 1.05**3 / (0.2 + 0.8 * 1.05**3)
-    assert found["scenarios"][2]["policies"]["own"]["loss"] == pytest.approx(loss)
-    assert found["scenarios"][0]["seen"] == ["train"]
-    assert found["not_covered"].keys() == {"later"}
-    text = page.read_text()
-    assert text.count("<svg") == 2
-    assert "http" not in text.replace("http://www.w3.org", "")
-
-
-def test_the_table_and_the_sentences_say_the_same(result: StressResult) -> None:
-    rows = {row[0]: row for row in scenario_table(result).rows}
-    assert rows["fall"][3] == "12.0 %"
-    assert rows["replayed"][2] == "train"
-    # own holds 0.8: 1 - 0.8 x (1 - 0.81) = 0.848 after two falls of 10 %
-    assert rows["replayed"][5] == "15.2 %"
-    sentences = " ".join(headline(result))
-    assert "Not run: later (the data end on" in sentences
-    assert "no evidence for them: replayed." in sentences
-
-
-def test_a_result_without_scenarios_still_makes_a_page(tmp_path: Path) -> None:
-    found = run(still_market(), holder("own", 0.5, 0.3), shocks=[])
-    assert "<svg" not in write_stress_test(found, tmp_path).read_text()
 
 
 def test_every_profile_maps_all_its_sectors() -> None:

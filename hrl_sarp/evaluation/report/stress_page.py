@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,8 +13,6 @@ from rich.console import Group
 
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.figures import BLUE, FADED, INK, STYLE, WIDTH
-from hrl_sarp.evaluation.page import Section, definitions_html, details_html, figure_html, page
 from hrl_sarp.evaluation.stress import (
     SHOCK,
     WINDOW,
@@ -23,7 +20,9 @@ from hrl_sarp.evaluation.stress import (
     StressFigures,
     StressResult,
 )
-from hrl_sarp.evaluation.tables import NONE, Table, percent, to_html, to_rich
+from hrl_sarp.reporting.figure import BLUE, FADED, INK, WIDTH, styled
+from hrl_sarp.reporting.page import Drawing, Facts, Fold, Section, page
+from hrl_sarp.reporting.table import NONE, Table, paragraphs, percent
 from hrl_sarp.run.files import write_json, write_text
 
 METRICS_NAME, REPORT_NAME = "metrics.json", "stress.html"
@@ -33,29 +32,65 @@ Cell = Callable[[StressFigures], str]
 
 
 def write_stress_test(result: StressResult, out_dir: Path) -> Path:
-    """Write `metrics.json` and `stress.html` into a folder, usually `logs/stress`.
+    """Write `metrics.json` and `stress.html` into a folder.
+
+    Args:
+        result: all scenarios.
+        out_dir: made if needed, usually `logs/stress`.
 
     Returns:
         The page.
     """
-    write_json(out_dir / METRICS_NAME, _as_json(result))
+    content = {
+        "market": result.market.name,
+        "seed": result.config.seed,
+        "config_hash": config_hash(result.config),
+        "own_policies": list(result.policy_names),
+        "frozen_on": result.frozen_on,
+        "sectors": _sector_map(result),
+        "not_covered": result.not_covered,
+        "scenarios": [
+            {
+                "name": scenario.name,
+                "kind": KINDS[scenario.kind],
+                "seen": list(scenario.seen),
+                "sessions": scenario.n_days,
+                "start": str(scenario.dates[0]),
+                "end": str(scenario.dates[scenario.n_days]),
+                "watched_to": str(scenario.dates[-1]),
+                "policies": {name: asdict(f) for name, f in scenario.figures.items()},
+            }
+            for scenario in result.scenarios
+        ],
+    }
+    write_json(out_dir / METRICS_NAME, content)
     path = out_dir / REPORT_NAME
     write_text(path, render_page(result))
     return path
 
 
 def summary(result: StressResult) -> Group:
-    """Return what the terminal shows: one row per scenario, then the sentences of the page."""
-    sentences = [f"  {sentence}" for sentence in headline(result)]
-    return Group(to_rich(_terminal_table(result)), "", *sentences)
+    """Return what the terminal shows: one row per scenario, then the sentences of the page.
+
+    Args:
+        result: all scenarios.
+    """
+    return Group(scenario_table(result), paragraphs(headline(result)))
 
 
 def headline(result: StressResult) -> list[str]:
-    """Say in a few sentences what happened and what the test cannot show."""
+    """Say in a few sentences what happened and what the test cannot show.
+
+    Args:
+        result: all scenarios.
+    """
     leader, limit = _leader(result), result.config.risk.gate_drawdown
     sentences = []
     if result.scenarios:
-        broken = [_count_broken(result, name) for name in (leader, EQUAL_WEIGHT)]
+        broken = [
+            sum(scenario.figures[name].drawdown_limit_days > 0 for scenario in result.scenarios)
+            for name in (leader, EQUAL_WEIGHT)
+        ]
         worst = max(result.scenarios, key=lambda s: s.figures[leader].loss)
         sentences.append(
             f"{leader} fell past the drawdown limit of {percent(limit, 0)} in {broken[0]} of "
@@ -79,7 +114,11 @@ def headline(result: StressResult) -> list[str]:
 
 
 def scenario_table(result: StressResult) -> Table:
-    """Lay out one row per scenario: the leading policy beside 1/N."""
+    """Lay out one row per scenario: the leading policy beside 1/N.
+
+    Args:
+        result: all scenarios.
+    """
     leader = _leader(result)
     header = ("scenario", "sessions", "seen", "loss", "1/N", "drawdown", "1/N", "days back", "1/N",
               "over caps")  # fmt: skip
@@ -99,26 +138,21 @@ def scenario_table(result: StressResult) -> Table:
         f"{leader} beside 1/N, net of costs. Days back: sessions from the deepest point to the "
         "peak before it. Over caps: sessions whose open found a stock / a sector above its cap."
     )
-    return Table(f"Stress test of {leader}", header, rows, note)
-
-
-def _terminal_table(result: StressResult) -> Table:
-    """Keep what fits into 80 columns."""
-    full = scenario_table(result)
-    header = ("scenario", "days", "seen", "loss", "1/N", "fall", "back")
-    rows = [
-        (row[0], row[1], NONE if row[2] == NONE else "yes", row[3], row[4], row[5], row[7])
-        for row in full.rows
-    ]
-    note = (
-        f"{_leader(result)}, net of costs, and the loss of 1/N beside it. Days: sessions. Fall: "
-        "largest drawdown. Back: sessions from the deepest point to the peak before it."
-    )
-    return Table(full.title, header, rows, note)
+    telling = (0, 3, 4, 5, 7, 1, 6, 8, 9, 2)
+    return Table(
+        f"Stress test of {leader}", header, rows, note, telling=telling,
+        text_columns=frozenset({0, 2}),
+    )  # fmt: skip
 
 
 def policy_table(result: StressResult, title: str, cell: Cell) -> Table:
-    """Lay out one figure of every policy in every scenario."""
+    """Lay out one figure of every policy in every scenario.
+
+    Args:
+        result: all scenarios.
+        title: of the table.
+        cell: writes the figure.
+    """
     names = list(dict.fromkeys(n for scenario in result.scenarios for n in scenario.names))
     names.sort(key=lambda name: name not in result.policy_names)
     rows = [
@@ -134,7 +168,11 @@ def policy_table(result: StressResult, title: str, cell: Cell) -> Table:
 
 
 def render_page(result: StressResult) -> str:
-    """Write the whole report as one HTML page."""
+    """Write the whole report as one HTML page.
+
+    Args:
+        result: all scenarios.
+    """
     title = f"Stress test of {_leader(result)} on {result.market.name}"
     counts = [sum(s.kind == kind for s in result.scenarios) for kind in KINDS]
     subtitle = (
@@ -145,22 +183,22 @@ def render_page(result: StressResult) -> str:
 
 
 def _sections(result: StressResult) -> Iterator[Section]:
-    overview = to_html(scenario_table(result))
+    overview = scenario_table(result)
     if not result.scenarios:
-        yield Section("Scenarios", overview)
+        yield Section("Scenarios", [overview])
         return
     caption = (
         "Loss from the close before the stress to its end, net of costs; left of zero is a gain. "
         "Grey dots are the other policies and baselines."
     )
-    drawing = figure_html(loss_dots(result), "losses", caption)
-    losses = to_html(policy_table(result, "Losses", lambda f: percent(f.loss)))
-    yield Section("Losses", overview + drawing + details_html("All policies", losses))
+    losses = policy_table(result, "Losses", lambda f: percent(f.loss))
+    drawing = Drawing(loss_dots(result), "losses", caption)
+    yield Section("Losses", [overview, drawing, Fold("All policies", [losses])])
     caption = (
         "Wealth (100 at the close before the stress) by sessions; the dotted line is its end. "
         "After it a shock is undone at an even pace, and history goes on as it did."
     )
-    yield Section("Paths", figure_html(wealth_paths(result), "paths", caption))
+    yield Section("Paths", [Drawing(wealth_paths(result), "paths", caption)])
     cells: dict[str, Cell] = {
         "Largest drawdown during the stress": lambda f: percent(f.max_drawdown),
         "Sessions from the deepest point back to the peak": _recovery,
@@ -169,71 +207,68 @@ def _sections(result: StressResult) -> Iterator[Section]:
         "Mean share of wealth in stocks": lambda f: percent(f.exposure, 0),
         "Turnover during the stress": lambda f: percent(f.turnover, 0),
     }
-    tables = [
-        details_html(name, to_html(policy_table(result, name, c))) for name, c in cells.items()
-    ]
-    yield Section("Drawdown, recovery, limits", "".join(tables))
-    yield Section("How it was done", definitions_html(list(_definitions(result))))
-
-
-def _definitions(result: StressResult) -> Iterator[tuple[str, str]]:
+    tables = [Fold(name, [policy_table(result, name, cell)]) for name, cell in cells.items()]
+    yield Section("Drawdown, recovery, limits", tables)
     stress, risk = result.config.stress, result.config.risk
-    yield (
-        "start",
-        f"Policies go from cash into their holdings {stress.warm_up_days} sessions before; "
-        "losses count from the close after that.",
-    )
-    yield (
-        "shocks",
-        "Each sector's return is spread evenly in logarithms over the sessions, "
+    facts = {
+        "start": f"Policies go from cash into their holdings {stress.warm_up_days} sessions "
+        "before; losses count from the close after that.",
+        "shocks": "Each sector's return is spread evenly in logarithms over the sessions, "
         f"{percent(stress.overnight_share, 0)} of it over night (all of it in data of closes "
         "only), and undone evenly over the recovery. Cash earns nothing.",
-    )
-    yield "sectors", ", ".join(f"{k} as {v}" for k, v in _sector_map(result).items())
-    yield (
-        "limits",
-        f"stock {percent(risk.stock_cap, 0)}, sector {percent(risk.sector_cap, 0)}, drawdown "
-        f"{percent(risk.gate_drawdown, 0)} from the peak since the start",
-    )
-    yield "configuration", config_hash(result.config)
+        "sectors": ", ".join(f"{own} as {name}" for own, name in _sector_map(result).items()),
+        "limits": f"stock {percent(risk.stock_cap, 0)}, sector {percent(risk.sector_cap, 0)}, "
+        f"drawdown {percent(risk.gate_drawdown, 0)} from the peak since the start",
+        "configuration": config_hash(result.config),
+    }
+    yield Section("How it was done", [Facts(list(facts.items()))])
 
 
+@styled
 def loss_dots(result: StressResult) -> Figure:
-    """Draw every policy's loss in every scenario, the leading policy and 1/N on top."""
+    """Draw every policy's loss in every scenario, the leading policy and 1/N on top.
+
+    Args:
+        result: all scenarios.
+    """
     scenarios, leader = result.scenarios[::-1], _leader(result)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.2 + 0.31 * len(scenarios)), layout="constrained")
-        axes = figure.subplots()
-        axes.axvline(0, color=INK, linewidth=1)
-        others = [
-            (100 * f.loss, row)
-            for row, scenario in enumerate(scenarios)
-            for name, f in scenario.figures.items()
-            if name not in (leader, EQUAL_WEIGHT)
-        ]
-        axes.plot(*np.array(others).reshape(-1, 2).T, "o", color=FADED, markersize=4, alpha=0.8)
-        for name, shape, colour in ((EQUAL_WEIGHT, "D", INK), (leader, "o", BLUE)):
-            losses = [100 * scenario.figures[name].loss for scenario in scenarios]
-            axes.plot(losses, range(len(scenarios)), shape, color=colour, markersize=7, label=name)
-        axes.set_yticks(range(len(scenarios)), [_label(scenario) for scenario in scenarios])
-        axes.set_ylim(-0.6, len(scenarios) - 0.4)
-        axes.set_xlabel("loss, % of wealth")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.31 * len(scenarios)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=INK, linewidth=1)
+    others = [
+        (100 * f.loss, row)
+        for row, scenario in enumerate(scenarios)
+        for name, f in scenario.figures.items()
+        if name not in (leader, EQUAL_WEIGHT)
+    ]
+    axes.plot(*np.array(others).reshape(-1, 2).T, "o", color=FADED, markersize=4, alpha=0.8)
+    for name, shape, colour in ((EQUAL_WEIGHT, "D", INK), (leader, "o", BLUE)):
+        losses = [100 * scenario.figures[name].loss for scenario in scenarios]
+        axes.plot(losses, range(len(scenarios)), shape, color=colour, markersize=7, label=name)
+    axes.set_yticks(range(len(scenarios)), [_label(scenario) for scenario in scenarios])
+    axes.set_ylim(-0.6, len(scenarios) - 0.4)
+    axes.set_xlabel("loss, % of wealth")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
+@styled
+@mpl.rc_context({"font.size": 8.5, "axes.titlesize": 9})
 def wealth_paths(result: StressResult) -> Figure:
-    """Draw wealth in every scenario as small multiples."""
+    """Draw wealth in every scenario as small multiples.
+
+    Args:
+        result: all scenarios.
+    """
     n_rows = -(-len(result.scenarios) // PANELS_PER_ROW)
-    with mpl.rc_context({**STYLE, "font.size": 8.5, "axes.titlesize": 9}):
-        figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * n_rows), layout="constrained")
-        panels = figure.subplots(n_rows, PANELS_PER_ROW, squeeze=False).ravel()
-        for axes, scenario in zip(panels, result.scenarios, strict=False):
-            _draw_paths(axes, scenario, _leader(result))
-        for axes in panels[len(result.scenarios) :]:
-            axes.set_visible(False)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3)
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, PANELS_PER_ROW, squeeze=False).ravel()
+    for axes, scenario in zip(panels, result.scenarios, strict=False):
+        _draw_paths(axes, scenario, _leader(result))
+    for axes in panels[len(result.scenarios) :]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3)
     return figure
 
 
@@ -261,10 +296,6 @@ def _leader(result: StressResult) -> str:
     return result.policy_names[0] if result.policy_names else EQUAL_WEIGHT
 
 
-def _count_broken(result: StressResult, name: str) -> int:
-    return sum(scenario.figures[name].drawdown_limit_days > 0 for scenario in result.scenarios)
-
-
 def _recovery(figures: StressFigures) -> str:
     return "not yet" if figures.recovery_days is None else str(figures.recovery_days)
 
@@ -276,28 +307,3 @@ def _over_caps(figures: StressFigures) -> str:
 def _sector_map(result: StressResult) -> dict[str, str]:
     mapped = result.config.market_profile.stress.sectors
     return {name: mapped[name] for name in result.market.sector_names if name in mapped}
-
-
-def _as_json(result: StressResult) -> dict[str, Any]:
-    return {
-        "market": result.market.name,
-        "seed": result.config.seed,
-        "config_hash": config_hash(result.config),
-        "own_policies": list(result.policy_names),
-        "frozen_on": result.frozen_on,
-        "sectors": _sector_map(result),
-        "not_covered": result.not_covered,
-        "scenarios": [
-            {
-                "name": scenario.name,
-                "kind": KINDS[scenario.kind],
-                "seen": list(scenario.seen),
-                "sessions": scenario.n_days,
-                "start": str(scenario.dates[0]),
-                "end": str(scenario.dates[scenario.n_days]),
-                "watched_to": str(scenario.dates[-1]),
-                "policies": {name: asdict(f) for name, f in scenario.figures.items()},
-            }
-            for scenario in result.scenarios
-        ],
-    }

@@ -8,9 +8,8 @@ import pytest
 
 from hrl_sarp.errors import MetricError, MissingArtifactError
 from hrl_sarp.evaluation.backtest import BacktestResult
-from hrl_sarp.evaluation.compare import aggregate_runs, compare_runs
-from hrl_sarp.evaluation.ledger import DAILY_NAME, METRICS_NAME
-from hrl_sarp.evaluation.report import write_backtest
+from hrl_sarp.evaluation.report import aggregate_runs, write_backtest
+from hrl_sarp.evaluation.report.files import DAILY_NAME, METRICS_NAME
 
 
 def _with_own_shifted(result: BacktestResult, shift: float) -> BacktestResult:
@@ -61,10 +60,11 @@ def test_baselines_do_not_vary_over_seeds(folders: list[Path]) -> None:
 
 
 def test_tables_show_every_policy(folders: list[Path], result: BacktestResult) -> None:
-    table, markdown = compare_runs(folders)
-    n_rows = len(result.main.names) + 2  # and two of random stocks
-    assert len(markdown.splitlines()) == n_rows + 2
-    assert table.row_count == n_rows
+    table = aggregate_runs(folders).table
+    names = [row[0] for row in table.rows]
+    assert names[-2:] == ["random stocks ± sd", "random, 5 % to 95 %"]
+    assert set(names[:-2]) == set(result.main.names)
+    assert len(table.markdown().splitlines()) == len(names) + 2
 
 
 def test_random_stocks_show_the_average_of_the_runs_ranges(

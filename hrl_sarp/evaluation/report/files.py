@@ -10,9 +10,9 @@ import polars as pl
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import Market, Trajectory
-from hrl_sarp.evaluation.analysis import Analysis
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import bootstrap_plan, market_rows
+from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.run.files import write_json, write_table
 from hrl_sarp.simulator.trades import BPS
 
@@ -20,11 +20,15 @@ LEDGER_NAME = "ledger.parquet"
 DAILY_NAME = "daily.parquet"
 METRICS_NAME = "metrics.json"
 REPORT_NAME = "report.html"
-_NAMES = ("headline_name", "own_names")
 
 
 def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> pl.DataFrame:
     """List every stock that a policy wanted, held or traded, one row per session.
+
+    Args:
+        trajectory: with its weights.
+        market: the one that it ran on.
+        costs: the rates that it paid.
 
     Returns:
         date, policy, symbol, sector; target and weight (just after the trade) as shares of wealth
@@ -60,7 +64,15 @@ def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> p
 
 
 def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
-    """List every policy's session: returns, cost, turnover, wealth, delistings and goal."""
+    """List every policy's session: returns, cost, turnover, wealth, delistings and goal.
+
+    Args:
+        trajectory: of any rollout.
+        market: the one that it ran on.
+
+    Returns:
+        One row per date and policy; the columns of a goal are null where there is none.
+    """
     n_days, n_policies = trajectory.net_return.shape
     day, policy = np.divmod(np.arange(n_days * n_policies), n_policies)
     scalars = ("net_return", "gross_return", "cost", "turnover", "wealth", "delisted_value")
@@ -77,22 +89,37 @@ def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
 
 
 def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, Any]:
-    """Collect what `metrics.json` holds: where the numbers come from, then the numbers."""
-    return {
-        "provenance": provenance(result),
-        **{key: value for key, value in asdict(analysis).items() if key not in _NAMES},
-        "headline_policy": analysis.headline_name,
-        "policies": list(analysis.own_names),
+    """Collect what `metrics.json` holds: where the numbers come from, then the numbers.
+
+    Args:
+        result: the rollouts.
+        analysis: of them.
+    """
+    figures = asdict(analysis)
+    headline, own = figures.pop("headline_name"), figures.pop("own_names")
+    figures["performances"] = {
+        name: {"name": name, **found} for name, found in figures["performances"].items()
     }
+    return {
+        "provenance": provenance(result), **figures, "headline_policy": headline, "policies": own
+    }  # fmt: skip
 
 
 def experiment_hash(config: RunConfig) -> str:
-    """Hash the configuration but for its seed: runs that agree in it differ in luck only."""
+    """Hash the configuration but for its seed: runs that agree in it differ in luck only.
+
+    Args:
+        config: of a run.
+    """
     return config_hash(config.model_copy(update={"seed": 0}))
 
 
 def provenance(result: BacktestResult) -> dict[str, Any]:
-    """Say what the numbers were computed from."""
+    """Say what the numbers were computed from.
+
+    Args:
+        result: the rollouts.
+    """
     market, split, dates = result.market, result.market.split, result.market.dates
     spans = {
         name: [str(dates[span.start]), str(dates[span.stop - 1])]
@@ -125,7 +152,13 @@ def provenance(result: BacktestResult) -> dict[str, Any]:
 
 
 def write_ledgers(result: BacktestResult, analysis: Analysis, out_dir: Path) -> None:
-    """Write the two Parquet ledgers and `metrics.json`, each atomically."""
+    """Write the two Parquet ledgers and `metrics.json`, each atomically.
+
+    Args:
+        result: the rollouts.
+        analysis: of them.
+        out_dir: made if needed.
+    """
     costs = result.config.market_profile.costs
     write_table(out_dir / LEDGER_NAME, stock_ledger(result.main, result.market, costs))
     write_table(out_dir / DAILY_NAME, daily_ledger(result.main, result.market))

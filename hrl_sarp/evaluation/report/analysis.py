@@ -1,6 +1,6 @@
 """All figures of a report in one value, computed from the trajectories, the market and the config.
 
-The HTML page, `metrics.json` and the terminal table show this and compute nothing themselves.
+The HTML page, `metrics.json` and the terminal's table show it and compute nothing themselves.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,13 @@ from hrl_sarp.evaluation.attribution import (
 )
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.performance import Performance, column, market_rows, measure_policies
+from hrl_sarp.evaluation.performance import (
+    NOTHING_LOST,
+    Performance,
+    column,
+    market_rows,
+    measure_policies,
+)
 from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.features.labels import INVALID_CLASS, regime_label
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
@@ -39,16 +45,6 @@ class LuckRange:
     """5th percentile."""
     high: float
     """95th percentile."""
-
-
-@dataclass(frozen=True)
-class VariantFigures:
-    """One policy under other frictions."""
-
-    annual_return: float
-    sharpe: float
-    growth_excess: float
-    """Over 1/N under the same frictions."""
 
 
 class CostBreakdown(NamedTuple):
@@ -89,8 +85,10 @@ class Analysis:
 
     performances: dict[str, Performance]
     luck: dict[str, LuckRange]
-    """Figure -> range over random portfolios; empty if there are none."""
-    variants: dict[str, dict[str, VariantFigures]]
+    """Measure -> range over random portfolios; empty if there are none."""
+    variants: dict[str, dict[str, dict[str, float]]]
+    """Frictions -> policy -> net return a year, Sharpe ratio, log growth over 1/N under the same
+    frictions, by the names of the measures."""
     attributions: dict[str, Attribution]
     cost_bps: dict[str, CostBreakdown]
     level_gains: LevelGains | None
@@ -110,19 +108,21 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
 
     Args:
         result: the rollouts.
-        swaps: the four policies of the level swap, if they were run.
+        swaps: the four policies of the level swap, if they were run; the page is then about the
+            one with both levels trained, else about the first policy that was handed in.
     """
     main, market, config = result.main, result.market, result.config
-    headline = _headline_name(result, swaps)
+    headline = swaps.both if swaps is not None else (*result.policy_names, EQUAL_WEIGHT)[0]
     own = tuple(sorted(result.policy_names, key=lambda name: name != headline))
     measured = measure_policies(main, market, config, result.n_trials)
-    performances = {name: measured[name] for name in _shown_order(own, result)}
+    # the policies handed in, then what they are held against, then the rest
+    performances = {name: measured[name] for name in (*own, EQUAL_WEIGHT, INDEX, *main.names)}
     years = len(main.dates) / YEAR
     stocks = [name for name in performances if name != INDEX]
     return Analysis(
         performances=performances,
         luck=_luck(result.random, market, main),
-        variants={name: _variant(main_, market) for name, main_ in result.variants.items()},
+        variants={name: _variant(found, market) for name, found in result.variants.items()},
         attributions={
             name: attribute(main, market, name) for name in stocks if name != EQUAL_WEIGHT
         },
@@ -137,21 +137,12 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
     )
 
 
-def _headline_name(result: BacktestResult, swaps: LevelSwaps | None) -> str:
-    """Choose the policy with both levels trained, else the first that was handed in."""
-    if swaps is not None:
-        return swaps.both
-    return result.policy_names[0] if result.policy_names else EQUAL_WEIGHT
-
-
-def _shown_order(own: tuple[str, ...], result: BacktestResult) -> list[str]:
-    """Put the policies handed in first, then what they are held against, then the rest."""
-    first = [*own, EQUAL_WEIGHT, INDEX]
-    return [*first, *(name for name in result.main.names if name not in first)]
-
-
 def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
-    """Compound every policy's net returns within each calendar month."""
+    """Compound every policy's net returns within each calendar month.
+
+    Args:
+        trajectory: of any length; its first and last month may be incomplete.
+    """
     months = trajectory.dates.astype("datetime64[M]")
     starts = np.flatnonzero(np.concatenate([[True], months[1:] != months[:-1]]))
     growth = np.multiply.reduceat(1.0 + trajectory.net_return, starts, axis=0) - 1.0
@@ -161,14 +152,14 @@ def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
     )
 
 
-def growth_excess(trajectory: Trajectory) -> Float[np.ndarray, " P"]:
-    """Compute each policy's annual log growth less that of 1/N."""
-    growth = np.log1p(np.maximum(trajectory.net_return, -1.0 + 1e-12)).mean(axis=0) * YEAR
-    return growth - growth[column(trajectory, EQUAL_WEIGHT)]
-
-
 def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> CostBreakdown:
-    """Split a policy's costs by what they were paid for; the impact is what no rate explains."""
+    """Split a policy's costs by what they were paid for; the impact is what no rate explains.
+
+    Args:
+        trajectory: with its weights.
+        costs: the rates that the trajectory paid.
+        name: of the policy.
+    """
     i = column(trajectory, name)
     kept = 1.0 - trajectory.cost[:, i, None]
     traded = trajectory.weights_after[:, i] * kept - trajectory.weights_before[:, i]
@@ -189,14 +180,15 @@ def _sharpe(trajectory: Trajectory, market: Market, i: int) -> float:
     return metrics.sharpe_ratio(trajectory.net_return[:, i] - risk_free, YEAR)
 
 
-def _variant(trajectory: Trajectory, market: Market) -> dict[str, VariantFigures]:
-    excess = growth_excess(trajectory)
+def _variant(trajectory: Trajectory, market: Market) -> dict[str, dict[str, float]]:
+    growth = np.log1p(np.maximum(trajectory.net_return, NOTHING_LOST)).mean(axis=0) * YEAR
+    excess = growth - growth[column(trajectory, EQUAL_WEIGHT)]
     return {
-        name: VariantFigures(
-            annual_return=metrics.annual_return(trajectory.net_return[:, i], YEAR),
-            sharpe=_sharpe(trajectory, market, i),
-            growth_excess=float(excess[i]),
-        )
+        name: {
+            "annual_return": metrics.annual_return(trajectory.net_return[:, i], YEAR),
+            "sharpe": _sharpe(trajectory, market, i),
+            "growth_excess": float(excess[i]),
+        }
         for i, name in enumerate(trajectory.names)
     }
 
@@ -211,7 +203,7 @@ def _luck(random: Trajectory | None, market: Market, main: Trajectory) -> dict[s
     figures = {
         "annual_return": [metrics.annual_return(random.net_return[:, i], YEAR) for i in rows],
         "sharpe": [_sharpe(random, market, i) for i in rows],
-        "growth_excess": ((growth - base) * YEAR).tolist(),
+        "growth_excess": (growth - base) * YEAR,
         "max_drawdown": [metrics.max_drawdown(random.net_return[:, i]) for i in rows],
     }
     return {name: _range(np.array(values)) for name, values in figures.items()}

@@ -1,0 +1,212 @@
+"""The tables of a backtest; terminal, page and Markdown show the same ones."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hrl_sarp.evaluation.backtest import BacktestResult
+from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
+from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, Measure
+from hrl_sarp.evaluation.report.analysis import Analysis, LuckRange
+from hrl_sarp.reporting.table import NONE, Table, number, percent
+
+RANDOM_RANGE = "random, 5 % to 95 %"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def luck_cells(luck: Mapping[str, LuckRange], measures: Sequence[str]) -> list[tuple[str, ...]]:
+    """Write the two rows of the random portfolios.
+
+    Args:
+        luck: their range by measure.
+        measures: names in the order of the columns; what has no range is written as a dash.
+
+    Returns:
+        Mean ± standard deviation over the portfolios, then their range from 5 % to 95 %.
+    """
+    means, ranges = [], []
+    for name in measures:
+        found = luck.get(name)
+        if found is None:
+            means.append(NONE)
+            ranges.append(NONE)
+            continue
+        form = BY_NAME[name].form
+        means.append(f"{form(found.mean)} ± {form.bare(found.deviation)}")
+        ranges.append(f"{form.bare(found.low)} to {form(found.high)}")
+    return [tuple(means), tuple(ranges)]
+
+
+def main_table(result: BacktestResult, analysis: Analysis) -> Table:
+    """All policies, net of costs, with intervals.
+
+    Args:
+        result: the rollouts.
+        analysis: of them.
+    """
+    measures = [measure for measure in MEASURES if measure.rank is not None]
+    header, rows = _measured(measures, result, analysis)
+    if analysis.luck:
+        count = result.config.evaluation.random_portfolios
+        cells = luck_cells(analysis.luck, [measure.name for measure in measures])
+        names = (f"{count} random portfolios ± sd", RANDOM_RANGE)
+        rows += [(name, *row) for name, row in zip(names, cells, strict=True)]
+    note = (
+        "A year, net of costs. Gross: the same trades for free. Turnover is one-sided, in "
+        "multiples of wealth."
+    )
+    ranks = {place: measure.rank or 0 for place, measure in enumerate(measures, start=1)}
+    telling = (0, *sorted(ranks, key=ranks.__getitem__))
+    return Table("All policies", header, rows, note, _emphasised(result), telling)
+
+
+def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
+    """Risk and shape of every policy.
+
+    Args:
+        result: the rollouts.
+        analysis: of them.
+    """
+    measures = [measure for measure in MEASURES if measure.rank is None]
+    header, rows = _measured(measures, result, analysis)
+    note = (
+        "Information ratio, tracking error and deflated Sharpe ratio are those of the return over "
+        f"1/N; the last allows for {result.n_trials} policies and checkpoints looked at. Alpha and "
+        "beta are against the index; alpha over diluted 1/N is over 1/N mixed with cash to the "
+        "same beta."
+    )
+    return Table("Risk and shape", header, rows, note, _emphasised(result))
+
+
+def monthly_table(analysis: Analysis, name: str) -> Table:
+    """One policy's months by year, with the year beside that of 1/N.
+
+    Args:
+        analysis: of a backtest that holds 1/N.
+        name: of the policy.
+    """
+    monthly = analysis.monthly
+    by_month, base = (
+        dict(zip(monthly.months, monthly.returns[each], strict=True))
+        for each in (name, EQUAL_WEIGHT)
+    )
+    rows = []
+    for year in sorted({month[:4] for month in monthly.months}):
+        keys = [f"{year}-{month:02d}" for month in range(1, 13)]
+        cells = [number(100 * by_month[key], 1) if key in by_month else NONE for key in keys]
+        own, other = (
+            float(np.prod([1.0 + values[key] for key in keys if key in values]) - 1.0)
+            for values in (by_month, base)
+        )
+        rows.append((year, *cells, number(100 * own, 1), number(100 * (own - other), 1)))
+    header = ("year", *MONTHS, "year", "over 1/N")
+    note = f"Net returns of {name} in percent; the first and last month may be incomplete."
+    return Table(f"Monthly returns of {name}", header, rows, note)
+
+
+def variants_table(result: BacktestResult, analysis: Analysis) -> Table:
+    """Net return and excess under other frictions.
+
+    Args:
+        result: the rollouts.
+        analysis: of them.
+    """
+    header = ["policy", "as configured"]
+    header += [f"{name}{tail}" for name in analysis.variants for tail in ("", ": over 1/N")]
+    rows = []
+    for name, performance in analysis.performances.items():
+        row = [name, percent(performance["annual_return"])]
+        for figures in analysis.variants.values():
+            row += [percent(figures[name][key]) for key in ("annual_return", "growth_excess")]
+        rows.append(tuple(row))
+    note = (
+        "Net return a year, and log growth over 1/N under the same frictions. A method that "
+        "collapses when its orders are one session late read something it should not have."
+    )
+    return Table("Other frictions", tuple(header), rows, note, _emphasised(result))
+
+
+def attribution_table(result: BacktestResult, analysis: Analysis) -> Table:
+    """Excess over 1/N by decision.
+
+    Args:
+        result: the rollouts.
+        analysis: of them.
+    """
+    parts = ("sectors", "stocks", "cash", "costs", "residual", "total")
+    rows = [
+        (name, *(percent(getattr(split, part)) for part in parts))
+        for name, split in analysis.attributions.items()
+    ]
+    note = (
+        "Mean daily excess times 252 (arithmetic), split after Brinson and Fachler. Sectors are "
+        "the macro agent's decision, stocks inside them the micro agent's."
+    )
+    gains = analysis.level_gains
+    if gains is not None:
+        note += (
+            f" Swapping one level at a time for its rule: macro {percent(gains.macro)}, micro "
+            f"{percent(gains.micro)} of log growth a year (interaction {percent(gains.interaction)}"
+            ", half in each)."
+        )
+    header = ("policy", *parts[:-1], "excess over 1/N")
+    return Table("Attribution", header, rows, note, _emphasised(result))
+
+
+def cost_table(result: BacktestResult, analysis: Analysis) -> Table:
+    """What was paid for what, in basis points of wealth a year.
+
+    Args:
+        result: the rollouts.
+        analysis: of them.
+    """
+    header = ("policy", "all costs, bps a year", "purchases", "sales", "slippage", "impact")
+    rows = [
+        (name, *(number(value, 1) for value in parts)) for name, parts in analysis.cost_bps.items()
+    ]
+    costs = result.config.market_profile.costs
+    note = (
+        f"Rates: purchases {costs.buy_bps:g} bps, sales {costs.sell_bps:g} bps, slippage "
+        f"{costs.slippage_bps:g} bps a side; impact coefficient {costs.impact_coefficient:g}."
+    )
+    return Table("Costs", header, rows, note, _emphasised(result))
+
+
+def regime_table(analysis: Analysis) -> Table:
+    """Log loss of the regime probabilities beside the prior's.
+
+    Args:
+        analysis: of a backtest with policies that say such probabilities.
+    """
+    header = ("policy", "log loss", "prior's log loss", "gain", "sessions")
+    rows = [
+        (
+            name,
+            number(score.log_loss, 3),
+            number(score.prior_log_loss, 3),
+            number(score.prior_log_loss - score.log_loss, 3),
+            str(score.sessions),
+        )
+        for name, score in analysis.regime_scores.items()
+    ]
+    note = (
+        "Nats per session, lower is better; the prior says the class shares of the training span "
+        "every day. On real data no gain is the expected result."
+    )
+    return Table("Regime predictions", header, rows, note)
+
+
+def _measured(
+    measures: Sequence[Measure], result: BacktestResult, analysis: Analysis
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    level = f"{result.config.evaluation.confidence:.0%}"
+    header = ("policy", *(measure.heading.format(level=level) for measure in measures))
+    rows = [
+        (name, *(measure.cell(name, performance) for measure in measures))
+        for name, performance in analysis.performances.items()
+    ]
+    return header, rows
+
+
+def _emphasised(result: BacktestResult) -> frozenset[str]:
+    return frozenset({*result.policy_names, EQUAL_WEIGHT})
