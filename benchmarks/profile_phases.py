@@ -28,8 +28,12 @@ from hrl_sarp.run.files import write_json
 from hrl_sarp.run.terminal import phase_progress
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 from hrl_sarp.training import rl_loop
-from hrl_sarp.training.train_macro import macro_algorithm, macro_plan
-from hrl_sarp.training.train_micro import micro_algorithm, micro_plan
+from hrl_sarp.training.train_agents import (
+    macro_algorithm,
+    macro_plan,
+    micro_algorithm,
+    micro_plan,
+)
 from tests import tiny_runs
 
 STEPS = {3: 5120, 4: 25600}

@@ -59,7 +59,7 @@ def skills(market: "Market", horizon: int, penalty: float) -> dict[str, tuple[fl
 
     The last is the difference of both to the features alone, day by day.
     """
-    from hrl_sarp.training.rank_skill import daily_rank_ic, fit_ridge, mean_with_error
+    from hrl_sarp.agents.measures import daily_rank_ic, fit_ridge, mean_with_error
 
     split, n_features = market.split, market.stock_features.shape[2]
     train, validation = (rows_of(market, span, horizon) for span in (split.train, split.validation))

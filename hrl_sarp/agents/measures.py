@@ -1,4 +1,4 @@
-"""What training logs about networks and gradients: plain measures, taken rarely and in one go."""
+"""What training logs about networks, gradients, portfolios and rankings: plain measures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -6,12 +6,20 @@ from types import TracebackType
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
 from hrl_sarp.agents.ppo.networks import SectorDirichlet
+from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Regime
+from hrl_sarp.envs.decoding import achieved_sectors
+from hrl_sarp.envs.levels import LevelStep, Trade
+from hrl_sarp.envs.rewards import goal_alignment
+from hrl_sarp.market.tensors import MarketTensors
 
+CAP_TOLERANCE = 1e-4
+"""A weight this close to its cap, in shares of wealth, is at the cap."""
 SATURATED = 0.95
 """Beyond it tanh passes less than a tenth of the gradient: 1 - 0.95^2 = 0.0975."""
 
@@ -128,3 +136,124 @@ def as_numbers(measures: Mapping[str, Tensor]) -> dict[str, float]:
         return {}
     stacked = torch.stack([measure.detach() for measure in measures.values()])
     return dict(zip(measures, stacked.tolist(), strict=True))
+
+
+def portfolio_measures(
+    tensors: MarketTensors, trade: Trade, risk: RiskConfig
+) -> dict[str, Float[Tensor, " B"]]:
+    """Measure B portfolios after their trade: exposure, concentration, limits that bind.
+
+    Args:
+        tensors: the market.
+        trade: the last trade of a level.
+        risk: caps and cash floor.
+
+    Returns:
+        `exposure` (share of wealth), `alignment` with the goal, `weights_hhi` and `sector_hhi` (of
+        the invested part), `stock_capped` and `sector_capped` (share of the invested part that
+        sits at a cap), `cash_floor` (1 where only the least cash is left).
+    """
+    weights = trade.result.weights_after
+    invested = weights.sum(dim=1)
+    shares = weights / invested.clamp(min=1e-12)[:, None]
+    sectors = achieved_sectors(tensors, weights)
+    at_cap = weights >= risk.stock_cap - CAP_TOLERANCE
+    # goals are capped as shares of the invested part, so that binds before the share of wealth does
+    sector_at_cap = sectors >= risk.sector_cap - CAP_TOLERANCE
+    return {
+        "exposure": invested,
+        "alignment": goal_alignment(sectors, trade.goal, tensors.n_sectors),
+        "weights_hhi": shares.square().sum(dim=1),
+        "sector_hhi": sectors.square().sum(dim=1),
+        "stock_capped": (shares * at_cap).sum(dim=1),
+        "sector_capped": (sectors * sector_at_cap).sum(dim=1),
+        "cash_floor": (1 - invested <= risk.min_cash + CAP_TOLERANCE).to(invested.dtype),
+    }
+
+
+def mean_terms(step: LevelStep) -> dict[str, float]:
+    """Average reward, its terms and the level's measures over the batch, with one device wait."""
+    terms = {"reward": step.reward, **step.terms}
+    means = torch.stack(list(terms.values())).mean(dim=1)
+    return dict(zip(terms, means.tolist(), strict=True))
+
+
+def fit_ridge(
+    features: Float[np.ndarray, "D N F"],
+    label: Float[np.ndarray, "D N"],
+    mask: Bool[np.ndarray, "D N"],
+    penalty: float,
+) -> Float[np.ndarray, " F"]:
+    """Fit a ridge regression without intercept (features and labels are centred each day).
+
+    Args:
+        features: standardised across each day.
+        label: standardised across each day.
+        mask: entries that count.
+        penalty: times rows times the mean feature variance.
+
+    Returns:
+        Coefficients.
+    """
+    x, y = features[mask].astype(np.float64), label[mask]
+    gram = x.T @ x
+    scale = penalty * np.trace(gram) / len(gram)
+    return np.linalg.solve(gram + scale * np.eye(len(gram)), x.T @ y)
+
+
+def daily_rank_ic(
+    scores: Float[np.ndarray, "V N"],
+    label: Float[np.ndarray, "V N"],
+    mask: Bool[np.ndarray, "V N"],
+) -> Float[np.ndarray, " V"]:
+    """Compute Spearman's correlation of scores and labels on each day; 0 where scores are equal."""
+    correlations = np.zeros(len(scores))
+    for day, chosen in enumerate(mask):
+        first, second = rankdata(scores[day, chosen]), rankdata(label[day, chosen])
+        spread = first.std() * second.std() if chosen.sum() > 1 else 0.0
+        if spread > 0:
+            centred = (first - first.mean()) * (second - second.mean())
+            correlations[day] = centred.mean() / spread
+    return correlations
+
+
+def mean_with_error(series: Float[np.ndarray, " V"], overlap: int) -> tuple[float, float]:
+    """Return the mean and its Newey-West standard error (Bartlett weights, `overlap` lags).
+
+    Source: Newey and West (1987), Econometrica 55(3).
+    """
+    centred = series - series.mean()
+    n = len(series)
+    variance = centred @ centred / n
+    for lag in range(1, min(overlap, n - 1) + 1):
+        weight = 1 - lag / (overlap + 1)
+        variance += 2 * weight * (centred[lag:] @ centred[:-lag]) / n
+    return float(series.mean()), float(np.sqrt(max(variance, 0.0) / n))
+
+
+def compare_with_ridge(
+    scores: Float[np.ndarray, "V N"],
+    ridge: Float[np.ndarray, "V N"],
+    label: Float[np.ndarray, "V N"],
+    mask: Bool[np.ndarray, "V N"],
+    overlap: int,
+) -> dict[str, float]:
+    """Put the rank correlation of scores beside that of a ridge's on the same days and stocks.
+
+    Args:
+        scores: of a network.
+        ridge: scores of the ridge.
+        label: what followed.
+        mask: entries that count.
+        overlap: sessions over which labels overlap.
+
+    Returns:
+        `rank_ic`, `ridge_rank_ic` and `rank_ic_minus_ridge`, each a mean over days, and their
+        standard errors under `<name>_se`.
+    """
+    own, other = daily_rank_ic(scores, label, mask), daily_rank_ic(ridge, label, mask)
+    named = {"rank_ic": own, "ridge_rank_ic": other, "rank_ic_minus_ridge": own - other}
+    found = {}
+    for name, series in named.items():
+        found[name], found[f"{name}_se"] = mean_with_error(series, overlap)
+    return found

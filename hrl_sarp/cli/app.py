@@ -203,7 +203,7 @@ def diagnose(log_dir: LogDir = DEFAULT_LOG_DIR) -> None:
     """
     from rich.console import Console
 
-    from hrl_sarp.training.curves import phase_tables
+    from hrl_sarp.training.curriculum import phase_tables
 
     for table in phase_tables(log_dir):
         Console().print(table)

@@ -3,11 +3,11 @@
 import numpy as np
 from jaxtyping import Float
 
+from hrl_sarp.agents import measures
 from hrl_sarp.config.schema import EvaluationConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import MarketError
 from hrl_sarp.features.labels import standardise_cross_section, stock_label
-from hrl_sarp.training import rank_skill
 
 
 def fit_ridge(market: Market, span: DayRange, section: EvaluationConfig) -> Float[np.ndarray, " F"]:
@@ -36,4 +36,4 @@ def fit_ridge(market: Market, span: DayRange, section: EvaluationConfig) -> Floa
             "'ridge' out of evaluation.baselines"
         )
     target = standardise_cross_section(labels[rows], mask)
-    return rank_skill.fit_ridge(features, target, mask, section.ridge_penalty)
+    return measures.fit_ridge(features, target, mask, section.ridge_penalty)

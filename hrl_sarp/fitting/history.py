@@ -1,12 +1,13 @@
 """The history of a run: kept in its checkpoint, written as JSON and for TensorBoard."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import write_json
 
 if TYPE_CHECKING:  # TensorBoard takes a second to import; only training needs it
@@ -113,3 +114,25 @@ class History:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def curve_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Tell of each quantity of a history where it began, went and ended.
+
+    Args:
+        title: of the table.
+        rows: of the history; a row without the quantity, or with null, does not count.
+
+    Returns:
+        A table of quantity, first, lowest, highest and last value.
+    """
+    curves: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                curves.setdefault(name, []).append(float(value))
+    cells = [
+        (name, *(f"{value:.3g}" for value in (curve[0], min(curve), max(curve), curve[-1])))
+        for name, curve in sorted(curves.items())
+    ]
+    return Table(title, ("quantity", "first", "lowest", "highest", "last"), cells)

@@ -8,17 +8,18 @@ from loguru import logger
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+from hrl_sarp.fitting.history import curve_table
 from hrl_sarp.fitting.resume import CONFIG
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.session import RunFolder, StopFlag, configure_threads, seed_everything
 from hrl_sarp.training import (
     joint_finetune,
     pretrain_macro,
     pretrain_micro,
-    train_macro,
-    train_micro,
+    train_agents,
 )
 from hrl_sarp.training.phase import (
     PHASES,
@@ -31,8 +32,8 @@ from hrl_sarp.training.phase import (
 RUNNERS = {
     1: pretrain_macro.run,  # market, graph -> macro agent, sector table
     2: pretrain_micro.run,  # market -> micro agent
-    3: train_macro.run,  # macro of 1, micro of 2 -> macro agent
-    4: train_micro.run,  # micro of 2, macro of 3 -> micro agent
+    3: train_agents.run_macro,  # macro of 1, micro of 2 -> macro agent
+    4: train_agents.run_micro,  # micro of 2, macro of 3 -> micro agent
     5: joint_finetune.run,  # macro of 3, micro of 4 -> both
 }
 """Phases in order; each reads what the ones before it wrote."""
@@ -132,3 +133,28 @@ def make_context(
     tensors = MarketTensors(market, torch.float32, device)
     folder = RunFolder(log_dir).path
     return PhaseContext(config, market, tensors, folder, resume, stop, market_fingerprint(market))
+
+
+def phase_tables(log_dir: Path) -> list[Table]:
+    """Make a table of the curves of each finished phase.
+
+    Args:
+        log_dir: of a run.
+
+    Returns:
+        The tables, in the order of the phases.
+
+    Raises:
+        MissingArtifactError: if no phase has finished there.
+    """
+    tables = []
+    for files in PHASES:
+        path = log_dir / files.folder / files.metrics
+        if path.is_file():
+            found = read_json(path, f"python main.py train --phase {files.number}")
+            tables.append(curve_table(f"phase {files.number} ({files.title})", found["history"]))
+    if not tables:
+        raise MissingArtifactError(
+            f"no finished phase in {log_dir}: run `python main.py train` first"
+        )
+    return tables

@@ -1,6 +1,5 @@
 """Phase 5: both agents in turns, each against the live other, at a tenth of the learning rate."""
 
-import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,12 +12,16 @@ from hrl_sarp.fitting import History
 from hrl_sarp.run.checkpoints import restoring
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
-from hrl_sarp.training.diagnosis import stage_summaries
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
-from hrl_sarp.training.rl_loop import LoopPlan, run_loop
+from hrl_sarp.training.rl_loop import LoopPlan, run_loop, stage_summaries
 from hrl_sarp.training.selection import Selector, validate_pair
-from hrl_sarp.training.train_macro import macro_algorithm, macro_plan
-from hrl_sarp.training.train_micro import micro_algorithm, micro_plan
+from hrl_sarp.training.train_agents import (
+    macro_algorithm,
+    macro_plan,
+    micro_algorithm,
+    micro_plan,
+    networks_of,
+)
 
 NUMBER = 5
 PARTS = ("macro", "micro")
@@ -39,13 +42,7 @@ class Pair:
 
     def networks(self) -> dict[str, Any]:
         """Copy the networks of both agents."""
-        agents: dict[str, MacroAgent | MicroAgent] = {"macro": self.macro, "micro": self.micro}
-        return {
-            name: copy.deepcopy(
-                {"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()}
-            )
-            for name, agent in agents.items()
-        }
+        return {"macro": networks_of(self.macro), "micro": networks_of(self.micro)}
 
     def load(self, networks: dict[str, Any]) -> None:
         """Put `networks` back."""

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from hrl_sarp.agents import MacroAgent
 from hrl_sarp.agents.layers import set_dropout
 from hrl_sarp.agents.measures import as_numbers, goal_measures
-from hrl_sarp.contracts import DayRange, Market, Regime
+from hrl_sarp.contracts import Market, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
 from hrl_sarp.envs.partners import FollowGoal
-from hrl_sarp.features.labels import oracle_weights, regime_label, sector_label
+from hrl_sarp.features.labels import oracle_weights
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
+from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import (
     PHASES,
     PhaseContext,
@@ -69,18 +70,16 @@ class MacroTask:
         self.module = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
 
     def _load_labels(self, market: Market, context: PhaseContext) -> None:
-        data = context.config.data
-        values, complete = sector_label(market, data.macro_label_days)
-        regime = regime_label(market, data.regime)
+        loader = TrainingDataLoader.of(market, context.config)
+        values, regime, usable = loader.macro_labels(context.config.data.macro_label_days)
         listed = self.tensors.sector_listed.cpu().numpy()
         temperature = self.config.pretrain.oracle_temperature
         oracle = oracle_weights(values, temperature, listed)
-        usable = market.is_week_end & complete & (regime >= 0)
         device = self.tensors.device
         self.oracle: Float[Tensor, "T S"] = torch.as_tensor(oracle, device=device).float()
         self.regime: Int[Tensor, " T"] = torch.as_tensor(regime, device=device)
-        self.train_rows = _rows(usable, market.split.train)
-        self.validation_rows = _rows(usable, market.split.validation)
+        self.train_rows = torch.as_tensor(rows_within(usable, market.split.train))
+        self.validation_rows = torch.as_tensor(rows_within(usable, market.split.validation))
         uniform = listed / np.maximum(listed.sum(axis=1, keepdims=True), 1)
         self.uniform: Float[Tensor, "T S"] = torch.as_tensor(uniform, device=device).float()
 
@@ -190,11 +189,6 @@ def sharpen(
     agent.actor.sharpen(best)
     tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
     return agent, {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
-
-
-def _rows(usable: np.ndarray, span: DayRange) -> Tensor:
-    rows = np.flatnonzero(usable)
-    return torch.as_tensor(rows[(rows >= span.start) & (rows < span.stop)])
 
 
 def _squared_error(shares: Tensor, oracle: Tensor) -> Tensor:

@@ -10,19 +10,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MicroAgent
-from hrl_sarp.agents.measures import as_numbers, score_measures
-from hrl_sarp.contracts import DayRange, Goal, Regime
+from hrl_sarp.agents.measures import (
+    as_numbers,
+    compare_with_ridge,
+    daily_rank_ic,
+    fit_ridge,
+    mean_with_error,
+    score_measures,
+)
+from hrl_sarp.contracts import Goal, Regime
 from hrl_sarp.envs.decoding import SlotRequest, slot_request
 from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
 from hrl_sarp.envs.partners import ProportionalGoal
-from hrl_sarp.features.labels import standardise_cross_section, stock_label
+from hrl_sarp.features.labels import standardise_cross_section
+from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, describe_rows, fit_phase
-from hrl_sarp.training.rank_skill import (
-    RankingData,
-    compare_with_ridge,
-    daily_rank_ic,
-    mean_with_error,
-)
 from hrl_sarp.training.selection import validate_pair
 
 NUMBER = 2
@@ -33,7 +35,7 @@ def run(context: PhaseContext) -> PhaseResult:
     task = MicroTask(context)
     history, fitted = fit_phase(task, NUMBER, context.config.micro_agent.pretrain, context)
     _, measures = task.validate()
-    ranking = compare_with_ridge(task.ranking_data(), context.config.evaluation.ridge_penalty)
+    ranking = task.compare_with_ridge(context.config.evaluation.ridge_penalty)
     sharpening = sharpen(context, task.agent)
     task.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
     return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **sharpening})
@@ -53,15 +55,15 @@ class MicroTask:
         self.config = context.config.micro_agent
         self.agent = MicroAgent(context.micro_settings(), context.config.seed)
         self.module = nn.ModuleDict({"actor": self.agent.actor})
-        market = context.market
-        values, complete = stock_label(market, context.config.data.micro_label_days)
+        market, loader = context.market, TrainingDataLoader.of(context.market, context.config)
+        values, complete = loader.micro_labels(context.config.data.micro_label_days)
         slots = np.where(market.slots >= 0, market.slots, 0)
         in_slots = values[np.arange(market.n_days)[:, None], slots]
         tradable = self.tensors.slot_tradable.cpu().numpy()
         self.usable: Bool[np.ndarray, "T N"] = tradable & np.isfinite(in_slots)
         self.label: Float[np.ndarray, "T N"] = np.where(self.usable, in_slots, 0.0)
-        self.train_rows = _rows(complete, market.split.train)
-        self.validation_rows = _rows(complete, market.split.validation)
+        self.train_rows = torch.as_tensor(rows_within(complete, market.split.train))
+        self.validation_rows = torch.as_tensor(rows_within(complete, market.split.validation))
         self._standardised: Tensor = torch.as_tensor(
             standardise_cross_section(self.label, self.usable), device=self.tensors.device
         ).float()
@@ -151,23 +153,24 @@ class MicroTask:
         }
 
     @torch.no_grad()
-    def ranking_data(self) -> RankingData:
-        """Return features, labels and scores of both spans, for the ridge beside them."""
-        rows = self.validation_rows
+    def compare_with_ridge(self, penalty: float) -> dict[str, float]:
+        """Rank the validation span beside a ridge on the same universe, label and rows.
+
+        Args:
+            penalty: of the ridge, times rows times the mean feature variance.
+
+        Returns:
+            As `agents.measures.compare_with_ridge`.
+        """
+        train, rows = self.train_rows.cpu().numpy(), self.validation_rows
+        features = self.tensors.slot_features.cpu().numpy()
+        target = standardise_cross_section(self.label[train], self.usable[train])
+        weights = fit_ridge(features[train], target, self.usable[train], penalty)
         inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request).cpu().numpy()
-        features = self.tensors.slot_features.cpu().numpy()
-        train, validation = self.train_rows.cpu().numpy(), rows.cpu().numpy()
-        return RankingData(
-            train_features=features[train],
-            train_label=standardise_cross_section(self.label[train], self.usable[train]),
-            train_mask=self.usable[train],
-            features=features[validation],
-            label=self.label[validation],
-            mask=self.usable[validation],
-            scores=scores,
-            horizon=self.context.config.data.micro_label_days,
-        )
+        at = rows.cpu().numpy()
+        ridge, horizon = features[at] @ weights, self.context.config.data.micro_label_days
+        return compare_with_ridge(scores, ridge, self.label[at], self.usable[at], horizon)
 
 
 def sharpen(context: PhaseContext, agent: MicroAgent) -> dict[str, Any]:
@@ -188,8 +191,3 @@ def sharpen(context: PhaseContext, agent: MicroAgent) -> dict[str, Any]:
 
 def _shares(drawn: Tensor) -> Tensor:
     return drawn / drawn.sum(dim=1, keepdim=True).clamp(min=1e-12)
-
-
-def _rows(usable: np.ndarray, span: DayRange) -> Tensor:
-    rows = np.flatnonzero(usable)
-    return torch.as_tensor(rows[(rows >= span.start) & (rows < span.stop)])

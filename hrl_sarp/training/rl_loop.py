@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.files import require_finite
+from hrl_sarp.agents.measures import mean_terms, portfolio_measures
 from hrl_sarp.agents.ppo.agent import MacroPPO
 from hrl_sarp.agents.td3.agent import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
@@ -22,19 +23,15 @@ from hrl_sarp.fitting import History
 from hrl_sarp.fitting.resume import require_finite_weights
 from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
-from hrl_sarp.training.diagnosis import (
-    MEASURE_EVERY,
-    Stage,
-    count_terms,
-    mean_terms,
-    open_stage,
-    portfolio_measures,
-    stage_summaries,
-)
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.selection import Selector, ValidationScore
 
+MEASURE_EVERY = 8
+"""Steps of the batch between two looks at its portfolios."""
+
 Algorithm = MacroPPO | MicroTD3
+Stage = dict[str, Any]
+"""A stage as a checkpoint holds it: when it began, its mix, steps and sums of what was earned."""
 
 
 @dataclass
@@ -123,7 +120,10 @@ class PhaseLoop(BaseCallback):
     def _on_step(self) -> bool:
         env: Any = self.training_env
         means = mean_terms(env.last)
-        count_terms(self.state.stages[-1], means)
+        tally = self.state.stages[-1]
+        tally["batch_steps"] += 1
+        for name, value in means.items():
+            tally["sums"][name] = tally["sums"].get(name, 0.0) + value
         self._record(means)
         if self.model.num_timesteps // env.num_envs % MEASURE_EVERY == 0:
             measures = portfolio_measures(
@@ -169,9 +169,15 @@ class PhaseLoop(BaseCallback):
     def _enter_stage(self, index: int) -> None:
         stage = self.curriculum.stages[index]
         if not self.state.stages or self.state.stages[-1]["name"] != stage.name:
-            evaluations = len(self.state.selector.scores)
             self.state.stages.append(
-                open_stage(stage.name, self.model.num_timesteps, evaluations, stage.regime_mix)
+                {
+                    "name": stage.name,
+                    "from_step": self.model.num_timesteps,
+                    "from_evaluation": len(self.state.selector.scores),
+                    "regime_mix": list(stage.regime_mix),
+                    "batch_steps": 0,
+                    "sums": {},
+                }
             )
             logger.info(f"phase {self.plan.number} enters stage {stage.name}")
         self.state.stage = self.log_.stage = index
@@ -320,6 +326,32 @@ def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
         algorithm.generator.set_state(state["generator"])
     else:
         algorithm.policy.optimizer.load_state_dict(state["optimizer"])
+
+
+def stage_summaries(stages: list[Stage], scores: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """Say of each stage what its steps earned on average and how validation went meanwhile.
+
+    Args:
+        stages: tallies in their order.
+        scores: all evaluations of the phase.
+
+    Returns:
+        Of each stage its tally, with `means` (of what was earned) instead of sums, and
+        `validation_excess_growth_pct`, None without an evaluation.
+    """
+    ends = [stage["from_evaluation"] for stage in stages[1:]] + [len(scores)]
+    summaries = []
+    for stage, end in zip(stages, ends, strict=True):
+        steps = stage["batch_steps"]
+        growth = [row["excess_growth_pct"] for row in scores[stage["from_evaluation"] : end]]
+        summaries.append(
+            {
+                **{name: value for name, value in stage.items() if name != "sums"},
+                "means": {name: total / steps for name, total in stage["sums"].items()},
+                "validation_excess_growth_pct": sum(growth) / len(growth) if growth else None,
+            }
+        )
+    return summaries
 
 
 class _HistoryWriter(KVWriter):

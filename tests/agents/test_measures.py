@@ -1,20 +1,31 @@
-"""Measures of networks and gradients, each against numbers worked out by hand."""
+"""Measures of networks, gradients, portfolios and rankings, each worked out by hand."""
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from hrl_sarp.agents.measures import (
     GradientNorms,
     as_numbers,
+    compare_with_ridge,
     critic_measures,
+    daily_rank_ic,
     dirichlet_measures,
+    fit_ridge,
     goal_measures,
+    mean_terms,
+    mean_with_error,
+    portfolio_measures,
     score_measures,
     spread,
 )
 from hrl_sarp.agents.ppo.networks import SectorDirichlet
+from hrl_sarp.contracts import StepResult
+from hrl_sarp.envs.levels import LevelStep, Trade
+from hrl_sarp.market.tensors import MarketTensors
+from tests import factories
 
 
 def two_parameters() -> tuple[nn.Parameter, nn.Parameter]:
@@ -117,3 +128,116 @@ def test_values_are_measured_beside_their_targets() -> None:
             "twin_gap": 0.5,  # |1 - 2| and |3 - 3|
         }
     )
+
+
+# Portfolios
+
+
+def traded(*weights: list[float]) -> StepResult:
+    """Return a step after which the portfolios hold these weights."""
+    after = torch.tensor(weights, dtype=torch.float64)
+    zero = torch.zeros(len(after), dtype=torch.float64)
+    return StepResult(
+        day=zero.long(),
+        net_return=zero,
+        gross_return=zero,
+        cost=zero,
+        turnover=zero,
+        target_weights=after,
+        weights_start=after,
+        weights_before=after,
+        weights_after=after,
+        weights_end=after,
+        delisted_value=zero,
+    )
+
+
+def test_portfolios_are_measured_against_their_limits_and_goal() -> None:
+    still = np.zeros((3, 4))
+    market = factories.market_with(still, still, [0, 0, 1, 1])
+    tensors = MarketTensors(market, torch.float64, "cpu")
+    goal = torch.tensor([[0.5, 0.5, 0.2, 0.5, 0.3]] * 3, dtype=torch.float64)
+    trade = Trade(traded([0.2, 0.2, 0.1, 0.0], [0.2, 0.3, 0.2, 0.28], [0.0] * 4), goal)
+    risk = factories.risk_config(stock_cap=0.3, sector_cap=0.5)
+    found = portfolio_measures(tensors, trade, risk)
+    # row 0: half invested as 0.4, 0.4, 0.2; sector 0 holds 0.4 of wealth, but 0.8 of the stocks
+    # row 1: 0.98 invested; stock 1 is at its cap, sector 0 (0.5 of wealth) above its own
+    # row 2: all cash
+    by_hand = {
+        "exposure": [0.5, 0.98, 0.0],
+        "alignment": [0.7, 1 - (0.5 / 0.98 - 0.5), 0.5],
+        "weights_hhi": [0.36, (0.04 + 0.09 + 0.04 + 0.0784) / 0.9604, 0.0],
+        "sector_hhi": [0.68, (0.25 + 0.2304) / 0.9604, 0.0],
+        "stock_capped": [0.0, 0.3 / 0.98, 0.0],
+        "sector_capped": [0.8, 0.5 / 0.98, 0.0],
+        "cash_floor": [0.0, 1.0, 0.0],
+    }
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: pytest.approx(values) for name, values in by_hand.items()
+    }
+
+
+def test_reward_stands_beside_its_terms() -> None:
+    half = torch.tensor([False, True])
+    terms = {"growth": torch.tensor([1.0, 3.0]), "cost": torch.tensor([0.0, 0.5])}
+    found = mean_terms(LevelStep(torch.tensor([2.0, 4.0]), half, half, terms))
+    assert found == {"reward": 3.0, "growth": 2.0, "cost": 0.25}
+
+
+# Rankings
+
+
+@pytest.mark.parametrize("decimals", [0, 6])  # 0 makes many ties
+def test_rank_correlations_are_spearmans(decimals: int) -> None:
+    rng = np.random.default_rng(0)
+    scores, label = rng.normal(size=(2, 30, 12)).round(decimals)
+    mask = rng.random((30, 12)) > 0.3
+    expected = [spearmanr(scores[d, mask[d]], label[d, mask[d]]).statistic for d in range(30)]
+    np.testing.assert_allclose(daily_rank_ic(scores, label, mask), expected, atol=1e-12)
+
+
+def test_days_without_an_order_count_as_zero() -> None:
+    scores = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    label = np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0], [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    mask = np.array([[True] * 3, [True] * 3, [True, False, False], [True] * 3])
+    np.testing.assert_allclose(daily_rank_ic(scores, label, mask), [0, 0, 0, -1], atol=1e-12)
+
+
+def test_newey_west_error_by_hand() -> None:
+    # mean 2, deviations -1 1 -1 1: variance 1, autocovariances -3/4 and 2/4 (sums over n = 4)
+    series = np.array([1.0, 3.0, 1.0, 3.0])
+    assert mean_with_error(series, 0) == pytest.approx((2.0, np.sqrt(1 / 4)))
+    # one lag weighs 1/2: 1 + 2 x 1/2 x -3/4 = 1/4
+    assert mean_with_error(series, 1) == pytest.approx((2.0, np.sqrt((1 / 4) / 4)))
+    # two lags weigh 2/3 and 1/3: 1 - 2 x 2/3 x 3/4 + 2 x 1/3 x 1/2 = 1/3
+    assert mean_with_error(series, 2) == pytest.approx((2.0, np.sqrt((1 / 3) / 4)))
+
+
+def test_overlap_of_slow_series_widens_the_error() -> None:
+    rng = np.random.default_rng(1)
+    slow = np.convolve(rng.normal(size=2000), np.ones(5) / 5, mode="valid")
+    _, naive = mean_with_error(slow, 0)
+    _, honest = mean_with_error(slow, 5)
+    assert honest > 1.5 * naive
+
+
+def test_ridge_by_hand() -> None:
+    # one feature: sum x y / (sum x^2 (1 + penalty)) = 5 / (5 x 1.5)
+    features = np.array([[[1.0], [2.0], [9.0]]])
+    label, mask = np.array([[1.0, 2.0, 7.0]]), np.array([[True, True, False]])
+    assert fit_ridge(features, label, mask, penalty=0.5).tolist() == pytest.approx([1 / 1.5])
+
+
+def test_a_planted_linear_signal_is_ranked_by_the_ridge_and_not_by_noise() -> None:
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(300, 20, 3))
+    label = 0.5 * features[..., 0] + rng.normal(size=(300, 20))
+    mask = np.ones((300, 20), dtype=bool)
+    weights = fit_ridge(features[:200], label[:200], mask[:200], penalty=0.1)
+    scores, ridge = rng.normal(size=(100, 20)), features[200:] @ weights
+    found = compare_with_ridge(scores, ridge, label[200:], mask[200:], overlap=1)
+    # Pearson 0.5 / sqrt(1.25) = 0.447, Spearman 6 / pi x asin(0.447 / 2) = 0.431
+    assert found["ridge_rank_ic"] == pytest.approx(0.431, abs=0.05)
+    assert abs(found["rank_ic"]) < 3 * found["rank_ic_se"]
+    assert found["rank_ic_minus_ridge"] == pytest.approx(found["rank_ic"] - found["ridge_rank_ic"])
+    assert found["rank_ic_minus_ridge"] < -5 * found["rank_ic_minus_ridge_se"]

@@ -6,7 +6,7 @@ import pytest
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.labels import stock_label
-from hrl_sarp.training.data_loader import TrainingDataLoader
+from hrl_sarp.market.training_data import TrainingDataLoader
 from tests import raw_data
 
 N_DAYS = 700

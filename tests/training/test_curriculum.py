@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from hrl_sarp.errors import MissingArtifactError
-from hrl_sarp.training.curves import curves, phase_tables
+from hrl_sarp.fitting.history import curve_table
+from hrl_sarp.training.curriculum import phase_tables
 
 HISTORY = [
     {"step": 0, "eval/growth_pct": 1.0},
@@ -19,10 +20,11 @@ HISTORY = [
 
 
 def test_rows_without_a_quantity_do_not_count() -> None:
-    assert curves(HISTORY) == {
-        "eval/growth_pct": [1.0, -3.0],
-        "macro/growth": [-0.5, 0.25, 0.125],
-    }
+    table = curve_table("phase 3", HISTORY)
+    assert table.rows == [
+        ("eval/growth_pct", "1", "-3", "1", "-3"),
+        ("macro/growth", "-0.5", "-0.5", "0.25", "0.125"),
+    ]
 
 
 def test_each_finished_phase_has_a_table(tmp_path: Path) -> None:

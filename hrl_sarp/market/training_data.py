@@ -1,0 +1,218 @@
+"""What supervised training reads: what each row knew and what it earned afterwards."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.errors import DataError
+from hrl_sarp.features.labels import (
+    INVALID_CLASS,
+    regime_label,
+    sector_label,
+    sector_label_between,
+    stock_label,
+)
+from hrl_sarp.market.cache import assembled_market
+
+
+@dataclass(frozen=True)
+class MacroTrainingData:
+    """One row per week end; everything but the labels is known at its close."""
+
+    macro_states: Float[np.ndarray, "W M"]
+    sector_embeddings: Float[np.ndarray, "W S E"] | None
+    """None until phase 1 has written them: there is no honest stand-in."""
+    sector_returns: Float[np.ndarray, "W S"]
+    """Simple return until the next week end's decision is filled, from this one's fill; mean of
+    the sector's eligible stocks, NaN for a sector without."""
+    regime_labels: Int[np.ndarray, " W"]
+    """`Regime` of the 20 sessions after."""
+    dates: Shaped[np.ndarray, " W"]
+
+
+@dataclass(frozen=True)
+class MicroTrainingData:
+    """One row per session; everything but the returns is known at its close."""
+
+    stock_features: Float[np.ndarray, "T A F"]
+    stock_returns: Float[np.ndarray, "T A"]
+    """Simple return from the fill of this row's decision (the next open) to that of the next."""
+    stock_to_sector: Int[np.ndarray, " A"]
+    stock_masks: Bool[np.ndarray, "T A"]
+    """In the universe of the day, with a bar: may be bought."""
+    goals: Float[np.ndarray, "T G"]
+    """Neutral goals: equal weights over sectors with such stocks, then the filtered regime."""
+    dates: Shaped[np.ndarray, " T"]
+
+
+class TrainingDataLoader:
+    """Serves what phases 1 and 2 learn from: labels by market row, or whole arrays by date.
+
+    Labels do reach past the last row that is asked for: purge the span first if something later is
+    to be judged. The splits of a market are purged already.
+
+    Example:
+        ::
+
+            loader = TrainingDataLoader(Path("data/raw"), market="us")
+            weeks = loader.load_macro_training_data("2015-01-01", "2022-12-31")
+            weeks.macro_states  # (W, 18), known at the close of weeks.dates
+    """
+
+    def __init__(self, data_dir: Path, market: str, config: RunConfig | None = None) -> None:
+        """Load the market, assembling it if needed.
+
+        Args:
+            data_dir: `data/raw` as written by collect-data.
+            market: name of the market profile.
+            config: a merged configuration of that market; None reads the default one.
+        """
+        self.config = config or load_config(market=market)
+        self.market: Market = assembled_market(Path(data_dir), self.config)
+
+    @classmethod
+    def of(cls, market: Market, config: RunConfig) -> "TrainingDataLoader":
+        """Return the loader of a market that is in memory already.
+
+        Args:
+            market: the arrays.
+            config: its merged configuration.
+        """
+        loader = cls.__new__(cls)
+        loader.market, loader.config = market, config
+        return loader
+
+    def macro_labels(
+        self, horizon: int | None = None
+    ) -> tuple[Float[np.ndarray, "T S"], Int[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+        """Compute what followed each weekly decision.
+
+        Args:
+            horizon: sessions that returns span; None: until the next decision is filled.
+
+        Returns:
+            Simple returns of the sectors (mean of the eligible stocks; NaN for a sector without
+            and in rows without a label), `Regime` of the sessions after (-1 where not complete),
+            and which rows are week ends with both labels complete.
+        """
+        market = self.market
+        if horizon is None:
+            week_ends = np.flatnonzero(market.is_week_end)
+            following = np.append(week_ends[1:], market.n_days)
+            returns = np.full((market.n_days, market.n_sectors), np.nan)
+            is_complete = np.zeros(market.n_days, dtype=np.bool_)
+            found = sector_label_between(market, week_ends, following)
+            returns[week_ends], is_complete[week_ends] = found
+        else:
+            returns, is_complete = sector_label(market, horizon)
+        regimes = regime_label(market, self.config.data.regime)
+        usable = market.is_week_end & is_complete & (regimes != INVALID_CLASS)
+        return returns, regimes, usable
+
+    def micro_labels(
+        self, horizon: int = 1
+    ) -> tuple[Float[np.ndarray, "T A"], Bool[np.ndarray, " T"]]:
+        """Compute what followed each daily decision.
+
+        Args:
+            horizon: sessions that returns span.
+
+        Returns:
+            Simple returns of the stocks, NaN in rows whose horizon is not complete, and the mask
+            of complete rows.
+        """
+        return stock_label(self.market, horizon)
+
+    def load_macro_training_data(self, start: str, end: str) -> MacroTrainingData:
+        """Return the week ends between two dates whose labels are complete.
+
+        Args:
+            start: first date, YYYY-MM-DD.
+            end: last date.
+
+        Returns:
+            One row per week end.
+
+        Raises:
+            DataError: if no complete week end lies between the dates; says which dates exist.
+        """
+        market = self.market
+        returns, regimes, usable = self.macro_labels()
+        rows = self._between(start, end, usable, "week ends with complete labels")
+        embeddings = market.sector_embeddings
+        return MacroTrainingData(
+            macro_states=market.macro_features[rows],
+            sector_embeddings=None if embeddings is None else embeddings[rows],
+            sector_returns=returns[rows],
+            regime_labels=regimes[rows],
+            dates=market.dates[rows],
+        )
+
+    def load_micro_training_data(self, start: str, end: str) -> MicroTrainingData:
+        """Return the sessions between two dates whose next-day return is complete.
+
+        Goals are neutral: equal weights over the sectors that can be bought, then the filtered
+        regime.
+
+        Args:
+            start: first date, YYYY-MM-DD.
+            end: last date.
+
+        Returns:
+            One row per session.
+
+        Raises:
+            DataError: if no complete session lies between the dates; says which dates exist.
+        """
+        market = self.market
+        returns, is_complete = self.micro_labels()
+        rows = self._between(start, end, is_complete, "sessions with a next-day return")
+        masks = (market.eligible & market.tradable)[rows]
+        listed = masks.astype(np.float64) @ market.sector_member() > 0
+        weights = listed / np.maximum(listed.sum(axis=1, keepdims=True), 1)
+        return MicroTrainingData(
+            stock_features=market.stock_features[rows],
+            stock_returns=returns[rows],
+            stock_to_sector=market.sector_of,
+            stock_masks=masks,
+            goals=np.concatenate([weights, market.filtered_regime[rows]], axis=1),
+            dates=market.dates[rows],
+        )
+
+    def _between(
+        self, start: str, end: str, usable: Bool[np.ndarray, " T"], what: str
+    ) -> Int[np.ndarray, " Y"]:
+        """Return the market rows that are usable and dated between start and end."""
+        dates = self.market.dates
+        first, last = _parse(start), _parse(end)
+        rows = np.flatnonzero(usable & (dates >= first) & (dates <= last))
+        if len(rows) == 0:
+            known = dates[usable]
+            span = f"{known[0]} to {known[-1]}" if len(known) else "nowhere: the market is short"
+            raise DataError(
+                f"no {what} of market {self.market.name} between {start} and {end}; they exist "
+                f"from {span}; ask for dates in there"
+            )
+        return rows
+
+
+def rows_within(usable: Bool[np.ndarray, " T"], span: DayRange) -> Int[np.ndarray, " Y"]:
+    """Return the usable rows of a span.
+
+    Args:
+        usable: by market row.
+        span: of market rows.
+    """
+    return span.start + np.flatnonzero(usable[span.start : span.stop])
+
+
+def _parse(day: str) -> np.datetime64:
+    try:
+        return np.datetime64(day, "D")
+    except ValueError as error:
+        raise DataError(f"date {day!r}: expected YYYY-MM-DD ({error})") from error

@@ -1,0 +1,176 @@
+"""Phases 3 and 4: PPO teaches the weekly agent, then TD3 with hindsight the daily one.
+
+Each trains against the frozen agent of the other level.
+"""
+
+import copy
+from typing import Any
+
+from hrl_sarp.agents import MacroAgent, MicroAgent
+from hrl_sarp.agents.ppo.agent import MacroPPO
+from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.config.schema import PPOConfig, TD3Config
+from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
+from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy, SampledGoal
+from hrl_sarp.run.session import derive_seed
+from hrl_sarp.training.phase import PhaseContext, PhaseResult
+from hrl_sarp.training.rl_loop import LoopPlan, train_phase
+from hrl_sarp.training.selection import ValidationScore, validate_pair
+
+MACRO, MICRO = 3, 4
+"""Numbers of the phases."""
+
+
+def run_macro(context: PhaseContext) -> PhaseResult:
+    """Train from phase 1's actor and write the best agent by validation.
+
+    Args:
+        context: of the phase; the micro agent of phase 2 trades.
+
+    Returns:
+        Where the metrics are, and their numbers.
+    """
+    ppo = context.config.macro_agent.ppo
+    agent, partner = context.load_macro(1), context.load_micro(2)
+    agent.seed = context.config.seed
+    start = validate_pair(context.tensors, context.config, agent, partner)
+    algorithm = macro_algorithm(context, agent, partner, ppo)
+    plan = macro_plan(context, algorithm, partner, MACRO, ppo.total_timesteps)
+    return train_phase(context, agent, algorithm, plan, start)
+
+
+def run_micro(context: PhaseContext) -> PhaseResult:
+    """Train from phase 2's actor and write the best agent by validation.
+
+    Args:
+        context: of the phase; the macro agent of phase 3 sets half of the goals.
+
+    Returns:
+        Where the metrics are, and their numbers.
+    """
+    td3 = context.config.micro_agent.td3
+    agent, partner = context.load_micro(2), context.load_macro(3)
+    agent.seed = context.config.seed
+    start = validate_pair(context.tensors, context.config, partner, agent)
+    algorithm = micro_algorithm(context, agent, partner, td3)
+    plan = micro_plan(context, algorithm, partner, MICRO, td3.total_timesteps)
+    return train_phase(context, agent, algorithm, plan, start)
+
+
+def macro_algorithm(
+    context: PhaseContext, agent: MacroAgent, partner: MicroPolicy, ppo: PPOConfig
+) -> MacroPPO:
+    """Build PPO over the macro level.
+
+    Args:
+        context: market and configuration.
+        agent: whose networks it starts from.
+        partner: who trades; it stays as it is.
+        ppo: section of the configuration, changed in phase 5.
+
+    Returns:
+        The algorithm with its environment.
+    """
+    level = make_level(context.tensors, context.config, "macro", ppo.n_envs, partner)
+    starts = make_starts(context.tensors, context.config, "macro", None)
+    return agent.algorithm(PortfolioVecEnv(level, starts, group=ppo.envs_per_group), ppo)
+
+
+def micro_algorithm(
+    context: PhaseContext, agent: MicroAgent, partner: MacroPolicy, td3: TD3Config
+) -> MicroTD3:
+    """Build TD3 over the micro level; its goals are half the partner's, half sampled.
+
+    Args:
+        context: market and configuration.
+        agent: whose networks it starts from.
+        partner: who sets goals; it stays as it is.
+        td3: section of the configuration, changed in phase 5.
+
+    Returns:
+        The algorithm with its environment.
+    """
+    seed = derive_seed(agent.seed, MICRO)
+    goals = SampledGoal(context.tensors, td3.dirichlet_goal_share, partner, seed)
+    level = make_level(context.tensors, context.config, "micro", td3.n_envs, goals)
+    starts = make_starts(context.tensors, context.config, "micro", None)
+    return agent.algorithm(PortfolioVecEnv(level, starts, group=td3.envs_per_group), td3)
+
+
+def macro_plan(
+    context: PhaseContext,
+    algorithm: MacroPPO,
+    partner: MicroPolicy,
+    number: int,
+    total_timesteps: int,
+) -> LoopPlan:
+    """Say how a macro agent in training is judged.
+
+    Args:
+        context: market and configuration.
+        algorithm: that trains it.
+        partner: who trades beside it.
+        number: of the phase.
+        total_timesteps: weekly steps over all environments.
+
+    Returns:
+        The plan of the loop.
+    """
+    judged = MacroAgent(context.tensors, context.config.macro_agent, context.config.seed)
+
+    def evaluate() -> ValidationScore:
+        judged.adopt(algorithm)
+        return validate_pair(context.tensors, context.config, judged, partner)
+
+    return LoopPlan(
+        number=number,
+        prefix="macro",
+        total_timesteps=total_timesteps,
+        eval_every=context.config.macro_agent.ppo.eval_every_steps,
+        evaluate=evaluate,
+        networks=lambda: networks_of(judged),
+    )
+
+
+def micro_plan(
+    context: PhaseContext,
+    algorithm: MicroTD3,
+    partner: MacroPolicy,
+    number: int,
+    total_timesteps: int,
+) -> LoopPlan:
+    """Say how a micro agent in training is judged.
+
+    Args:
+        context: market and configuration.
+        algorithm: that trains it.
+        partner: who sets its goals.
+        number: of the phase.
+        total_timesteps: daily steps over all environments.
+
+    Returns:
+        The plan of the loop.
+    """
+    judged = MicroAgent(context.micro_settings(), context.config.seed)
+
+    def evaluate() -> ValidationScore:
+        judged.adopt(algorithm)
+        return validate_pair(context.tensors, context.config, partner, judged)
+
+    return LoopPlan(
+        number=number,
+        prefix="micro",
+        total_timesteps=total_timesteps,
+        eval_every=context.config.micro_agent.td3.eval_every_steps,
+        evaluate=evaluate,
+        networks=lambda: networks_of(judged),
+    )
+
+
+def networks_of(agent: MacroAgent | MicroAgent) -> dict[str, dict[str, Any]]:
+    """Copy what a best checkpoint holds of an agent: `actor` and `critic`, as state dicts.
+
+    Args:
+        agent: whose networks go on changing.
+    """
+    return copy.deepcopy({"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()})
