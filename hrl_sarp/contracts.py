@@ -18,6 +18,8 @@ from torch import Tensor
 
 STOCK_EMBEDDINGS = "stock_embeddings"
 """Entry of a market's manifest that says whose embeddings it carries."""
+PORTFOLIO_FEATURES = ("portfolio_drawdown",)
+"""Macro features of a profile that only the environment knows: a market has no column of them."""
 
 
 class Regime(IntEnum):
@@ -84,7 +86,7 @@ class Market:
     """Standardised across the stocks of each day, within +-3; 0 where the stock has no bar."""
     feature_names: tuple[str, ...]
     macro_features: Float[np.ndarray, "T M"]
-    """Standardised by trailing windows. The column `portfolio_drawdown` is 0: the env fills it."""
+    """Standardised by trailing windows."""
     macro_names: tuple[str, ...]
     filtered_regime: Float[np.ndarray, "T R"]
     """Forward-filtered probabilities of the 3-state HMM fitted on the training span."""
@@ -94,6 +96,8 @@ class Market:
     """Training, validation and test spans that everything fitted here respects."""
     manifest: dict[str, Any] = field(default_factory=dict)
     """Sources, hashes, fitted spans, adjustments, survivorship note, what was unavailable."""
+    portfolio_names: tuple[str, ...] = ()
+    """Which of `PORTFOLIO_FEATURES` the environment appends to the macro features, in order."""
     stock_embeddings: Float[np.ndarray, "T A E"] | None = None
     """Frozen encoders' output per stock in a slot and day, 0 elsewhere; may be mapped from a file.
     `manifest["stock_embeddings"]` says whose, and the hash of the table."""

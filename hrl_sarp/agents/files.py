@@ -38,7 +38,7 @@ def market_identity(tensors: MarketTensors) -> dict[str, Any]:
     return {
         "sectors": list(market.sector_names),
         "stock_features": list(market.feature_names),
-        "macro_features": list(market.macro_names),
+        "macro_features": [*market.macro_names, *market.portfolio_names],
         "stock_columns": int(width),
         "stock_embeddings": market.embeddings_hash,
     }

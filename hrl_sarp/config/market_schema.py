@@ -84,7 +84,8 @@ class MarketProfile(Section):
     stock_features: list[str] = Field(min_length=1)
     """Names from the feature registry, in the order of the arrays."""
     macro_features: list[str] = Field(min_length=1)
-    """Names from the macro registry, in the order of the arrays."""
+    """Names from the macro registry, in the order of the arrays; `portfolio_drawdown`, which only
+    the environment knows, stands last."""
     costs: CostConfig
     universe: UniverseConfig
     spans: SpansConfig

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.contracts import Goal, Market, PortfolioState, Regime
+from hrl_sarp.contracts import Goal, PortfolioState, Regime
 from hrl_sarp.errors import MarketError
 from hrl_sarp.market.tensors import MarketTensors
 
-DRAWDOWN_FEATURE = "portfolio_drawdown"
-"""The macro feature that the env fills with the active drawdown."""
 MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
 MICRO_SCALARS = ("cash", "active_drawdown", "gate_on", "days_left")
 """Portfolio scalars behind the weights, in this order; `days_left` is a share of the week."""
+SCALAR_OF = {"portfolio_drawdown": MACRO_SCALARS.index("active_drawdown")}
+"""Place of the scalar that each of `PORTFOLIO_FEATURES` repeats."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MacroInputs:
     sectors: Float[Tensor, "B S D"]
     """Embedding, then drifted sector weight, then 1 where listed."""
     context: Float[Tensor, "B C"]
-    """Macro features with the drawdown filled in, filtered regime, portfolio scalars."""
+    """Macro features, the portfolio's features among them, filtered regime, portfolio scalars."""
 
     @property
     def listed(self) -> Bool[Tensor, "B S"]:
@@ -138,16 +138,9 @@ def macro_inputs(
     listed = tensors.sector_listed[day].float()
     table = require_sector_embeddings(tensors)[day] if embeddings is None else embeddings
     sectors = torch.cat([table, weights[..., None], listed[..., None]], dim=2)
-    macro = _with_drawdown(tensors.market, tensors.macro_features[day], scalars)
-    return MacroInputs(sectors, torch.cat([macro, tensors.filtered_regime[day], scalars], dim=1))
-
-
-def _with_drawdown(market: Market, macro: Tensor, scalars: Tensor) -> Tensor:
-    if DRAWDOWN_FEATURE not in market.macro_names:
-        return macro
-    column = market.macro_names.index(DRAWDOWN_FEATURE)
-    drawdown = scalars[:, MACRO_SCALARS.index("active_drawdown")]
-    return macro.index_copy(1, torch.tensor([column], device=macro.device), drawdown[:, None])
+    own = [scalars[:, SCALAR_OF[name], None] for name in tensors.market.portfolio_names]
+    macro, regime = tensors.macro_features[day], tensors.filtered_regime[day]
+    return MacroInputs(sectors, torch.cat([macro, *own, regime, scalars], dim=1))
 
 
 def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroView:
@@ -191,5 +184,5 @@ def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
 def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
     """Return (columns per sector, columns of context) of `MacroInputs`."""
     width = require_sector_embeddings(tensors).shape[2] + 2
-    context = tensors.macro_features.shape[1] + len(Regime) + len(MACRO_SCALARS)
-    return width, context
+    n_macro = tensors.macro_features.shape[1] + len(tensors.market.portfolio_names)
+    return width, n_macro + len(Regime) + len(MACRO_SCALARS)

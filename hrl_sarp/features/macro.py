@@ -14,15 +14,13 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numba import njit
 
-from hrl_sarp.contracts import Regime
+from hrl_sarp.contracts import PORTFOLIO_FEATURES, Regime
 from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features import technical
 from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.technical import Column, log_positive, row_mean, row_sum
 
-PORTFOLIO_DRAWDOWN = "portfolio_drawdown"
-"""The column that stays 0 here: the environment fills it."""
 WEEK, MONTH, QUARTER, HALF, YEAR = 5, 20, 65, 126, 252
 FLOW_WINDOW = 60
 OIL = ("DCOILWTICO", "DCOILBRENTEU", "WTI_FUTURE", "BRENT_FUTURE")
@@ -99,23 +97,29 @@ class MacroFeature:
 
 
 def compute_macro_features(
-    inputs: MacroSources, names: Sequence[str], window: int, clip: float
+    sources: MacroSources, names: Sequence[str], window: int, clip: float
 ) -> Float[np.ndarray, "T M"]:
     """Compute the named features and standardise them by a trailing window.
 
+    Args:
+        sources: what they are computed from.
+        names: keys of `MACRO_FEATURES`.
+        window: sessions of the trailing window, row t included.
+        clip: bound of the result.
+
     Returns:
-        float32 in +-clip, in the order of `names`; 0 before a series exists.
+        float32 in +-clip, free of NaN, in the order of `names`; 0 before a series exists.
 
     Raises:
         FeatureError: if a name is unknown or its series are missing; lists all of them.
     """
-    problems = find_macro_problems(names, frozenset(inputs.series))
+    problems = find_macro_problems(names, frozenset(sources.series))
     if problems:
         raise FeatureError("macro features cannot be computed: " + "; ".join(problems))
-    result = np.empty((len(inputs.index_return), len(names)), dtype=np.float32)
+    result = np.empty((len(sources.index_return), len(names)), dtype=np.float32)
     for index, name in enumerate(names):
         feature = MACRO_FEATURES[name]
-        raw = feature.compute(inputs)
+        raw = feature.compute(sources)
         if feature.is_standardised:
             result[:, index] = trailing_z(raw, window, clip)
         else:
@@ -123,10 +127,38 @@ def compute_macro_features(
     return result
 
 
+def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Part a profile's macro features into those of the market and those of the portfolio.
+
+    Args:
+        names: as the profile lists them; those of `PORTFOLIO_FEATURES` stand last.
+
+    Returns:
+        Names that `compute_macro_features` computes, and names that the environment appends.
+    """
+    own = tuple(name for name in names if name not in PORTFOLIO_FEATURES)
+    return own, tuple(name for name in names if name in PORTFOLIO_FEATURES)
+
+
 def find_macro_problems(names: Sequence[str], series: frozenset[str]) -> list[str]:
-    """Return one line for each name that is unknown or lacks its series, with what to change."""
+    """Say what is wrong with a profile's macro features.
+
+    Args:
+        names: as the profile lists them.
+        series: published series that the data hold.
+
+    Returns:
+        One line for each name that is unknown, lacks its series or stands in the wrong place, with
+        what to change.
+    """
+    own, of_portfolio = split_names(names)
     problems = []
-    for name in names:
+    if tuple(names) != own + of_portfolio:
+        problems.append(
+            f"macro_features: {', '.join(of_portfolio)} come from the portfolio, not from the "
+            "market; list them last"
+        )
+    for name in own:
         if name not in MACRO_FEATURES:
             problems.append(f"macro_features: '{name}' is not in the registry; remove it")
             continue
@@ -238,75 +270,75 @@ def _row_std(values: Float[np.ndarray, "T A"]) -> Column:
     return np.sqrt(row_mean((values - mean) ** 2))
 
 
-def _index_log(inputs: MacroSources) -> Column:
-    return np.log1p(inputs.index_return)
+def _index_log(sources: MacroSources) -> Column:
+    return np.log1p(sources.index_return)
 
 
 def _index_return(days: int) -> MacroFeature:
-    return MacroFeature(lambda inputs: sum_over(_index_log(inputs), days))
+    return MacroFeature(lambda sources: sum_over(_index_log(sources), days))
 
 
-def _index_deviation(inputs: MacroSources, days: int) -> Column:
-    return technical.rolling_std(_index_log(inputs)[:, None], days)[:, 0]
+def _index_deviation(sources: MacroSources, days: int) -> Column:
+    return technical.rolling_std(_index_log(sources)[:, None], days)[:, 0]
 
 
 def _index_volatility(days: int) -> MacroFeature:
     annual = np.sqrt(YEAR)
     return MacroFeature(
-        lambda inputs: annual * _index_deviation(inputs, days), unit="annual fraction"
+        lambda sources: annual * _index_deviation(sources, days), unit="annual fraction"
     )
 
 
-def _volatility_change(inputs: MacroSources) -> Column:
-    log_volatility = log_positive(_index_deviation(inputs, MONTH))
+def _volatility_change(sources: MacroSources) -> Column:
+    log_volatility = log_positive(_index_deviation(sources, MONTH))
     return _difference(log_volatility, WEEK)
 
 
-def _volatility_ratio(inputs: MacroSources) -> Column:
-    short, long = _index_deviation(inputs, MONTH), _index_deviation(inputs, HALF)
+def _volatility_ratio(sources: MacroSources) -> Column:
+    short, long = _index_deviation(sources, MONTH), _index_deviation(sources, HALF)
     return short / np.where(long > 0.0, long, np.nan)
 
 
-def _index_drawdown(inputs: MacroSources) -> Column:
-    level = np.cumsum(_index_log(inputs))
+def _index_drawdown(sources: MacroSources) -> Column:
+    level = np.cumsum(_index_log(sources))
     return level - technical.rolling_max(level[:, None], YEAR)[:, 0]
 
 
-def _index_skewness(inputs: MacroSources) -> Column:
-    return technical.rolling_skewness(_index_log(inputs)[:, None], QUARTER)[:, 0]
+def _index_skewness(sources: MacroSources) -> Column:
+    return technical.rolling_skewness(_index_log(sources)[:, None], QUARTER)[:, 0]
 
 
 def _breadth(days: int) -> MacroFeature:
-    def share_of_winners(inputs: MacroSources) -> Column:
-        gain = technical.difference(inputs.panel.log_level, days)
-        gain = np.where(inputs.panel.tradable, gain, np.nan)
+    def share_of_winners(sources: MacroSources) -> Column:
+        gain = technical.difference(sources.panel.log_level, days)
+        gain = np.where(sources.panel.tradable, gain, np.nan)
         return row_mean(np.where(np.isnan(gain), np.nan, (gain > 0.0).astype(np.float64)))
 
     return MacroFeature(share_of_winners, unit="share of stocks")
 
 
-def _dispersion(inputs: MacroSources) -> Column:
-    daily = _row_std(inputs.panel.log_return)
+def _dispersion(sources: MacroSources) -> Column:
+    daily = _row_std(sources.panel.log_return)
     return technical.rolling_mean(daily[:, None], MONTH)[:, 0]
 
 
-def _sector_dispersion(inputs: MacroSources) -> Column:
-    sector = technical.rolling_mean(np.log1p(inputs.panel.sector_return), MONTH)
+def _sector_dispersion(sources: MacroSources) -> Column:
+    sector = technical.rolling_mean(np.log1p(sources.panel.sector_return), MONTH)
     return _row_std(sector)
 
 
 def _level(*series: str, unit: str) -> MacroFeature:
-    return MacroFeature(lambda inputs: _first_series(inputs, series), series, unit)
+    return MacroFeature(lambda sources: _first_series(sources, series), series, unit)
 
 
 def _relative_change(days: int, *series: str) -> MacroFeature:
     return MacroFeature(
-        lambda inputs: _difference(log_positive(_first_series(inputs, series)), days), series
+        lambda sources: _difference(log_positive(_first_series(sources, series)), days), series
     )
 
 
-def _crude_regime(inputs: MacroSources) -> Column:
-    price = _first_series(inputs, MACRO_FEATURES["crude_regime"].series)
+def _crude_regime(sources: MacroSources) -> Column:
+    price = _first_series(sources, MACRO_FEATURES["crude_regime"].series)
     step = np.searchsorted(np.array(OIL_LEVELS), price, side="right") / len(OIL_LEVELS)
     return np.where(np.isnan(price), np.nan, step)
 
@@ -314,15 +346,15 @@ def _crude_regime(inputs: MacroSources) -> Column:
 def _flow(series: str) -> MacroFeature:
     # over 60 sessions, not the window of the other features: flows grow with the market
     return MacroFeature(
-        lambda inputs: trailing_z(inputs.series[series], FLOW_WINDOW, np.inf),
+        lambda sources: trailing_z(sources.series[series], FLOW_WINDOW, np.inf),
         (series,),
         "net purchases of a day, trailing z-score over 60 sessions",
         is_standardised=False,
     )
 
 
-def _first_series(inputs: MacroSources, series: Sequence[str]) -> Column:
-    return next(inputs.series[name] for name in series if name in inputs.series)
+def _first_series(sources: MacroSources, series: Sequence[str]) -> Column:
+    return next(sources.series[name] for name in series if name in sources.series)
 
 
 def _difference(values: Column, lag: int) -> Column:
@@ -362,16 +394,11 @@ MACRO_FEATURES: dict[str, MacroFeature] = {
     "cross_sectional_dispersion": MacroFeature(_dispersion, unit="daily fraction"),
     "sector_dispersion_20d": MacroFeature(_sector_dispersion, unit="daily fraction"),
     "mean_pairwise_correlation_60d": MacroFeature(
-        lambda inputs: mean_pairwise_correlation(inputs.panel, 60), unit="correlation"
+        lambda sources: mean_pairwise_correlation(sources.panel, 60), unit="correlation"
     ),
     "previous_regime_probability": MacroFeature(
-        lambda inputs: inputs.filtered_regime[:, Regime.BEAR],
+        lambda sources: sources.filtered_regime[:, Regime.BEAR],
         unit="filtered probability of the bear state",
-        is_standardised=False,
-    ),
-    PORTFOLIO_DRAWDOWN: MacroFeature(
-        lambda inputs: np.zeros(len(inputs.index_return)),
-        unit="fraction, filled by the environment",
         is_standardised=False,
     ),
 }

@@ -17,7 +17,7 @@ from hrl_sarp.config.market_schema import SyntheticConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.sources.synthetic import SIGNAL_NAME, SyntheticTruth, draw_truth
-from hrl_sarp.features.macro import MacroSources, compute_macro_features
+from hrl_sarp.features.macro import MacroSources, compute_macro_features, split_names
 from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.regime import filter_regimes, fit_regime_model, weekly_observations
 from hrl_sarp.features.stock import compute_stock_features
@@ -104,16 +104,17 @@ def _to_market(
     config: RunConfig, plan: PathPlan, truth: SyntheticTruth, rng: np.random.Generator
 ) -> Market:
     panel = _price_panel(config, truth)
-    profile = config.market_profile
+    profile, data = config.market_profile, config.data
     week_end = np.arange(plan.n_days) % DAYS_PER_WEEK == DAYS_PER_WEEK - 1
     benchmark = np.expm1(truth.market_log_return)
     regime = _filtered_regime(config, plan, benchmark, week_end)
+    macro_names, portfolio_names = split_names(profile.macro_features)
     return panel.to_market(
         slice(None),
         np.arange(len(panel.symbols)),
         _planted_features(config, truth, rng)
         if SIGNAL_NAME in profile.stock_features
-        else compute_stock_features(panel, profile.stock_features, config.data.feature_clip),
+        else compute_stock_features(panel, profile.stock_features, data.feature_clip),
         name=config.market,
         sector_names=tuple(profile.sectors),
         eligible=panel.tradable,
@@ -122,8 +123,14 @@ def _to_market(
         benchmark_return=benchmark,
         benchmark_name=profile.benchmark_name,
         feature_names=tuple(profile.stock_features),
-        macro_features=_macro_features(config, panel, benchmark, regime),
-        macro_names=tuple(profile.macro_features),
+        macro_features=compute_macro_features(
+            MacroSources(panel, benchmark, regime, {}),
+            macro_names,
+            data.macro_window_days,
+            data.feature_clip,
+        ),
+        macro_names=macro_names,
+        portfolio_names=portfolio_names,
         filtered_regime=regime.astype(np.float32),
         is_week_end=week_end,
         split=plan.split(),
@@ -161,15 +168,6 @@ def _planted_features(
     features = rng.standard_normal((*truth.signal.shape, len(names)), dtype=np.float32)
     features[..., names.index(SIGNAL_NAME)] = truth.signal
     return np.clip(features, -clip, clip, out=features)
-
-
-def _macro_features(
-    config: RunConfig, panel: PricePanel, benchmark: np.ndarray, regime: np.ndarray
-) -> Float[np.ndarray, "T M"]:
-    inputs = MacroSources(panel, benchmark, regime, {})
-    data = config.data
-    names = config.market_profile.macro_features
-    return compute_macro_features(inputs, names, data.macro_window_days, data.feature_clip)
 
 
 def _filtered_regime(

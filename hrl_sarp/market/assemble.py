@@ -16,11 +16,11 @@ from hrl_sarp.data.quality.validation import ValidationReport, validate
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError, FeatureError, MarketError
 from hrl_sarp.features.macro import (
-    PORTFOLIO_DRAWDOWN,
     MacroSources,
     compute_macro_features,
     find_macro_problems,
     needed_series,
+    split_names,
 )
 from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.features.regime import (
@@ -73,10 +73,11 @@ def assemble_market(
     benchmark, benchmark_is = benchmark_returns(raw, panel, slots, report.table)
     is_week_end = week_ends(panel.dates, profile.calendar, data.calendar_changes)
     regime = _filtered_regime(benchmark, is_week_end, first, split, config, regime_model)
-    series = published_series(raw.macro, panel.dates, needed_series(profile.macro_features))
+    macro_names, portfolio_names = split_names(profile.macro_features)
+    series = published_series(raw.macro, panel.dates, needed_series(macro_names))
     macro = compute_macro_features(
         MacroSources(panel, benchmark, regime, series),
-        profile.macro_features,
+        macro_names,
         data.macro_window_days,
         data.feature_clip,
     )
@@ -94,10 +95,11 @@ def assemble_market(
         benchmark_name=profile.benchmark_name,
         feature_names=tuple(profile.stock_features),
         macro_features=np.ascontiguousarray(macro[rows]),
-        macro_names=tuple(profile.macro_features),
+        macro_names=macro_names,
         filtered_regime=np.ascontiguousarray(regime[rows], dtype=np.float32),
         is_week_end=is_week_end[rows],
         split=split,
+        portfolio_names=portfolio_names,
         manifest={"risk_free": risk_free_is, "benchmark": benchmark_is},
     )
     market.manifest.update(_manifest(raw, panel, market))
@@ -181,16 +183,12 @@ def check_movement(market: Market) -> None:
     """Refuse features that are constant over the training span.
 
     Raises:
-        FeatureError: naming all of them; `portfolio_drawdown` is excused, the environment fills it.
+        FeatureError: naming all of them.
     """
     rows = slice(market.split.train.start, market.split.train.stop)
     stock, macro = market.stock_features[rows], market.macro_features[rows]
     still = [n for i, n in enumerate(market.feature_names) if np.ptp(stock[:, :, i]) == 0]
-    still += [
-        name
-        for i, name in enumerate(market.macro_names)
-        if np.ptp(macro[:, i]) == 0 and name != PORTFOLIO_DRAWDOWN
-    ]
+    still += [n for i, n in enumerate(market.macro_names) if np.ptp(macro[:, i]) == 0]
     if still:
         raise FeatureError(
             f"constant over the training span {market.dates[rows][0]} to {market.dates[rows][-1]}: "

@@ -19,7 +19,11 @@ from hrl_sarp.run.files import atomic_path, remove_unfinished
 
 META = "meta"
 """Array of the file that holds everything but arrays, as UTF-8 JSON."""
-PLAIN_FIELDS = ("name", "symbols", "sector_names", "benchmark_name", "feature_names", "macro_names")
+PLAIN_FIELDS = (
+    *("name", "symbols", "sector_names", "benchmark_name"),
+    *("feature_names", "macro_names", "portfolio_names"),
+)
+"""Names: strings and tuples of strings."""
 PACKAGE_DIR = Path(__file__).parents[1]
 CODE_FOLDERS = ("data", "features", "market")
 

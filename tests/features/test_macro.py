@@ -131,19 +131,26 @@ def test_features_are_trailing_z_scores_and_zero_before_their_series(inputs: Mac
     late[:200] = np.nan
     changed = dataclasses.replace(inputs, series={**inputs.series, "GOLD": late})
     names = ["index_return_4w", "gold_momentum_20d", "previous_regime_probability"]
-    table = macro.compute_macro_features(changed, [*names, "portfolio_drawdown"], 252, 3.0)
+    table = macro.compute_macro_features(changed, names, 252, 3.0)
     raw = MACRO_FEATURES["index_return_4w"].compute(changed)
     np.testing.assert_allclose(table[:, 0], trailing_z(raw, 252, 3.0), rtol=1e-6)
     assert not table[:220, 1].any()
     assert np.abs(table[260:, 1]).min() > 0
     np.testing.assert_allclose(table[:, 2], inputs.filtered_regime[:, 0], rtol=1e-6)
-    assert not table[:, 3].any()
 
 
 @pytest.mark.parametrize("market", ["us", "nse", "sample", "synthetic"])
 def test_every_profile_lists_known_features(market: str) -> None:
     names = load_config(market=market).market_profile.macro_features
     assert macro.find_macro_problems(names, frozenset(macro.needed_series(names))) == []
+
+
+def test_what_the_portfolio_contributes_is_parted_and_stands_last() -> None:
+    names = ["index_return_4w", "portfolio_drawdown"]
+    assert macro.split_names(names) == (("index_return_4w",), ("portfolio_drawdown",))
+    assert macro.find_macro_problems(names, frozenset()) == []
+    (problem,) = macro.find_macro_problems(names[::-1], frozenset())
+    assert "portfolio_drawdown come from the portfolio" in problem
 
 
 def test_missing_series_and_unknown_names_are_listed_together(inputs: MacroSources) -> None:

@@ -41,7 +41,8 @@ def test_nothing_is_nan_and_shapes_agree(market: Market) -> None:
     assert market.stock_features.dtype == np.float32
     assert market.overnight_return.dtype == np.float64
     assert market.stock_features.shape == (market.n_days, market.n_assets, 22)
-    assert market.macro_features.shape == (market.n_days, 18)
+    assert market.macro_features.shape == (market.n_days, 17)
+    assert market.portfolio_names == ("portfolio_drawdown",)  # the 18th: the environment has it
 
 
 def test_returns_are_zero_without_a_bar(market: Market) -> None:
