@@ -24,7 +24,6 @@ from hrl_sarp.envs.partners import (
     ProportionalGoal,
     SampledGoal,
 )
-from hrl_sarp.known_markets.lines import Line
 from hrl_sarp.known_markets.small_market import (
     WeeklySpans,
     market_of_returns,
@@ -34,6 +33,7 @@ from hrl_sarp.known_markets.small_market import (
     train_micro,
 )
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.studies.summary import Threshold
 
 MEAN = np.array([0.008, 0.005, 0.002, -0.004, 0.0])
 """Weekly mean simple returns; the last asset is cash."""
@@ -47,7 +47,7 @@ MACRO_SECTORS = np.arange(N_ASSETS)
 MICRO_SECTORS = np.zeros(N_ASSETS, dtype=np.int64)
 SPANS = WeeklySpans(train_weeks=52_000, n_paths=20, path_weeks=520)
 """A thousand years to learn from, so that the sample's own best mix is the process's."""
-LINES = (Line("macro", ">=", 0.95), Line("micro", ">=", 0.95))
+THRESHOLDS = (Threshold("macro", ">=", 0.95), Threshold("micro", ">=", 0.95))
 
 
 def expected_growth(weights: Float[np.ndarray, "*batch A"]) -> Float[np.ndarray, "*batch"]:

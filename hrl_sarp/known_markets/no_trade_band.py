@@ -24,7 +24,6 @@ from hrl_sarp.envs.partners import (
     ProportionalGoal,
     SampledGoal,
 )
-from hrl_sarp.known_markets.lines import Line
 from hrl_sarp.known_markets.small_market import (
     WeeklySpans,
     market_of_returns,
@@ -33,6 +32,7 @@ from hrl_sarp.known_markets.small_market import (
     train_macro,
 )
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.studies.summary import Threshold
 
 MEAN, LOG_SD = 0.005, 0.10
 """Weekly simple mean and deviation of the log return of the risky asset."""
@@ -48,7 +48,10 @@ TOLERANCE = 1e-12
 SPANS = WeeklySpans(train_weeks=52_000, n_paths=20, path_weeks=624)
 BURN_IN_WEEKS = 104
 """First weeks of a path that do not count: the entry costs 1 % whatever is bought."""
-LINES = (Line("share of the gap", ">=", 0.60), Line("turnover / oracle's", "<=", 2.5))
+THRESHOLDS = (
+    Threshold("share of the gap", ">=", 0.60),
+    Threshold("turnover / oracle's", "<=", 2.5),
+)
 
 
 @dataclass(frozen=True)

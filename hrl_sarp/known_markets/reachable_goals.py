@@ -16,17 +16,17 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.envs.levels import MicroLevel
 from hrl_sarp.envs.partners import MicroPolicy, Observation, ProportionalGoal, SampledGoal
-from hrl_sarp.known_markets.lines import Line
 from hrl_sarp.known_markets.small_market import market_of_returns, on_cpu, train_micro
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import derive_seed
+from hrl_sarp.studies.summary import Threshold
 
 N_ASSETS = 11
 N_EPISODES = 1000
 """Fresh goals that an agent is judged on; they begin where the market's second week ends."""
 JUDGE_STREAM = 11
 """Role of the derived seed of those goals."""
-LINES = (Line("with hindsight", ">=", 0.9), Line("without", "<=", 0.2))
+THRESHOLDS = (Threshold("with hindsight", ">=", 0.9), Threshold("without", "<=", 0.2))
 
 
 class FollowFreely:

@@ -1,11 +1,13 @@
-"""The two-level study: agents from scratch and through all phases, judged on fresh paths.
+"""The studies of known markets: agents from scratch and through all phases, scored on fresh paths.
 
 Phases run through the ordinary curriculum; `from scratch` means that the files of the earlier
 phases hold fresh agents, which follow 1/N.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,30 +15,34 @@ from jaxtyping import Float
 from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
+from hrl_sarp.config.loading import config_hash, load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS
 from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.features.labels import regime_label
 from hrl_sarp.graph import node_features
+from hrl_sarp.known_markets import kelly, no_trade_band, reachable_goals
 from hrl_sarp.known_markets.bayes_filter import label_probabilities
-from hrl_sarp.known_markets.lines import Line
 from hrl_sarp.known_markets.oracles import MacroOracle, MicroOracle
 from hrl_sarp.known_markets.score import PathJudge, share_of_gap
 from hrl_sarp.known_markets.two_level import PathPlan, PlantedMarket, planted_market
-from hrl_sarp.run.session import StopFlag
+from hrl_sarp.reporting.table import NONE, Table
+from hrl_sarp.run.session import StopFlag, configure_threads, seed_everything
+from hrl_sarp.studies import Cell, Results, moments
+from hrl_sarp.studies.summary import Threshold
 from hrl_sarp.training.curriculum import make_context, run_phase
 from hrl_sarp.training.phase import PHASES, PhaseContext, save_sector_table, with_sector_table
 
-MACRO_LINES = (Line("macro_share", ">=", 0.60),)
-MICRO_LINES = (Line("micro_share", ">=", 0.60),)
-PAIR_LINES = (
-    Line("phase5", ">=", 0.65),
-    Line("phase4_minus_sharpened_in_se", ">=", -1.0),
-    Line("phase5_minus_phase4_in_se", ">=", -1.0),
-    Line("regime_gain_share", ">=", 0.80),
+MACRO_THRESHOLDS = (Threshold("macro_share", ">=", 0.60),)
+MICRO_THRESHOLDS = (Threshold("micro_share", ">=", 0.60),)
+PAIR_THRESHOLDS = (
+    Threshold("phase5", ">=", 0.65),
+    Threshold("phase4_minus_sharpened_in_se", ">=", -1.0),
+    Threshold("phase5_minus_phase4_in_se", ">=", -1.0),
+    Threshold("regime_gain_share", ">=", 0.80),
 )
-HIDDEN_LINES = (Line("macro_share", ">=", 0.80),)
+HIDDEN_THRESHOLDS = (Threshold("macro_share", ">=", 0.80),)
 ORACLE_SPEED = 0.8
 """Best of a grid from 0.05 to 1 for the micro oracle, on this market's costs."""
 
@@ -209,28 +215,151 @@ def _log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(nn.functional.nll_loss(chosen, torch.as_tensor(truth)))
 
 
-def macro_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
-    """Phase 3 from scratch, at full length."""
-    return prepare(config, PathPlan(), log_dir).macro_from_scratch()
+def prepare(config: RunConfig, plan: PathPlan, log_dir: Path) -> TwoLevelStudy:
+    """Generate the market of one seed, which is the configuration's."""
+    return TwoLevelStudy(config, planted_market(config, plan, config.seed), log_dir)
 
 
 def hidden_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
-    """The macro level where only returns tell the regime: from scratch and after phase 1."""
+    """Measure the macro level where only returns tell the regime.
+
+    Args:
+        config: with its seed.
+        log_dir: of the phases.
+
+    Returns:
+        The share of the gap from scratch and after phase 1.
+    """
     study = prepare(config, PathPlan(), log_dir)
     scratch = study.macro_from_scratch()["macro_share"]
     return {"from_scratch": scratch, **study.macro_pretrained()}
 
 
-def micro_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
-    """Phase 4 from scratch, at full length."""
-    return prepare(config, PathPlan(), log_dir).micro_from_scratch()
+@dataclass(frozen=True)
+class KnownMarket:
+    """One market: how a seed of it is run, and what the mean over seeds must reach."""
+
+    experiment: str
+    """Its configuration in `config/experiments/`, steps included."""
+    run: Callable[[RunConfig, Path], dict[str, float]]
+    """From the configuration with its seed, and a folder for logs, to figures."""
+    thresholds: tuple[Threshold, ...]
 
 
-def pair_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
-    """All five phases, at full length."""
-    return prepare(config, PathPlan(), log_dir).pretrained()
+STUDIES = {
+    "kelly": KnownMarket("kelly", lambda config, _: kelly.study(config), kelly.THRESHOLDS),
+    "no_trade_band": KnownMarket(
+        "no_trade_band", lambda config, _: no_trade_band.study(config), no_trade_band.THRESHOLDS
+    ),
+    "reachable_goals": KnownMarket(
+        "reachable_goals",
+        lambda config, _: reachable_goals.study(config),
+        reachable_goals.THRESHOLDS,
+    ),
+    "two_level_macro": KnownMarket(
+        "two_level",
+        lambda config, folder: prepare(config, PathPlan(), folder).macro_from_scratch(),
+        MACRO_THRESHOLDS,
+    ),
+    "two_level_micro": KnownMarket(
+        "two_level",
+        lambda config, folder: prepare(config, PathPlan(), folder).micro_from_scratch(),
+        MICRO_THRESHOLDS,
+    ),
+    "two_level": KnownMarket(
+        "two_level_pretrained",
+        lambda config, folder: prepare(config, PathPlan(), folder).pretrained(),
+        PAIR_THRESHOLDS,
+    ),
+    "hidden_regimes": KnownMarket("hidden_regimes", hidden_study, HIDDEN_THRESHOLDS),
+}
+"""Name of a market -> how it is run."""
 
 
-def prepare(config: RunConfig, plan: PathPlan, log_dir: Path) -> TwoLevelStudy:
-    """Generate the market of one seed, which is the configuration's."""
-    return TwoLevelStudy(config, planted_market(config, plan, config.seed), log_dir)
+@dataclass(frozen=True)
+class KnownMarkets:
+    """The study of all known markets; the setting of a cell is the name of its market."""
+
+    folder: Path
+    title: str = "known markets"
+
+    def config(self, cell: Cell) -> RunConfig:
+        """Return the configuration of a cell.
+
+        Args:
+            cell: a market and a seed.
+        """
+        experiment = STUDIES[cell.setting].experiment
+        return load_config(experiment=experiment, overrides={"seed": cell.seed})
+
+    def identity(self, cell: Cell) -> dict[str, str]:
+        """Return what a result depends on.
+
+        Args:
+            cell: a market and a seed.
+        """
+        return {"config_hash": config_hash(self.config(cell))}
+
+    def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        """Train and score one seed of a market.
+
+        Args:
+            cell: a market and a seed.
+            folder: for the logs of its phases.
+
+        Returns:
+            Figures by name.
+        """
+        config = self.config(cell)
+        configure_threads(config.threads)
+        seed_everything(config.seed)
+        return STUDIES[cell.setting].run(config, folder)
+
+
+def summarise(results: Results) -> list[dict[str, Any]]:
+    """Aggregate figures over the seeds that finished.
+
+    Args:
+        results: of `KnownMarkets`.
+
+    Returns:
+        One row per market and figure: mean, standard error, values, the threshold and whether the
+        mean meets it (None without a threshold).
+    """
+    rows = []
+    for market in results.settings:
+        thresholds = {line.figure: line for line in STUDIES[market].thresholds}
+        first = next(cell for cell in results.found if cell.setting == market)
+        for figure in results.found[first]:
+            found = moments(list(results.by_seed(market, figure).values()))
+            threshold = thresholds.get(figure)
+            rows.append(
+                {
+                    "market": market,
+                    "figure": figure,
+                    **vars(found),
+                    "threshold": None if threshold is None else asdict(threshold),
+                    "met": None if threshold is None else threshold.is_met(found.mean),
+                }
+            )
+    return rows
+
+
+def as_table(rows: list[dict[str, Any]]) -> Table:
+    """Lay out the rows of `summarise`.
+
+    Args:
+        rows: of `summarise`.
+
+    Returns:
+        A table for terminal or page.
+    """
+    cells = []
+    for row in rows:
+        error, line = row["standard_error"], row["threshold"]
+        verdict = "" if line is None else f"{line['side']} {line['bound']:g} "
+        verdict += "" if line is None else "met" if row["met"] else "MISSED"
+        shown = (f"{row['mean']:.4g}", NONE if error is None else f"{error:.2g}")
+        cells.append((row["market"], row["figure"], *shown, str(len(row["values"])), verdict))
+    header = ("market", "figure", "mean", "standard error", "seeds", "threshold")
+    return Table("Known markets", header, cells, text_columns=frozenset({0, 1, 5}))

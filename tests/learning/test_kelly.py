@@ -6,8 +6,8 @@ import pytest
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.known_markets import kelly
-from hrl_sarp.known_markets.lines import missed
 from hrl_sarp.known_markets.small_market import WeeklySpans, on_cpu, train_macro
+from hrl_sarp.studies.summary import missed
 from tests.tiny_runs import changed
 
 SHORT = WeeklySpans(train_weeks=52_000, n_paths=4, path_weeks=60)
@@ -54,7 +54,7 @@ def test_random_and_untrained_agents_miss_even_the_short_line() -> None:
     assert shares["untrained macro"] == pytest.approx(0.322, abs=0.005)
     assert shares["untrained micro"] == pytest.approx(0.322, abs=0.005)
     figures = {"macro": shares["random"], "micro": shares["untrained micro"]}
-    assert len(missed(kelly.LINES, figures)) == len(kelly.LINES)
+    assert len(missed(kelly.THRESHOLDS, figures)) == len(kelly.THRESHOLDS)
 
 
 def test_ppo_moves_to_the_best_weights() -> None:

@@ -6,13 +6,16 @@ import pytest
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.known_markets import no_trade_band
-from hrl_sarp.known_markets.lines import Line, missed
 from hrl_sarp.known_markets.no_trade_band import BandPolicy
 from hrl_sarp.known_markets.small_market import WeeklySpans, on_cpu, train_macro
+from hrl_sarp.studies.summary import Threshold, missed
 from tests.tiny_runs import changed
 
 SHORT = WeeklySpans(train_weeks=52_000, n_paths=60, path_weeks=156)
-SHORT_LINES = (Line("share of the gap", ">=", 0.25), Line("turnover / oracle's", "<=", 8.0))
+SHORT_THRESHOLDS = (
+    Threshold("share of the gap", ">=", 0.25),
+    Threshold("turnover / oracle's", "<=", 8.0),
+)
 """After a sixth of the steps; a fresh network always rebalances: 0, at 8.7 times the turnover."""
 
 
@@ -68,8 +71,8 @@ def test_random_and_untrained_agents_miss_the_lines() -> None:
             for key, value in figures.items()
             if key.startswith(f"{name}: ")
         }
-        assert len(missed(no_trade_band.LINES, own)) == 2
-        assert len(missed(SHORT_LINES, own)) == 2
+        assert len(missed(no_trade_band.THRESHOLDS, own)) == 2
+        assert len(missed(SHORT_THRESHOLDS, own)) == 2
     # a fresh network asks for half and half each week
     assert figures["untrained: share of the gap"] == pytest.approx(0.0, abs=1e-3)
 
@@ -80,4 +83,4 @@ def test_ppo_learns_to_hold_instead_of_churning() -> None:
     tensors = on_cpu(no_trade_band.band_market(0, SHORT))
     trained = train_macro(tensors, config)
     figures = no_trade_band.figures_of(tensors, config, trained, SHORT)
-    assert missed(SHORT_LINES, figures) == []
+    assert missed(SHORT_THRESHOLDS, figures) == []

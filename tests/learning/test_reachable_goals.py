@@ -6,12 +6,12 @@ import torch
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.known_markets import reachable_goals
-from hrl_sarp.known_markets.lines import Line, missed
 from hrl_sarp.known_markets.reachable_goals import FollowFreely, RandomWeights
 from hrl_sarp.known_markets.small_market import on_cpu
+from hrl_sarp.studies.summary import Threshold, missed
 from tests.tiny_runs import changed
 
-SHORT_LINES = (Line("with hindsight", ">=", 0.5), Line("without", "<=", 0.05))
+SHORT_THRESHOLDS = (Threshold("with hindsight", ">=", 0.5), Threshold("without", "<=", 0.05))
 """After a seventh of the steps: 450 updates."""
 
 
@@ -31,8 +31,8 @@ def test_random_and_untrained_agents_reach_nothing() -> None:
     shares = reachable_goals.reference_success(goal_config())
     assert max(shares.values()) < 0.01
     figures = {"with hindsight": shares["random"], "without": shares["untrained"]}
-    assert missed(reachable_goals.LINES, figures) == ["with hindsight = 0, expected >= 0.9"]
-    assert missed(SHORT_LINES, figures) == ["with hindsight = 0, expected >= 0.5"]
+    assert missed(reachable_goals.THRESHOLDS, figures) == ["with hindsight = 0, expected >= 0.9"]
+    assert missed(SHORT_THRESHOLDS, figures) == ["with hindsight = 0, expected >= 0.5"]
 
 
 def test_every_episode_has_one_goal_drawn_from_the_whole_simplex() -> None:
@@ -59,4 +59,4 @@ def test_hindsight_reaches_goals_that_are_out_of_reach_without() -> None:
         "with hindsight": reachable_goals.trained_success(config, share),
         "without": reachable_goals.trained_success(config, 0.0),
     }
-    assert missed(SHORT_LINES, figures) == []
+    assert missed(SHORT_THRESHOLDS, figures) == []

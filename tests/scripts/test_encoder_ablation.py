@@ -12,6 +12,7 @@ from hrl_sarp.contracts import Market
 from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.files import read_json
+from hrl_sarp.studies import Cell, Results, run_grid
 from tests import tiny_runs
 from tests.encoders import panels
 
@@ -29,33 +30,33 @@ def script(repository: Path) -> ModuleType:
     return module
 
 
-def measures(script: ModuleType, **values: float) -> dict[str, float]:
-    return {**dict.fromkeys(script.MEASURES, 0.0), **values}
+def results(script: ModuleType, **of: list[float]) -> Results:
+    """Results in which only the rank IC differs: setting -> values of seeds 0, 1, ..."""
+    return Results(
+        {
+            Cell(setting, seed): {**dict.fromkeys(script.MEASURES, 0.0), "rank_ic": value}
+            for setting, values in of.items()
+            for seed, value in enumerate(values)
+        },
+        {},
+    )
 
 
 def test_differences_are_paired_by_seed(script: ModuleType) -> None:
-    found = script.summarise(
-        {
-            ("none", 0): measures(script, rank_ic=0.01),
-            ("none", 1): measures(script, rank_ic=0.03),
-            ("jade", 0): measures(script, rank_ic=0.02),
-            ("jade", 1): measures(script, rank_ic=0.05),
-            ("jade", 2): measures(script, rank_ic=0.50),
-        }
-    )
+    found = script.summarise(results(script, none=[0.01, 0.03], jade=[0.02, 0.05, 0.50]))
     # none: mean of 0.01 and 0.03, standard error 0.01414 / sqrt 2 = 0.01
-    assert found["none"]["rank_ic"]["mean"] == pytest.approx(0.02)
-    assert found["none"]["rank_ic"]["se"] == pytest.approx(0.01)
+    assert found["none"]["rank_ic"].mean == pytest.approx(0.02)
+    assert found["none"]["rank_ic"].standard_error == pytest.approx(0.01)
     # jade minus none: 0.01 and 0.02 for seeds 0 and 1; seed 2 has no partner
     difference = found["jade"]["rank_ic_minus_none"]
-    assert difference["mean"] == pytest.approx(0.015)
-    assert difference["se"] == pytest.approx(0.005)
+    assert difference.mean == pytest.approx(0.015)
+    assert difference.standard_error == pytest.approx(0.005)
     assert found["jade"]["paired_seeds"] == [0, 1]
     assert found["none"]["rank_ic_minus_none"] is None
 
 
 def test_one_seed_has_no_standard_error(script: ModuleType) -> None:
-    found = script.summarise({("jade", 0): measures(script, rank_ic=0.02)})
+    found = script.summarise(results(script, jade=[0.02]))
     page = script.as_markdown(found, {"jade": "1.0 [0.5, 1.5]"})
     assert "| 0.0200 |" in page
     assert "±" not in page.splitlines()[4]
@@ -79,9 +80,10 @@ def study(script: ModuleType, tmp_path: Path) -> Any:
     data_dir = panels.write_small_data(tmp_path)
     panels.pretrain_small("jade", data_dir, panels.small_config())
 
-    class Small(script.Study):  # type: ignore[name-defined, misc]  # the module is read by path
-        def config(self, observe: str, seed: int) -> RunConfig:
-            config = panels.small_config(observe=observe).model_copy(update={"seed": seed})
+    class Small(script.Ablation):  # type: ignore[name-defined, misc]  # the module is read by path
+        def config(self, cell: Cell) -> RunConfig:
+            config = panels.small_config(observe=cell.setting)
+            config = config.model_copy(update={"seed": cell.seed})
             changed: RunConfig = tiny_runs.changed(config, {"evaluation": FEW})
             return changed
 
@@ -93,25 +95,17 @@ def study(script: ModuleType, tmp_path: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_cells_run_once_and_end_in_a_table(
-    script: ModuleType, study: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[tuple[str, int]] = []
-
-    def run_here(study: Any, pending: list[tuple[str, int]], _jobs: int) -> list[Any]:
-        for cell in pending:
-            script.run_cell(study, *cell)
-            ran.append(cell)
-        return []
-
-    monkeypatch.setattr(script, "_run_all", run_here)
-    assert script.run_study(study, ["none"], [0], 1) == 0
-    assert script.run_study(study, ["none", "jade"], [0], 1) == 0
-    assert ran == [("none", 0), ("jade", 0)]
-    summary = read_json(study.output / "ablation.json", "this test")["settings"]
+def test_cells_run_once_and_end_in_a_table(script: ModuleType, study: Any) -> None:
+    study.prepare(["none", "jade"])
+    cells = [Cell("none", 0), Cell("jade", 0)]
+    run_grid(study, cells[:1], in_process=True)
+    began = (study.folder / "none-0" / "cell.json").stat().st_mtime_ns
+    script.report(study, run_grid(study, cells, in_process=True))
+    assert (study.folder / "none-0" / "cell.json").stat().st_mtime_ns == began
+    summary = read_json(study.folder / "ablation.json", "this test")["settings"]
     metrics = read_json(
-        study.output / "jade-0" / "pretrain_micro" / "pretrain_micro_metrics.json", "this test"
+        study.folder / "jade-0" / "pretrain_micro" / "pretrain_micro_metrics.json", "this test"
     )
     assert summary["jade"]["rank_ic"]["mean"] == metrics["rank_ic"]
-    page = (study.output / "ablation.md").read_text()
+    page = (study.folder / "ablation.md").read_text()
     assert page.count("| jade | 1 |") == 2

@@ -1,0 +1,15 @@
+"""Studies: a grid of cells that run apart and resume, and what they come to over seeds."""
+
+from hrl_sarp.studies.grid import Cell, Results, Study, run_grid
+from hrl_sarp.studies.summary import Moments, Threshold, moments, paired_difference
+
+__all__ = [
+    "Cell",
+    "Moments",
+    "Results",
+    "Study",
+    "Threshold",
+    "moments",
+    "paired_difference",
+    "run_grid",
+]
