@@ -15,7 +15,7 @@ import polars as pl
 from jaxtyping import Float64, Int32, Shaped
 from loguru import logger
 
-from hrl_sarp.data.sources.files.tables import scan_table, typed_column
+from hrl_sarp.data.sources.files.tables import refusal, scan_table, typed_column
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.run.files import sha256_file
 
@@ -91,6 +91,9 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
         symbol: read this instrument only: a value of the column symbol (with all its contracts), or
             the full name of one instrument; None reads all.
 
+    Returns:
+        The bars that can be true, in order, with how many were left out for which rule.
+
     Raises:
         MissingArtifactError: if there is no such file.
         DataError: if it cannot be read, lacks a column, holds text for numbers, has no such symbol,
@@ -111,7 +114,16 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
             f"{path}: expected bars, found none that can be used among {n_rows} rows ({found}); "
             "check the file's columns and units"
         )
-    return _as_bars(frame, sha256_file(path), excluded)
+    return Bars(
+        timestamps=frame["time"].to_numpy(),
+        # an instrument may have lost all its bars: number those that are left
+        instrument=frame["number"].rle_id().cast(pl.Int32).to_numpy(),
+        instruments=tuple(frame["instrument"].unique(maintain_order=True)),
+        **{name: frame[name].to_numpy() for name in PRICE_COLUMNS},
+        volume=frame["volume"].to_numpy() if "volume" in frame.columns else None,
+        content_hash=sha256_file(path),
+        excluded=excluded,
+    )
 
 
 def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -131,7 +143,7 @@ def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
         [
             _times(table[time_name], path).alias("time"),
             *(typed_column(table[name], pl.Float64(), path) for name in numbers),
-            *(_names(table[name]) for name in names),
+            *(table[name].cast(pl.String).str.strip_chars().replace("", None) for name in names),
         ]
     )
     group = pl.coalesce(names).fill_null("") if names else pl.lit(path.stem)
@@ -139,49 +151,29 @@ def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
     return frame.with_columns(group=group, instrument=full).drop(names)
 
 
-def _names(column: pl.Series) -> pl.Series:
-    """Return text; null where it is empty."""
-    text = column.cast(pl.String).str.strip_chars()
-    return text.replace("", None)
-
-
 def _times(column: pl.Series, path: Path) -> pl.Series:
     """Return datetimes without a zone; null where the file has none."""
-    kind = column.dtype
-    if kind == pl.Date or kind == pl.Null:
-        return column.cast(_TIME)
-    if isinstance(kind, pl.Datetime):
-        if kind.time_zone:
-            # the clock of a zone shows one hour twice each autumn
-            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return column.cast(_TIME)
-    if kind != pl.String:
-        raise DataError(
-            f"{path}: column {column.name}: expected times such as 2018-01-31 09:30:00, found "
-            f"{kind}; convert the column"
-        )
-    return _times_of_text(column, path)
-
-
-def _times_of_text(column: pl.Series, path: Path) -> pl.Series:
+    if column.dtype in (pl.Date, pl.Null) or isinstance(column.dtype, pl.Datetime):
+        return _in_utc(column).cast(_TIME)
+    meaning = "times such as 2018-01-31 09:30:00"
+    if column.dtype != pl.String:
+        raise refusal(path, meaning, str(column.dtype), "convert the column", column.name)
     text = column.str.strip_chars().str.replace("T", " ", literal=True).str.replace("Z$", "+00:00")
-    readings = [_parsed(text, form) for form in TEXT_FORMATS]
+    readings = [
+        _in_utc(text.str.to_datetime(form, time_unit="us", strict=False)) for form in TEXT_FORMATS
+    ]
     times = max(readings, key=lambda reading: int(reading.count()))
     unread = times.is_null() & column.is_not_null()
     if unread.any():
-        row = int(unread.arg_max() or 0)
-        raise DataError(
-            f"{path}: column {column.name}: expected times such as 2018-01-31 09:30:00, found "
-            f"{column[row]!r} in data row {row + 1} ({unread.sum()} such rows); correct or remove "
-            "them"
-        )
+        value = repr(column.filter(unread)[0])
+        raise refusal(path, meaning, value, "correct or remove them", column.name, unread)
     return times
 
 
-def _parsed(text: pl.Series, form: str) -> pl.Series:
-    times = text.str.to_datetime(form, time_unit="us", strict=False)
+def _in_utc(times: pl.Series) -> pl.Series:
+    """Drop a zone, whose own clock would show one hour twice each autumn."""
     if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone:
-        times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return times
 
 
@@ -264,18 +256,3 @@ def _without_duplicates(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, 
 def _report(path: Path, what: str, first: object) -> None:
     where = "" if first is None else f"; first at {first}"
     logger.warning("{}: {}{}", path.name, what, where)
-
-
-def _as_bars(frame: pl.DataFrame, content_hash: str, excluded: dict[str, int]) -> Bars:
-    # an instrument may have lost all its bars: number those that are left
-    number = frame["number"].rle_id().cast(pl.Int32)
-    volume = frame["volume"].to_numpy() if "volume" in frame.columns else None
-    return Bars(
-        timestamps=frame["time"].to_numpy(),
-        instrument=number.to_numpy(),
-        instruments=tuple(frame["instrument"].unique(maintain_order=True)),
-        **{name: frame[name].to_numpy() for name in PRICE_COLUMNS},
-        volume=volume,
-        content_hash=content_hash,
-        excluded=excluded,
-    )

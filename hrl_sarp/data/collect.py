@@ -12,7 +12,7 @@ from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.sources.yahoo import download
 from hrl_sarp.data.sources.yahoo.download import YahooRequest
 from hrl_sarp.data.sources.yahoo.history import live_link
-from hrl_sarp.data.store import RawData, read_manifest, write_raw
+from hrl_sarp.data.store import read_manifest, write_raw
 from hrl_sarp.errors import DataError
 
 DEFAULT_MARKETS = {"sample": "sample", "synthetic": "synthetic", "files": "us", "yahoo": "us"}
@@ -38,6 +38,9 @@ def collect(
         macro_path: file or folder of macro series, for `files` only.
         yahoo_request: symbols and days, for `yahoo` only; its cache lies beside `data_dir`.
 
+    Returns:
+        The manifest of what was written.
+
     Raises:
         DataError: if the source is unknown or its data break the documented format.
         MissingArtifactError: if a file that the source needs does not exist.
@@ -51,40 +54,24 @@ def collect(
             f"--symbols, --start and --end belong to the source yahoo, found source {source}"
         )
     logger.info("collecting from the source {}", source)
-    if source == "yahoo":
-        raw = _load_yahoo(data_dir, config, yahoo_request)
+    if source == "sample":
+        raw = sample.load()
+    elif source == "synthetic":
+        section, calendar = config.data.synthetic, config.market_profile.calendar
+        sessions = first_sessions(calendar, section.start, section.n_days)
+        raw = synthetic.generate(section, sessions)[0]
+    elif source == "files":
+        if input_path is None:
+            raise DataError("source files: expected --input PATH (a file or folder), found none")
+        raw = folder.load(input_path, macro_path, config.data.named_tables)
     else:
-        raw = _load(source, config, input_path, macro_path)
-    logger.info(
-        "{} bars of {} symbols, {} macro values",
-        raw.bars.height,
-        raw.bars["symbol"].n_unique(),
-        raw.macro.height,
-    )
+        if yahoo_request is None:
+            raise DataError("source yahoo: expected a request with its days, found none")
+        cache_dir = data_dir.parent / "yahoo"
+        raw = download.load(yahoo_request, config, cache_dir, live_link(cache_dir))
+    counts = raw.bars.height, raw.bars["symbol"].n_unique(), raw.macro.height
+    logger.info("{} bars of {} symbols, {} macro values", *counts)
     for note in raw.notes:
         logger.info("note: {}", note)
-    path = write_raw(raw, data_dir)
-    logger.info("wrote {}", path)
+    logger.info("wrote {}", write_raw(raw, data_dir))
     return read_manifest(data_dir)
-
-
-def _load(
-    source: str, config: RunConfig, input_path: Path | None, macro_path: Path | None
-) -> RawData:
-    if source == "sample":
-        return sample.load()
-    if source == "synthetic":
-        section = config.data.synthetic
-        calendar = config.market_profile.calendar
-        sessions = first_sessions(calendar, section.start, section.n_days)
-        return synthetic.generate(section, sessions)[0]
-    if input_path is None:
-        raise DataError("source files: expected --input PATH (a file or folder), found none")
-    return folder.load(input_path, macro_path, config.data.named_tables)
-
-
-def _load_yahoo(data_dir: Path, config: RunConfig, request: YahooRequest | None) -> RawData:
-    if request is None:
-        raise DataError("source yahoo: expected a request with its days, found none")
-    cache_dir = data_dir.parent / "yahoo"
-    return download.load(request, config, cache_dir, live_link(cache_dir))

@@ -18,13 +18,16 @@ _SESSIONS_A_YEAR_AT_LEAST = 230
 def sessions_between(
     calendar_name: str, start: date, end: date, changes: CalendarChanges | None = None
 ) -> Shaped[np.ndarray, " T"]:
-    """Return the sessions from `start` to `end`, both inclusive, as datetime64[D].
+    """List the sessions of an exchange over a span.
 
     Args:
         calendar_name: as in exchange_calendars.
-        start: first day.
-        end: last day.
+        start: first day, inclusive.
+        end: last day, inclusive.
         changes: sessions that took place or not against the calendar; None for none.
+
+    Returns:
+        The sessions, increasing, as datetime64[D].
 
     Raises:
         DataError: if the calendar is unknown or does not reach that far.
@@ -55,7 +58,15 @@ def sessions_between(
 
 
 def first_sessions(calendar_name: str, start: date, n_days: int) -> Shaped[np.ndarray, " T"]:
-    """Return the first `n_days` sessions on or after `start`, as datetime64[D].
+    """List the first sessions of an exchange from a day on.
+
+    Args:
+        calendar_name: as in exchange_calendars.
+        start: first day, inclusive.
+        n_days: how many sessions.
+
+    Returns:
+        The sessions, increasing, as datetime64[D].
 
     Raises:
         DataError: if the calendar is unknown or ends before.

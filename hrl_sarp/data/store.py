@@ -6,7 +6,7 @@ Nothing is cleaned here; `quality/` says what is wrong.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -82,26 +82,24 @@ class RawData:
     took everything."""
 
 
-@dataclass(frozen=True)
-class _Table:
+class _Table(NamedTuple):
     """One frame of `RawData` and its file."""
 
     field: str
     path: str
     schema: Mapping[str, Any]  # a pl.Schema; its own name trips the run-time checks of tests
-    is_optional: bool
+    is_optional: bool = False
 
 
 _TABLES = (
-    _Table("bars", "market/bars.parquet", BARS_SCHEMA, is_optional=False),
-    _Table("index", "market/index.parquet", INDEX_SCHEMA, is_optional=False),
-    _Table("macro", "macro/macro.parquet", MACRO_SCHEMA, is_optional=False),
-    _Table("sectors", "sectors.parquet", SECTORS_SCHEMA, is_optional=False),
+    _Table("bars", "market/bars.parquet", BARS_SCHEMA),
+    _Table("index", "market/index.parquet", INDEX_SCHEMA),
+    _Table("macro", "macro/macro.parquet", MACRO_SCHEMA),
+    _Table("sectors", "sectors.parquet", SECTORS_SCHEMA),
     _Table("features", "planted_features.parquet", FEATURES_SCHEMA, is_optional=True),
     _Table("membership", "membership.parquet", MEMBERSHIP_SCHEMA, is_optional=True),
     _Table("import_findings", "import_findings.parquet", FINDINGS_SCHEMA, is_optional=True),
 )
-
 _TEXT_KEYS = ("source", "adjustment", "survivorship")
 
 
@@ -127,13 +125,30 @@ def write_raw(raw: RawData, data_dir: Path) -> Path:
             continue
         write_table(path, frame)
         files[table.path] = {"rows": frame.height, "sha256": sha256_file(path)}
-    manifest_path = data_dir / MANIFEST_NAME
-    write_json(manifest_path, _manifest(raw, files))
-    return manifest_path
+    # no clock and no user name: the same data give the same manifest, byte for byte
+    manifest = {
+        "created_by": f"{COLLECT_COMMAND} --source {raw.source}",
+        "source": raw.source,
+        "symbols": raw.bars["symbol"].unique().sort().to_list(),
+        "spans": {name: _span(getattr(raw, name)) for name in ("bars", "index", "macro")},
+        "adjustment": raw.adjustment,
+        "survivorship": raw.survivorship,
+        "notes": list(raw.notes),
+        "files": files,
+    }
+    write_json(data_dir / MANIFEST_NAME, manifest)
+    return data_dir / MANIFEST_NAME
 
 
 def read_manifest(data_dir: Path) -> dict[str, Any]:
     """Read the manifest without touching the tables.
+
+    Args:
+        data_dir: `data/raw` itself.
+
+    Returns:
+        What `write_raw` wrote: source, symbols, spans, words about the data, and of each file its
+        rows and SHA-256.
 
     Raises:
         MissingArtifactError: if nothing was collected into `data_dir`.
@@ -141,15 +156,18 @@ def read_manifest(data_dir: Path) -> dict[str, Any]:
     """
     manifest = read_json(data_dir / MANIFEST_NAME, COLLECT_COMMAND)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise DataError(
-            f"{data_dir / MANIFEST_NAME}: expected a manifest with `files`, found something else; "
-            f"run `{COLLECT_COMMAND}` again"
-        )
+        raise _broken(data_dir / MANIFEST_NAME, "a manifest with `files`", "something else")
     return manifest
 
 
 def read_raw(data_dir: Path) -> RawData:
     """Read what `write_raw` wrote, after checking every hash and schema.
+
+    Args:
+        data_dir: `data/raw` itself.
+
+    Returns:
+        The frames and words as they were collected.
 
     Raises:
         MissingArtifactError: if the folder, the manifest or a table is missing.
@@ -161,30 +179,9 @@ def read_raw(data_dir: Path) -> RawData:
     }
     missing = [key for key in _TEXT_KEYS if key not in manifest]
     if missing:
-        raise DataError(
-            f"{data_dir / MANIFEST_NAME}: expected the key {missing[0]}, found none; "
-            f"run `{COLLECT_COMMAND}` again"
-        )
+        raise _broken(data_dir / MANIFEST_NAME, f"the key {missing[0]}", "none")
     texts = {key: manifest[key] for key in _TEXT_KEYS}
     return RawData(**frames, **texts, notes=tuple(manifest.get("notes", ())))
-
-
-def _manifest(raw: RawData, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    # no clock and no user name: the same data give the same manifest, byte for byte
-    return {
-        "created_by": f"{COLLECT_COMMAND} --source {raw.source}",
-        "source": raw.source,
-        "symbols": raw.bars["symbol"].unique().sort().to_list(),
-        "spans": {
-            "bars": _span(raw.bars),
-            "index": _span(raw.index),
-            "macro": _span(raw.macro),
-        },
-        "adjustment": raw.adjustment,
-        "survivorship": raw.survivorship,
-        "notes": list(raw.notes),
-        "files": files,
-    }
 
 
 def _span(frame: pl.DataFrame) -> list[str] | None:
@@ -204,24 +201,20 @@ def _read_table(
         raise MissingArtifactError(f"{path} does not exist; run `{COLLECT_COMMAND}` to write it")
     found = sha256_file(path)
     if found != entry.get("sha256"):
-        raise DataError(
-            f"{path}: changed since it was collected (expected sha256 {entry.get('sha256')}, "
-            f"found {found}); run `{COLLECT_COMMAND}` again"
-        )
+        expected = f"the file as it was collected, sha256 {entry.get('sha256')}"
+        raise _broken(path, expected, f"one that changed, {found}")
     try:
         frame = pl.read_parquet(path)
     except (PolarsError, OSError) as error:
-        raise DataError(
-            f"{path}: expected a Parquet file, found unreadable content ({error}); "
-            f"run `{COLLECT_COMMAND}` again"
-        ) from error
+        raise _broken(path, "a Parquet file", f"unreadable content ({error})") from error
     if frame.schema != table.schema:
-        raise DataError(
-            f"{path}: expected columns {_describe(table.schema)}, found {_describe(frame.schema)}; "
-            f"run `{COLLECT_COMMAND}` again"
+        wanted, there = (
+            ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
+            for schema in (table.schema, frame.schema)
         )
+        raise _broken(path, f"columns {wanted}", there)
     return frame
 
 
-def _describe(schema: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {dtype}" for name, dtype in schema.items())
+def _broken(path: Path, expected: str, found: str) -> DataError:
+    return DataError(f"{path}: expected {expected}, found {found}; run `{COLLECT_COMMAND}` again")

@@ -71,7 +71,9 @@ def test_missing_table_is_named(tmp_path: Path) -> None:
 def test_changed_table_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     write_raw(clean_raw(), tmp_path)
     (tmp_path / "market/bars.parquet").write_bytes(content)
-    with pytest.raises(DataError, match=rf"bars\.parquet: changed.*{COMMAND}") as caught:
+    with pytest.raises(
+        DataError, match=rf"bars\.parquet: .* found one that changed.*{COMMAND}"
+    ) as caught:
         read_raw(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -156,6 +156,9 @@ def row_rules(config: ValidationConfig) -> tuple[Rule, ...]:
 
     Args:
         config: section `data.validation`.
+
+    Returns:
+        The rules, for bars as `prepare` returns them.
     """
     close, volume, adjusted = (pl.col(name) for name in ("close", "volume", "adjusted_return"))
     priced = (*PRICE_COLUMNS, "volume")
@@ -219,7 +222,15 @@ def judge_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
 
 
 def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Report runs of identical closes, dated at their first day, with their length."""
+    """Report runs of identical closes.
+
+    Args:
+        bars: sorted by symbol and date.
+        config: section `data.validation`.
+
+    Returns:
+        Findings dated at the first day of the run; the value is the close, the count its days.
+    """
     runs = (
         bars.with_columns(run=pl.col("close").rle_id().over("symbol"))
         .group_by("symbol", "run", maintain_order=True)
@@ -256,7 +267,16 @@ def gaps(
 def off_session(
     bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"], rule: str = "off_session"
 ) -> pl.DataFrame:
-    """Report bars on days that are no session; joins to the calendar drop them."""
+    """Report bars on days that are no session; joins to the calendar drop them.
+
+    Args:
+        bars: with `symbol, date, close`.
+        sessions: of the exchange, as datetime64[D].
+        rule: what the findings are called.
+
+    Returns:
+        A finding for each such bar; the value is its close.
+    """
     strange = bars.join(_session_numbers(sessions), on="date", how="anti")
     return findings_of(strange, rule, pl.col("close"))
 

@@ -33,10 +33,14 @@ _MACRO_SLACK_DAYS = 100
 
 
 def sector_defects(raw: RawData) -> pl.DataFrame:
-    """Report stocks without a sector, or with two.
+    """Report stocks without a sector (`symbol_without_sector`) or with two (`sector_duplicate`).
 
-    `symbol_without_sector` is dated at the symbol's first bar, the count says how many it has;
-    `sector_duplicate` has no date.
+    Args:
+        raw: bars and sectors.
+
+    Returns:
+        `FINDINGS_SCHEMA`. The first are dated at the symbol's first bar, the count says how many it
+        has; the others have no date.
     """
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
     firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars"))

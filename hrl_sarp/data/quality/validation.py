@@ -137,13 +137,27 @@ def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
 
 
 def bad_rows(report: ValidationReport) -> pl.DataFrame:
-    """Return (symbol, date) of every bar that must be kept out of the market, each once."""
+    """List the bars that must be kept out of the market.
+
+    Args:
+        report: of the data set.
+
+    Returns:
+        `symbol, date` of each, once and sorted.
+    """
     excluded = report.table.filter(pl.col("is_excluded"))
     return excluded.select("symbol", "date").unique().sort("symbol", "date")
 
 
 def render(report: ValidationReport) -> Table:
-    """Return a terminal table with one row per rule: how many, what follows, the first cases."""
+    """Draw a report for the terminal.
+
+    Args:
+        report: of the data set.
+
+    Returns:
+        A table with one row per rule: what follows, how many findings, the first cases.
+    """
     table = Table(title=f"{report.n_bars:,} bars of {report.n_symbols} symbols")
     for heading in ("rule", "severity", "findings", "examples (symbol date value)"):
         table.add_column(heading, justify="right" if heading == "findings" else "left")

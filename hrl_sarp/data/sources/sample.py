@@ -42,6 +42,9 @@ SECTOR_OF_SYMBOL = {
 def load() -> RawData:
     """Load the sample.
 
+    Returns:
+        Closes, sectors and the S&P 500; all other prices and volumes are null, macro is empty.
+
     Source:
         `skfolio.datasets.load_sp500_dataset` and `load_sp500_index`, files of that package.
     """

@@ -68,6 +68,9 @@ def generate(
         config: section `data.synthetic`.
         sessions: datetime64[D], strictly increasing, `config.n_days` of them.
 
+    Returns:
+        The data as every source delivers them, and the truth behind them.
+
     Raises:
         DataError: if there are fewer than 3 sectors or the number of sessions is another one.
     """
@@ -86,10 +89,16 @@ def generate(
 
 
 def sector_tilts(n_sectors: int) -> Float[np.ndarray, "R S"]:
-    """Return the favoured (+1) and unfavoured (-1) sectors of each regime.
+    """Say which sectors each regime favours.
 
     With 11 sectors: bear +1 on 0-2 and -1 on 8-10, bull the reverse, sideways +1 on 4-6 and -1 on
     0, 1 and 9; other numbers of sectors keep the proportions.
+
+    Args:
+        n_sectors: S.
+
+    Returns:
+        +1 for favoured, -1 for unfavoured, 0 for neutral sectors.
     """
     count = max(1, round(3 * n_sectors / 11))
     upper = count // 3
@@ -109,7 +118,16 @@ def draw_truth(
     sessions: Shaped[np.ndarray, " T"],
     rng: np.random.Generator,
 ) -> SyntheticTruth:
-    """Draw regimes, signal and returns of `config.n_days` sessions."""
+    """Draw regimes, signal and returns.
+
+    Args:
+        config: section `data.synthetic`.
+        sessions: datetime64[D], `config.n_days` of them.
+        rng: gives all draws.
+
+    Returns:
+        What the market is made from.
+    """
     week_of = _week_indices(sessions)
     regime = _draw_regimes(int(week_of[-1]) + 1, config.stay_probability, rng)
     n_assets = config.n_sectors * config.stocks_per_sector
@@ -127,7 +145,11 @@ def draw_truth(
     )
     return SyntheticTruth(
         dates=sessions,
-        symbols=tuple(_symbols(config)),
+        symbols=tuple(
+            f"S{sector:02d}_{stock:02d}"
+            for sector in range(config.n_sectors)
+            for stock in range(config.stocks_per_sector)
+        ),
         week_of=week_of,
         regime=regime,
         signal=signal[1:],
@@ -179,35 +201,34 @@ def _draw_factors(
     return market, drift + noise
 
 
-def _symbols(config: SyntheticConfig) -> list[str]:
-    return [
-        f"S{sector:02d}_{stock:02d}"
-        for sector in range(config.n_sectors)
-        for stock in range(config.stocks_per_sector)
-    ]
-
-
 def _to_raw_data(
     config: SyntheticConfig, truth: SyntheticTruth, rng: np.random.Generator
 ) -> RawData:
     sectors = np.repeat(
         [f"Sector{sector:02d}" for sector in range(config.n_sectors)], config.stocks_per_sector
     )
+    level = _START_PRICE * np.exp(np.cumsum(truth.market_log_return))
+    n_dates, n_symbols = len(truth.dates), len(truth.symbols)
+    keys = pl.DataFrame(
+        {"date": np.tile(truth.dates, n_symbols), "symbol": np.repeat(truth.symbols, n_dates)},
+        schema_overrides={"date": pl.Date},
+    )
+    values = {SIGNAL_NAME: truth.signal.T.ravel()}
+    for number in range(1, config.n_noise_features + 1):
+        values[f"noise_{number:02d}"] = rng.standard_normal(keys.height)
+    features = [
+        keys.with_columns(name=pl.lit(name), value=pl.Series(column))
+        for name, column in values.items()
+    ]
     return RawData(
-        bars=_bars(config, truth),
+        bars=keys.with_columns(**_bar_columns(config, truth)).select(BARS_SCHEMA.names()),
         sectors=pl.DataFrame({"symbol": truth.symbols, "sector": sectors}, schema=SECTORS_SCHEMA),
         macro=MACRO_SCHEMA.to_frame(),
-        index=pl.DataFrame(
-            {
-                "date": truth.dates,
-                "close": _START_PRICE * np.exp(np.cumsum(truth.market_log_return)),
-            },
-            schema=INDEX_SCHEMA,
-        ),
+        index=pl.DataFrame({"date": truth.dates, "close": level}, schema=INDEX_SCHEMA),
         source="synthetic",
         adjustment="none needed: generated without splits and dividends",
         survivorship="complete: no stock is listed late or delisted",
-        features=_features(config, truth, rng),
+        features=pl.concat(features).select(FEATURES_SCHEMA.names()),
         notes=(
             "the index compounds the market factor alone",
             f"generated from data.synthetic with seed {config.seed}",
@@ -215,7 +236,8 @@ def _to_raw_data(
     )
 
 
-def _bars(config: SyntheticConfig, truth: SyntheticTruth) -> pl.DataFrame:
+def _bar_columns(config: SyntheticConfig, truth: SyntheticTruth) -> dict[str, pl.Series]:
+    """Return the columns of the bars, symbol by symbol."""
     close = _START_PRICE * np.exp(np.cumsum(truth.log_return, axis=0))
     # the intraday part leads back from the close to the open, so the shares are exact
     opening = close * np.exp(-(1 - config.overnight_share) * truth.log_return)
@@ -229,32 +251,4 @@ def _bars(config: SyntheticConfig, truth: SyntheticTruth) -> pl.DataFrame:
         "dividend": np.zeros_like(close),
         "split": np.ones_like(close),
     }
-    return (
-        _long_keys(truth)
-        .with_columns(**{name: pl.Series(values.T.ravel()) for name, values in columns.items()})
-        .select(BARS_SCHEMA.names())
-    )
-
-
-def _features(
-    config: SyntheticConfig, truth: SyntheticTruth, rng: np.random.Generator
-) -> pl.DataFrame:
-    keys = _long_keys(truth)
-    noise_names = [f"noise_{number:02d}" for number in range(1, config.n_noise_features + 1)]
-    values = {SIGNAL_NAME: truth.signal.T.ravel()}
-    values |= {name: rng.standard_normal(keys.height) for name in noise_names}
-    return pl.concat(
-        keys.with_columns(name=pl.lit(name), value=pl.Series(column))
-        for name, column in values.items()
-    ).select(FEATURES_SCHEMA.names())
-
-
-def _long_keys(truth: SyntheticTruth) -> pl.DataFrame:
-    """Return (date, symbol) of every bar, symbol by symbol."""
-    return pl.DataFrame(
-        {
-            "date": np.tile(truth.dates, len(truth.symbols)),
-            "symbol": np.repeat(truth.symbols, len(truth.dates)),
-        },
-        schema_overrides={"date": pl.Date},
-    )
+    return {name: pl.Series(values.T.ravel()) for name, values in columns.items()}

@@ -32,12 +32,26 @@ _SHOWN = 60
 
 
 def symbol_of(path: Path) -> str:
-    """Return the symbol that a file is named after: BRK.B.csv.gz holds BRK.B."""
+    """Return the symbol that a file is named after.
+
+    Args:
+        path: a .csv or .csv.gz.
+
+    Returns:
+        The name without the ending: BRK.B.csv.gz holds BRK.B.
+    """
     return path.name.removesuffix(".gz").removesuffix(".csv")
 
 
 def is_download(path: Path) -> bool:
-    """Return whether a file is one symbol's CSV: its first line names no column symbol."""
+    """Tell the download of one symbol from a table of several.
+
+    Args:
+        path: any file of prices.
+
+    Returns:
+        Whether it is a .csv or .csv.gz whose first line names no column symbol.
+    """
     if not path.name.endswith(SUFFIXES):
         return False
     first = next((line for _, line in _lines(_read_text(path)[0])), "")

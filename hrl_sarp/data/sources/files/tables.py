@@ -218,7 +218,14 @@ def scan_table(path: Path) -> pl.DataFrame:
 
 
 def as_heading(text: str) -> str:
-    """Return a heading as it is compared: "Adj Close**" is adj_close."""
+    """Write a heading as headings are compared.
+
+    Args:
+        text: as the file has it.
+
+    Returns:
+        Without case, blanks, quotes and marks: "Adj Close**" is adj_close.
+    """
     return text.strip(' "\r').lower().replace(" ", "_").rstrip("*")
 
 

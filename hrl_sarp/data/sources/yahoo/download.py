@@ -16,7 +16,7 @@ from rich.progress import Progress
 from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
 from hrl_sarp.config.market_schema import MarketProfile, YahooConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.data.sources.files.tables import read_table, refuse_repeated
+from hrl_sarp.data.sources.files.tables import read_table, refusal, refuse_repeated
 from hrl_sarp.data.sources.yahoo.history import (
     HistoryCache,
     Link,
@@ -25,7 +25,7 @@ from hrl_sarp.data.sources.yahoo.history import (
     as_traded,
     ask,
 )
-from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, MACRO_SCHEMA, SECTORS_SCHEMA, RawData
+from hrl_sarp.data.store import BARS_SCHEMA, MACRO_SCHEMA, SECTORS_SCHEMA, RawData
 from hrl_sarp.errors import DataError
 
 SYMBOLS_DIR = DEFAULT_CONFIG_DIR / "symbols"
@@ -36,7 +36,6 @@ SUFFIX_OF_MARKET = {"nse": ".NS"}
 """Added to a symbol without a ticker of its own."""
 YEARS_BEFORE_TRAINING = 2
 """The first universe needs a year of bars before a first of January, so up to two years."""
-_TEXT = pl.String()
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,9 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
         cache_dir: keeps the histories, one folder per span.
         link: how Yahoo is reached.
 
+    Returns:
+        Prices as traded; the notes say what every series is and what could not be collected.
+
     Raises:
         DataError: if days or symbols cannot be used, Yahoo cannot be reached, or too many symbols
             fail. What came is kept for the next run.
@@ -87,12 +89,44 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
     cache = HistoryCache(cache_dir / f"{plan.start}_{plan.end}")
     collector = _Collector(plan, cache, link, config.data.yahoo)
     collector.collect()
-    collector.refuse_too_many()
-    return _to_raw(plan, collector, config.market)
+    failures, allowed_share = collector.failures, config.data.yahoo.max_failed_share
+    tickers = plan.stocks.select("symbol", "ticker").iter_rows()
+    failed = [f"{symbol}: {failures[ticker]}" for symbol, ticker in tickers if ticker in failures]
+    allowed = int(allowed_share * plan.stocks.height)
+    if len(failed) > allowed or len(failed) == plan.stocks.height:  # a lost series is noted only
+        raise DataError(
+            f"source yahoo: {len(failed)} of {plan.stocks.height} symbols failed, at most "
+            f"{allowed} may (data.yahoo.max_failed_share = {allowed_share}); nothing was replaced, "
+            f"what came is kept in {cache.folder}; run the same command again or take them off the "
+            f"list: {'; '.join(failed)}"
+        )
+    rows = plan.series.iter_rows()
+    told = {ticker: (f"{name} is {ticker}: {meaning}", name) for name, ticker, meaning in rows}
+    notes = [text for ticker, (text, _) in told.items() if ticker in collector.histories]
+    notes += [f"not collected, {text}" for text in failed]
+    notes += [
+        f"series not collected, {name} ({ticker}): {failures[ticker]}"
+        for ticker, (_, name) in told.items()
+        if ticker in failures
+    ]
+    notes += [f"damaged file in the cache, fetched again: {ticker}" for ticker in cache.damaged]
+    if told:
+        notes.append(
+            f"Yahoo lacks some macro series of the profile {config.market}; experiment "
+            f"yahoo_{config.market} trains without them"
+        )
+    return _to_raw(plan, collector.histories, tuple(notes))
 
 
 def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
     """Fill in the defaults of a request and read the lists.
+
+    Args:
+        request: what the user asked for.
+        config: the market profile is read.
+
+    Returns:
+        Stocks, series and days.
 
     Raises:
         DataError: if the days are no span of the past, or a list breaks its format.
@@ -110,48 +144,42 @@ def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
             f"--end: expected a day before today, {request.today}, whose bar is not final; "
             f"found {end}"
         )
-    path = request.symbols or _default_symbols(config.market)
+    path = request.symbols or SYMBOLS_DIR / f"{config.market}.csv"
+    if request.symbols is None and not path.is_file():
+        stems = (file.stem for file in SYMBOLS_DIR.glob("*.csv"))
+        known = sorted(stem for stem in stems if not stem.endswith("_series"))
+        raise DataError(
+            f"source yahoo: no symbols are listed for the market {config.market}; expected "
+            f"--market {' or '.join(known)}, or --symbols FILE with symbol, sector and optionally "
+            "ticker"
+        )
     series_path = SYMBOLS_DIR / f"{config.market}_series.csv"
-    series = {"series": _TEXT, "ticker": _TEXT, "meaning": _TEXT}
+    names = dict.fromkeys(("series", "ticker", "meaning"), pl.String())
+    has_series = series_path.is_file()
     return Plan(
         stocks=_read_stocks(path, config.market, config.market_profile),
-        series=read_table(series_path, series)
-        if series_path.is_file()
-        else pl.DataFrame(schema=series),
+        series=read_table(series_path, names) if has_series else pl.DataFrame(schema=names),
         start=start,
         end=end,
         listed_in="the file of --symbols" if request.symbols else f"config/symbols/{path.name}",
     )
 
 
-def _default_symbols(market: str) -> Path:
-    path = SYMBOLS_DIR / f"{market}.csv"
-    if path.is_file():
-        return path
-    files = SYMBOLS_DIR.glob("*.csv")
-    known = sorted(file.stem for file in files if not file.stem.endswith("_series"))
-    raise DataError(
-        f"source yahoo: no symbols are listed for the market {market}; expected --market "
-        f"{' or '.join(known)}, or --symbols FILE with symbol, sector and optionally ticker"
-    )
-
-
 def _read_stocks(path: Path, market: str, profile: MarketProfile) -> pl.DataFrame:
-    names = {"symbol": _TEXT, "sector": _TEXT}
-    stocks = read_table(path, names, {"ticker": _TEXT}, keys=("symbol", "sector"))
+    keys = ("symbol", "sector")
+    names = dict.fromkeys(keys, pl.String())
+    stocks = read_table(path, names, {"ticker": pl.String()}, keys=keys)
     if stocks.is_empty():
-        raise DataError(f"{path}: expected a row for each symbol, found none")
+        raise refusal(path, "a row for each symbol", "none", "list the symbols")
     refuse_repeated(stocks["symbol"], path)
-    strange = stocks.filter(~pl.col("sector").is_in(profile.sectors))
-    if strange.height:
-        row = strange.row(0, named=True)
-        raise DataError(
-            f"{path}: column sector: expected one of {', '.join(profile.sectors)} (market "
-            f"{market}), found {row['sector']} for {row['symbol']} ({strange.height} such rows)"
-        )
-    derived = pl.col("symbol").str.replace_all(".", "-", literal=True) + SUFFIX_OF_MARKET.get(
-        market, ""
-    )
+    is_strange = ~stocks["sector"].is_in(profile.sectors)
+    if is_strange.any():
+        row = stocks.filter(is_strange).row(0, named=True)
+        expected = f"one of {', '.join(profile.sectors)} (market {market})"
+        found = f"{row['sector']} for {row['symbol']}"
+        raise refusal(path, expected, found, "correct the sector", "sector", is_strange)
+    suffix = SUFFIX_OF_MARKET.get(market, "")
+    derived = pl.col("symbol").str.replace_all(".", "-", literal=True) + suffix
     given = pl.col("ticker") if "ticker" in stocks.columns else pl.lit(None, dtype=pl.String)
     return stocks.select("symbol", "sector", ticker=given.fill_null(derived))
 
@@ -168,7 +196,9 @@ class _Collector:
 
     def collect(self) -> None:
         """Fill `histories` and `failures`."""
-        missing = [ticker for ticker in self.tickers if not self._is_kept(ticker)]
+        kept = ((ticker, self.cache.read(ticker)) for ticker in self.tickers)
+        self.histories = {ticker: history for ticker, history in kept if history is not None}
+        missing = [ticker for ticker in self.tickers if ticker not in self.histories]
         logger.info("yahoo: {} in {}", self._count(), self.cache.folder)
         console = Console(stderr=True)
         with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -182,117 +212,55 @@ class _Collector:
                 for ticker, reason in self.failures.items():
                     logger.warning("failed: {}: {}", ticker, reason)
 
-    def refuse_too_many(self) -> None:
-        """Refuse a market of which too many stocks failed; a missing series is noted only.
-
-        Raises:
-            DataError: naming every failed stock.
-        """
-        failed = self.failed_stocks()
-        n_stocks = self.plan.stocks.height
-        allowed = int(self.config.max_failed_share * n_stocks)
-        if len(failed) <= allowed and len(failed) < n_stocks:
-            return
-        raise DataError(
-            f"source yahoo: {len(failed)} of {n_stocks} symbols failed, at most {allowed} may "
-            f"(data.yahoo.max_failed_share = {self.config.max_failed_share}); nothing was "
-            f"replaced, what came is kept in {self.cache.folder}; run the same command again or "
-            f"take them off the list: {'; '.join(failed)}"
-        )
-
-    def failed_stocks(self) -> list[str]:
-        """Return "symbol: reason" of the stocks that failed, in the order of the list."""
-        rows = self.plan.stocks.select("symbol", "ticker").iter_rows()
-        return [
-            f"{symbol}: {self.failures[ticker]}"
-            for symbol, ticker in rows
-            if ticker in self.failures
-        ]
-
-    def _is_kept(self, ticker: str) -> bool:
-        history = self.cache.read(ticker)
-        if history is not None:
-            self.histories[ticker] = history
-        return history is not None
-
     def _fetch(self, ticker: str) -> None:
-        plan = self.plan
+        plan, config = self.plan, self.config
         try:
-            answer = ask(ticker, plan.start, self.link, self.config)
+            answer = ask(ticker, plan.start, self.link, config)
             history = as_traded(answer, plan.start, plan.end)
-        except NoHistoryError as error:
+        except (NoHistoryError, UnreachableError) as error:
             self.failures[ticker] = str(error)
-            self.unreachable_in_a_row = 0
-        except UnreachableError as error:
-            self.failures[ticker] = str(error)
-            self._give_up_if_hopeless(error)
+            is_unreachable = isinstance(error, UnreachableError)
+            self.unreachable_in_a_row = self.unreachable_in_a_row + 1 if is_unreachable else 0
+            if self.unreachable_in_a_row >= config.give_up_after:
+                raise DataError(
+                    f"source yahoo: {self.unreachable_in_a_row} tickers in a row had no usable "
+                    f"answer after {config.attempts} attempts each (last: {error}); "
+                    f"{self._count()} are kept in {self.cache.folder}, nothing was replaced; run "
+                    "the same command later, it fetches the rest"
+                ) from error
         else:
             self.cache.keep(ticker, history)
             self.histories[ticker] = history
             self.unreachable_in_a_row = 0
-        self.link.sleep(self.config.pause_seconds)
-
-    def _give_up_if_hopeless(self, error: UnreachableError) -> None:
-        self.unreachable_in_a_row += 1
-        if self.unreachable_in_a_row < self.config.give_up_after:
-            return
-        raise DataError(
-            f"source yahoo: {self.unreachable_in_a_row} tickers in a row had no usable answer "
-            f"after {self.config.attempts} attempts each (last: {error}); {self._count()} are "
-            f"kept in {self.cache.folder}, nothing was replaced; run the same command later, it "
-            "fetches the rest"
-        ) from error
+        self.link.sleep(config.pause_seconds)
 
     def _count(self) -> str:
         return f"{len(self.histories)} of {len(self.tickers)} tickers"
 
 
-def _to_raw(plan: Plan, collector: _Collector, market: str) -> RawData:
-    histories = collector.histories
+def _to_raw(plan: Plan, histories: dict[str, pl.DataFrame], notes: tuple[str, ...]) -> RawData:
     stocks = plan.stocks.filter(pl.col("ticker").is_in(list(histories)))
     bars = pl.concat(
         histories[ticker].with_columns(symbol=pl.lit(symbol))
         for symbol, ticker in stocks.select("symbol", "ticker").iter_rows()
     )
-    closes = {
-        str(name): histories[ticker].select("date", value="close").drop_nulls()
+    closes = [MACRO_SCHEMA.to_frame()]
+    closes += [
+        histories[ticker].select("date", series=pl.lit(name), value="close").drop_nulls()
         for name, ticker in plan.series.select("series", "ticker").iter_rows()
         if ticker in histories
-    }
-    index = closes.pop(INDEX_SERIES, pl.DataFrame(schema={"date": pl.Date, "value": pl.Float64}))
-    macro = [frame.with_columns(series=pl.lit(name)) for name, frame in closes.items()]
-    empty = MACRO_SCHEMA.to_frame()
+    ]
+    series = pl.concat(closes)
+    is_index = pl.col("series") == INDEX_SERIES
     return RawData(
         bars=bars.select(BARS_SCHEMA.names()).sort("symbol", "date"),
         sectors=stocks.select(SECTORS_SCHEMA.names()).sort("symbol"),
-        macro=pl.concat([empty, *(frame.select(empty.columns) for frame in macro)]).sort(
-            "series", "date"
-        ),
-        index=index.rename({"value": "close"}).select(INDEX_SCHEMA.names()),
+        macro=series.filter(~is_index).sort("series", "date"),
+        index=series.filter(is_index).select("date", close="value"),
         source="yahoo",
         adjustment="prices, volume and dividends as traded: Yahoo's split adjustment is undone by "
         "its own splits; adj_close is Yahoo's, as of the day it was fetched",
         survivorship=f"symbols of {plan.listed_in}, chosen with hindsight; Yahoo drops delisted "
         "companies: biased upwards",
-        notes=_notes(plan, collector, market),
+        notes=notes,
     )
-
-
-def _notes(plan: Plan, collector: _Collector, market: str) -> tuple[str, ...]:
-    known = plan.series.filter(pl.col("ticker").is_in(list(collector.histories)))
-    lost = plan.series.filter(pl.col("ticker").is_in(list(collector.failures)))
-    notes = [f"{name} is {ticker}: {meaning}" for name, ticker, meaning in known.iter_rows()]
-    notes += [f"not collected, {failed}" for failed in collector.failed_stocks()]
-    notes += [
-        f"series not collected, {name} ({ticker}): {collector.failures[ticker]}"
-        for name, ticker, _ in lost.iter_rows()
-    ]
-    notes += [
-        f"damaged file in the cache, fetched again: {ticker}" for ticker in collector.cache.damaged
-    ]
-    if not plan.series.is_empty():
-        notes.append(
-            f"Yahoo lacks some macro series of the profile {market}; experiment yahoo_{market} "
-            "trains without them"
-        )
-    return tuple(notes)

@@ -4,6 +4,7 @@ Yahoo divides older prices, volumes and dividends by every later split, those af
 included. So a history is always asked for up to now, the splits are undone, and then it is cut.
 """
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -73,6 +74,9 @@ def live_link(cache_dir: Path) -> Link:
 
     Args:
         cache_dir: where yfinance may keep its cookies and time zones, below a folder of its own.
+
+    Returns:
+        The link; nothing is asked yet.
     """
     import yfinance  # takes a second, and only this source needs it
 
@@ -111,6 +115,15 @@ def fetch_history(ticker: str, start: date, session: Any = None) -> pd.DataFrame
 
 def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFrame:
     """Fetch a history, again after growing waits where the failure may pass.
+
+    Args:
+        ticker: as Yahoo spells it.
+        start: first day.
+        link: how Yahoo is reached.
+        config: section `data.yahoo`: attempts and waits.
+
+    Returns:
+        The frame as `fetch_history` returns it.
 
     Raises:
         NoHistoryError: if Yahoo has no such ticker.
@@ -195,7 +208,11 @@ def _may_pass(error: BaseException) -> bool:
 
 
 class HistoryCache:
-    """The histories of one span of days."""
+    """The histories of one span of days on disk, so that a second run asks for the rest only.
+
+    One file per ticker: the SHA-256 of what follows, a line end, and Parquet; written whole or not
+    at all.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Use a folder, made when the first history is kept.
@@ -208,36 +225,49 @@ class HistoryCache:
         """Tickers whose file was there but not usable, in the order they were asked for."""
 
     def read(self, ticker: str) -> pl.DataFrame | None:
-        """Return the kept history, or None if there is none or its file is damaged."""
+        """Read a kept history.
+
+        Args:
+            ticker: as Yahoo spells it.
+
+        Returns:
+            The history, or None if there is none or its file is damaged.
+        """
         path = self.path(ticker)
         if not path.is_file():
             return None
-        history = _parse(path.read_bytes())
-        if history is None:
-            self.damaged.append(ticker)
-        return history
+        digest, _, content = path.read_bytes().partition(b"\n")
+        history = None
+        if digest == _digest(content):
+            with contextlib.suppress(PolarsError):  # whole, but written by something else
+                history = pl.read_parquet(io.BytesIO(content))
+        if history is not None and history.schema == HISTORY_SCHEMA:
+            return history
+        self.damaged.append(ticker)
+        return None
 
     def keep(self, ticker: str, history: pl.DataFrame) -> None:
-        """Write a history; a reader sees the old file or the new one."""
+        """Write a history; a reader sees the old file or the new one.
+
+        Args:
+            ticker: as Yahoo spells it.
+            history: `HISTORY_SCHEMA`.
+        """
         buffer = io.BytesIO()
         history.write_parquet(buffer, compression="zstd")
         content = buffer.getvalue()
         write_bytes(self.path(ticker), _digest(content) + b"\n" + content)
 
     def path(self, ticker: str) -> Path:
-        """Return the file of a ticker; signs such as ^, = and & are escaped."""
+        """Name the file of a ticker.
+
+        Args:
+            ticker: as Yahoo spells it.
+
+        Returns:
+            Its path; signs such as ^, = and & are escaped.
+        """
         return self.folder / f"{quote(ticker, safe='')}.history"
-
-
-def _parse(stored: bytes) -> pl.DataFrame | None:
-    digest, _, content = stored.partition(b"\n")
-    if digest != _digest(content):
-        return None
-    try:
-        history = pl.read_parquet(io.BytesIO(content))
-    except PolarsError:  # whole, but written by something else
-        return None
-    return history if history.schema == HISTORY_SCHEMA else None
 
 
 def _digest(content: bytes) -> bytes:
