@@ -2,7 +2,7 @@
 
 The bare loop makes the same update of the same module (forward, weighted cross-entropy, backward,
 clipping, AdamW) on one batch that is ready in memory; ours also gathers the batch, relates it to
-its last close, scales it and looks at the loss.
+its last close, scales it, looks at the loss and counts gradients.
 Run: `python -m benchmarks.transformer`. Writes `logs/benchmarks/transformer.json`.
 """
 
@@ -13,8 +13,11 @@ from torch import nn
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.price_action.buys.trainer import PriceActionTrainer
+from hrl_sarp.fitting import Fit
+from hrl_sarp.price_action.buys.training import BuyTask, new_fit
 from hrl_sarp.price_action.buys.windows import cut_candle_windows
+from hrl_sarp.run.session import StopFlag
+from hrl_sarp.run.terminal import PhaseBar
 
 N_CANDLES, UPDATES, REPEATS = 4000, 10, 7
 GOAL = 0.9
@@ -40,33 +43,32 @@ def drawn_bars() -> Bars:
     )
 
 
-def new_trainer() -> PriceActionTrainer:
-    """Return a trainer of the default size over the drawn candles."""
+def new_run() -> tuple[Fit, BuyTask]:
+    """Return a run of the default size over the drawn candles, and its task."""
     config = load_config()
     windows = cut_candle_windows(drawn_bars(), config.encoders)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = PriceActionTrainer(windows, config, device)
-    trainer.network.train()
-    return trainer
+    task = BuyTask(windows, config, device)
+    task.train_rows = task.train_rows[: UPDATES * task.settings.batch_size]
+    return new_fit(task, StopFlag()), task
 
 
-def our_updates(trainer: PriceActionTrainer) -> None:
-    """Make the updates of a run's first batches."""
-    batches = trainer.first["train"].split(trainer.task.batch_size)
-    for rows in batches[:UPDATES]:
-        trainer.step(rows)
+def our_epoch(run: Fit) -> None:
+    """Make the updates of an epoch, without its validation."""
+    run.run_epoch(PhaseBar.silent())
+    run.progress.batch = 0
 
 
-def bare_updates(trainer: PriceActionTrainer) -> None:
+def bare_epoch(run: Fit, task: BuyTask) -> None:
     """Make as many updates of the same module on one batch that is ready."""
-    network, task = trainer.network, trainer.task
-    inputs, labels = trainer.batch(trainer.first["train"][: task.batch_size])
-    for _ in range(UPDATES):
-        loss = trainer.loss(network(inputs), labels)
-        trainer.optimizer.zero_grad()
+    inputs, labels = task.batch(task.train_rows[: run.batch_size])
+    task.module.train()
+    for _ in range(run.n_batches):
+        loss = task.criterion(task.module(inputs), labels)
+        run.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), task.max_grad_norm)
-        trainer.optimizer.step()
+        nn.utils.clip_grad_norm_(task.module.parameters(), run.schedule.max_grad_norm)
+        run.optimizer.step()
     if inputs.is_cuda:
         torch.cuda.synchronize()
 
@@ -74,12 +76,12 @@ def bare_updates(trainer: PriceActionTrainer) -> None:
 def main() -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    ours, bare = new_trainer(), new_trainer()
-    units = UPDATES * ours.task.batch_size
+    ours, (bare, task) = new_run()[0], new_run()
+    units = ours.n_batches * ours.batch_size
     rates = timing.alternate(
         {
-            "ours": (lambda: our_updates(ours), units),
-            "bare loop of the same module": (lambda: bare_updates(bare), units),
+            "ours": (lambda: our_epoch(ours), units),
+            "bare loop of the same module": (lambda: bare_epoch(bare, task), units),
         },
         REPEATS,
     )

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.price_action.expansions.job import Job
+    from hrl_sarp.price_action.expansions.finetuning import Job
     from hrl_sarp.price_action.expansions.windows import LabelledWindows
 
 ARMS = ("random", "frozen", "fine-tuned", "scratch")
@@ -127,18 +127,19 @@ def run_cell(settings: Settings, cell: Cell) -> None:
     """Train one cell and write its file."""
     import torch
 
+    from hrl_sarp.price_action.expansions.finetuning import new_fit
     from hrl_sarp.run.files import write_json
     from hrl_sarp.run.session import StopFlag
 
     torch.set_num_threads(1)
     began = time.perf_counter()
     job = _job(settings, cell)
-    trainer = job.trainer(StopFlag())
-    standing = trainer.fit()
-    outcome = job.judge(trainer)
+    task = job.task()
+    fitted = new_fit(job, task, StopFlag()).run()
+    outcome = job.judge(task)
     parts = {name: len(rows) for name, rows in vars(job.split).items()}
     measured = {"test": outcome.model, "baselines": outcome.trivial, "windows": parts}
-    spent = {"epochs": standing.epoch, "best_epoch": standing.best_epoch}
+    spent = {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch + 1}
     seconds = time.perf_counter() - began
     content = {**vars(cell), **measured, **spent, "seconds": seconds}
     write_json(settings.output / cell.name, content)
@@ -147,7 +148,7 @@ def run_cell(settings: Settings, cell: Cell) -> None:
 def _job(settings: Settings, cell: Cell) -> "Job":
     import torch
 
-    from hrl_sarp.price_action.expansions.job import FinetuneRequest, assemble
+    from hrl_sarp.price_action.expansions.finetuning import FinetuneRequest, assemble
     from hrl_sarp.price_action.expansions.windows import GroupSplit, split_by_group
 
     changes: dict[str, Any] = {"seed": cell.seed}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --h
     from hrl_sarp.encoders.networks.kinds import EncoderKind
     from hrl_sarp.encoders.pretrain.task import PretrainingResult
     from hrl_sarp.fitting.distributed import World
-    from hrl_sarp.price_action.expansions.job import Job
+    from hrl_sarp.price_action.expansions.finetuning import Job
 
 ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
 """By what they are pretrained on: a file of bars, or the daily bars of a market's stocks."""
@@ -176,7 +176,7 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Variant price-action teaches the transformer on candles whether a buy is worth it.
     """
-    from hrl_sarp.price_action.expansions.job import FinetuneRequest, prepare
+    from hrl_sarp.price_action.expansions.finetuning import FinetuneRequest, prepare
     from hrl_sarp.run.session import configure_threads, resolve_device
 
     settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
@@ -241,9 +241,9 @@ def _price_action(
     from rich.console import Console
 
     from hrl_sarp.data.bars import read_bars
-    from hrl_sarp.price_action.buys.files import MODEL
+    from hrl_sarp.price_action.buys.model import MODEL
     from hrl_sarp.price_action.buys.report import results_table
-    from hrl_sarp.price_action.buys.training import FIGURE, RunOptions, train_price_action
+    from hrl_sarp.price_action.buys.training import FIGURE, train_price_action
     from hrl_sarp.price_action.buys.windows import cut_candle_windows
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
 
@@ -252,7 +252,7 @@ def _price_action(
     # what is wrong with the candles is said before anything is made
     windows = cut_candle_windows(read_bars(data, symbol), config.encoders)
     with running(output, OUTPUT_OPTION), StopFlag() as stop:
-        results = train_price_action(windows, config, RunOptions(output, chosen, resume, stop))
+        results = train_price_action(windows, config, output, chosen, stop, resume=resume)
     Console().print(results_table(results["spans"], results["threshold"]))
     typer.echo(results["verdict"])
     typer.echo(f"wrote {output / MODEL} and {output / FIGURE}")

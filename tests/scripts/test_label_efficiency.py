@@ -11,7 +11,6 @@ import torch
 
 from hrl_sarp.encoders.networks.jade import JadeEncoder
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
-from hrl_sarp.run.session import StopFlag
 from scripts import label_efficiency
 from scripts.label_efficiency import ARMS, Cell, half_width, main, summarise
 from tests.price_action.expansions.labelled_factories import as_frame, labelled, small_config
@@ -83,8 +82,7 @@ def test_arms_differ_in_weights_and_in_what_learns(
     settings = label_efficiency.Settings(**{name: getattr(given, name) for name in names})
     job = label_efficiency._job(settings, Cell(0, 20, arm))
     assert (job.pretrained is not None) == is_pretrained
-    trainer = job.trainer(StopFlag())
-    learns = [weights.requires_grad for weights in trainer.model.encoder.parameters()]
+    learns = [weights.requires_grad for weights in job.task().module.encoder.parameters()]
     assert set(learns) == {not is_frozen}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hrl_sarp.reporting.figure import Curve, Panel, convergence_figure
-from hrl_sarp.reporting.table import Table
+from hrl_sarp.reporting.table import NONE, Table
 
 Spans = Mapping[str, Mapping[str, Any]]
 """Measures by span, validation and test, as `price_action_results.json` holds them."""
@@ -44,10 +44,12 @@ def results_table(spans: Spans, threshold: float) -> Table:
     Returns:
         A row for each measure, a column for each span.
     """
-    rows = [
-        (title, *(form.format(values[name]) for values in spans.values()))
-        for title, name, form in ROWS
-    ]
+    shown = {
+        (name, span): NONE if values[name] is None else form.format(values[name])
+        for _, name, form in ROWS
+        for span, values in spans.items()
+    }
+    rows = [(title, *(shown[name, span] for span in spans)) for title, name, _ in ROWS]
     title = f"price action, threshold {threshold:.4f} chosen on validation"
     return Table(title, ("measure", *spans), rows)
 
@@ -56,7 +58,7 @@ def verdict(history: Sequence[Mapping[str, Any]], spans: Spans) -> str:
     """Say in one sentence whether anything was found, on data that chose nothing.
 
     Args:
-        history: a row for each epoch, with `val_pr_auc`.
+        history: a row for each epoch, as `BuyTask.validate` measures them.
         spans: measures of validation and test.
 
     Returns:
@@ -96,9 +98,9 @@ def results_figure(
     Returns:
         A figure of three panels.
     """
-    epochs = [row["epoch"] for row in history]
-    best = min(history, key=lambda row: row["val_loss"])["epoch"]
-    names = ("train_loss", "val_loss", "val_pr_auc")
+    epochs = [row["step"] for row in history]
+    best = min(history, key=lambda row: row["val_loss"])["step"]
+    names = ("total_loss", "val_loss", "val_pr_auc")
     training, validation, area = ((epochs, [row[name] for row in history]) for name in names)
     losses = {"training": training, "validation": validation}
     levels = {f"base rate, {span}": float(spans[span]["base_rate"]) for span in curves}

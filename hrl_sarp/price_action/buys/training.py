@@ -5,52 +5,230 @@ chose nothing, is judged once at the end.
 """
 
 import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from loguru import logger
+from torch import Tensor, nn
 
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.encoders import transfer
-from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
+from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.features import candles
+from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, World
 from hrl_sarp.price_action.buys import measures, report
-from hrl_sarp.price_action.buys.files import MODEL, SCALER, save_price_action
-from hrl_sarp.price_action.buys.trainer import HALF, PriceActionTrainer
-from hrl_sarp.price_action.buys.windows import CandleWindows
+from hrl_sarp.price_action.buys.model import MODEL, SCALER, WRITER, PriceAction, save_price_action
+from hrl_sarp.price_action.buys.windows import CandleWindows, fit_scaling
 from hrl_sarp.reporting.figure import save_png
-from hrl_sarp.run.files import write_json
+from hrl_sarp.run.files import read_json
 from hrl_sarp.run.session import StopFlag, derive_seed
-from hrl_sarp.run.terminal import phase_progress
 
 RUNNING = "price_action_running.pt"
-"""State after the last whole epoch, for --resume."""
+"""State of an unfinished run, for --resume."""
 RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
+KIND = "price-action"
 JUDGED = ("validation", "test")
-_BOOTSTRAP_STREAM = 2
-_HOURS = 24
+HALF = 0.5
+"""Threshold of the measures of an epoch."""
+FIRST_WEIGHTS, UPDATES, BOOTSTRAP = range(3)
+"""Roles of the seed."""
+JUDGED_AT_ONCE = 128
+"""Windows in memory while a span is judged; more do not fit into a processor's cache."""
+HOURS = 24
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """Where and how to train."""
+class BuyTask:
+    """Telling buys that are worth it, as `fitting.Fit` asks for it, over the windows of one file.
 
-    folder: Path
-    device: torch.device
-    resume: bool
-    stop: StopFlag
+    Rows are the first rows of windows in the table of candles.
+
+    Example:
+        As `train_price_action` uses it::
+
+            task = BuyTask(windows, config, torch.device("cpu"))
+            new_fit(task, StopFlag()).run()
+            loss, probabilities = task.judge("test")
+    """
+
+    title = "price action"
+
+    def __init__(self, windows: CandleWindows, config: RunConfig, device: torch.device) -> None:
+        """Make random weights, fit the scaling and put all candles on a device.
+
+        Args:
+            windows: of one file.
+            config: sizes, schedule and seed.
+            device: to train on.
+        """
+        self.windows, self.config, self.device = windows, config, device
+        self.settings = config.encoders.price_action
+        torch.manual_seed(derive_seed(config.seed, FIRST_WEIGHTS))
+        network = PriceActionTransformer(len(candles.COLUMNS), config.encoders.transformer)
+        self.module = network.to(device)
+        self.table = torch.from_numpy(windows.table.astype(np.float32)).to(device)
+        self.label = torch.from_numpy(windows.label.astype(np.float32)).to(device)
+        self.first = {
+            span: torch.from_numpy(rows).to(device) for span, rows in windows.first.items()
+        }
+        """First rows of the windows of each span."""
+        self.train_rows = self.first["train"]
+        self.scaling = fit_scaling(
+            self.table, self.train_rows, windows.length, self.settings.levels
+        )
+        rate = float(windows.labels("train").mean())
+        self.pos_weight = (1.0 - rate) / rate
+        """Of a buy in the loss: both classes weigh alike."""
+        self.criterion = nn.BCEWithLogitsLoss(
+            pos_weight=torch.tensor(self.pos_weight, device=device)
+        )
+
+    def loss(
+        self, rows: Int[Tensor, " B"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Compute the weighted cross-entropy of a batch.
+
+        Args:
+            rows: first rows of the windows.
+            generator: unused; dropout is all that is random.
+
+        Returns:
+            The loss, and no terms beside it.
+        """
+        inputs, labels = self.batch(rows)
+        return self.criterion(self.module(inputs), labels), {}
+
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """Judge the module on validation.
+
+        Returns:
+            The loss that chooses the epoch, and measures of calls at one half.
+        """
+        loss, scores = self.judge("validation")
+        truth = self.windows.labels("validation")
+        half = measures.judge_calls(scores, truth, HALF)
+        return loss, {
+            "val_loss": loss,
+            "val_pr_auc": measures.pr_auc(scores, truth),
+            "val_accuracy": half.accuracy,
+            "val_precision": half.precision,
+            "val_recall": half.recall,
+            "val_f1": half.f1,
+        }
+
+    def describe(self, rows: Int[Tensor, " B"]) -> str:
+        """Say when windows begin, for the message of a run that diverges.
+
+        Args:
+            rows: first rows of the windows.
+
+        Returns:
+            Their first and last times.
+        """
+        times = self.windows.bars.timestamps[rows.cpu().numpy()]
+        return f"windows that begin {times.min()} to {times.max()}"
+
+    def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B L F"], Float[Tensor, " B"]]:
+        """Gather and scale windows.
+
+        Args:
+            rows: first rows of the windows.
+
+        Returns:
+            What the network reads, and the labels that it should predict.
+        """
+        inputs = self.scaling.apply(gather(self.table, rows, self.windows.length))
+        return inputs, self.label[rows + self.windows.to_target]
+
+    @torch.no_grad()
+    def judge(self, span: str) -> tuple[float, Float[np.ndarray, " W"]]:
+        """Rate the windows of a span.
+
+        Args:
+            span: train, validation or test.
+
+        Returns:
+            The mean loss, and the probability of each window, in the order of time.
+        """
+        self.module.eval()
+        logits, labels = [], []
+        for rows in self.first[span].split(JUDGED_AT_ONCE):
+            inputs, truth = self.batch(rows)
+            logits.append(self.module(inputs))
+            labels.append(truth)
+        joined = torch.cat(logits)
+        loss = float(self.criterion(joined, torch.cat(labels)))
+        return loss, torch.sigmoid(joined).double().cpu().numpy()
+
+    def last_candles(self, span: str) -> Float[np.ndarray, "W F"]:
+        """Read the last candle of each window, all that a linear model is given.
+
+        Args:
+            span: train, validation or test.
+
+        Returns:
+            The scaled candles, in the order of time.
+        """
+        blocks = (self.batch(rows)[0][:, -1] for rows in self.first[span].split(JUDGED_AT_ONCE))
+        return torch.cat(list(blocks)).double().cpu().numpy()
+
+    def model(self) -> PriceAction:
+        """Return the network with its scaling."""
+        return PriceAction(self.module, self.scaling, self.windows.length)
+
+
+def new_fit(task: BuyTask, stop: StopFlag, state: RunState | None = None) -> Fit:
+    """Prepare a run.
+
+    Args:
+        task: what to train.
+        stop: looked at after each batch.
+        state: where checkpoints are kept, and the best model beside them; None keeps nothing.
+
+    Returns:
+        The run, not begun yet.
+    """
+    config, settings = task.config, task.settings
+    schedule = Schedule(
+        epochs=settings.epochs,
+        patience=settings.patience,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        checkpoint_seconds=config.curriculum.checkpoint_seconds,
+    )
+
+    def keep_best(epoch: Epoch) -> None:
+        if state is not None and epoch.is_best:
+            save_price_action(state.folder, task.model())
+
+    seed, world = derive_seed(config.seed, UPDATES), World.alone(task.device)
+    return Fit(task, schedule, state, seed, stop, world, on_epoch=keep_best)
 
 
 def train_price_action(
-    windows: CandleWindows, config: RunConfig, options: RunOptions
+    windows: CandleWindows,
+    config: RunConfig,
+    folder: Path,
+    device: torch.device,
+    stop: StopFlag,
+    *,
+    resume: bool,
 ) -> dict[str, Any]:
     """Train, choose epoch and threshold on validation, judge both spans, write all files.
+
+    Args:
+        windows: of one file of candles.
+        config: sizes, schedule and seed.
+        folder: of all files.
+        device: to train on.
+        stop: looked at after each batch.
+        resume: continue the run that was stopped in the folder.
 
     Returns:
         What is written to `price_action_results.json`.
@@ -60,108 +238,81 @@ def train_price_action(
         TrainingDivergedError: at the first loss that is not finite.
         CheckpointError: if --resume meets the checkpoint of another run.
     """
-    trainer = PriceActionTrainer(windows, config, options.device)
-    running = options.folder / RUNNING
-    if options.resume and running.is_file():
-        trainer.restore(running)
-        logger.info(f"continues after epoch {trainer.progress.epoch - 1}")
-    else:
+    task = BuyTask(windows, config, device)
+    state = RunState(folder, KIND, _identity(task), resume, file=RUNNING, option="--output")
+    if resume and (folder / RESULTS).is_file() and not state.path.is_file():
+        done: dict[str, Any] = read_json(folder / RESULTS, WRITER)
+        state.require_same(done, str(folder / RESULTS))
+        return done
+    if not resume:
         for name in (RUNNING, MODEL, SCALER, RESULTS, FIGURE):
-            (options.folder / name).unlink(missing_ok=True)
-    _fit(trainer, options)
-    trainer.network.load_state_dict(trainer.progress.best_state)
-    save_price_action(options.folder, trainer.model())
-    _export(trainer, options.folder)
-    return _report(trainer, options.folder)
-
-
-def _fit(trainer: PriceActionTrainer, options: RunOptions) -> None:
-    now = trainer.progress
-    with phase_progress("price action", trainer.task.epochs, now.epoch) as bar:
-        while not trainer.is_finished():
-            if options.stop.is_set:
-                raise StoppedEarly
-            started = time.perf_counter()
-            is_best = trainer.close_epoch(trainer.run_epoch())
-            now.seconds += time.perf_counter() - started
-            if is_best:
-                save_price_action(options.folder, trainer.model())
-            trainer.save(options.folder / RUNNING)
-            bar.update(now.epoch, f"validation loss {now.history[-1]['val_loss']:.4f}")
-
-
-def _report(trainer: PriceActionTrainer, folder: Path) -> dict[str, Any]:
-    scores = {span: trainer.judge(span)[1] for span in JUDGED}
-    truth = {span: trainer.windows.labels(span) for span in JUDGED}
-    threshold = measures.choose_threshold(
-        scores["validation"], truth["validation"], trainer.task.min_calls
-    )
-    spans = {span: _measures(trainer, scores[span], truth[span], threshold) for span in JUDGED}
-    for span in JUDGED:
-        spans[span].update(_peers(trainer, span, scores[span]))
-    now = trainer.progress
-    results = {
-        "verdict": report.verdict(now.history, spans),
-        "threshold": threshold,
-        "spans": spans,
-        "best_epoch": now.best_epoch,
-        "best_val_loss": now.best_loss,
-        "epochs_run": now.epoch,
-        "total_time": now.seconds,
-        "windows_per_second": len(trainer.first["train"]) * now.epoch / max(now.seconds, 1e-9),
-        "pos_weight": trainer.pos_weight,
-        "parameters": sum(weight.numel() for weight in trainer.network.parameters()),
-        **trainer.identity(),
-        "config": trainer.task.model_dump(),
-        "windows": {span: len(rows) for span, rows in trainer.windows.first.items()},
-        "dropped": trainer.windows.dropped,
-        "excluded_bars": trainer.windows.bars.excluded,
-        "history": now.history,
-    }
-    write_json(folder / RESULTS, results)
-    curves = {span: measures.pr_curve(scores[span], truth[span]) for span in JUDGED}
-    save_png(folder / FIGURE, report.results_figure(now.history, spans, curves))
+            (folder / name).unlink(missing_ok=True)
+    fit = new_fit(task, stop, state)
+    fitted = fit.run()
+    save_price_action(folder, task.model())
+    _export(task, folder)
+    results = _report(task, fitted, fit.history, folder)
+    state.finish()
     return results
 
 
-def _peers(
-    trainer: PriceActionTrainer, span: str, scores: Float[np.ndarray, " W"]
-) -> dict[str, float]:
-    """Return PR-AUCs that say what the model adds, and whether it knows more than when to look.
-
-    Of a logistic regression on each window's last candle; of the training rate of buys at the same
-    hour of the day; and of the model's own scores against falls as large as the rise of a buy.
-    """
-    windows = trainer.windows
-    train, truth = windows.labels("train"), windows.labels(span)
-    linear = measures.linear_scores(
-        trainer.last_candles("train"), train, trainer.last_candles(span)
-    )
-    hours, known = (_hours(windows, name) for name in (span, "train"))
-    rate = np.bincount(known, train, _HOURS) / np.maximum(np.bincount(known, minlength=_HOURS), 1)
-    fall = windows.fall[windows.targets(span)]
+def _identity(task: BuyTask) -> dict[str, Any]:
+    """Return what a resumed run must agree with."""
+    bars = task.windows.bars
     return {
-        "linear_pr_auc": measures.pr_auc(linear, truth),
-        "hour_pr_auc": measures.pr_auc(rate[hours], truth),
-        "fall_rate": float(fall.mean()),
-        "fall_pr_auc": measures.pr_auc(scores, fall) if fall.any() else math.nan,
+        "configuration": config_hash(task.config),
+        "data": f"{bars.content_hash} {', '.join(bars.instruments)}",
+        "seed": task.config.seed,
+        "device": task.device.type,
     }
 
 
-def _hours(windows: CandleWindows, span: str) -> Int[np.ndarray, " W"]:
-    times = windows.bars.timestamps[windows.targets(span)]
-    return times.astype("datetime64[h]").astype(np.int64) % _HOURS
+def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> dict[str, Any]:
+    scores = {span: task.judge(span)[1] for span in JUDGED}
+    truth = {span: task.windows.labels(span) for span in JUDGED}
+    threshold = measures.choose_threshold(
+        scores["validation"], truth["validation"], task.settings.min_calls
+    )
+    spans = {
+        span: {
+            **_measures(task, scores[span], truth[span], threshold),
+            **_peers(task, span, scores[span]),
+        }
+        for span in JUDGED
+    }
+    seconds = sum(fitted.seconds)
+    results = {
+        "verdict": report.verdict(history.rows, spans),
+        "threshold": threshold,
+        "spans": spans,
+        "best_epoch": fitted.best_epoch,
+        "best_val_loss": fitted.best_loss,
+        "epochs_run": fitted.epochs,
+        "total_time": seconds,
+        "windows_per_second": len(task.train_rows) * fitted.epochs / max(seconds, 1e-9),
+        "pos_weight": task.pos_weight,
+        "parameters": sum(weight.numel() for weight in task.module.parameters()),
+        **_identity(task),
+        "config": task.settings.model_dump(),
+        "windows": {span: len(rows) for span, rows in task.first.items()},
+        "dropped": task.windows.dropped,
+        "excluded_bars": task.windows.bars.excluded,
+    }
+    curves = {span: measures.pr_curve(scores[span], truth[span]) for span in JUDGED}
+    save_png(folder / FIGURE, report.results_figure(history.rows, spans, curves))
+    history.write(folder / RESULTS, results)
+    return {**results, "history": history.rows}
 
 
 def _measures(
-    trainer: PriceActionTrainer,
+    task: BuyTask,
     scores: Float[np.ndarray, " W"],
     truth: Int[np.ndarray, " W"],
     threshold: float,
 ) -> dict[str, Any]:
-    rng = np.random.default_rng(derive_seed(trainer.config.seed, _BOOTSTRAP_STREAM))
+    rng = np.random.default_rng(derive_seed(task.config.seed, BOOTSTRAP))
     # windows stand in the order of time: those of one span of candles are as many as instruments
-    block = trainer.windows.length * len(trainer.windows.bars.instruments)
+    block = task.windows.length * len(task.windows.bars.instruments)
     low, high = measures.lift_interval(scores, truth, block, rng)
     return {
         "windows": len(truth),
@@ -176,12 +327,36 @@ def _measures(
     }
 
 
-def _export(trainer: PriceActionTrainer, folder: Path) -> None:
+def _peers(task: BuyTask, span: str, scores: Float[np.ndarray, " W"]) -> dict[str, float]:
+    """Return PR-AUCs that say what the model adds, and whether it knows more than when to look.
+
+    Of a logistic regression on each window's last candle; of the training rate of buys at the same
+    hour of the day; and of the model's own scores against falls as large as the rise of a buy.
+    """
+    windows = task.windows
+    train, truth = windows.labels("train"), windows.labels(span)
+    linear = measures.linear_scores(task.last_candles("train"), train, task.last_candles(span))
+    hours, known = (
+        windows.bars.timestamps[windows.targets(name)].astype("datetime64[h]").astype(np.int64)
+        % HOURS
+        for name in (span, "train")
+    )
+    rate = np.bincount(known, train, HOURS) / np.maximum(np.bincount(known, minlength=HOURS), 1)
+    fall = windows.fall[windows.targets(span)]
+    return {
+        "linear_pr_auc": measures.pr_auc(linear, truth),
+        "hour_pr_auc": measures.pr_auc(rate[hours], truth),
+        "fall_rate": float(fall.mean()),
+        "fall_pr_auc": measures.pr_auc(scores, fall) if fall.any() else math.nan,
+    }
+
+
+def _export(task: BuyTask, folder: Path) -> None:
     """Write the encoder; validation chose its epoch, so it is fitted up to the last label there."""
-    windows, config = trainer.windows, trainer.config
+    windows, config = task.windows, task.config
     fitted = np.concatenate((windows.first["train"], windows.first["validation"]))
-    read = fitted + windows.to_target + trainer.task.horizon  # the last bars that labels look at
-    scaling = trainer.scaling
+    read = fitted + windows.to_target + task.settings.horizon  # the last bars that labels look at
+    scaling = task.scaling
     description = {
         "kind": "transformer",
         "n_features": len(candles.COLUMNS),
@@ -197,4 +372,4 @@ def _export(trainer: PriceActionTrainer, folder: Path) -> None:
         "code_version": transfer.code_version(),
         "seed": config.seed,
     }
-    transfer.export_encoder(folder, trainer.network.encoder, description)
+    transfer.export_encoder(folder, task.module.encoder, description)

@@ -1,24 +1,270 @@
-"""Fine-tuning as a run: a job in; a model, its tables and its measures out."""
+"""Fine-tuning as a run: labelled windows in; a model, its tables and its measures out."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int
 from loguru import logger
 
+from hrl_sarp.config.encoder_schema import FinetuneVariantConfig, JadeConfig
 from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.encoders.windows.scaler import Scaler
+from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError
+from hrl_sarp.fitting import Epoch, Fit, Fitted, RunState, Schedule, World
 from hrl_sarp.price_action.expansions import tables
-from hrl_sarp.price_action.expansions.files import FinetuningFolder
-from hrl_sarp.price_action.expansions.job import Job, Outcome
-from hrl_sarp.price_action.expansions.training import Epoch, MultiTaskTrainer
-from hrl_sarp.price_action.expansions.windows import CLASSES
-from hrl_sarp.run.session import StopFlag
-from hrl_sarp.run.terminal import phase_progress
+from hrl_sarp.price_action.expansions.measures import Truth, measures, trivial_measures
+from hrl_sarp.price_action.expansions.model import JadeMultiTask
+from hrl_sarp.price_action.expansions.pretrained import Pretrained, load_pretrained
+from hrl_sarp.price_action.expansions.task import (
+    ExpansionTask,
+    Targets,
+    balanced_weight,
+    make_targets,
+)
+from hrl_sarp.price_action.expansions.windows import (
+    CLASSES,
+    GroupSplit,
+    LabelledWindows,
+    read_labelled,
+    require_both_classes,
+    split_by_group,
+    window_features,
+)
+from hrl_sarp.reporting.figure import save_png
+from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
+from hrl_sarp.run.files import read_json, write_json
+from hrl_sarp.run.session import StopFlag, derive_seed
 
+FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
+"""Roles of the seed."""
+KIND = "jade multitask"
+BEST, METADATA, FIGURE = "best_model.pt", "metadata.json", "convergence.png"
+WRITER = "python main.py finetune-encoder"
 MEASURED = (
     "detection: spans and countdowns are functions of the bars inside the window, the expansion "
     "included; nothing here is a forecast"
 )
+
+
+@dataclass(frozen=True)
+class FinetuneRequest:
+    """What to fine-tune; how stands in the configuration."""
+
+    variant: str
+    data: Path
+    output: Path
+    pretrained: Path | None
+    """An export of `pretrain-encoder`; None starts from random weights."""
+    is_frozen: bool
+    """The encoder keeps its pretrained weights."""
+    device: torch.device
+    config: RunConfig
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Measures on the test windows, and those of rules that never look at one."""
+
+    model: dict[str, float]
+    trivial: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model and its windows: everything that can be wrong with either is known."""
+
+    request: FinetuneRequest
+    windows: LabelledWindows
+    split: GroupSplit
+    model: JadeMultiTask
+    inputs: Float32[np.ndarray, "W L F"]
+    """Scaled, as the encoder reads them."""
+    scaler: Scaler
+    """What scaled them."""
+    targets: Targets
+    pretrained: Pretrained | None
+
+    @property
+    def variant(self) -> FinetuneVariantConfig:
+        """Of the configuration."""
+        return self.request.config.encoders.finetuning.variants[self.request.variant]
+
+    @property
+    def pos_weight(self) -> float:
+        """Weight of bars inside, in the span loss."""
+        given = self.variant.span_pos_weight
+        inside = self.targets.inside[torch.from_numpy(self.split.train)]
+        return balanced_weight(inside) if given is None else given
+
+    def task(self) -> ExpansionTask:
+        """Put model and windows on the device asked for.
+
+        Returns:
+            What the training loop asks.
+        """
+        device = self.request.device
+        return ExpansionTask(
+            self.model.to(device),
+            torch.from_numpy(self.inputs).to(device),
+            self.targets.to(device),
+            self.split,
+            self.request.config.encoders.finetuning,
+            self.pos_weight,
+            is_frozen=self.request.is_frozen,
+            title=f"fine-tuning {self.request.variant}",
+        )
+
+    def judge(self, task: ExpansionTask) -> Outcome:
+        """Measure a model on the test windows.
+
+        Args:
+            task: with the model as it is to be judged.
+
+        Returns:
+            Its measures beside those of the trivial rules.
+        """
+        _, found = task.look_at(torch.from_numpy(self.split.test).to(self.request.device))
+        training, truth = self._truth(self.split.train), self._truth(self.split.test)
+        model, trivial = measures(found, truth), trivial_measures(training, truth)
+        return Outcome(model, {name: trivial[name] for name in model})
+
+    def facts(self) -> dict[str, Any]:
+        """Gather what a reader of the model's weights needs.
+
+        Returns:
+            Plain values by name.
+        """
+        config = self.request.config
+        return {
+            "variant": self.request.variant,
+            "tasks": list(self.model.tasks),
+            "columns": list(self.variant.features),
+            "scaling": self.scaler.as_plain(),
+            "window_length": config.windowed.window_length,
+            "sizes": config.encoders.jade.model_dump(mode="json"),
+            "features": config.windowed.feature_config.model_dump(mode="json"),
+            "pos_weight": self.pos_weight,
+        }
+
+    def _truth(self, rows: Int[np.ndarray, " W"]) -> Truth:
+        some = self.targets.rows(torch.from_numpy(rows))
+        return Truth(some.label.numpy(), some.pointers.double().numpy(), some.inside.numpy() > 0)
+
+
+def prepare(request: FinetuneRequest) -> Job:
+    """Read the windows, split them by groups and make the model; writes nothing.
+
+    Args:
+        request: what to fine-tune.
+
+    Returns:
+        The job, ready to be trained.
+
+    Raises:
+        ConfigError: if there is no such variant.
+        HrlSarpError: if an encoder is to be frozen that nothing was loaded into.
+        MissingArtifactError: if a file is not there.
+        DataError: if the labelled windows cannot be used.
+        CheckpointError: if the pretrained encoder does not fit.
+    """
+    config = request.config
+    settings = config.encoders.finetuning
+    if request.variant not in settings.variants:
+        raise ConfigError(
+            f"no variant '{request.variant}': expected one of {', '.join(settings.variants)}; see "
+            "encoders.finetuning.variants in encoder_config.yaml"
+        )
+    if request.is_frozen and request.pretrained is None:
+        raise HrlSarpError(
+            "--freeze-encoder keeps the encoder's weights, and random ones are no use: name a "
+            "pretrained encoder with --pretrained-encoder"
+        )
+    windows = read_labelled(request.data, config.windowed.window_length)
+    seed = derive_seed(config.seed, SPLIT)
+    split = split_by_group(windows.group, settings.val_share, settings.test_share, seed)
+    return assemble(request, windows, split)
+
+
+def assemble(request: FinetuneRequest, windows: LabelledWindows, split: GroupSplit) -> Job:
+    """Make the model and its inputs for a split that is given.
+
+    Args:
+        request: what to fine-tune; its `data` is not read.
+        windows: all labelled windows.
+        split: rows of each part.
+
+    Returns:
+        The job, ready to be trained.
+
+    Raises:
+        DataError: if training has windows of one class only.
+        CheckpointError: if the pretrained encoder does not fit.
+    """
+    require_both_classes(windows.label[split.train], "training windows")
+    config = request.config
+    variant = config.encoders.finetuning.variants[request.variant]
+    torch.manual_seed(derive_seed(config.seed, FIRST_WEIGHTS))
+    dropout, jade = config.encoders.finetuning.dropout, config.encoders.jade
+    model = JadeMultiTask(len(variant.features), jade, variant.tasks, dropout)
+    pretrained = None
+    if request.pretrained is not None:
+        pretrained = load_pretrained(request.pretrained, model.encoder, variant.features, jade)
+    table = window_features(windows.ohlc, variant.features, config.windowed.feature_config)
+    scaler = Scaler.fit(table[split.train])
+    for place, name in enumerate(variant.features):
+        if pretrained is not None and name in pretrained.scaling:
+            scaler.mean[place], scaler.std[place] = pretrained.scaling[name]
+    return Job(
+        request,
+        windows,
+        split,
+        model,
+        scaler.apply(table),
+        scaler,
+        make_targets(windows, config.encoders.finetuning.countdown_bars),
+        pretrained,
+    )
+
+
+def new_fit(
+    job: Job,
+    task: ExpansionTask,
+    stop: StopFlag,
+    state: RunState | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    rows: tables.Rows | None = None,
+) -> Fit:
+    """Prepare the training of a job.
+
+    Args:
+        job: what to train.
+        task: of that job.
+        stop: looked at after each batch.
+        state: where checkpoints are kept; None keeps nothing.
+        on_epoch: called after each epoch, before its checkpoint is written.
+        rows: of the tables; checkpoints hold them.
+
+    Returns:
+        The run, not begun yet.
+    """
+    config, settings = job.request.config, job.request.config.encoders.finetuning
+    schedule = Schedule(
+        epochs=settings.epochs,
+        patience=settings.patience,
+        batch_size=job.variant.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        checkpoint_seconds=config.curriculum.checkpoint_seconds,
+    )
+    seed, world = derive_seed(config.seed, UPDATES), World.alone(job.request.device)
+    return Fit(task, schedule, state, seed, stop, world, on_epoch=on_epoch, extra=rows)
 
 
 def finetune(job: Job, stop: StopFlag) -> Outcome:
@@ -27,35 +273,90 @@ def finetune(job: Job, stop: StopFlag) -> Outcome:
     Writes `best_model.pt`, six tables, a figure and `metadata.json` into the output folder. A run
     that is stopped leaves `running.pt`; resumed from it, it ends in the same weights.
 
+    Args:
+        job: what to train.
+        stop: looked at after each batch.
+
+    Returns:
+        Measures on the test windows.
+
     Raises:
         CheckpointError: if the run to resume does not fit.
         StoppedEarly: after a stop was asked for.
         TrainingDivergedError: at a loss that is not finite.
     """
-    request = job.request
-    folder = FinetuningFolder(request.output, _identity(job), request.resume)
-    done = folder.finished()
-    if done is not None:
-        logger.info(f"{request.output} has finished already; without --resume it begins anew")
+    request, folder = job.request, job.request.output
+    state = RunState(folder, KIND, _identity(job), request.resume, option="--output")
+    if request.resume and (folder / METADATA).is_file() and not state.path.is_file():
+        done = read_json(folder / METADATA, WRITER)
+        state.require_same(done.get("identity", {}), str(folder / METADATA))
+        logger.info(f"{folder} has finished already; without --resume it begins anew")
         return Outcome(done["test"], done["baselines"])
-    trainer = job.trainer(stop)
-    rows = folder.begin(trainer)
-    view = _validation_view(job)
+    if not request.resume:
+        for name in (
+            BEST,
+            state.file,
+            METADATA,
+            FIGURE,
+            *(f"{name}.csv" for name in tables.COLUMNS),
+        ):
+            (folder / name).unlink(missing_ok=True)
     _log_start(job)
-    epochs = request.config.encoders.finetuning.epochs
-    title = f"fine-tuning {request.variant}"
-    with phase_progress(title, epochs, trainer.standing.epoch) as bar:
+    task, rows = job.task(), tables.empty_rows()
 
-        def on_epoch(epoch: Epoch) -> None:
-            tables.add_epoch(rows, epoch, view)
-            folder.keep(trainer, rows, _model_facts(job))
-            bar.update(epoch.number, f"loss {epoch.val_loss:.4f}")
-            logger.info(_epoch_line(epoch))
+    def on_epoch(epoch: Epoch) -> None:
+        tables.add_epoch(rows, epoch, task, job.variant.features)
+        tables.write_tables(folder, rows)
+        if epoch.is_best:
+            weights = {name: value.cpu() for name, value in task.module.state_dict().items()}
+            best = {"epoch": epoch.number + 1, "val_loss": epoch.loss, **job.facts()}
+            save_payload(folder / BEST, {"kind": KIND, "model_state_dict": weights, **best})
 
-        trainer.fit(on_epoch)
-    outcome = job.judge(trainer)
-    folder.finish(rows, _metadata(job, trainer, outcome))
+    fitted = new_fit(job, task, stop, state, on_epoch, rows).run()
+    outcome = job.judge(task)
+    save_png(folder / FIGURE, tables.losses_figure(rows))
+    write_json(folder / METADATA, _metadata(job, fitted, outcome))
+    state.finish()
     return outcome
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A model as it was saved, ready to be asked."""
+
+    model: JadeMultiTask
+    """Eats windows of `columns`, less `mean`, over `std`."""
+    columns: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    window_length: int
+
+
+def load_finetuned(path: Path) -> Finetuned:
+    """Read a fine-tuned model.
+
+    Args:
+        path: of `best_model.pt`.
+
+    Returns:
+        The model in evaluation mode, with what scales its inputs.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        CheckpointError: if it is truncated, hostile, or no such model.
+    """
+    payload = load_payload(path)
+    if payload["kind"] != KIND:
+        raise CheckpointError(
+            f"{path}: expected a {KIND} model, found {payload['kind']}; `{WRITER}` writes one"
+        )
+    with restoring(path):
+        columns = tuple(payload["columns"])
+        sizes = JadeConfig(**payload["sizes"])
+        model = JadeMultiTask(len(columns), sizes, payload["tasks"], dropout=0.0)
+        model.load_state_dict(payload["model_state_dict"])
+        mean, std = (tuple(payload["scaling"][name]) for name in ("mean", "std"))
+        return Finetuned(model.eval(), columns, mean, std, payload["window_length"])
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -68,56 +369,34 @@ def _identity(job: Job) -> dict[str, Any]:
         "pretrained": None if job.pretrained is None else job.pretrained.weights_hash,
         "is_frozen": request.is_frozen,
         "seed": request.config.seed,
-        "threads": torch.get_num_threads(),
         "device": request.device.type,
     }
 
 
-def _model_facts(job: Job) -> dict[str, Any]:
-    """Return what a reader of the model's weights needs."""
-    config = job.request.config
-    return {
-        "variant": job.request.variant,
-        "tasks": list(job.model.tasks),
-        "columns": list(job.variant.features),
-        "scaling": job.scaler.as_plain(),
-        "window_length": config.windowed.window_length,
-        "sizes": config.encoders.jade.model_dump(mode="json"),
-        "features": config.windowed.feature_config.model_dump(mode="json"),
-        "pos_weight": job.pos_weight,
-    }
-
-
-def _metadata(job: Job, trainer: MultiTaskTrainer, outcome: Outcome) -> dict[str, Any]:
+def _metadata(job: Job, fitted: Fitted, outcome: Outcome) -> dict[str, Any]:
     windows, parts = job.windows, vars(job.split)
     report = job.pretrained and job.pretrained.report
-    inside = job.targets.inside.numpy()
     return {
         "what": MEASURED,
         "test": outcome.model,
         "baselines": outcome.trivial,
-        "best_epoch": trainer.standing.best_epoch,
-        "epochs": trainer.standing.epoch,
-        "best_val_loss": trainer.standing.best_loss,
+        "best_epoch": fitted.best_epoch + 1,
+        "epochs": fitted.epochs,
+        "best_val_loss": fitted.best_loss,
         "parameters": sum(weights.numel() for weights in job.model.parameters()),
         "windows": {name: len(rows) for name, rows in parts.items()},
         "groups": {name: len(np.unique(windows.group[rows])) for name, rows in parts.items()},
         "classes": {
             name: int((windows.label == number).sum()) for number, name in enumerate(CLASSES)
         },
-        "share_inside": float(inside.mean()),
+        "share_inside": float(job.targets.inside.mean()),
         "pretrained_encoder": job.request.pretrained,
         "pretrained_fitted_to": job.pretrained and job.pretrained.fitted_to,
         "missing_weights": report and list(report.missing),
         "unexpected_weights": report and list(report.unexpected),
-        **_model_facts(job),
+        **job.facts(),
+        "identity": _identity(job),
     }
-
-
-def _validation_view(job: Job) -> tables.View:
-    parts = {"train": job.split.train, "val": job.split.validation}
-    inputs = {name: job.inputs[rows] for name, rows in parts.items()}
-    return tables.View(job.truth(job.split.validation).inside, inputs, job.variant.features)
 
 
 def _log_start(job: Job) -> None:
@@ -130,9 +409,3 @@ def _log_start(job: Job) -> None:
             f"missing {', '.join(missing) or 'nothing'}; "
             f"unexpected {', '.join(unexpected) or 'nothing'}"
         )
-
-
-def _epoch_line(epoch: Epoch) -> str:
-    parts = ", ".join(f"{task} {loss:.4f}" for task, loss in epoch.val.items())
-    train = sum(epoch.train.values())
-    return f"epoch {epoch.number}: train loss {train:.4f}, val loss {epoch.val_loss:.4f} ({parts})"

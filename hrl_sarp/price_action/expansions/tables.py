@@ -15,19 +15,20 @@ its cells empty.
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from hrl_sarp.price_action.expansions.losses import task_weights
+from hrl_sarp.fitting import Epoch
 from hrl_sarp.price_action.expansions.measures import TRIVIAL_RULES, separation, span_scores
-from hrl_sarp.price_action.expansions.model import TASKS
-from hrl_sarp.price_action.expansions.training import Epoch
+from hrl_sarp.price_action.expansions.task import ExpansionTask, weighted_total
 from hrl_sarp.reporting.figure import Curve, Panel, convergence_figure
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import write_text
@@ -65,93 +66,81 @@ Rows = dict[str, list[Row]]
 
 
 def empty_rows() -> Rows:
-    """Return the six tables without rows."""
+    """Begin the tables.
+
+    Returns:
+        The six tables without rows.
+    """
     return {name: [] for name in COLUMNS}
 
 
-@dataclass(frozen=True)
-class View:
-    """What of the data the tables look at."""
+def add_epoch(rows: Rows, epoch: Epoch, task: ExpansionTask, columns: Sequence[str]) -> None:
+    """Add an epoch's rows to the tables.
 
-    inside: Bool[np.ndarray, "W L"]
-    """Bars of the validation windows' expansions."""
-    inputs: dict[str, Float[np.ndarray, "V L F"]]
-    """As the encoder reads them, of train and val."""
-    columns: Sequence[str]
-    """Of the inputs."""
-
-
-def add_epoch(rows: Rows, epoch: Epoch, view: View) -> None:
-    """Add an epoch's rows to the tables."""
-    number, found = epoch.number, epoch.found.inside
-    scores = {} if found is None else span_scores(found, view.inside)
-    losses = {"train_loss": sum(epoch.train.values()), "val_loss": epoch.val_loss}
+    Args:
+        rows: of the six tables; they grow.
+        epoch: what it measured.
+        task: what was trained, just validated.
+        columns: of its inputs.
+    """
+    number, probability = epoch.number + 1, task.found.inside
+    inside = task.targets.inside[task.validation].cpu().numpy() > 0
+    log_sigma = {name: value.detach().cpu() for name, value in task.module.log_sigmas().items()}
+    train = {name: epoch.terms[f"train_{name}"] for name in log_sigma}
+    val = {name: epoch.measures[f"val_{name}"] for name in log_sigma}
+    val_total = float(weighted_total({n: torch.tensor(v) for n, v in val.items()}, log_sigma))
+    scores = {} if probability is None else span_scores(probability, inside)
+    losses = {"train_loss": sum(train.values()), "val_loss": epoch.loss}
     rows["epoch_metrics"].append({"epoch": number, **losses, **scores, "epoch_time": epoch.seconds})
-    rows["loss_components"] += [
-        loss_row(number, "train", epoch.train, epoch.train_total),
-        loss_row(number, "val", epoch.val, epoch.val_total),
-    ]
-    if found is not None:
-        rows["probability_stats"].append(probability_row(number, found, view.inside))
-    if is_due(number, STATS_EVERY):
-        rows["uncertainty_params"].append(uncertainty_row(number, epoch.log_sigma))
-        for phase, inputs in view.inputs.items():
-            rows["feature_stats"] += feature_rows(number, phase, view.columns, inputs)
-    if is_due(number, GRADIENTS_EVERY):
-        rows["gradient_stats"].append({"epoch": number, **epoch.gradients})
+    for phase, parts, total in (
+        ("train", train, epoch.terms["total_loss"]),
+        ("val", val, val_total),
+    ):
+        named = {f"loss_{NAMES[name]}": loss for name, loss in parts.items()}
+        rows["loss_components"].append(
+            {"epoch": number, "phase": phase, **named, "total_loss": total}
+        )
+    if probability is not None:
+        apart = {"separation": separation(probability, inside)}
+        said = {
+            **summary(probability[inside], "in_span_"),
+            **summary(probability[~inside], "out_span_"),
+        }
+        rows["probability_stats"].append({"epoch": number, "phase": "val", **said, **apart})
+    if epoch.number % STATS_EVERY == 0:
+        rows["uncertainty_params"].append({"epoch": number, **_sigmas(log_sigma)})
+        for phase, chosen in (("train", task.train_rows), ("val", task.validation)):
+            inputs = task.inputs[chosen].cpu().numpy()
+            rows["feature_stats"] += [
+                {"epoch": number, "phase": phase, "feature_name": name, **summary(inputs[..., i])}
+                for i, name in enumerate(columns)
+            ]
+    if epoch.number % GRADIENTS_EVERY == 0:
+        norm = math.hypot(*epoch.gradients.values())
+        rows["gradient_stats"].append({"epoch": number, "total_grad_norm": norm, **epoch.gradients})
 
 
-def is_due(epoch: int, every: int) -> bool:
-    """Say whether an epoch, counted from 1, has a row in a table of every so many epochs."""
-    return (epoch - 1) % every == 0
+def summary(values: Float[np.ndarray, "..."], prefix: str = "") -> dict[str, float]:
+    """Describe a distribution.
 
+    Args:
+        values: of any shape.
+        prefix: written before each name.
 
-def loss_row(epoch: int, phase: str, losses: Mapping[str, float], total: float) -> Row:
-    """Return a row of loss_components."""
-    parts = {f"loss_{NAMES[task]}": losses.get(task) for task in TASKS}
-    return {"epoch": epoch, "phase": phase, **parts, "total_loss": total}
-
-
-def uncertainty_row(epoch: int, log_sigma: Mapping[str, float]) -> Row:
-    """Return a row of uncertainty_params."""
-    weights = task_weights(log_sigma)
-    sigmas = {f"sigma_{NAMES[task]}": float(np.exp(value)) for task, value in log_sigma.items()}
-    shares = {f"weight_{NAMES[task]}": value for task, value in weights.items()}
-    return {"epoch": epoch, **sigmas, **shares}
-
-
-def probability_row(
-    epoch: int, probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
-) -> Row:
-    """Return a row of probability_stats."""
-    parts = {"in_span": probability[inside], "out_span": probability[~inside]}
-    summaries = {
-        f"{part}_{name}": value
-        for part, values in parts.items()
-        for name, value in summary(values).items()
-    }
-    row = {"epoch": epoch, "phase": "val", **summaries}
-    return {**row, "separation": separation(probability, inside)}
-
-
-def feature_rows(
-    epoch: int, phase: str, columns: Sequence[str], inputs: Float[np.ndarray, "W L F"]
-) -> list[Row]:
-    """Return the rows of feature_stats for one part of the windows."""
-    return [
-        {"epoch": epoch, "phase": phase, "feature_name": name, **summary(inputs[..., place])}
-        for place, name in enumerate(columns)
-    ]
-
-
-def summary(values: Float[np.ndarray, "..."]) -> dict[str, float]:
-    """Return mean, std, min, max and median."""
+    Returns:
+        Mean, std, min, max and median.
+    """
     measured = (values.mean(), values.std(), values.min(), values.max(), np.median(values))
-    return dict(zip(SUMMARY, map(float, measured), strict=True))
+    return {f"{prefix}{name}": float(v) for name, v in zip(SUMMARY, measured, strict=True)}
 
 
 def write_tables(folder: Path, rows: Rows) -> None:
-    """Write the six files."""
+    """Write the six files.
+
+    Args:
+        folder: of the run.
+        rows: of each table.
+    """
     for name, columns in COLUMNS.items():
         seen = dict.fromkeys(column for row in rows[name] for column in row)
         more = [column for column in seen if column not in columns]
@@ -211,3 +200,11 @@ def measure_table(title: str, model: Mapping[str, float], trivial: Mapping[str, 
 def _curve(rows: Iterable[Row], name: str) -> Curve:
     found = [(float(row["epoch"]), float(row.get(name, np.nan))) for row in rows]
     return [epoch for epoch, _ in found], [value for _, value in found]
+
+
+def _sigmas(log_sigma: Mapping[str, Tensor]) -> Row:
+    """Return sigma of each task, and its share of the sum of 1 / sigma^2."""
+    sigma = {name: float(value.exp()) for name, value in log_sigma.items()}
+    total = sum(value**-2 for value in sigma.values())
+    shares = {f"weight_{NAMES[name]}": value**-2 / total for name, value in sigma.items()}
+    return {**{f"sigma_{NAMES[name]}": value for name, value in sigma.items()}, **shares}

@@ -83,7 +83,7 @@ def test_bad_candles_are_left_out_and_never_reach_a_loss(
     assert code == 0, err
     results = read_json(given["--output"] / "price_action_results.json", "train")
     assert sum(results["excluded_bars"].values()) == 12
-    assert all(row["train_loss"] is not None for row in results["history"])
+    assert all(row["total_loss"] is not None for row in results["history"])
 
 
 @pytest.mark.parametrize(

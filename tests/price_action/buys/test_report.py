@@ -8,8 +8,8 @@ import pytest
 from hrl_sarp.price_action.buys.report import results_figure, results_table, verdict
 
 HISTORY = [
-    {"epoch": 0, "train_loss": 1.2, "val_loss": 1.1, "val_pr_auc": 0.11},
-    {"epoch": 1, "train_loss": 1.1, "val_loss": 1.2, "val_pr_auc": 0.09},
+    {"step": 0, "total_loss": 1.2, "val_loss": 1.1, "val_pr_auc": 0.11},
+    {"step": 1, "total_loss": 1.1, "val_loss": 1.2, "val_pr_auc": 0.09},
 ]
 
 

@@ -15,36 +15,25 @@ from hrl_sarp.encoders.networks.transformer import CandleEncoder
 from hrl_sarp.encoders.transfer import load_encoder, read_description
 from hrl_sarp.errors import CheckpointError, StoppedEarly, TrainingDivergedError
 from hrl_sarp.price_action.buys import measures, training
-from hrl_sarp.price_action.buys.files import MODEL, SCALER, load_price_action
-from hrl_sarp.price_action.buys.trainer import PriceActionTrainer
+from hrl_sarp.price_action.buys.model import MODEL, SCALER, load_price_action
 from hrl_sarp.price_action.buys.training import (
     FIGURE,
     RESULTS,
     RUNNING,
-    RunOptions,
+    BuyTask,
     train_price_action,
 )
 from hrl_sarp.price_action.buys.windows import cut_candle_windows
+from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.session import StopFlag
+from tests.end_to_end.phase_runs import StopAfter
+from tests.fitting.kills import assert_kills_change_nothing
 from tests.price_action.buys.candle_factories import bars_of, noise_bars, planted_bars, small_config
 
 CPU = torch.device("cpu")
 LONG_TEST = {"train_share": 0.4, "validation_share": 0.2}
 """So that the test span is long enough to tell a signal from luck."""
-
-
-class StopAtLook(StopFlag):
-    """A stop that the loop finds at its n-th look."""
-
-    def __init__(self, look: int) -> None:
-        super().__init__()
-        self.looks_left = look
-
-    @property
-    def is_set(self) -> bool:
-        self.looks_left -= 1
-        return self.looks_left < 1
 
 
 def train(
@@ -56,21 +45,26 @@ def train(
     stop: StopFlag | None = None,
 ) -> dict[str, Any]:
     windows = cut_candle_windows(bars, config.encoders)
-    options = RunOptions(folder, CPU, resume, stop or StopFlag())
-    return train_price_action(windows, config, options)
+    return train_price_action(windows, config, folder, CPU, stop or StopFlag(), resume=resume)
 
 
-def trainer_of(bars: Bars, config: RunConfig) -> PriceActionTrainer:
-    return PriceActionTrainer(cut_candle_windows(bars, config.encoders), config, CPU)
+def task_of(bars: Bars, config: RunConfig) -> BuyTask:
+    return BuyTask(cut_candle_windows(bars, config.encoders), config, CPU)
 
 
 def test_one_batch_of_noise_is_learned_by_heart() -> None:
-    trainer = trainer_of(noise_bars(900), small_config(learning_rate=1e-2))
-    rows = trainer.first["train"][::17][:32]
-    first = trainer.step(rows)
-    last = [trainer.step(rows) for _ in range(250)][-1]
-    assert first > 0.5
-    assert last < 0.1
+    task = task_of(noise_bars(900), small_config())
+    rows = task.train_rows[::17][:32]
+    optimizer = torch.optim.AdamW(task.module.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(250):
+        loss, _ = task.loss(rows, torch.Generator())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.1
 
 
 def planted_config() -> RunConfig:
@@ -95,12 +89,13 @@ def test_planted_signal_is_found_on_the_test_span(planted: tuple[Path, dict[str,
 
 def test_noise_stays_at_the_base_rate(tmp_path: Path) -> None:
     config = small_config(learning_rate=5e-3, epochs=2, **LONG_TEST)
-    results = train(tmp_path, noise_bars(3000), config)
-    test = results["spans"]["test"]
-    assert test["lift_low"] < 0.0
-    assert test["pr_auc"] < test["base_rate"] + 0.05
-    assert "test span the model beats" not in results["verdict"]
-    assert (tmp_path / MODEL).is_file()  # the best checkpoint is written all the same
+    found = [train(tmp_path / str(seed), noise_bars(3000, seed), config) for seed in range(3)]
+    for results in found:
+        test = results["spans"]["test"]
+        assert abs(test["pr_auc"] - test["base_rate"]) < 0.05
+    # an interval of 95 % may miss the truth now and then, not as a rule
+    assert sum("test span the model beats" in results["verdict"] for results in found) <= 1
+    assert (tmp_path / "1" / MODEL).is_file()  # the best checkpoint is written all the same
 
 
 def test_every_measure_stands_beside_its_baseline(planted: tuple[Path, dict[str, Any]]) -> None:
@@ -149,8 +144,8 @@ def test_rate_of_the_hour_finds_a_daily_rhythm() -> None:
     noon = np.arange(n_bars) % 24 == 12
     log_return = np.where(noon, 0.02, 0.002 * rng.normal(size=n_bars) - 0.0008)
     bars = bars_of(100.0 * np.exp(np.cumsum(log_return)), None, rng)
-    trainer = trainer_of(bars, small_config(**LONG_TEST))
-    found = training._peers(trainer, "test", trainer.judge("test")[1])
+    task = task_of(bars, small_config(**LONG_TEST))
+    found = training._peers(task, "test", task.judge("test")[1])
     assert found["hour_pr_auc"] > 0.9
 
 
@@ -168,13 +163,13 @@ def test_loaded_model_gives_the_probabilities_of_the_run(
 ) -> None:
     folder, results = planted
     config = planted_config()
-    trainer = trainer_of(planted_bars(3000), config)
+    task = task_of(planted_bars(3000), config)
     model = load_price_action(folder, config.encoders.transformer)
-    trainer.network.load_state_dict(model.network.state_dict())
-    loss, scores = trainer.judge("validation")
+    task.module.load_state_dict(model.network.state_dict())
+    loss, scores = task.judge("validation")
     assert loss == pytest.approx(results["best_val_loss"], rel=1e-5)
-    rows = trainer.first["validation"][:7].unsqueeze(1) + torch.arange(16)
-    found = model.probabilities(trainer.table[rows])
+    rows = task.first["validation"][:7].unsqueeze(1) + torch.arange(16)
+    found = model.probabilities(task.table[rows])
     torch.testing.assert_close(found.double(), torch.from_numpy(scores[:7]), rtol=1e-4, atol=1e-6)
 
 
@@ -198,20 +193,22 @@ def test_encoder_is_exported_with_what_it_was_fitted_on(
     assert description["fitted_to"] == str(bars.timestamps[last])
 
 
-def test_stopped_and_resumed_run_equals_one_that_was_not_stopped(tmp_path: Path) -> None:
+def outcome(folder: Path) -> dict[str, Any]:
+    results = read_json(folder / RESULTS, "train")
+    kept = {name: results[name] for name in ("history", "spans", "threshold", "best_epoch")}
+    state = torch.load(folder / MODEL, weights_only=True)["model_state_dict"]
+    return {**kept, "weights": state, "scaler": read_json(folder / SCALER, "train")}
+
+
+def test_run_that_is_killed_within_epochs_ends_as_one_that_is_not(tmp_path: Path) -> None:
     bars, config = noise_bars(900), small_config(epochs=3, dropout=0.1)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = train(whole, bars, config)
-    with pytest.raises(StoppedEarly):
-        train(parts, bars, config, stop=StopAtLook(2))
-    assert (parts / RUNNING).is_file()
-    found = train(parts, bars, config, resume=True)
-    assert found["history"] == expected["history"]
-    assert found["spans"] == expected["spans"]
-    one, other = (torch.load(folder / MODEL, weights_only=True) for folder in (whole, parts))
-    for name, weight in one["model_state_dict"].items():
-        assert torch.equal(weight, other["model_state_dict"][name]), name
-    assert (whole / SCALER).read_bytes() == (parts / SCALER).read_bytes()
+    at_every_batch = config.curriculum.model_copy(update={"checkpoint_seconds": 0.0})
+    config = config.model_copy(update={"curriculum": at_every_batch})
+
+    def run(folder: Path, *, resume: bool) -> None:
+        train(folder, bars, config, resume=resume)
+
+    assert_kills_change_nothing(run, outcome, tmp_path, seed=1)
 
 
 def test_finished_run_that_is_resumed_ends_at_once_with_the_same_results(tmp_path: Path) -> None:
@@ -245,13 +242,14 @@ def test_fresh_start_removes_what_the_run_before_left(tmp_path: Path) -> None:
     for name in (MODEL, RESULTS, RUNNING):
         (tmp_path / name).write_bytes(b"old")
     with pytest.raises(StoppedEarly):
-        train(tmp_path, noise_bars(900), small_config(), stop=StopAtLook(1))
-    assert [path.name for path in tmp_path.iterdir()] == []
+        train(tmp_path, noise_bars(900), small_config(), stop=StopAfter(1))
+    assert [path.name for path in tmp_path.iterdir()] == [RUNNING]
+    assert load_payload(tmp_path / RUNNING)["progress"]["batch"] == 1
 
 
 def test_loss_that_is_not_finite_ends_the_run_and_names_the_place(tmp_path: Path) -> None:
     config = small_config(learning_rate=1e30)
-    with pytest.raises(TrainingDivergedError, match=r"epoch 0, .*2020-.* best checkpoint: none"):
+    with pytest.raises(TrainingDivergedError, match=r"price action: .*epoch 0, .*begin 2020-"):
         train(tmp_path, noise_bars(900), config)
     assert not (tmp_path / MODEL).exists()
 
@@ -265,21 +263,21 @@ def test_patience_ends_training(tmp_path: Path) -> None:
 
 
 def test_positives_weigh_as_much_as_negatives_in_training() -> None:
-    trainer = trainer_of(noise_bars(900), small_config())
-    truth = trainer.windows.labels("train")
-    assert trainer.pos_weight == pytest.approx((truth == 0).sum() / (truth == 1).sum())
+    task = task_of(noise_bars(900), small_config())
+    truth = task.windows.labels("train")
+    assert task.pos_weight == pytest.approx((truth == 0).sum() / (truth == 1).sum())
 
 
 def test_results_of_all_epochs_are_judged_on_validation_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged = []
-    plain = PriceActionTrainer.judge
+    plain = BuyTask.judge
 
-    def noting(self: PriceActionTrainer, span: str) -> Any:
+    def noting(self: BuyTask, span: str) -> Any:
         judged.append(span)
         return plain(self, span)
 
-    monkeypatch.setattr(PriceActionTrainer, "judge", noting)
+    monkeypatch.setattr(BuyTask, "judge", noting)
     train(tmp_path, noise_bars(900), small_config(epochs=3))
     assert judged == ["validation"] * 3 + list(training.JUDGED)

@@ -12,12 +12,18 @@ import torch
 from hrl_sarp.encoders.networks.jade import JadeEncoder
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
-from hrl_sarp.price_action.expansions import finetuning
-from hrl_sarp.price_action.expansions.files import load_finetuned
+from hrl_sarp.price_action.expansions.finetuning import (
+    FinetuneRequest,
+    finetune,
+    load_finetuned,
+    prepare,
+)
 from hrl_sarp.price_action.expansions.tables import COLUMNS
 from hrl_sarp.price_action.expansions.windows import read_labelled, window_features
 from hrl_sarp.run.checkpoints import load_payload, save_payload
+from hrl_sarp.run.session import StopFlag
 from tests.command_line import Command, assert_refused
+from tests.fitting.kills import assert_kills_change_nothing
 from tests.price_action.expansions.labelled_factories import (
     LENGTH,
     as_frame,
@@ -152,29 +158,49 @@ def test_variant_without_countdown_leaves_its_cells_empty(
     assert {row["sigma_countdown"] for row in rows(out, "uncertainty_params")} == {""}
 
 
-def test_stopped_run_resumes_to_the_same_weights_and_tables(
+def test_run_that_is_killed_within_epochs_ends_as_one_that_is_not(
+    data: Path, encoder: Path, tmp_path: Path
+) -> None:
+    config = small_config(epochs=3, variants={"position": {"batch_size": 4}})
+    at_every_batch = config.curriculum.model_copy(update={"checkpoint_seconds": 0.0})
+    config = config.model_copy(update={"curriculum": at_every_batch})
+
+    def run(folder: Path, *, resume: bool) -> None:
+        device = torch.device("cpu")
+        request = FinetuneRequest(
+            variant="position",
+            data=data,
+            output=folder,
+            pretrained=encoder,
+            is_frozen=False,
+            device=device,
+            config=config,
+            resume=resume,
+        )
+        finetune(prepare(request), StopFlag())
+
+    def outcome(folder: Path) -> dict[str, object]:
+        found: dict[str, object] = {name: rows(folder, name) for name in COLUMNS}
+        untimed = [{**row, "epoch_time": ""} for row in rows(folder, "epoch_metrics")]
+        return {**found, "epoch_metrics": untimed, "weights": weights(folder)}
+
+    assert_kills_change_nothing(run, outcome, tmp_path, seed=2)
+
+
+def test_stopped_run_says_so_and_resumes(
     command: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    arguments = ["finetune-encoder", "--variant", "position", *options]
-    assert command(*arguments, "--output", whole)[0] == 0
-
-    def interrupted(*_: object) -> str:
-        raise KeyboardInterrupt
-
+    out = tmp_path / "out"
+    arguments = ["finetune-encoder", "--variant", "position", *options, "--output", out]
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, "_epoch_line", interrupted)  # after the first epoch is kept
-        assert command(*arguments, "--output", broken)[0] == 130
-    assert (broken / "running.pt").is_file()
-    assert not (broken / "metadata.json").exists()
-    code, _, err = command(*arguments, "--output", broken, "--resume")
+        patch.setattr(StopFlag, "is_set", True)
+        assert command(*arguments)[0] == 130
+    assert (out / "running.pt").is_file()
+    assert not (out / "metadata.json").exists()
+    code, _, err = command(*arguments, "--resume")
     assert code == 0, err
-    assert "epoch 1:" not in err
-    for name, values in weights(whole).items():
-        assert torch.equal(values, weights(broken)[name]), name
-    for name in COLUMNS:
-        if name != "epoch_metrics":  # it holds seconds
-            assert rows(whole, name) == rows(broken, name), name
+    assert "continues at epoch" in err
+    assert not (out / "running.pt").exists()
 
 
 def test_finished_run_is_not_trained_again(

@@ -13,7 +13,7 @@ from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.features.candles import COLUMNS
-from hrl_sarp.price_action.buys.files import (
+from hrl_sarp.price_action.buys.model import (
     MODEL,
     SCALER,
     PriceAction,

@@ -1,0 +1,335 @@
+"""What the multi-task model is taught, how its losses become one, and the task of its fit.
+
+All targets describe bars inside the window, the expansion included: this is detection. Nothing
+here says what happens after a window.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from hrl_sarp.config.encoder_schema import FinetuningConfig
+from hrl_sarp.price_action.expansions.measures import Found
+from hrl_sarp.price_action.expansions.model import TYPES, JadeMultiTask, MultiTaskOutput
+from hrl_sarp.price_action.expansions.windows import GroupSplit, LabelledWindows
+
+EVALUATED_AT_ONCE = 512
+"""Windows of a pass without gradients."""
+LARGEST_ENCODED_BYTES = 2 << 30
+"""What a frozen encoder makes of all windows is kept if it needs no more."""
+BYTES = 4
+"""Of a float."""
+LEAST_LOSS = 1e-6
+"""A task that a constant solves starts as if this were its loss."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What each window's heads should say."""
+
+    label: Int[Tensor, " W"]
+    pointers: Float[Tensor, "W 2"]
+    """Center and length of the expansion, in [0, 1]."""
+    inside: Float[Tensor, "W L"]
+    """1 on the bars of the expansion."""
+    countdown: Float[Tensor, "W L"]
+
+    def rows(self, chosen: Int[Tensor, " B"]) -> "Targets":
+        """Choose some windows.
+
+        Args:
+            chosen: their rows, on the device of the targets.
+
+        Returns:
+            The targets of these windows.
+        """
+        return Targets(
+            self.label[chosen], self.pointers[chosen], self.inside[chosen], self.countdown[chosen]
+        )
+
+    def to(self, device: torch.device) -> "Targets":
+        """Copy to a device.
+
+        Args:
+            device: where the copy lies.
+
+        Returns:
+            The same targets there.
+        """
+        moved = (self.label, self.pointers, self.inside, self.countdown)
+        return Targets(*(tensor.to(device) for tensor in moved))
+
+
+class ExpansionTask:
+    """Finding expansions, as `fitting.Fit` asks for it: any split, any device.
+
+    The plain sum of the tasks' losses chooses the epoch: sigmas change their weighted sum.
+
+    Example:
+        As `finetuning` uses it::
+
+            task = job.task()
+            fitted = new_fit(job, task, StopFlag()).run()
+            losses, found = task.look_at(torch.from_numpy(job.split.test))
+    """
+
+    def __init__(
+        self,
+        model: JadeMultiTask,
+        inputs: Float[Tensor, "W L F"],
+        targets: Targets,
+        split: GroupSplit,
+        config: FinetuningConfig,
+        pos_weight: float,
+        *,
+        is_frozen: bool,
+        title: str = "expansions",
+    ) -> None:
+        """Freeze the encoder if asked to, and let heads and sigmas begin near constant answers.
+
+        A model that knows nothing would arrive there. From sigma 1, pointers, whose loss is a
+        hundredth of the others', would not be learned for thousands of updates.
+
+        Args:
+            model: what is taught; on the device of inputs and targets.
+            inputs: windows as the encoder reads them.
+            targets: what should be said of them.
+            split: rows to train on and to validate on.
+            config: deltas of the Huber losses.
+            pos_weight: of bars inside, in the span loss.
+            is_frozen: the encoder keeps its weights.
+            title: on progress bar and in messages.
+        """
+        device = inputs.device
+        self.module, self.inputs, self.targets, self.title = model, inputs, targets, title
+        self.config, self.pos_weight, self.is_frozen = config, pos_weight, is_frozen
+        self.train_rows = torch.from_numpy(split.train).to(device)
+        self.validation = torch.from_numpy(split.validation).to(device)
+        self.found = Found(None, None, None)
+        """What the model said of the validation windows when it was validated last."""
+        model.encoder.requires_grad_(not is_frozen)
+        taught = targets.rows(self.train_rows)
+        model.start_at(constant_answer(taught, pos_weight))
+        chance = constant_losses(taught, config, pos_weight)
+        starts = [0.5 * math.log(max(chance[task], LEAST_LOSS)) for task in model.tasks]
+        model.log_sigma.data.copy_(torch.tensor(starts))
+        n_windows, length, _ = inputs.shape
+        fits = n_windows * length * model.encoder.width * BYTES <= LARGEST_ENCODED_BYTES
+        self.encoded = self._encode_all() if is_frozen and fits else None
+
+    def loss(
+        self, rows: Int[Tensor, " B"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Compute the weighted total of a batch.
+
+        Args:
+            rows: of the windows.
+            generator: unused; dropout is all that is random.
+
+        Returns:
+            The total, and the plain loss of each task as `train_<task>`.
+        """
+        if self.is_frozen:
+            self.module.encoder.eval()
+        losses = self._losses(self._output(rows), rows)
+        total = weighted_total(losses, self.module.log_sigmas())
+        return total, {f"train_{task}": loss for task, loss in losses.items()}
+
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """Judge the module on the validation windows.
+
+        Returns:
+            The sum over tasks, and the loss of each as `val_<task>`.
+        """
+        losses, self.found = self.look_at(self.validation)
+        return sum(losses.values()), {f"val_{task}": loss for task, loss in losses.items()}
+
+    def describe(self, rows: Int[Tensor, " B"]) -> str:
+        """Say which windows these are, for the message of a run that diverges.
+
+        Args:
+            rows: of the windows.
+
+        Returns:
+            Their range of rows in the file.
+        """
+        return f"labelled windows {int(rows.min())} to {int(rows.max())}"
+
+    @torch.no_grad()
+    def look_at(self, rows: Int[Tensor, " B"]) -> tuple[dict[str, float], Found]:
+        """Ask the model about some windows.
+
+        Args:
+            rows: of the windows, on the device of the inputs.
+
+        Returns:
+            The mean loss of each task over them, and what the model says, on the CPU.
+        """
+        self.module.eval()
+        parts = [self._output(block) for block in rows.split(EVALUATED_AT_ONCE)]
+        output = MultiTaskOutput(
+            *(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True))
+        )
+        losses = {task: float(loss) for task, loss in self._losses(output, rows).items()}
+        types, pointers, spans = output.type_logits, output.pointers, output.span_logits
+        return losses, Found(
+            None if types is None else types.argmax(dim=1).cpu().numpy(),
+            None if pointers is None else pointers.double().cpu().numpy(),
+            None if spans is None else spans.sigmoid().double().cpu().numpy(),
+        )
+
+    def _output(self, rows: Int[Tensor, " B"]) -> MultiTaskOutput:
+        if self.encoded is not None:
+            return self.module.decode(self.encoded[rows])
+        return self.module(self.inputs[rows])
+
+    def _losses(self, output: MultiTaskOutput, rows: Int[Tensor, " B"]) -> dict[str, Tensor]:
+        return task_losses(output, self.targets.rows(rows), self.config, self.pos_weight)
+
+    @torch.no_grad()
+    def _encode_all(self) -> Float[Tensor, "W L E"]:
+        """Return what the frozen encoder makes of every window: it never changes."""
+        self.module.encoder.eval()
+        blocks = self.inputs.split(EVALUATED_AT_ONCE)
+        return torch.cat([self.module.encoder(block) for block in blocks])
+
+
+def make_targets(windows: LabelledWindows, countdown_bars: int) -> Targets:
+    """Turn labels into targets of one scale: all lie in [0, 1].
+
+    Center (s + e) / 2 / (L - 1) and length (e - s + 1) / L.
+
+    Args:
+        windows: W windows of L bars with the labels.
+        countdown_bars: the countdown is 1 at so many bars and more before the expansion's first
+            bar, falls by 1 / `countdown_bars` a bar and is 0 from its first bar on.
+
+    Returns:
+        The targets, on the CPU.
+    """
+    length = windows.ohlc.shape[1]
+    bars = np.arange(length)
+    start, end = windows.start[:, None], windows.end[:, None]
+    inside = (bars >= start) & (bars <= end)
+    countdown = np.clip((start - bars) / countdown_bars, 0.0, 1.0)
+    center = (windows.start + windows.end) / 2 / (length - 1)
+    share = (windows.end - windows.start + 1) / length
+    return Targets(
+        torch.from_numpy(windows.label),
+        torch.from_numpy(np.stack([center, share], axis=1)).float(),
+        torch.from_numpy(inside).float(),
+        torch.from_numpy(countdown).float(),
+    )
+
+
+def balanced_weight(inside: Float[Tensor, "W L"]) -> float:
+    """Compute the weight of bars inside under which they count as much as those outside.
+
+    Args:
+        inside: 1 on the bars of expansions.
+
+    Returns:
+        Bars outside / bars inside.
+    """
+    n_inside = float(inside.sum())
+    return (inside.numel() - n_inside) / n_inside
+
+
+def task_losses(
+    output: MultiTaskOutput, targets: Targets, config: FinetuningConfig, pos_weight: float
+) -> dict[str, Tensor]:
+    """Compute the mean loss of each task that the output has.
+
+    Args:
+        output: what the heads say.
+        targets: what they should say.
+        config: deltas of the Huber losses.
+        pos_weight: of bars inside, in the span loss.
+
+    Returns:
+        Cross-entropy (type), Huber (pointers, countdown) and weighted binary cross-entropy (span),
+        by task.
+    """
+    losses: dict[str, Tensor] = {}
+    if output.type_logits is not None:
+        losses["type"] = functional.cross_entropy(output.type_logits, targets.label)
+    if output.pointers is not None:
+        losses["pointers"] = functional.huber_loss(
+            output.pointers, targets.pointers, delta=config.pointer_huber_delta
+        )
+    if output.span_logits is not None:
+        losses["span"] = functional.binary_cross_entropy_with_logits(
+            output.span_logits,
+            targets.inside,
+            pos_weight=torch.tensor(pos_weight, device=targets.inside.device),
+        )
+    if output.countdown is not None:
+        losses["countdown"] = functional.huber_loss(
+            output.countdown, targets.countdown, delta=config.countdown_huber_delta
+        )
+    return losses
+
+
+def weighted_total(losses: Mapping[str, Tensor], log_sigma: Mapping[str, Tensor]) -> Tensor:
+    """Add up the losses of all tasks under learned weights.
+
+    Args:
+        losses: by task.
+        log_sigma: one number for each of these tasks.
+
+    Returns:
+        The sum over tasks of loss / (2 sigma^2) + log sigma.
+
+    Source:
+        Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses".
+    """
+    terms = [
+        0.5 * torch.exp(-2.0 * log_sigma[task]) * loss + log_sigma[task]
+        for task, loss in losses.items()
+    ]
+    return torch.stack(terms).sum()
+
+
+def constant_answer(targets: Targets, pos_weight: float) -> MultiTaskOutput:
+    """Find one answer for all windows: shares of classes and of bars inside, and means.
+
+    Args:
+        targets: what should be said of W windows.
+        pos_weight: of bars inside, in the span loss.
+
+    Returns:
+        The same answer W times.
+    """
+    n_windows, length = targets.inside.shape
+    classes = torch.bincount(targets.label, minlength=TYPES) / n_windows
+    share = targets.inside.mean()
+    odds = pos_weight * share / (1.0 - share)
+    return MultiTaskOutput(
+        type_logits=classes.log().expand(n_windows, TYPES),
+        pointers=targets.pointers.mean(dim=0).expand(n_windows, 2),
+        span_logits=odds.log().expand(n_windows, length),
+        countdown=targets.countdown.mean().expand(n_windows, length),
+    )
+
+
+def constant_losses(
+    targets: Targets, config: FinetuningConfig, pos_weight: float
+) -> dict[str, float]:
+    """Compute each task's loss under `constant_answer`.
+
+    Args:
+        targets: what should be said of the windows.
+        config: deltas of the Huber losses.
+        pos_weight: of bars inside, in the span loss.
+
+    Returns:
+        Mean losses by task.
+    """
+    losses = task_losses(constant_answer(targets, pos_weight), targets, config, pos_weight)
+    return {task: float(loss) for task, loss in losses.items()}
