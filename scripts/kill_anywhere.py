@@ -345,17 +345,22 @@ def _show(
     seconds: dict[str, float], made: Counter[str], writing: Counter[str], n_runs: int
 ) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from hrl_sarp.reporting.table import Table
 
     total = sum(made[stage] for stage in STAGES)
-    table = Table(title=f"{total} kills over {n_runs} run(s)")
-    for heading in ("stage", "processor s", "kills", "of them while writing"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in STAGES:
-        name = f"phase {stage}" if stage in PHASE_STAGES else stage
-        table.add_row(name, f"{seconds[stage]:.1f}", str(made[stage]), str(writing[stage]))
-    table.add_row(START, "", str(made[START]), "")
-    Console(width=100).print(table)
+    rows = [
+        (
+            f"phase {stage}" if stage in PHASE_STAGES else stage,
+            f"{seconds[stage]:.1f}",
+            str(made[stage]),
+            str(writing[stage]),
+        )
+        for stage in STAGES
+    ]
+    header = ("stage", "processor s", "kills", "of them while writing")
+    rows.append((START, "", str(made[START]), ""))
+    Console(width=100).print(Table(f"{total} kills over {n_runs} run(s)", header, rows))
 
 
 def _say(text: str) -> None:

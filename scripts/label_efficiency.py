@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.price_action.expansions.finetuning import Job
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 ARMS = ("random", "frozen", "fine-tuned", "scratch")
 FROZEN, PRETRAINED = ("random", "frozen"), ("frozen", "fine-tuned")
-COLOURS = {"random": "#cc79a7", "frozen": "#009e73", "fine-tuned": "#0072b2", "scratch": "#d55e00"}
 SHOWN = {"span_f1": "span F1", "hit_at_3": "hit within 3 bars", "type_accuracy": "type accuracy"}
 APART = 0.05
 """By which arms stand beside each other in the figure, as a share of the labels."""
@@ -261,15 +261,15 @@ def _run_all(settings: Settings, cells: list[Cell], jobs: int) -> None:
 def _report(settings: Settings, cells: list[Cell], facts: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from hrl_sarp.run.files import atomic_path, read_json, write_json, write_text
+    from hrl_sarp.reporting.figure import save_png
+    from hrl_sarp.run.files import read_json, write_json, write_text
 
     found = {cell: read_json(settings.output / cell.name, COMMAND) for cell in cells}
     rows = summarise(found)
     write_json(settings.output / f"{REPORT}.json", {"study": facts, "rows": rows})
     table = as_markdown(rows)
     write_text(settings.output / f"{REPORT}.md", table)
-    with atomic_path(settings.output / f"{REPORT}.png") as temporary:
-        _draw(rows, temporary)
+    save_png(settings.output / f"{REPORT}.png", _drawn(rows))
     Console().print(table, soft_wrap=True)
 
 
@@ -332,28 +332,36 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+def _drawn(rows: list[dict[str, Any]]) -> "Figure":
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.0, 3.8), layout="constrained")
-    for axes, (measure, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
-        _draw_measure(axes, [row for row in rows if row["measure"] == measure])
-        axes.set(title=title, xlabel="labels")
-    lines = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=len(ARMS) + 1, frameon=False)
-    figure.savefig(path, dpi=150)
+    from hrl_sarp.reporting.figure import STYLE
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10.0, 3.8), layout="constrained")
+        panels = zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True)
+        for axes, (measure, title) in panels:
+            _draw_measure(axes, [row for row in rows if row["measure"] == measure])
+            axes.set(title=title, xlabel="labels")
+        lines = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside lower center", ncols=len(ARMS) + 1)
+    return figure
 
 
 def _draw_measure(axes: "Axes", rows: list[dict[str, Any]]) -> None:
+    from hrl_sarp.reporting.figure import BLUE, GREEN, INK, PURPLE, VERMILION
+
     axes.set_xscale("log")
-    for place, (arm, colour) in enumerate(COLOURS.items()):
+    colours = zip(ARMS, (PURPLE, GREEN, BLUE, VERMILION), strict=True)
+    for place, (arm, colour) in enumerate(colours):
         mine = [row for row in rows if row["arm"] == arm]
         x = [row["labels"] * (1 + APART * (place - len(ARMS) / 2)) for row in mine]
         y, bar = ([row[key] for row in mine] for key in ("mean", "half_width"))
         axes.errorbar(x, y, bar, color=colour, marker="o", markersize=4, capsize=3, label=arm)
     trivial = [row for row in rows if row["arm"] == ARMS[0]]
     x, y = ([row[key] for row in trivial] for key in ("labels", "baseline"))
-    axes.plot(x, y, color="#777777", linestyle="--", label="no model")
+    axes.plot(x, y, color=INK, linestyle="--", label="no model")
     axes.set_xticks(x, [f"{labels:,}" for labels in x])
     axes.minorticks_off()
 

@@ -37,28 +37,27 @@ def label(options: argparse.Namespace) -> None:
     """Label the bars of all files and write them with their base rates."""
     import polars as pl
     from rich.console import Console
-    from rich.table import Table
 
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.data.bars import read_bars
     from hrl_sarp.price_action.expansions.labelling import BaseRates, between, draw, label_bars
+    from hrl_sarp.reporting.table import Table
     from hrl_sarp.run.files import write_json, write_table
 
     changes = {} if options.stride is None else {"stride": options.stride}
     config = load_config(own_file=options.config, overrides={"windowed": changes})
     rule = config.encoders.expansion
-    table = Table(title="windows of bars, by what the rule finds in them")
     frames, facts = [], {}
     for path in options.data:
         bars = between(read_bars(path, options.symbol), options.start, options.end)
         frame, rates = label_bars(bars, config.windowed, rule)
         frames.append(frame)
         facts[str(path)] = {"data_hash": bars.content_hash, **rates.as_plain()}
-    table.add_column("measure")
-    for path in options.data:
-        table.add_column(path.stem, justify="right")
-    for measure in BaseRates.__dataclass_fields__:
-        table.add_row(measure, *(_shown(values[measure]) for values in facts.values()))
+    rows = [
+        (measure, *(_shown(values[measure]) for values in facts.values()))
+        for measure in BaseRates.__dataclass_fields__
+    ]
+    header = ("measure", *(path.stem for path in options.data))
     written = pl.concat(frames)
     if options.max_windows is not None:
         written = draw(written, options.max_windows, options.seed)
@@ -66,7 +65,7 @@ def label(options: argparse.Namespace) -> None:
     settings = {"stride": config.windowed.stride, "seed": options.seed}
     report = {"written": written.height, "files": facts, "rule": rule.model_dump(), **settings}
     write_json(options.output.with_suffix(".json"), report)
-    Console().print(table)
+    Console().print(Table("windows of bars, by what the rule finds in them", header, rows))
     Console().print(f"wrote {written.height} windows to {options.output}", soft_wrap=True)
 
 

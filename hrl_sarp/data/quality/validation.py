@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from jaxtyping import Shaped
-from rich.table import Table
 
 from hrl_sarp.config.market_schema import CalendarChanges, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
@@ -22,6 +21,7 @@ from hrl_sarp.data.store import (
     RawData,
     read_raw,
 )
+from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import write_json
 
 REPORT_NAME = "validation.json"
@@ -150,7 +150,7 @@ def bad_rows(report: ValidationReport) -> pl.DataFrame:
 
 
 def render(report: ValidationReport) -> Table:
-    """Draw a report for the terminal.
+    """Lay out a report as a table.
 
     Args:
         report: of the data set.
@@ -158,9 +158,7 @@ def render(report: ValidationReport) -> Table:
     Returns:
         A table with one row per rule: what follows, how many findings, the first cases.
     """
-    table = Table(title=f"{report.n_bars:,} bars of {report.n_symbols} symbols")
-    for heading in ("rule", "severity", "findings", "examples (symbol date value)"):
-        table.add_column(heading, justify="right" if heading == "findings" else "left")
+    cells = []
     for rule in report.table["rule"].unique(maintain_order=True):
         rows = report.table.filter(pl.col("rule") == rule)
         effect, is_excluded = rows.select("severity", "is_excluded").row(0)
@@ -178,8 +176,13 @@ def render(report: ValidationReport) -> Table:
             examples.append(" ".join(str(x) for x in (symbol, day, shown) if x is not None))
         more = ", ..." if len(examples) > _EXAMPLES_SHOWN else ""
         listed = ", ".join(examples[:_EXAMPLES_SHOWN]) + more
-        table.add_row(rule, effect, f"{rows.height:,}", listed)
-    return table
+        cells.append((rule, effect, f"{rows.height:,}", listed))
+    return Table(
+        f"{report.n_bars:,} bars of {report.n_symbols} symbols",
+        ("rule", "severity", "findings", "examples (symbol date value)"),
+        cells,
+        text_columns=frozenset({0, 1, 3}),
+    )
 
 
 def _schema_findings(raw: RawData) -> pl.DataFrame:
