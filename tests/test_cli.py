@@ -22,20 +22,31 @@ OPTIONS = {
         "--data-dir",
         "--experiment",
         "--market",
+        "--config",
     ),
-    "validate-data": ("--data-dir", "--experiment", "--market"),
+    "validate-data": ("--data-dir", "--experiment", "--market", "--config"),
     "train": (
         "--phase",
         "--data-dir",
         "--log-dir",
         "--experiment",
         "--market",
+        "--config",
         "--seed",
         "--device",
         "--resume",
     ),
-    "backtest": ("--span", "--data-dir", "--log-dir", "--experiment", "--market", "--seed"),
+    "backtest": (
+        "--span",
+        "--data-dir",
+        "--log-dir",
+        "--experiment",
+        "--market",
+        "--config",
+        "--seed",
+    ),
     "report": ("--readme", "runs"),
+    "init": ("--overwrite", "folder"),
 }
 USAGE_ERROR = 2
 
@@ -169,7 +180,7 @@ def test_a_phase_without_its_predecessor_names_it(
     code, out, err = command("train", "--phase", 3, *options)
     assert (code, out) == (1, "")
     assert "Traceback" not in err
-    assert "run `python main.py train --phase 1` first" in err.splitlines()[-1]
+    assert "run `hrl-sarp train --phase 1` first" in err.splitlines()[-1]
 
 
 def test_a_report_of_no_run_is_refused(command: Command, tmp_path: Path) -> None:
@@ -182,7 +193,7 @@ def test_stopping_twice_ends_with_the_code_of_a_signal(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_config", interrupted)
+    monkeypatch.setattr(cli, "read_config", interrupted)
     code, out, err = command("train")
     assert (code, out) == (cli.STOPPED, "")
     assert "--resume" in err
@@ -195,3 +206,36 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_own_file_is_laid_over_the_defaults_of_every_command(
+    command: Command, tmp_path: Path
+) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("risk: {stock_cap: 2.0}\n")
+    for name in ("collect-data", "validate-data", "train", "backtest", "stress-test"):
+        assert_refused(
+            command(name, "--config", own), "risk.stock_cap", "(was 2.0) [mine.yaml]", str(own)
+        )
+
+
+def test_own_folder_stands_for_the_defaults(command: Command, tmp_path: Path) -> None:
+    code, out, err = command("init", tmp_path / "mine")
+    assert (code, err) == (0, "")
+    assert f"use them with --config {tmp_path / 'mine'}" in out
+    (tmp_path / "mine" / "stress.yaml").unlink()
+    assert_refused(
+        command("validate-data", "--config", tmp_path / "mine"),
+        "mine/*.yaml",
+        "stress: required key is missing",
+    )
+
+
+def test_own_configuration_that_does_not_exist_is_refused(command: Command, tmp_path: Path) -> None:
+    missing = tmp_path / "mine"
+    assert_refused(command("train", "--config", missing), f"`hrl-sarp init {missing}`")
+
+
+def test_init_does_not_overwrite(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert_refused(command("init", tmp_path), str(tmp_path), "--overwrite")

@@ -21,8 +21,10 @@ from hrl_sarp.cli.options import (
     Experiment,
     LogDir,
     MarketName,
+    OwnConfig,
     Resume,
     Seed,
+    read_config,
     running,
 )
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
@@ -30,7 +32,6 @@ from hrl_sarp.run.terminal import log_to_screen
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.data.sources.yahoo.download import YahooRequest
     from hrl_sarp.training.phase import PhaseContext
 
 ALL = "all"
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 
 DAY = "%Y-%m-%d"
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names.")]
 
 
 @app.command("collect-data")
@@ -68,32 +70,42 @@ def collect_data(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     experiment: Experiment = None,
     market: MarketName = None,
+    own: OwnConfig = None,
 ) -> None:
     """Collect a market into DATA_DIR: parquet files and a manifest with hashes.
 
     The default is offline: 20 US stocks 1990-2022 that come with the package skfolio.
     """
     from hrl_sarp.data.collect import DEFAULT_MARKETS, SOURCES, collect
+    from hrl_sarp.data.sources.yahoo.download import SYMBOLS_DIR, YahooRequest
 
     if source not in SOURCES:
         raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
-    own = None if experiment else DEFAULT_MARKETS[source]
-    config = _config(experiment, market or own)
-    request = _yahoo_request(source, symbols, start, end)
+    usual = None if experiment else DEFAULT_MARKETS[source]
+    config = read_config(market or usual, experiment, own)
+    request = None
+    if source == "yahoo" or symbols or start or end:
+        lists = own / "symbols" if own is not None and own.is_dir() else SYMBOLS_DIR
+        today = datetime.now(tz=UTC).date()
+        days = start and start.date(), end and end.date()
+        request = YahooRequest(symbols, *days, today, lists)
     manifest = collect(source, data_dir, config, input_path, macro, request)
     typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
 
 
 @app.command("validate-data")
 def validate_data(
-    data_dir: DataDir = DEFAULT_DATA_DIR, experiment: Experiment = None, market: MarketName = None
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    experiment: Experiment = None,
+    market: MarketName = None,
+    own: OwnConfig = None,
 ) -> None:
     """Check the collected data by named rules: validation.json, exit code 0 if nothing fails."""
     from rich.console import Console
 
     from hrl_sarp.data.quality.validation import render, validate_folder
 
-    report = validate_folder(data_dir, _config(experiment, market))
+    report = validate_folder(data_dir, read_config(market, experiment, own))
     Console().print(render(report))
     if report.has_failed:
         raise typer.Exit(1)
@@ -108,6 +120,7 @@ def train(
     log_dir: LogDir = DEFAULT_LOG_DIR,
     experiment: Experiment = None,
     market: MarketName = None,
+    own: OwnConfig = None,
     seed: Seed = None,
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
@@ -119,7 +132,7 @@ def train(
 
     if phase is not None:  # every wrong option is refused before anything is written
         require_phase(phase)
-    config = _config(experiment, market, {} if seed is None else {"seed": seed})
+    config = read_config(market, experiment, own, seed)
     resolve_device(device)
     read_manifest(data_dir)
     with running(log_dir):
@@ -145,18 +158,16 @@ def backtest(
     log_dir: LogDir = DEFAULT_LOG_DIR,
     experiment: Experiment = None,
     market: MarketName = None,
+    own: OwnConfig = None,
     seed: Seed = None,
 ) -> None:
     """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest."""
     if span not in SPANS:
         raise HrlSarpError(f"--span must be one of {', '.join(SPANS)}, found '{span}'")
-    changes: dict[str, object] = {} if seed is None else {"seed": seed}
-    if baselines != ALL:
-        chosen = [] if baselines == "none" else baselines.split(",")
-        changes["evaluation"] = {"baselines": chosen}
-    config = _config(experiment, market, changes)
+    names = {ALL: None, "none": []}.get(baselines, baselines.split(","))
+    config = read_config(market, experiment, own, seed, {"evaluation": {"baselines": names}})
     if not log_dir.is_dir():
-        raise MissingArtifactError(f"no run at {log_dir}: run `python main.py train` first")
+        raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     with running(log_dir):
         context = _context(data_dir, log_dir, config, "cpu")
         _backtest(context, span, None if agents == ALL else agents.split(","))
@@ -168,6 +179,7 @@ def stress_test(
     log_dir: LogDir = DEFAULT_LOG_DIR,
     experiment: Experiment = None,
     market: MarketName = None,
+    own: OwnConfig = None,
     seed: Seed = None,
 ) -> None:
     """Put the trained agents of LOG_DIR and all baselines under stress; writes LOG_DIR/stress.
@@ -183,9 +195,9 @@ def stress_test(
     from hrl_sarp.evaluation.stress import run_stress_test
     from hrl_sarp.training.phase import with_sector_table
 
-    config = _config(experiment, market, {} if seed is None else {"seed": seed})
+    config = read_config(market, experiment, own, seed)
     if not log_dir.is_dir():
-        raise MissingArtifactError(f"no run at {log_dir}: run `python main.py train` first")
+        raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     with running(log_dir):
         context = _context(data_dir, log_dir, config, "cpu")
         seen = with_sector_table(context).market
@@ -229,26 +241,19 @@ def report(
         typer.echo(f"wrote the table into {readme}")
 
 
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("config"),
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Write an editable copy of the default configuration to FOLDER, for --config FOLDER."""
+    from hrl_sarp.config.loading import copy_defaults
+
+    n_files = copy_defaults(folder, overwrite=overwrite)
+    typer.echo(f"wrote {n_files} files; use them with --config {folder}")
+
+
 encoders.add_commands(app)
-
-
-def _yahoo_request(
-    source: str, symbols: Path | None, start: datetime | None, end: datetime | None
-) -> "YahooRequest | None":
-    from hrl_sarp.data.sources.yahoo.download import YahooRequest
-
-    if source != "yahoo" and not (symbols or start or end):
-        return None
-    today = datetime.now(tz=UTC).date()
-    return YahooRequest(symbols, start and start.date(), end and end.date(), today)
-
-
-def _config(
-    experiment: str | None, market: str | None, changes: dict[str, object] | None = None
-) -> "RunConfig":
-    from hrl_sarp.config.loading import load_config
-
-    return load_config(market=market, experiment=experiment, overrides=changes)
 
 
 def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":

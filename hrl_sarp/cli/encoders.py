@@ -14,8 +14,10 @@ from hrl_sarp.cli.options import (
     Device,
     Experiment,
     MarketName,
+    OwnConfig,
     Resume,
     Seed,
+    read_config,
     running,
 )
 from hrl_sarp.errors import HrlSarpError
@@ -33,11 +35,6 @@ DEFAULT_PRETRAIN_DIR = Path("artifacts/jade_pretrain")
 DEFAULT_FINETUNE_DIR = Path("artifacts/finetune")
 PRICE_ACTION = "price-action"
 DEFAULT_PRICE_ACTION_DIR = Path("data/checkpoints")
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="YAML of your own, laid over config/*.yaml.", show_default=False),
-]
 
 Panel = Annotated[
     bool, typer.Option("--panel", help="On the daily bars of all stocks in DATA_DIR instead.")
@@ -76,7 +73,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
             show_default=False,
         ),
     ] = None,
-    config_file: ConfigFile = None,
+    own: OwnConfig = None,
     experiment: Experiment = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -98,7 +95,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     sections: dict[str, dict[str, Any]] = {"pretraining": settings, "panel": schedule}
     if data is not None:
         sections = {"pretraining": {**schedule, **settings}}
-    config = encoder_config(experiment, config_file, sections, seed, market)
+    config = read_config(market, experiment, own, seed, {"encoders": sections})
     configure_threads(config.threads)
     with _processes(device) as world:
         # what is wrong with the data is said before anything is made
@@ -166,7 +163,7 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
             show_default=False,
         ),
     ] = None,
-    config_file: ConfigFile = None,
+    own: OwnConfig = None,
     experiment: Experiment = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -183,14 +180,14 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     _require_options_of(variant, symbol, pretrained_encoder, is_frozen=freeze_encoder)
     if variant == PRICE_ACTION:
         settings["batch_size"] = batch_size
-        config = encoder_config(experiment, config_file, {"price_action": settings}, seed, None)
+        config = read_config(None, experiment, own, seed, {"encoders": {"price_action": settings}})
         _price_action(data, symbol, output or DEFAULT_PRICE_ACTION_DIR, config, device, resume)
         return
-    config = encoder_config(experiment, config_file, {"finetuning": settings}, seed, None)
+    config = read_config(None, experiment, own, seed, {"encoders": {"finetuning": settings}})
     # an unknown variant is for `prepare` to refuse: a batch size alone would begin a new one
     if batch_size is not None and variant in config.encoders.finetuning.variants:
         settings["variants"] = {variant: {"batch_size": batch_size}}
-        config = encoder_config(experiment, config_file, {"finetuning": settings}, seed, None)
+        config = read_config(None, experiment, own, seed, {"encoders": {"finetuning": settings}})
     configure_threads(config.threads)
     folder = output or DEFAULT_FINETUNE_DIR / variant
     chosen = resolve_device(device)
@@ -256,28 +253,6 @@ def _price_action(
     Console().print(results_table(results["spans"], results["threshold"]))
     typer.echo(results["verdict"])
     typer.echo(f"wrote {output / MODEL} and {output / FIGURE}")
-
-
-def encoder_config(
-    experiment: str | None,
-    config_file: Path | None,
-    encoders: dict[str, dict[str, Any]],
-    seed: int | None,
-    market: str | None,
-) -> "RunConfig":
-    """Load the configuration with the options of an encoder's command; None is not given."""
-    from hrl_sarp.config.loading import load_config
-
-    given = {
-        section: {key: value for key, value in options.items() if value is not None}
-        for section, options in encoders.items()
-    }
-    changes: dict[str, Any] = {"encoders": given}
-    if seed is not None:
-        changes["seed"] = seed
-    return load_config(
-        market=market, experiment=experiment, overrides=changes, own_file=config_file
-    )
 
 
 @contextmanager

@@ -1,18 +1,30 @@
-"""Options that several commands share, and the folder a command runs in."""
+"""Options that several commands share, the configuration they name, and the run folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hrl_sarp.errors import ConfigError
 from hrl_sarp.run.terminal import log_to_screen
+
+if TYPE_CHECKING:  # pydantic and YAML load inside the command: --help is instant
+    from hrl_sarp.config.schema import RunConfig
 
 DataDir = Annotated[Path, typer.Option(help="Folder of the collected raw data.")]
 LogDir = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and reports.")]
 Experiment = Annotated[
     str | None, typer.Option(help="File of config/experiments/ laid over the defaults.")
+]
+OwnConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="YAML file laid over the defaults, or a folder that `init` wrote.",
+        show_default=False,
+    ),
 ]
 MarketName = Annotated[str | None, typer.Option(help="Profile of config/markets/.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
@@ -22,6 +34,48 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run e
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")
 LOG_DIR_OPTION, OUTPUT_OPTION = "--log-dir", "--output"
+
+
+def read_config(
+    market: str | None,
+    experiment: str | None,
+    own: Path | None,
+    seed: int | None = None,
+    changes: dict[str, Any] | None = None,
+) -> "RunConfig":
+    """Read the configuration that the options of a command name.
+
+    Args:
+        market: of `--market`.
+        experiment: of `--experiment`.
+        own: of `--config`: a file is laid over the defaults, a folder stands for all of them.
+        seed: of `--seed`.
+        changes: values of the command's other options by section; None was not given.
+
+    Returns:
+        The merged and checked configuration.
+
+    Raises:
+        ConfigError: if `own` does not exist, or a value cannot be used.
+    """
+    from hrl_sarp.config.loading import load_config
+
+    given = _given({**(changes or {}), "seed": seed})
+    if own is None:
+        return load_config(market=market, experiment=experiment, overrides=given)
+    if own.is_dir():
+        return load_config(config_dir=own, market=market, experiment=experiment, overrides=given)
+    if not own.exists():
+        raise ConfigError(
+            f"--config {own} does not exist: expected a YAML file or a folder of them; "
+            f"`hrl-sarp init {own}` writes such a folder"
+        )
+    return load_config(market=market, experiment=experiment, overrides=given, own_file=own)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    inner = {key: _given(v) if isinstance(v, dict) else v for key, v in options.items()}
+    return {key: value for key, value in inner.items() if value is not None}
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from hrl_sarp.config.encoder_schema import WindowedConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import ConfigError
 
-DEFAULT_CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
+_IN_WHEEL = Path(__file__).resolve().parent / "defaults"
+DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] / "config"
+"""`config/` of the repository; in an installed wheel its copy, made when the wheel was built."""
 EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)(\.?)([eE][+-]?\d+)")
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
@@ -67,6 +69,32 @@ def load_config(
         layers.lay(_with_sections(layers.read(own_file)), own_file.name)
     layers.lay({**given, "market": name} if name else given, "command line")
     return _checked(layers, _title(config_dir, [market_file, experiment_file], own_file))
+
+
+def copy_defaults(folder: Path, *, overwrite: bool) -> int:
+    """Copy the default configuration, for a user to edit.
+
+    Args:
+        folder: made if needed; `load_config` then takes it as its `config_dir`.
+        overwrite: replace files of the same names; others stay.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        ConfigError: if the folder is not empty and nothing may be overwritten.
+    """
+    if not overwrite and folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise ConfigError(
+            f"{folder} exists and is not empty; name another folder, or add --overwrite to replace "
+            "files of the same names"
+        )
+    files = [path for path in DEFAULT_CONFIG_DIR.rglob("*") if path.suffix in {".yaml", ".csv"}]
+    for path in files:
+        target = folder / path.relative_to(DEFAULT_CONFIG_DIR)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return len(files)
 
 
 def dump_config(config: RunConfig) -> str:

@@ -14,7 +14,7 @@ from polars.exceptions import PolarsError
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.run.files import read_json, remove_unfinished, sha256_file, write_json, write_table
 
-COLLECT_COMMAND = "python main.py collect-data"
+COLLECT_COMMAND = "hrl-sarp collect-data"
 MANIFEST_NAME = "manifest.json"
 
 PRICE_COLUMNS = ("open", "high", "low", "close")

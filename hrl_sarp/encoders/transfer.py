@@ -17,7 +17,7 @@ from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.run.files import read_json, sha256_file, write_bytes, write_json
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
-WRITER = "python main.py pretrain-encoder"
+WRITER = "hrl-sarp pretrain-encoder"
 PREFIX = "encoder."
 """Of the encoder's weights inside the checkpoint of a larger module."""
 DESCRIPTION_KEYS: dict[str, type | tuple[type, ...]] = {

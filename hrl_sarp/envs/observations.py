@@ -175,7 +175,7 @@ def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
     """
     if tensors.sector_embeddings is None:
         raise MarketError(
-            "the market has no sector embeddings: run `python main.py train --phase 1`, or add raw "
+            "the market has no sector embeddings: run `hrl-sarp train --phase 1`, or add raw "
             "ones with hrl_sarp.graph.with_node_features(market)"
         )
     return tensors.sector_embeddings

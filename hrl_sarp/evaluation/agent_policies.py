@@ -157,6 +157,6 @@ def count_trials(context: PhaseContext) -> int:
     for files in PHASES:
         path = context.folder(files.number) / files.metrics
         if path.is_file():
-            found = read_json(path, f"python main.py train --phase {files.number}")
+            found = read_json(path, f"hrl-sarp train --phase {files.number}")
             count += len(found.get("temperatures", {})) + int(found.get("n_evaluations", 0))
     return count

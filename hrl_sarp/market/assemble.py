@@ -207,7 +207,7 @@ def _require_usable(report: ValidationReport) -> None:
     ]
     raise DataError(
         f"no market can be made of data that break {', '.join(rules)}; expected none of these "
-        "findings; run `python main.py validate-data` to see all, correct the files, collect again"
+        "findings; run `hrl-sarp validate-data` to see all, correct the files, collect again"
     )
 
 

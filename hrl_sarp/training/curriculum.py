@@ -68,7 +68,7 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
         logger.info(f"phase {number} has finished already")
         context.state(number).finish()  # a kill may have come just before it was removed
         metrics = context.folder(number) / PHASES[number - 1].metrics
-        return PhaseResult(number, metrics, read_json(metrics, "python main.py train"))
+        return PhaseResult(number, metrics, read_json(metrics, "hrl-sarp train"))
     context = _require_inputs(number, context)
     config = context.config
     configure_threads(config.threads)
@@ -115,7 +115,7 @@ def _has_finished(context: PhaseContext, number: int) -> bool:
     metrics = context.folder(number) / PHASES[number - 1].metrics
     if not context.has(number) or not metrics.is_file():
         return False
-    found = read_json(metrics, f"python main.py train --phase {number}")
+    found = read_json(metrics, f"hrl-sarp train --phase {number}")
     context.state(number).require_same(found, f"finished phase {number} in {metrics.parent}")
     return True
 
@@ -151,10 +151,8 @@ def phase_tables(log_dir: Path) -> list[Table]:
     for files in PHASES:
         path = log_dir / files.folder / files.metrics
         if path.is_file():
-            found = read_json(path, f"python main.py train --phase {files.number}")
+            found = read_json(path, f"hrl-sarp train --phase {files.number}")
             tables.append(curve_table(f"phase {files.number} ({files.title})", found["history"]))
     if not tables:
-        raise MissingArtifactError(
-            f"no finished phase in {log_dir}: run `python main.py train` first"
-        )
+        raise MissingArtifactError(f"no finished phase in {log_dir}: run `hrl-sarp train` first")
     return tables

@@ -110,7 +110,7 @@ class PhaseContext:
         if not path.is_file():
             raise MissingArtifactError(
                 f"phase {number} has not finished ({path} does not exist): "
-                f"run `python main.py train --phase {number}` first"
+                f"run `hrl-sarp train --phase {number}` first"
             )
         return path
 
@@ -268,11 +268,11 @@ def with_sector_table(context: PhaseContext) -> PhaseContext:
     if payload["kind"] != SECTOR_TABLE:
         raise CheckpointError(
             f"{path}: expected a {SECTOR_TABLE}, found {payload['kind']}: "
-            "run `python main.py train --phase 1` again"
+            "run `hrl-sarp train --phase 1` again"
         )
     if payload["identity"]["market"] != context.fingerprint:
         raise CheckpointError(
-            f"{path} belongs to another market: run `python main.py train --phase 1` again"
+            f"{path} belongs to another market: run `hrl-sarp train --phase 1` again"
         )
     if payload["fitted_rows"][1] > context.market.split.train.stop:
         raise CheckpointError(

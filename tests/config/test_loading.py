@@ -9,6 +9,7 @@ import yaml
 from hrl_sarp.config.loading import (
     DEFAULT_CONFIG_DIR,
     config_hash,
+    copy_defaults,
     dump_config,
     list_choices,
     load_config,
@@ -318,3 +319,22 @@ def test_every_market_and_experiment_of_the_project_loads(
     config = load_config(market=market, experiment=experiment)
     assert config.market in MARKETS
     assert market in {None, config.market}
+
+
+def test_defaults_are_copied_and_read_back_equal(tmp_path: Path) -> None:
+    copy = tmp_path / "mine"
+    n_files = copy_defaults(copy, overwrite=False)
+    assert n_files == sum(path.is_file() for path in copy.rglob("*"))
+    assert (copy / "symbols" / "us.csv").is_file()
+    assert load_config(copy, experiment="smoke") == load_config(experiment="smoke")
+
+
+def test_a_copy_overwrites_only_when_it_may(tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "risk_config.yaml", "risk: {}\n")
+    write(tmp_path / "mine" / "notes.txt", "kept")
+    with pytest.raises(ConfigError, match=r"mine exists and is not empty; .* --overwrite"):
+        copy_defaults(tmp_path / "mine", overwrite=False)
+    assert (tmp_path / "mine" / "risk_config.yaml").read_text() == "risk: {}\n"
+    copy_defaults(tmp_path / "mine", overwrite=True)
+    assert "stock_cap" in (tmp_path / "mine" / "risk_config.yaml").read_text()
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"

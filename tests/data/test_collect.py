@@ -25,7 +25,7 @@ CONFIG = load_config(
 
 def test_synthetic_market_is_collected_on_the_calendar_of_the_profile(tmp_path: Path) -> None:
     manifest = collect("synthetic", tmp_path, CONFIG)
-    assert manifest["created_by"] == "python main.py collect-data --source synthetic"
+    assert manifest["created_by"] == "hrl-sarp collect-data --source synthetic"
     # 30 XNYS sessions from 3 January 2000, without 17 January: the last is 14 February
     assert manifest["spans"]["bars"] == ["2000-01-03", "2000-02-14"]
     raw = read_raw(tmp_path)

@@ -12,7 +12,7 @@ from hrl_sarp.data.store import MEMBERSHIP_SCHEMA, read_raw, write_raw
 from hrl_sarp.errors import DataError, MissingArtifactError
 from tests.data.raw_factories import clean_raw, day
 
-COMMAND = r"python main\.py collect-data"
+COMMAND = r"hrl-sarp collect-data"
 
 
 def test_written_data_are_read_back_unchanged(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_manifest_names_symbols_spans_rows_and_statements(tmp_path: Path) -> Non
     assert manifest["spans"]["bars"] == ["2019-01-02", "2019-01-30"]
     assert manifest["files"]["market/bars.parquet"]["rows"] == 40
     assert manifest["survivorship"] == "two stocks that stay"
-    assert manifest["created_by"] == "python main.py collect-data --source files"
+    assert manifest["created_by"] == "hrl-sarp collect-data --source files"
 
 
 def test_same_data_give_the_same_manifest(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_json_holds_plain_values_and_null_for_nan(tmp_path: Path) -> None:
             "file": Path("a/b"),
         },
     )
-    assert read_json(path, "python main.py report") == {
+    assert read_json(path, "hrl-sarp report") == {
         "count": 3,
         "loss": None,
         "rates": [0.5, None],
@@ -79,15 +79,15 @@ def test_json_holds_plain_values_and_null_for_nan(tmp_path: Path) -> None:
 
 
 def test_missing_json_names_the_file_and_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingArtifactError, match=r"metrics\.json.*python main\.py train"):
-        read_json(tmp_path / "metrics.json", "python main.py train")
+    with pytest.raises(MissingArtifactError, match=r"metrics\.json.*hrl-sarp train"):
+        read_json(tmp_path / "metrics.json", "hrl-sarp train")
 
 
 def test_broken_json_is_a_data_error_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({"a": 1})[:-2])
     with pytest.raises(DataError, match=r"metrics\.json: expected JSON") as caught:
-        read_json(path, "python main.py train")
+        read_json(path, "hrl-sarp train")
     assert "\n" not in str(caught.value)
 
 

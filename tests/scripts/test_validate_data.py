@@ -43,7 +43,7 @@ def test_empty_folder_is_one_line_and_exit_code_two(
 ) -> None:
     assert main(["--data-dir", str(tmp_path)]) == 2
     message = capsys.readouterr().err
-    assert "python main.py collect-data" in message
+    assert "hrl-sarp collect-data" in message
     assert len(message.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 

@@ -105,7 +105,7 @@ def encoder_folder(data_dir: Path, market_name: str, kind: EncoderKind) -> Path:
 def pretrain_command(kind: EncoderKind, data_dir: Path, market_name: str) -> str:
     """Return the command that writes an encoder."""
     return (
-        f"python main.py pretrain-encoder --encoder {kind} --panel --data-dir {data_dir} "
+        f"hrl-sarp pretrain-encoder --encoder {kind} --panel --data-dir {data_dir} "
         f"--market {market_name}"
     )
 

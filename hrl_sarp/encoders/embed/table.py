@@ -87,7 +87,7 @@ def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
 def finished_hash(path: Path) -> str | None:
     """Return the hash of a finished table's content, None if it is not there or not whole."""
     try:
-        facts = read_json(_facts_path(path), "python main.py train") if path.is_file() else {}
+        facts = read_json(_facts_path(path), "hrl-sarp train") if path.is_file() else {}
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape if facts else None
     except (DataError, ValueError, EOFError):  # damaged: it is made again
         return None

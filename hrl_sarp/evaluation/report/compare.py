@@ -21,7 +21,7 @@ from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.reporting.table import NONE, Table
 from hrl_sarp.run.files import read_json
 
-COMMAND = "main.py backtest"
+COMMAND = "hrl-sarp backtest"
 COLUMNS = (
     "annual_return",
     "sharpe",

@@ -19,7 +19,7 @@ from hrl_sarp.run.checkpoints import load_module, load_plain, save_payload
 from hrl_sarp.run.files import read_json, write_json
 
 MODEL, SCALER = "best_model.pth", "scaler.json"
-WRITER = "python main.py finetune-encoder --variant price-action"
+WRITER = "hrl-sarp finetune-encoder --variant price-action"
 _MODEL_KEYS = {
     "model_state_dict": dict,
     "feature_columns": list,

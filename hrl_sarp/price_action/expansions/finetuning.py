@@ -44,7 +44,7 @@ FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
 """Roles of the seed."""
 KIND = "jade multitask"
 BEST, METADATA, FIGURE = "best_model.pt", "metadata.json", "convergence.png"
-WRITER = "python main.py finetune-encoder"
+WRITER = "hrl-sarp finetune-encoder"
 MEASURED = (
     "detection: spans and countdowns are functions of the bars inside the window, the expansion "
     "included; nothing here is a forecast"

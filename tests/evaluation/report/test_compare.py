@@ -148,7 +148,7 @@ def test_run_of_an_older_version_is_refused(result: BacktestResult, tmp_path: Pa
 
 
 def test_unfinished_run_names_the_command(folders: list[Path]) -> None:
-    with pytest.raises(MissingArtifactError, match=r"main\.py backtest"):
+    with pytest.raises(MissingArtifactError, match="hrl-sarp backtest"):
         aggregate_runs([folders[0].parent / "nowhere"])
 
 

@@ -50,6 +50,8 @@ class YahooRequest:
     """Last day; None takes the end of the profile's test span."""
     today: date
     """Its bar is not final, so the last day must lie before it."""
+    lists: Path = SYMBOLS_DIR
+    """Folder of the lists of the markets, where `symbols` is None."""
 
 
 @dataclass(frozen=True)
@@ -144,16 +146,16 @@ def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
             f"--end: expected a day before today, {request.today}, whose bar is not final; "
             f"found {end}"
         )
-    path = request.symbols or SYMBOLS_DIR / f"{config.market}.csv"
+    path = request.symbols or request.lists / f"{config.market}.csv"
     if request.symbols is None and not path.is_file():
-        stems = (file.stem for file in SYMBOLS_DIR.glob("*.csv"))
+        stems = (file.stem for file in request.lists.glob("*.csv"))
         known = sorted(stem for stem in stems if not stem.endswith("_series"))
         raise DataError(
             f"source yahoo: no symbols are listed for the market {config.market}; expected "
             f"--market {' or '.join(known)}, or --symbols FILE with symbol, sector and optionally "
             "ticker"
         )
-    series_path = SYMBOLS_DIR / f"{config.market}_series.csv"
+    series_path = request.lists / f"{config.market}_series.csv"
     names = dict.fromkeys(("series", "ticker", "meaning"), pl.String())
     has_series = series_path.is_file()
     return Plan(
