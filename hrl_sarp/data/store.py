@@ -201,8 +201,8 @@ def _read_table(
         raise MissingArtifactError(f"{path} does not exist; run `{COLLECT_COMMAND}` to write it")
     found = sha256_file(path)
     if found != entry.get("sha256"):
-        expected = f"the file as it was collected, sha256 {entry.get('sha256')}"
-        raise _broken(path, expected, f"one that changed, {found}")
+        expected = f"sha256 {entry.get('sha256')} as collected"
+        raise _broken(path, expected, f"{found}: the file changed since")
     try:
         frame = pl.read_parquet(path)
     except (PolarsError, OSError) as error:

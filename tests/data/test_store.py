@@ -72,7 +72,7 @@ def test_changed_table_is_refused_in_one_line(tmp_path: Path, content: bytes) ->
     write_raw(clean_raw(), tmp_path)
     (tmp_path / "market/bars.parquet").write_bytes(content)
     with pytest.raises(
-        DataError, match=rf"bars\.parquet: .* found one that changed.*{COMMAND}"
+        DataError, match=rf"bars\.parquet: .*: the file changed since.*{COMMAND}"
     ) as caught:
         read_raw(tmp_path)
     assert "\n" not in str(caught.value)
