@@ -1,7 +1,9 @@
 """Agents as files, with the market they are for."""
 
+import copy
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -50,14 +52,40 @@ def sector_table_hash(tensors: MarketTensors) -> str:
     return "" if table is None else hashlib.sha256(table.cpu().numpy().tobytes()).hexdigest()
 
 
+def networks_of(agent: Saveable) -> dict[str, dict[str, Any]]:
+    """Copy an agent's networks, which may go on changing.
+
+    Args:
+        agent: to copy from.
+
+    Returns:
+        `actor` and `critic`, as state dicts.
+    """
+    return copy.deepcopy({"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()})
+
+
+def set_networks(agent: Agent, networks: Mapping[str, Any]) -> Agent:
+    """Fill an agent's networks.
+
+    Args:
+        agent: to fill.
+        networks: as `networks_of` returns them, of an agent with the same shapes.
+
+    Returns:
+        The agent.
+    """
+    agent.actor.load_state_dict(networks["actor"])
+    agent.critic.load_state_dict(networks["critic"])
+    return agent
+
+
 def save_agent(path: Path, agent: Saveable) -> Path:
     """Write an agent's networks and the market they are for."""
     payload = {
         "kind": agent.kind,
         "market": market_identity(agent.tensors),
         "sector_table": sector_table_hash(agent.tensors) if agent.kind == "macro" else "",
-        "actor": agent.actor.state_dict(),
-        "critic": agent.critic.state_dict(),
+        **networks_of(agent),
     }
     return save_payload(path, payload)
 

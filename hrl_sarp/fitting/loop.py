@@ -331,7 +331,8 @@ class Fit:
             require_same_threads(saved["threads"])
             self.task.module.load_state_dict(saved["module"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.progress = _Progress(**saved["progress"])
+            kept = saved["progress"]
+            self.progress = _Progress(**{name: kept[name] for name in vars(self.progress)})
             self.history.restore(saved["history"])
             self.extra.clear()
             self.extra.update(saved["extra"])

@@ -6,6 +6,7 @@ from typing import Any
 from loguru import logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
+from hrl_sarp.agents.files import networks_of, set_networks
 from hrl_sarp.agents.ppo.agent import MacroPPO
 from hrl_sarp.agents.td3.agent import MicroTD3
 from hrl_sarp.fitting import History
@@ -20,7 +21,6 @@ from hrl_sarp.training.train_agents import (
     macro_plan,
     micro_algorithm,
     micro_plan,
-    networks_of,
 )
 
 NUMBER = 5
@@ -45,30 +45,32 @@ class Pair:
         return {"macro": networks_of(self.macro), "micro": networks_of(self.micro)}
 
     def load(self, networks: dict[str, Any]) -> None:
-        """Put `networks` back."""
-        agents: dict[str, MacroAgent | MicroAgent] = {"macro": self.macro, "micro": self.micro}
-        for name, agent in agents.items():
-            agent.actor.load_state_dict(networks[name]["actor"])
-            agent.critic.load_state_dict(networks[name]["critic"])
+        """Put copied networks back.
+
+        Args:
+            networks: what `networks` returned.
+        """
+        set_networks(self.macro, networks["macro"])
+        set_networks(self.micro, networks["micro"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as plain values and tensors."""
+        """Return everything that a checkpoint keeps, as plain values and tensors."""
         return {
             "networks": self.networks(),
-            "scores": self.selector.scores,
-            "best_mean": self.selector.best_mean,
-            "best_index": self.selector.best_index,
+            "selector": self.selector.state_dict(),
             "best": self.best,
             "part": self.part,
             "stages": self.stages,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Continue where a checkpoint was written.
+
+        Args:
+            state: what `state_dict` returned.
+        """
         self.load(state["networks"])
-        self.selector.scores = state["scores"]
-        self.selector.best_mean = state["best_mean"]
-        self.selector.best_index = state["best_index"]
+        self.selector.load_state_dict(state["selector"])
         self.best, self.part, self.stages = state["best"], state["part"], state["stages"]
 
 

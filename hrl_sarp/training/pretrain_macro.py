@@ -1,8 +1,5 @@
 """Phase 1: teach the macro agent and the sector graph from what sectors earned afterwards."""
 
-from dataclasses import asdict
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +22,7 @@ from hrl_sarp.training.phase import (
     fit_phase,
     save_sector_table,
 )
-from hrl_sarp.training.selection import validate_pair
+from hrl_sarp.training.selection import choose_temperature, validate_pair
 
 NUMBER = 1
 
@@ -35,7 +32,15 @@ def run(context: PhaseContext) -> PhaseResult:
     task = MacroTask(context)
     history, fitted = fit_phase(task, NUMBER, context.config.macro_agent.pretrain, context)
     table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
-    agent, sharpening = sharpen(context, task, table)
+    tensors, config = context.with_sector_embeddings(table).tensors, context.config
+    agent = MacroAgent(tensors, config.macro_agent, config.seed)
+    agent.actor.load_state_dict(task.agent.actor.state_dict())
+    partner = FollowGoal(tensors, config.risk)
+    sharpening = choose_temperature(
+        agent.actor,
+        config.curriculum.temperature_grid,
+        lambda: validate_pair(tensors, config, agent, partner),
+    )
     files = PHASES[NUMBER - 1]
     agent.save(context.folder(NUMBER) / files.best[0])
     save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
@@ -169,26 +174,6 @@ class MacroTask:
             "val_regime_balanced_accuracy": float((hits / counts.clamp(min=1))[counts > 0].mean()),
             **{f"val_{name}": value for name, value in goals.items()},
         }
-
-
-def sharpen(
-    context: PhaseContext, task: MacroTask, table: np.ndarray
-) -> tuple[MacroAgent, dict[str, Any]]:
-    """Fit one temperature by net log growth on validation: squared errors leave shares too flat."""
-    tensors = context.with_sector_embeddings(table).tensors
-    agent = MacroAgent(tensors, context.config.macro_agent, context.config.seed)
-    flat = task.agent.actor.state_dict()
-    partner = FollowGoal(tensors, context.config.risk)
-    scores = {}
-    for temperature in context.config.curriculum.temperature_grid:
-        agent.actor.load_state_dict(flat)
-        agent.actor.sharpen(temperature)
-        scores[temperature] = validate_pair(tensors, context.config, agent, partner)
-    best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
-    agent.actor.load_state_dict(flat)
-    agent.actor.sharpen(best)
-    tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
-    return agent, {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
 
 
 def _squared_error(shares: Tensor, oracle: Tensor) -> Tensor:

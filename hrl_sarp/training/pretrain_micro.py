@@ -1,9 +1,5 @@
 """Phase 2: teach the micro agent's scores from what stocks earned afterwards."""
 
-import copy
-from dataclasses import asdict
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -25,7 +21,7 @@ from hrl_sarp.envs.partners import ProportionalGoal
 from hrl_sarp.features.labels import standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, describe_rows, fit_phase
-from hrl_sarp.training.selection import validate_pair
+from hrl_sarp.training.selection import choose_temperature, validate_pair
 
 NUMBER = 2
 
@@ -36,7 +32,12 @@ def run(context: PhaseContext) -> PhaseResult:
     history, fitted = fit_phase(task, NUMBER, context.config.micro_agent.pretrain, context)
     _, measures = task.validate()
     ranking = task.compare_with_ridge(context.config.evaluation.ridge_penalty)
-    sharpening = sharpen(context, task.agent)
+    goal = ProportionalGoal(context.tensors)
+    sharpening = choose_temperature(
+        task.agent.actor.network,
+        context.config.curriculum.temperature_grid,
+        lambda: validate_pair(context.tensors, context.config, goal, task.agent),
+    )
     task.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
     return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **sharpening})
 
@@ -171,22 +172,6 @@ class MicroTask:
         at = rows.cpu().numpy()
         ridge, horizon = features[at] @ weights, self.context.config.data.micro_label_days
         return compare_with_ridge(scores, ridge, self.label[at], self.usable[at], horizon)
-
-
-def sharpen(context: PhaseContext, agent: MicroAgent) -> dict[str, Any]:
-    """Fit one temperature by net log growth on validation, with the 1/N goal."""
-    goal = ProportionalGoal(context.tensors)
-    network, scores = agent.actor.network, {}
-    flat = copy.deepcopy(network.state_dict())
-    for temperature in context.config.curriculum.temperature_grid:
-        network.load_state_dict(flat)
-        network.sharpen(temperature)
-        scores[temperature] = validate_pair(context.tensors, context.config, goal, agent)
-    best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
-    network.load_state_dict(flat)
-    network.sharpen(best)
-    tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
-    return {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
 
 
 def _shares(drawn: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.files import require_finite
+from hrl_sarp.agents.files import require_finite, set_networks
 from hrl_sarp.agents.measures import mean_terms, portfolio_measures
 from hrl_sarp.agents.ppo.agent import MacroPPO
 from hrl_sarp.agents.td3.agent import MicroTD3
@@ -189,16 +189,12 @@ class PhaseLoop(BaseCallback):
         payload = {
             "algorithm": snapshot(self.model),  # type: ignore[arg-type]
             "rng": rng_state(),
-            "loop": {
-                "scores": self.state.selector.scores,
-                "best_mean": self.state.selector.best_mean,
-                "best_index": self.state.selector.best_index,
-                "stage": self.state.stage,
-                "next_evaluation": self.state.next_evaluation,
-                "best": self.state.best,
-                "stages": self.state.stages,
+            "loop": {**vars(self.state), "selector": self.state.selector.state_dict()},
+            # Python's numbers for NumPy's: a checkpoint holds plain values
+            "logged": {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in self.logger.name_to_value.items()
             },
-            "logged": _as_plain(self.logger.name_to_value),
             "logged_count": dict(self.logger.name_to_count),
             "history": self.log_.rows,
             "extra": self.plan.extra,
@@ -221,7 +217,11 @@ def run_loop(
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
         with restoring(context.state(plan.number).path):
-            state = _restore_loop(running["loop"], state.selector)
+            kept = running["loop"]
+            state.selector.load_state_dict(kept["selector"])
+            state = LoopState(
+                state.selector, kept["stage"], kept["next_evaluation"], kept["best"], kept["stages"]
+            )
             restore(algorithm, running["algorithm"])
             algorithm.logger.name_to_value.update(running["logged"])
             algorithm.logger.name_to_count.update(running["logged_count"])
@@ -260,8 +260,7 @@ def train_phase(
     log = History(folder, running["history"] if running else None)
     with phase_progress(f"phase {plan.number}", plan.total_timesteps) as bar:
         state = run_loop(algorithm, context, plan, log, bar, running)
-    agent.actor.load_state_dict(state.best["actor"])
-    agent.critic.load_state_dict(state.best["critic"])
+    set_networks(agent, state.best)
     agent.save(folder / files.best[0])
     summary = {
         "timesteps": algorithm.num_timesteps,
@@ -272,24 +271,17 @@ def train_phase(
     return context.finish(plan.number, log, summary)
 
 
-def _restore_loop(saved: dict[str, Any], selector: Selector) -> LoopState:
-    selector.scores = saved["scores"]
-    selector.best_mean, selector.best_index = saved["best_mean"], saved["best_index"]
-    return LoopState(
-        selector, saved["stage"], saved["next_evaluation"], saved["best"], saved["stages"]
-    )
-
-
 def snapshot(algorithm: Algorithm) -> dict[str, Any]:
     """Return networks, targets, optimisers, counters, env, last observation, replay and noise."""
     env: Any = algorithm.env
+    last_observation: Any = algorithm._last_obs
     state: dict[str, Any] = {
         "policy": algorithm.policy.state_dict(),
         "num_timesteps": algorithm.num_timesteps,
         "n_updates": algorithm._n_updates,
         "episode_num": algorithm._episode_num,
         "progress_remaining": algorithm._current_progress_remaining,
-        "last_observation": _as_tensors(algorithm._last_obs),
+        "last_observation": {k: torch.as_tensor(v) for k, v in last_observation.items()},
         "episode_starts": torch.as_tensor(np.asarray(algorithm._last_episode_starts)),
         "episodes": list(algorithm.ep_info_buffer or []),
         "env": env.state_dict(),
@@ -373,12 +365,3 @@ class _HistoryWriter(KVWriter):
 def algorithm_logger(history: History) -> Logger:
     """Return a Stable-Baselines3 logger that writes into a history only."""
     return Logger(folder=None, output_formats=[_HistoryWriter(history)])
-
-
-def _as_plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return Python numbers for NumPy's, which a checkpoint of plain values may not hold."""
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
-
-
-def _as_tensors(observation: Any) -> dict[str, torch.Tensor]:
-    return {key: torch.as_tensor(value) for key, value in observation.items()}

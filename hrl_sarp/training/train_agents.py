@@ -3,10 +3,8 @@
 Each trains against the frozen agent of the other level.
 """
 
-import copy
-from typing import Any
-
 from hrl_sarp.agents import MacroAgent, MicroAgent
+from hrl_sarp.agents.files import networks_of
 from hrl_sarp.agents.ppo.agent import MacroPPO
 from hrl_sarp.agents.td3.agent import MicroTD3
 from hrl_sarp.config.schema import PPOConfig, TD3Config
@@ -165,12 +163,3 @@ def micro_plan(
         evaluate=evaluate,
         networks=lambda: networks_of(judged),
     )
-
-
-def networks_of(agent: MacroAgent | MicroAgent) -> dict[str, dict[str, Any]]:
-    """Copy what a best checkpoint holds of an agent: `actor` and `critic`, as state dicts.
-
-    Args:
-        agent: whose networks go on changing.
-    """
-    return copy.deepcopy({"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()})

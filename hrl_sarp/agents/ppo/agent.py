@@ -11,7 +11,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from hrl_sarp.agents.files import load_agent, require_finite, save_agent
+from hrl_sarp.agents.files import (
+    load_agent,
+    networks_of,
+    require_finite,
+    save_agent,
+    set_networks,
+)
 from hrl_sarp.agents.layers import set_dropout
 from hrl_sarp.agents.measures import (
     GradientNorms,
@@ -225,10 +231,7 @@ class MacroAgent:
 
     def on(self, tensors: MarketTensors) -> "MacroAgent":
         """Return this agent reading another market of the same columns and sectors."""
-        moved = MacroAgent(tensors, self.config, self.seed)
-        moved.actor.load_state_dict(self.actor.state_dict())
-        moved.critic.load_state_dict(self.critic.state_dict())
-        return moved
+        return set_networks(MacroAgent(tensors, self.config, self.seed), networks_of(self))
 
     def learn(
         self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None

@@ -11,7 +11,13 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from hrl_sarp.agents.files import load_agent, require_finite, save_agent
+from hrl_sarp.agents.files import (
+    load_agent,
+    networks_of,
+    require_finite,
+    save_agent,
+    set_networks,
+)
 from hrl_sarp.agents.measures import as_numbers, critic_measures, score_measures
 from hrl_sarp.agents.td3.hindsight import HindsightBuffer, MicroBatch
 from hrl_sarp.agents.td3.networks import MicroActor, MicroCritic
@@ -363,10 +369,7 @@ class MicroAgent:
 
     def on(self, settings: MicroSettings) -> "MicroAgent":
         """Return this agent reading another market of the same columns and sectors."""
-        moved = MicroAgent(settings, self.seed)
-        moved.actor.load_state_dict(self.actor.state_dict())
-        moved.critic.load_state_dict(self.critic.state_dict())
-        return moved
+        return set_networks(MicroAgent(settings, self.seed), networks_of(self))
 
     def learn(
         self, env: PortfolioVecEnv, total_timesteps: int, callback: Any = None
