@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import cases, timing
-from hrl_sarp.agents.ppo.agent import MacroPPO
+from hrl_sarp.agents.ppo.algorithm import MacroPPO
 from hrl_sarp.envs import MacroEnv, PortfolioVecEnv, make_level, make_starts
 
 N_ENVS, N_STEPS, BATCH, EPOCHS = 8, 32, 64, 8

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from benchmarks import cases, timing
-from hrl_sarp.agents.ppo.agent import DirichletActorCritic, MacroPPO
-from hrl_sarp.agents.td3.agent import MicroAgent, MicroTD3
+from hrl_sarp.agents import MicroAgent
+from hrl_sarp.agents.ppo.algorithm import DirichletActorCritic, MacroPPO
+from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.agents.td3.hindsight import HindsightBuffer
 from hrl_sarp.envs import two_clocks
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel

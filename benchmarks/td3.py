@@ -9,7 +9,7 @@ import torch
 from stable_baselines3 import TD3, HerReplayBuffer
 
 from benchmarks import cases, timing
-from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.envs import MicroEnv, PortfolioVecEnv, make_level, make_starts
 
 BATCH, UPDATES, REPEATS = 256, 6, 5

@@ -1,6 +1,7 @@
 """The two agents."""
 
 from hrl_sarp.agents.ppo.agent import MacroAgent
-from hrl_sarp.agents.td3.agent import MicroAgent, MicroSettings
+from hrl_sarp.agents.td3.agent import MicroAgent
+from hrl_sarp.agents.td3.networks import MicroSettings
 
 __all__ = ["MacroAgent", "MicroAgent", "MicroSettings"]

@@ -34,7 +34,14 @@ Agent = TypeVar("Agent", bound=Saveable)
 
 
 def market_identity(tensors: MarketTensors) -> dict[str, Any]:
-    """Return what must agree between an agent and its market (any number of stocks is fine)."""
+    """Return what must agree between an agent and its market (any number of stocks is fine).
+
+    Args:
+        tensors: the market.
+
+    Returns:
+        Names of sectors and columns, width of a stock's row and hash of its embeddings.
+    """
     market = tensors.market
     width = tensors.slot_features.shape[2]
     return {
@@ -47,7 +54,14 @@ def market_identity(tensors: MarketTensors) -> dict[str, Any]:
 
 
 def sector_table_hash(tensors: MarketTensors) -> str:
-    """Hash the sector table that a macro agent reads; empty where there is none."""
+    """Hash the sector table that a macro agent reads; empty where there is none.
+
+    Args:
+        tensors: the market.
+
+    Returns:
+        SHA-256 in hexadecimal digits, or an empty text.
+    """
     table = tensors.sector_embeddings
     return "" if table is None else hashlib.sha256(table.cpu().numpy().tobytes()).hexdigest()
 
@@ -80,7 +94,15 @@ def set_networks(agent: Agent, networks: Mapping[str, Any]) -> Agent:
 
 
 def save_agent(path: Path, agent: Saveable) -> Path:
-    """Write an agent's networks and the market they are for."""
+    """Write an agent's networks and the market they are for.
+
+    Args:
+        path: of the file; replaced in one step.
+        agent: to write.
+
+    Returns:
+        The path.
+    """
     payload = {
         "kind": agent.kind,
         "market": market_identity(agent.tensors),
@@ -91,7 +113,15 @@ def save_agent(path: Path, agent: Saveable) -> Path:
 
 
 def load_agent(path: Path, agent: Agent) -> Agent:
-    """Fill `agent` from a file that `save_agent` wrote for a market like its own."""
+    """Fill `agent` from a file that `save_agent` wrote for a market like its own.
+
+    Args:
+        path: of the file.
+        agent: fresh, on the market that it is to act on.
+
+    Returns:
+        The agent, with the networks of the file.
+    """
     payload = load_payload(path)
     if payload["kind"] != agent.kind:
         raise CheckpointError(f"{path}: expected a {agent.kind} agent, found {payload['kind']}")
@@ -99,11 +129,13 @@ def load_agent(path: Path, agent: Agent) -> Agent:
     if missing:
         raise CheckpointError(f"{path}: expected {', '.join(missing)}, found none; train again")
     here = market_identity(agent.tensors)
-    for key, found in payload["market"].items():
-        if found != here[key]:
-            raise CheckpointError(
-                f"{path}: was trained for another market: expected {key} {here[key]}, found {found}"
-            )
+    other = [
+        f"expected {key} {here[key]}, found {found}"
+        for key, found in payload["market"].items()
+        if found != here[key]
+    ]
+    if other:
+        raise CheckpointError(f"{path}: was trained for another market: {'; '.join(other)}")
     if agent.kind == "macro" and payload["sector_table"] != sector_table_hash(agent.tensors):
         raise CheckpointError(
             f"{path}: was trained on another sector table: phase 1 has run again since; run the "
@@ -119,13 +151,33 @@ def require_finite(
 ) -> None:
     """Stop a phase at the first loss that is not a number.
 
+    Args:
+        name: of the value in the log.
+        value: to check.
+        step: of the phase.
+        days: first and last market row that it was computed from.
+        tensors: the market.
+
     Raises:
         TrainingDivergedError: naming the step, the market rows of the batch and their dates.
     """
     if not math.isfinite(value):
-        first, last = (tensors.market.dates[day] for day in days)
         raise TrainingDivergedError(
-            f"{name} is {value} at step {step}, batch of market rows {days[0]} to {days[1]} "
-            f"({first} to {last}): lower the learning rate; the last good checkpoint "
-            "(running.pt of the phase) is kept"
+            f"{name} is {value} at step {step}, batch of {describe_days(tensors, *days)}: lower "
+            "the learning rate; the last good checkpoint (running.pt of the phase) is kept"
         )
+
+
+def describe_days(tensors: MarketTensors, first: int, last: int) -> str:
+    """Name rows of the market with their dates, for a message.
+
+    Args:
+        tensors: the market.
+        first: row.
+        last: row, inclusive.
+
+    Returns:
+        A part of a sentence.
+    """
+    dates = tensors.market.dates
+    return f"market rows {first} to {last} ({dates[first]} to {dates[last]})"

@@ -65,6 +65,12 @@ class GradientNorms:
         """Return `<group>_grad_norm`, the mean norms, and `clipped`, the share above `limit`.
 
         `clipped` refers to the norm over all groups together.
+
+        Args:
+            limit: above which the algorithm shortens a gradient.
+
+        Returns:
+            Measures by name; empty if nothing was noted.
         """
         noted = {name: torch.stack(norms) for name, norms in self._norms.items() if norms}
         means = {f"{name}_grad_norm": float(norms.mean()) for name, norms in noted.items()}
@@ -75,7 +81,15 @@ class GradientNorms:
 
 
 def spread(name: str, values: Float[np.ndarray, "..."]) -> dict[str, float]:
-    """Return mean, deviation and range of `values` under `<name>_mean`, ..., `<name>_max`."""
+    """Return mean, deviation and range of `values` under `<name>_mean`, ..., `<name>_max`.
+
+    Args:
+        name: of the quantity.
+        values: any shape, at least one; NaN is not skipped.
+
+    Returns:
+        Four measures by name.
+    """
     kinds = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
     return {f"{name}_{kind}": float(value) for kind, value in kinds.items()}
 
@@ -88,6 +102,9 @@ def goal_measures(
     Args:
         shares: sector shares of each date.
         regime: regime probabilities of each date.
+
+    Returns:
+        Measures by name, as tensors of one number.
     """
     bear = regime[:, Regime.BEAR]
     return {
@@ -99,7 +116,14 @@ def goal_measures(
 
 
 def dirichlet_measures(distribution: SectorDirichlet) -> dict[str, Float[Tensor, ""]]:
-    """Measure how much a macro policy explores: its entropy and its concentration kappa."""
+    """Measure how much a macro policy explores: its entropy and its concentration kappa.
+
+    Args:
+        distribution: of B decisions.
+
+    Returns:
+        `entropy` (nats) and `kappa`, means over the decisions.
+    """
     kappa = (distribution.alpha - 1).sum(dim=1)
     return {"entropy": distribution.entropy().mean(), "kappa": kappa.mean()}
 
@@ -107,7 +131,15 @@ def dirichlet_measures(distribution: SectorDirichlet) -> dict[str, Float[Tensor,
 def score_measures(
     scores: Float[Tensor, "B N"], tradable: Bool[Tensor, "B N"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Measure scores of tradable slots: deviation, and share at the end of the range."""
+    """Measure scores of tradable slots: deviation, and share at the end of the range.
+
+    Args:
+        scores: from -1 to 1.
+        tradable: slots that count.
+
+    Returns:
+        `score_std` and `score_saturation`.
+    """
     given = scores[tradable]
     saturated = (given.abs() > SATURATED).to(scores.dtype)
     return {"score_std": given.std(correction=0), "score_saturation": saturated.mean()}
@@ -116,7 +148,15 @@ def score_measures(
 def critic_measures(
     values: tuple[Float[Tensor, " B"], Float[Tensor, " B"]], target: Float[Tensor, " B"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Measure a twin critic beside its targets on one batch."""
+    """Measure a twin critic beside its targets on one batch.
+
+    Args:
+        values: of both critics.
+        target: what they are taught.
+
+    Returns:
+        Measures by name, in the reward's unit.
+    """
     first, second = values
     return {
         "q1_mean": first.mean(),
@@ -131,7 +171,14 @@ def critic_measures(
 
 
 def as_numbers(measures: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read many one-number tensors with one wait for the device."""
+    """Read many one-number tensors with one wait for the device.
+
+    Args:
+        measures: tensors of one number on one device.
+
+    Returns:
+        The same names with plain numbers.
+    """
     if not measures:
         return {}
     stacked = torch.stack([measure.detach() for measure in measures.values()])
@@ -172,7 +219,14 @@ def portfolio_measures(
 
 
 def mean_terms(step: LevelStep) -> dict[str, float]:
-    """Average reward, its terms and the level's measures over the batch, with one device wait."""
+    """Average reward, its terms and the level's measures over the batch, with one device wait.
+
+    Args:
+        step: of a batch of environments.
+
+    Returns:
+        `reward` and each term by name.
+    """
     terms = {"reward": step.reward, **step.terms}
     means = torch.stack(list(terms.values())).mean(dim=1)
     return dict(zip(terms, means.tolist(), strict=True))
@@ -206,7 +260,16 @@ def daily_rank_ic(
     label: Float[np.ndarray, "V N"],
     mask: Bool[np.ndarray, "V N"],
 ) -> Float[np.ndarray, " V"]:
-    """Compute Spearman's correlation of scores and labels on each day; 0 where scores are equal."""
+    """Compute Spearman's correlation of scores and labels on each day; 0 where scores are equal.
+
+    Args:
+        scores: what was said of each slot.
+        label: what followed.
+        mask: entries that count; they must be finite.
+
+    Returns:
+        One correlation a day.
+    """
     correlations = np.zeros(len(scores))
     for day, chosen in enumerate(mask):
         first, second = rankdata(scores[day, chosen]), rankdata(label[day, chosen])
@@ -219,6 +282,13 @@ def daily_rank_ic(
 
 def mean_with_error(series: Float[np.ndarray, " V"], overlap: int) -> tuple[float, float]:
     """Return the mean and its Newey-West standard error (Bartlett weights, `overlap` lags).
+
+    Args:
+        series: one value a day, without NaN.
+        overlap: lags that are taken for correlated: the sessions that labels share.
+
+    Returns:
+        Mean and standard error.
 
     Source: Newey and West (1987), Econometrica 55(3).
     """

@@ -25,7 +25,14 @@ class World:
 
     @classmethod
     def alone(cls, device: torch.device) -> "World":
-        """Return the world of a run in a single process."""
+        """Return the world of a run in a single process.
+
+        Args:
+            device: to train on.
+
+        Returns:
+            One process.
+        """
         return cls(0, 1, device)
 
     @property
@@ -34,23 +41,51 @@ class World:
         return self.rank == 0
 
     def share(self, n_rows: int) -> slice:
-        """Return which of the rows of a global batch are this process's own."""
+        """Return which of the rows of a global batch are this process's own.
+
+        Args:
+            n_rows: of the global batch.
+
+        Returns:
+            Rows next to each other; shares differ by one row at most.
+        """
         return slice(self.rank * n_rows // self.size, (self.rank + 1) * n_rows // self.size)
 
     def add_up(self, values: Tensor) -> Tensor:
-        """Sum a tensor over all processes, in place."""
+        """Sum a tensor over all processes, in place.
+
+        Args:
+            values: of one shape in all processes.
+
+        Returns:
+            The same tensor, now with the sum.
+        """
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def agree(self, *, is_wanted: bool) -> bool:
-        """Return, in every process alike, whether any of them wants it."""
+        """Return, in every process alike, whether any of them wants it.
+
+        Args:
+            is_wanted: by this process.
+
+        Returns:
+            The same answer in all processes.
+        """
         if self.size == 1:
             return is_wanted
         return bool(self.add_up(torch.tensor(float(is_wanted), device=self.device)))
 
     def connect(self, module: nn.Module) -> nn.Module:
-        """Return a module whose gradients are the means over all processes."""
+        """Return a module whose gradients are the means over all processes.
+
+        Args:
+            module: on this process's device.
+
+        Returns:
+            The module itself in a run of one process.
+        """
         if self.size == 1:
             return module
         devices = [self.device.index] if self.device.type == "cuda" else None
@@ -63,6 +98,9 @@ def join_world(device: torch.device) -> Iterator[World]:
 
     Args:
         device: CPU (processes talk through gloo) or CUDA (NCCL, one GPU per process).
+
+    Returns:
+        A context: the world, left when the block ends.
     """
     size = int(os.environ.get(SIZE, "1"))
     if size == 1:

@@ -73,7 +73,14 @@ class Task(Protocol):
         ...
 
     def describe(self, rows: Tensor) -> str:
-        """Say what some rows are in the data, for the message of a run that diverges."""
+        """Say what some rows are in the data, for the message of a run that diverges.
+
+        Args:
+            rows: of `train_rows`.
+
+        Returns:
+            A part of a sentence, for example `market rows 3 to 90`.
+        """
         ...
 
 
@@ -110,6 +117,9 @@ class Schedule:
 
         Args:
             epoch: from 0.
+
+        Returns:
+            The step size of AdamW.
         """
         if epoch <= self.peak_epoch:
             return self.learning_rate * (epoch + 1) / (self.peak_epoch + 1)
@@ -177,10 +187,24 @@ class Fit:
     state of a generator, and a run that was killed within an epoch continues with the next batch.
 
     Example:
-        A line through three points::
-
-            fit = Fit(task, schedule, run=None, seed=1, stop=StopFlag(), world=World.alone(cpu))
-            fitted = fit.run()  # task.module holds the best epoch's weights
+        >>> class Mean:  # a task: the weight of a line goes to 3
+        ...     title, module, train_rows = "mean", nn.Linear(1, 1, bias=False), torch.arange(8)
+        ...
+        ...     def loss(self, rows, generator):
+        ...         return (self.module(torch.ones(len(rows), 1)) - 3).square().mean(), {}
+        ...
+        ...     def validate(self):
+        ...         return abs(self.module.weight.item() - 3), {}
+        ...
+        ...     def describe(self, rows):
+        ...         return f"rows {rows.tolist()}"
+        >>> schedule = Schedule(
+        ...     epochs=90, patience=90, batch_size=4, learning_rate=0.1, weight_decay=0.0,
+        ...     max_grad_norm=1.0, checkpoint_seconds=60.0,
+        ... )
+        >>> world = World.alone(torch.device("cpu"))
+        >>> Fit(Mean(), schedule, None, seed=1, stop=StopFlag(), world=world).run().best_loss < 0.1
+        True
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.td3.agent import MicroSettings
+from hrl_sarp.agents.td3.networks import MicroSettings
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs.partners import (

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hrl_sarp.agents import MicroAgent
-from hrl_sarp.agents.td3.agent import MicroSettings
+from hrl_sarp.agents.td3.networks import MicroSettings
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.envs.levels import MicroLevel

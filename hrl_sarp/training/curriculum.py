@@ -47,6 +47,9 @@ MICRO_OF = {3: 2, 4: 2, 5: 4}
 def require_phase(number: int) -> None:
     """Refuse a number that is no phase.
 
+    Args:
+        number: to check.
+
     Raises:
         HrlSarpError: naming the phases.
     """
@@ -56,6 +59,13 @@ def require_phase(number: int) -> None:
 
 def run_phase(number: int, context: PhaseContext) -> PhaseResult:
     """Run one phase; when resuming, one that has finished is not repeated.
+
+    Args:
+        number: of the phase, 1 to 5.
+        context: of the run.
+
+    Returns:
+        Where the metrics are, and their numbers.
 
     Raises:
         HrlSarpError: for a number that is no phase.
@@ -85,7 +95,14 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
 
 
 def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
-    """Run all phases in order."""
+    """Run all phases in order.
+
+    Args:
+        context: of the run.
+
+    Returns:
+        One result a phase.
+    """
     return [run_phase(number, context) for number in RUNNERS]
 
 
@@ -129,7 +146,19 @@ def make_context(
     *,
     resume: bool,
 ) -> PhaseContext:
-    """Put a market on its device and build the context of the phases."""
+    """Put a market on its device and build the context of the phases.
+
+    Args:
+        config: merged configuration.
+        market: in memory.
+        log_dir: folder of the run; made when it is missing.
+        device: of the market's tensors and all networks.
+        stop: asked between batches and steps.
+        resume: continue what the folder holds.
+
+    Returns:
+        What every phase is given.
+    """
     tensors = MarketTensors(market, torch.float32, device)
     folder = RunFolder(log_dir).path
     return PhaseContext(config, market, tensors, folder, resume, stop, market_fingerprint(market))

@@ -7,8 +7,8 @@ from loguru import logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.files import networks_of, set_networks
-from hrl_sarp.agents.ppo.agent import MacroPPO
-from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.agents.ppo.algorithm import MacroPPO
+from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.fitting import History
 from hrl_sarp.run.checkpoints import restoring
 from hrl_sarp.run.session import derive_seed
@@ -41,7 +41,11 @@ class Pair:
     """Summaries of the curriculum stages of each part."""
 
     def networks(self) -> dict[str, Any]:
-        """Copy the networks of both agents."""
+        """Copy the networks of both agents.
+
+        Returns:
+            `macro` and `micro`, each with `actor` and `critic`.
+        """
         return {"macro": networks_of(self.macro), "micro": networks_of(self.micro)}
 
     def load(self, networks: dict[str, Any]) -> None:
@@ -54,7 +58,11 @@ class Pair:
         set_networks(self.micro, networks["micro"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a checkpoint keeps, as plain values and tensors."""
+        """Return everything that a checkpoint keeps, as plain values and tensors.
+
+        Returns:
+            What `load_state_dict` reads.
+        """
         return {
             "networks": self.networks(),
             "selector": self.selector.state_dict(),
@@ -75,7 +83,14 @@ class Pair:
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Alternate until validation stops improving; write the best pair."""
+    """Alternate until validation stops improving; write the best pair.
+
+    Args:
+        context: of the phase; both agents start from phases 3 and 4.
+
+    Returns:
+        Where the metrics are, and their numbers.
+    """
     joint = context.config.curriculum.joint
     pair = Pair(
         context.load_macro(3), context.load_micro(4), Selector(joint.selection_window), best={}

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import config_hash
@@ -92,16 +91,37 @@ class PhaseContext:
     """Hash of the market's content: dates, stocks, returns, features, stock embeddings."""
 
     def folder(self, number: int) -> Path:
-        """Folder of a phase."""
+        """Folder of a phase.
+
+        Args:
+            number: of the phase, 1 to 5.
+
+        Returns:
+            Below the log folder; it need not exist.
+        """
         return self.log_dir / PHASES[number - 1].folder
 
     def has(self, number: int) -> bool:
-        """Say whether a phase has finished."""
+        """Say whether a phase has finished.
+
+        Args:
+            number: of the phase, 1 to 5.
+
+        Returns:
+            Whether all files of its best agents are there.
+        """
         files = PHASES[number - 1].best
         return all((self.folder(number) / name).is_file() for name in files)
 
     def best(self, number: int, which: int = 0) -> Path:
         """File of a phase's best agent.
+
+        Args:
+            number: of the phase, 1 to 5.
+            which: of its files, as `PHASES` lists them.
+
+        Returns:
+            The file, which exists.
 
         Raises:
             MissingArtifactError: naming the phase to run first.
@@ -115,29 +135,66 @@ class PhaseContext:
         return path
 
     def with_market(self, market: Market) -> "PhaseContext":
-        """Return the context over another market."""
+        """Return the context over another market.
+
+        Args:
+            market: of the same columns.
+
+        Returns:
+            A copy; this context stays as it is.
+        """
         tensors = MarketTensors(market, self.tensors.dtype, self.tensors.device)
         return replace(self, market=market, tensors=tensors)
 
     def with_sector_embeddings(self, table: Float[np.ndarray, "T S E"]) -> "PhaseContext":
-        """Return the context over the same market with this sector table."""
+        """Return the context over the same market with this sector table.
+
+        Args:
+            table: one vector a day and sector.
+
+        Returns:
+            A copy; this context stays as it is.
+        """
         market = replace(self.market, sector_embeddings=table)
         return replace(self, market=market, tensors=self.tensors.with_sector_table(market))
 
     def micro_settings(self) -> MicroSettings:
-        """Settings of the micro networks on this market."""
+        """Settings of the micro networks on this market.
+
+        Returns:
+            Market, sizes, limits and costs.
+        """
         return MicroSettings(self.tensors, self.config)
 
     def load_macro(self, number: int) -> MacroAgent:
-        """Load the macro agent that a phase left."""
+        """Load the macro agent that a phase left.
+
+        Args:
+            number: of the phase, 1 to 5.
+
+        Returns:
+            The agent, on this market.
+        """
         return MacroAgent.load(self.best(number), self.tensors, self.config.macro_agent)
 
     def load_micro(self, number: int, which: int = 0) -> MicroAgent:
-        """Load the micro agent that a phase left."""
+        """Load the micro agent that a phase left.
+
+        Args:
+            number: of the phase, 1 to 5.
+            which: of its files, as `PHASES` lists them.
+
+        Returns:
+            The agent, on this market.
+        """
         return MicroAgent.load(self.best(number, which), self.micro_settings())
 
     def run_identity(self) -> dict[str, Any]:
-        """Return what a checkpoint of an unfinished phase must agree with."""
+        """Return what a checkpoint of an unfinished phase must agree with.
+
+        Returns:
+            Hashes of configuration and market, and the seed.
+        """
         return {
             "config_hash": config_hash(self.config),
             "market": self.fingerprint,
@@ -149,6 +206,9 @@ class PhaseContext:
 
         Args:
             number: of the phase.
+
+        Returns:
+            The state, whether or not its file exists.
         """
         folder, identity = self.folder(number), self.run_identity()
         return RunState(folder, f"phase {number}", identity, self.resume, self.config)
@@ -222,20 +282,15 @@ def fit_phase(
     return history, {"best_epoch": fitted.best_epoch, "best_val_loss": fitted.best_loss}
 
 
-def describe_rows(tensors: MarketTensors, rows: Int[Tensor, " B"]) -> str:
-    """Say which rows of the market a batch holds, with their dates.
+def market_fingerprint(market: Market) -> str:
+    """Hash what agents and their checkpoints depend on; sector embeddings are derived from it.
 
     Args:
-        tensors: the market.
-        rows: at least one.
+        market: to hash.
+
+    Returns:
+        SHA-256 in hexadecimal digits.
     """
-    first, last = int(rows.min()), int(rows.max())
-    dates = tensors.market.dates
-    return f"market rows {first} to {last} ({dates[first]} to {dates[last]})"
-
-
-def market_fingerprint(market: Market) -> str:
-    """Hash what agents and their checkpoints depend on; sector embeddings are derived from it."""
     digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
     digest.update(market.embeddings_hash.encode())
     tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
@@ -245,7 +300,16 @@ def market_fingerprint(market: Market) -> str:
 
 
 def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> Path:
-    """Write the sector embeddings of phase 1 with the span they were fitted on."""
+    """Write the sector embeddings of phase 1 with the span they were fitted on.
+
+    Args:
+        path: of the file.
+        context: of phase 1.
+        table: (T, S, E), one vector a day and sector.
+
+    Returns:
+        The path.
+    """
     split = context.market.split
     payload = {
         "kind": SECTOR_TABLE,
@@ -258,6 +322,12 @@ def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> P
 
 def with_sector_table(context: PhaseContext) -> PhaseContext:
     """Return the context whose market carries the sector embeddings of phase 1.
+
+    Args:
+        context: over the same market, without the table.
+
+    Returns:
+        A copy whose market carries the table.
 
     Raises:
         MissingArtifactError: if phase 1 has not finished.

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MacroAgent
+from hrl_sarp.agents.files import describe_days
 from hrl_sarp.agents.layers import set_dropout
 from hrl_sarp.agents.measures import as_numbers, goal_measures
 from hrl_sarp.contracts import Market, Regime
@@ -18,7 +19,6 @@ from hrl_sarp.training.phase import (
     PHASES,
     PhaseContext,
     PhaseResult,
-    describe_rows,
     fit_phase,
     save_sector_table,
 )
@@ -28,7 +28,14 @@ NUMBER = 1
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Train, sharpen on validation, write agent, sector table and metrics."""
+    """Train, sharpen on validation, write agent, sector table and metrics.
+
+    Args:
+        context: of the phase.
+
+    Returns:
+        Where the metrics are, and their numbers.
+    """
     task = MacroTask(context)
     history, fitted = fit_phase(task, NUMBER, context.config.macro_agent.pretrain, context)
     table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
@@ -101,6 +108,9 @@ class MacroTask:
         Args:
             rows: of the market.
             generator: of the portfolios that the agent is shown.
+
+        Returns:
+            The total, in units of what a constant predictor gets, and its two terms.
         """
         shares, logits = self._predict(rows, self._random_portfolio(rows, generator))
         regime = nn.functional.cross_entropy(logits, self.regime[rows])
@@ -109,8 +119,15 @@ class MacroTask:
         return total, {"regime_loss": regime, "alloc_loss": error}
 
     def describe(self, rows: Tensor) -> str:
-        """Say which market rows a batch holds."""
-        return describe_rows(self.tensors, rows)
+        """Say which market rows a batch holds.
+
+        Args:
+            rows: of the market.
+
+        Returns:
+            First and last row with their dates.
+        """
+        return describe_days(self.tensors, int(rows.min()), int(rows.max()))
 
     def _predict(self, rows: Tensor, portfolio: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.graph(self.nodes[rows], self.edges[rows])
@@ -150,6 +167,9 @@ class MacroTask:
         """Return the total loss, and skill and the regime's accuracy beside two constant answers.
 
         The constants are the majority and the prior of the classes in training.
+
+        Returns:
+            The total loss, and all measures under `val_<name>`.
         """
         rows = self.validation_rows
         shares, logits = self._predict(rows, self._even_portfolio(rows))

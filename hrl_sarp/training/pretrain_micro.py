@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MicroAgent
+from hrl_sarp.agents.files import describe_days
 from hrl_sarp.agents.measures import (
     as_numbers,
     compare_with_ridge,
@@ -20,14 +21,21 @@ from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
 from hrl_sarp.envs.partners import ProportionalGoal
 from hrl_sarp.features.labels import standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, describe_rows, fit_phase
+from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, fit_phase
 from hrl_sarp.training.selection import choose_temperature, validate_pair
 
 NUMBER = 2
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Train, sharpen on validation, write agent and metrics."""
+    """Train, sharpen on validation, write agent and metrics.
+
+    Args:
+        context: of the phase.
+
+    Returns:
+        Where the metrics are, and their numbers.
+    """
     task = MicroTask(context)
     history, fitted = fit_phase(task, NUMBER, context.config.micro_agent.pretrain, context)
     _, measures = task.validate()
@@ -76,6 +84,9 @@ class MicroTask:
         Args:
             rows: of the market.
             generator: of the goals and of the weights that the agent holds.
+
+        Returns:
+            The loss, and the deviation of the scores beside it.
         """
         noise = torch.randn(len(rows), self.tensors.n_slots, generator=generator)
         inputs, request = self._inputs(rows, self._random_goal(rows, generator), noise)
@@ -84,8 +95,15 @@ class MicroTask:
         return loss, {"loss": loss, "score_std": scores.detach().std()}
 
     def describe(self, rows: Tensor) -> str:
-        """Say which market rows a batch holds."""
-        return describe_rows(self.tensors, rows)
+        """Say which market rows a batch holds.
+
+        Args:
+            rows: of the market.
+
+        Returns:
+            First and last row with their dates.
+        """
+        return describe_days(self.tensors, int(rows.min()), int(rows.max()))
 
     def _random_goal(self, rows: Tensor, generator: torch.Generator) -> Goal:
         """Draw sector weights and regime probabilities from Dirichlet(1)."""
@@ -135,7 +153,11 @@ class MicroTask:
 
     @torch.no_grad()
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return cross-entropy, and its gain over following the goal and the scores' rank IC."""
+        """Return cross-entropy, and its gain over following the goal and the scores' rank IC.
+
+        Returns:
+            The loss, and all measures under `val_<name>`.
+        """
         rows = self.validation_rows
         inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request)

@@ -15,8 +15,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.files import require_finite, set_networks
 from hrl_sarp.agents.measures import mean_terms, portfolio_measures
-from hrl_sarp.agents.ppo.agent import MacroPPO
-from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.agents.ppo.algorithm import MacroPPO
+from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting import History
@@ -137,7 +137,11 @@ class PhaseLoop(BaseCallback):
             self.logger.record_mean(f"{self.plan.prefix}/{name}", value)
 
     def evaluate(self, step: int) -> None:
-        """Judge the current networks on validation and keep them if their moving mean is best."""
+        """Judge the current networks on validation and keep them if their moving mean is best.
+
+        Args:
+            step: environment steps of the phase so far.
+        """
         score = self.plan.evaluate()
         span, tensors = self.context.market.split.validation, self.context.tensors
         days = (span.start, span.stop - 1)
@@ -212,7 +216,19 @@ def run_loop(
     bar: PhaseBar,
     running: dict[str, Any] | None,
 ) -> LoopState:
-    """Train to the end of the plan, continuing `running` if given, and judge the last networks."""
+    """Train to the end of the plan, continuing `running` if given, and judge the last networks.
+
+    Args:
+        algorithm: fresh; its networks are where training starts.
+        context: of the phase.
+        plan: what is trained and how it is judged.
+        log: gets all rows; restored already.
+        bar: shows environment steps.
+        running: checkpoint to continue, None to begin.
+
+    Returns:
+        The state at the end, best networks and scores among it.
+    """
     state = LoopState(Selector(context.config.curriculum.selection_window))
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
@@ -253,7 +269,18 @@ def train_phase(
     plan: LoopPlan,
     start: ValidationScore,
 ) -> PhaseResult:
-    """Run a whole phase: train, keep the best networks, write agent and metrics."""
+    """Run a whole phase: train, keep the best networks, write agent and metrics.
+
+    Args:
+        context: of the phase.
+        agent: gets the best networks.
+        algorithm: fresh, on the agent's networks.
+        plan: what is trained and how it is judged.
+        start: score of the agent before training.
+
+    Returns:
+        Where the metrics are, and their numbers.
+    """
     files = PHASES[plan.number - 1]
     folder = context.folder(plan.number)
     running = context.state(plan.number).load()
@@ -272,7 +299,14 @@ def train_phase(
 
 
 def snapshot(algorithm: Algorithm) -> dict[str, Any]:
-    """Return networks, targets, optimisers, counters, env, last observation, replay and noise."""
+    """Return networks, targets, optimisers, counters, env, last observation, replay and noise.
+
+    Args:
+        algorithm: between two rollouts.
+
+    Returns:
+        Tensors and plain values.
+    """
     env: Any = algorithm.env
     last_observation: Any = algorithm._last_obs
     state: dict[str, Any] = {
@@ -298,7 +332,12 @@ def snapshot(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
-    """Put `snapshot` into a freshly built algorithm."""
+    """Put `snapshot` into a freshly built algorithm.
+
+    Args:
+        algorithm: freshly built, for the same configuration.
+        state: what `snapshot` returned.
+    """
     env: Any = algorithm.env
     algorithm.policy.load_state_dict(state["policy"])
     algorithm.num_timesteps = state["num_timesteps"]
@@ -363,5 +402,12 @@ class _HistoryWriter(KVWriter):
 
 
 def algorithm_logger(history: History) -> Logger:
-    """Return a Stable-Baselines3 logger that writes into a history only."""
+    """Return a Stable-Baselines3 logger that writes into a history only.
+
+    Args:
+        history: gets a row at each dump.
+
+    Returns:
+        For `set_logger`.
+    """
     return Logger(folder=None, output_formats=[_HistoryWriter(history)])

@@ -107,7 +107,11 @@ class Selector:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: plain values, all but the window."""
+        """Return what a checkpoint keeps: plain values, all but the window.
+
+        Returns:
+            What `load_state_dict` reads.
+        """
         return {name: value for name, value in vars(self).items() if name != "window"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

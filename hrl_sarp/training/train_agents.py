@@ -5,8 +5,8 @@ Each trains against the frozen agent of the other level.
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.files import networks_of
-from hrl_sarp.agents.ppo.agent import MacroPPO
-from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.agents.ppo.algorithm import MacroPPO
+from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.config.schema import PPOConfig, TD3Config
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy, SampledGoal

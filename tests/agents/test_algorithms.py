@@ -7,8 +7,8 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from hrl_sarp.agents.ppo.agent import MacroPPO
-from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.agents.ppo.algorithm import MacroPPO
+from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.agents.td3.hindsight import MicroBatch
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts

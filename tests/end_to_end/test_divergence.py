@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from hrl_sarp.agents.ppo.agent import MacroPPO
-from hrl_sarp.agents.td3.agent import MicroTD3
+from hrl_sarp.agents.ppo.algorithm import MacroPPO
+from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.errors import TrainingDivergedError
 from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.training import run_phase

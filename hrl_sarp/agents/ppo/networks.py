@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from hrl_sarp.agents.layers import masked_mean, scale_layers
 from hrl_sarp.config.schema import MacroNetworkConfig
 from hrl_sarp.contracts import Regime
+from hrl_sarp.envs.observations import macro_sizes
+from hrl_sarp.market.tensors import MarketTensors
 
 INITIAL_CONCENTRATION_LOGIT = -1.0
 SMALLEST_SHARE = 1e-6
@@ -33,20 +35,35 @@ class SectorDirichlet:
         self.alpha: Float[Tensor, "B S"] = 1 + concentration[:, None] * self.mode
 
     def sample(self) -> Float[Tensor, "B S"]:
-        """Draw shares with the global generator, clamped and renormalised."""
+        """Draw shares with the global generator, clamped and renormalised.
+
+        Returns:
+            Shares that sum to 1, 0 for unlisted sectors.
+        """
         gamma = torch._standard_gamma(self.alpha.detach()) * self.listed
         shares = gamma / gamma.sum(dim=1, keepdim=True)
         shares = shares.clamp(min=SMALLEST_SHARE) * self.listed
         return shares / shares.sum(dim=1, keepdim=True)
 
     def log_prob(self, shares: Float[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        """Return the log density of shares that `sample` made."""
+        """Return the log density of shares that `sample` made.
+
+        Args:
+            shares: that sum to 1; 0 for unlisted sectors.
+
+        Returns:
+            Log densities over the listed sectors.
+        """
         safe = torch.where(self.listed, shares, 1.0).clamp(min=SMALLEST_SHARE / 2)
         kernel = (self.alpha - 1) * safe.log() * self.listed
         return kernel.sum(dim=1) - self._log_normaliser()
 
     def entropy(self) -> Float[Tensor, " B"]:
-        """Return the differential entropy."""
+        """Return the differential entropy.
+
+        Returns:
+            In nats; it may be negative.
+        """
         alpha, listed = self.alpha, self.listed
         total = (alpha * listed).sum(dim=1)
         count = listed.sum(dim=1)
@@ -73,7 +90,15 @@ class SectorTrunk(nn.Module):
     def forward(
         self, sectors: Float[Tensor, "B S D"], context: Float[Tensor, "B C"]
     ) -> Float[Tensor, "B S H"]:
-        """Return hidden vectors."""
+        """Return hidden vectors.
+
+        Args:
+            sectors: columns of each sector.
+            context: what all sectors share.
+
+        Returns:
+            One vector a sector.
+        """
         hidden = self.sector(sectors) + self.context(context)[:, None] + self.identity.weight
         hidden = self.dropout(torch.tanh(hidden))
         mixed: Tensor = torch.tanh(self.mix(hidden))
@@ -108,7 +133,16 @@ class MacroActor(nn.Module):
         context: Float[Tensor, "B C"],
         listed: Bool[Tensor, "B S"],
     ) -> tuple[SectorDirichlet, Float[Tensor, "B R"]]:
-        """Return the distribution of sector shares and the regime logits."""
+        """Return the distribution of sector shares and the regime logits.
+
+        Args:
+            sectors: columns of each sector.
+            context: what all sectors share.
+            listed: sectors that can be bought; at least one a row.
+
+        Returns:
+            Distribution of B decisions, and logits of the regimes.
+        """
         hidden = self.trunk(sectors, context)
         logits = self.logit(hidden).squeeze(2) + self.by_context(context)
         pooled = masked_mean(hidden, listed)
@@ -117,7 +151,11 @@ class MacroActor(nn.Module):
         return SectorDirichlet(logits, concentration, listed), self.regime(context)
 
     def sharpen(self, temperature: float) -> None:
-        """Multiply the sector logits; written into the last layers, so that learning goes on."""
+        """Multiply the sector logits; written into the last layers, so that learning goes on.
+
+        Args:
+            temperature: factor; above 1 goals become more extreme.
+        """
         scale_layers((self.logit, self.by_context), temperature)
 
 
@@ -135,6 +173,27 @@ class MacroCritic(nn.Module):
         context: Float[Tensor, "B C"],
         listed: Bool[Tensor, "B S"],
     ) -> Float[Tensor, "B 1"]:
-        """Return values."""
+        """Return values.
+
+        Args:
+            sectors: columns of each sector.
+            context: what all sectors share.
+            listed: sectors that can be bought.
+
+        Returns:
+            Discounted reward still to come.
+        """
         value: Tensor = self.value(masked_mean(self.trunk(sectors, context), listed))
         return value
+
+
+def macro_network_sizes(tensors: MarketTensors) -> tuple[int, int, int]:
+    """Return (sectors, columns per sector, columns of context).
+
+    Args:
+        tensors: the market.
+
+    Returns:
+        Three counts.
+    """
+    return (tensors.n_sectors, *macro_sizes(tensors))

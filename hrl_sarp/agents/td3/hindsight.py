@@ -79,7 +79,11 @@ class HindsightBuffer(BaseBuffer):
         self.rng = np.random.default_rng(0)
 
     def bytes_per_transition(self) -> float:
-        """Memory of one stored transition."""
+        """Memory of one stored transition.
+
+        Returns:
+            Bytes; market rows are not among them.
+        """
         total = sum(array.nbytes for array in self.arrays.values())
         return total / (self.n_steps * self.n_envs)
 
@@ -90,7 +94,14 @@ class HindsightBuffer(BaseBuffer):
         transition: MicroTransition,
         terminated: np.ndarray,
     ) -> None:
-        """Store one step of all environments."""
+        """Store one step of all environments.
+
+        Args:
+            observation: index observation before the step.
+            next_portfolio: what each environment holds after it; of one that ended, its last.
+            transition: what was executed, achieved and gained.
+            terminated: environments whose wealth ran out.
+        """
         row = {
             "day": observation["day"][:, 0],
             "portfolio": observation["portfolio"],
@@ -109,7 +120,11 @@ class HindsightBuffer(BaseBuffer):
         self.full = self.full or self.pos == 0
 
     def sample_batch(self) -> MicroBatch:
-        """Draw groups of rows that share their day, and relabel a share of their goals."""
+        """Draw groups of rows that share their day, and relabel a share of their goals.
+
+        Returns:
+            `batch_days` x `batch_per_day` transitions.
+        """
         steps, envs = self._draw_groups()
         rows = {name: array[steps, envs] for name, array in self.arrays.items()}
         desired, next_desired = self._relabel(rows)
@@ -161,14 +176,22 @@ class HindsightBuffer(BaseBuffer):
         raise TypeError("call sample_batch: hindsight batches are drawn by day")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the filled part, the position and the generator."""
+        """Return the filled part, the position and the generator.
+
+        Returns:
+            What `load_state_dict` reads.
+        """
         size = self.n_steps if self.full else self.pos
         arrays = {name: torch.from_numpy(array[:size]) for name, array in self.arrays.items()}
         state = self.rng.bit_generator.state
         return {"arrays": arrays, "pos": self.pos, "full": self.full, "rng": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore `state_dict`.
+
+        Args:
+            state: what `state_dict` returned, of a buffer of the same size.
+        """
         for name, values in state["arrays"].items():
             self.arrays[name][: len(values)] = values.numpy()
         self.pos, self.full = state["pos"], state["full"]

@@ -1,15 +1,19 @@
 """The networks of the daily agent: few parameters, shared over stocks."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hrl_sarp.agents.layers import masked_mean, scale_layers
 from hrl_sarp.agents.td3.stock_head import stock_head
-from hrl_sarp.config.schema import MicroNetworkConfig
-from hrl_sarp.envs.decoding import SlotRequest
-from hrl_sarp.envs.observations import MicroInputs
+from hrl_sarp.config.schema import MicroNetworkConfig, RunConfig
+from hrl_sarp.contracts import Regime
+from hrl_sarp.envs.decoding import SlotRequest, decode_free, decode_within_sector, slot_request
+from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, micro_inputs
 from hrl_sarp.envs.rewards import PERCENT
+from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.trades import TradeCosts
 
 WEIGHT_SCALE = 10.0
@@ -28,7 +32,15 @@ class StockTower(nn.Module):
     def forward(
         self, features: Float[Tensor, "D N F"], tradable: Bool[Tensor, "D N"]
     ) -> Float[Tensor, "D N H"]:
-        """Return hidden vectors, equivariant to the order of stocks."""
+        """Return hidden vectors, equivariant to the order of stocks.
+
+        Args:
+            features: of each slot of D days, finite everywhere.
+            tradable: slots that may be traded.
+
+        Returns:
+            One vector a slot.
+        """
         pooled = self.market(masked_mean(features, tradable))
         hidden = self.stock(features).add_(pooled[:, None]).relu_()
         mixed: Tensor = self.mix(hidden).relu_()
@@ -58,6 +70,13 @@ class MicroActor(nn.Module):
 
         They are centred among the stocks that compete with each other: the decode does not feel a
         common shift, so nothing would keep training from drifting into one that saturates them.
+
+        Args:
+            inputs: what B decisions see.
+            request: goal and limits of each.
+
+        Returns:
+            Scores that are not bounded.
         """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
@@ -68,11 +87,23 @@ class MicroActor(nn.Module):
         return centred(scores, view.tradable, n_groups)
 
     def sharpen(self, temperature: float) -> None:
-        """Multiply the unsquashed scores; written into the last layers, as in `MacroActor`."""
+        """Multiply the unsquashed scores; written into the last layers, as in `MacroActor`.
+
+        Args:
+            temperature: factor; above 1 weights become more extreme.
+        """
         scale_layers((self.out, self.direct), temperature)
 
     def forward(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
-        """Return scores in [-1, 1]."""
+        """Return scores in [-1, 1].
+
+        Args:
+            inputs: what B decisions see.
+            request: goal and limits of each.
+
+        Returns:
+            One score a slot, 0 where nothing can be traded.
+        """
         return torch.tanh(self.logits(inputs, request))
 
 
@@ -108,7 +139,16 @@ class MicroCritic(nn.Module):
     def forward(
         self, inputs: MicroInputs, request: SlotRequest, executed: Float[Tensor, "B N"]
     ) -> Float[Tensor, " B"]:
-        """Return the value of holding `executed` after the trade."""
+        """Return the value of holding `executed` after the trade.
+
+        Args:
+            inputs: what B decisions see.
+            request: goal and limits of each.
+            executed: weights after the trade.
+
+        Returns:
+            Discounted reward still to come, in percent.
+        """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
         trade = executed - view.weights
@@ -129,7 +169,17 @@ def portfolio_output(
     own: list[Float[Tensor, "B N"]],
     inputs: MicroInputs,
 ) -> Float[Tensor, "B N"]:
-    """Return out(relu(stock(market) + portfolio(WEIGHT_SCALE x own) + context)) of each stock."""
+    """Return out(relu(stock(market) + portfolio(WEIGHT_SCALE x own) + context)) of each stock.
+
+    Args:
+        network: whose layers are used.
+        market: what a day says of each stock.
+        own: what the portfolio says of each stock.
+        inputs: what B decisions see.
+
+    Returns:
+        One number a stock and decision.
+    """
     context = network.context(micro_context(inputs)) + network.portfolio.bias
     weight = WEIGHT_SCALE * network.portfolio.weight.t()
     stock, out = network.stock(market), network.out.weight[0]
@@ -137,21 +187,198 @@ def portfolio_output(
 
 
 def single_output(layer: nn.Linear, values: Float[Tensor, "X N H"]) -> Float[Tensor, "X N"]:
-    """Apply a layer with one output; as a product with a vector its gradient is a lot cheaper."""
+    """Apply a layer with one output; as a product with a vector its gradient is a lot cheaper.
+
+    Args:
+        layer: with one output.
+        values: of each stock.
+
+    Returns:
+        One number a stock.
+    """
     return values @ layer.weight[0] + layer.bias
 
 
 def micro_context(inputs: MicroInputs) -> Float[Tensor, "B C"]:
-    """Return what all stocks of a decision share: regime probabilities and portfolio scalars."""
+    """Return what all stocks of a decision share: regime probabilities and portfolio scalars.
+
+    Args:
+        inputs: what B decisions see.
+
+    Returns:
+        R + 4 columns.
+    """
     return torch.cat([inputs.view.goal.regime_probabilities, inputs.view.scalars], dim=1)
 
 
 def centred(
     scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"], n_groups: int
 ) -> Float[Tensor, "B N"]:
-    """Subtract the mean over the masked entries of each of `n_groups` runs; 0 elsewhere."""
+    """Subtract the mean over the masked entries of each of `n_groups` runs; 0 elsewhere.
+
+    Args:
+        scores: of the slots.
+        mask: entries that count.
+        n_groups: of equal length, one after the other.
+
+    Returns:
+        Scores whose mean is 0 in each group.
+    """
     weight = mask.to(scores.dtype).unflatten(1, (n_groups, -1))
     grouped = scores.unflatten(1, (n_groups, -1))
     total = (grouped * weight).sum(dim=2, keepdim=True)
     mean = total / weight.sum(dim=2, keepdim=True).clamp(min=1)
     return ((grouped - mean) * weight).flatten(1)
+
+
+class MicroSettings:
+    """What the micro networks are built for: market, network sizes, risk limits and costs."""
+
+    def __init__(self, tensors: MarketTensors, config: RunConfig) -> None:
+        self.tensors, self.config, self.risk = tensors, config.micro_agent, config.risk
+        linear = config.market_profile.costs.model_copy(update={"impact_coefficient": 0.0})
+        self.costs = TradeCosts(linear)
+        self.n_features = int(tensors.slot_features.shape[2])
+        self.n_context = len(Regime) + len(MICRO_SCALARS)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MicroSettings":
+        """Return itself: settings never change."""
+        return self
+
+    def read(self, observation: Any) -> tuple[MicroInputs, SlotRequest]:
+        """Read an observation of either form.
+
+        Args:
+            observation: index observation or flat arrays, as the micro level gives them.
+
+        Returns:
+            What the networks read, and what the decode must keep to.
+        """
+        if "day" in observation:
+            inputs = micro_inputs(self.tensors, observation)
+        else:
+            flat, goal = observation["observation"], observation["desired_goal"]
+            inputs = MicroInputs.unflatten(flat.float(), goal.float(), self.tensors.n_slots)
+        return inputs, slot_request(inputs.view, self.risk)
+
+    def decode(self, scores: Tensor, request: SlotRequest) -> Tensor:
+        """Turn scores into target weights by the configured decode.
+
+        Args:
+            scores: (B, N), from -1 to 1.
+            request: goal and limits of each decision.
+
+        Returns:
+            Weights (B, N) within the limits.
+        """
+        network = self.config.network
+        if network.decode == "free":
+            return decode_free(scores, request, network.free_temperature)
+        return decode_within_sector(scores, request, network.score_temperature)
+
+
+class WeightActor(nn.Module):
+    """Observation in, target weights out: the score network and its decode."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, settings: MicroSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        network = settings.config.network
+        self.network = MicroActor(settings.n_features, settings.n_context, network)
+
+    def forward(self, observation: Any) -> Tensor:
+        """Return deterministic target weights (B, N).
+
+        Args:
+            observation: of B decisions.
+
+        Returns:
+            Weights (B, N).
+        """
+        inputs, request = self.settings.read(observation)
+        return self.settings.decode(self.network(inputs, request), request)
+
+    def with_noise(self, observation: Any, noise: Tensor) -> Tensor:
+        """Return target weights of scores + noise: noise lives before the decode.
+
+        Args:
+            observation: of B decisions.
+            noise: (B, N), in the unit of scores.
+
+        Returns:
+            Weights (B, N).
+        """
+        return self.noisy_weights(*self.settings.read(observation), noise)
+
+    def noisy_weights(self, inputs: MicroInputs, request: SlotRequest, noise: Tensor) -> Tensor:
+        """Return `with_noise` for an observation that was read already.
+
+        Args:
+            inputs: what was read.
+            request: goal and limits.
+            noise: (B, N), in the unit of scores.
+
+        Returns:
+            Weights (B, N).
+        """
+        scores = (self.network(inputs, request) + noise).clamp(-1, 1)
+        return self.settings.decode(scores, request)
+
+    def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
+        """Stable-Baselines3's name for `train`.
+
+        Args:
+            mode: True to train.
+        """
+        self.train(mode)
+
+
+class TwinCritic(nn.Module):
+    """Two independent values; the target takes the smaller one."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, settings: MicroSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        sizes = (settings.n_features, settings.n_context)
+        network, costs = settings.config.network, settings.costs
+        self.first = MicroCritic(sizes, network, costs)
+        self.second = MicroCritic(sizes, network, costs)
+
+    def forward(self, observation: Any, executed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both values (B,).
+
+        Args:
+            observation: of B decisions.
+            executed: weights (B, N) after the trade.
+
+        Returns:
+            Two values a decision.
+        """
+        return self.values(*self.settings.read(observation), executed)
+
+    def values(
+        self, inputs: MicroInputs, request: SlotRequest, executed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return both values for an observation that was read already.
+
+        Args:
+            inputs: what was read.
+            request: goal and limits.
+            executed: weights (B, N) after the trade.
+
+        Returns:
+            Two values a decision.
+        """
+        return self.first(inputs, request, executed), self.second(inputs, request, executed)
+
+    def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
+        """Stable-Baselines3's name for `train`.
+
+        Args:
+            mode: True to train.
+        """
+        self.train(mode)

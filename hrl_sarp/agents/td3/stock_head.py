@@ -36,6 +36,9 @@ def stock_head(
         context: what all stocks of a decision share.
         out: weights of the layer above.
         row_of: row of `market` that each decision looks at.
+
+    Returns:
+        One number a stock and decision.
     """
     if market.device.type != "cpu":
         return _at_once(market, own, weight, context, out, row_of)

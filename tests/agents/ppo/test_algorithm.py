@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrl_sarp.agents.ppo.agent import compare_on_same_day
+from hrl_sarp.agents.ppo.algorithm import compare_on_same_day
 
 
 def test_rows_of_one_day_are_compared_with_the_mean_of_the_others() -> None:
