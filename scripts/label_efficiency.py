@@ -8,22 +8,20 @@ The fourth arm freezes random weights: what the heads can do alone.
 
 A cell is one arm at one number of labels with one seed. The seed draws the labels from all windows
 that the encoder's fitted span holds (larger draws contain the smaller ones), and a fifth of a draw,
-by whole groups, chooses the epoch: n labels are all that a cell knows. Every cell is judged on the
+by whole groups, chooses the epoch: n labels are all that a cell knows. Every cell is tested on the
 same windows, which begin after that span. All arms make at most --updates updates.
 
-Each finished cell is a file, so the same command goes on after Ctrl-C, and more --seeds or --labels
-add cells. LABEL_EFFICIENCY.json, a figure and a table in Markdown hold means and 95 % intervals
-over seeds (Student's t); differences to `scratch` are paired by seed. Labels say where an expansion
-is inside the window: this compares detectors, and forecasts nothing.
+Each finished cell has a folder, so the same command goes on after Ctrl-C, and more --seeds or
+--labels add cells. label_efficiency.json, a figure and a table in Markdown hold means and 95 %
+intervals over seeds (Student's t). Differences to `scratch` are paired by seed. Labels say where an
+expansion is inside the window: this compares detectors, and forecasts nothing.
 """
 
 import argparse
 import math
-import multiprocessing
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
+
+from hrl_sarp.studies import Cell, moments, run_grid  # noqa: E402 -- needs the path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,48 +45,98 @@ FROZEN, PRETRAINED = ("random", "frozen"), ("frozen", "fine-tuned")
 SHOWN = {"span_f1": "span F1", "hit_at_3": "hit within 3 bars", "type_accuracy": "type accuracy"}
 APART = 0.05
 """By which arms stand beside each other in the figure, as a share of the labels."""
-CONFIDENCE = 0.95
+OF_CELLS = ("labels", "seeds", "jobs", "output")
+"""Options that say which cells run and where."""
 TEST_SEED = 0
 """Draws the test windows, once for all cells."""
-STUDY, REPORT = "study.json", "label_efficiency"
-COMMAND = "python scripts/label_efficiency.py"
+REPORT = "label_efficiency"
 FEWEST_SEEDS = 2
 """That have an interval."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One arm at one number of labels with one seed."""
+def cell_of(arm: str, labels: int, seed: int) -> Cell:
+    """Name the cell of one arm at one number of labels with one seed."""
+    return Cell(f"{arm}_{labels:05d}", seed)
 
-    seed: int
-    labels: int
-    arm: str
 
-    @property
-    def name(self) -> str:
-        """Of its file."""
-        return f"cell_{self.labels:05d}_{self.arm}_{self.seed}.json"
+def arm_of(cell: Cell) -> tuple[str, int]:
+    """Read arm and number of labels from a cell."""
+    arm, labels = cell.setting.rsplit("_", 1)
+    return arm, int(labels)
 
 
 @dataclass(frozen=True)
-class Settings:
+class LabelStudy:
     """What all cells share."""
 
     data: Path
     encoder: Path
-    output: Path
+    folder: Path
     variant: str
     updates: int
     patience: int
     """Updates without a better validation loss after which a cell ends."""
     test_windows: int
     config: Path | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Data, encoder and lengths that results depend on; `prepare` fills it."""
+    title: str = "label efficiency"
 
     def run_config(self, changes: dict[str, Any]) -> "RunConfig":
         """Load the configuration with changes."""
         from hrl_sarp.config.loading import load_config
 
         return load_config(own_file=self.config, overrides=changes)
+
+    def prepare(self, most_labels: int) -> None:
+        """Check that the data hold enough windows, and note what results depend on."""
+        from hrl_sarp.encoders.transfer import read_description
+        from hrl_sarp.errors import DataError
+
+        config = self.run_config({})
+        windows, (pool, test) = _windows(self, config)
+        if len(pool) < most_labels or len(test) == 0:
+            raise DataError(
+                f"{self.data}: expected {most_labels} windows to draw labels from, before the end "
+                f"of the encoder's fitted span, and some after it; found {len(pool)} and "
+                f"{len(test)}"
+            )
+        description = read_description(self.encoder)
+        named = ("data_hash", "sizes", "seed", "fitted_to")
+        self.facts.update(
+            data=windows.content_hash,
+            encoder={key: description[key] for key in named},
+            encoder_weights=description.get("weights_sha256"),
+            variant=self.variant,
+            finetuning=config.encoders.finetuning.model_dump(mode="json"),
+            updates=self.updates,
+            patience_updates=self.patience,
+            test_windows=len(test),
+            test_groups=len(np.unique(windows.group[test])),
+            pool_windows=len(pool),
+        )
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        """Return what a cell's result depends on."""
+        return self.facts
+
+    def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        """Train one cell and measure it on the test windows."""
+        from hrl_sarp.price_action.expansions.finetuning import new_fit
+        from hrl_sarp.run.session import StopFlag, configure_threads
+
+        configure_threads(1)
+        job = make_job(self, cell)
+        task = job.task()
+        fitted = new_fit(job, task, StopFlag()).run()
+        outcome = job.judge(task)
+        return {
+            "test": outcome.model,
+            "baselines": outcome.trivial,
+            "windows": {name: len(rows) for name, rows in vars(job.split).items()},
+            "epochs": fitted.epochs,
+            "best_epoch": fitted.best_epoch + 1,
+        }
 
 
 def main(arguments: list[str]) -> int:
@@ -97,82 +147,65 @@ def main(arguments: list[str]) -> int:
 
     options = _options(arguments)
     try:
-        study(options)
+        return study(options)
     except HrlSarpError as error:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command goes on with the cell under way")
         return 130
-    return 0
 
 
-def study(options: argparse.Namespace) -> None:
+def study(options: argparse.Namespace) -> int:
     """Run the cells that are missing and report all of them."""
-    names = Settings.__dataclass_fields__
-    settings = Settings(**{name: getattr(options, name) for name in names})
-    facts = _begin(settings, max(options.labels))
+    shared = {name: getattr(options, name) for name in vars(options) if name not in OF_CELLS}
+    study = LabelStudy(folder=options.output, **shared)
+    study.prepare(max(options.labels))
     cells = [
-        Cell(seed, labels, arm)
+        cell_of(arm, labels, seed)
         for seed in range(options.seeds)
         for labels in options.labels
         for arm in ARMS
     ]
-    missing = [cell for cell in cells if not (settings.output / cell.name).is_file()]
-    _run_all(settings, missing, options.jobs)
-    _report(settings, cells, facts)
+    results = run_grid(study, cells, options.jobs, in_process=options.jobs == 1)
+    for cell, reason in results.failed.items():
+        sys.stderr.write(f"{cell.name} failed: {reason}\n")
+    if results.failed:
+        return 1
+    report(study, results.found)
+    return 0
 
 
-def run_cell(settings: Settings, cell: Cell) -> None:
-    """Train one cell and write its file."""
-    import torch
-
-    from hrl_sarp.price_action.expansions.finetuning import new_fit
-    from hrl_sarp.run.files import write_json
-    from hrl_sarp.run.session import StopFlag
-
-    torch.set_num_threads(1)
-    began = time.perf_counter()
-    job = _job(settings, cell)
-    task = job.task()
-    fitted = new_fit(job, task, StopFlag()).run()
-    outcome = job.judge(task)
-    parts = {name: len(rows) for name, rows in vars(job.split).items()}
-    measured = {"test": outcome.model, "baselines": outcome.trivial, "windows": parts}
-    spent = {"epochs": fitted.epochs, "best_epoch": fitted.best_epoch + 1}
-    seconds = time.perf_counter() - began
-    content = {**vars(cell), **measured, **spent, "seconds": seconds}
-    write_json(settings.output / cell.name, content)
-
-
-def _job(settings: Settings, cell: Cell) -> "Job":
+def make_job(study: LabelStudy, cell: Cell) -> "Job":
+    """Draw the labels of a cell, split them and say what is trained."""
     import torch
 
     from hrl_sarp.price_action.expansions.finetuning import FinetuneRequest, assemble
     from hrl_sarp.price_action.expansions.windows import GroupSplit, split_by_group
 
+    arm, labels = arm_of(cell)
     changes: dict[str, Any] = {"seed": cell.seed}
-    config = settings.run_config(changes)
-    windows, (pool, test) = _windows(settings, config)
-    drawn = np.random.default_rng(cell.seed).permutation(pool)[: cell.labels]
+    config = study.run_config(changes)
+    windows, (pool, test) = _windows(study, config)
+    drawn = np.random.default_rng(cell.seed).permutation(pool)[:labels]
     some = windows.rows(np.concatenate([drawn, test]))
     share = config.encoders.finetuning.val_share
     inner = split_by_group(windows.group[drawn], share, 0.0, cell.seed)
-    split = GroupSplit(inner.train, inner.validation, np.arange(cell.labels, len(some)))
-    batch = config.encoders.finetuning.variants[settings.variant].batch_size
+    split = GroupSplit(inner.train, inner.validation, np.arange(labels, len(some)))
+    batch = config.encoders.finetuning.variants[study.variant].batch_size
     each = math.ceil(len(split.train) / batch)
     schedule = {
-        "epochs": math.ceil(settings.updates / each),
-        "patience": math.ceil(settings.patience / each),
+        "epochs": math.ceil(study.updates / each),
+        "patience": math.ceil(study.patience / each),
     }
-    config = settings.run_config({**changes, "encoders": {"finetuning": schedule}})
-    source = settings.encoder if cell.arm in PRETRAINED else None
+    config = study.run_config({**changes, "encoders": {"finetuning": schedule}})
+    source = study.encoder if arm in PRETRAINED else None
     request = FinetuneRequest(
-        variant=settings.variant,
-        data=settings.data,
-        output=settings.output,
+        variant=study.variant,
+        data=study.data,
+        output=study.folder / cell.name,
         pretrained=source,
-        is_frozen=cell.arm in FROZEN,
+        is_frozen=arm in FROZEN,
         device=torch.device("cpu"),
         config=config,
         resume=False,
@@ -181,7 +214,7 @@ def _job(settings: Settings, cell: Cell) -> "Job":
 
 
 def _windows(
-    settings: Settings, config: "RunConfig"
+    study: LabelStudy, config: "RunConfig"
 ) -> tuple["LabelledWindows", tuple[np.ndarray, np.ndarray]]:
     """Return all windows, and the rows of the pool and of the test."""
     import polars as pl
@@ -190,123 +223,66 @@ def _windows(
     from hrl_sarp.errors import DataError
     from hrl_sarp.price_action.expansions.windows import read_labelled
 
-    windows = read_labelled(settings.data, config.windowed.window_length)
-    fitted_to = np.datetime64(read_description(settings.encoder)["fitted_to"])
-    columns = pl.read_parquet_schema(settings.data)
+    windows = read_labelled(study.data, config.windowed.window_length)
+    fitted_to = np.datetime64(read_description(study.encoder)["fitted_to"])
+    columns = pl.read_parquet_schema(study.data)
     if "time" not in columns:
         raise DataError(
-            f"{settings.data}: expected a column `time` (of the first bar), found "
+            f"{study.data}: expected a column `time` (of the first bar), found "
             f"{', '.join(columns)}; label bars with scripts/label_expansions.py"
         )
-    time_of = pl.read_parquet(settings.data, columns=["time"])["time"].to_numpy()
+    time_of = pl.read_parquet(study.data, columns=["time"])["time"].to_numpy()
     later = np.flatnonzero(time_of > fitted_to)
     # a group that the pool has begun stays out of the test
     pool = np.flatnonzero(time_of <= fitted_to)
     later = later[~np.isin(windows.group[later], windows.group[pool])]
     order = np.random.default_rng(TEST_SEED).permutation(later)
-    return windows, (pool, np.sort(order[: settings.test_windows]))
+    return windows, (pool, np.sort(order[: study.test_windows]))
 
 
-def _begin(settings: Settings, most_labels: int) -> dict[str, Any]:
-    """Check that the cells of the folder are of this study; return what all of them share."""
-    from hrl_sarp.encoders.transfer import read_description
-    from hrl_sarp.errors import CheckpointError, DataError
-    from hrl_sarp.run.files import read_json, write_json
-
-    config = settings.run_config({})
-    windows, (pool, test) = _windows(settings, config)
-    if len(pool) < most_labels or len(test) == 0:
-        raise DataError(
-            f"{settings.data}: expected {most_labels} windows to draw labels from, before the end "
-            f"of the encoder's fitted span, and some after it; found {len(pool)} and {len(test)}"
-        )
-    description = read_description(settings.encoder)
-    facts = {
-        "data": windows.content_hash,
-        "encoder": {key: description[key] for key in ("data_hash", "sizes", "seed", "fitted_to")},
-        "encoder_weights": description.get("weights_sha256"),
-        "variant": settings.variant,
-        "finetuning": config.encoders.finetuning.model_dump(mode="json"),
-        "updates": settings.updates,
-        "patience_updates": settings.patience,
-        "test_windows": len(test),
-        "test_groups": len(np.unique(windows.group[test])),
-        "pool_windows": len(pool),
-    }
-    file = settings.output / STUDY
-    if file.is_file() and (found := read_json(file, COMMAND)) != facts:
-        names = ", ".join(key for key in facts if found.get(key) != facts[key])
-        raise CheckpointError(f"{file}: the cells there are of another {names}; choose --output")
-    write_json(file, facts)
-    return facts
-
-
-def _run_all(settings: Settings, cells: list[Cell], jobs: int) -> None:
-    from hrl_sarp.run.terminal import phase_progress
-
-    with phase_progress("label efficiency", len(cells)) as bar:
-        if jobs == 1:
-            for done, cell in enumerate(cells, start=1):
-                run_cell(settings, cell)
-                bar.update(done, cell.name)
-            return
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
-            running = [pool.submit(run_cell, settings, cell) for cell in cells]
-            for done, future in enumerate(running, start=1):
-                future.result()
-                bar.update(done)
-
-
-def _report(settings: Settings, cells: list[Cell], facts: dict[str, Any]) -> None:
+def report(study: LabelStudy, found: Mapping[Cell, dict[str, Any]]) -> None:
+    """Write the table, the figure and all numbers, and print the table."""
     from rich.console import Console
 
     from hrl_sarp.reporting.figure import save_png
-    from hrl_sarp.run.files import read_json, write_json, write_text
+    from hrl_sarp.run.files import write_json, write_text
 
-    found = {cell: read_json(settings.output / cell.name, COMMAND) for cell in cells}
     rows = summarise(found)
-    write_json(settings.output / f"{REPORT}.json", {"study": facts, "rows": rows})
+    write_json(study.folder / f"{REPORT}.json", {"study": study.facts, "rows": rows})
     table = as_markdown(rows)
-    write_text(settings.output / f"{REPORT}.md", table)
-    save_png(settings.output / f"{REPORT}.png", _drawn(rows))
+    write_text(study.folder / f"{REPORT}.md", table)
+    save_png(study.folder / f"{REPORT}.png", _drawn(rows))
     Console().print(table, soft_wrap=True)
 
 
-def summarise(found: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+def summarise(found: Mapping[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return mean, interval and paired difference of each measure, by labels and arm."""
     rows = []
-    for labels in sorted({cell.labels for cell in found}):
-        seeds = sorted({cell.seed for cell in found if cell.labels == labels})
+    for labels in sorted({arm_of(cell)[1] for cell in found}):
+        seeds = sorted({cell.seed for cell in found if arm_of(cell)[1] == labels})
         for arm in ARMS:
-            cells = [found[Cell(seed, labels, arm)] for seed in seeds]
-            scratch = [found[Cell(seed, labels, "scratch")] for seed in seeds]
-            for measure in cells[0]["test"]:
-                values = np.array([cell["test"][measure] for cell in cells])
-                paired = values - np.array([cell["test"][measure] for cell in scratch])
-                trivial = np.mean([cell["baselines"][measure] for cell in cells])
+            cells = {seed: found[cell_of(arm, labels, seed)] for seed in seeds}
+            scratch = {seed: found[cell_of("scratch", labels, seed)] for seed in seeds}
+            for measure in cells[seeds[0]]["test"]:
+                values = [cells[seed]["test"][measure] for seed in seeds]
+                reference = [scratch[seed]["test"][measure] for seed in seeds]
+                own = moments(values)
+                paired = moments([a - b for a, b in zip(values, reference, strict=True)])
+                trivial = np.mean([cell["baselines"][measure] for cell in cells.values()])
                 rows.append(
                     {
                         "labels": labels,
                         "arm": arm,
                         "measure": measure,
                         "seeds": len(seeds),
-                        "mean": float(values.mean()),
-                        "half_width": half_width(values),
-                        "over_scratch": float(paired.mean()),
-                        "over_scratch_half_width": half_width(paired),
+                        "mean": own.mean,
+                        "half_width": own.half_width,
+                        "over_scratch": paired.mean,
+                        "over_scratch_half_width": paired.half_width,
                         "baseline": float(trivial),
                     }
                 )
     return rows
-
-
-def half_width(values: np.ndarray) -> float:
-    """Return half the interval of the mean over seeds, by Student's t."""
-    from scipy.stats import t
-
-    quantile = t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
-    return float(quantile * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:

@@ -1,7 +1,6 @@
 """scripts/label_efficiency.py: few cells end to end, and its arithmetic by hand."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 
 from hrl_sarp.encoders.networks.jade import JadeEncoder
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
+from hrl_sarp.studies import Cell
 from scripts import label_efficiency
-from scripts.label_efficiency import ARMS, Cell, half_width, main, summarise
+from scripts.label_efficiency import ARMS, arm_of, cell_of, main, summarise
 from tests.price_action.expansions.labelled_factories import as_frame, labelled, small_config
 from tests.price_action.expansions.test_pretrained import export
 
@@ -52,11 +52,11 @@ def test_cells_know_their_labels_only_and_share_the_test(
 ) -> None:
     assert main(arguments) == 0
     out = tmp_path / "out"
-    cells = [json.loads(path.read_text()) for path in sorted(out.glob("cell_*.json"))]
-    assert {(cell["arm"], cell["seed"]) for cell in cells} == {(a, s) for a in ARMS for s in (0, 1)}
-    for cell in cells:
-        parts = cell["windows"]
-        assert parts["train"] + parts["validation"] == cell["labels"] == 20
+    names = {path.parent.name for path in out.glob("*/cell.json")}
+    assert names == {f"{arm}_00020-{seed}" for arm in ARMS for seed in (0, 1)}
+    for name in names:
+        parts = json.loads((out / name / "cell.json").read_text())["measures"]["windows"]
+        assert parts["train"] + parts["validation"] == 20
         assert parts["test"] == N_LATER
     report = json.loads((out / "label_efficiency.json").read_text())
     assert report["study"]["pool_windows"] == N_WINDOWS - N_LATER
@@ -77,10 +77,10 @@ def test_cells_know_their_labels_only_and_share_the_test(
 def test_arms_differ_in_weights_and_in_what_learns(
     arguments: list[str], arm: str, *, is_pretrained: bool, is_frozen: bool
 ) -> None:
-    given = label_efficiency._options(arguments)
-    names = label_efficiency.Settings.__dataclass_fields__
-    settings = label_efficiency.Settings(**{name: getattr(given, name) for name in names})
-    job = label_efficiency._job(settings, Cell(0, 20, arm))
+    given = vars(label_efficiency._options(arguments))
+    shared = {name: value for name, value in given.items() if name not in label_efficiency.OF_CELLS}
+    study = label_efficiency.LabelStudy(folder=given["output"], **shared)
+    job = label_efficiency.make_job(study, cell_of(arm, 20, 0))
     assert (job.pretrained is not None) == is_pretrained
     learns = [weights.requires_grad for weights in job.task().module.encoder.parameters()]
     assert set(learns) == {not is_frozen}
@@ -90,20 +90,20 @@ def test_finished_cells_are_not_run_again(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Cell] = []
-    really = label_efficiency.run_cell
+    really = label_efficiency.make_job
 
-    def counted(settings: label_efficiency.Settings, cell: Cell) -> None:
+    def counted(study: label_efficiency.LabelStudy, cell: Cell) -> object:
         if len(ran) == 2:
             raise KeyboardInterrupt
         ran.append(cell)
-        really(settings, cell)
+        return really(study, cell)
 
-    monkeypatch.setattr(label_efficiency, "run_cell", counted)
+    monkeypatch.setattr(label_efficiency, "make_job", counted)
     assert main(arguments) == 130
-    assert len(list((tmp_path / "out").glob("cell_*.json"))) == 2
+    assert len(list((tmp_path / "out").glob("*/cell.json"))) == 2
     again: list[Cell] = []
     monkeypatch.setattr(
-        label_efficiency, "run_cell", lambda *given: (again.append(given[1]), really(*given))
+        label_efficiency, "make_job", lambda *given: (again.append(given[1]), really(*given))[1]
     )
     assert main(arguments) == 0
     assert len(again) == 2 * len(ARMS) - 2
@@ -113,14 +113,20 @@ def test_finished_cells_are_not_run_again(
 def test_folder_of_another_study_is_refused(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
+    ran: list[Cell] = []
+    really = label_efficiency.make_job
 
-    monkeypatch.setattr(label_efficiency, "run_cell", stopped)
+    def once(study: label_efficiency.LabelStudy, cell: Cell) -> object:
+        if ran:
+            raise KeyboardInterrupt
+        ran.append(cell)
+        return really(study, cell)
+
+    monkeypatch.setattr(label_efficiency, "make_job", once)
     assert main(arguments) == 130
     capsys.readouterr()
     assert main([*arguments, "--updates", "3"]) == 1
-    assert "updates" in capsys.readouterr().err
+    assert "updates: 2 there, 3 here" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_too_few_labels_and_seeds_are_refused(
@@ -144,7 +150,7 @@ def test_labels_without_times_are_refused(
 def test_interval_and_paired_difference_by_hand() -> None:
     values = {("scratch", 0): 0.1, ("scratch", 1): 0.3, ("frozen", 0): 0.2, ("frozen", 1): 0.5}
     found = {
-        Cell(seed, 50, arm): {
+        cell_of(arm, 50, seed): {
             "test": {"span_f1": values.get((arm, seed), 0.0)},
             "baselines": {"span_f1": 0.14},
         }
@@ -161,7 +167,5 @@ def test_interval_and_paired_difference_by_hand() -> None:
     assert row["baseline"] == pytest.approx(0.14)
 
 
-def test_interval_of_five_seeds_by_the_table_of_t() -> None:
-    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    # deviation sqrt 2.5, t(0.975, 4) = 2.7764
-    assert half_width(values) == pytest.approx(2.7764 * math.sqrt(2.5 / 5), rel=1e-4)
+def test_cells_tell_arm_and_labels() -> None:
+    assert arm_of(cell_of("fine-tuned", 174, 3)) == ("fine-tuned", 174)
