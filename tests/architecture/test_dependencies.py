@@ -22,6 +22,7 @@ TOOLS = {
     "mypy": "the type checker",
     "types-PyYAML": "its stubs",
     "pre-commit": "runs the checks before a commit",
+    "hatchling": "builds the wheel that a test installs",
     "ruff": "style and format",
     "nbmake": "runs the notebooks",
     "ipykernel": "runs the notebooks",
