@@ -13,8 +13,8 @@ from torch.autograd.graph import register_multi_grad_hook
 from hrl_sarp.agents.ppo.networks import SectorDirichlet
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Regime
-from hrl_sarp.envs.decoding import achieved_sectors
-from hrl_sarp.envs.levels import LevelStep, Trade
+from hrl_sarp.envs.levels import LevelStep
+from hrl_sarp.envs.observations import achieved_sectors
 from hrl_sarp.envs.rewards import goal_alignment
 from hrl_sarp.market.tensors import MarketTensors
 
@@ -186,13 +186,13 @@ def as_numbers(measures: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def portfolio_measures(
-    tensors: MarketTensors, trade: Trade, risk: RiskConfig
+    tensors: MarketTensors, step: LevelStep, risk: RiskConfig
 ) -> dict[str, Float[Tensor, " B"]]:
     """Measure B portfolios after their trade: exposure, concentration, limits that bind.
 
     Args:
         tensors: the market.
-        trade: the last trade of a level.
+        step: of a level.
         risk: caps and cash floor.
 
     Returns:
@@ -200,7 +200,7 @@ def portfolio_measures(
         the invested part), `stock_capped` and `sector_capped` (share of the invested part that
         sits at a cap), `cash_floor` (1 where only the least cash is left).
     """
-    weights = trade.result.weights_after
+    weights = step.trade.weights_after
     invested = weights.sum(dim=1)
     shares = weights / invested.clamp(min=1e-12)[:, None]
     sectors = achieved_sectors(tensors, weights)
@@ -209,7 +209,7 @@ def portfolio_measures(
     sector_at_cap = sectors >= risk.sector_cap - CAP_TOLERANCE
     return {
         "exposure": invested,
-        "alignment": goal_alignment(sectors, trade.goal, tensors.n_sectors),
+        "alignment": goal_alignment(sectors, step.goal, tensors.n_sectors),
         "weights_hhi": shares.square().sum(dim=1),
         "sector_hhi": sectors.square().sum(dim=1),
         "stock_capped": (shares * at_cap).sum(dim=1),

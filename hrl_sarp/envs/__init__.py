@@ -2,9 +2,15 @@
 
 import gymnasium as gym
 
-from hrl_sarp.envs.hierarchical_env import HierarchicalEnv, make_level, make_starts, to_tensors
-from hrl_sarp.envs.macro_env import MacroEnv
-from hrl_sarp.envs.micro_env import MicroEnv
+from hrl_sarp.envs.gym_env import (
+    HierarchicalEnv,
+    MacroEnv,
+    MicroEnv,
+    make_level,
+    make_starts,
+    sample_market,
+    to_tensors,
+)
 from hrl_sarp.envs.vectorized import PortfolioVecEnv
 
 gym.register("hrl_sarp/Macro-v0", entry_point="hrl_sarp.envs:MacroEnv")
@@ -17,5 +23,6 @@ __all__ = [
     "PortfolioVecEnv",
     "make_level",
     "make_starts",
+    "sample_market",
     "to_tensors",
 ]

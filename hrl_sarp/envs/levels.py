@@ -22,7 +22,7 @@ from hrl_sarp.envs.observations import (
     macro_sizes,
     micro_inputs,
 )
-from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
+from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
 from hrl_sarp.envs.rewards import (
     PERCENT,
     goal_alignment,
@@ -42,38 +42,36 @@ LONGEST_WEEK = 7
 
 
 @dataclass(frozen=True)
+class MicroTransition:
+    """What hindsight replay needs of a micro step beside the observations."""
+
+    executed: Float[Tensor, "B N"]
+    """Weights after the trade in the slots of the decision day."""
+    achieved: Float[Tensor, "B S"]
+    """Sector shares that were executed."""
+    gain: Float[Tensor, " B"]
+    """What any goal's reward is made from, see `micro_gain`."""
+    next_desired: Float[Tensor, "B G"]
+    """Goal in force after the step, before any reset."""
+    renewed: Bool[Tensor, " B"]
+    """The step ended at a week end, where the macro partner set this goal anew."""
+
+
+@dataclass(frozen=True)
 class LevelStep:
-    """Outcome of one step of a level."""
+    """All that one step of a level tells: to envs, algorithms and whoever measures portfolios."""
 
     reward: Float[Tensor, " B"]
     terminated: Bool[Tensor, " B"]
     truncated: Bool[Tensor, " B"]
     terms: dict[str, Float[Tensor, " B"]]
     """Reward terms and measures, each logged apart."""
-
-
-@dataclass(frozen=True)
-class Trade:
-    """What a level traded last, for whoever wants to measure it."""
-
-    result: StepResult
-    """Of the first session after a macro decision, or of the micro step."""
+    trade: StepResult
+    """The first session after a macro decision, or that of the micro step."""
     goal: Float[Tensor, "B G"]
     """In force when it was decided."""
-
-
-@dataclass(frozen=True)
-class MicroTransition:
-    """What hindsight replay needs of the last micro step beside the observations."""
-
-    executed: Float[Tensor, "B N"]
-    """Weights after the trade in the slots of the decision day."""
-    achieved: Float[Tensor, "B S"]
-    gain: Float[Tensor, " B"]
-    next_desired: Float[Tensor, "B G"]
-    """Goal in force after the step, before any reset."""
-    renewed: Bool[Tensor, " B"]
-    """The step ended at a week end, where the macro partner set this goal anew."""
+    transition: MicroTransition | None = None
+    """None for the macro level."""
 
 
 class MacroLevel:
@@ -88,11 +86,10 @@ class MacroLevel:
         horizon: int,
     ) -> None:
         self.tensors, self.config, self.partner = tensors, config, partner
-        self.clocks = TwoClocks(tensors, config, n_envs)
+        self.clocks = TwoClocks(tensors, config.market_profile.costs, config.risk, n_envs)
         self.horizon = horizon
         goal_size = tensors.n_sectors + len(Regime)
         self.action_space = spaces.Box(0.0, 1.0, (goal_size,), np.float32)
-        self.traded: Trade | None = None
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
         """Space of one observation in the given form."""
@@ -120,7 +117,7 @@ class MacroLevel:
         clocks.set_goal(self.goal_of(action), everyone)
         n_listed = self.tensors.sector_listed[clocks.day].sum(dim=1)
         growth, drawdown = clocks.episode.active_growth, clocks.active_drawdown()
-        cost, turnover = self._trade_week()
+        trade, cost, turnover = self._trade_week()
         clocks.episode.steps = clocks.episode.steps + 1
         reward = macro_reward(
             clocks.episode.active_growth - growth,
@@ -131,7 +128,8 @@ class MacroLevel:
         )
         terms = {**vars(reward), "cost": cost, "turnover": turnover}
         terminated, truncated = _episode_end(clocks, self.horizon)
-        return LevelStep(reward.total, terminated, truncated, terms)
+        goal = clocks.episode.goal
+        return LevelStep(reward.total, terminated, truncated, terms, trade, goal)
 
     def state_dict(self) -> dict[str, Any]:
         """Return portfolios and episodes."""
@@ -153,20 +151,20 @@ class MacroLevel:
         filtered = self.tensors.filtered_regime[day].to(shares)
         return Goal(_normalised(listed, shares), _normalised(goal.regime_probabilities, filtered))
 
-    def _trade_week(self) -> tuple[Tensor, Tensor]:
-        """Trade day by day until every row stands at a week end; returns (cost, turnover)."""
+    def _trade_week(self) -> tuple[StepResult, Tensor, Tensor]:
+        """Trade until every row stands at a week end; returns the first session, cost, turnover."""
         clocks = self.clocks
+        sessions: list[StepResult] = []
         cost = torch.zeros_like(clocks.episode.active_growth)
         turnover = torch.zeros_like(cost)
         active = torch.ones_like(cost, dtype=torch.bool)
-        for session in range(2 * LONGEST_WEEK):
+        while len(sessions) < 2 * LONGEST_WEEK:
             result = clocks.trade_day(self.partner.target(clocks.micro_observation()), active)
-            if session == 0:
-                self.traded = Trade(result, clocks.episode.goal)
+            sessions.append(result)
             cost, turnover = cost + result.cost * active, turnover + result.turnover * active
             active = active & ~clocks.is_week_end()
             if not bool(active.any()):
-                return cost, turnover
+                return sessions[0], cost, turnover
         raise SimulatorError(
             f"no week end within {2 * LONGEST_WEEK} sessions after row {int(clocks.day.min())}: "
             "check `is_week_end` of the market"
@@ -185,12 +183,9 @@ class MicroLevel:
         horizon: int,
     ) -> None:
         self.tensors, self.config, self.partner = tensors, config, partner
-        self.clocks = TwoClocks(tensors, config, n_envs)
+        self.clocks = TwoClocks(tensors, config.market_profile.costs, config.risk, n_envs)
         self.horizon = horizon
         self.action_space = spaces.Box(0.0, 1.0, (tensors.n_slots,), np.float32)
-        self.transition: MicroTransition | None = None
-        self.traded: Trade | None = None
-        self._observation: dict[str, Tensor] = {}
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
         """Space of one observation in the given form; both are goal dictionaries."""
@@ -211,37 +206,31 @@ class MicroLevel:
         rows = rows.to(self.tensors.device)
         self.clocks.reset(days, rows)
         self._renew_goal(rows)
-        fresh = self.clocks.micro_observation()
-        kept = self._observation or fresh
-        self._observation = {
-            key: torch.where(rows[:, None], value, kept[key]) for key, value in fresh.items()
-        }
 
     def observe(self, form: ObservationForm) -> Any:
         """Observation of all rows: index, or features flattened beside the two goals."""
+        index = self.clocks.micro_observation()
+        achieved = self.clocks.achieved_goal().float()
         if form == "index":
-            return self._observation
-        goals = {k: self._observation[k] for k in ("achieved_goal", "desired_goal")}
-        return {"observation": micro_inputs(self.tensors, self._observation).flatten(), **goals}
+            return {**index, "achieved_goal": achieved}
+        observation = micro_inputs(self.tensors, index).flatten()
+        goals = {"achieved_goal": achieved, "desired_goal": index["desired_goal"]}
+        return {"observation": observation, **goals}
 
     def step(self, action: Float[Tensor, "B N"]) -> LevelStep:
         """Trade one session; the reward refers to the goal under which it was decided."""
-        clocks = self.clocks
-        decided = clocks.day
-        # rewards are made from the goals as observed (float32), so that replay can remake them
-        desired = self._observation["desired_goal"].to(clocks.episode.goal.dtype)
-        goal, growth = clocks.episode.goal, clocks.episode.active_growth
+        clocks, rewards = self.clocks, self.config.micro_agent.reward
+        decided, goal, growth = clocks.day, clocks.episode.goal, clocks.episode.active_growth
         result = clocks.trade_day(action)
-        self.traded = Trade(result, goal)
         clocks.episode.steps = clocks.episode.steps + 1
-        gain = micro_gain(self.tensors, result, self.config.micro_agent.reward)
-        achieved = clocks.micro_observation(result)["achieved_goal"].to(gain.dtype)
-        reward = micro_reward(gain, achieved, desired, self.config.micro_agent.reward)
+        gain = micro_gain(self.tensors, result, rewards)
+        # rewards are made from the goals as observed (float32), so that replay can remake them
+        desired, achieved = (seen.float().to(gain.dtype) for seen in (goal, clocks.achieved_goal()))
+        reward = micro_reward(gain, achieved, desired, rewards)
         renewed = clocks.is_week_end()
         self._renew_goal(renewed)
-        self._observation = clocks.micro_observation(result)
         n_sectors = self.tensors.n_sectors
-        self.transition = MicroTransition(
+        transition = MicroTransition(
             executed=self.tensors.to_slots(result.weights_after, decided),
             achieved=achieved[:, :n_sectors],
             gain=gain,
@@ -249,7 +238,7 @@ class MicroLevel:
             renewed=renewed,
         )
         terms = {
-            "selection_gain": gain,
+            "gain": gain,
             "alignment_term": reward - gain,
             "growth": PERCENT * (clocks.episode.active_growth - growth),
             "alignment": goal_alignment(achieved, desired, n_sectors),
@@ -257,17 +246,15 @@ class MicroLevel:
             "turnover": result.turnover,
         }
         terminated, truncated = _episode_end(clocks, self.horizon)
-        return LevelStep(reward, terminated, truncated, terms)
+        return LevelStep(reward, terminated, truncated, terms, result, goal, transition)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return portfolios, episodes and what was last observed."""
-        return {"clocks": self.clocks.state_dict(), "observation": dict(self._observation)}
+        """Return portfolios and episodes."""
+        return {"clocks": self.clocks.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.clocks.load_state_dict(state["clocks"])
-        device = self.tensors.device
-        self._observation = {name: v.to(device) for name, v in state["observation"].items()}
 
     def _renew_goal(self, rows: Bool[Tensor, " B"]) -> None:
         if bool(rows.any()):

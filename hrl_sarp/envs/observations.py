@@ -1,4 +1,4 @@
-"""What each agent sees: index observations (day + portfolio) and the network inputs they stand for.
+"""What each agent sees: index observations (day + portfolio), the network inputs and the limits.
 
 An index observation is a small dict; `macro_inputs` and `micro_inputs` gather the market rows it
 points to. A full observation is those inputs flattened, so both forms mean the same.
@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Goal, PortfolioState, Regime
 from hrl_sarp.errors import MarketError
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.limits import DecisionLimits, decision_limits, exposure_limit
 
 MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
 MICRO_SCALARS = ("cash", "active_drawdown", "gate_on", "days_left")
@@ -90,6 +92,39 @@ class MicroInputs:
         )
         features = flat[:, :cut].unflatten(1, (n_slots, -1))
         return cls(features, view.tradable, torch.arange(len(flat), device=flat.device), view)
+
+
+@dataclass(frozen=True)
+class SlotRequest:
+    """Limits and prior of B decisions over the day's slots, from what the agent observes."""
+
+    limits: DecisionLimits
+    budgets: Float[Tensor, "B S"]
+    """Exposure x goal sector weight: what each sector may hold."""
+    prior: Float[Tensor, "B N"]
+    """Budget spread evenly over the sector's tradable slots: what following the goal means."""
+
+
+def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
+    """Work out limits and prior of a decision.
+
+    Args:
+        view: what the agent sees of its portfolio and of its goal.
+        risk: caps and exposure.
+    """
+    gate = (view.scalars[:, MICRO_SCALARS.index("gate_on")] > 0.5).long()
+    p_bear = view.goal.regime_probabilities[:, Regime.BEAR]
+    invested = exposure_limit(p_bear, risk, gate)
+    sectors = (len(p_bear), view.goal.sector_weights.shape[1], -1)
+    tradable = view.tradable.to(view.weights.dtype).view(sectors)
+    halted = (view.weights * ~view.tradable).view(sectors).sum(dim=2)
+    budgets = (invested[:, None] * view.goal.sector_weights - halted).clamp(min=0)
+    spread = tradable / tradable.sum(dim=2, keepdim=True).clamp(min=1)
+    return SlotRequest(
+        limits=decision_limits(tradable, halted, invested, risk),
+        budgets=budgets,
+        prior=(budgets[:, :, None] * spread).flatten(1),
+    )
 
 
 def macro_index(
@@ -186,3 +221,19 @@ def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
     width = require_sector_embeddings(tensors).shape[2] + 2
     n_macro = tensors.macro_features.shape[1] + len(tensors.market.portfolio_names)
     return width, n_macro + len(Regime) + len(MACRO_SCALARS)
+
+
+def achieved_sectors(
+    tensors: MarketTensors, weights_after: Float[Tensor, "B A"]
+) -> Float[Tensor, "B S"]:
+    """Return what a trade reached of a goal.
+
+    Args:
+        tensors: the market.
+        weights_after: shares of wealth after the trade.
+
+    Returns:
+        Sector shares of the invested part; all 0 when nothing is invested.
+    """
+    sums = weights_after @ tensors.sector_member
+    return sums / sums.sum(dim=1, keepdim=True).clamp(min=1e-12)

@@ -109,8 +109,8 @@ def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConf
 def gains_of(info: Any) -> Any:
     """Pick the stored gains out of one info dict or an array of them."""
     if isinstance(info, dict):
-        return info["selection_gain"]
-    return np.asarray([entry["selection_gain"] for entry in info])
+        return info["gain"]
+    return np.asarray([entry["gain"] for entry in info])
 
 
 def log1p_growth(simple_return: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Timing: a decision at the close of day t sees rows <= t, fills at the open of t+
 with what is earned until the close of t+1 (micro) or of the next week end (macro).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.schema import CostConfig, RiskConfig
 from hrl_sarp.contracts import Goal, Regime, StepResult
-from hrl_sarp.envs.decoding import achieved_sectors
-from hrl_sarp.envs.observations import macro_index, micro_index
+from hrl_sarp.envs.observations import achieved_sectors, macro_index, micro_index
 from hrl_sarp.envs.rewards import log1p_growth
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.limits import exposure_limit, feasible_goal, target_weights
@@ -23,9 +23,12 @@ from hrl_sarp.simulator.portfolio import PortfolioSimulator
 
 @dataclass
 class EpisodeState:
-    """What an episode adds to the portfolio: goal, growth over the benchmark, steps taken."""
+    """What an episode adds to the portfolio: goal, last trade, growth over the benchmark, steps."""
 
     goal: Float[Tensor, "B G"]
+    """In force; all 0 before the first one."""
+    traded: Float[Tensor, "B A"]
+    """Weights just after the last trade; all 0 before the first one."""
     active_growth: Float[Tensor, " B"]
     """ln W - ln B since the episode began, B the reward benchmark."""
     active_peak: Float[Tensor, " B"]
@@ -34,24 +37,37 @@ class EpisodeState:
 
 
 class TwoClocks:
-    """The mechanics that macro and micro envs share; decides nothing itself."""
+    """The mechanics that both levels, the validation and the backtest share; decides nothing.
 
-    def __init__(self, tensors: MarketTensors, config: RunConfig, n_envs: int) -> None:
-        self.tensors = tensors
-        self.config = config
-        self.n_envs = n_envs
+    Args:
+        tensors: the market.
+        costs: one section for all rows, or one for each row.
+        risk: limits of every row.
+        n_envs: B.
+        gated: rows that have the drawdown gate; None is all of them, if `risk` has it.
+    """
+
+    def __init__(
+        self,
+        tensors: MarketTensors,
+        costs: CostConfig | Sequence[CostConfig],
+        risk: RiskConfig,
+        n_envs: int,
+        gated: Bool[Tensor, " B"] | None = None,
+    ) -> None:
+        self.tensors, self.risk, self.n_envs = tensors, risk, n_envs
         self.simulator = PortfolioSimulator(
-            tensors,
-            config.market_profile.costs,
-            config.risk,
-            n_envs,
-            dtype=tensors.dtype,
-            device=str(tensors.device),
+            tensors, costs, risk, n_envs, tensors.dtype, tensors.device, gated
         )
         zeros = torch.zeros(n_envs, dtype=tensors.dtype, device=tensors.device)
         self.simulator.reset(zeros.long())
-        goal = zeros.new_zeros(n_envs, tensors.n_sectors + len(Regime))
-        self.episode = EpisodeState(goal, zeros, zeros, zeros.long())
+        self.episode = EpisodeState(
+            goal=zeros.new_zeros(n_envs, tensors.n_sectors + len(Regime)),
+            traded=zeros.new_zeros(n_envs, tensors.n_assets),
+            active_growth=zeros,
+            active_peak=zeros,
+            steps=zeros.long(),
+        )
 
     @property
     def day(self) -> Int[Tensor, " B"]:
@@ -66,40 +82,83 @@ class TwoClocks:
         keep = ~rows
         self.episode = EpisodeState(
             goal=episode.goal * keep[:, None],
+            traded=episode.traded * keep[:, None],
             active_growth=episode.active_growth * keep,
             active_peak=episode.active_peak * keep,
             steps=episode.steps * keep,
         )
 
-    def set_goal(self, goal: Goal, rows: Bool[Tensor, " B"]) -> None:
-        """Make the goal feasible and hold it until the next one, in the rows that are True."""
+    def set_goal(
+        self, goal: Goal, renewed: Bool[Tensor, " B"], rows: Int[Tensor, " n"] | None = None
+    ) -> None:
+        """Make goals feasible and hold them until the next ones.
+
+        Args:
+            goal: of the portfolios in `rows`.
+            renewed: portfolios that get a new goal; the others keep theirs.
+            rows: portfolios that were asked; all of them if None.
+        """
+        day, held = self.day, self.episode.goal
+        if rows is not None:
+            day, held, renewed = day[rows], held[rows], renewed[rows]
         weights = goal.sector_weights.to(self.tensors.dtype)
-        weights = feasible_goal(self.tensors, self.day, weights, self.config.risk)
+        weights = feasible_goal(self.tensors, day, weights, self.risk)
         probabilities = goal.regime_probabilities.to(self.tensors.dtype)
-        vector = Goal(weights, probabilities).to_vector()
-        self.episode.goal = torch.where(rows[:, None], vector, self.episode.goal)
+        vector = torch.where(renewed[:, None], Goal(weights, probabilities).to_vector(), held)
+        self.episode.goal = (
+            vector if rows is None else self.episode.goal.index_copy(0, rows, vector)
+        )
+
+    def p_bear(self) -> Float[Tensor, " B"]:
+        """Probability of a bear regime in the goal in force, which lowers the exposure."""
+        return self.episode.goal[:, self.tensors.n_sectors + Regime.BEAR]
 
     def trade_day(
-        self, slot_action: Float[Tensor, "B N"], active: Bool[Tensor, " B"] | None = None
+        self,
+        slot_action: Float[Tensor, "B N"],
+        active: Bool[Tensor, " B"] | None = None,
+        hold: Bool[Tensor, " B"] | None = None,
+        p_bear: Float[Tensor, " B"] | None = None,
     ) -> StepResult:
-        """Project the action, trade at the next open and book the day."""
-        state = self.simulator.state
-        p_bear = self.episode.goal[:, self.tensors.n_sectors + Regime.BEAR]
-        exposure = exposure_limit(p_bear, self.config.risk, state.gate_days)
-        action = slot_action.to(self.tensors.dtype)
-        target = target_weights(
-            self.tensors, state.day, state.weights, action, exposure, self.config.risk
-        )
-        result = self.simulator.step(target, active)
+        """Project the action, trade at the next open and book the day.
+
+        Args:
+            slot_action: target weights of the day's slots, before the limits.
+            active: rows whose clock moves; all of them if None.
+            hold: rows without orders, whose action is ignored; none if None.
+            p_bear: that of the goal in force if None.
+        """
+        p_bear = self.p_bear() if p_bear is None else p_bear
+        state, action = self.simulator.state, slot_action.to(self.tensors.dtype)
+        wanted = (state.day, state.weights, action, p_bear, state.gate_days)
+        if hold is None:
+            target = self._target(*wanted)
+        else:
+            rows, target = (~hold).nonzero().flatten(), state.weights
+            if len(rows):
+                chosen = self._target(*(values.index_select(0, rows) for values in wanted))
+                target = target.index_copy(0, rows, chosen)
+        result = self.simulator.step(target, active, hold)
         benchmark = log1p_growth(self.tensors.reward_benchmark[result.day])
         growth = log1p_growth(result.net_return) - benchmark
         if active is not None:
             growth = growth * active
-        self.episode.active_growth = self.episode.active_growth + growth
-        self.episode.active_peak = torch.maximum(
-            self.episode.active_peak, self.episode.active_growth
-        )
+        episode = self.episode
+        episode.traded = result.weights_after
+        episode.active_growth = episode.active_growth + growth
+        episode.active_peak = torch.maximum(episode.active_peak, episode.active_growth)
         return result
+
+    def _target(
+        self,
+        day: Int[Tensor, " B"],
+        weights: Float[Tensor, "B A"],
+        action: Float[Tensor, "B N"],
+        p_bear: Float[Tensor, " B"],
+        gate_days: Int[Tensor, " B"],
+    ) -> Float[Tensor, "B A"]:
+        exposure = exposure_limit(p_bear, self.risk, gate_days)
+        return target_weights(self.tensors, day, weights, action, exposure, self.risk)
 
     def is_week_end(self) -> Bool[Tensor, " B"]:
         """True where the macro agent decides at this close."""
@@ -113,14 +172,15 @@ class TwoClocks:
         """Index observation of the macro agent at the current close."""
         return macro_index(self.tensors, self.simulator.state, self.active_drawdown())
 
-    def micro_observation(self, result: StepResult | None = None) -> dict[str, Tensor]:
-        """Index observation of the micro agent; achieved goal as of the last trade."""
+    def micro_observation(self) -> dict[str, Tensor]:
+        """Index observation of the micro agent at the current close, without what it achieved."""
         state = self.simulator.state
-        observation = micro_index(self.tensors, state, self.episode.goal, self.active_drawdown())
-        held = state.weights if result is None else result.weights_after
-        regime = self.episode.goal[:, self.tensors.n_sectors :]
-        achieved = torch.cat([achieved_sectors(self.tensors, held), regime], dim=1)
-        return {**observation, "achieved_goal": achieved.float()}
+        return micro_index(self.tensors, state, self.episode.goal, self.active_drawdown())
+
+    def achieved_goal(self) -> Float[Tensor, "B G"]:
+        """What the last trade reached: sector shares, then the regime entries of the goal."""
+        sectors = achieved_sectors(self.tensors, self.episode.traded)
+        return torch.cat([sectors, self.episode.goal[:, self.tensors.n_sectors :]], dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return every tensor of the episode and the portfolio."""

@@ -11,10 +11,19 @@ from torch import Tensor
 
 from hrl_sarp.envs.episodes import EpisodeStarts
 from hrl_sarp.envs.levels import Level, LevelStep, ObservationForm
-from hrl_sarp.envs.partners import SampledGoal
+from hrl_sarp.envs.policies import SampledGoal
 from hrl_sarp.run.session import derive_seed
 
 GOAL_STREAM = 3
+
+
+class StepInfos(list[dict[str, Any]]):
+    """The info dictionaries of a step, one a row, with the reply of the level that they are from.
+
+    Stable-Baselines3 hands this list to callbacks and algorithms as it is.
+    """
+
+    reply: LevelStep
 
 
 class PortfolioVecEnv(VecEnv):
@@ -31,7 +40,6 @@ class PortfolioVecEnv(VecEnv):
         self, level: Level, starts: EpisodeStarts, form: ObservationForm = "index", group: int = 1
     ) -> None:
         self.level, self.starts, self.form, self.group = level, starts, form, group
-        self.last: LevelStep | None = None
         self._actions: Tensor | None = None
         n_envs = level.clocks.n_envs
         self.episode_return = np.zeros(n_envs)
@@ -59,12 +67,12 @@ class PortfolioVecEnv(VecEnv):
         with torch.no_grad():
             step = self.level.step(self._actions.to(self.level.tensors.dtype))
             observation = self._numpy(self.level.observe(self.form))
-            self.last = step
             done = step.terminated | step.truncated
             reward = step.reward.cpu().numpy()
             self.episode_return += reward
             self.episode_length += 1
-            infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+            infos = StepInfos({} for _ in range(self.num_envs))
+            infos.reply = step
             if bool(done.any()):
                 self._close_episodes(step, observation, infos)
                 self._restart(done)

@@ -8,7 +8,7 @@ from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, Goal, Market, Regime
 from hrl_sarp.envs.observations import macro_index, micro_index
-from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.policies import Decision, DecisionView

@@ -17,7 +17,7 @@ from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.td3.networks import MicroSettings
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.envs.partners import (
+from hrl_sarp.envs.policies import (
     FollowGoal,
     MacroPolicy,
     MicroPolicy,

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from hrl_sarp.agents import MacroAgent
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Goal, Market
-from hrl_sarp.envs.partners import (
+from hrl_sarp.envs.policies import (
     NO_VIEW,
     FollowGoal,
     MacroPolicy,

@@ -10,9 +10,8 @@ from torch import Tensor
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Goal
 from hrl_sarp.data.sources.synthetic import SIGNAL_NAME
-from hrl_sarp.envs.decoding import decode_within_sector, slot_request
-from hrl_sarp.envs.observations import micro_view
-from hrl_sarp.envs.partners import Observation
+from hrl_sarp.envs.observations import micro_view, slot_request
+from hrl_sarp.envs.policies import Observation, decode_within_sector
 from hrl_sarp.known_markets.bayes_filter import sector_variance
 from hrl_sarp.known_markets.two_level import PlantedMarket, sector_drift
 from hrl_sarp.market.tensors import MarketTensors

@@ -15,7 +15,7 @@ from hrl_sarp.agents.td3.networks import MicroSettings
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.envs.levels import MicroLevel
-from hrl_sarp.envs.partners import MicroPolicy, Observation, ProportionalGoal, SampledGoal
+from hrl_sarp.envs.policies import MicroPolicy, Observation, ProportionalGoal, SampledGoal
 from hrl_sarp.known_markets.small_market import market_of_returns, on_cpu, train_micro
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import derive_seed

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.envs.levels import MicroLevel
-from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.known_markets.two_level import PathPlan
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.metrics import SESSIONS_PER_YEAR

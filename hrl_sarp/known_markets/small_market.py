@@ -15,7 +15,7 @@ from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Regime, Split
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
-from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
+from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
 from hrl_sarp.envs.two_clocks import TwoClocks
 from hrl_sarp.market.tensors import MarketTensors
 
@@ -140,7 +140,7 @@ def run_on_fresh_paths(
     spans: WeeklySpans,
 ) -> Holdings:
     """Run a pair of policies over the test rows, each path from cash."""
-    clocks = TwoClocks(tensors, config, spans.n_paths)
+    clocks = TwoClocks(tensors, config.market_profile.costs, config.risk, spans.n_paths)
     everyone = torch.ones(spans.n_paths, dtype=torch.bool)
     clocks.reset(spans.path_starts(), everyone)
     weeks = []

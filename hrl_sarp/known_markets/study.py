@@ -19,7 +19,7 @@ from hrl_sarp.config.loading import config_hash, load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS
-from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.features.labels import regime_label
 from hrl_sarp.graph import node_features
 from hrl_sarp.known_markets import kelly, no_trade_band, reachable_goals

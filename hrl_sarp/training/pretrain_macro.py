@@ -11,7 +11,7 @@ from hrl_sarp.agents.layers import set_dropout
 from hrl_sarp.agents.measures import as_numbers, goal_measures
 from hrl_sarp.contracts import Market, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
-from hrl_sarp.envs.partners import FollowGoal
+from hrl_sarp.envs.policies import FollowGoal
 from hrl_sarp.features.labels import oracle_weights
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within

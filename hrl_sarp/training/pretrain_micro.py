@@ -16,9 +16,14 @@ from hrl_sarp.agents.measures import (
     score_measures,
 )
 from hrl_sarp.contracts import Goal, Regime
-from hrl_sarp.envs.decoding import SlotRequest, slot_request
-from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, MicroView
-from hrl_sarp.envs.partners import ProportionalGoal
+from hrl_sarp.envs.observations import (
+    MICRO_SCALARS,
+    MicroInputs,
+    MicroView,
+    SlotRequest,
+    slot_request,
+)
+from hrl_sarp.envs.policies import ProportionalGoal
 from hrl_sarp.features.labels import standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, fit_phase

@@ -118,17 +118,15 @@ class PhaseLoop(BaseCallback):
             self.save()
 
     def _on_step(self) -> bool:
-        env: Any = self.training_env
-        means = mean_terms(env.last)
+        reply = self.locals["infos"].reply
+        means = mean_terms(reply)
         tally = self.state.stages[-1]
         tally["batch_steps"] += 1
         for name, value in means.items():
             tally["sums"][name] = tally["sums"].get(name, 0.0) + value
         self._record(means)
-        if self.model.num_timesteps // env.num_envs % MEASURE_EVERY == 0:
-            measures = portfolio_measures(
-                self.context.tensors, env.level.traded, self.context.config.risk
-            )
+        if self.model.num_timesteps // self.training_env.num_envs % MEASURE_EVERY == 0:
+            measures = portfolio_measures(self.context.tensors, reply, self.context.config.risk)
             self._record({k: float(v.mean()) for k, v in measures.items() if k not in means})
         return True
 

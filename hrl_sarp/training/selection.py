@@ -10,7 +10,7 @@ import torch
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange
 from hrl_sarp.envs.levels import MicroLevel
-from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy
+from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
 

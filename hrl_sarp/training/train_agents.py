@@ -9,7 +9,7 @@ from hrl_sarp.agents.ppo.algorithm import MacroPPO
 from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.config.schema import PPOConfig, TD3Config
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
-from hrl_sarp.envs.partners import MacroPolicy, MicroPolicy, SampledGoal
+from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy, SampledGoal
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, train_phase

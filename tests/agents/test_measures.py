@@ -23,7 +23,7 @@ from hrl_sarp.agents.measures import (
 )
 from hrl_sarp.agents.ppo.networks import SectorDirichlet
 from hrl_sarp.contracts import StepResult
-from hrl_sarp.envs.levels import LevelStep, Trade
+from hrl_sarp.envs.levels import LevelStep
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
 
@@ -152,14 +152,19 @@ def traded(*weights: list[float]) -> StepResult:
     )
 
 
+def level_step(trade: StepResult, goal: torch.Tensor) -> LevelStep:
+    nothing = torch.zeros(len(goal))
+    return LevelStep(nothing, nothing > 0, nothing > 0, {}, trade, goal)
+
+
 def test_portfolios_are_measured_against_their_limits_and_goal() -> None:
     still = np.zeros((3, 4))
     market = factories.market_with(still, still, [0, 0, 1, 1])
     tensors = MarketTensors(market, torch.float64, "cpu")
     goal = torch.tensor([[0.5, 0.5, 0.2, 0.5, 0.3]] * 3, dtype=torch.float64)
-    trade = Trade(traded([0.2, 0.2, 0.1, 0.0], [0.2, 0.3, 0.2, 0.28], [0.0] * 4), goal)
+    trade = traded([0.2, 0.2, 0.1, 0.0], [0.2, 0.3, 0.2, 0.28], [0.0] * 4)
     risk = factories.risk_config(stock_cap=0.3, sector_cap=0.5)
-    found = portfolio_measures(tensors, trade, risk)
+    found = portfolio_measures(tensors, level_step(trade, goal), risk)
     # row 0: half invested as 0.4, 0.4, 0.2; sector 0 holds 0.4 of wealth, but 0.8 of the stocks
     # row 1: 0.98 invested; stock 1 is at its cap, sector 0 (0.5 of wealth) above its own
     # row 2: all cash
@@ -180,7 +185,9 @@ def test_portfolios_are_measured_against_their_limits_and_goal() -> None:
 def test_reward_stands_beside_its_terms() -> None:
     half = torch.tensor([False, True])
     terms = {"growth": torch.tensor([1.0, 3.0]), "cost": torch.tensor([0.0, 0.5])}
-    found = mean_terms(LevelStep(torch.tensor([2.0, 4.0]), half, half, terms))
+    trade = traded([0.0], [0.0])
+    reward = torch.tensor([2.0, 4.0])
+    found = mean_terms(LevelStep(reward, half, half, terms, trade, torch.zeros(2, 5)))
     assert found == {"reward": 3.0, "growth": 2.0, "cost": 0.25}
 
 

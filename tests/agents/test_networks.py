@@ -9,9 +9,8 @@ import torch
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.contracts import Goal
-from hrl_sarp.envs.decoding import slot_request
-from hrl_sarp.envs.observations import MacroInputs, MicroInputs
-from hrl_sarp.envs.partners import FollowGoal, SampledGoal
+from hrl_sarp.envs.observations import MacroInputs, MicroInputs, slot_request
+from hrl_sarp.envs.policies import FollowGoal, SampledGoal
 from hrl_sarp.market.tensors import MarketTensors
 from tests import tiny_runs
 

@@ -9,7 +9,7 @@ import torch
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs import HierarchicalEnv, PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.episodes import EpisodeStarts
-from hrl_sarp.envs.partners import FollowGoal, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from tests import tiny_runs
 
 N_ENVS = 4
@@ -53,7 +53,7 @@ def test_rows_equal_single_envs_step_by_step(
     for _ in range(LENGTH[level]):
         actions = rng.random((N_ENVS, batched.action_space.shape[0])).astype(np.float32)
         rows, _, dones, infos = batched.step(actions)
-        reward = batched.last.reward.numpy()  # before its rounding to float32
+        reward = infos.reply.reward.numpy()  # before its rounding to float32
         for i, env in enumerate(singles):
             seen, earned, terminated, truncated, _ = env.step(actions[i])
             assert dones[i] == (terminated or truncated)

@@ -10,7 +10,7 @@ import torch
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Goal, Market, StepResult, Trajectory
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
-from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, ProportionalGoal
 from hrl_sarp.evaluation.agent_policies import HierarchicalPolicy
 from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.market.tensors import MarketTensors

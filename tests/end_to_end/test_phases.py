@@ -42,7 +42,7 @@ def test_phases_3_to_5_leave_the_regime_head_of_phase_1_alone(undisturbed: Path)
     ("number", "steps", "terms"),
     [
         (3, [0, 32, 48], {"macro/growth", "macro/concentration", "train/value_loss"}),
-        (4, [0, 96, 192], {"micro/selection_gain", "micro/alignment", "micro/critic_loss"}),
+        (4, [0, 96, 192], {"micro/gain", "micro/alignment", "micro/critic_loss"}),
     ],
 )
 def test_the_history_holds_every_evaluation_and_the_terms_of_the_reward(

@@ -10,7 +10,7 @@ import torch
 from hrl_sarp.config.schema import MacroRewardConfig, RunConfig
 from hrl_sarp.contracts import Goal, Market
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
-from hrl_sarp.envs.partners import FollowGoal, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from hrl_sarp.envs.rewards import goal_alignment, macro_reward, micro_reward
 from tests import factories, tiny_runs
 
@@ -111,7 +111,7 @@ def test_selection_gain_by_hand_on_two_stocks() -> None:
     # from cash: nothing is held over night; intraday mean 2 %: 0.5 x -1 % + 0.3 x 1 % = -0.2 %
     # wealth after / before the purchase: 1 / (1 + 0.0013 x 0.8)
     cost = 1 - 1 / (1 + 0.0013 * 0.8)
-    assert float(first.terms["selection_gain"]) == pytest.approx(100 * (-0.002 - cost), abs=1e-12)
+    assert float(first.terms["gain"]) == pytest.approx(100 * (-0.002 - cost), abs=1e-12)
     assert float(first.terms["cost"]) == pytest.approx(cost, abs=1e-15)
 
     # the holdings drift to 0.505 and 0.309 of 1.014 of wealth
@@ -121,7 +121,7 @@ def test_selection_gain_by_hand_on_two_stocks() -> None:
     opening = held * [1.04, 1.0]
     sold = 0.0009 * opening.sum() / (1 + held[0] * 0.04)
     expected = 100 * (0.02 * held[0] - 0.02 * held[1] - sold)
-    assert float(second.terms["selection_gain"]) == pytest.approx(expected, abs=1e-12)
+    assert float(second.terms["gain"]) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_stock_without_a_bar_is_in_no_sector_mean() -> None:
@@ -133,7 +133,7 @@ def test_a_stock_without_a_bar_is_in_no_sector_mean() -> None:
     start(level)
     # the mean of 1 % and 3 % is 2 %, so 0.4 in the first stock loses 0.4 %
     step = level.step(torch.tensor([[0.4, 0.0, 0.0]], dtype=torch.float64))
-    assert float(step.terms["selection_gain"]) == pytest.approx(-0.4, abs=1e-12)
+    assert float(step.terms["gain"]) == pytest.approx(-0.4, abs=1e-12)
 
 
 @pytest.mark.parametrize("library", [np.array, torch.tensor])
@@ -298,7 +298,7 @@ def test_only_the_next_rows_intraday_move_can_be_traded_on() -> None:
         hints = np.stack([own[t], overnight[t + 1], intraday[t + 1]]).reshape(3, 2, 4)
         ranks = hints.argsort(axis=2).argsort(axis=2)
         action = torch.from_numpy(0.48 * ranks / 6.0).reshape(3, 8)
-        gains.append(level.step(action).terms["selection_gain"].numpy())
+        gains.append(level.step(action).terms["gain"].numpy())
     own_row, next_night, next_day = t_statistics(gains)
     assert abs(own_row) < 2
     assert abs(next_night) < 2

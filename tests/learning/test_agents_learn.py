@@ -14,7 +14,7 @@ from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
-from hrl_sarp.envs.partners import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training import run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table

@@ -16,7 +16,7 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.observations import MICRO_SCALARS
-from hrl_sarp.envs.partners import (
+from hrl_sarp.envs.policies import (
     FollowGoal,
     MacroPolicy,
     MicroPolicy,

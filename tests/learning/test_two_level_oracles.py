@@ -10,7 +10,7 @@ import torch
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Regime
-from hrl_sarp.envs.partners import FollowGoal, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from hrl_sarp.features.labels import regime_label
 from hrl_sarp.known_markets.bayes_filter import (
     filter_beliefs,

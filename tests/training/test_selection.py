@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hrl_sarp.contracts import DayRange
-from hrl_sarp.envs.partners import FollowGoal, ProportionalGoal
+from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from hrl_sarp.training.selection import Selector, ValidationScore, validate_pair
 from tests import factories, tiny_runs
 

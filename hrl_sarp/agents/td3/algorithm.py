@@ -14,8 +14,7 @@ from hrl_sarp.agents.measures import as_numbers, critic_measures, score_measures
 from hrl_sarp.agents.td3.hindsight import HindsightBuffer, MicroBatch
 from hrl_sarp.agents.td3.networks import MicroSettings, TwinCritic, WeightActor
 from hrl_sarp.config.schema import TD3Config
-from hrl_sarp.envs.decoding import SlotRequest
-from hrl_sarp.envs.observations import MicroInputs
+from hrl_sarp.envs.observations import MicroInputs, SlotRequest
 from hrl_sarp.run.session import derive_seed
 
 NOISE_STREAM, REPLAY_STREAM = 1, 2
@@ -109,17 +108,17 @@ class MicroTD3(TD3):
         new_obs: Any,
         reward: np.ndarray,
         dones: np.ndarray,
-        infos: list[dict[str, Any]],
+        infos: Any,
     ) -> None:
         """Store what was executed; a row that ended keeps its own last portfolio."""
-        env: Any = self.env
+        reply = infos.reply
         next_portfolio = new_obs["portfolio"]
         if dones.any():
             next_portfolio = next_portfolio.copy()
             for row in np.flatnonzero(dones):
                 next_portfolio[row] = infos[row]["terminal_observation"]["portfolio"]
-        terminated = env.last.terminated.cpu().numpy()
-        replay_buffer.add(self._last_obs, next_portfolio, env.level.transition, terminated)
+        terminated = reply.terminated.cpu().numpy()
+        replay_buffer.add(self._last_obs, next_portfolio, reply.transition, terminated)
         self._last_obs = new_obs
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:

@@ -10,8 +10,14 @@ from hrl_sarp.agents.layers import masked_mean, scale_layers
 from hrl_sarp.agents.td3.stock_head import stock_head
 from hrl_sarp.config.schema import MicroNetworkConfig, RunConfig
 from hrl_sarp.contracts import Regime
-from hrl_sarp.envs.decoding import SlotRequest, decode_free, decode_within_sector, slot_request
-from hrl_sarp.envs.observations import MICRO_SCALARS, MicroInputs, micro_inputs
+from hrl_sarp.envs.observations import (
+    MICRO_SCALARS,
+    MicroInputs,
+    SlotRequest,
+    micro_inputs,
+    slot_request,
+)
+from hrl_sarp.envs.policies import decode_free, decode_within_sector
 from hrl_sarp.envs.rewards import PERCENT
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.trades import TradeCosts

@@ -1,16 +1,18 @@
 """The hierarchy as one Gymnasium env: the trained level acts, the other is a partner policy."""
 
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 
+from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.envs.episodes import EpisodeStarts
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel, ObservationForm
-from hrl_sarp.envs.partners import (
+from hrl_sarp.envs.policies import (
     FollowGoal,
     MacroPolicy,
     MicroPolicy,
@@ -18,8 +20,8 @@ from hrl_sarp.envs.partners import (
     SampledGoal,
 )
 from hrl_sarp.envs.rewards import gains_of, micro_reward
-from hrl_sarp.envs.sample import sample_market
 from hrl_sarp.errors import MarketError, SimulatorError
+from hrl_sarp.graph import with_node_features
 from hrl_sarp.market.tensors import MarketTensors
 
 LevelName = Literal["macro", "micro"]
@@ -74,7 +76,6 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         self.observation_space = self.level.observation_space(observation)
         self.action_space = self.level.action_space
         self._over = True
-        self._last: Any = None
         if level == "micro" and observation == "full":
             # libraries take any env with this attribute for one with goal dictionaries
             self.compute_reward = self._hindsight_reward
@@ -102,15 +103,15 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         """
         if self._over:
             raise SimulatorError("step was called after the end of the episode: call reset first")
-        dtype = self.level.tensors.dtype
-        desired = self._last.get("desired_goal") if isinstance(self._last, dict) else None
+        given = torch.as_tensor(np.asarray(action), dtype=self.level.tensors.dtype)
         with torch.no_grad():
-            outcome = self.level.step(torch.as_tensor(np.asarray(action), dtype=dtype)[None])
-        info = {name: float(value[0]) for name, value in outcome.terms.items()}
-        observation, reward = self._observe(), float(outcome.reward[0])
-        if desired is not None:  # the same function and arrays that hindsight replay will use
+            reply = self.level.step(given[None])
+        info = {name: float(value[0]) for name, value in reply.terms.items()}
+        observation, reward = self._observe(), float(reply.reward[0])
+        if reply.transition is not None:  # the function and arrays that hindsight replay will use
+            desired = reply.goal[0].float().cpu().numpy()
             reward = float(self._hindsight_reward(observation["achieved_goal"], desired, info))
-        terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
+        terminated, truncated = bool(reply.terminated[0]), bool(reply.truncated[0])
         self._over = terminated or truncated
         return observation, reward, terminated, truncated, info
 
@@ -123,10 +124,30 @@ class HierarchicalEnv(gym.Env[Any, Any]):
     def _observe(self) -> Any:
         observation = self.level.observe(self.form)
         if isinstance(observation, dict):
-            self._last = {key: value[0].cpu().numpy() for key, value in observation.items()}
-        else:
-            self._last = observation[0].cpu().numpy()
-        return self._last
+            return {key: value[0].cpu().numpy() for key, value in observation.items()}
+        return observation[0].cpu().numpy()
+
+
+MacroEnv = partial(HierarchicalEnv, level="macro")
+"""One step is an exchange week; partner default: equal weight inside each sector."""
+MicroEnv = partial(HierarchicalEnv, level="micro")
+"""One step is a session; partner default: half Dirichlet(1) goals, half 1/N."""
+
+
+@lru_cache(maxsize=1)
+def sample_market() -> tuple[Market, RunConfig]:
+    """Assemble the sample in memory with raw node features as its sector table.
+
+    Returns:
+        The market of an env that was made without one, and its configuration.
+    """
+    # pandas, numba and the calendars take seconds to import; a run with its own market needs none
+    from hrl_sarp.data.sources import sample
+    from hrl_sarp.market.assemble import assemble_market
+
+    config = load_config(market="sample")
+    market = assemble_market(sample.load(), config)
+    return with_node_features(market, config.macro_agent.graph), config
 
 
 def to_tensors(market: Market | MarketTensors) -> MarketTensors:

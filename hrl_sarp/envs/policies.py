@@ -1,4 +1,7 @@
-"""Rule policies for the level that is not being trained: documented, causal, cheap."""
+"""What a policy of either level must do, rules that do it, and the decode from scores to weights.
+
+The decode is the one path of the actor, the rules and the backtest.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -9,9 +12,9 @@ from torch import Tensor
 
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Goal
-from hrl_sarp.envs.decoding import decode_within_sector, slot_request
-from hrl_sarp.envs.observations import micro_view
+from hrl_sarp.envs.observations import SlotRequest, micro_view, slot_request
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.projection import project_weights, project_within_sectors
 
 Observation = Mapping[str, Tensor]
 
@@ -35,7 +38,36 @@ class MicroPolicy(Protocol):
 
 
 NO_VIEW = (0.0, 0.5, 0.5)
-"""Regime entries of a goal without a view, in the order of `Regime`: exposure is not cut."""
+"""Regime entries of a goal whose policy says nothing of the regime, in the order of `Regime`.
+
+The exposure is not cut; no report takes them for a forecast."""
+
+
+def decode_within_sector(
+    scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
+) -> Float[Tensor, "B N"]:
+    """Tilt the goal's prior by exp(temperature x score) inside each sector's budget.
+
+    Score 0 follows the goal; the sector weights stay the macro agent's. Differentiable in the
+    scores. Source: spec of the micro action, decode `within_sector`.
+    """
+    limits = request.limits
+    caps = limits.stock_caps
+    tilt = torch.exp(temperature * scores).unflatten(1, caps.shape[1:])
+    allowed = torch.minimum(request.budgets, limits.sector_caps)
+    room = limits.exposure / allowed.sum(dim=1).clamp(min=1e-12)
+    budgets = allowed * room.clamp(max=1.0)[:, None]
+    return project_within_sectors(tilt * (caps > 0), caps, budgets).flatten(1)
+
+
+def decode_free(
+    scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
+) -> Float[Tensor, "B N"]:
+    """Spread the exposure over all stocks by exp(temperature x score); the goal is only seen."""
+    limits = request.limits
+    caps = limits.stock_caps
+    tilt = torch.exp(temperature * scores).unflatten(1, caps.shape[1:]) * (caps > 0)
+    return project_weights(tilt, caps, limits.sector_caps, limits.exposure).flatten(1)
 
 
 class ProportionalGoal:
@@ -43,6 +75,9 @@ class ProportionalGoal:
 
     Following it is 1/N at full exposure.
     """
+
+    has_view = False
+    """Its regime entries are `NO_VIEW`; a policy without this attribute has one."""
 
     def __init__(self, tensors: MarketTensors) -> None:
         self.tensors = tensors

@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from hrl_sarp.contracts import Goal
-from hrl_sarp.envs.decoding import (
-    achieved_sectors,
-    decode_free,
-    decode_within_sector,
-    slot_request,
-)
-from hrl_sarp.envs.observations import MicroView
+from hrl_sarp.envs.observations import MicroView, achieved_sectors, slot_request
+from hrl_sarp.envs.policies import decode_free, decode_within_sector
 from tests import factories, tiny_runs
 
 ALL = [True, True, True, True]
