@@ -29,9 +29,9 @@ from hrl_sarp.config.loading import config_hash, load_config  # noqa: E402
 from hrl_sarp.config.schema import RunConfig  # noqa: E402
 from hrl_sarp.contracts import Market  # noqa: E402
 from hrl_sarp.errors import HrlSarpError  # noqa: E402
-from hrl_sarp.evaluation.agent_policies import count_trials, trained_policies  # noqa: E402
 from hrl_sarp.evaluation.backtest import run_backtest  # noqa: E402
 from hrl_sarp.evaluation.performance import spread  # noqa: E402
+from hrl_sarp.evaluation.policies import count_trials, trained_policies  # noqa: E402
 from hrl_sarp.evaluation.report import aggregate_runs, write_backtest  # noqa: E402
 from hrl_sarp.reporting.table import Form, Table  # noqa: E402
 from hrl_sarp.run.files import read_json, write_json, write_text  # noqa: E402

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
@@ -250,9 +251,9 @@ def fit_ridge(
         Coefficients.
     """
     x, y = features[mask].astype(np.float64), label[mask]
-    gram = x.T @ x
-    scale = penalty * np.trace(gram) / len(gram)
-    return np.linalg.solve(gram + scale * np.eye(len(gram)), x.T @ y)
+    alpha = penalty * float(np.square(x).sum()) / x.shape[1]
+    coefficients: np.ndarray = Ridge(alpha, fit_intercept=False, solver="cholesky").fit(x, y).coef_
+    return coefficients
 
 
 def daily_rank_ic(

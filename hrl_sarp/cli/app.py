@@ -190,7 +190,7 @@ def stress_test(
     """
     from rich.console import Console
 
-    from hrl_sarp.evaluation.agent_policies import trained_policies
+    from hrl_sarp.evaluation.policies import trained_policies
     from hrl_sarp.evaluation.report.stress_page import summary, write_stress_test
     from hrl_sarp.evaluation.stress import run_stress_test
     from hrl_sarp.training.phase import with_sector_table
@@ -272,12 +272,12 @@ def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) ->
 def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None) -> None:
     from rich.console import Console
 
-    from hrl_sarp.evaluation.agent_policies import (
+    from hrl_sarp.evaluation.backtest import run_backtest
+    from hrl_sarp.evaluation.policies import (
         count_trials,
         select_policies,
         trained_policies,
     )
-    from hrl_sarp.evaluation.backtest import run_backtest
     from hrl_sarp.evaluation.report import print_summary, write_backtest
 
     policies, pairs = trained_policies(context)

@@ -10,8 +10,7 @@ import torch
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
-from hrl_sarp.envs.episodes import EpisodeStarts
-from hrl_sarp.envs.levels import MacroLevel, MicroLevel, ObservationForm
+from hrl_sarp.envs.levels import EpisodeStarts, MacroLevel, MicroLevel, ObservationForm
 from hrl_sarp.envs.policies import (
     FollowGoal,
     MacroPolicy,

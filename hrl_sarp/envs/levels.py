@@ -1,9 +1,10 @@
-"""The two levels of the hierarchy as batched steps: what an action is, what it earns, when it ends.
+"""The two levels of the hierarchy as batched steps: what an action is, what it earns, its episodes.
 
 A level owns its clocks and asks a partner policy for the decisions of the other level. Envs for
 Gymnasium and Stable-Baselines3 are thin adapters over it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import Goal, Regime, StepResult
+from hrl_sarp.contracts import DayRange, Goal, Market, Regime, StepResult
 from hrl_sarp.envs.observations import (
     MACRO_SCALARS,
     MICRO_SCALARS,
@@ -31,7 +32,7 @@ from hrl_sarp.envs.rewards import (
     micro_reward,
 )
 from hrl_sarp.envs.two_clocks import TwoClocks
-from hrl_sarp.errors import SimulatorError
+from hrl_sarp.errors import MarketError, SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
 
 ObservationForm = Literal["full", "index"]
@@ -262,6 +263,65 @@ class MicroLevel:
 
 
 Level = MacroLevel | MicroLevel
+
+
+class EpisodeStarts:
+    """Draws start days such that a whole episode fits into the span.
+
+    Args:
+        market: the market; only its calendar and filtered regime are used.
+        span: rows that an episode may touch.
+        horizon: steps of an episode.
+        weekly: horizon counts weeks, not sessions.
+        seed: of the generator, whose state is part of a checkpoint.
+
+    Raises:
+        MarketError: if no episode fits.
+    """
+
+    def __init__(
+        self, market: Market, span: DayRange, horizon: int, *, weekly: bool, seed: int
+    ) -> None:
+        week_ends = np.flatnonzero(market.is_week_end)
+        week_ends = week_ends[(week_ends >= span.start) & (week_ends < span.stop)]
+        last = span.stop - 1 - horizon
+        if weekly:
+            last = int(week_ends[-horizon - 1]) if len(week_ends) > horizon else -1
+        self.days: Int[np.ndarray, " D"] = week_ends[week_ends <= last]
+        if len(self.days) == 0:
+            raise MarketError(
+                f"no episode of {horizon} {'weeks' if weekly else 'sessions'} fits between "
+                f"{market.dates[span.start]} and {market.dates[span.stop - 1]}: "
+                "lengthen the span or shorten the horizon"
+            )
+        self.regime = market.filtered_regime[self.days].argmax(axis=1)
+        self.rng = np.random.default_rng(seed)
+        self.set_mix([1 / len(Regime)] * len(Regime))
+
+    def set_mix(self, mix: Sequence[float]) -> None:
+        """Set the shares of starts in bear, bull and sideways weeks.
+
+        A regime without days gives its share to the others.
+        """
+        counts = np.bincount(self.regime, minlength=len(Regime))
+        weights = np.where(counts > 0, np.asarray(mix) / np.maximum(counts, 1), 0.0)
+        probabilities = weights[self.regime]
+        if probabilities.sum() == 0:
+            probabilities = np.ones(len(self.days))
+        self.probabilities = probabilities / probabilities.sum()
+
+    def draw(self, n: int) -> Int[np.ndarray, " n"]:
+        """Return `n` start days."""
+        return self.rng.choice(self.days, size=n, p=self.probabilities)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return generator state and mix as plain values."""
+        return {"rng": self.rng.bit_generator.state, "probabilities": self.probabilities.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore generator state and mix."""
+        self.rng.bit_generator.state = state["rng"]
+        self.probabilities = np.asarray(state["probabilities"])
 
 
 def _box(size: int) -> spaces.Box:

@@ -164,6 +164,10 @@ class TwoClocks:
         """True where the macro agent decides at this close."""
         return self.tensors.week_end[self.day]
 
+    def goal_is_due(self) -> Bool[Tensor, " B"]:
+        """True where a goal is set at this close: at week ends, and where there is none yet."""
+        return self.is_week_end() | ~self.episode.goal.any(dim=1)
+
     def active_drawdown(self) -> Float[Tensor, " B"]:
         """Fraction by which W/B is below its maximum of the episode."""
         return 1 - torch.exp(self.episode.active_growth - self.episode.active_peak)

@@ -9,8 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
-from hrl_sarp.envs.episodes import EpisodeStarts
-from hrl_sarp.envs.levels import Level, LevelStep, ObservationForm
+from hrl_sarp.envs.levels import EpisodeStarts, Level, LevelStep, ObservationForm
 from hrl_sarp.envs.policies import SampledGoal
 from hrl_sarp.run.session import derive_seed
 

@@ -1,9 +1,9 @@
 """Judging policies: one rollout, its baselines, its uncertainty and its report."""
 
 from hrl_sarp import metrics
+from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.evaluation import baselines, statistics
 from hrl_sarp.evaluation.backtest import BacktestResult, backtest, run_backtest
-from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView, Policy
 
 __all__ = [
     "HOLD",

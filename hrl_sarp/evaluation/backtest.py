@@ -1,4 +1,4 @@
-"""The backtest: policies and baselines as one batch, and again under other frictions."""
+"""The backtest: policies and baselines, under the market's frictions and others, as one batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,8 @@ import torch
 
 from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import DayRange, Market, Trajectory
+from hrl_sarp.envs.rollout import Policy, Variant, rollout
 from hrl_sarp.evaluation.baselines import make_baselines, make_random_portfolios
-from hrl_sarp.evaluation.policies import Policy
-from hrl_sarp.evaluation.rollout import RolloutOptions, rollout
 from hrl_sarp.market.tensors import MarketTensors
 
 ACCOUNTING_DTYPE = torch.float64
@@ -51,8 +50,10 @@ def backtest(
         One row per session after the first.
     """
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
-    options = RolloutOptions(config.market_profile.costs, config.risk)
-    return _run(tensors, policies, span, options)
+    (found,) = rollout(
+        policies, tensors, [span], [Variant(config.market_profile.costs, config.risk)]
+    )
+    return found
 
 
 def run_backtest(
@@ -74,49 +75,35 @@ def run_backtest(
     """
     span: DayRange = getattr(market.split, span_name)
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
-    costs = config.market_profile.costs
     rows = [*make_baselines(market, config), *policies]
-    main = _run(tensors, rows, span, RolloutOptions(costs, config.risk))
-    # without a delisting a stressed delisting return is the main rollout: no need to repeat it
-    has_delistings = bool(main.delisted_value.any())
-    variants = {
-        name: main
-        if options.costs.delisting_return != costs.delisting_return and not has_delistings
-        else _run(tensors, rows, span, options)
-        for name, options in _variant_options(config).items()
-    }
-    random_rows = make_random_portfolios(config)
-    quiet = RolloutOptions(costs, config.risk, keeps_weights=False)
+    costs, risk = config.market_profile.costs, config.risk
+    frictions = _frictions(config)
+    main, *others = rollout(rows, tensors, [span], [Variant(costs, risk), *frictions.values()])
+    draws = make_random_portfolios(config)
+    quiet = Variant(costs, risk, keeps_weights=False)
     return BacktestResult(
         market=market,
         config=config,
         span_name=span_name,
         main=main,
-        random=_run(tensors, random_rows, span, quiet) if random_rows else None,
-        variants=variants,
+        random=rollout(draws, tensors, [span], [quiet])[0] if draws else None,
+        variants=dict(zip(frictions, others, strict=True)),
         policy_names=tuple(policy.name for policy in policies),
         n_trials=max(n_trials, len(rows)),
     )
 
 
-def _run(
-    tensors: MarketTensors, policies: Sequence[Policy], span: DayRange, options: RolloutOptions
-) -> Trajectory:
-    with torch.no_grad():
-        return rollout(tensors, policies, span, options)
-
-
-def _variant_options(config: RunConfig) -> dict[str, RolloutOptions]:
+def _frictions(config: RunConfig) -> dict[str, Variant]:
     costs, risk = config.market_profile.costs, config.risk
     stressed = config.evaluation.stressed_delisting_return
     delisting = costs.model_copy(update={"delisting_return": stressed})
     gated = risk.model_copy(update={"drawdown_gate": True})
     return {
-        "zero costs": RolloutOptions(_scaled(costs, 0.0), risk, keeps_weights=False),
-        "double costs": RolloutOptions(_scaled(costs, 2.0), risk, keeps_weights=False),
-        "one session late": RolloutOptions(costs, risk, lag_days=1, keeps_weights=False),
-        f"delisted at {stressed:+.0%}": RolloutOptions(delisting, risk, keeps_weights=False),
-        "drawdown gate": RolloutOptions(costs, gated, keeps_weights=False),
+        "zero costs": Variant(_scaled(costs, 0.0), risk, keeps_weights=False),
+        "double costs": Variant(_scaled(costs, 2.0), risk, keeps_weights=False),
+        "one session late": Variant(costs, risk, lag_days=1, keeps_weights=False),
+        f"delisted at {stressed:+.0%}": Variant(delisting, risk, keeps_weights=False),
+        "drawdown gate": Variant(costs, gated, keeps_weights=False),
     }
 
 

@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from hrl_sarp import metrics
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market, Trajectory
+from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.reporting.table import NONE, Form

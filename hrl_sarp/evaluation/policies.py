@@ -1,75 +1,90 @@
-"""What a backtest asks of a policy: one decision a day for one portfolio, from the past alone."""
+"""The trained pairs of a run as policies of a backtest, each level beside its rule."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from jaxtyping import Float
-from torch import Tensor
-
-from hrl_sarp.contracts import DayRange, PortfolioState
-from hrl_sarp.market.tensors import MarketTensors
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Orders for the next open."""
-
-    slot_action: Float[Tensor, " N"] | None
-    """Target weights of the day's slots, before the limits; None sends no orders."""
-    p_bear: float = 0.0
-    """Probability of a bear regime, which lowers the exposure."""
-    goal: Float[Tensor, " G"] | None = None
-    """In force today, also when holding; None for a policy without goals."""
+from hrl_sarp.contracts import Market
+from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.envs.rollout import HierarchicalPolicy
+from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.evaluation.attribution import LevelSwaps
+from hrl_sarp.run.files import read_json
+from hrl_sarp.training.phase import PHASES, PhaseContext, with_sector_table
 
 
-HOLD = Decision(slot_action=None)
+def trained_policies(
+    context: PhaseContext, market: Market | None = None
+) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
+    """Load what the phases left, each level with the trained and with the rule partner.
+
+    Phases 1 and 2 are the sharpened policies without reinforcement learning; later phases are
+    added if they have finished.
+
+    Args:
+        context: of the phases.
+        market: what the policies read, with the same columns and sectors; the context's if None.
+
+    Returns:
+        The policies, and which of them tell what each level of the last pair adds.
+
+    Raises:
+        MissingArtifactError: if phases 1 and 2 have not finished.
+    """
+    context = with_sector_table(context)
+    reads = context if market is None else context.with_market(market)
+    settings = reads.micro_settings()
+    follow = FollowGoal(reads.tensors, context.config.risk)
+    proportional = ProportionalGoal(reads.tensors)
+    macro: MacroPolicy = context.load_macro(1).on(reads.tensors)
+    micro: MicroPolicy = context.load_micro(2).on(settings)
+    pairs: list[tuple[str, MacroPolicy, MicroPolicy]] = [
+        ("goal-following", proportional, follow),
+        ("phases 1+2", macro, micro),
+    ]
+    if context.has(3):
+        macro = context.load_macro(3).on(reads.tensors)
+        pairs.append(("phase 3 macro + phase 2 micro", macro, micro))
+    if context.has(4):
+        micro = context.load_micro(4).on(settings)
+        pairs.append(("phases 3+4", macro, micro))
+    if context.has(5):
+        macro = context.load_macro(5).on(reads.tensors)
+        micro = context.load_micro(5, 1).on(settings)
+        pairs.append(("joint", macro, micro))
+    swaps = LevelSwaps(
+        both=pairs[-1][0],
+        macro_only="trained macro + rule micro",
+        micro_only="rule macro + trained micro",
+        neither="goal-following",
+    )
+    pairs.append((swaps.macro_only, macro, follow))
+    pairs.append((swaps.micro_only, proportional, micro))
+    pairs.sort(key=lambda pair: pair[0] != swaps.both)  # reports lead with the first policy
+    policies = [HierarchicalPolicy(name, first, second) for name, first, second in pairs]
+    return policies, swaps
 
 
-@dataclass(frozen=True)
-class DecisionView:
-    """What a policy may look at after the close of `day`."""
+def select_policies(
+    policies: list[HierarchicalPolicy], names: list[str]
+) -> list[HierarchicalPolicy]:
+    """Pick policies by name.
 
-    day: int
-    tensors: MarketTensors
-    """Only rows up to `day` may be read."""
-    states: PortfolioState
-    """All portfolios of the rollout; a policy reads its own through `state`."""
-    row: int
-    """Which of them is the policy's own."""
-    is_first: bool
-    """First decision of the rollout: the portfolio is all cash."""
-    is_week_end: bool
-    """Last session of its exchange week: the macro agent decides."""
-
-    @property
-    def state(self) -> PortfolioState:
-        """The policy's own portfolio, a batch of one row."""
-        own = slice(self.row, self.row + 1)
-        states = self.states
-        return PortfolioState(
-            day=states.day[own],
-            weights=states.weights[own],
-            cash=states.cash[own],
-            wealth=states.wealth[own],
-            peak=states.peak[own],
-            gate_days=states.gate_days[own],
-        )
+    Raises:
+        HrlSarpError: for a name that is not there; lists those that are.
+    """
+    known = {policy.name: policy for policy in policies}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise HrlSarpError(f"no trained pair {unknown}; there are: {', '.join(known)}")
+    return [known[name] for name in names]
 
 
-@runtime_checkable
-class Policy(Protocol):
-    """Anything that can be backtested; agents and baselines alike."""
+def count_trials(context: PhaseContext) -> int:
+    """Count what validation has chosen from: temperatures and evaluations of all phases.
 
-    @property
-    def name(self) -> str:
-        """What tables and legends call it; unique in a backtest."""
-
-    def prepare(self, tensors: MarketTensors, span: DayRange) -> None:
-        """Forget the last rollout and get ready for one over `span`; called before every rollout.
-
-        Work that needs no portfolio may be done here for all days at once, as long as the row of
-        each day uses rows up to that day.
-        """
-
-    def decide(self, view: DecisionView) -> Decision:
-        """Decide after the close of `view.day`; called once for each day of the rollout."""
+    The deflated Sharpe ratio of the report allows for it.
+    """
+    count = 0
+    for files in PHASES:
+        path = context.folder(files.number) / files.metrics
+        if path.is_file():
+            found = read_json(path, f"hrl-sarp train --phase {files.number}")
+            count += len(found.get("temperatures", {})) + int(found.get("n_evaluations", 0))
+    return count

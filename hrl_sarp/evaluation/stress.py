@@ -16,18 +16,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp import metrics
 from hrl_sarp.config.schema import RunConfig, ShockConfig, StressConfig, StressWindow
 from hrl_sarp.contracts import DayRange, Market, Trajectory
+from hrl_sarp.envs.rollout import INDEX, Policy, Variant, rollout
 from hrl_sarp.errors import ConfigError, MarketError
 from hrl_sarp.evaluation.backtest import ACCOUNTING_DTYPE
 from hrl_sarp.evaluation.baselines import make_baselines
 from hrl_sarp.evaluation.performance import sector_weights
-from hrl_sarp.evaluation.policies import Policy
-from hrl_sarp.evaluation.rollout import INDEX, RolloutOptions, rollout
 from hrl_sarp.market.tensors import MarketTensors, reward_benchmark
 
 CAP_TOLERANCE = 1e-6
@@ -201,11 +199,10 @@ def _measure(
     """Roll all policies through one scenario and measure what follows the warm-up."""
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
     rows = DayRange(span.before - config.stress.warm_up_days, span.watched + 1)
-    options = RolloutOptions(config.market_profile.costs, config.risk)
+    frictions = Variant(config.market_profile.costs, config.risk)
     # no rule estimates anything from a shock, as no feature is rebuilt from it
     baselines = make_baselines(market, config, span.before if kind == SHOCK else None)
-    with torch.no_grad():
-        found = rollout(tensors, [*baselines, *policies], rows, options)
+    (found,) = rollout([*baselines, *policies], tensors, [rows], [frictions])
     first, n_days = config.stress.warm_up_days, span.last - span.before
     columns = [i for i, each in enumerate(found.names) if kind == WINDOW or each != INDEX]
     path = np.cumprod(1.0 + found.net_return[first:, columns], axis=0)

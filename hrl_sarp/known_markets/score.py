@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.envs.levels import MicroLevel
+from hrl_sarp.contracts import DayRange
 from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
+from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
 from hrl_sarp.known_markets.two_level import PathPlan
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
@@ -22,19 +22,24 @@ class PathJudge:
     config: RunConfig
     plan: PathPlan
 
-    @torch.no_grad()
     def growth(self, macro: MacroPolicy, micro: MicroPolicy) -> Float[np.ndarray, " P"]:
-        """Net log growth a year of each path, from cash at its first row."""
-        plan = self.plan
-        level = MicroLevel(self.tensors, self.config, plan.n_paths, macro, plan.path_days)
-        everyone = torch.ones(plan.n_paths, dtype=torch.bool)
-        level.reset(torch.as_tensor(plan.path_starts()), everyone)
-        for _ in range(plan.path_days):
-            level.step(micro.target(level.observe("index")))
-        wealth = level.clocks.simulator.state.wealth.double()
-        years = plan.path_days / SESSIONS_PER_YEAR
-        growth: np.ndarray = (wealth.clamp(min=1e-12).log() / years).cpu().numpy()
-        return growth
+        """Roll a pair of policies over every path.
+
+        Args:
+            macro: sets goals.
+            micro: trades.
+
+        Returns:
+            Net log growth a year of each path, from cash at its first row.
+        """
+        n_days = self.plan.path_days
+        spans = [DayRange(start, start + n_days + 1) for start in self.plan.path_starts().tolist()]
+        costs, risk = self.config.market_profile.costs, self.config.risk
+        frictions = Variant(costs, risk, keeps_weights=False)
+        pair = HierarchicalPolicy("pair", macro, micro)
+        ledgers = rollout([pair], self.tensors, spans, [frictions])
+        wealth = np.array([ledger.wealth[-1, 1] for ledger in ledgers])
+        return np.log(np.maximum(wealth, 1e-12)) * SESSIONS_PER_YEAR / n_days
 
     def equal_weight(self) -> Float[np.ndarray, " P"]:
         """Growth of 1/N: what untrained networks hold."""

@@ -16,7 +16,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Regime, Split
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
-from hrl_sarp.envs.two_clocks import TwoClocks
+from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
 from hrl_sarp.market.tensors import MarketTensors
 
 FIRST_FRIDAY = np.datetime64("1600-01-07")
@@ -131,7 +131,6 @@ def train_micro(tensors: MarketTensors, config: RunConfig) -> MicroAgent:
     )
 
 
-@torch.no_grad()
 def run_on_fresh_paths(
     tensors: MarketTensors,
     config: RunConfig,
@@ -139,20 +138,26 @@ def run_on_fresh_paths(
     micro: MicroPolicy,
     spans: WeeklySpans,
 ) -> Holdings:
-    """Run a pair of policies over the test rows, each path from cash."""
-    clocks = TwoClocks(tensors, config.market_profile.costs, config.risk, spans.n_paths)
-    everyone = torch.ones(spans.n_paths, dtype=torch.bool)
-    clocks.reset(spans.path_starts(), everyone)
-    weeks = []
-    for _ in range(spans.path_weeks):
-        clocks.set_goal(macro.goal(clocks.macro_observation()), everyone)
-        weeks.append(clocks.trade_day(micro.target(clocks.micro_observation())))
+    """Run a pair of policies over the test rows, each path from cash.
+
+    Args:
+        tensors: the market, each row of it a week end.
+        config: costs and limits.
+        macro: sets goals.
+        micro: trades.
+        spans: paths to be run.
+
+    Returns:
+        Weights, costs and turnover of each week and path.
+    """
+    weeks = [
+        DayRange(start, start + spans.path_weeks + 1) for start in spans.path_starts().tolist()
+    ]
+    frictions = Variant(config.market_profile.costs, config.risk)
+    pair = HierarchicalPolicy("pair", macro, micro)
+    ledgers = rollout([pair], tensors, weeks, [frictions])
     return Holdings(
-        weights=_stacked([week.weights_after for week in weeks]),
-        cost=_stacked([week.cost for week in weeks]),
-        turnover=_stacked([week.turnover for week in weeks]),
+        weights=np.stack([ledger.weights_after[:, 1] for ledger in ledgers], axis=1),
+        cost=np.stack([ledger.cost[:, 1] for ledger in ledgers], axis=1),
+        turnover=np.stack([ledger.turnover[:, 1] for ledger in ledgers], axis=1),
     )
-
-
-def _stacked(values: list[Tensor]) -> np.ndarray:
-    return torch.stack(values).double().numpy()

@@ -2,15 +2,17 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange
-from hrl_sarp.envs.levels import MicroLevel
+from hrl_sarp.contracts import DayRange, StepResult
+from hrl_sarp.envs.observations import achieved_sectors
 from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
+from hrl_sarp.envs.rewards import goal_alignment, log1p_growth, micro_gain, micro_reward
+from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, sessions
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
 
@@ -29,7 +31,6 @@ class ValidationScore:
     reward_per_day: float
 
 
-@torch.no_grad()
 def validate_pair(
     tensors: MarketTensors,
     config: RunConfig,
@@ -37,26 +38,38 @@ def validate_pair(
     micro: MicroPolicy,
     span: DayRange | None = None,
 ) -> ValidationScore:
-    """Run both policies over the validation span (or another) from cash to its last session."""
+    """Judge a pair by the backtest of a span, from cash to its last session.
+
+    Args:
+        tensors: the market, in the dtype of the accounting.
+        config: costs, limits, weights of the reward.
+        macro: sets goals.
+        micro: trades.
+        span: the validation span if None.
+
+    Returns:
+        Growth and what it came with.
+    """
     span = span or tensors.market.split.validation
-    n_days = len(span) - 1
-    level = MicroLevel(tensors, config, 1, macro, horizon=n_days)
-    level.reset(torch.tensor([span.start]), torch.ones(1, dtype=torch.bool))
-    turnover = alignment = reward = 0.0
-    for _ in range(n_days):
-        step = level.step(micro.target(level.observe("index")))
-        turnover += float(step.terms["turnover"])
-        alignment += float(step.terms["alignment"])
-        reward += float(step.reward)
-    years = n_days / SESSIONS_PER_YEAR
-    clocks = level.clocks
-    wealth = clocks.simulator.state.wealth.double().clamp(min=1e-12)
+    frictions = Variant(config.market_profile.costs, config.risk)
+    pair = HierarchicalPolicy("pair", macro, micro)
+    days = list(sessions([pair], tensors, [span], [frictions]))
+    earned = StepResult(
+        **{f.name: torch.cat([getattr(d.result, f.name) for d in days]) for f in fields(StepResult)}
+    )
+    growth = log1p_growth(earned.net_return)
+    excess = growth - log1p_growth(tensors.reward_benchmark[earned.day])
+    goal = torch.cat([day.goal for day in days]).float().to(growth.dtype)
+    achieved = achieved_sectors(tensors, earned.weights_after).float().to(growth.dtype)
+    rewards = config.micro_agent.reward
+    reward = micro_reward(micro_gain(tensors, earned, rewards), achieved, goal, rewards)
+    years = len(days) / SESSIONS_PER_YEAR
     return ValidationScore(
-        excess_growth_pct=100 * float(clocks.episode.active_growth) / years,
-        growth_pct=100 * float(torch.log(wealth)) / years,
-        turnover_annual=turnover / years,
-        alignment=alignment / n_days,
-        reward_per_day=reward / n_days,
+        excess_growth_pct=100 * float(excess.double().sum()) / years,
+        growth_pct=100 * float(growth.double().sum()) / years,
+        turnover_annual=float(earned.turnover.double().sum()) / years,
+        alignment=float(goal_alignment(achieved, goal, tensors.n_sectors).double().mean()),
+        reward_per_day=float(reward.double().mean()),
     )
 
 

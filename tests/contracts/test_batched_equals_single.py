@@ -8,7 +8,7 @@ import torch
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs import HierarchicalEnv, PortfolioVecEnv, make_level, make_starts
-from hrl_sarp.envs.episodes import EpisodeStarts
+from hrl_sarp.envs.levels import EpisodeStarts
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from tests import tiny_runs
 

@@ -11,7 +11,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Goal, Market, StepResult, Trajectory
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, ProportionalGoal
-from hrl_sarp.evaluation.agent_policies import HierarchicalPolicy
+from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training.selection import validate_pair
@@ -61,7 +61,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Market, RunConfig]:
 
 
 def backtested(market: Market, config: RunConfig, pair: tuple[Any, Any]) -> Trajectory:
-    return backtest(market, [HierarchicalPolicy("pair", *pair, config.risk)], SPAN, config)
+    return backtest(market, [HierarchicalPolicy("pair", *pair)], SPAN, config)
 
 
 def recorded(level: MacroLevel | MicroLevel) -> list[StepResult]:

@@ -6,8 +6,8 @@ import pytest
 
 from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
 from hrl_sarp.errors import CheckpointError
-from hrl_sarp.evaluation.agent_policies import trained_policies
 from hrl_sarp.evaluation.backtest import run_backtest
+from hrl_sarp.evaluation.policies import trained_policies
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.training import run_curriculum, run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table

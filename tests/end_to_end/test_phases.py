@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.envs.episodes import EpisodeStarts
+from hrl_sarp.envs.levels import EpisodeStarts
 from hrl_sarp.errors import CheckpointError, HrlSarpError, MissingArtifactError, StoppedEarly
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.training import run_curriculum, run_phase

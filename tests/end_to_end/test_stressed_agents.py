@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from hrl_sarp.config.schema import ShockConfig
-from hrl_sarp.contracts import DayRange, PortfolioState
-from hrl_sarp.evaluation.agent_policies import HierarchicalPolicy, trained_policies
-from hrl_sarp.evaluation.policies import DecisionView
+from hrl_sarp.config.schema import RunConfig, ShockConfig
+from hrl_sarp.envs.rollout import DecisionView
+from hrl_sarp.envs.two_clocks import TwoClocks
+from hrl_sarp.evaluation.policies import HierarchicalPolicy, trained_policies
 from hrl_sarp.evaluation.stress import frozen_market, run_stress_test
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
@@ -35,21 +35,15 @@ def stressed_context(log_dir: Path) -> PhaseContext:
     return PhaseContext(**{**vars(context), "config": config})
 
 
-def first_target(policy: HierarchicalPolicy, tensors: MarketTensors, day: int) -> torch.Tensor:
+def first_target(
+    policy: HierarchicalPolicy, tensors: MarketTensors, config: RunConfig, day: int
+) -> torch.Tensor:
     """Return what a policy wants from cash at the close of a day."""
-    policy.prepare(tensors, DayRange(day, day + 2))
-    one = torch.ones(1, dtype=tensors.dtype)
-    state = PortfolioState(
-        day=torch.tensor([day]),
-        weights=torch.zeros(1, tensors.n_assets, dtype=tensors.dtype),
-        cash=one,
-        wealth=one,
-        peak=one,
-        gate_days=torch.tensor([0]),
-    )
-    decision = policy.decide(DecisionView(day, tensors, state, 0, is_first=True, is_week_end=True))
-    assert decision.slot_action is not None
-    return decision.slot_action
+    clocks = TwoClocks(tensors, config.market_profile.costs, config.risk, 1)
+    clocks.reset(torch.tensor([day]), torch.ones(1, dtype=torch.bool))
+    decision = policy.decide(DecisionView(clocks, slice(None)))
+    assert isinstance(decision.slot_weights, torch.Tensor)
+    return decision.slot_weights
 
 
 def test_agents_decide_in_the_standing_world_as_on_its_last_real_day(undisturbed: Path) -> None:
@@ -63,9 +57,11 @@ def test_agents_decide_in_the_standing_world_as_on_its_last_real_day(undisturbed
     standing = MarketTensors(frozen, torch.float64, "cpu")
     pairs = zip(trained_policies(context)[0], trained_policies(context, frozen)[0], strict=True)
     for before, after in pairs:
-        wanted = first_target(before, real, day)
+        wanted = first_target(before, real, context.config, day)
         # five sessions on it is the same weekday: the micro agent sees the days left of the week
-        assert torch.equal(first_target(after, standing, day + 5), wanted), before.name
+        assert torch.equal(first_target(after, standing, context.config, day + 5), wanted), (
+            before.name
+        )
         assert wanted.sum() > 0.4
 
 

@@ -1,6 +1,6 @@
 """A small configuration, policies that do what a test says, and markets with a known best rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig, ShockConfig
 from hrl_sarp.contracts import DayRange, Market
-from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView
+from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
 
@@ -74,11 +74,11 @@ class ScriptedPolicy:
         self._script = script
         self.days: list[int] = []
 
-    def prepare(self, tensors: MarketTensors, span: DayRange) -> None:
+    def prepare(self, tensors: MarketTensors, spans: Sequence[DayRange]) -> None:
         self.days = []
 
     def decide(self, view: DecisionView) -> Decision:
-        self.days.append(view.day)
+        self.days += view.days.tolist()
         return self._script(view)
 
 
@@ -93,7 +93,7 @@ def even_goal_policy(name: str, n_sectors: int) -> ScriptedPolicy:
     goal = torch.cat([torch.full((n_sectors,), 1 / n_sectors), torch.tensor([0.2, 0.5, 0.3])])
 
     def script(view: DecisionView) -> Decision:
-        usable = view.tensors.slot_tradable[view.day].double()
+        usable = view.tradable[0].double()
         return Decision(usable / usable.sum(), p_bear=0.2, goal=goal.double())
 
     return ScriptedPolicy(name, script)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from hrl_sarp.contracts import DayRange, Trajectory
+from hrl_sarp.envs.rollout import Variant, rollout
 from hrl_sarp.evaluation.attribution import LevelSwaps, attribute, level_gains
 from hrl_sarp.evaluation.report import Analysis
-from hrl_sarp.evaluation.rollout import RolloutOptions, rollout
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
 from tests.evaluation.small_runs import ScriptedPolicy, buy_once, steady_market
@@ -21,11 +21,11 @@ def _attributed(shares: list[float], returns: list[float]) -> tuple[Trajectory, 
     even = ScriptedPolicy("1/N", buy_once(0.2, 0.2, 0.2, 0.2))
     free = factories.cost_config(buy_bps=0.0, sell_bps=0.0, slippage_bps=0.0)
     wide = factories.risk_config(stock_cap=1.0, sector_cap=1.0)
-    found = rollout(
-        MarketTensors(market, torch.float64, "cpu"),
+    (found,) = rollout(
         [even, ScriptedPolicy("own", buy_once(*shares))],
-        DayRange(0, 2),
-        RolloutOptions(free, wide),
+        MarketTensors(market, torch.float64, "cpu"),
+        [DayRange(0, 2)],
+        [Variant(free, wide)],
     )
     return found, market
 

@@ -8,15 +8,15 @@ from sklearn.linear_model import Ridge
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import MarketError
-from hrl_sarp.evaluation import baselines
 from hrl_sarp.evaluation.baselines import (
     RULES,
     ScheduledPolicy,
     make_baselines,
     make_random_portfolios,
+    rules,
 )
-from hrl_sarp.evaluation.ridge import fit_ridge
-from hrl_sarp.evaluation.selection import decision_days, n_selected
+from hrl_sarp.evaluation.baselines.ridge import fit_ridge
+from hrl_sarp.evaluation.baselines.schedule import decision_days, n_selected
 from hrl_sarp.features.labels import stock_label
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
@@ -46,10 +46,10 @@ def test_a_rule_that_knows_until_a_day_repeats_what_it_wanted_then() -> None:
         return RULES["inverse_volatility"][1](market, days, config)
 
     policy = ScheduledPolicy("own", rule, config, knows_until=40)
-    policy.prepare(MarketTensors(market, torch.float64, "cpu"), DayRange(20, 60))
+    policy.prepare(MarketTensors(market, torch.float64, "cpu"), [DayRange(20, 60)])
     assert asked == [20, 23, 40]  # the decision of Thursday 2001-03-01, row 43, looks at row 40
     (expected,) = RULES["inverse_volatility"][1](market, _days(40), config)
-    np.testing.assert_array_equal(policy._actions[43].numpy(), expected)
+    np.testing.assert_array_equal(policy._orders[43 - 20].slot_weights[0], expected)
 
 
 def test_weekly_decisions_are_the_first_day_and_the_week_ends() -> None:
@@ -63,7 +63,7 @@ def test_equal_weight_counts_only_what_can_be_bought() -> None:
     tradable = market.tradable.copy()
     tradable[7, 3] = False
     halted = replace(market, tradable=tradable)
-    found = baselines.equal_weight(halted, _days(6, 7), small_config())
+    found = rules.equal_weight(halted, _days(6, 7), small_config())
     assert found[0] == pytest.approx([0.25] * 4)
     assert found[1] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
 
@@ -73,7 +73,7 @@ def test_inverse_volatility_of_two_stocks_by_hand() -> None:
     intraday = np.stack([0.01 * sign, 0.03 * sign], axis=1)
     market = factories.market_with(np.zeros_like(intraday), intraday, [0, 1])
     # deviations are 1 : 3, so the weights are 3/4 and 1/4
-    found = baselines.inverse_volatility(market, _days(30), small_config())
+    found = rules.inverse_volatility(market, _days(30), small_config())
     assert found[0] == pytest.approx([0.75, 0.25])
 
 
@@ -83,18 +83,18 @@ def test_momentum_ignores_the_latest_sessions() -> None:
     intraday[54:, 0] = 0.50  # a jump inside the skipped sessions
     market = factories.market_with(np.zeros_like(intraday), intraday, [0, 0, 1, 1])
     config = small_config(momentum_positions=1)
-    found = baselines.momentum(market, _days(58), config)
+    found = rules.momentum(market, _days(58), config)
     assert found[0] == pytest.approx([0, 0, 1, 0])
 
 
 def test_momentum_waits_in_cash_until_the_formation_period_exists() -> None:
-    found = baselines.momentum(_four_stocks(), _days(39, 40), small_config())
+    found = rules.momentum(_four_stocks(), _days(39, 40), small_config())
     assert found[0].sum() == 0
     assert found[1].sum() == pytest.approx(1)
 
 
 def test_sector_momentum_holds_all_of_the_best_sector() -> None:
-    found = baselines.sector_momentum(_four_stocks(), _days(50), small_config())
+    found = rules.sector_momentum(_four_stocks(), _days(50), small_config())
     assert found[0] == pytest.approx([0, 0, 0.5, 0.5])
 
 
@@ -155,9 +155,7 @@ def test_ridge_without_a_complete_label_is_refused() -> None:
 def test_shuffled_ridge_holds_as_many_other_stocks() -> None:
     market, config = _planted_market(strength=0.003), small_config(ridge_positions=4)
     days = np.arange(100, 160)
-    plain, shuffled = (
-        rule(market, days, config) for rule in (baselines.ridge, baselines.ridge_shuffled)
-    )
+    plain, shuffled = (rule(market, days, config) for rule in (rules.ridge, rules.ridge_shuffled))
     np.testing.assert_array_equal((plain > 0).sum(axis=1), (shuffled > 0).sum(axis=1))
     overlap = ((plain > 0) & (shuffled > 0)).sum() / (plain > 0).sum()
     held = n_selected(config, 4, market, days) / 12
@@ -168,7 +166,7 @@ def test_least_traded_takes_the_smallest_volumes() -> None:
     market = _four_stocks()
     volume = np.tile([4e6, 1e6, 3e6, 2e6], (60, 1))
     config = small_config(random_positions=2)
-    found = baselines.least_traded(replace(market, dollar_volume=volume), _days(50), config)
+    found = rules.least_traded(replace(market, dollar_volume=volume), _days(50), config)
     # the caps of the risk section ask for at least 1 / 0.2 = 5 stocks, of which 2 are wanted
     assert found[0] == pytest.approx([0, 0.5, 0, 0.5])
 
@@ -218,7 +216,7 @@ def test_rules_give_weights_of_usable_slots_that_sum_to_one(name: str) -> None:
     "name", ["minimum_variance", "mean_variance", "risk_budgeting", "hierarchical_risk_parity"]
 )
 def test_optimised_rules_prefer_the_calm_stocks(name: str) -> None:
-    from hrl_sarp.evaluation.optimised import OPTIMISED_RULES
+    from hrl_sarp.evaluation.baselines.optimised import OPTIMISED_RULES
 
     rng = np.random.default_rng(4)
     intraday = rng.normal(0.0, [0.005, 0.02] * 6, (80, 12))
@@ -236,10 +234,12 @@ def test_random_portfolios_buy_once_and_follow_the_seed() -> None:
     first, second = make_random_portfolios(small_config())[:2]
     again = make_random_portfolios(small_config())[0]
     for policy in (first, second, again):
-        policy.prepare(tensors, DayRange(10, 40))
-    assert torch.equal(first._action, again._action)
-    assert not torch.equal(first._action, second._action)
-    assert float(first._action.sum()) == pytest.approx(1)
+        policy.prepare(tensors, [DayRange(10, 40)])
+        assert list(policy._orders) == [0]
+    own, other, same = (p._orders[0].slot_weights for p in (first, second, again))
+    assert torch.equal(own, same)
+    assert not torch.equal(own, other)
+    assert float(own.sum()) == pytest.approx(1)
 
 
 def test_unknown_volume_leaves_the_canary_out() -> None:

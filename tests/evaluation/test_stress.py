@@ -9,8 +9,8 @@ import torch
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig, StressWindow
 from hrl_sarp.contracts import Market
+from hrl_sarp.envs.rollout import Decision, DecisionView
 from hrl_sarp.errors import ConfigError, MarketError
-from hrl_sarp.evaluation.policies import Decision, DecisionView
 from hrl_sarp.evaluation.stress import (
     frozen_market,
     recovery_days,
@@ -164,7 +164,7 @@ def test_costs_of_the_entry_are_paid_before_the_stress() -> None:
 
 def test_trading_in_the_stress_costs_what_the_simulator_charges() -> None:
     def sells_all(view: DecisionView) -> Decision:
-        frozen = view.day >= view.tensors.n_days - 7  # the close before the shock and later
+        frozen = int(view.days) >= view.tensors.n_days - 7  # the close before the shock and later
         return Decision(torch.tensor([0.0, 0.0] if frozen else [0.5, 0.0]))
 
     costs = factories.cost_config(sell_bps=100.0, slippage_bps=0.0, buy_bps=0.0)
@@ -216,7 +216,7 @@ def test_policies_of_a_shock_see_the_last_day_again_and_again() -> None:
     seen: list[torch.Tensor] = []
 
     def script(view: DecisionView) -> Decision:
-        seen.append(view.tensors.slot_features[view.day])
+        seen.append(view.tensors.slot_features[view.days])
         return Decision(torch.tensor([0.5, 0.3]))
 
     run(market, lambda read: [ScriptedPolicy("own", script)])

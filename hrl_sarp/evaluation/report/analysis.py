@@ -12,6 +12,7 @@ from jaxtyping import Float
 from hrl_sarp import metrics
 from hrl_sarp.config.schema import CostConfig, RunConfig
 from hrl_sarp.contracts import Market, Regime, Trajectory
+from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.attribution import (
     Attribution,
@@ -29,7 +30,6 @@ from hrl_sarp.evaluation.performance import (
     market_rows,
     measure_policies,
 )
-from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.features.labels import INVALID_CLASS, regime_label
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.simulator.trades import BPS

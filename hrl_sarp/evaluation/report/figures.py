@@ -13,11 +13,11 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from hrl_sarp import metrics
 from hrl_sarp.contracts import Market, Regime, Trajectory
+from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import column, market_rows, sector_weights
 from hrl_sarp.evaluation.report.analysis import Analysis
-from hrl_sarp.evaluation.rollout import INDEX
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.reporting.figure import (
     BLUE,

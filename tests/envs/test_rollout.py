@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from hrl_sarp.contracts import DayRange, Market, Trajectory
+from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Variant, rollout
 from hrl_sarp.errors import SimulatorError
-from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView
-from hrl_sarp.evaluation.rollout import RolloutOptions, rollout
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
 from tests.evaluation.small_runs import ScriptedPolicy, buy_once, even_goal_policy, steady_market
@@ -18,8 +17,9 @@ WIDE = factories.risk_config(stock_cap=1.0, sector_cap=1.0)
 
 def _run(market: Market, *policies: ScriptedPolicy, **options: object) -> Trajectory:
     tensors = MarketTensors(market, torch.float64, "cpu")
-    settings = RolloutOptions(**{"costs": FREE, "risk": WIDE, **options})
-    return rollout(tensors, policies, DayRange(0, market.n_days), settings)
+    variant = Variant(**{"costs": FREE, "risk": WIDE, **options})
+    (found,) = rollout(policies, tensors, [DayRange(0, market.n_days)], [variant])
+    return found
 
 
 def test_first_row_is_earned_on_the_session_after_the_start() -> None:
@@ -42,7 +42,7 @@ def test_week_end_and_first_day_are_told() -> None:
     told: dict[int, tuple[bool, bool]] = {}
 
     def script(view: DecisionView) -> Decision:
-        told[view.day] = (view.is_first, view.is_week_end)
+        told[int(view.days)] = (view.is_first, bool(view.is_week_end))
         return HOLD
 
     _run(market, ScriptedPolicy("idle", script))
@@ -148,10 +148,10 @@ def test_rows_do_not_depend_on_who_runs_beside_them() -> None:
     np.testing.assert_allclose(beside.net_return[:, 2], alone.net_return[:, 1], atol=1e-14)
 
 
-def test_doubled_names_are_refused() -> None:
+def test_names_that_appear_twice_are_refused() -> None:
     market = steady_market([0.0], 4, [0])
     twins = [ScriptedPolicy("own", lambda view: HOLD) for _ in range(2)]
-    with pytest.raises(SimulatorError, match="doubled: own"):
+    with pytest.raises(SimulatorError, match="duplicates: own"):
         _run(market, *twins)
 
 
@@ -166,4 +166,4 @@ def test_span_of_one_session_is_refused() -> None:
     tensors = MarketTensors(market, torch.float64, "cpu")
     policy = ScriptedPolicy("own", lambda view: HOLD)
     with pytest.raises(SimulatorError, match="at least 2 sessions"):
-        rollout(tensors, [policy], DayRange(3, 4), RolloutOptions(FREE, WIDE))
+        rollout([policy], tensors, [DayRange(3, 4)], [Variant(FREE, WIDE)])

@@ -20,9 +20,14 @@ from skfolio.prior import EmpiricalPrior
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.evaluation.selection import Days, trailing, usable_slots
+from hrl_sarp.evaluation.baselines.schedule import (
+    Days,
+    WeightRule,
+    Weights,
+    trailing,
+    usable_slots,
+)
 
-Weights = Float[np.ndarray, "D N"]
 MIN_BARS_SHARE = 0.9
 """A stock with fewer printed bars in the window is left out: its covariance would be guessed."""
 
@@ -47,7 +52,7 @@ def hierarchical_risk_parity(market: Market, days: Days, config: RunConfig) -> W
     return _optimised(market, days, config, lambda _: HierarchicalRiskParity())
 
 
-OPTIMISED_RULES: dict[str, tuple[str, Callable[[Market, Days, RunConfig], Weights]]] = {
+OPTIMISED_RULES: dict[str, tuple[str, WeightRule]] = {
     "minimum_variance": ("minimum variance", minimum_variance),
     "mean_variance": ("mean-variance", mean_variance),
     "risk_budgeting": ("risk budgeting", risk_budgeting),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hrl_sarp.contracts import DayRange, Regime
-from hrl_sarp.envs.episodes import EpisodeStarts
+from hrl_sarp.envs.levels import EpisodeStarts
 from hrl_sarp.errors import MarketError
 from tests import factories
 

@@ -1,15 +1,92 @@
-"""When a baseline trades and which stocks it may choose from; no weights yet."""
+"""When a baseline trades, which stocks it may choose from, and the policy that a rule becomes."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView
+from hrl_sarp.market.tensors import MarketTensors
 
 Days = Int[np.ndarray, " D"]
+"""Rows of the market at whose close a rule decides."""
+Weights = Float[np.ndarray, "D N"]
+"""Target weights of each day's slots."""
+WeightRule = Callable[[Market, Days, RunConfig], Weights]
+"""From the rows up to each day to its weights."""
+
+
+class ScheduledPolicy:
+    """A policy whose targets depend on the market alone; all are computed before the rollout.
+
+    Args:
+        name: in tables and legends.
+        rule: from the rows up to a day to its weights.
+        config: of the rule, with how often it decides.
+        knows_until: last row that it looks at; decisions on later days repeat that row's.
+        only_once: buys on the first day and never trades again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rule: WeightRule,
+        config: RunConfig,
+        knows_until: int | None = None,
+        *,
+        only_once: bool = False,
+    ) -> None:
+        self.name = name
+        self._rule, self._config, self._knows_until = rule, config, knows_until
+        self._only_once = only_once
+        self._orders: dict[int, Decision] = {}
+
+    def prepare(self, tensors: MarketTensors, spans: Sequence[DayRange]) -> None:
+        """Compute the weights of all decision days.
+
+        Args:
+            tensors: the market.
+            spans: of the rollout.
+        """
+        market = tensors.market
+        by_step: dict[int, dict[int, torch.Tensor]] = {}
+        for position, span in enumerate(spans):
+            days = decision_days(market, span, self._config.evaluation.rebalance)
+            days = days[:1] if self._only_once else days
+            known = days if self._knows_until is None else np.minimum(days, self._knows_until)
+            asked, row_of = np.unique(known, return_inverse=True)
+            weights = torch.as_tensor(self._rule(market, asked, self._config))
+            for day, row in zip(days.tolist(), weights[row_of], strict=True):
+                by_step.setdefault(day - span.start, {})[position] = row
+        nothing = torch.zeros(tensors.n_slots, dtype=torch.float64)
+        self._orders = {
+            step: Decision(
+                torch.stack([rows.get(i, nothing) for i in range(len(spans))]),
+                hold=torch.tensor([i not in rows for i in range(len(spans))]),
+            )
+            for step, rows in by_step.items()
+        }
+
+    def decide(self, view: DecisionView) -> Decision:
+        """Trade on decision days, hold on all others.
+
+        Args:
+            view: only its step is looked at.
+
+        Returns:
+            The weights of the day, the same in all variants.
+        """
+        orders = self._orders.get(view.step, HOLD)
+        if orders.slot_weights is None or orders.hold is None:
+            return orders
+        n_variants = len(view.days) // len(orders.hold)
+        weights = torch.as_tensor(orders.slot_weights).repeat(n_variants, 1)
+        return Decision(weights, hold=orders.hold.repeat(n_variants))
 
 
 def decision_days(

@@ -4,19 +4,20 @@ A rule writes one row of slot weights for each of its decision days, from rows u
 limits and the costs are those of every other policy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Market
-from hrl_sarp.evaluation.policies import HOLD, Decision, DecisionView
-from hrl_sarp.evaluation.ridge import fit_ridge
-from hrl_sarp.evaluation.selection import (
+from hrl_sarp.contracts import Market
+from hrl_sarp.evaluation.baselines.ridge import fit_ridge
+from hrl_sarp.evaluation.baselines.schedule import (
     Days,
-    decision_days,
+    ScheduledPolicy,
+    WeightRule,
+    Weights,
     equal_shares,
     n_selected,
     normalise,
@@ -25,70 +26,8 @@ from hrl_sarp.evaluation.selection import (
     trailing,
     usable_slots,
 )
-from hrl_sarp.market.tensors import MarketTensors
-
-Weights = Float[np.ndarray, "D N"]
-WeightRule = Callable[[Market, Days, RunConfig], Weights]
 
 EQUAL_WEIGHT = "1/N"
-
-
-class ScheduledPolicy:
-    """A policy whose targets depend on the market alone; all are computed before the rollout.
-
-    Args:
-        name: in tables and legends.
-        rule: from rows up to a day to its weights.
-        config: of the rule.
-        knows_until: last row that it looks at; decisions on later days repeat that row's.
-    """
-
-    def __init__(
-        self, name: str, rule: WeightRule, config: RunConfig, knows_until: int | None = None
-    ) -> None:
-        self.name = name
-        self._rule, self._config, self._knows_until = rule, config, knows_until
-        self._actions: dict[int, torch.Tensor] = {}
-        self._made_for: tuple[Market, DayRange] | None = None
-
-    def prepare(self, tensors: MarketTensors, span: DayRange) -> None:
-        """Compute the weights of all decision days, unless the last rollout had the same."""
-        market = tensors.market
-        if self._made_for is not None and self._made_for[0] is market and self._made_for[1] == span:
-            return
-        days = decision_days(market, span, self._config.evaluation.rebalance)
-        known = days if self._knows_until is None else np.minimum(days, self._knows_until)
-        asked, row_of = np.unique(known, return_inverse=True)
-        weights = torch.as_tensor(self._rule(market, asked, self._config), dtype=tensors.dtype)
-        self._actions = dict(zip(days.tolist(), weights[row_of], strict=True))
-        self._made_for = (market, span)
-
-    def decide(self, view: DecisionView) -> Decision:
-        """Trade on decision days, hold on all others."""
-        action = self._actions.get(view.day)
-        return HOLD if action is None else Decision(slot_action=action)
-
-
-class FixedPolicy:
-    """Stocks drawn on the first day at equal weight, then never traded again."""
-
-    def __init__(self, name: str, config: RunConfig, draw: int) -> None:
-        self.name = name
-        self._config, self._draw = config, draw
-        self._action: torch.Tensor | None = None
-
-    def prepare(self, tensors: MarketTensors, span: DayRange) -> None:
-        """Draw the stocks; the same draw for the same seed and day."""
-        market, days = tensors.market, np.array([span.start])
-        rng = np.random.default_rng([self._config.seed, self._draw])
-        usable = usable_slots(market, days)
-        count = n_selected(self._config, self._config.evaluation.random_positions, market, days)
-        chosen = top_slots(rng.random(usable.shape), usable, count)
-        self._action = torch.as_tensor(equal_shares(chosen)[0], dtype=tensors.dtype)
-
-    def decide(self, view: DecisionView) -> Decision:
-        """Buy on the first day."""
-        return Decision(slot_action=self._action) if view.is_first else HOLD
 
 
 def equal_weight(market: Market, days: Days, config: RunConfig) -> Weights:
@@ -180,20 +119,38 @@ def make_baselines(
         names = [name for name in names if name != "least_traded"]
     if market.n_slots > config.evaluation.optimised_max_slots:
         names = [name for name in names if name in RULES]
-    rules = RULES if RULES.keys() >= set(names) else RULES | _optimised_rules()
+    rules = RULES
+    if not rules.keys() >= set(names):  # skfolio takes seconds to import
+        from hrl_sarp.evaluation.baselines.optimised import OPTIMISED_RULES
+
+        rules = RULES | OPTIMISED_RULES
     return [ScheduledPolicy(*rules[name], config, knows_until) for name in dict.fromkeys(names)]
 
 
-def _optimised_rules() -> dict[str, tuple[str, WeightRule]]:
-    from hrl_sarp.evaluation.optimised import OPTIMISED_RULES
+def make_random_portfolios(config: RunConfig) -> list[ScheduledPolicy]:
+    """Build the portfolios of random stocks; together they show what luck alone would do.
 
-    return OPTIMISED_RULES
+    Args:
+        config: how many, and of how many stocks.
 
-
-def make_random_portfolios(config: RunConfig) -> list[FixedPolicy]:
-    """Build the portfolios of random stocks; together they show what luck alone would do."""
+    Returns:
+        Policies that buy once; the same draw for the same seed and day.
+    """
     count = config.evaluation.random_portfolios
-    return [FixedPolicy(f"random {draw + 1}", config, draw) for draw in range(count)]
+    return [
+        ScheduledPolicy(
+            f"random {draw + 1}", partial(random_stocks, draw=draw), config, only_once=True
+        )
+        for draw in range(count)
+    ]
+
+
+def random_stocks(market: Market, days: Days, config: RunConfig, draw: int) -> Weights:
+    """Hold stocks drawn without a look at the market, equally."""
+    rng = np.random.default_rng([config.seed, draw])
+    usable = usable_slots(market, days)
+    count = n_selected(config, config.evaluation.random_positions, market, days)
+    return equal_shares(top_slots(rng.random(usable.shape), usable, count))
 
 
 def _volatility(

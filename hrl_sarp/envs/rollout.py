@@ -1,0 +1,458 @@
+"""One rollout of many policies, spans and variants on the two clocks: decisions in, ledgers out.
+
+The backtest, the validation score and the markets with known answers all run here. Policies that
+share a network decide in one batch, and the variants of a policy run side by side.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hrl_sarp.config.schema import CostConfig, RiskConfig
+from hrl_sarp.contracts import DayRange, PortfolioState, Regime, StepResult, Trajectory
+from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
+from hrl_sarp.envs.two_clocks import TwoClocks
+from hrl_sarp.errors import SimulatorError
+from hrl_sarp.market.tensors import MarketTensors
+
+INDEX = "index"
+"""Name of the first column of every ledger: the market's index, without costs or holdings."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Frictions under which policies are rolled out; those of one rollout run side by side."""
+
+    costs: CostConfig
+    risk: RiskConfig
+    """All variants of a rollout share it, the drawdown gate apart."""
+    lag_days: int = 0
+    """Sessions by which every order is late, on top of the fill at the next open."""
+    keeps_weights: bool = True
+    """False leaves the weights of the trajectory without assets: shape (D, P, 0)."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Orders of a policy's B portfolios for the next open."""
+
+    slot_weights: Float[Tensor, "*B N"] | Float[np.ndarray, "*B N"] | None
+    """Target weights of the day's slots, before the limits; (N,) serves all portfolios. None sends
+    no orders: the portfolios drift."""
+    p_bear: float | Float[Tensor, " B"] = 0.0
+    """Probability of a bear regime, which lowers the exposure."""
+    goal: Float[Tensor, "*B G"] | None = None
+    """In force today, for the ledger; None for a policy without goals."""
+    hold: Bool[Tensor, " B"] | None = None
+    """Portfolios that send no orders although others of the policy do."""
+
+
+HOLD = Decision(slot_weights=None)
+
+
+@dataclass
+class DecisionView:
+    """What a policy may look at after a close: its own B portfolios and the market up to that day.
+
+    A policy has one portfolio for each span and each variant of the rollout; all of them stand at
+    the same step. The view is the same object at every step.
+    """
+
+    clocks: TwoClocks
+    rows: slice
+    """The policy's own rows of the clocks."""
+    step: int = 0
+    """Decisions made before in this rollout."""
+
+    @property
+    def tensors(self) -> MarketTensors:
+        """The market; only rows up to the day of a portfolio may be read for it."""
+        return self.clocks.tensors
+
+    @property
+    def state(self) -> PortfolioState:
+        """The policy's own portfolios."""
+        state = self.clocks.simulator.state
+        return PortfolioState(**{name: value[self.rows] for name, value in vars(state).items()})
+
+    @property
+    def days(self) -> Int[Tensor, " B"]:
+        """Row of the market at whose close each portfolio stands."""
+        return self.clocks.day[self.rows]
+
+    @property
+    def is_first(self) -> bool:
+        """First decision of the rollout: the portfolios are all cash."""
+        return self.step == 0
+
+    @property
+    def is_week_end(self) -> Bool[Tensor, " B"]:
+        """Last session of its exchange week: the macro agent decides."""
+        return self.tensors.week_end[self.days]
+
+    @property
+    def weights(self) -> Float[Tensor, "B N"]:
+        """Holdings of the day's slots, as shares of wealth."""
+        return self.tensors.to_slots(self.clocks.simulator.state.weights[self.rows], self.days)
+
+    @property
+    def tradable(self) -> Bool[Tensor, "B N"]:
+        """Slots whose stock printed a bar on the day; orders for others are cancelled."""
+        return self.tensors.slot_tradable[self.days]
+
+    def feature(self, name: str) -> Float[Tensor, "B N"]:
+        """Return a stock feature of the day's slots.
+
+        Args:
+            name: one of the market's `feature_names`.
+
+        Returns:
+            Standardised across the stocks of the day; 0 in empty slots.
+        """
+        column = self.tensors.market.feature_names.index(name)
+        return self.tensors.slot_features[self.days, :, column]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything that can be backtested; agents, baselines and your own alike.
+
+    Example:
+        >>> import torch
+        >>> class Cheapest:
+        ...     '''Holds the stocks that fell most over a month, renewed at week ends.'''
+        ...
+        ...     name = "fallen most"
+        ...
+        ...     def decide(self, view: DecisionView) -> Decision:
+        ...         fell = (view.feature("return_20d") < -1) & view.tradable
+        ...         weights = fell / fell.sum(dim=1, keepdim=True).clamp(min=1)
+        ...         return Decision(weights, hold=~view.is_week_end)
+    """
+
+    @property
+    def name(self) -> str:
+        """What tables and legends call it; unique in a rollout."""
+
+    def decide(self, view: DecisionView) -> Decision:
+        """Decide for all of the policy's portfolios; called once for each session of a rollout.
+
+        Args:
+            view: portfolios and market at the close of the day.
+
+        Returns:
+            What to hold from the next open on.
+        """
+
+
+@runtime_checkable
+class PreparedPolicy(Policy, Protocol):
+    """A policy that gets ready before a rollout."""
+
+    def prepare(self, tensors: MarketTensors, spans: Sequence[DayRange]) -> None:
+        """Forget the last rollout and get ready for the next one.
+
+        Work that needs no portfolio may be done here for all days at once, as long as the row of
+        each day uses rows up to that day.
+
+        Args:
+            tensors: the market.
+            spans: of the rollout; the policy's portfolios are (variant, span), spans innermost.
+        """
+
+
+class HierarchicalPolicy:
+    """A macro and a micro policy: a goal at the first close and at week ends, orders every day.
+
+    Args:
+        name: in tables and legends.
+        macro: sets goals; an agent or a rule.
+        micro: chooses weights; an agent or a rule.
+    """
+
+    def __init__(self, name: str, macro: MacroPolicy, micro: MicroPolicy) -> None:
+        self.name, self.macro, self.micro = name, macro, micro
+
+    def decide(self, view: DecisionView) -> Decision:
+        """Renew the goals where due and choose the day's weights.
+
+        Args:
+            view: portfolios and market at the close of the day.
+
+        Returns:
+            Weights of the day's slots, with the goal in force.
+        """
+        clocks = view.clocks
+        rows = torch.arange(clocks.n_envs, device=view.tensors.device)[view.rows]
+        weights = clocks.p_bear().new_zeros(clocks.n_envs, view.tensors.n_slots)
+        _Pairs([(self, rows)]).decide(clocks, weights)
+        return Decision(weights[rows], clocks.p_bear()[rows], clocks.episode.goal[rows])
+
+
+class _Pairs:
+    """Decides for the rows of several pairs; those that share a network are one batch."""
+
+    def __init__(self, pairs: Sequence[tuple[HierarchicalPolicy, Int[Tensor, " n"]]]) -> None:
+        self.rows: Int[Tensor, " n"] = torch.cat([rows for _, rows in pairs])
+        self._macros = _by_network([(pair.macro, rows) for pair, rows in pairs])
+        self._micros = _by_network([(pair.micro, rows) for pair, rows in pairs])
+
+    def decide(self, clocks: TwoClocks, slot_weights: Float[Tensor, "B N"]) -> None:
+        """Renew goals where they are due and write the weights of the pairs' rows."""
+        due = clocks.goal_is_due()
+        if bool(due[self.rows].any()):
+            seen = clocks.macro_observation()
+            for macro, rows in self._macros:
+                clocks.set_goal(macro.goal(_only(seen, rows)), due, rows)
+        seen = clocks.micro_observation()
+        for micro, rows in self._micros:
+            slot_weights[rows] = micro.target(_only(seen, rows)).to(slot_weights.dtype)
+
+
+def _by_network(asked: Sequence[tuple[Any, Int[Tensor, " n"]]]) -> list[tuple[Any, Tensor]]:
+    """Join the rows of policies that are one object."""
+    networks = {id(network): network for network, _ in asked}
+    return [
+        (network, torch.cat([rows for other, rows in asked if other is network]))
+        for network in networks.values()
+    ]
+
+
+def _only(observation: Mapping[str, Tensor], rows: Int[Tensor, " n"]) -> dict[str, Tensor]:
+    return {name: value.index_select(0, rows) for name, value in observation.items()}
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session of a rollout of P policies in S spans under V variants; B = V S P rows.
+
+    Policies are innermost, variants outermost.
+    """
+
+    result: StepResult
+    goal: Float[Tensor, "B G"]
+    """In force when the session was decided; NaN for a policy without goals."""
+
+
+@torch.no_grad()
+def sessions(
+    policies: Sequence[Policy],
+    tensors: MarketTensors,
+    spans: Sequence[DayRange],
+    variants: Sequence[Variant],
+) -> Iterator[Session]:
+    """Step all policies together, each span from cash at the close of its start.
+
+    The first session is earned the day after the start, the last on row `span.stop` - 1. All
+    targets go through the same limits. See `rollout` for the arguments and the errors.
+
+    Yields:
+        One session after the other.
+    """
+    _check(policies, tensors, spans, variants)
+    for policy in policies:
+        if isinstance(policy, PreparedPolicy):
+            policy.prepare(tensors, spans)
+    per_variant = len(policies) * len(spans)
+    starts = torch.tensor([span.start for span in spans]).repeat_interleave(len(policies))
+    clocks = _clocks(tensors, variants, per_variant)
+    clocks.reset(starts.repeat(len(variants)), torch.ones(clocks.n_envs, dtype=torch.bool))
+    orders = _Orders(clocks, policies, variants)
+    for step in range(len(spans[0]) - 1):
+        goal, due = orders.ask(step)
+        yield Session(clocks.trade_day(*due), goal)
+
+
+def rollout(
+    policies: Sequence[Policy],
+    tensors: MarketTensors,
+    spans: Sequence[DayRange],
+    variants: Sequence[Variant],
+) -> list[Trajectory]:
+    """Roll out all policies over all spans under all variants, as one batch.
+
+    Args:
+        policies: agents, rules and baselines with unique names.
+        tensors: the market, in the dtype of the accounting.
+        spans: of one length; each starts in cash at the close of its first session.
+        variants: frictions; the same limits for all.
+
+    Returns:
+        One ledger for each variant and span, spans innermost, with the index in front.
+
+    Raises:
+        SimulatorError: for a span of less than two sessions, spans of unlike length, two policies
+            of one name, or variants with unlike limits.
+    """
+    names, market = (INDEX, *(policy.name for policy in policies)), tensors.market
+    has_view = [getattr(getattr(policy, "macro", None), "has_view", True) for policy in policies]
+    n_steps, n_spans = max((len(span) - 1 for span in spans), default=0), len(spans)
+    shape = (n_steps, len(variants), n_spans, len(names))
+    numbers = {name: np.zeros(shape) for name in LEDGER}
+    goals = np.full((*shape, market.n_sectors + len(Regime)), np.nan)
+    kept = [v for v, variant in enumerate(variants) if variant.keeps_weights]
+    weights = {
+        name: np.zeros((n_steps, len(kept), *shape[2:], market.n_assets)) for name in HOLDINGS
+    }
+    for step, session in enumerate(sessions(policies, tensors, spans, variants)):
+        by_row = (len(variants), n_spans, len(policies))
+        for name, values in numbers.items():
+            values[step, ..., 1:] = getattr(session.result, name).cpu().view(by_row)
+        goals[step, ..., 1:, :] = session.goal.cpu().view(*by_row, -1)
+        for name, table in weights.items():
+            held = getattr(session.result, name).cpu().view(*by_row, -1)
+            for position, variant in enumerate(kept):
+                table[step, position, :, 1:] = held[variant]
+    goals[..., 1:, :][..., ~np.array(has_view), :] = np.nan
+    for s, span in enumerate(spans):
+        for name in ("net_return", "gross_return"):
+            numbers[name][:, :, s, 0] = market.benchmark_return[span.start + 1 : span.stop, None]
+    nothing = np.zeros((n_steps, len(names), 0))
+    return [
+        Trajectory(
+            names=names,
+            dates=market.dates[span.start + 1 : span.stop],
+            wealth=np.cumprod(1.0 + numbers["net_return"][:, v, s], axis=0),
+            goal=goals[:, v, s],
+            **{name: values[:, v, s] for name, values in numbers.items()},
+            **{
+                name: table[:, kept.index(v), s] if variant.keeps_weights else nothing
+                for name, table in weights.items()
+            },
+        )
+        for v, variant in enumerate(variants)
+        for s, span in enumerate(spans)
+    ]
+
+
+LEDGER = ("net_return", "gross_return", "cost", "turnover", "delisted_value")
+HOLDINGS = ("target_weights", "weights_before", "weights_after")
+
+
+def _check(
+    policies: Sequence[Policy],
+    tensors: MarketTensors,
+    spans: Sequence[DayRange],
+    variants: Sequence[Variant],
+) -> None:
+    for span in spans:
+        if span.start < 0 or span.stop > tensors.n_days or len(span) < 2:
+            raise SimulatorError(
+                f"rollout of rows [{span.start}, {span.stop}): expected at least 2 sessions inside "
+                f"the market's {tensors.n_days}; choose another span"
+            )
+    if len({len(span) for span in spans}) != 1:
+        raise SimulatorError(
+            f"rollout: expected spans of one length, found {[len(span) for span in spans]}; "
+            "run spans of unlike length one after the other"
+        )
+    names = [INDEX, *(policy.name for policy in policies)]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if not policies or duplicates:
+        found = f"duplicates: {', '.join(duplicates)}" if duplicates else "none"
+        raise SimulatorError(
+            f"rollout: expected policies with unique names, found {found}; rename or add them"
+        )
+    limits = [variant.risk.model_copy(update={"drawdown_gate": False}) for variant in variants]
+    if not limits or any(each != limits[0] for each in limits):
+        raise SimulatorError(
+            "rollout: expected variants that share their limits; only costs, lag and drawdown "
+            "gate may differ; run others one after the other"
+        )
+
+
+def _clocks(tensors: MarketTensors, variants: Sequence[Variant], per_variant: int) -> TwoClocks:
+    """Build the clocks of all rows, with costs and gate by row where the variants differ."""
+    gates = [variant.risk.drawdown_gate for variant in variants]
+    risk = variants[0].risk.model_copy(update={"drawdown_gate": any(gates)})
+    gated = torch.tensor(gates, device=tensors.device).repeat_interleave(per_variant)
+    return TwoClocks(
+        tensors,
+        [variant.costs for variant in variants for _ in range(per_variant)],
+        risk,
+        per_variant * len(variants),
+        None if all(gates) == any(gates) else gated,
+    )
+
+
+class _Orders:
+    """Asks the policies and says which orders are due: late ones, and old ones behind the gate.
+
+    Orders in force are kept by stock, because the slots of a later day may serve other stocks.
+    """
+
+    def __init__(
+        self, clocks: TwoClocks, policies: Sequence[Policy], variants: Sequence[Variant]
+    ) -> None:
+        self._clocks = clocks
+        own = [slice(first, None, len(policies)) for first in range(len(policies))]
+        every = torch.arange(clocks.n_envs, device=clocks.tensors.device)
+        asked = list(zip(policies, own, strict=True))
+        pairs = [(p, every[rows]) for p, rows in asked if isinstance(p, HierarchicalPolicy)]
+        self._pairs = _Pairs(pairs) if pairs else None
+        self._others = [
+            (p, DecisionView(clocks, rows))
+            for p, rows in asked
+            if not isinstance(p, HierarchicalPolicy)
+        ]
+        lags = torch.tensor([variant.lag_days for variant in variants])
+        self._lag = lags.repeat_interleave(len(every) // len(variants)).to(every.device)
+        self._lags = sorted({variant.lag_days for variant in variants} - {0})
+        self._late: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._action = torch.zeros_like(clocks.simulator.state.weights)
+        self._p_bear = torch.zeros_like(clocks.simulator.state.cash)
+        self._was_gated = torch.zeros_like(every, dtype=torch.bool)
+
+    def ask(self, step: int) -> tuple[Tensor, tuple[Tensor, None, Tensor | None, Tensor]]:
+        """Return the goals in force, and what `TwoClocks.trade_day` needs."""
+        clocks = self._clocks
+        weights = self._p_bear.new_zeros(clocks.n_envs, clocks.tensors.n_slots)
+        p_bear, hold = torch.zeros_like(self._p_bear), torch.ones_like(self._was_gated)
+        goal = torch.full_like(clocks.episode.goal, torch.nan)
+        if self._pairs is not None:
+            self._pairs.decide(clocks, weights)
+            rows = self._pairs.rows
+            goal[rows], p_bear[rows] = clocks.episode.goal[rows], clocks.p_bear()[rows]
+            hold[rows] = False
+        for policy, view in self._others:
+            view.step = step
+            decision = policy.decide(view)
+            if decision is HOLD:
+                continue
+            if decision.goal is not None:
+                goal[view.rows] = decision.goal.to(goal)
+            if decision.slot_weights is not None:
+                weights[view.rows] = torch.as_tensor(decision.slot_weights).to(weights)
+                p_bear[view.rows] = decision.p_bear
+                hold[view.rows] = False if decision.hold is None else decision.hold
+        if self._lags or clocks.risk.drawdown_gate:
+            weights, p_bear, hold = self._due(weights, p_bear, hold)
+        return goal, (weights, None, hold if bool(hold.any()) else None, p_bear)
+
+    def _due(self, weights: Tensor, p_bear: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        clocks, tensors = self._clocks, self._clocks.tensors
+        action = tensors.to_assets(weights, clocks.day)
+        self._late.append((action, p_bear, hold))
+        for lag in self._lags:
+            is_late = self._lag == lag
+            if len(self._late) <= lag:
+                hold = hold | is_late
+                continue
+            first = self._late[-1 - lag]
+            action = torch.where(is_late[:, None], first[0], action)
+            p_bear, hold = (
+                torch.where(is_late, first[1], p_bear),
+                torch.where(is_late, first[2], hold),
+            )
+        del self._late[: -max(self._lags, default=0) or None]
+        self._action = torch.where(hold[:, None], self._action, action)
+        self._p_bear = torch.where(hold, self._p_bear, p_bear)
+        is_gated = clocks.simulator.state.gate_days > 0  # it moves exposure between decisions, too
+        hold = hold & (is_gated == self._was_gated)
+        self._was_gated = is_gated
+        return tensors.to_slots(self._action, clocks.day), self._p_bear, hold

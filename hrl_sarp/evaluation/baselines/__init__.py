@@ -1,0 +1,17 @@
+"""Rules that any method has to beat net of costs, as policies of a backtest."""
+
+from hrl_sarp.evaluation.baselines.rules import (
+    EQUAL_WEIGHT,
+    RULES,
+    make_baselines,
+    make_random_portfolios,
+)
+from hrl_sarp.evaluation.baselines.schedule import ScheduledPolicy
+
+__all__ = [
+    "EQUAL_WEIGHT",
+    "RULES",
+    "ScheduledPolicy",
+    "make_baselines",
+    "make_random_portfolios",
+]
