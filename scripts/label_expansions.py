@@ -40,23 +40,21 @@ def label(options: argparse.Namespace) -> None:
 
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.data.bars import read_bars
-    from hrl_sarp.price_action.expansions.labelling import BaseRates, between, draw, label_bars
+    from hrl_sarp.price_action.expansions.labelling import between, draw, label_bars
     from hrl_sarp.reporting.table import Table
     from hrl_sarp.run.files import write_json, write_table
 
     changes = {} if options.stride is None else {"stride": options.stride}
     config = load_config(own_file=options.config, overrides={"windowed": changes})
     rule = config.encoders.expansion
-    frames, facts = [], {}
+    frames, found, facts = [], {}, {}
     for path in options.data:
         bars = between(read_bars(path, options.symbol), options.start, options.end)
         frame, rates = label_bars(bars, config.windowed, rule)
         frames.append(frame)
-        facts[str(path)] = {"data_hash": bars.content_hash, **rates.as_plain()}
-    rows = [
-        (measure, *(_shown(values[measure]) for values in facts.values()))
-        for measure in BaseRates.__dataclass_fields__
-    ]
+        found[str(path)] = rates
+        facts[str(path)] = {"data_hash": bars.content_hash, **rates}
+    rows = [(name, *(_shown(values[name]) for values in found.values())) for name in rates]
     header = ("measure", *(path.stem for path in options.data))
     written = pl.concat(frames)
     if options.max_windows is not None:

@@ -20,13 +20,6 @@ from hrl_sarp.run.files import read_json, write_json
 
 MODEL, SCALER = "best_model.pth", "scaler.json"
 WRITER = "hrl-sarp finetune-encoder --variant price-action"
-_MODEL_KEYS = {
-    "model_state_dict": dict,
-    "feature_columns": list,
-    "window_size": int,
-    "input_dim": int,
-}
-_SCALER_KEYS = {"feature_columns": list, "levels": str}
 
 
 @dataclass(frozen=True)
@@ -39,10 +32,13 @@ class PriceAction:
 
     @torch.no_grad()
     def probabilities(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, " B"]:
-        """Return how likely a buy after each window is worth it.
+        """Rate the buy after each window.
 
         Args:
             windows: candles with the columns `candles.COLUMNS`, as they are.
+
+        Returns:
+            How likely each buy is worth it, from 0 to 1.
         """
         self.network.eval()
         logits: Tensor = self.network(self.scaling.apply(windows))
@@ -50,7 +46,12 @@ class PriceAction:
 
 
 def save_price_action(folder: Path, model: PriceAction) -> None:
-    """Write both files."""
+    """Write both files.
+
+    Args:
+        folder: of the files.
+        model: what to write.
+    """
     columns = list(candles.COLUMNS)
     state = {name: weight.detach().cpu() for name, weight in model.network.state_dict().items()}
     payload = {
@@ -72,57 +73,54 @@ def save_price_action(folder: Path, model: PriceAction) -> None:
 def load_price_action(folder: Path, config: TransformerConfig) -> PriceAction:
     """Read what `save_price_action` wrote.
 
+    Args:
+        folder: of the files.
+        config: sizes of the network.
+
+    Returns:
+        The model in evaluation mode.
+
     Raises:
         MissingArtifactError: if either file is not there.
         CheckpointError: if a file is truncated, holds code, or is of other columns or sizes.
     """
-    path = folder / MODEL
+    path, columns = folder / MODEL, list(candles.COLUMNS)
     payload = load_plain(path)
-    _require_keys(path, payload, _MODEL_KEYS)
-    network = PriceActionTransformer(len(candles.COLUMNS), config)
-    _require_equal(path, "feature_columns", payload["feature_columns"], list(candles.COLUMNS))
-    _require_equal(path, "input_dim", payload["input_dim"], len(candles.COLUMNS))
-    _require_equal(path, "window_size", payload["window_size"], config.window_length)
+    expected = {"feature_columns": columns, "input_dim": len(columns)}
+    expected |= {"window_size": config.window_length}
+    _require(path, payload, {"model_state_dict": dict}, expected)
+    network = PriceActionTransformer(len(columns), config)
     load_module(path, network, payload["model_state_dict"])
     for name, weight in network.state_dict().items():
         if not bool(torch.isfinite(weight).all()):
             raise CheckpointError(f"{path}: {name} holds values that are not finite; train again")
-    return PriceAction(network.eval(), _read_scaling(folder / SCALER), payload["window_size"])
-
-
-def _read_scaling(path: Path) -> CandleScaling:
+    path = folder / SCALER
     try:
-        scaler = read_json(path, WRITER)
+        found = read_json(path, WRITER)
     except DataError as error:
         raise CheckpointError(str(error)) from error
-    _require_keys(path, scaler, _SCALER_KEYS)
-    _require_equal(path, "feature_columns", scaler["feature_columns"], list(candles.COLUMNS))
-    if scaler["levels"] not in ("relative", "raw"):
+    _require(path, found, {"levels": str}, {"feature_columns": columns})
+    if found["levels"] not in ("relative", "raw"):
         raise CheckpointError(
-            f"{path}: levels must be relative or raw, found {scaler['levels']!r}; run `{WRITER}` "
+            f"{path}: levels must be relative or raw, found {found['levels']!r}; run `{WRITER}` "
             "again"
         )
-    read = Scaler.from_plain(scaler, len(candles.COLUMNS), str(path), WRITER)
-    return CandleScaling(scaler["levels"], read)
+    scaler = Scaler.from_plain(found, len(columns), str(path), WRITER)
+    scaling = CandleScaling(found["levels"], scaler)
+    return PriceAction(network.eval(), scaling, config.window_length)
 
 
-def _require_keys(path: Path, found: Any, expected: Mapping[str, type]) -> None:
-    if not isinstance(found, dict):
+def _require(path: Path, found: Any, types: Mapping[str, type], values: Mapping[str, Any]) -> None:
+    """Refuse what is no dictionary with entries of these types and values."""
+    parts = found if isinstance(found, dict) else {}
+    wrong = {
+        name: f"a {kind.__name__}"
+        for name, kind in types.items()
+        if not isinstance(parts.get(name), kind)
+    }
+    wrong |= {name: str(value) for name, value in values.items() if parts.get(name) != value}
+    for name, expected in wrong.items():
         raise CheckpointError(
-            f"{path}: expected {', '.join(expected)}, found {type(found).__name__}; run "
-            f"`{WRITER}` again"
-        )
-    for name, kind in expected.items():
-        if not isinstance(found.get(name), kind):
-            raise CheckpointError(
-                f"{path}: expected `{name}` of type {kind.__name__}, found "
-                f"{type(found.get(name)).__name__}; run `{WRITER}` again"
-            )
-
-
-def _require_equal(path: Path, name: str, found: Any, expected: Any) -> None:
-    if found != expected:
-        raise CheckpointError(
-            f"{path}: was made for another {name}: expected {expected}, found {found}; use the "
-            f"configuration of its run or run `{WRITER}` again"
+            f"{path}: {name}: expected {expected}, found {str(parts.get(name, 'nothing'))[:60]}; "
+            f"use the configuration of its run or run `{WRITER}` again"
         )

@@ -177,7 +177,11 @@ class BuyTask:
         return torch.cat(list(blocks)).double().cpu().numpy()
 
     def model(self) -> PriceAction:
-        """Return the network with its scaling."""
+        """Put the network and its scaling together.
+
+        Returns:
+            What `save_price_action` writes; its weights are those that train.
+        """
         return PriceAction(self.module, self.scaling, self.windows.length)
 
 

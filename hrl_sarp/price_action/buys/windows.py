@@ -53,11 +53,25 @@ class CandleWindows:
     """Windows that were left out, by reason."""
 
     def targets(self, span: str) -> Int[np.ndarray, " W"]:
-        """Return the rows whose labels a span's windows predict."""
+        """Find the rows whose labels windows predict.
+
+        Args:
+            span: train, validation or test.
+
+        Returns:
+            A row of the table for each window of the span, in the order of time.
+        """
         return self.first[span] + self.to_target
 
     def labels(self, span: str) -> Int[np.ndarray, " W"]:
-        """Return the labels of a span's windows."""
+        """Look up what the windows of a span should predict.
+
+        Args:
+            span: train, validation or test.
+
+        Returns:
+            1 for a buy that is worth it, else 0, in the order of time.
+        """
         return self.label[self.targets(span)]
 
 
@@ -74,16 +88,37 @@ class CandleScaling:
     """Of all candles of the training windows."""
 
     def apply(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Scale a batch of candles with the columns `candles.COLUMNS`."""
+        """Scale a batch.
+
+        Args:
+            windows: candles with the columns `candles.COLUMNS`, as they are.
+
+        Returns:
+            What the network reads.
+        """
         return self.scaler.apply_to(self.relate(windows))
 
     def relate(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Set prices and volume in relation to their window, if levels are relative."""
+        """Set prices and volume in relation to their window, if levels are relative.
+
+        Args:
+            windows: candles with the columns `candles.COLUMNS`, as they are.
+
+        Returns:
+            The same candles before they are z-scored.
+        """
         return relate_to_last_close(windows) if self.levels == "relative" else windows
 
 
 def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-    """Divide prices and ATR by the last close, volume by its mean; log(1 + x) of the latter."""
+    """Divide prices and ATR by the last close, volume by its mean; log(1 + x) of the latter.
+
+    Args:
+        windows: candles with the columns `candles.COLUMNS`, as they are.
+
+    Returns:
+        Candles without a unit; volume is 0 throughout a window without any.
+    """
     factor = torch.ones_like(windows[:, 0])
     factor[:, _PRICED] = 1.0 / windows[:, -1, _CLOSE, None]
     mean_volume = windows[:, :, _VOLUME].mean(dim=1)
@@ -104,6 +139,9 @@ def fit_scaling(
         starts: first rows of the windows.
         length: candles of a window.
         levels: whether prices relate to each window's last close.
+
+    Returns:
+        The scaling of these windows.
     """
     n_columns = table.shape[1]
     plain = CandleScaling(levels, Scaler.of(np.zeros(n_columns), np.ones(n_columns)))
@@ -125,6 +163,13 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     Training labels end before the first candle of any validation window, and validation labels
     before the first of any test window.
 
+    Args:
+        bars: candles of one file.
+        config: length of windows, horizon and threshold of labels, shares of the spans.
+
+    Returns:
+        The candles with the windows of each span.
+
     Raises:
         DataError: if a span has too few windows, or no positive or no negative label.
     """
@@ -145,7 +190,6 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     dropped["between the spans or by train_stride"] = len(usable) - sum(map(len, first.values()))
     windows = CandleWindows(bars, table, label, fall, first, to_target, length, dropped)
     _require_enough(windows, task)
-    _log(windows)
     return windows
 
 
@@ -194,7 +238,9 @@ def _split(bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig) 
 
 
 def _require_enough(windows: CandleWindows, task: PriceActionConfig) -> None:
+    """Log what each span holds; refuse too few windows, and labels of one class."""
     left_out = ", ".join(f"{count} {reason}" for reason, count in windows.dropped.items())
+    logger.info(f"windows left out: {left_out}")
     for span in SPANS:
         found = windows.labels(span)
         if len(found) < task.min_windows:
@@ -208,13 +254,6 @@ def _require_enough(windows: CandleWindows, task: PriceActionConfig) -> None:
                 f"{span}: expected buys that are worth it and others, found {int(found.sum())} of "
                 f"{len(found)}; change encoders.price_action.threshold_atr or give a longer file"
             )
-
-
-def _log(windows: CandleWindows) -> None:
-    for reason, count in windows.dropped.items():
-        logger.info(f"{count} windows left out: {reason}")
-    for span in SPANS:
-        found = windows.labels(span)
         times = windows.bars.timestamps[windows.targets(span)]
         logger.info(
             f"{span}: {len(found)} windows, {found.mean():.2%} buys, targets {times[0]} to "

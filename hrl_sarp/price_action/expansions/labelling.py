@@ -1,13 +1,11 @@
 """Labelled windows from bars, by the rule of `features.labels`."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import date
-from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.config.encoder_schema import ExpansionConfig, WindowedConfig
 from hrl_sarp.data.bars import Bars
@@ -21,69 +19,81 @@ ONLY_ONE = 1
 """Expansions that a labelled window holds."""
 
 
-@dataclass(frozen=True)
-class BaseRates:
-    """What the rule found among the windows it looked at."""
-
-    scanned: int
-    without: int
-    """Windows without an expansion."""
-    several: int
-    """With more than one that do not overlap."""
-    labelled: int
-    share_inside: float
-    """Of the bars of labelled windows: those of expansions."""
-    mean_bars: float
-    """Of an expansion."""
-    share_retracement: float
-    share_rising: float
-    groups: int
-
-    def as_plain(self) -> dict[str, Any]:
-        """Return everything by name."""
-        return asdict(self)
-
-
 def label_bars(
     bars: Bars, windowed: WindowedConfig, rule: ExpansionConfig
-) -> tuple[pl.DataFrame, BaseRates]:
+) -> tuple[pl.DataFrame, dict[str, int | float]]:
     """Label every window with exactly one expansion.
 
     A window lies in one stretch of bars and in one block of `block_days`, counted from 1970-01-01;
     the windows of a block are a group, whatever their instrument. Windows with several expansions
     are left out: bars of an expansion would be called outside. So are those without.
 
+    Args:
+        bars: of one file.
+        windowed: length and stride of windows, and how many bars may be missing inside one.
+        rule: what an expansion is.
+
     Returns:
-        window_id, group, time (of the first bar), features (open, high, low, close of each bar),
-        label, expansion_start, expansion_end; and what was found.
+        A row for each window: window_id, group, time (of the first bar), features (open, high,
+        low, close of each bar), label, expansion_start, expansion_end (bars of the window). And
+        what was found: windows `scanned`, those `without` an expansion, with `several` that do not
+        overlap, and `labelled`; of the latter `share_inside` (of all bars, those of expansions),
+        `mean_bars` of an expansion, `share_retracement`, `share_rising` and the number of `groups`.
 
     Raises:
         DataError: if no window fits into a block, or none has exactly one expansion.
     """
-    block = _blocks(bars.timestamps, rule.block_days)
+    length = windowed.window_length
+    days = bars.timestamps.astype("datetime64[D]").astype(np.int64)
+    block = (days // rule.block_days * rule.block_days).astype("datetime64[D]")
     keys = (bars.instrument, block)
     stretch = number_stretches(bars.timestamps, keys, windowed.max_missing_bars)
-    starts, is_whole = cut_stretches(stretch, windowed.window_length, windowed.stride)
+    starts, is_whole = cut_stretches(stretch, length, windowed.stride)
     starts = starts[is_whole]
     if not len(starts):
         raise DataError(
-            f"expected windows of {windowed.window_length} bars inside blocks of {rule.block_days} "
-            f"days, found none in {len(bars)} bars; raise encoders.expansion.block_days"
+            f"expected windows of {length} bars inside blocks of {rule.block_days} days, found "
+            f"none in {len(bars)} bars; raise encoders.expansion.block_days"
         )
-    length = windowed.window_length
-    found = [_look(bars, part, length, rule) for part in _parts(starts)]
-    frame = pl.concat([part for part, _ in found])
+    prices = (bars.open, bars.high, bars.low, bars.close)
+    frames, counts = [], []
+    for place in range(0, len(starts), WINDOWS_AT_ONCE):
+        part = starts[place : place + WINDOWS_AT_ONCE]
+        rows = part[:, None] + np.arange(length)
+        ohlc = np.stack([price[rows] for price in prices], axis=2)
+        found = expansion_label(ohlc, rule)
+        frames.append(_frame(bars, block, part, ohlc, found))
+        counts.append(found.count)
+    frame, count = pl.concat(frames), np.concatenate(counts)
     if frame.is_empty():
         raise DataError(
             f"expected windows with one expansion, found none among {len(starts)}; change "
             "encoders.expansion or give more bars"
         )
-    count = np.concatenate([expansions.count for _, expansions in found])
-    return frame.drop("rising"), _rates(frame, count, length)
+    inside = (frame["expansion_end"] - frame["expansion_start"] + 1).to_numpy()
+    return frame.drop("rising"), {
+        "scanned": len(count),
+        "without": int((count == 0).sum()),
+        "several": int((count > ONLY_ONE).sum()),
+        "labelled": frame.height,
+        "share_inside": float(inside.mean() / length),
+        "mean_bars": float(inside.mean()),
+        "share_retracement": float((frame["label"] == CLASSES[1]).to_numpy().mean()),
+        "share_rising": float(frame["rising"].to_numpy().mean()),
+        "groups": frame["group"].n_unique(),
+    }
 
 
 def between(bars: Bars, first: date | None, last: date | None) -> Bars:
-    """Return the bars of the days from `first` to `last`; None is open.
+    """Choose the bars of some days.
+
+    Args:
+        bars: of one file.
+        first: day; None is open.
+        last: day, included; None is open.
+
+    Returns:
+        The bars of the days from `first` to `last`.
 
     Raises:
         DataError: if there are none.
@@ -106,61 +116,43 @@ def between(bars: Bars, first: date | None, last: date | None) -> Bars:
 
 
 def draw(frame: pl.DataFrame, n_windows: int, seed: int) -> pl.DataFrame:
-    """Return that many of the windows, drawn by the seed and in their order; all if fewer."""
+    """Draw some of the labelled windows.
+
+    Args:
+        frame: a row for each window.
+        n_windows: how many to keep.
+        seed: of the draw.
+
+    Returns:
+        That many rows, in their order; all if there are fewer.
+    """
     if n_windows >= frame.height:
         return frame
     chosen = np.random.default_rng(seed).choice(frame.height, n_windows, replace=False)
     return frame[np.sort(chosen)]
 
 
-def _blocks(timestamps: Shaped[np.ndarray, " N"], days: int) -> Shaped[np.ndarray, " N"]:
-    """Return the first day of each bar's block."""
-    day = timestamps.astype("datetime64[D]").astype(np.int64)
-    return (day // days * days).astype("datetime64[D]")
-
-
-def _parts(starts: Int[np.ndarray, " W"]) -> Iterator[Int[np.ndarray, " P"]]:
-    for first in range(0, len(starts), WINDOWS_AT_ONCE):
-        yield starts[first : first + WINDOWS_AT_ONCE]
-
-
-def _look(
-    bars: Bars, starts: Int[np.ndarray, " P"], length: int, rule: ExpansionConfig
-) -> tuple[pl.DataFrame, Expansions]:
-    rows = starts[:, None] + np.arange(length)
-    prices = (bars.open, bars.high, bars.low, bars.close)
-    ohlc = np.stack([price[rows] for price in prices], axis=2)
-    found = expansion_label(ohlc, rule)
+def _frame(
+    bars: Bars,
+    block: Shaped[np.ndarray, " N"],
+    starts: Int[np.ndarray, " P"],
+    ohlc: Float[np.ndarray, "P L 4"],
+    found: Expansions,
+) -> pl.DataFrame:
+    """Return a row for each window with one expansion, and whether it rises."""
     chosen = np.flatnonzero(found.count == ONLY_ONE)
     first = starts[chosen]
     times = bars.timestamps[first]
     names = [bars.instruments[number] for number in bars.instrument[first]]
-    features = pl.Series(ohlc[chosen]).cast(pl.List(pl.List(pl.Float64)))
-    frame = pl.DataFrame(
+    return pl.DataFrame(
         {
             "window_id": [f"{name} {time}" for name, time in zip(names, times, strict=True)],
-            "group": _blocks(times, rule.block_days).astype(str),
+            "group": block[first].astype(str),
             "time": times,
-            "features": features,
+            "features": pl.Series(ohlc[chosen]).cast(pl.List(pl.List(pl.Float64))),
             "label": [CLASSES[int(after)] for after in found.is_retracement[chosen]],
             "expansion_start": found.start[chosen],
             "expansion_end": found.end[chosen],
             "rising": found.direction[chosen] > 0,
         }
-    )
-    return frame, found
-
-
-def _rates(frame: pl.DataFrame, count: Int[np.ndarray, " W"], length: int) -> BaseRates:
-    bars = (frame["expansion_end"] - frame["expansion_start"] + 1).to_numpy()
-    return BaseRates(
-        scanned=len(count),
-        without=int((count == 0).sum()),
-        several=int((count > ONLY_ONE).sum()),
-        labelled=frame.height,
-        share_inside=float(bars.mean() / length),
-        mean_bars=float(bars.mean()),
-        share_retracement=float((frame["label"] == CLASSES[1]).to_numpy().mean()),
-        share_rising=float(frame["rising"].to_numpy().mean()),
-        groups=frame["group"].n_unique(),
     )

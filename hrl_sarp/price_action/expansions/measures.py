@@ -50,7 +50,15 @@ class Found:
 
 
 def measures(found: Found, truth: Truth) -> dict[str, float]:
-    """Return every measure of `TRIVIAL_RULES` that the model can have."""
+    """Measure what a model says of some windows.
+
+    Args:
+        found: what it says.
+        truth: what is to be found.
+
+    Returns:
+        Every measure of `TRIVIAL_RULES` that the model can have.
+    """
     result: dict[str, float] = {}
     if found.inside is not None:
         result |= span_scores(found.inside, truth.inside)
@@ -68,7 +76,15 @@ def measures(found: Found, truth: Truth) -> dict[str, float]:
 
 
 def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
-    """Return what the rules of `TRIVIAL_RULES` reach; what they fix comes from training windows."""
+    """Measure the rules of `TRIVIAL_RULES`, which never look at a window.
+
+    Args:
+        training: windows that the rules take their constants from.
+        truth: what is to be found in the windows to be judged.
+
+    Returns:
+        Every measure of `TRIVIAL_RULES`.
+    """
     n_windows, n_bars = truth.inside.shape
     everywhere = np.ones((n_windows, n_bars))
     result = span_scores(everywhere, truth.inside)
@@ -88,9 +104,14 @@ def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
 def span_scores(
     probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
 ) -> dict[str, float]:
-    """Return F1, precision and recall at `THRESHOLD`, of each window and then averaged.
+    """Measure the calls `probability >= THRESHOLD` in each window, then average over windows.
 
-    Precision is 0 where no bar is called inside.
+    Args:
+        probability: that a bar belongs to the expansion.
+        inside: whether it does; in each window some bar.
+
+    Returns:
+        F1, precision (0 where no bar is called) and recall.
     """
     precision, recall, f1, _ = precision_recall_fscore_support(
         inside, probability >= THRESHOLD, average="samples", zero_division=0
@@ -101,31 +122,74 @@ def span_scores(
 def center_distance(
     found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
-    """Return how many bars the centers are apart."""
+    """Measure how far centers are apart.
+
+    Args:
+        found: centers and lengths; one row stands for all windows.
+        truth: centers and lengths that are right.
+        n_bars: L.
+
+    Returns:
+        Distances in bars.
+    """
     return np.abs(found[:, 0] - truth[:, 0]) * (n_bars - 1)
 
 
 def hit_rate(distance_bars: Float[np.ndarray, " W"], k: int) -> float:
-    """Return the share of windows whose centers are at most `k` bars apart."""
+    """Count hits.
+
+    Args:
+        distance_bars: between the centers of each window.
+        k: largest distance of a hit, in bars.
+
+    Returns:
+        The share of windows that are hits.
+    """
     return float((distance_bars <= k + ROUNDING_BARS).mean())
 
 
 def interval_iou(
     found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
-    """Return intersection over union of the intervals that the pointers name."""
+    """Measure how well the intervals that pointers name cover each other.
+
+    Args:
+        found: centers and lengths; one row stands for all windows.
+        truth: centers and lengths that are right.
+        n_bars: L.
+
+    Returns:
+        Intersection over union for each window.
+    """
     return _overlap(_edges(found, n_bars), _edges(truth, n_bars))
 
 
 def best_place(training: Float[np.ndarray, "W 2"], k: int, n_bars: int) -> float:
-    """Return the center, on a grid of half bars, that hits most training windows."""
+    """Find the place that hits most training windows.
+
+    Args:
+        training: centers and lengths.
+        k: largest distance of a hit, in bars.
+        n_bars: L.
+
+    Returns:
+        A center in [0, 1], on a grid of half bars.
+    """
     grid = np.arange(2 * n_bars - 1) / 2 / (n_bars - 1)
     away = np.abs(grid[:, None] - training[:, 0]) * (n_bars - 1)
     return float(grid[(away <= k + ROUNDING_BARS).mean(axis=1).argmax()])
 
 
 def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, "1 2"]:
-    """Return the center (a whole bar) and length with the largest mean overlap in training."""
+    """Find the interval that overlaps training windows most.
+
+    Args:
+        training: centers and lengths.
+        n_bars: L.
+
+    Returns:
+        One row: center (a whole bar) and length.
+    """
     places, lengths = np.arange(n_bars) / (n_bars - 1), np.unique(training[:, 1])
     choices = np.stack(np.meshgrid(places, lengths, indexing="ij"), axis=2).reshape(-1, 1, 2)
     overlap = _overlap(_edges(choices, n_bars), _edges(training, n_bars))
@@ -133,14 +197,29 @@ def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.n
 
 
 def separation(probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]) -> float:
-    """Return the mean probability of bars inside less that of bars outside."""
+    """Measure how far probabilities tell bars inside from others.
+
+    Args:
+        probability: that a bar belongs to the expansion.
+        inside: whether it does.
+
+    Returns:
+        The mean over bars inside less the mean over bars outside.
+    """
     return float(probability[inside].mean() - probability[~inside].mean())
 
 
 def calibration_error(
     probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
 ) -> float:
-    """Return the expected calibration error over bars, in bins of equal width.
+    """Compute the expected calibration error over bars, in bins of equal width.
+
+    Args:
+        probability: that a bar belongs to the expansion.
+        inside: whether it does.
+
+    Returns:
+        The mean gap between probability and share, in [0, 1].
 
     Source:
         Guo et al. (2017), "On calibration of modern neural networks", equation 3.

@@ -48,6 +48,9 @@ def load_pretrained(
         columns: of the encoder's input.
         config: sizes of both.
 
+    Returns:
+        What did not match, and how the columns were scaled.
+
     Raises:
         MissingArtifactError: if there is no such file.
         CheckpointError: if it cannot be read, is no Jade, has other sizes, or shares no column.
@@ -65,7 +68,8 @@ def load_pretrained(
         moments = zip(scaler.mean.tolist(), scaler.std.tolist(), strict=True)
         scaling = dict(zip(there, moments, strict=True))
     source = JadeEncoder(len(there), config)
-    source.load_state_dict(encoder.state_dict() | _inputs_of(source))  # what the file lacks stays
+    inputs = {name: source.state_dict()[name] for name in INPUT_WEIGHTS}
+    source.load_state_dict(encoder.state_dict() | inputs)  # what the file lacks stays
     report = load_encoder(path, source)
     state = source.state_dict()
     for name in INPUT_WEIGHTS:
@@ -76,26 +80,27 @@ def load_pretrained(
         for first, second in ((columns, there), (there, columns))
     )
     report = LoadReport(report.missing + new, report.unexpected + unused)
-    return Pretrained(report, scaling, str(description["fitted_to"]), _hash(state))
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].numpy().tobytes())
+    return Pretrained(report, scaling, str(description["fitted_to"]), digest.hexdigest())
 
 
 def rearranged(
     weights: Float[Tensor, "G N"], there: Sequence[str], here: Sequence[str]
 ) -> Float[Tensor, "G M"]:
-    """Return input weights for the columns `here`, given those for the columns `there`."""
+    """Put input weights in the order of other columns.
+
+    Args:
+        weights: a column for each of `there`.
+        there: names of the columns that the weights are for.
+        here: names of the columns that they should be for.
+
+    Returns:
+        A column for each of `here`; 0 where `there` lacks it.
+    """
     result = torch.zeros(len(weights), len(here))
     for place, name in enumerate(here):
         if name in there:
             result[:, place] = weights[:, there.index(name)]
     return result
-
-
-def _inputs_of(encoder: JadeEncoder) -> dict[str, Tensor]:
-    return {name: encoder.state_dict()[name] for name in INPUT_WEIGHTS}
-
-
-def _hash(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode() + state[name].numpy().tobytes())
-    return digest.hexdigest()

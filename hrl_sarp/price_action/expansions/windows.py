@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,8 +22,8 @@ CLASSES = ("consolidation", "retracement")
 """What came before the expansion; a class is its place here."""
 COLUMNS = ("window_id", "features", "label", "expansion_start", "expansion_end")
 """That a file must have; `group` may be added."""
-PRICES = 4
-"""Open, high, low, close."""
+OHLC = ("open", "high", "low", "close")
+"""Prices of a bar."""
 WRITER = "python scripts/label_expansions.py"
 SHARED_BARS = 8
 """Windows with this many equal bars in a row are taken to overlap."""
@@ -49,7 +50,14 @@ class LabelledWindows:
         return len(self.window_id)
 
     def rows(self, chosen: Int[np.ndarray, " K"]) -> "LabelledWindows":
-        """Return some of the windows."""
+        """Choose some of the windows.
+
+        Args:
+            chosen: their rows.
+
+        Returns:
+            These windows, in the order asked for.
+        """
         return replace(
             self,
             window_id=tuple(self.window_id[row] for row in chosen),
@@ -74,6 +82,13 @@ def read_labelled(path: Path, window_length: int) -> LabelledWindows:
     """Read a parquet file of labelled windows.
 
     Without a column `group`, windows that share bars become a group.
+
+    Args:
+        path: of the file.
+        window_length: bars that each window must have.
+
+    Returns:
+        All windows, in the order of the file.
 
     Raises:
         MissingArtifactError: if there is no such file.
@@ -103,6 +118,14 @@ def window_features(
     Swings and means start anew with each window, unlike in pretraining, where they have seen the
     bars before: users who label windows bring these bars only.
 
+    Args:
+        ohlc: W windows of L bars, in the price's unit.
+        columns: names of F features.
+        config: of these features.
+
+    Returns:
+        The features of each bar, in the order asked for.
+
     Raises:
         DataError: if a column is no relativity feature.
     """
@@ -114,7 +137,17 @@ def window_features(
             "`features` of the variant in encoder_config.yaml"
         )
     n_windows, length, _ = ohlc.shape
-    candles = relativity_features(_as_bars(ohlc), config, length).reshape(n_windows, length, -1)
+    minutes = np.tile(np.arange(length), n_windows).astype("timedelta64[m]")
+    prices: dict[str, Any] = {name: ohlc[..., i].flatten() for i, name in enumerate(OHLC)}
+    bars = Bars(  # of as many instruments: state starts anew at each
+        timestamps=np.datetime64(0, "us") + minutes,
+        instrument=np.repeat(np.arange(n_windows, dtype=np.int32), length),
+        instruments=tuple(str(number) for number in range(n_windows)),
+        **prices,
+        volume=None,
+        content_hash="",
+    )
+    candles = relativity_features(bars, config, length).reshape(n_windows, length, -1)
     position = np.linspace(0.0, 1.0, length, dtype=np.float32)
     table = np.concatenate(
         [candles, np.broadcast_to(position[:, None], (n_windows, length, 1))], axis=2
@@ -126,6 +159,15 @@ def split_by_group(
     group: Int[np.ndarray, " W"], val_share: float, test_share: float, seed: int
 ) -> GroupSplit:
     """Deal whole groups in random order to test, validation and training.
+
+    Args:
+        group: of each window.
+        val_share: of the windows.
+        test_share: of the windows.
+        seed: of the order.
+
+    Returns:
+        Rows of each part; a part overshoots its share by less than a group.
 
     Raises:
         DataError: if there are too few groups for the parts; one of share 0 may stay empty.
@@ -152,6 +194,10 @@ def split_by_group(
 def require_both_classes(label: Int[np.ndarray, " W"], where: str) -> None:
     """Refuse labels of one class only.
 
+    Args:
+        label: indices into `CLASSES`.
+        where: they come from, for the message.
+
     Raises:
         DataError: naming the class.
     """
@@ -167,36 +213,23 @@ def overlap_groups(ohlc: Float[np.ndarray, "W L 4"]) -> Int[np.ndarray, " W"]:
     """Number the sets of windows that are linked by shared bars.
 
     Two windows are linked if `SHARED_BARS` bars in a row are equal in all four prices.
+
+    Args:
+        ohlc: W windows of L bars.
+
+    Returns:
+        A number for each window, the same for all that are linked.
     """
     n_windows, length, _ = ohlc.shape
     run = min(SHARED_BARS, length)
     runs = np.lib.stride_tricks.sliding_window_view(ohlc, run, axis=1)
-    rows = np.ascontiguousarray(runs).reshape(n_windows * (length - run + 1), PRICES * run)
+    rows = np.ascontiguousarray(runs).reshape(n_windows * (length - run + 1), len(OHLC) * run)
     keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     _, key = np.unique(keys, return_inverse=True)
     window = np.repeat(np.arange(n_windows), length - run + 1)
     ones = np.ones(len(key), np.int8)
     links = coo_array((ones, (window, n_windows + key)), shape=(n_windows + key.max() + 1,) * 2)
     return connected_components(links, directed=False)[1][:n_windows].astype(np.int64)
-
-
-def _as_bars(ohlc: Float[np.ndarray, "W L 4"]) -> Bars:
-    """Return windows as bars of as many instruments: state starts anew at each."""
-    n_windows, length, _ = ohlc.shape
-    prices = ohlc.reshape(-1, PRICES)
-    minutes = np.tile(np.arange(length), n_windows).astype("timedelta64[m]")
-    return Bars(
-        timestamps=np.datetime64(0, "us") + minutes,
-        instrument=np.repeat(np.arange(n_windows, dtype=np.int32), length),
-        instruments=tuple(str(number) for number in range(n_windows)),
-        open=prices[:, 0].copy(),
-        high=prices[:, 1].copy(),
-        low=prices[:, 2].copy(),
-        close=prices[:, 3].copy(),
-        volume=None,
-        content_hash="",
-        excluded={},
-    )
 
 
 def _read_frame(path: Path) -> pl.DataFrame:
@@ -215,12 +248,12 @@ def _read_frame(path: Path) -> pl.DataFrame:
         )
     if frame.is_empty():
         raise DataError(f"{path}: expected labelled windows, found no row; label more bars")
-    doubled = frame["window_id"].is_duplicated() | frame["window_id"].is_null()
-    if doubled.any():
-        first = frame.filter(doubled)["window_id"][0]
+    unclear = frame["window_id"].is_duplicated() | frame["window_id"].is_null()
+    if unclear.any():
+        first = frame.filter(unclear)["window_id"][0]
         raise DataError(
-            f"{path}: expected a window_id of its own for each window, found {doubled.sum()} rows "
-            f"with doubled or empty ones, the first {first!r}; number the windows"
+            f"{path}: expected a window_id of its own for each window, found {unclear.sum()} rows "
+            f"with duplicate or empty ones, the first {first!r}; number the windows"
         )
     return frame
 
@@ -239,22 +272,18 @@ def _prices(
     _refuse(path, ids, lengths != window_length, f"{window_length} bars", lengths)
     flat = bars.explode()
     widths = flat.list.len().fill_null(0).to_numpy().reshape(len(ids), window_length)
-    wrong = (widths != PRICES).any(axis=1)
+    wrong = (widths != len(OHLC)).any(axis=1)
     _refuse(path, ids, wrong, "open, high, low and close in each bar", widths.min(axis=1))
-    ohlc = flat.explode().to_numpy().astype(np.float64).reshape(len(ids), window_length, PRICES)
-    unusable = np.asarray(~(np.isfinite(ohlc) & (ohlc > 0)).all(axis=2))
-    _refuse_bars(path, ids, unusable, "positive prices")
+    ohlc = flat.explode().to_numpy().astype(np.float64).reshape(len(ids), window_length, len(OHLC))
     high, low = ohlc[..., 1], ohlc[..., 2]
-    crossed = np.asarray((ohlc.max(axis=2) > high) | (ohlc.min(axis=2) < low))
-    _refuse_bars(path, ids, crossed, "no price above the high or below the low")
+    crossed = (ohlc.max(axis=2) > high) | (ohlc.min(axis=2) < low)
+    for expected, is_wrong in (
+        ("positive prices", np.asarray(~(np.isfinite(ohlc) & (ohlc > 0)).all(axis=2))),
+        ("no price above the high or below the low", np.asarray(crossed)),
+    ):
+        first = [f"another in bar {bar}" for bar in is_wrong.argmax(axis=1)]
+        _refuse(path, ids, np.asarray(is_wrong.any(axis=1)), expected, first)
     return ohlc
-
-
-def _refuse_bars(
-    path: Path, ids: tuple[str, ...], is_wrong: Bool[np.ndarray, "W L"], expected: str
-) -> None:
-    first = [f"another in bar {bar}" for bar in is_wrong.argmax(axis=1)]
-    _refuse(path, ids, np.asarray(is_wrong.any(axis=1)), expected, first)
 
 
 def _classes(path: Path, column: pl.Series, ids: tuple[str, ...]) -> Int[np.ndarray, " W"]:

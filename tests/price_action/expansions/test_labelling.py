@@ -92,7 +92,7 @@ def test_groups_are_days_whatever_the_instrument() -> None:
     found, rates = label_bars(two, windowed(), RULE)
     alone, _ = label_bars(one, windowed(), RULE)
     assert found["group"].to_list() == 2 * alone["group"].to_list()
-    assert rates.groups == 2
+    assert rates["groups"] == 2
     assert found["window_id"].n_unique() == 2 * alone.height
 
 
@@ -104,8 +104,8 @@ def test_no_window_crosses_missing_bars() -> None:
     allowed, other = label_bars(
         series(DAY - 200, minutes=np.where(minutes >= 600, minutes - 1, minutes)), windowed(1), RULE
     )
-    assert other.scanned == DAY - 200 - LENGTH + 1
-    assert rates.scanned == other.scanned - (LENGTH - 1)
+    assert other["scanned"] == DAY - 200 - LENGTH + 1
+    assert rates["scanned"] == other["scanned"] - (LENGTH - 1)
     before = (frame["time"].to_numpy() - START) / np.timedelta64(1, "m")
     assert not ((before > 600 - LENGTH) & (before < 600)).any()
     assert allowed.height >= frame.height
@@ -114,13 +114,13 @@ def test_no_window_crosses_missing_bars() -> None:
 def test_rates_count_what_was_looked_at(bars: Bars, frame: pl.DataFrame) -> None:
     _, rates = label_bars(bars, windowed(), RULE)
     # of each day of 1440 bars: starts 0, 20, ..., 1320
-    assert rates.scanned == 3 * 67
-    assert rates.without + rates.several + rates.labelled == rates.scanned
-    assert rates.labelled == frame.height > 0
+    assert rates["scanned"] == 3 * 67
+    assert rates["without"] + rates["several"] + rates["labelled"] == rates["scanned"]
+    assert rates["labelled"] == frame.height > 0
     length = frame["expansion_end"] - frame["expansion_start"] + 1
-    assert rates.mean_bars == pytest.approx(length.mean())
-    assert rates.share_inside == pytest.approx(length.sum() / (frame.height * LENGTH))
-    assert rates.share_retracement == pytest.approx((frame["label"] == "retracement").mean())
+    assert rates["mean_bars"] == pytest.approx(length.mean())
+    assert rates["share_inside"] == pytest.approx(length.sum() / (frame.height * LENGTH))
+    assert rates["share_retracement"] == pytest.approx((frame["label"] == "retracement").mean())
 
 
 def test_draw_keeps_the_order_and_follows_the_seed(frame: pl.DataFrame) -> None:
