@@ -75,7 +75,8 @@ def read_download(path: Path) -> Read:
         that rows stand above the first header; `no_usable_row` says that the file is left out.
     """
     text, problem = _read_text(path)
-    told, symbol = f"{path.name} line {{}}: {{}}", pl.lit(symbol_of(path))
+    symbol = pl.lit(symbol_of(path))
+    place = pl.format("{} line {}: ", pl.lit(path.name), PLACE)
     lines, junk = _rows_and_junk(text)
     rows = _typed(lines).with_columns(symbol=symbol)
     good = rows.filter(pl.col("problem").is_null())
@@ -83,7 +84,7 @@ def read_download(path: Path) -> Read:
     unordered = good.head(1).filter(~pl.col("is_headed"))
     strange = junk.join_asof(good.select(PLACE, "date"), on=PLACE).with_columns(symbol=symbol)
     findings = pl.concat(
-        findings_of(found, rule, pl.col(PLACE), count, pl.format(told, PLACE, detail))
+        findings_of(found, rule, pl.col(PLACE), count, place + detail)
         for found, rule, count, detail in (
             (bad, "bad_row", pl.lit(1), pl.format("{} ({})", "line", "problem")),
             (unordered, "no_header", pl.lit(1), pl.lit("Yahoo's columns assumed")),

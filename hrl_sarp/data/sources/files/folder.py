@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from hrl_sarp.config.market_schema import IndexTable, NamedTables, PricesTable, SectorsTable
-from hrl_sarp.data.sources.files.prices import describe_left_out, read_prices
+from hrl_sarp.data.quality.rules import LEFT_OUT
+from hrl_sarp.data.sources.files.prices import read_prices
 from hrl_sarp.data.sources.files.series import read_index, read_macro, read_series
 from hrl_sarp.data.sources.files.tables import (
     Read,
@@ -91,9 +92,21 @@ def load(
         adjustment=adjustment,
         survivorship=survivorship,
         membership=_read_membership(membership_path) if membership_path else None,
-        notes=notes + describe_left_out(findings),
+        notes=notes + _left_out(findings),
         import_findings=findings if findings.height else None,
     )
+
+
+def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:
+    """Say in one line how often each rule left something out, and which symbols are gone."""
+    left_out = findings.filter(pl.col("rule").is_in(sorted(LEFT_OUT)))
+    if left_out.is_empty():
+        return ()
+    counts = left_out.group_by("rule").len().sort("rule").iter_rows()
+    gone = left_out.filter(pl.col("rule") == "no_usable_row")["symbol"].sort().to_list()
+    names = f"; without any usable row: {', '.join(gone)}" if gone else ""
+    told = ", ".join(f"{count} {rule}" for rule, count in counts)
+    return (f"left out: {told}{names}; validate-data names each",)
 
 
 def _has_prices(input_path: Path, names: NamedTables) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from hrl_sarp.config.market_schema import PricesTable
-from hrl_sarp.data.quality.rules import LEFT_OUT, findings_of
+from hrl_sarp.data.quality.rules import findings_of
 from hrl_sarp.data.sources.files import downloads
 from hrl_sarp.data.sources.files.downloads import PLACE
 from hrl_sarp.data.sources.files.tables import (
@@ -50,7 +50,8 @@ def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
     """
     paths = _price_files(input_path, names.table)
     parts = [_read_bars(path, names) for path in paths]
-    bars = pl.concat((part.frame for part in parts), how="diagonal_relaxed")
+    frames = (part.frame for part in parts)
+    bars = pl.concat([BARS_SCHEMA.to_frame(), *frames], how="diagonal_relaxed")
     findings = pl.concat(part.findings for part in parts)
     if bars.is_empty():
         first = findings["detail"].head(1).to_list()
@@ -58,11 +59,8 @@ def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
             f"{input_path}: expected rows of prices, found none in {len(paths)} file(s)"
             + "".join(f"; the first says: {text}" for text in first)
         )
-    missing = [name for name in _OPTIONAL if name not in bars.columns]
-    bars = bars.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in missing)
     states = {name: bars[name].is_not_null().any() for name in _OPTIONAL}
     bars = bars.with_columns(pl.col("dividend").fill_null(0.0), pl.col("split").fill_null(1.0))
-    bars = bars.select(BARS_SCHEMA.names())
     bars = bars.sort("symbol", "date", maintain_order=True)
     bars, notes = apply_actions(bars, input_path if input_path.is_dir() else input_path.parent)
     refuse_unsorted(bars, "symbol", input_path)
@@ -76,25 +74,6 @@ def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
         )
     counted = f"prices from {len(paths)} file(s) of {input_path.name}"
     return Read(bars, (counted, *notes), findings), adjustment
-
-
-def describe_left_out(findings: pl.DataFrame) -> tuple[str, ...]:
-    """Say in one line how often each rule left something out, and which symbols are gone.
-
-    Args:
-        findings: `FINDINGS_SCHEMA`.
-
-    Returns:
-        The line as a note for the manifest; nothing if all rows were taken over.
-    """
-    left_out = findings.filter(pl.col("rule").is_in(sorted(LEFT_OUT)))
-    if left_out.is_empty():
-        return ()
-    counts = left_out.group_by("rule").len().sort("rule").iter_rows()
-    gone = left_out.filter(pl.col("rule") == "no_usable_row")["symbol"].sort().to_list()
-    names = f"; without any usable row: {', '.join(gone)}" if gone else ""
-    told = ", ".join(f"{count} {rule}" for rule, count in counts)
-    return (f"left out: {told}{names}; validate-data names each",)
 
 
 def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
@@ -129,16 +108,10 @@ def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
         pl.col(name).cast(pl.Int64, strict=False).cast(pl.String).fill_null("unknown")
         for name in ("volume", "first_volume")
     )
-    copy_told = pl.format(
-        f"{place_is} {{}}: volume {{}}; kept {{}}: volume {{}}",
-        PLACE,
-        volume,
-        "first_place",
-        first_volume,
-    )
-    clash_told = pl.format(
-        f"{place_is} {{}}: close {{}} is not the only one of the day", PLACE, "close"
-    )
+    place = pl.format("{} {}", pl.lit(place_is), PLACE)
+    kept = pl.format("kept {}: volume {}", "first_place", first_volume)
+    copy_told = pl.format("{}: volume {}; {}", place, volume, kept)
+    clash_told = pl.format("{}: close {} is not the only one of the day", place, "close")
     findings = [
         findings_of(copies, "duplicate_row", pl.col("volume"), detail=copy_told),
         findings_of(clash, "conflicting_rows", pl.col("close"), detail=clash_told),
@@ -170,11 +143,10 @@ def apply_actions(bars: pl.DataFrame, folder: Path) -> tuple[pl.DataFrame, tuple
         return bars, ()
     required = {name: BARS_SCHEMA[name] for name in _KEYS}
     optional = {name: BARS_SCHEMA[name] for name in ("split", "dividend")}
-    actions = read_table(path, required, optional, keys=_KEYS)
-    if set(actions.columns) == set(required):
+    found = read_table(path, required, optional, keys=_KEYS)
+    if set(found.columns) == set(required):
         raise refusal(path, "a column split or dividend", "neither", "add one of them")
-    missing = [name for name in optional if name not in actions.columns]
-    actions = actions.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in missing)
+    actions = pl.concat([pl.DataFrame(schema=required | optional), found], how="diagonal")
     own = actions.join(bars.select("symbol").unique(), on="symbol", how="semi")
     is_wrong = (pl.col("split") <= 0) | (pl.col("dividend") < 0)
     for expected, wrong, cure in (
@@ -188,9 +160,9 @@ def apply_actions(bars: pl.DataFrame, folder: Path) -> tuple[pl.DataFrame, tuple
     ):
         if wrong.height:
             row = wrong.row(0, named=True)
-            found = f"{row['symbol']} {row['date']} split {row['split']} dividend {row['dividend']}"
-            found += f" ({wrong.height} such rows)"
-            raise refusal(path, f"{expected} for each symbol and day", found, cure)
+            cells = f"{row['symbol']} {row['date']} split {row['split']} dividend {row['dividend']}"
+            first = f"{cells} ({wrong.height} such rows)"
+            raise refusal(path, f"{expected} for each symbol and day", first, cure)
     added = own.rename({"split": "new_split", "dividend": "new_dividend"})
     joined = bars.join(added, on=list(_KEYS), how="left", maintain_order="left")
     filled = joined.with_columns(
@@ -226,7 +198,7 @@ def _read_bars(path: Path, names: PricesTable) -> Read:
         download = downloads.read_download(path)
         # the dates of a download say where a row belongs
         earlier = download.frame.filter(pl.col("date") < pl.col("date").shift(1))
-        told = pl.format(f"{path.name} line {{}}: earlier than the row above", PLACE)
+        told = pl.format("{} line {}: earlier than the row above", pl.lit(path.name), PLACE)
         unordered = findings_of(
             earlier.head(1), "unordered_rows", pl.col(PLACE), pl.lit(earlier.height), told
         )

@@ -139,7 +139,8 @@ def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFra
                 raise NoHistoryError(f"unknown to Yahoo; {_reason(error)}") from error
             if attempt == config.attempts:
                 raise UnreachableError(_reason(error)) from error
-            delay = _delay(attempt, link, config)
+            exponential = config.first_delay_seconds * 2.0 ** (attempt - 1)
+            delay = min(exponential, config.max_delay_seconds) * link.jitter.uniform(*_JITTER)
             logger.info("{}: {}; again in {:.0f} s", ticker, _reason(error), delay)
         link.sleep(delay)
     raise AssertionError("config.attempts is at least 1")
@@ -188,11 +189,6 @@ def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
         f"expected prices from {start} to {end}, found only {local[0].date()} to "
         f"{local[-1].date()}: delisted before or listed after"
     )
-
-
-def _delay(attempt: int, link: Link, config: YahooConfig) -> float:
-    exponential = config.first_delay_seconds * 2.0 ** (attempt - 1)
-    return min(exponential, config.max_delay_seconds) * float(link.jitter.uniform(*_JITTER))
 
 
 def _reason(error: BaseException) -> str:

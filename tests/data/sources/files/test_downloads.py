@@ -172,3 +172,8 @@ def test_table_with_a_column_symbol_is_no_download(tmp_path: Path) -> None:
     path.write_text(HEADER)
     assert is_download(path)
     assert not is_download(tmp_path / "AAA.parquet")
+
+
+def test_braces_in_a_file_name_are_no_obstacle(tmp_path: Path) -> None:
+    (finding,) = named(read(tmp_path, HEADER, FIRST, "junk", name="A{B}.csv"))
+    assert finding[-1] == "A{B}.csv line 3: junk"
