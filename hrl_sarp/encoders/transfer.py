@@ -1,8 +1,6 @@
 """An encoder as files that others load: weights as safetensors, and what they were fitted on."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +38,6 @@ DESCRIPTION_KEYS: dict[str, type | tuple[type, ...]] = {
 per column, null if inputs are as the features come; `fitted_from` and `fitted_to` are the ISO
 timestamps of the first and the last training bar.
 """
-PACKAGE_DIR = Path(__file__).resolve().parents[1]
 CODE_FOLDERS = ("encoders", "features")
 """Of the package: what shapes an encoder's inputs and weights."""
 SHOWN_KEYS = 3
@@ -126,17 +123,6 @@ def read_description(path: Path) -> dict[str, Any]:
             f"restore both files or run `{WRITER}` again"
         )
     return dict(description)
-
-
-@cache
-def code_version() -> str:
-    """Hash the source of every module that shapes an encoder, for its description."""
-    digest = hashlib.sha256()
-    for folder in CODE_FOLDERS:
-        for path in sorted((PACKAGE_DIR / folder).rglob("*.py")):
-            digest.update(str(path.relative_to(PACKAGE_DIR)).encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -37,11 +37,8 @@ retrace of 0.5 ATR turned the leg on 32-50 % of the bars of random walks, whethe
 measured on the close or the low, and whatever the shape of the bars; this rule does on 16-23 %.
 """
 
-import hashlib
-import json
 import zlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import no_type_check
 
@@ -52,7 +49,7 @@ from numba import njit
 from hrl_sarp.config.encoder_schema import RelativityConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.features.technical import true_range
-from hrl_sarp.run.files import atomic_path, remove_unfinished
+from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
 
 CANDLE_COLUMNS = (
     *("open_norm", "close_norm", "body_pct", "upper_wick_pct", "lower_wick_pct", "range_z"),
@@ -74,7 +71,6 @@ NO_BAR = -1
 """Row of a swing that does not exist yet."""
 TIE = 1e-12
 """Of the close: retraces this near to a threshold reach it, in whatever unit prices are given."""
-_PACKAGE = Path(__file__).parents[1]
 _CODE_FILES = ("features/relativity.py", "features/technical.py", "data/bars.py")
 """Sources that shape the table, in the package."""
 
@@ -203,15 +199,9 @@ def _key(bars: Bars, config: RelativityConfig, window_length: int) -> str:
         "n_bars": len(bars),
         "config": config.model_dump(mode="json"),
         "window_length": window_length,
-        "code": _code_version(),
+        "code": source_hash(*_CODE_FILES),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def _code_version() -> str:
-    sources = (_PACKAGE / name for name in _CODE_FILES)
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return sha256_plain(parts)[:16]
 
 
 def _name(key: str, table: np.ndarray) -> str:

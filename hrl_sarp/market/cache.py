@@ -1,11 +1,9 @@
 """The assembled market on disk: one npz file per data, configuration and code; no pickles."""
 
-import hashlib
 import io
 import json
 import zipfile
 from dataclasses import asdict, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.store import read_manifest
 from hrl_sarp.errors import MarketError
-from hrl_sarp.run.files import atomic_path, remove_unfinished
+from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
 
 META = "meta"
 """Array of the file that holds everything but arrays, as UTF-8 JSON."""
@@ -24,8 +22,8 @@ PLAIN_FIELDS = (
     *("feature_names", "macro_names", "portfolio_names"),
 )
 """Names: strings and tuples of strings."""
-PACKAGE_DIR = Path(__file__).parents[1]
 CODE_FOLDERS = ("data", "features", "market")
+"""Whatever changes in them makes a new market."""
 
 
 def assembled_market(data_dir: Path, config: RunConfig) -> Market:
@@ -72,26 +70,14 @@ def market_key(data_dir: Path, config: RunConfig) -> str:
         "market_profile": config.market_profile.model_dump(mode="json", exclude={"costs"}),
         "data": config.data.model_dump(mode="json"),
         "data_hash": data_hash(data_dir),
-        "code": code_version(),
+        "code": source_hash(*CODE_FOLDERS),
     }
-    return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+    return sha256_plain(sections)
 
 
 def data_hash(data_dir: Path) -> str:
     """Hash the hashes of the raw files."""
-    files = read_manifest(data_dir)["files"]
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def code_version() -> str:
-    """Hash the source of every module that shapes a market."""
-    digest = hashlib.sha256()
-    for folder in CODE_FOLDERS:
-        for path in sorted((PACKAGE_DIR / folder).rglob("*.py")):
-            digest.update(str(path.relative_to(PACKAGE_DIR)).encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return sha256_plain(read_manifest(data_dir)["files"])
 
 
 def write_market(market: Market, path: Path) -> None:

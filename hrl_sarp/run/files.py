@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from polars.exceptions import PolarsError
 
 from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
 
+PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of the source code."""
 _HASH_BLOCK_BYTES = 1 << 20
 _MEGABYTE = 1 << 20
 _MARK = ".hrl_sarp.tmp"
@@ -166,6 +169,31 @@ def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_plain(content: Any) -> str:
+    """Return the SHA-256 of plain values as 64 hex digits; the order of keys does not matter.
+
+    Args:
+        content: what JSON can hold.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def source_hash(*parts: str) -> str:
+    """Return the SHA-256 of source code of the package, so that files of other code are not reused.
+
+    Args:
+        parts: below the package: modules (`data/bars.py`), and folders with all modules in them.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        path = PACKAGE / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(PACKAGE).as_posix().encode())
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -89,7 +89,7 @@ def test_anything_else_is_computed_anew(folder: Path, bars: Bars, change: dict[s
 def test_other_code_is_computed_anew(
     folder: Path, bars: Bars, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relativity, "_code_version", lambda: "other")
+    monkeypatch.setattr(relativity, "source_hash", lambda *_: "other")
     load_relativity(bars, CONFIG, 105, folder)
     assert len(list(folder.iterdir())) == 2
 

@@ -13,12 +13,15 @@ import pytest
 
 import hrl_sarp
 from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
+from hrl_sarp.run import files
 from hrl_sarp.run.files import (
     atomic_path,
     read_json,
     remove_unfinished,
     replace_block,
     sha256_file,
+    sha256_plain,
+    source_hash,
     write_bytes,
     write_json,
     write_table,
@@ -168,3 +171,27 @@ def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "logs").touch()
     with pytest.raises(StorageError, match="choose another folder"):
         write_text(tmp_path / "logs" / "metrics.json", "x")
+
+
+def test_source_hash_changes_with_a_module_and_counts_whole_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one/a.py", "one/inner/b.py", "two.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(files, "PACKAGE", tmp_path)
+    of = source_hash.__wrapped__  # what is remembered would hide a change
+    before = of("one", "two.py")
+    assert of("one", "two.py") == before
+    for name in ("one/inner/b.py", "two.py"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text("other")
+        assert of("one", "two.py") != before
+        (tmp_path / name).write_text(text)
+    (tmp_path / "one/a.py").rename(tmp_path / "one/c.py")
+    assert of("one", "two.py") != before
+
+
+def test_hash_of_plain_values_does_not_depend_on_the_order_of_keys() -> None:
+    assert sha256_plain({"a": 1, "b": [2]}) == sha256_plain({"b": [2], "a": 1})
+    assert sha256_plain({"a": 1}) != sha256_plain({"a": 2})

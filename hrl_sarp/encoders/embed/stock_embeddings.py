@@ -1,9 +1,6 @@
 """Puts the tables of frozen encoders into a market: what the agents and the sector graph see."""
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from hrl_sarp.encoders.windows.panel import read_panel_bars, window_table
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
-from hrl_sarp.run.files import sha256_file
+from hrl_sarp.run.files import sha256_file, sha256_plain, source_hash
 
 OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
     "none": (),
@@ -38,8 +35,8 @@ OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
 """Choice of `encoders.observe` -> encoders, in the order of their columns."""
 SHAPING = {"window_length", "max_missing_sessions", "clip", "block_windows", "dtype"}
 """Keys of `encoders.panel` that a table depends on beside its encoder."""
-CODE_FOLDERS = ("embed", "networks", "windows")
-"""Of the encoders: what shapes a table."""
+CODE_FOLDERS = ("encoders/embed", "encoders/networks", "encoders/windows")
+"""What shapes a table, beside the market."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def with_stock_embeddings(
     paths = [_made_table(frozen, source, device) for frozen in encoders]
     path, content = paths[0]
     if len(paths) > 1:
-        keys = hashlib.sha256("".join(content for _, content in paths).encode()).hexdigest()
+        keys = sha256_plain([content for _, content in paths])
         path = source.path(config.encoders.observe, keys)
         content = finished_hash(path) or write_joined([read_table(p) for p, _ in paths], path)
     facts = {
@@ -217,9 +214,9 @@ class _Source:
             "market": market_hash,
             "features": self.config.windowed.feature_config.model_dump(mode="json"),
             "panel": panel.model_dump(mode="json", include=SHAPING),
-            "code": _code_version(),
+            "code": source_hash(*CODE_FOLDERS),
         }
-        return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+        return sha256_plain(sections)
 
 
 def _made_table(frozen: FrozenEncoder, source: _Source, device: torch.device) -> tuple[Path, str]:
@@ -252,13 +249,4 @@ def embedding_job(
 
 def _identity(folder: Path, description: dict[str, Any]) -> str:
     parts = [sha256_file(folder / WEIGHTS), sha256_file(folder / PROJECTION)]
-    return hashlib.sha256(json.dumps([*parts, description["scaler"]]).encode()).hexdigest()
-
-
-@cache
-def _code_version() -> str:
-    digest = hashlib.sha256()
-    for folder in CODE_FOLDERS:
-        for path in sorted((Path(__file__).parents[1] / folder).glob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return sha256_plain([*parts, description["scaler"]])

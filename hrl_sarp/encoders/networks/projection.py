@@ -63,25 +63,24 @@ def fit_projection(embeddings: Float[np.ndarray, "W H"], size: int) -> Projectio
             f"at least as many columns, found {n_windows} windows of {width} columns; lower "
             "encoders.panel.embedding_size or stride"
         )
-    mean = embeddings.mean(axis=0, dtype=np.float64)
-    centred = embeddings - mean
-    variance, axes = np.linalg.eigh(centred.T @ centred / n_windows)
-    total = variance.sum()
+    total = float(embeddings.var(axis=0, dtype=np.float64).sum())
     if not np.isfinite(total) or total <= 0:
         raise DataError(
             f"cannot fit principal components: {n_windows} windows embed alike (total variance "
             f"{total}); pretrain the encoder again"
         )
-    order = np.argsort(variance)[::-1][:size]
-    variance, axes = variance[order], axes[:, order]
-    largest = np.abs(axes).argmax(axis=0)
-    signs = np.sign(axes[largest, np.arange(size)])
-    is_noise = variance < SMALLEST_SHARE * total
-    scale = np.where(is_noise, 0.0, 1.0 / np.sqrt(np.where(is_noise, 1.0, variance)))
+    from sklearn.decomposition import PCA  # only fitting needs it
+
+    fitted = PCA(size, svd_solver="covariance_eigh").fit(embeddings.astype(np.float64))
+    axes, share = fitted.components_.T, fitted.explained_variance_ratio_
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(size)])
+    deviation = np.sqrt(share * total)  # scikit-learn's own divides by one window less
+    is_noise = share < SMALLEST_SHARE
+    scale = np.where(is_noise, 0.0, 1.0 / np.where(is_noise, 1.0, deviation))
     return Projection(
-        torch.from_numpy(mean.astype(np.float32)),
+        torch.from_numpy(fitted.mean_.astype(np.float32)),
         torch.from_numpy((axes * signs * scale).astype(np.float32)),
-        float(variance.sum() / total),
+        float(share.sum()),
     )
 
 

@@ -18,14 +18,14 @@ from hrl_sarp.encoders.networks.projection import PROJECTION, fit_projection, sa
 from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.reconstruction import as_plain, best_baseline
 from hrl_sarp.encoders.pretrain.task import PretrainingResult, PretrainingRun, pretrain
-from hrl_sarp.encoders.transfer import DESCRIPTION, WEIGHTS, code_version, export_encoder
+from hrl_sarp.encoders.transfer import CODE_FOLDERS, DESCRIPTION, WEIGHTS, export_encoder
 from hrl_sarp.encoders.windows.cut import Windows, gather
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.encoders.windows.table import WindowTable
 from hrl_sarp.fitting import RunState, World
 from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
 from hrl_sarp.run.checkpoints import save_payload
-from hrl_sarp.run.files import sha256_file, write_json
+from hrl_sarp.run.files import sha256_file, source_hash, write_json
 from hrl_sarp.run.session import StopFlag, seed_everything
 
 KIND = "encoder pretraining"
@@ -220,7 +220,7 @@ def _description(prepared: Prepared) -> dict[str, Any]:
         "sizes": getattr(config.encoders, prepared.kind).model_dump(mode="json"),
         "scaler": prepared.scaler.as_plain(),
         "config_hash": config_hash(config),
-        "code_version": code_version(),
+        "code_version": source_hash(*CODE_FOLDERS),
         "seed": config.seed,
         "features": config.windowed.feature_config.model_dump(mode="json"),
         **prepared.source,

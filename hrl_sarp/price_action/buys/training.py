@@ -25,7 +25,7 @@ from hrl_sarp.price_action.buys import measures, report
 from hrl_sarp.price_action.buys.model import MODEL, SCALER, WRITER, PriceAction, save_price_action
 from hrl_sarp.price_action.buys.windows import CandleWindows, fit_scaling
 from hrl_sarp.reporting.figure import save_png
-from hrl_sarp.run.files import read_json
+from hrl_sarp.run.files import read_json, source_hash
 from hrl_sarp.run.session import StopFlag, derive_seed
 
 RUNNING = "price_action_running.pt"
@@ -373,7 +373,7 @@ def _export(task: BuyTask, folder: Path) -> None:
         "fitted_to": str(windows.bars.timestamps[read].max()),
         "data_hash": windows.bars.content_hash,
         "config_hash": config_hash(config),
-        "code_version": transfer.code_version(),
+        "code_version": source_hash(*transfer.CODE_FOLDERS),
         "seed": config.seed,
     }
     transfer.export_encoder(folder, task.module.encoder, description)
