@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import cases, timing
 from hrl_sarp.encoders.embed.table import EmbeddingJob, write_table
-from hrl_sarp.encoders.networks.kinds import EncoderKind, PanelEncoder, build_encoder
+from hrl_sarp.encoders.networks import EncoderKind, PanelEncoder, build_encoder
 from hrl_sarp.encoders.networks.projection import Projection
 from hrl_sarp.encoders.windows.panel_features import panel_columns
 

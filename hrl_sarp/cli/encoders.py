@@ -24,7 +24,7 @@ from hrl_sarp.errors import HrlSarpError
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.encoders.networks.kinds import EncoderKind
+    from hrl_sarp.encoders.networks import EncoderKind
     from hrl_sarp.encoders.pretrain.task import PretrainingResult
     from hrl_sarp.fitting.distributed import World
     from hrl_sarp.price_action.expansions.finetuning import Job

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from loguru import logger
 from torch import Tensor
 
-from hrl_sarp.encoders.networks.kinds import PanelEncoder
+from hrl_sarp.encoders.networks import PanelEncoder
 from hrl_sarp.encoders.networks.projection import Projection
 from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.encoders.windows.panel import NONE

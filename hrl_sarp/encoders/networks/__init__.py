@@ -1,1 +1,39 @@
-"""Networks that turn a window of bars into embeddings, and the autoencoders that pretrain them."""
+"""The encoders by name: each turns a window of bars into one vector by its `embed`."""
+
+from typing import Literal
+
+from hrl_sarp.config.encoder_schema import EncodersConfig
+from hrl_sarp.encoders.networks.jade import JadeEncoder, JadeMaskedAutoencoder
+from hrl_sarp.encoders.networks.transformer import CandleEncoder, TransformerMaskedAutoencoder
+
+EncoderKind = Literal["jade", "transformer"]
+PanelEncoder = JadeEncoder | CandleEncoder
+PanelAutoencoder = JadeMaskedAutoencoder | TransformerMaskedAutoencoder
+
+
+def build_encoder(kind: EncoderKind, n_features: int, config: EncodersConfig) -> PanelEncoder:
+    """Return an encoder of the configured size with fresh weights.
+
+    Args:
+        kind: which one.
+        n_features: columns of a bar.
+        config: the configuration's section; it holds a size for each kind.
+    """
+    if kind == "jade":
+        return JadeEncoder(n_features, config.jade)
+    return CandleEncoder(n_features, config.transformer)
+
+
+def build_autoencoder(
+    kind: EncoderKind, n_features: int, config: EncodersConfig
+) -> PanelAutoencoder:
+    """Return what pretrains an encoder, its attribute `encoder`.
+
+    Args:
+        kind: which one.
+        n_features: columns of a bar.
+        config: the configuration's section.
+    """
+    if kind == "jade":
+        return JadeMaskedAutoencoder(n_features, config.jade)
+    return TransformerMaskedAutoencoder(n_features, config.transformer)

@@ -8,7 +8,7 @@ from loguru import logger
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, PretrainingConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.encoders.networks.kinds import EncoderKind
+from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.encoders.pretrain.run import Prepared, mask_rule
 from hrl_sarp.encoders.windows.panel import pretraining_windows, read_panel_bars
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features

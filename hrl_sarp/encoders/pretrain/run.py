@@ -13,7 +13,7 @@ from loguru import logger
 from hrl_sarp.config.encoder_schema import PretrainingConfig
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.encoders.networks.kinds import EncoderKind, PanelEncoder, build_autoencoder
+from hrl_sarp.encoders.networks import EncoderKind, PanelEncoder, build_autoencoder
 from hrl_sarp.encoders.networks.projection import PROJECTION, fit_projection, save_projection
 from hrl_sarp.encoders.pretrain.masking import MaskRule
 from hrl_sarp.encoders.pretrain.reconstruction import as_plain, best_baseline

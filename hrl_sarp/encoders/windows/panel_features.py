@@ -6,7 +6,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.networks.kinds import EncoderKind
+from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.features import candles
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, relativity_features
 

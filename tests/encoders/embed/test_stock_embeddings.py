@@ -21,7 +21,7 @@ from hrl_sarp.encoders.embed.stock_embeddings import (
     with_stock_embeddings,
 )
 from hrl_sarp.encoders.embed.table import embed_windows
-from hrl_sarp.encoders.networks.kinds import EncoderKind
+from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.encoders.windows.panel import read_panel_bars
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.graph import node_features

@@ -8,7 +8,7 @@ import yaml
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
-from hrl_sarp.encoders.networks.kinds import EncoderKind
+from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.encoders.networks.projection import load_projection
 from hrl_sarp.encoders.pretrain.panel import (
     panel_settings,

@@ -8,7 +8,7 @@ import pytest
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.networks.kinds import EncoderKind
+from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.encoders.windows.panel import read_panel_bars
 from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
 from tests.encoders import panels
