@@ -78,7 +78,14 @@ def export_encoder(folder: Path, encoder: nn.Module, description: dict[str, Any]
 
 
 def load_encoder(path: Path, module: nn.Module) -> LoadReport:
-    """Fill an encoder from an export (its folder or either file) or from a checkpoint of ours.
+    """Fill an encoder from an export or from a checkpoint of `pretrain-encoder`.
+
+    Args:
+        path: folder of the export, either file of it, or a `.pt` file.
+        module: the encoder; weights that the file lacks keep their values.
+
+    Returns:
+        What the file lacks, and what it holds beside.
 
     Raises:
         MissingArtifactError: if there is no such file.
@@ -93,14 +100,25 @@ def load_encoder(path: Path, module: nn.Module) -> LoadReport:
             f"{path}: no weight matches the encoder: expected names like {_listed(own)}, "
             f"found {_listed(found)}; name the export of an encoder of the same kind"
         )
-    _require_shapes(path, matched, own)
+    for name, weights in matched.items():
+        if weights.shape != own[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has another shape: expected {tuple(own[name].shape)}, found "
+                f"{tuple(weights.shape)}; use the sizes and columns that {DESCRIPTION} names"
+            )
     _require_finite(path, matched)
     module.load_state_dict(matched, strict=False)
     return LoadReport(tuple(sorted(own.keys() - found)), tuple(sorted(found.keys() - own)))
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read what an encoder was fitted on, from the export or from a checkpoint of ours.
+    """Read what an encoder was fitted on.
+
+    Args:
+        path: as for `load_encoder`.
+
+    Returns:
+        The keys of `DESCRIPTION_KEYS` and more.
 
     Raises:
         MissingArtifactError: if there is no such file.
@@ -133,7 +151,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 f"{path}: expected the checkpoint of an encoder with `model_state_dict`, found "
                 f"none; name {WEIGHTS} or a checkpoint that `{WRITER}` wrote"
             )
-        return {name.removeprefix(PREFIX): w for name, w in state.items() if _is_encoders(name, w)}
+        return {
+            name.removeprefix(PREFIX): weights
+            for name, weights in state.items()
+            if isinstance(name, str) and name.startswith(PREFIX) and isinstance(weights, Tensor)
+        }
     file = _weights_file(path)
     try:
         return load_safetensors(file.read_bytes())
@@ -154,10 +176,6 @@ def _weights_file(path: Path) -> Path:
     return file
 
 
-def _is_encoders(name: Any, weights: Any) -> bool:
-    return isinstance(name, str) and name.startswith(PREFIX) and isinstance(weights, Tensor)
-
-
 def _require_description(description: Any, where: str) -> None:
     if not isinstance(description, dict):
         found = type(description).__name__
@@ -170,15 +188,6 @@ def _require_description(description: Any, where: str) -> None:
             raise CheckpointError(
                 f"{where}: `{key}` of the encoder's description is not usable, found {found}; "
                 f"run `{WRITER}` again"
-            )
-
-
-def _require_shapes(path: Path, found: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    for name, weights in found.items():
-        if weights.shape != own[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has another shape: expected {tuple(own[name].shape)}, found "
-                f"{tuple(weights.shape)}; use the sizes and columns that {DESCRIPTION} names"
             )
 
 

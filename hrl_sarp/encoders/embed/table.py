@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ UNFINISHED = ".unfinished"
 STORED_AS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
 """NumPy knows no bfloat16: its upper half of a float32 is kept as an unsigned integer."""
 HALF_BITS = 16
+JOINED_DAYS = 64
+"""Days of a table that is joined from others, in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,46 @@ def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
     Raises:
         StorageError: if the disk is full or the folder cannot be written to.
     """
-    return _made_once(path, job.shape, lambda unfinished: _append_blocks(job, unfinished, title))
+
+    def embedded(days: slice) -> np.ndarray:
+        starts = job.starts[days]
+        block = torch.zeros(*starts.shape, job.shape[2])
+        here = torch.from_numpy(starts != NONE)
+        if bool(here.any()):
+            block[here] = embed_windows(job, starts[starts != NONE]).float().cpu()
+        if job.dtype == "bfloat16":
+            return block.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+        return block.numpy()
+
+    return _made_once(path, job.shape, STORED_AS[job.dtype], job.days_per_block, embedded, title)
+
+
+def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
+    """Write tables side by side as one, so that a market maps a single file.
+
+    Args:
+        parts: of the same days and stocks.
+        path: as for `write_table`; float32.
+
+    Returns:
+        The hash of its content, as `write_table`.
+    """
+
+    def joined(days: slice) -> np.ndarray:
+        return np.concatenate([part[days] for part in parts], axis=2)
+
+    shape = (*parts[0].shape[:2], sum(part.shape[2] for part in parts))
+    return _made_once(path, shape, STORED_AS["float32"], JOINED_DAYS, joined, "joined embeddings")
 
 
 def finished_hash(path: Path) -> str | None:
-    """Return the hash of a finished table's content, None if it is not there or not whole."""
+    """Return the hash of a finished table's content, None if it is not there or not whole.
+
+    Args:
+        path: as for `write_table`.
+    """
     try:
-        facts = read_json(_facts_path(path), "hrl-sarp train") if path.is_file() else {}
+        facts = read_json(path.with_suffix(".json"), "-") if path.is_file() else {}
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape if facts else None
     except (DataError, ValueError, EOFError):  # damaged: it is made again
         return None
@@ -96,7 +131,11 @@ def finished_hash(path: Path) -> str | None:
 
 
 def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
-    """Map a finished table into memory; bfloat16 is read and widened to float32."""
+    """Map a finished table into memory; bfloat16 is read and widened to float32.
+
+    Args:
+        path: as for `write_table`.
+    """
     table = np.load(path, mmap_mode="r", allow_pickle=False)
     if table.dtype == STORED_AS["float32"]:
         return table
@@ -105,25 +144,27 @@ def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
     return widened.view(np.float32)
 
 
-def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
-    """Write tables side by side as one, so that a market maps a single file.
-
-    Returns:
-        The hash of its content, as `write_table`.
-    """
-    shape = (*parts[0].shape[:2], sum(part.shape[2] for part in parts))
-    return _made_once(path, shape, lambda unfinished: _append_days(parts, shape, unfinished))
-
-
 def embed_windows(job: EmbeddingJob, starts: Int[np.ndarray, " W"]) -> Float[Tensor, "W E"]:
-    """Embed and project windows by their first rows."""
+    """Embed and project windows.
+
+    Args:
+        job: encoder, projection and rows of bars.
+        starts: first rows of the windows.
+    """
     rows = torch.from_numpy(starts).to(job.features.device)
     with torch.inference_mode():
         windows = gather(job.features, rows, job.length)
         return job.projection(job.encoder.embed(windows))
 
 
-def _made_once(path: Path, shape: tuple[int, int, int], write: Callable[[Path], None]) -> str:
+def _made_once(
+    path: Path,
+    shape: tuple[int, int, int],
+    stored: np.dtype[Any],
+    days_per_block: int,
+    block: Callable[[slice], np.ndarray],
+    title: str,
+) -> str:
     """Let one process write a table under another name; the others wait and take it."""
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
@@ -136,75 +177,45 @@ def _made_once(path: Path, shape: tuple[int, int, int], write: Callable[[Path], 
             if found is not None:  # another process was first; what is open now is a new file
                 unfinished.unlink(missing_ok=True)
                 return found
-            write(unfinished)
+            _append_blocks(unfinished, shape, stored, days_per_block, block, title)
             found = sha256_file(unfinished)
-            write_json(_facts_path(path), {"content": found, "shape": shape})
+            write_json(path.with_suffix(".json"), {"content": found, "shape": shape})
             unfinished.replace(path)
             return found
     except OSError as error:
         raise unwritable(path, error.strerror or str(error)) from error
 
 
-def _append_days(parts: list[np.ndarray], shape: tuple[int, int, int], path: Path) -> None:
-    with path.open("wb") as file:
-        file.write(_header(shape, STORED_AS["float32"]))
-        for day in range(shape[0]):
-            row = np.concatenate([part[day] for part in parts], axis=1)
-            file.write(row.astype(STORED_AS["float32"], copy=False).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _append_blocks(job: EmbeddingJob, path: Path, title: str) -> None:
-    n_days, n_assets, width = job.shape
-    stored = STORED_AS[job.dtype]
-    header = _header(job.shape, stored)
-    day_bytes = n_assets * width * stored.itemsize
-    with path.open("r+b") as file:
-        done = _days_written(file, header, day_bytes) // job.days_per_block * job.days_per_block
-        if done == 0:
-            file.seek(0)
-            file.write(header)
-        file.truncate(len(header) + done * day_bytes)
-        file.seek(0, os.SEEK_END)
-        if done:
-            logger.info(f"{title}: continues after {done} of {n_days} days")
-        with phase_progress(title, n_days, done) as bar:
-            for day in range(done, n_days, job.days_per_block):
-                block = _embed_days(job, slice(day, day + job.days_per_block))
-                file.write(block.astype(stored, copy=False).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-                bar.update(min(day + job.days_per_block, n_days))
-
-
-def _embed_days(job: EmbeddingJob, days: slice) -> np.ndarray:
-    """Return the block of (days, A, E) in the type that is stored."""
-    starts = job.starts[days]
-    block = torch.zeros(*starts.shape, job.shape[2])
-    here = torch.from_numpy(starts != NONE)
-    if bool(here.any()):
-        block[here] = embed_windows(job, starts[starts != NONE]).float().cpu()
-    if job.dtype == "bfloat16":
-        return block.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-    return block.numpy()
-
-
-def _days_written(file: BinaryIO, header: bytes, day_bytes: int) -> int:
-    """Return the whole days behind the header; 0 if the file does not begin with it."""
-    file.seek(0)
-    if file.read(len(header)) != header:
-        return 0
-    return (os.fstat(file.fileno()).st_size - len(header)) // day_bytes
-
-
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+def _append_blocks(
+    path: Path,
+    shape: tuple[int, int, int],
+    stored: np.dtype[Any],
+    days_per_block: int,
+    block: Callable[[slice], np.ndarray],
+    title: str,
+) -> None:
+    """Write the days behind those that the file holds already; whole blocks of them count."""
+    n_days, day_bytes = shape[0], shape[1] * shape[2] * stored.itemsize
     buffer = io.BytesIO()
-    description = np.lib.format.dtype_to_descr(dtype)
+    description = np.lib.format.dtype_to_descr(stored)
     fields = {"descr": description, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, fields)
-    return buffer.getvalue()
-
-
-def _facts_path(path: Path) -> Path:
-    return path.with_suffix(".json")
+    header = buffer.getvalue()
+    with path.open("r+b") as file:
+        done = 0
+        if file.read(len(header)) == header:
+            whole_days = (os.fstat(file.fileno()).st_size - len(header)) // day_bytes
+            done = whole_days // days_per_block * days_per_block
+        if done:
+            logger.info(f"{title}: continues after {done} of {n_days} days")
+        file.seek(0)
+        file.write(header)
+        file.truncate(len(header) + done * day_bytes)
+        file.seek(0, os.SEEK_END)
+        with phase_progress(title, n_days, done) as bar:
+            for day in range(done, n_days, days_per_block):
+                written = block(slice(day, day + days_per_block))
+                file.write(written.astype(stored, copy=False).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+                bar.update(min(day + days_per_block, n_days))

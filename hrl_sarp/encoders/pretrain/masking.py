@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import MaskStrategy
@@ -26,6 +26,9 @@ class MaskRule:
     def count(self, length: int) -> int:
         """Return how many bars of a window are hidden.
 
+        Args:
+            length: bars of the window.
+
         Raises:
             ConfigError: if that is none, or if no bar would stay visible.
         """
@@ -43,11 +46,17 @@ class MaskRule:
 def draw_masks(
     rule: MaskRule, n_windows: int, length: int, generator: torch.Generator
 ) -> Bool[Tensor, "B L"]:
-    """Draw which bars are hidden; the same generator state gives the same masks.
+    """Draw which bars are hidden; a generator in the same state gives the same masks.
 
     Every bar gets a key, and the bars with the smallest keys are hidden: random keys for single
     bars, the distance behind a random first bar for a block, and for patches the random rank of
     the bar's patch with the place inside it.
+
+    Args:
+        rule: how many bars, and which of them together.
+        n_windows: rows of the result.
+        length: bars of a window.
+        generator: decides the device.
 
     Returns:
         True where hidden, on the generator's device; exactly `rule.count(length)` in each row.
@@ -57,29 +66,16 @@ def draw_masks(
     if rule.strategy == "random":
         keys = torch.rand(n_windows, usable, generator=generator, device=device)
     elif rule.strategy == "block":
-        keys = _block_keys(n_windows, usable, hidden, generator)
+        last_first = usable - hidden + 1
+        first = torch.randint(last_first, (n_windows, 1), generator=generator, device=device)
+        keys = (torch.arange(usable, device=device) - first) % usable
     else:
-        keys = _patch_keys(n_windows, usable, rule.patch_bars, generator)
-    chosen = keys.topk(hidden, dim=1, largest=False, sorted=False).indices + rule.warmup_bars
+        bar, n_patches = torch.arange(usable, device=device), -(-usable // rule.patch_bars)
+        drawn = torch.rand(n_windows, n_patches, generator=generator, device=device)
+        rank = drawn.argsort(dim=1).argsort(dim=1)
+        keys = rank[:, bar // rule.patch_bars] * rule.patch_bars + bar % rule.patch_bars
+    chosen = (
+        keys.float().topk(hidden, dim=1, largest=False, sorted=False).indices + rule.warmup_bars
+    )
     masks = torch.zeros(n_windows, length, dtype=torch.bool, device=device)
     return masks.scatter_(1, chosen, value=True)
-
-
-def _block_keys(
-    n_windows: int, usable: int, hidden: int, generator: torch.Generator
-) -> Float[Tensor, "B U"]:
-    device = generator.device
-    last_first = usable - hidden + 1
-    first = torch.randint(last_first, (n_windows, 1), generator=generator, device=device)
-    return ((torch.arange(usable, device=device) - first) % usable).float()
-
-
-def _patch_keys(
-    n_windows: int, usable: int, patch_bars: int, generator: torch.Generator
-) -> Float[Tensor, "B U"]:
-    device = generator.device
-    n_patches = -(-usable // patch_bars)
-    drawn = torch.rand(n_windows, n_patches, generator=generator, device=device)
-    rank = drawn.argsort(dim=1).argsort(dim=1)
-    bar = torch.arange(usable, device=device)
-    return (rank[:, bar // patch_bars] * patch_bars + bar % patch_bars).float()
