@@ -68,6 +68,9 @@ def with_stock_embeddings(
         config: the run's configuration.
         device: where windows are embedded.
 
+    Returns:
+        The same market with `stock_embeddings` (T, A, E) and their facts in its manifest.
+
     Raises:
         MissingArtifactError: if an encoder was not pretrained; names the command.
         CheckpointError: if an encoder is damaged, of other columns, windows or another market, or
@@ -109,6 +112,9 @@ def encoder_folder(data_dir: Path, market_name: str, kind: EncoderKind) -> Path:
         data_dir: `data/raw` as written by collect-data.
         market_name: name of the market's profile.
         kind: of the encoder.
+
+    Returns:
+        A folder beside `data/raw`.
     """
     return data_dir.parent / "encoders" / market_name / kind
 
@@ -123,6 +129,9 @@ def read_frozen(
         market: gives the training span, which nothing may have seen the end of.
         data_dir: `data/raw` as written by collect-data.
         config: the run's configuration.
+
+    Returns:
+        The encoder in evaluation mode, its scaler and its projection.
 
     Raises:
         MissingArtifactError: naming the command that writes it.
@@ -176,6 +185,9 @@ def embedding_job(
         market: gives days and slots.
         config: the run's configuration.
         device: where windows are embedded.
+
+    Returns:
+        What `write_table` takes.
     """
     panel = config.encoders.panel
     table = frozen.scaler.apply(panel_features(frozen.kind, bars, config))

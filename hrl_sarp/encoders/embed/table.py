@@ -120,6 +120,9 @@ def finished_hash(path: Path) -> str | None:
 
     Args:
         path: as for `write_table`.
+
+    Returns:
+        64 hex digits or None.
     """
     try:
         facts = read_json(path.with_suffix(".json"), "-") if path.is_file() else {}
@@ -135,6 +138,9 @@ def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
 
     Args:
         path: as for `write_table`.
+
+    Returns:
+        float32; a map of the file unless it is stored as bfloat16.
     """
     table = np.load(path, mmap_mode="r", allow_pickle=False)
     if table.dtype == STORED_AS["float32"]:
@@ -150,6 +156,9 @@ def embed_windows(job: EmbeddingJob, starts: Int[np.ndarray, " W"]) -> Float[Ten
     Args:
         job: encoder, projection and rows of bars.
         starts: first rows of the windows.
+
+    Returns:
+        Projected embeddings, on the device of the bars.
     """
     rows = torch.from_numpy(starts).to(job.features.device)
     with torch.inference_mode():

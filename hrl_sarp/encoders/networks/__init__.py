@@ -18,6 +18,9 @@ def build_encoder(kind: EncoderKind, n_features: int, config: EncodersConfig) ->
         kind: which one.
         n_features: columns of a bar.
         config: the configuration's section; it holds a size for each kind.
+
+    Returns:
+        The encoder, on the CPU.
     """
     if kind == "jade":
         return JadeEncoder(n_features, config.jade)
@@ -33,6 +36,9 @@ def build_autoencoder(
         kind: which one.
         n_features: columns of a bar.
         config: the configuration's section.
+
+    Returns:
+        The autoencoder, on the CPU.
     """
     if kind == "jade":
         return JadeMaskedAutoencoder(n_features, config.jade)

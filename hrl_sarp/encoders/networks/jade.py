@@ -20,6 +20,12 @@ class JadeEncoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: JadeConfig) -> None:
+        """Make the layers with fresh weights.
+
+        Args:
+            n_features: F, columns of a bar.
+            config: hidden units, layers, dropout.
+        """
         super().__init__()
         self.n_features = n_features
         self.width = 2 * config.hidden
@@ -35,11 +41,25 @@ class JadeEncoder(nn.Module):
         _initialise(self.lstm)
 
     def forward(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B L W"]:
-        """Return one embedding per bar."""
+        """Return one embedding per bar.
+
+        Args:
+            x: windows of L bars, scaled.
+
+        Returns:
+            One vector of W = twice the hidden units per bar.
+        """
         return cast("Tensor", self.lstm(x)[0])
 
     def embed(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B W"]:
-        """Return one embedding per window: the mean over its bars."""
+        """Return one embedding per window: the mean over its bars.
+
+        Args:
+            x: windows of L bars, scaled.
+
+        Returns:
+            One row per window.
+        """
         return cast("Tensor", self(x)).mean(dim=1)
 
 
@@ -51,6 +71,12 @@ class JadeMaskedAutoencoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: JadeConfig) -> None:
+        """Make the layers with fresh weights.
+
+        Args:
+            n_features: F, columns of a bar.
+            config: size of the encoder.
+        """
         super().__init__()
         self.encoder = JadeEncoder(n_features, config)
         self.decoder = nn.Linear(self.encoder.width, n_features)
@@ -61,7 +87,15 @@ class JadeMaskedAutoencoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L F"], masked: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L F"]:
-        """Return all bars as rebuilt from those that are not masked."""
+        """Return all bars as rebuilt from those that are not masked.
+
+        Args:
+            x: windows of L bars, scaled.
+            masked: True where a bar is hidden from the encoder.
+
+        Returns:
+            Hidden and visible bars alike; losses count the hidden ones.
+        """
         seen = torch.where(masked.unsqueeze(-1), self.mask_token, x)
         return cast("Tensor", self.decoder(self.encoder(seen)))
 

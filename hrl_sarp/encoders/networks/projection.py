@@ -38,11 +38,25 @@ class Projection:
     """Share of the variance that the components hold."""
 
     def __call__(self, embedding: Float[Tensor, "B H"]) -> Float[Tensor, "B E"]:
-        """Project a batch of embeddings."""
+        """Project a batch of embeddings.
+
+        Args:
+            embedding: on the device of the projection.
+
+        Returns:
+            Columns of mean 0 and variance 1 over the windows it was fitted on.
+        """
         return (embedding - self.mean) @ self.components
 
     def to(self, device: torch.device | str) -> "Projection":
-        """Return the same projection on a device."""
+        """Return the same projection on a device.
+
+        Args:
+            device: where embeddings are.
+
+        Returns:
+            A projection of the same values.
+        """
         return Projection(self.mean.to(device), self.components.to(device), self.explained)
 
 
@@ -52,6 +66,9 @@ def fit_projection(embeddings: Float[np.ndarray, "W H"], size: int) -> Projectio
     Args:
         embeddings: pooled embeddings of training windows.
         size: E, at most H.
+
+    Returns:
+        Whitened components; one that holds nothing but rounding is 0.
 
     Raises:
         DataError: if there are too few windows, or they all embed alike.
@@ -109,6 +126,9 @@ def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str
     Args:
         path: the file.
         command: what writes it, named in the errors.
+
+    Returns:
+        The projection on the CPU, and its facts.
 
     Raises:
         MissingArtifactError: if there is no such file.

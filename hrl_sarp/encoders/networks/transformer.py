@@ -24,6 +24,12 @@ class CandleEncoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:
+        """Make the layers with fresh weights.
+
+        Args:
+            n_features: F, columns of a candle.
+            config: widths, layers, longest window.
+        """
         super().__init__()
         self.n_features, self.width = n_features, config.width
         self.projection = nn.Linear(n_features, config.width)
@@ -40,6 +46,12 @@ class CandleEncoder(nn.Module):
     def forward(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B L width"]:
         """Encode every candle.
 
+        Args:
+            x: windows of L candles, scaled.
+
+        Returns:
+            One vector per candle.
+
         Raises:
             ConfigError: if a window is longer than `encoders.transformer.window_length`.
         """
@@ -53,7 +65,14 @@ class CandleEncoder(nn.Module):
         return vectors
 
     def embed(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B width"]:
-        """Average the candles' vectors."""
+        """Average the candles' vectors.
+
+        Args:
+            x: windows of L candles, scaled.
+
+        Returns:
+            One row per window.
+        """
         return self(x).mean(dim=1)
 
 
@@ -61,6 +80,12 @@ class PriceActionTransformer(nn.Module):
     """Says how likely a buy is worth it after the last candle of a window."""
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:
+        """Make the layers with fresh weights.
+
+        Args:
+            n_features: F, columns of a candle.
+            config: size of encoder and head.
+        """
         super().__init__()
         self.encoder = CandleEncoder(n_features, config)
         self.head = nn.Sequential(
@@ -77,16 +102,37 @@ class PriceActionTransformer(nn.Module):
         return self.encoder.width
 
     def encode(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B L width"]:
-        """Return one vector per candle."""
+        """Return one vector per candle.
+
+        Args:
+            x: windows of L candles, scaled.
+
+        Returns:
+            As `CandleEncoder.forward`.
+        """
         vectors: Tensor = self.encoder(x)
         return vectors
 
     def embed(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B width"]:
-        """Return one vector per window: the mean over its candles."""
+        """Return one vector per window: the mean over its candles.
+
+        Args:
+            x: windows of L candles, scaled.
+
+        Returns:
+            One row per window.
+        """
         return self.encoder.embed(x)
 
     def forward(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, " B"]:
-        """Return the logit of a buy."""
+        """Return the logit of a buy.
+
+        Args:
+            x: windows of L candles, scaled.
+
+        Returns:
+            Higher where a buy is more likely to be worth it.
+        """
         logits: Tensor = self.head(self.embed(x))
         return logits.squeeze(-1)
 
@@ -99,6 +145,12 @@ class TransformerMaskedAutoencoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:
+        """Make the layers with fresh weights.
+
+        Args:
+            n_features: F, columns of a candle.
+            config: size of the encoder.
+        """
         super().__init__()
         self.encoder = CandleEncoder(n_features, config)
         self.decoder = nn.Linear(config.width, n_features)
@@ -108,14 +160,30 @@ class TransformerMaskedAutoencoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L F"], masked: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L F"]:
-        """Rebuild all candles; masked ones are replaced in the input by the learned vector."""
+        """Rebuild all candles; masked ones are replaced in the input by the learned vector.
+
+        Args:
+            x: windows of L candles, scaled.
+            masked: True where a candle is hidden from the encoder.
+
+        Returns:
+            Hidden and visible candles alike; losses count the hidden ones.
+        """
         seen = torch.where(masked.unsqueeze(-1), self.mask_token, x)
         rebuilt: Tensor = self.decoder(self.encoder(seen))
         return rebuilt
 
 
 def sinusoidal_positions(length: int, width: int) -> Float[Tensor, "L width"]:
-    """Compute sines (even columns) and cosines (odd) of geometrically growing wave lengths."""
+    """Compute sines (even columns) and cosines (odd) of geometrically growing wave lengths.
+
+    Args:
+        length: L, candles of the longest window.
+        width: of the vectors; even.
+
+    Returns:
+        One row per place in the window, between -1 and 1.
+    """
     steps = torch.arange(length, dtype=torch.float32).unsqueeze(1)
     pairs = torch.arange(0, width, 2, dtype=torch.float32)
     angles = steps * torch.exp(-math.log(_LONGEST_WAVE) / width * pairs)
@@ -124,6 +192,9 @@ def sinusoidal_positions(length: int, width: int) -> Float[Tensor, "L width"]:
 
 def start_with_xavier(module: nn.Module) -> None:
     """Draw every weight of more than one dimension from Xavier's uniform distribution.
+
+    Args:
+        module: its weights are overwritten in place; biases stay.
 
     Source: Glorot and Bengio (2010).
     """

@@ -29,6 +29,9 @@ def prepare_bars(
         config: the run's configuration.
         resume: whether an unfinished run in the folder is continued.
 
+    Returns:
+        What `pretrain_encoder` takes.
+
     Raises:
         MissingArtifactError: if there is no such file.
         DataError: if the bars, or the windows cut from them, cannot be used.

@@ -29,6 +29,9 @@ class MaskRule:
         Args:
             length: bars of the window.
 
+        Returns:
+            From 1 to `length` - 1.
+
         Raises:
             ConfigError: if that is none, or if no bar would stay visible.
         """

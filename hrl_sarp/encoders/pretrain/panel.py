@@ -36,6 +36,9 @@ def prepare_panel(
         config: the run's configuration.
         resume: whether an unfinished run in the folder is continued.
 
+    Returns:
+        What `pretrain_encoder` takes; it asks for a projection.
+
     Raises:
         MissingArtifactError: if nothing was collected.
         DataError: if the bars, or the windows cut from them, cannot be used.
@@ -84,6 +87,9 @@ def panel_settings(kind: EncoderKind, encoders: EncodersConfig) -> PretrainingCo
     Args:
         kind: of the encoder.
         encoders: the configuration's section.
+
+    Returns:
+        A copy of `encoders.pretraining` with what differs.
     """
     panel = encoders.panel
     changes: dict[str, Any] = {

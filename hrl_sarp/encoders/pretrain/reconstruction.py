@@ -28,7 +28,20 @@ def huber_sum(
     hidden: Bool[Tensor, "B L"],
     delta: float,
 ) -> Float[Tensor, ""]:
-    """Return the Huber losses of all hidden values, summed."""
+    """Return the Huber losses of all hidden values, summed.
+
+    Args:
+        rebuilt: what the network says of the bars.
+        bars: as they are.
+        hidden: True where the network did not see them.
+        delta: error at which the loss turns linear.
+
+    Returns:
+        A scalar with its graph, on the device of the bars.
+
+    Source:
+        Huber (1964), "Robust estimation of a location parameter".
+    """
     losses = nn.functional.huber_loss(rebuilt, bars, reduction="none", delta=delta)
     return (losses.sum(dim=2) * hidden).sum()
 
@@ -47,12 +60,23 @@ class Errors:
         return float(self.huber.mean())
 
     def summary(self) -> dict[str, float]:
-        """Return the means over all columns."""
+        """Return the means over all columns.
+
+        Returns:
+            `loss`, `mae` and `mse`.
+        """
         means = {"mae": float(self.absolute.mean()), "mse": float(self.squared.mean())}
         return {"loss": self.loss, **means}
 
     def by_column(self, columns: list[str]) -> dict[str, float]:
-        """Return the Huber loss of every column."""
+        """Return the Huber loss of every column.
+
+        Args:
+            columns: their names.
+
+        Returns:
+            Name -> loss.
+        """
         return dict(zip(columns, self.huber.tolist(), strict=True))
 
 
@@ -60,6 +84,13 @@ class ErrorSums:
     """Adds up errors batch by batch, in float64 and without leaving the device."""
 
     def __init__(self, n_features: int, delta: float, device: torch.device) -> None:
+        """Begin with nothing added.
+
+        Args:
+            n_features: F, columns of a bar.
+            delta: error at which the loss turns linear.
+            device: of the batches.
+        """
         self.delta = delta
         self.sums = torch.zeros(4, n_features, dtype=torch.float64, device=device)
         """Huber, absolute and squared errors, and how many values; per column."""
@@ -70,7 +101,13 @@ class ErrorSums:
         bars: Float[Tensor, "B L F"],
         hidden: Bool[Tensor, "B L"],
     ) -> None:
-        """Add one batch."""
+        """Add one batch.
+
+        Args:
+            rebuilt: what was said of the bars.
+            bars: as they are.
+            hidden: True where an error counts.
+        """
         error = rebuilt.float() - bars
         huber = nn.functional.huber_loss(rebuilt.float(), bars, reduction="none", delta=self.delta)
         weights = hidden.unsqueeze(-1).to(error.dtype)
@@ -78,7 +115,11 @@ class ErrorSums:
         self.sums += (parts * weights).sum(dim=(1, 2), dtype=torch.float64)
 
     def means(self) -> Errors:
-        """Return the mean errors of what was added."""
+        """Return the mean errors of what was added.
+
+        Returns:
+            Means over the hidden values, on the CPU.
+        """
         sums = self.sums.cpu()
         huber, absolute, squared = (sums[:3] / sums[3]).unbind()
         return Errors(huber, absolute, squared)
@@ -94,6 +135,9 @@ def baseline_rebuilds(
     Args:
         bars: the windows, in deviations from the mean of the training bars.
         hidden: True where a bar must be rebuilt.
+
+    Returns:
+        One (B, L, F) per name of `BASELINES`.
     """
     before, after = _nearest_visible(hidden)
     place = torch.arange(hidden.shape[1], device=hidden.device)
@@ -122,6 +166,9 @@ class HeldOut:
             module: the autoencoder.
             world: the processes that share the windows.
             pause: called between batches; may raise.
+
+        Returns:
+            Means over the windows of all processes.
         """
         mine = world.share(len(self.starts))
         sums = self._sums()
@@ -135,7 +182,11 @@ class HeldOut:
         return sums.means()
 
     def baseline_errors(self) -> dict[str, Errors]:
-        """Return the errors of every baseline; each process computes all of them."""
+        """Return the errors of every baseline; each process computes all of them.
+
+        Returns:
+            Name of `BASELINES` -> errors.
+        """
         sums = {name: self._sums() for name in BASELINES}
         for bars, hidden in self._blocks(slice(None)):
             rebuilds = baseline_rebuilds(bars, hidden)
@@ -154,18 +205,40 @@ class HeldOut:
 
 
 def precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 on CUDA, in float32 elsewhere."""
+    """Return the context to compute in: bfloat16 on CUDA, float32 elsewhere.
+
+    Args:
+        device: of the network.
+
+    Returns:
+        A context manager.
+    """
     is_cuda = device.type == "cuda"
     return torch.autocast(device.type, torch.bfloat16) if is_cuda else nullcontext()
 
 
 def best_baseline(errors: dict[str, Errors]) -> str:
-    """Name the baseline of least loss."""
+    """Name the baseline of least loss.
+
+    Args:
+        errors: of all `BASELINES` and perhaps of a model.
+
+    Returns:
+        One of `BASELINES`.
+    """
     return min(BASELINES, key=lambda name: errors[name].loss)
 
 
 def as_plain(errors: dict[str, Errors], columns: list[str]) -> dict[str, Any]:
-    """Return errors of the model and the baselines as plain values for a results file."""
+    """Return errors as plain values for a results file.
+
+    Args:
+        errors: of a model and of baselines, by name.
+        columns: names of the columns.
+
+    Returns:
+        Name -> `loss`, `mae`, `mse`, `loss_by_column`.
+    """
     return {
         name: {**part.summary(), "loss_by_column": part.by_column(columns)}
         for name, part in errors.items()

@@ -71,6 +71,9 @@ def mask_rule(settings: PretrainingConfig, ratio: float, warmup_bars: int, lengt
         warmup_bars: first bars of a window, never hidden.
         length: bars of a window.
 
+    Returns:
+        A rule that fits windows of this length.
+
     Raises:
         ConfigError: if no bar of a window could be hidden, or none would stay visible.
     """
@@ -181,6 +184,9 @@ def pooled_embeddings(
         encoder: on the table's device.
         table: scaled bars and windows.
         batch_size: windows embedded at once.
+
+    Returns:
+        In the order of the windows.
     """
     parts = []
     with torch.inference_mode():
@@ -195,6 +201,9 @@ def loss_panel(result: PretrainingResult) -> Panel:
 
     Args:
         result: of a run.
+
+    Returns:
+        What `convergence_figure` draws.
     """
     epochs = range(len(result.val_metrics))
     losses = {

@@ -157,6 +157,9 @@ def course(config: PretrainingConfig, checkpoint_seconds: float) -> Schedule:
     Args:
         config: epochs, rates, patience.
         checkpoint_seconds: least time between two states within an epoch.
+
+    Returns:
+        The rate peaks after `warmup_epochs`.
     """
     return Schedule(
         epochs=config.epochs,
@@ -207,6 +210,9 @@ class MaskedReconstruction:
         Args:
             rows: first rows of the windows of the batch of all processes.
             generator: of the masks of all of them: the same on every device.
+
+        Returns:
+            The part, with its graph; parts of all processes add up to the mean.
         """
         mine = self.run.world.share(len(rows))
         masks = draw_masks(self.run.rule, len(rows), self.data.length, generator)
@@ -218,12 +224,23 @@ class MaskedReconstruction:
         return total / (len(rows) * self.hidden_values), {}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return the loss on the validation windows."""
+        """Return the loss on the validation windows.
+
+        Returns:
+            The loss, and the same by name.
+        """
         loss = self.errors(self.validation).loss
         return loss, {"val_loss": loss}
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
-        """Say where the windows of a batch begin."""
+        """Say where the windows of a batch begin.
+
+        Args:
+            rows: first rows of windows.
+
+        Returns:
+            Words for a message.
+        """
         return f"windows from row {int(rows.min())} to {int(rows.max())} of the table"
 
     def held_out(self, starts: Int[Tensor, " W"], split: int) -> HeldOut:
@@ -232,6 +249,9 @@ class MaskedReconstruction:
         Args:
             starts: their first rows.
             split: `VALIDATION` or `TEST`.
+
+        Returns:
+            The windows, on the device of the data.
         """
         seed = derive_seed(self.run.seed, HIDDEN_BARS, split)
         generator = torch.Generator().manual_seed(seed)
@@ -244,6 +264,12 @@ class MaskedReconstruction:
 
     def errors(self, held_out: HeldOut) -> Errors:
         """Return the module's errors.
+
+        Args:
+            held_out: windows of validation or test.
+
+        Returns:
+            Means over all hidden values.
 
         Raises:
             StoppedEarly: if a stop was asked for; several processes may have different numbers of

@@ -47,7 +47,11 @@ class Windows:
     """Windows left out, by reason; reasons that did not occur are not listed."""
 
     def counts(self) -> dict[str, int]:
-        """Return the number of windows of each split."""
+        """Return the number of windows of each split.
+
+        Returns:
+            Split -> count.
+        """
         return {name: len(getattr(self, name)) for name in SPLITS}
 
 
@@ -68,6 +72,9 @@ def number_stretches(
         keys: one value per row each.
         max_missing: ticks in a row that may be missing inside a stretch.
         spacing: between two ticks without any missing; `bar_spacing` if None.
+
+    Returns:
+        One number per row, ascending.
 
     Raises:
         DataError: if the spacing cannot be told, because no row follows another.
@@ -114,6 +121,9 @@ def inside_spans(
         begin: time of a window's first row.
         known: time at which everything about the window is known, its label included.
         spans: first time of each, and the first time after it.
+
+    Returns:
+        One mask per span.
     """
     return [(begin >= start) & (known < stop) for start, stop in spans]
 
@@ -132,6 +142,9 @@ def cut_windows(
         bars_timestamps: datetime64, sorted by instrument, then time, as in `Bars`.
         bars_instrument: index of each bar's instrument.
         config: lengths, splits and gates.
+
+    Returns:
+        First rows by split, and why others were left out.
 
     Raises:
         DataError: if a gate is missed; names the gate, the splits, what was found.
@@ -170,13 +183,28 @@ def cut_windows(
 def gather(
     table: Float[Tensor, "N F"], starts: Int[Tensor, " B"], length: int
 ) -> Float[Tensor, "B L F"]:
-    """Read windows from a table on the table's device, in one indexing operation."""
+    """Read windows from a table on the table's device, in one indexing operation.
+
+    Args:
+        table: rows of bars.
+        starts: first rows of the windows.
+        length: rows of a window.
+
+    Returns:
+        A copy, on the device of the table.
+    """
     rows = torch.arange(length, device=table.device)
     return table[starts.to(table.device).unsqueeze(1) + rows]
 
 
 def bar_spacing(timestamps: Shaped[np.ndarray, " N"]) -> np.timedelta64:
     """Return the most common positive step between neighbouring bars; of equals the shortest.
+
+    Args:
+        timestamps: datetime64, ascending within each instrument.
+
+    Returns:
+        The spacing of bars of which none is missing.
 
     Raises:
         DataError: if no bar follows another.

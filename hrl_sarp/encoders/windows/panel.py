@@ -36,6 +36,9 @@ def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
         market: assembled from it.
         config: the run's configuration, as the market was assembled with.
 
+    Returns:
+        Adjusted daily bars, stock by stock, in time.
+
     Raises:
         DataError: if the returns of the bars are not those of the market.
     """
@@ -56,6 +59,9 @@ def panel_bars(panel: PricePanel, content_hash: str) -> Bars:
     Args:
         panel: prices of the data set; every stock's own sessions are those with a good bar.
         content_hash: what identifies the data.
+
+    Returns:
+        Stock by stock, in time; no value is NaN.
     """
     stock, day = np.nonzero(panel.tradable.T)
     close = np.exp(panel.log_level.T[stock, day])
@@ -122,6 +128,9 @@ def pretraining_windows(
         market: gives the spans.
         panel: length of windows, stride, share of validation.
 
+    Returns:
+        First rows by split; `dropped` counts the bars at which no window ends.
+
     Raises:
         DataError: if training or validation is left without a window.
     """
@@ -129,7 +138,7 @@ def pretraining_windows(
     starts = complete_windows(bars, usable, panel, panel.stride)
     first = _row_of(bars, market, starts)
     last = _row_of(bars, market, starts + panel.window_length - 1)
-    cut = selection_start(market, panel)
+    cut = split.train.stop - round(panel.val_share * len(split.train))
     bounds = ((NONE, cut), (cut, split.train.stop), (split.train.stop, split.validation.stop))
     ends_from = (split.train.start, NONE, split.validation.start)  # windows may reach further back
     inside = inside_spans(first, last, bounds)
@@ -147,11 +156,6 @@ def pretraining_windows(
             )
     incomplete = len(usable) - len(complete_windows(bars, usable, panel, stride=1))
     return Windows(**parts, length=panel.window_length, dropped={"incomplete": incomplete})
-
-
-def selection_start(market: Market, panel: PanelConfig) -> int:
-    """Return the market row from which the training span serves selection."""
-    return market.split.train.stop - round(panel.val_share * len(market.split.train))
 
 
 def window_table(

@@ -15,7 +15,14 @@ MEAN_VOLUME_BARS = 20
 
 
 def panel_columns(kind: EncoderKind) -> tuple[str, ...]:
-    """Name the columns of `panel_features`."""
+    """Name the columns of `panel_features`.
+
+    Args:
+        kind: of the encoder.
+
+    Returns:
+        One name per column.
+    """
     if kind == "jade":
         return tuple(PRETRAINING_COLUMNS)
     return tuple(_relative_name(name) for name in candles.COLUMNS)
@@ -27,6 +34,14 @@ def panel_features(kind: EncoderKind, bars: Bars, config: RunConfig) -> Float[np
     Jade reads relativity features. The transformer reads the columns of a chart without their
     levels, so that one table serves every window: prices, averages, bands and range over the bar's
     own close, the close over the one before, volume over its mean of 20 bars.
+
+    Args:
+        kind: of the encoder.
+        bars: stock by stock, in time.
+        config: gives the rules of swings and the length of windows.
+
+    Returns:
+        float32; NaN while an average of the stock has not seen enough bars.
     """
     if kind == "jade":
         length = config.encoders.panel.window_length
@@ -46,34 +61,28 @@ def _relative_name(name: str) -> str:
 def _relative_candles(bars: Bars) -> Float[np.ndarray, "N 14"]:
     raw = candles.candle_table(bars)
     close = raw[:, candles.COLUMNS.index(CLOSE)]
+    is_first = np.diff(bars.instrument, prepend=-1) != 0
     table = np.empty(raw.shape, dtype=np.float32)
     for index, name in enumerate(candles.COLUMNS):
         values = raw[:, index]
         if name == CLOSE:
-            values = _from_bar_before(np.log(close), bars)
+            values = np.where(is_first, 0.0, np.diff(np.log(close), prepend=np.log(close[:1])))
         elif name == VOLUME:
-            values = _log_over_mean(values, bars)
+            values = _log_over_mean(values, is_first)
         elif _relative_name(name) != name:
             values = values / close
         table[:, index] = values
     return table
 
 
-def _from_bar_before(values: Float[np.ndarray, " N"], bars: Bars) -> Float[np.ndarray, " N"]:
-    """Return the change from the stock's bar before; 0 at its first."""
-    return np.where(_is_first(bars), 0.0, np.diff(values, prepend=values[:1]))
-
-
-def _log_over_mean(volume: Float[np.ndarray, " N"], bars: Bars) -> Float[np.ndarray, " N"]:
+def _log_over_mean(
+    volume: Float[np.ndarray, " N"], is_first: Bool[np.ndarray, " N"]
+) -> Float[np.ndarray, " N"]:
     """Return log(volume / mean of the last bars); 0 where it is 0, NaN before enough bars."""
     row = np.arange(len(volume))
-    seen = row - np.maximum.accumulate(np.where(_is_first(bars), row, 0)) + 1
+    seen = row - np.maximum.accumulate(np.where(is_first, row, 0)) + 1
     # summed window by window: a running sum would carry one stock's later bars into the next stock
     padded = np.concatenate([np.zeros(MEAN_VOLUME_BARS - 1), volume])
     mean = sliding_window_view(padded, MEAN_VOLUME_BARS).mean(axis=1)
     ratio = np.where(volume > 0, volume, 1.0) / np.where(volume > 0, mean, 1.0)
     return np.where(seen >= MEAN_VOLUME_BARS, np.log(ratio), np.nan)
-
-
-def _is_first(bars: Bars) -> Bool[np.ndarray, " N"]:
-    return np.diff(bars.instrument, prepend=-1) != 0

@@ -40,13 +40,24 @@ class Scaler:
 
         Args:
             values: training rows; NaN spreads to its column.
+
+        Returns:
+            The scaler of these rows.
         """
         rows = tuple(range(values.ndim - 1))
         return cls.of(values.mean(axis=rows, dtype=np.float64), values.std(rows, np.float64))
 
     @classmethod
     def of(cls, mean: Float[np.ndarray, " F"], std: Float[np.ndarray, " F"]) -> "Scaler":
-        """Return the scaler of given moments; a deviation below `SMALLEST_SPREAD` becomes 1."""
+        """Return the scaler of given moments; a deviation below `SMALLEST_SPREAD` becomes 1.
+
+        Args:
+            mean: of each column.
+            std: deviation of each column; 0 where it does not move.
+
+        Returns:
+            The scaler, in float32.
+        """
         moves = std > SMALLEST_SPREAD * np.maximum(np.abs(mean), 1.0)
         return cls(mean.astype(np.float32), np.where(moves, std, 1.0).astype(np.float32))
 
@@ -59,6 +70,9 @@ class Scaler:
             n_columns: F.
             where: the file, for messages.
             command: what writes it, for messages.
+
+        Returns:
+            The scaler that was written.
 
         Raises:
             CheckpointError: if a number is missing, not finite, or a deviation is not above 0.
@@ -77,14 +91,32 @@ class Scaler:
         return cls(np.array(parts["mean"], np.float32), np.array(parts["std"], np.float32))
 
     def as_plain(self) -> dict[str, list[float]]:
-        """Return `mean` and `std` as files hold them."""
+        """Return `mean` and `std` as files hold them.
+
+        Returns:
+            One list of F numbers each.
+        """
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def apply(self, values: Float32[np.ndarray, "*rows F"]) -> Float32[np.ndarray, "*rows F"]:
-        """Return the columns in standard deviations from their means; NaN stays."""
+        """Return the columns in standard deviations from their means; NaN stays.
+
+        Args:
+            values: rows with the columns of the scaler.
+
+        Returns:
+            A copy.
+        """
         return (values - self.mean) / self.std
 
     def apply_to(self, values: Float[Tensor, "*rows F"]) -> Float[Tensor, "*rows F"]:
-        """Return a tensor's columns as `apply` does, on the tensor's device."""
+        """Return a tensor's columns as `apply` does, on the tensor's device.
+
+        Args:
+            values: rows with the columns of the scaler.
+
+        Returns:
+            A new tensor.
+        """
         mean, std = (torch.from_numpy(part).to(values.device) for part in (self.mean, self.std))
         return (values - mean) / std

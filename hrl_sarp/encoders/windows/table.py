@@ -37,6 +37,9 @@ class WindowTable:
             scaled: as `Scaler.apply` returns them; what is not finite may lie outside of windows.
             windows: of these rows.
             device: where the network is.
+
+        Returns:
+            The table on the device.
         """
         parts = (scaled, *(getattr(windows, name) for name in SPLITS))
         table, train, validation, test = (torch.from_numpy(part).to(device) for part in parts)
@@ -59,6 +62,9 @@ def fit_scaler(features: Float32[np.ndarray, "N F"], windows: Windows) -> Scaler
     Args:
         features: rows of bars; NaN may lie outside of windows.
         windows: of these rows.
+
+    Returns:
+        The scaler of these bars.
     """
     edges = np.zeros(len(features) + 1, dtype=np.int64)
     np.add.at(edges, windows.train, 1)
