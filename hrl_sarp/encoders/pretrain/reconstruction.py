@@ -1,9 +1,5 @@
-"""Errors of rebuilt bars, and what rebuilding them without a model gives.
+"""Errors of rebuilt bars, and what rebuilding them without a model gives."""
 
-The hidden bars of windows that nothing is learned from never change, so that losses compare.
-"""
-
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hrl_sarp.encoders.windows.cut import gather
-from hrl_sarp.encoders.windows.table import WindowTable
-from hrl_sarp.fitting import World
-
 BASELINES = ("mean", "previous bar", "linear interpolation")
 """In the order that `baseline_rebuilds` returns them."""
-
-Block = tuple[Float[Tensor, "B L F"], Bool[Tensor, "B L"]]
 
 
 def huber_sum(
@@ -58,26 +48,6 @@ class Errors:
     def loss(self) -> float:
         """Mean Huber loss over all columns: what training minimises."""
         return float(self.huber.mean())
-
-    def summary(self) -> dict[str, float]:
-        """Return the means over all columns.
-
-        Returns:
-            `loss`, `mae` and `mse`.
-        """
-        means = {"mae": float(self.absolute.mean()), "mse": float(self.squared.mean())}
-        return {"loss": self.loss, **means}
-
-    def by_column(self, columns: list[str]) -> dict[str, float]:
-        """Return the Huber loss of every column.
-
-        Args:
-            columns: their names.
-
-        Returns:
-            Name -> loss.
-        """
-        return dict(zip(columns, self.huber.tolist(), strict=True))
 
 
 class ErrorSums:
@@ -147,63 +117,6 @@ def baseline_rebuilds(
     return torch.zeros_like(bars), earlier, between
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """The windows of one split and which of their bars are hidden."""
-
-    data: WindowTable
-    starts: Int[Tensor, " W"]
-    hidden: Bool[Tensor, "W L"]
-    """On the device of the data."""
-    huber_delta: float
-    batch_size: int
-    """Windows rebuilt at once."""
-
-    def module_errors(self, module: nn.Module, world: World, pause: Callable[[], None]) -> Errors:
-        """Return the errors of a module, which is put into evaluation mode, over all processes.
-
-        Args:
-            module: the autoencoder.
-            world: the processes that share the windows.
-            pause: called between batches; may raise.
-
-        Returns:
-            Means over the windows of all processes.
-        """
-        mine = world.share(len(self.starts))
-        sums = self._sums()
-        module.eval()
-        for bars, hidden in self._blocks(mine):
-            with torch.no_grad(), precision(self.data.device):
-                rebuilt = module(bars, hidden)
-            sums.add(rebuilt, bars, hidden)
-            pause()
-        world.add_up(sums.sums)
-        return sums.means()
-
-    def baseline_errors(self) -> dict[str, Errors]:
-        """Return the errors of every baseline; each process computes all of them.
-
-        Returns:
-            Name of `BASELINES` -> errors.
-        """
-        sums = {name: self._sums() for name in BASELINES}
-        for bars, hidden in self._blocks(slice(None)):
-            rebuilds = baseline_rebuilds(bars, hidden)
-            for part, rebuilt in zip(sums.values(), rebuilds, strict=True):
-                part.add(rebuilt, bars, hidden)
-        return {name: part.means() for name, part in sums.items()}
-
-    def _sums(self) -> ErrorSums:
-        return ErrorSums(self.data.n_features, self.huber_delta, self.data.device)
-
-    def _blocks(self, mine: slice) -> Iterator[Block]:
-        starts, hidden = self.starts[mine], self.hidden[mine]
-        for first in range(0, len(starts), self.batch_size):
-            rows = slice(first, first + self.batch_size)
-            yield gather(self.data.table, starts[rows], self.data.length), hidden[rows]
-
-
 def precision(device: torch.device) -> AbstractContextManager[Any]:
     """Return the context to compute in: bfloat16 on CUDA, float32 elsewhere.
 
@@ -240,7 +153,12 @@ def as_plain(errors: dict[str, Errors], columns: list[str]) -> dict[str, Any]:
         Name -> `loss`, `mae`, `mse`, `loss_by_column`.
     """
     return {
-        name: {**part.summary(), "loss_by_column": part.by_column(columns)}
+        name: {
+            "loss": part.loss,
+            "mae": float(part.absolute.mean()),
+            "mse": float(part.squared.mean()),
+            "loss_by_column": dict(zip(columns, part.huber.tolist(), strict=True)),
+        }
         for name, part in errors.items()
     }
 

@@ -1,11 +1,11 @@
 """Masked reconstruction as a task of the training loop: any autoencoder, any table of bars."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from loguru import logger
 from torch import Tensor, nn
 
@@ -14,7 +14,8 @@ from hrl_sarp.encoders.pretrain.masking import MaskRule, draw_masks
 from hrl_sarp.encoders.pretrain.reconstruction import (
     BASELINES,
     Errors,
-    HeldOut,
+    ErrorSums,
+    baseline_rebuilds,
     best_baseline,
     huber_sum,
     precision,
@@ -29,10 +30,11 @@ from hrl_sarp.run.session import StopFlag, derive_seed
 MODEL = "model"
 """Name of the trained module beside the baselines."""
 TITLE = "pretraining"
-VALIDATION, TEST = range(2)
-"""Of the seed: whose hidden bars are drawn."""
+JUDGED = ("validation", "test")
+"""Splits that nothing is learned from."""
 TRAIN_METRICS, VAL_METRICS = "train_metrics", "val_metrics"
 
+Block = tuple[Float[Tensor, "B L F"], Bool[Tensor, "B L"]]
 Keep = Callable[[dict[str, Any], list[float], bool], None]
 """Takes a checkpoint, the validation losses of all epochs, and whether the last one is the best."""
 
@@ -108,7 +110,7 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
         CheckpointError: if the stored state does not fit.
     """
     task = MaskedReconstruction(module, data, run)
-    baselines = task.validation.baseline_errors()
+    baselines = task.baseline_errors("validation")
     if run.world.is_first:
         shown = ", ".join(f"{name} {errors.loss:.4f}" for name, errors in baselines.items())
         logger.info(f"{TITLE}: validation loss without a model: {shown}")
@@ -117,7 +119,7 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
     def note(epoch: Epoch) -> None:
         trained = {"train_loss": epoch.terms["total_loss"], "train_batch": fit.n_batches}
         trained |= {"train_epoch": epoch.number, "train_lr": epoch.rate}
-        n_blocks = -(-len(data.validation) // task.validation.batch_size)
+        n_blocks = -(-len(data.validation) // task.at_once)
         judged = {"val_loss": epoch.loss, "val_batch": n_blocks, "val_epoch": epoch.number}
         metrics[TRAIN_METRICS].append({**trained, "epoch_time": epoch.seconds})
         metrics[VAL_METRICS].append(judged)
@@ -138,14 +140,13 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
     fitted = fit.run()
     test: dict[str, Errors] = {}
     if len(data.test):
-        held_out = task.held_out(data.test, TEST)
-        test = {MODEL: task.errors(held_out), **held_out.baseline_errors()}
+        test = {MODEL: task.errors("test"), **task.baseline_errors("test")}
     return PretrainingResult(
         best_val_loss=fitted.best_loss,
         best_epoch=fitted.best_epoch,
         train_metrics=metrics[TRAIN_METRICS],
         val_metrics=metrics[VAL_METRICS],
-        validation={MODEL: task.errors(task.validation), **baselines},
+        validation={MODEL: task.errors("validation"), **baselines},
         test=test,
         seconds=sum(fitted.seconds),
     )
@@ -178,12 +179,22 @@ def course(config: PretrainingConfig, checkpoint_seconds: float) -> Schedule:
 
 
 class MaskedReconstruction:
-    """Rows are first rows of windows; the loss is that of their hidden bars."""
+    """Rows are first rows of windows; the loss is that of their hidden bars.
+
+    Hidden bars of windows that nothing is learned from never change, so that losses compare.
+
+    Example:
+        As `pretrain` uses it::
+
+            task = MaskedReconstruction(module, data, run)
+            Fit(task, course(run.config, 60.0), None, run.seed, run.stop, run.world).run()
+            loss = task.errors("test").loss
+    """
 
     title = TITLE
 
     def __init__(self, module: nn.Module, data: WindowTable, run: PretrainingRun) -> None:
-        """Draw the hidden bars of validation, which stay the same in every epoch.
+        """Draw the hidden bars of validation and test.
 
         Args:
             module: as for `pretrain`.
@@ -200,19 +211,24 @@ class MaskedReconstruction:
         self.train_rows = data.train
         self.connected = run.world.connect(module)
         self.hidden_values = run.rule.count(data.length) * data.n_features  # of a window
-        self.validation = self.held_out(data.validation, VALIDATION)
+        self.at_once = min(run.config.batch_size, len(data.train))
+        self.hidden = {
+            split: self._masks(len(getattr(data, split)), number)
+            for number, split in enumerate(JUDGED)
+        }
+        """By split: which bars of each window are hidden."""
 
     def loss(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return this process's part of the mean Huber loss of the hidden values; no more terms.
+        """Compute this process's part of the mean Huber loss of the hidden values.
 
         Args:
             rows: first rows of the windows of the batch of all processes.
             generator: of the masks of all of them: the same on every device.
 
         Returns:
-            The part, with its graph; parts of all processes add up to the mean.
+            The part, with its graph, and no terms; parts of all processes add up to the mean.
         """
         mine = self.run.world.share(len(rows))
         masks = draw_masks(self.run.rule, len(rows), self.data.length, generator)
@@ -224,12 +240,12 @@ class MaskedReconstruction:
         return total / (len(rows) * self.hidden_values), {}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return the loss on the validation windows.
+        """Judge the module on the validation windows.
 
         Returns:
             The loss, and the same by name.
         """
-        loss = self.errors(self.validation).loss
+        loss = self.errors("validation").loss
         return loss, {"val_loss": loss}
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
@@ -243,41 +259,57 @@ class MaskedReconstruction:
         """
         return f"windows from row {int(rows.min())} to {int(rows.max())} of the table"
 
-    def held_out(self, starts: Int[Tensor, " W"], split: int) -> HeldOut:
-        """Return windows that are not learned from, with hidden bars that the seed fixes.
+    def errors(self, split: str) -> Errors:
+        """Measure the module, which is put into evaluation mode, over all processes.
 
         Args:
-            starts: their first rows.
-            split: `VALIDATION` or `TEST`.
+            split: one of `JUDGED`.
 
         Returns:
-            The windows, on the device of the data.
-        """
-        seed = derive_seed(self.run.seed, HIDDEN_BARS, split)
-        generator = torch.Generator().manual_seed(seed)
-        hidden = draw_masks(self.run.rule, len(starts), self.data.length, generator)
-        delta, size = (
-            self.run.config.huber_delta,
-            min(self.run.config.batch_size, len(self.data.train)),
-        )
-        return HeldOut(self.data, starts, hidden.to(self.data.device), delta, size)
-
-    def errors(self, held_out: HeldOut) -> Errors:
-        """Return the module's errors.
-
-        Args:
-            held_out: windows of validation or test.
-
-        Returns:
-            Means over all hidden values.
+            Means over the hidden values of the windows of all processes.
 
         Raises:
             StoppedEarly: if a stop was asked for; several processes may have different numbers of
                 batches here and could not agree on one, so they finish first.
         """
-
-        def pause() -> None:
-            if self.run.world.size == 1 and self.run.stop.is_set:
+        world, sums = self.run.world, self._sums()
+        self.module.eval()
+        for bars, hidden in self._blocks(split, world.share(len(self.hidden[split]))):
+            with torch.no_grad(), precision(self.data.device):
+                rebuilt = self.module(bars, hidden)
+            sums.add(rebuilt, bars, hidden)
+            if world.size == 1 and self.run.stop.is_set:
                 raise StoppedEarly
+        world.add_up(sums.sums)
+        return sums.means()
 
-        return held_out.module_errors(self.module, self.run.world, pause)
+    def baseline_errors(self, split: str) -> dict[str, Errors]:
+        """Measure every baseline; each process computes all of them.
+
+        Args:
+            split: one of `JUDGED`.
+
+        Returns:
+            Name of `BASELINES` -> errors.
+        """
+        sums = {name: self._sums() for name in BASELINES}
+        for bars, hidden in self._blocks(split, slice(None)):
+            rebuilds = baseline_rebuilds(bars, hidden)
+            for part, rebuilt in zip(sums.values(), rebuilds, strict=True):
+                part.add(rebuilt, bars, hidden)
+        return {name: part.means() for name, part in sums.items()}
+
+    def _masks(self, n_windows: int, number: int) -> Bool[Tensor, "W L"]:
+        # drawn on the CPU: the same on every device
+        generator = torch.Generator().manual_seed(derive_seed(self.run.seed, HIDDEN_BARS, number))
+        masks = draw_masks(self.run.rule, n_windows, self.data.length, generator)
+        return masks.to(self.data.device)
+
+    def _sums(self) -> ErrorSums:
+        return ErrorSums(self.data.n_features, self.run.config.huber_delta, self.data.device)
+
+    def _blocks(self, split: str, mine: slice) -> Iterator[Block]:
+        starts, hidden = getattr(self.data, split)[mine], self.hidden[split][mine]
+        for first in range(0, len(starts), self.at_once):  # nothing, where a process has no window
+            rows = slice(first, first + self.at_once)
+            yield gather(self.data.table, starts[rows], self.data.length), hidden[rows]
