@@ -84,6 +84,17 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Settings(Protocol):
+    """What every section of the configuration about training holds."""
+
+    epochs: int
+    patience: int
+    learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train."""
@@ -111,6 +122,20 @@ class Schedule:
     """Learn nothing of an incomplete last batch; its rows come up in other epochs."""
     judge_first: bool = False
     """Let the untrained module compete, as epoch -1."""
+
+    @classmethod
+    def of(cls, settings: Settings, **others: Any) -> "Schedule":
+        """Take over what a section of the configuration says of training.
+
+        Args:
+            settings: the section.
+            others: the other fields.
+
+        Returns:
+            The schedule.
+        """
+        names = ("epochs", "patience", "learning_rate", "weight_decay", "max_grad_norm")
+        return cls(**{name: getattr(settings, name) for name in names}, **others)
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch.
@@ -278,11 +303,14 @@ class Fit:
             CheckpointError: if the state to resume is of another run.
         """
         self._begin()
-        with self._bar() as bar:
-            while self._goes_on():
-                self.run_epoch(bar)
+        now, epochs, patience = self.progress, self.schedule.epochs, self.schedule.patience
+        bar: AbstractContextManager[PhaseBar] = nullcontext(PhaseBar.silent())
+        if self.world.is_first:
+            bar = phase_progress(self.task.title, epochs * self.n_batches, self._batches_done())
+        with bar as shown:
+            while now.epoch < epochs and now.epoch - 1 - now.best_epoch < patience:
+                self.run_epoch(shown)
                 self.close_epoch()
-        now = self.progress
         self.task.module.load_state_dict(now.best_state)
         self.task.module.eval()
         return Fitted(now.best_epoch, now.best_loss, now.epoch, list(now.seconds))
@@ -362,11 +390,6 @@ class Fit:
             self.extra.update(saved["extra"])
         now = self.progress
         self._say(f"continues at epoch {now.epoch}, batch {now.batch} of {self.n_batches}")
-
-    def _goes_on(self) -> bool:
-        now = self.progress
-        without_gain = now.epoch - 1 - now.best_epoch
-        return now.epoch < self.schedule.epochs and without_gain < self.schedule.patience
 
     def _batches(self) -> list[Tensor]:
         seed = derive_seed(self.seed, ORDER, self.progress.epoch)
@@ -456,12 +479,6 @@ class Fit:
                 "extra": self.extra,
             }
         )
-
-    def _bar(self) -> AbstractContextManager[PhaseBar]:
-        if not self.world.is_first:
-            return nullcontext(PhaseBar.silent())
-        total = self.schedule.epochs * self.n_batches
-        return phase_progress(self.task.title, total, self._batches_done())
 
     def _batches_done(self) -> int:
         return self.progress.epoch * self.n_batches + self.progress.batch

@@ -261,13 +261,9 @@ def fit_phase(
         StoppedEarly: after writing a checkpoint, if a stop was asked for.
         TrainingDivergedError: at the first loss that is not finite.
     """
-    schedule = Schedule(
-        epochs=config.epochs,
-        patience=config.patience,
+    schedule = Schedule.of(
+        config,
         batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
         checkpoint_seconds=context.config.curriculum.checkpoint_seconds,
         low_epoch=config.epochs,
         final_share=0.0,

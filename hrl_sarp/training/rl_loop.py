@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.files import require_finite, set_networks
+from hrl_sarp.agents.files import networks_of, require_finite, set_networks
 from hrl_sarp.agents.measures import mean_terms, portfolio_measures
 from hrl_sarp.agents.ppo.algorithm import MacroPPO
 from hrl_sarp.agents.td3.algorithm import MicroTD3
@@ -52,14 +52,12 @@ class LoopPlan:
     """What differs between the phases that use the loop."""
 
     number: int
-    prefix: str
-    """Of the metric names: `macro` or `micro`."""
+    agent: MacroAgent | MicroAgent
+    """Holds the networks as they were last judged; a best checkpoint copies them."""
     total_timesteps: int
     eval_every: int
     evaluate: Callable[[], ValidationScore]
-    """Judges the networks that are being trained."""
-    networks: Callable[[], dict[str, Any]]
-    """Copies the networks that a best checkpoint holds."""
+    """Lets `agent` adopt the networks that are being trained, and judges it."""
     eval_prefix: str = "eval"
     """Of the evaluation's metric names."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +67,11 @@ class LoopPlan:
     def title(self) -> str:
         """Of the phase, in messages."""
         return f"phase {self.number}"
+
+    @property
+    def prefix(self) -> str:
+        """Of the metric names: `macro` or `micro`."""
+        return self.agent.kind
 
 
 class PhaseLoop(BaseCallback):
@@ -146,7 +149,7 @@ class PhaseLoop(BaseCallback):
         require_finite(f"{self.plan.prefix}/growth", score.excess_growth_pct, step, days, tensors)
         is_best = self.state.selector.add(score)
         if is_best:
-            self.state.best = self.plan.networks()
+            self.state.best = networks_of(self.plan.agent)
         values = vars(score).items()
         self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values})
         logger.info(

@@ -4,7 +4,6 @@ Each trains against the frozen agent of the other level.
 """
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
-from hrl_sarp.agents.files import networks_of
 from hrl_sarp.agents.ppo.algorithm import MacroPPO
 from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.config.schema import PPOConfig, TD3Config
@@ -117,17 +116,10 @@ def macro_plan(
     judged = MacroAgent(context.tensors, context.config.macro_agent, context.config.seed)
 
     def evaluate() -> ValidationScore:
-        judged.adopt(algorithm)
-        return validate_pair(context.tensors, context.config, judged, partner)
+        return validate_pair(context.tensors, context.config, judged.adopt(algorithm), partner)
 
-    return LoopPlan(
-        number=number,
-        prefix="macro",
-        total_timesteps=total_timesteps,
-        eval_every=context.config.macro_agent.ppo.eval_every_steps,
-        evaluate=evaluate,
-        networks=lambda: networks_of(judged),
-    )
+    every = context.config.macro_agent.ppo.eval_every_steps
+    return LoopPlan(number, judged, total_timesteps, every, evaluate)
 
 
 def micro_plan(
@@ -152,14 +144,7 @@ def micro_plan(
     judged = MicroAgent(context.micro_settings(), context.config.seed)
 
     def evaluate() -> ValidationScore:
-        judged.adopt(algorithm)
-        return validate_pair(context.tensors, context.config, partner, judged)
+        return validate_pair(context.tensors, context.config, partner, judged.adopt(algorithm))
 
-    return LoopPlan(
-        number=number,
-        prefix="micro",
-        total_timesteps=total_timesteps,
-        eval_every=context.config.micro_agent.td3.eval_every_steps,
-        evaluate=evaluate,
-        networks=lambda: networks_of(judged),
-    )
+    every = context.config.micro_agent.td3.eval_every_steps
+    return LoopPlan(number, judged, total_timesteps, every, evaluate)

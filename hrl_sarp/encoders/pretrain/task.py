@@ -162,13 +162,9 @@ def course(config: PretrainingConfig, checkpoint_seconds: float) -> Schedule:
     Returns:
         The rate peaks after `warmup_epochs`.
     """
-    return Schedule(
-        epochs=config.epochs,
-        patience=config.patience,
+    return Schedule.of(
+        config,
         batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
         checkpoint_seconds=checkpoint_seconds,
         peak_epoch=config.warmup_epochs - 1,
         low_epoch=config.epochs - 1,

@@ -197,13 +197,9 @@ def new_fit(task: BuyTask, stop: StopFlag, state: RunState | None = None) -> Fit
         The run, not begun yet.
     """
     config, settings = task.config, task.settings
-    schedule = Schedule(
-        epochs=settings.epochs,
-        patience=settings.patience,
+    schedule = Schedule.of(
+        settings,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
         checkpoint_seconds=config.curriculum.checkpoint_seconds,
     )
 

@@ -254,13 +254,9 @@ def new_fit(
         The run, not begun yet.
     """
     config, settings = job.request.config, job.request.config.encoders.finetuning
-    schedule = Schedule(
-        epochs=settings.epochs,
-        patience=settings.patience,
+    schedule = Schedule.of(
+        settings,
         batch_size=job.variant.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
         checkpoint_seconds=config.curriculum.checkpoint_seconds,
     )
     seed, world = derive_seed(config.seed, UPDATES), World.alone(job.request.device)
