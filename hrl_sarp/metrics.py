@@ -20,13 +20,28 @@ SESSIONS_PER_YEAR = 252
 
 
 def total_return(simple_returns: Series) -> float:
-    """Compound the series."""
+    """Compound the series.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        The gain over all periods as a fraction of the first wealth.
+    """
     _require_finite(simple_returns, "simple_returns")
     return float(np.prod(1.0 + simple_returns) - 1.0)
 
 
 def annual_return(simple_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the compound annual growth rate; -1.0 if wealth was lost entirely."""
+    """Compute the compound annual growth rate.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The rate as a fraction; -1.0 if wealth was lost entirely.
+    """
     wealth = 1.0 + total_return(simple_returns)
     if wealth <= 0.0:
         return -1.0
@@ -35,6 +50,13 @@ def annual_return(simple_returns: Series, periods_per_year: Periods) -> float:
 
 def annual_log_growth(simple_returns: Series, periods_per_year: Periods) -> float:
     """Compute the mean log return of a year.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The mean log return times the periods of a year.
 
     Raises:
         MetricError: also if a period loses everything, which has no log return.
@@ -46,7 +68,15 @@ def annual_log_growth(simple_returns: Series, periods_per_year: Periods) -> floa
 
 
 def annual_volatility(simple_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the sample standard deviation of a year; 0.0 for a single period."""
+    """Compute the sample standard deviation of a year.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The deviation as a fraction; 0.0 for a single period or a constant series.
+    """
     return _deviation(simple_returns) * float(np.sqrt(periods_per_year))
 
 
@@ -65,14 +95,30 @@ def sharpe_ratio(excess_returns: Series, periods_per_year: Periods) -> float:
 
 
 def downside_deviation(excess_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the root mean square of the losses over all periods, annualised."""
+    """Compute the root mean square of the losses over all periods, annualised.
+
+    Args:
+        excess_returns: returns less the risk-free rate of the same period; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The deviation as a fraction; 0.0 if no period lost.
+    """
     _require_finite(excess_returns, "excess_returns")
     losses = np.minimum(excess_returns, 0.0)
     return float(np.sqrt((losses**2).mean() * periods_per_year))
 
 
 def sortino_ratio(excess_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the annual mean over the downside deviation; 0.0 without a loss to divide by."""
+    """Compute the annual mean over the downside deviation.
+
+    Args:
+        excess_returns: returns less the risk-free rate of the same period; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The ratio; 0.0 without a loss to divide by.
+    """
     deviation = downside_deviation(excess_returns, periods_per_year)
     return _ratio(excess_returns.mean() * periods_per_year, deviation)
 
@@ -81,6 +127,12 @@ def drawdowns(simple_returns: Series) -> Series:
     """Compute the loss from the running peak of wealth after each period, as fractions >= 0.
 
     The wealth before the first period is the first peak.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        One loss per period, a fraction of the peak; 0.0 at a peak.
     """
     _require_finite(simple_returns, "simple_returns")
     wealth = np.cumprod(1.0 + simple_returns)
@@ -107,19 +159,41 @@ def max_drawdown(simple_returns: Series) -> float:
 
 
 def average_drawdown(simple_returns: Series) -> float:
-    """Compute the mean over all periods of the loss from the running peak."""
+    """Compute the mean over all periods of the loss from the running peak.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        The mean loss as a positive fraction of the peak.
+    """
     return float(drawdowns(simple_returns).mean())
 
 
 def max_drawdown_duration(simple_returns: Series) -> int:
-    """Count the periods of the longest stay below a peak, unfinished ones included."""
+    """Count the periods of the longest stay below a peak, unfinished ones included.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        The number of periods; 0 if wealth never falls.
+    """
     below = np.concatenate([[False], drawdowns(simple_returns) > 0.0, [False]])
     edges = np.flatnonzero(below[1:] != below[:-1])
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
 def calmar_ratio(simple_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the compound annual growth rate over the maximum drawdown; 0.0 without one."""
+    """Compute the compound annual growth rate over the maximum drawdown.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The ratio; 0.0 if wealth never falls.
+    """
     return _ratio(annual_return(simple_returns, periods_per_year), max_drawdown(simple_returns))
 
 
@@ -127,6 +201,13 @@ def value_at_risk(simple_returns: Series, confidence: int | float) -> float:
     """Compute the loss that a period exceeds with probability at most 1 - confidence.
 
     With k = (1 - confidence) T an integer it is the (k+1)-th largest loss.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+        confidence: 0.95 is usual; between 0 and 1.
+
+    Returns:
+        The loss as a positive fraction; negative if even that period gained.
 
     Source:
         Rockafellar and Uryasev (2002), "Conditional value-at-risk for general loss distributions".
@@ -139,6 +220,13 @@ def conditional_value_at_risk(simple_returns: Series, confidence: int | float) -
     """Compute the mean of the worst (1 - confidence) share of the periods.
 
     The period on the border counts with the part of it that belongs to that share.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+        confidence: 0.95 is usual; between 0 and 1.
+
+    Returns:
+        The mean loss as a positive fraction; negative if it is a gain.
     """
     losses = _sorted_losses(simple_returns)
     tail = _tail(len(losses), confidence)
@@ -151,41 +239,94 @@ def conditional_value_at_risk(simple_returns: Series, confidence: int | float) -
 
 
 def skewness(simple_returns: Series) -> float:
-    """Compute the third standardised moment (population); 0.0 if the series does not move."""
+    """Compute the third standardised moment (population).
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        The moment; 0.0 if the series does not move.
+    """
     return _standardised_moment(simple_returns, 3, still=0.0)
 
 
 def kurtosis(simple_returns: Series) -> float:
-    """Compute the fourth standardised moment, 3 for a normal series and for one that is still."""
+    """Compute the fourth standardised moment, 3 for a normal series and for one that is still.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        The moment, not its excess over 3.
+    """
     return _standardised_moment(simple_returns, 4, still=3.0)
 
 
 def win_rate(simple_returns: Series) -> float:
-    """Compute the share of periods that gained."""
+    """Compute the share of periods that gained.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        A share between 0 and 1; a period without a change did not gain.
+    """
     _require_finite(simple_returns, "simple_returns")
     return float((simple_returns > 0.0).mean())
 
 
 def profit_factor(simple_returns: Series) -> float:
-    """Compute the sum of gains over the sum of losses; 0.0 without a loss to divide by."""
+    """Compute the sum of gains over the sum of losses.
+
+    Args:
+        simple_returns: one per period, as fractions; NaN is refused.
+
+    Returns:
+        The ratio; 0.0 without a loss to divide by.
+    """
     _require_finite(simple_returns, "simple_returns")
     return _ratio(simple_returns.clip(min=0.0).sum(), -simple_returns.clip(max=0.0).sum())
 
 
 def annual_turnover(turnover: Series, periods_per_year: Periods) -> float:
-    """Compute the one-sided traded value of a year in multiples of wealth."""
+    """Compute the one-sided traded value of a year in multiples of wealth.
+
+    Args:
+        turnover: one-sided, one per period, as fractions of wealth; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        Multiples of wealth a year.
+    """
     _require_finite(turnover, "turnover")
     return float(turnover.mean() * periods_per_year)
 
 
 def cost_drag(gross_returns: Series, net_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the annual log growth that costs took away."""
+    """Compute the annual log growth that costs took away.
+
+    Args:
+        gross_returns: of the same decisions, had every trade been free; NaN is refused.
+        net_returns: after costs, of the same periods.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The difference of the annual log growths, positive for a loss.
+    """
     gross = annual_log_growth(gross_returns, periods_per_year)
     return gross - annual_log_growth(net_returns, periods_per_year)
 
 
 def beta(excess_returns: Series, benchmark_excess_returns: Benchmark) -> float:
-    """Compute the slope on the benchmark; 0.0 if the benchmark does not move."""
+    """Compute the slope on the benchmark.
+
+    Args:
+        excess_returns: returns less the risk-free rate of the same period; NaN is refused.
+        benchmark_excess_returns: of the benchmark, for the same periods.
+
+    Returns:
+        The slope; 0.0 if the benchmark does not move.
+    """
     _require_pair(excess_returns, benchmark_excess_returns)
     centred = benchmark_excess_returns - benchmark_excess_returns.mean()
     return _ratio((centred * excess_returns).sum(), (centred**2).sum())
@@ -197,23 +338,54 @@ def alpha(
     """Compute Jensen's alpha, the arithmetic annual return that the benchmark does not explain.
 
     It is also the gain over the benchmark diluted with cash to the same beta.
+
+    Args:
+        excess_returns: returns less the risk-free rate of the same period; NaN is refused.
+        benchmark_excess_returns: of the benchmark, for the same periods.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The return of a year as a fraction.
     """
     slope = beta(excess_returns, benchmark_excess_returns)
     return float((excess_returns - slope * benchmark_excess_returns).mean() * periods_per_year)
 
 
 def tracking_error(active_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the annual deviation of the return in excess of a benchmark."""
+    """Compute the annual deviation of the return in excess of a benchmark.
+
+    Args:
+        active_returns: returns less those of the benchmark; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The deviation as a fraction.
+    """
     return annual_volatility(active_returns, periods_per_year)
 
 
 def information_ratio(active_returns: Series, periods_per_year: Periods) -> float:
-    """Compute the annual mean active return over the tracking error; 0.0 without any."""
+    """Compute the annual mean active return over the tracking error.
+
+    Args:
+        active_returns: returns less those of the benchmark; NaN is refused.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The ratio; 0.0 if the series does not move.
+    """
     return sharpe_ratio(active_returns, periods_per_year)
 
 
 def herfindahl(weights: Float[np.ndarray, "*rows n"]) -> Float[np.ndarray, "*rows"]:
-    """Compute the sum of squared shares of each row, without cash; 0 for an empty portfolio."""
+    """Compute the sum of squared shares of each row, without cash; 0 for an empty portfolio.
+
+    Args:
+        weights: of stocks, rows in any leading axes; NaN is refused.
+
+    Returns:
+        One number a row: 1 for a single stock, 1 / n for n equal ones.
+    """
     _require_finite(weights, "weights")
     shares = _shares(weights)
     return (shares**2).sum(axis=-1)
@@ -227,6 +399,9 @@ def goal_alignment(
     Args:
         weights: sector weights just after the trade; cash is left out by rescaling to sum 1.
         desired: the goal's sector weights, on the simplex.
+
+    Returns:
+        One number a row, in [0, 1]; 1 if the shares are the goal's.
     """
     _require_finite(weights, "weights")
     _require_finite(desired, "desired")
@@ -237,6 +412,13 @@ def log_loss(probabilities: Float[np.ndarray, "T R"], labels: Int[np.ndarray, " 
     """Compute the mean negative log probability of what happened, in nats.
 
     Probabilities below 1e-12 count as that, so that one sure error stays finite.
+
+    Args:
+        probabilities: of each class, summing to 1; NaN is refused.
+        labels: the class that happened, counted from 0.
+
+    Returns:
+        Nats per period; 0.0 if every period was foreseen with certainty.
     """
     _require_finite(probabilities, "probabilities")
     chosen = np.take_along_axis(probabilities, labels[:, None], axis=1)

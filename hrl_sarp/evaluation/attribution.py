@@ -61,6 +61,9 @@ def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> L
     Args:
         performances: figures of at least the four policies.
         swaps: which four.
+
+    Returns:
+        Gains in log growth a year, the interaction half in each.
     """
     both, macro, micro, neither = (
         performances[name]["growth_excess"].value
@@ -81,6 +84,9 @@ def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
         trajectory: with its weights; one of its policies is 1/N.
         market: the one it ran on.
         name: of the policy.
+
+    Returns:
+        Parts that sum to the mean daily excess times the sessions of a year.
 
     Source:
         Brinson and Fachler (1985), "Measuring non-US equity portfolio performance".

@@ -5,7 +5,6 @@ A new figure is one entry of `MEASURES`; files, tables and pages take it from th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,63 +34,38 @@ NOTHING_LOST = -1.0 + 1e-12
 class PolicyRecord:
     """One policy's sessions beside what they are held against; the measures read it."""
 
-    trajectory: Trajectory
+    net: Series
+    """Simple returns after costs."""
+    gross: Series
+    """Simple returns of the same decisions, had every trade been free that day."""
+    excess: Series
+    """Net returns less interest, as the next two."""
+    index_excess: Series
+    equal_weight_excess: Series
+    """Of 1/N."""
+    active: Series
+    """Net returns less those of 1/N."""
+    turnover: Series
+    goal: Float[np.ndarray, "D G"]
+    """In force; NaN where there is none."""
+    weights_before: Float[np.ndarray, "D A"] | None
+    """None for the index and where the rollout kept no weights, as the next."""
+    weights: Float[np.ndarray, "D A"] | None
+    """After the trade."""
     market: Market
-    column: int
-    """Of the policy in the trajectory."""
     rows: Int[np.ndarray, " D"]
     """Of the market, one for each session."""
     growth_excess: float
     """Annual log growth less that of 1/N."""
-    sharpe_samples: Float[np.ndarray, " samples"]
     growth_samples: Float[np.ndarray, " samples"]
-    """Of the growth excess, on the same resampled dates."""
+    """Of the growth excess, on resampled dates."""
+    sharpe_samples: Float[np.ndarray, " samples"]
+    """On the same dates."""
     trial_variance: float
     """Of the active Sharpe ratios of a session over the policies shown."""
     n_trials: int
+    """Policies and checkpoints looked at."""
     confidence: float
-
-    @cached_property
-    def net(self) -> Series:
-        """Simple returns after costs."""
-        return self.trajectory.net_return[:, self.column]
-
-    @cached_property
-    def gross(self) -> Series:
-        """Simple returns of the same decisions, had every trade been free that day."""
-        return self.trajectory.gross_return[:, self.column]
-
-    @cached_property
-    def risk_free(self) -> Series:
-        """Interest of each session."""
-        return self.market.risk_free[self.rows].astype(np.float64)
-
-    @cached_property
-    def excess(self) -> Series:
-        """Net returns less interest."""
-        return self.net - self.risk_free
-
-    @cached_property
-    def index_excess(self) -> Series:
-        """Returns of the index less interest."""
-        return self.market.benchmark_return[self.rows] - self.risk_free
-
-    @cached_property
-    def equal_weight(self) -> Series:
-        """Net returns of 1/N."""
-        return self.trajectory.net_return[:, column(self.trajectory, EQUAL_WEIGHT)]
-
-    @cached_property
-    def active(self) -> Series:
-        """Net returns less those of 1/N."""
-        return self.net - self.equal_weight
-
-    @cached_property
-    def weights(self) -> Float[np.ndarray, "D A"] | None:
-        """Weights after the trade; None for the index and where the rollout kept none."""
-        kept = self.trajectory.weights_after
-        is_index = self.trajectory.names[self.column] == INDEX
-        return None if is_index or kept.shape[2] == 0 else kept[:, self.column]
 
 
 @dataclass(frozen=True)
@@ -117,6 +91,9 @@ class Measure:
         Args:
             policy: its name.
             performance: its figures.
+
+        Returns:
+            The figure with its unit, or a dash where it says nothing.
         """
         return NONE if policy == self.not_for else self.text(performance[self.name])
 
@@ -125,6 +102,9 @@ class Measure:
 
         Args:
             figure: of this measure; None is written as a dash.
+
+        Returns:
+            The number as its form says.
         """
         return spread(figure, self.form) if isinstance(figure, Interval) else self.form(figure)
 
@@ -135,6 +115,9 @@ def spread(interval: Interval, form: Form) -> str:
     Args:
         interval: of any figure.
         form: of its numbers; the unit is left out.
+
+    Returns:
+        As 0.86 [0.24, 1.56].
     """
     value, low, high = (form.bare(x) for x in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
@@ -145,6 +128,9 @@ def share_positive(samples: Float[np.ndarray, " samples"]) -> float:
 
     Args:
         samples: of a bootstrap.
+
+    Returns:
+        A share between 0 and 1.
     """
     return float((samples > 0).mean() + 0.5 * (samples == 0).mean())
 
@@ -180,20 +166,19 @@ def _effective_positions(record: PolicyRecord) -> float | None:
 
 
 def _goal_alignment(record: PolicyRecord) -> float | None:
-    goal = record.trajectory.goal[:, record.column]
-    has_goal = np.isfinite(goal).all(axis=1)
+    has_goal = np.isfinite(record.goal).all(axis=1)
     if record.weights is None or not has_goal.any():
         return None
     achieved = sector_weights(record.weights[has_goal], record.market)
-    desired = goal[has_goal, : record.market.n_sectors]
+    desired = record.goal[has_goal, : record.market.n_sectors]
     return float(metrics.goal_alignment(achieved, desired).mean())
 
 
 def _delistings(record: PolicyRecord) -> int | None:
-    if record.weights is None:
+    if record.weights_before is None:
         return None
-    held = record.trajectory.weights_before[:, record.column] > 0
-    return int((delisting_events(record.market, record.rows) & held).sum())
+    events = delisting_events(record.market, record.rows)
+    return int((events & (record.weights_before > 0)).sum())
 
 
 PERCENT, PERCENT_2, SHARE = Form(1, 100, " %"), Form(2, 100, " %"), Form(0, 100, " %")
@@ -263,7 +248,7 @@ MEASURES = (
     ),
     Measure(
         "turnover", "turnover", TENTHS,
-        lambda r: metrics.annual_turnover(r.trajectory.turnover[:, r.column], YEAR),
+        lambda r: metrics.annual_turnover(r.turnover, YEAR),
         "One-sided, in multiples of wealth.", INDEX, rank=4,
     ),
     Measure(
@@ -287,7 +272,7 @@ MEASURES = (
     ),
     Measure(
         "alpha_over_equal_weight", "alpha over diluted 1/N", PERCENT,
-        lambda r: metrics.alpha(r.excess, r.equal_weight - r.risk_free, YEAR),
+        lambda r: metrics.alpha(r.excess, r.equal_weight_excess, YEAR),
         "Gain over 1/N that is mixed with cash to the same beta.", EQUAL_WEIGHT,
     ),
     Measure(
@@ -330,27 +315,36 @@ def measure_policies(
     rows = market_rows(market, trajectory)
     counts = bootstrap_plan(config).counts(len(rows))
     net, base = trajectory.net_return, column(trajectory, EQUAL_WEIGHT)
+    risk_free = market.risk_free[rows].astype(np.float64)
+    excess, active = net - risk_free[:, None], net - net[:, [base]]
     growth = np.log1p(np.maximum(net, NOTHING_LOST))
     active_growth = growth - growth[:, [base]]
     growth_excess = active_growth.mean(axis=0) * YEAR
     growth_samples = statistics.bootstrap_annual_mean(active_growth, counts, YEAR)
-    sharpe_samples = statistics.bootstrap_sharpe(
-        net - market.risk_free[rows][:, None], counts, YEAR
-    )
-    active = np.delete(net - net[:, [base]], base, axis=1)
-    ratios = [metrics.sharpe_ratio(series, 1) for series in active.T]
-    trial_variance = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else 0.0
+    sharpe_samples = statistics.bootstrap_sharpe(excess, counts, YEAR)
+    trials = np.delete(active, base, axis=1)
+    ratios = [metrics.sharpe_ratio(series, 1) for series in trials.T]
+    keeps_weights = trajectory.weights_after.shape[2] > 0
     performances = {}
     for i, name in enumerate(trajectory.names):
+        has_weights = keeps_weights and name != INDEX
         record = PolicyRecord(
-            trajectory=trajectory,
+            net=net[:, i],
+            gross=trajectory.gross_return[:, i],
+            excess=excess[:, i],
+            index_excess=market.benchmark_return[rows] - risk_free,
+            equal_weight_excess=excess[:, base],
+            active=active[:, i],
+            turnover=trajectory.turnover[:, i],
+            goal=trajectory.goal[:, i],
+            weights_before=trajectory.weights_before[:, i] if has_weights else None,
+            weights=trajectory.weights_after[:, i] if has_weights else None,
             market=market,
-            column=i,
             rows=rows,
             growth_excess=float(growth_excess[i]),
-            sharpe_samples=sharpe_samples[:, i],
             growth_samples=growth_samples[:, i],
-            trial_variance=trial_variance,
+            sharpe_samples=sharpe_samples[:, i],
+            trial_variance=float(np.var(ratios, ddof=1)) if len(ratios) > 1 else 0.0,
             n_trials=n_trials,
             confidence=config.evaluation.confidence,
         )
@@ -363,6 +357,9 @@ def bootstrap_plan(config: RunConfig) -> BootstrapPlan:
 
     Args:
         config: its section `evaluation` and its seed.
+
+    Returns:
+        Block length, number of samples, confidence and seed.
     """
     section = config.evaluation
     return BootstrapPlan(
@@ -379,6 +376,9 @@ def market_rows(market: Market, trajectory: Trajectory) -> Int[np.ndarray, " D"]
     Args:
         market: the one that the trajectory ran on.
         trajectory: any rollout.
+
+    Returns:
+        One row for each session of the trajectory.
 
     Raises:
         MetricError: if the market lacks one of the dates.
@@ -401,6 +401,9 @@ def column(trajectory: Trajectory, name: str) -> int:
         trajectory: any rollout.
         name: of the policy.
 
+    Returns:
+        Its place among the trajectory's names.
+
     Raises:
         MetricError: with the names there are.
     """
@@ -418,6 +421,9 @@ def delisting_events(market: Market, rows: Int[np.ndarray, " D"]) -> Bool[np.nda
     Args:
         market: with its listed stocks.
         rows: sessions to look at, none of them the market's first.
+
+    Returns:
+        True on the session on which a stock is gone.
     """
     return market.listed[rows - 1] & ~market.listed[rows]
 
@@ -428,5 +434,8 @@ def sector_weights(weights: Float[np.ndarray, "D A"], market: Market) -> Float[n
     Args:
         weights: of all stocks of the market; any quantity that adds up.
         market: says which sector a stock belongs to.
+
+    Returns:
+        One column per sector of the market; the sum of a row stays.
     """
     return weights @ market.sector_member()

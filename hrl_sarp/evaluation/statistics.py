@@ -40,7 +40,14 @@ class BootstrapPlan:
     seed: int
 
     def counts(self, n_periods: int) -> Float[np.ndarray, "samples T"]:
-        """Draw the resampled dates that all policies of a report share."""
+        """Draw the resampled dates that all policies of a report share.
+
+        Args:
+            n_periods: sessions of the span.
+
+        Returns:
+            How often each session was drawn in each sample.
+        """
         rng = np.random.default_rng([self.seed, n_periods])
         return draw_counts(stationary_bootstrap(n_periods, self.block_days, self.samples, rng))
 
@@ -49,6 +56,18 @@ def stationary_bootstrap(
     n_periods: int, block_days: int | float, n_samples: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "samples T"]:
     """Draw row indices in blocks of geometric length that wrap around the end.
+
+    Args:
+        n_periods: rows to draw from, and to draw for each sample.
+        block_days: mean length of a block; 1 draws rows independently.
+        n_samples: resampled histories.
+        rng: the same state gives the same draws.
+
+    Returns:
+        Rows of the original series, one resampled history per line.
+
+    Raises:
+        MetricError: if there is no period, or a block is shorter than one.
 
     Source:
         Politis and Romano (1994), "The stationary bootstrap", JASA 89(428).
@@ -68,7 +87,14 @@ def stationary_bootstrap(
 
 
 def draw_counts(indices: Int[np.ndarray, "samples T"]) -> Float[np.ndarray, "samples T"]:
-    """Count how often each row was drawn: means over a sample become one matrix product."""
+    """Count how often each row was drawn: means over a sample become one matrix product.
+
+    Args:
+        indices: of rows, from `stationary_bootstrap`.
+
+    Returns:
+        One number per sample and row; each sample sums to the number of rows.
+    """
     n_samples, n_periods = indices.shape
     flat = indices + np.arange(n_samples)[:, None] * n_periods
     counts = np.bincount(flat.ravel(), minlength=n_samples * n_periods)
@@ -78,7 +104,16 @@ def draw_counts(indices: Int[np.ndarray, "samples T"]) -> Float[np.ndarray, "sam
 def bootstrap_annual_mean(
     series: Float[np.ndarray, "T P"], counts: Float[np.ndarray, "samples T"], periods_per_year: int
 ) -> Float[np.ndarray, "samples P"]:
-    """Compute the annualised mean of every column in every sample."""
+    """Compute the annualised mean of every column in every sample.
+
+    Args:
+        series: one column per policy; NaN is not skipped.
+        counts: from `draw_counts`.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        One mean per sample and policy.
+    """
     return counts @ series * (periods_per_year / len(series))
 
 
@@ -87,7 +122,16 @@ def bootstrap_sharpe(
     counts: Float[np.ndarray, "samples T"],
     periods_per_year: int,
 ) -> Float[np.ndarray, "samples P"]:
-    """Compute the annualised Sharpe ratio of every column in every sample; 0 where it is still."""
+    """Compute the annualised Sharpe ratio of every column in every sample.
+
+    Args:
+        excess_returns: less the risk-free rate, one column per policy; NaN is not skipped.
+        counts: from `draw_counts`.
+        periods_per_year: 252 for sessions.
+
+    Returns:
+        The ratios; 0 where a column does not move.
+    """
     n_periods = len(excess_returns)
     centre = excess_returns.mean(axis=0)  # subtracted first: the variance is a small difference
     deviations = excess_returns - centre
@@ -102,7 +146,16 @@ def bootstrap_sharpe(
 
 
 def interval(value: float, samples: Float[np.ndarray, " samples"], confidence: float) -> Interval:
-    """Take the equal-tailed percentile interval."""
+    """Take the equal-tailed percentile interval.
+
+    Args:
+        value: the estimate.
+        samples: its bootstrap distribution.
+        confidence: share of the samples inside, 0.9 leaves 5 % on each side.
+
+    Returns:
+        The estimate between the two quantiles.
+    """
     tail = 0.5 * (1.0 - confidence)
     low, high = np.quantile(samples, [tail, 1.0 - tail])
     return Interval(float(value), float(low), float(high))
@@ -118,6 +171,15 @@ def bootstrap_dates_and_seeds(
 
     Seeds alone are only training noise: all of them saw the same dates, so one draw of dates
     serves all seeds of a sample.
+
+    Args:
+        series: one row per seed, on the same dates.
+        counts: from `draw_counts`.
+        periods_per_year: 252 for sessions.
+        rng: draws the seeds.
+
+    Returns:
+        One mean over dates and seeds per sample.
     """
     n_seeds = len(series)
     by_seed = bootstrap_annual_mean(series.T, counts, periods_per_year)  # (samples, seeds)
@@ -127,6 +189,12 @@ def bootstrap_dates_and_seeds(
 
 def interquartile_mean(values: Float[np.ndarray, " n"]) -> float:
     """Compute the mean of the middle half; values on its border count with their inner part.
+
+    Args:
+        values: at least one, in any order.
+
+    Returns:
+        The mean of the middle half.
 
     Source:
         Agarwal et al. (2021), "Deep RL at the edge of the statistical precipice".
@@ -149,6 +217,9 @@ def probabilistic_sharpe_ratio(
         skewness: of the returns, 0 if normal.
         kurtosis: of the returns, 3 if normal.
 
+    Returns:
+        A probability.
+
     Source:
         Bailey and Lopez de Prado (2012), "The Sharpe ratio efficient frontier".
     """
@@ -167,6 +238,9 @@ def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
     Args:
         variance: of the Sharpe ratios over the trials, in the unit of the result squared.
         n_trials: independent configurations tried; 1 expects 0.
+
+    Returns:
+        A Sharpe ratio in the unit of the variance's square root.
 
     Source:
         Bailey and Lopez de Prado (2014), "The deflated Sharpe ratio", equation 1.
@@ -208,6 +282,12 @@ def smallest_detectable_information_ratio(n_years: int | float) -> float:
     """Compute the annual information ratio that a test of `n_years` finds with 80 % power.
 
     Two-sided at 5 %; with 3 years it is 1.6.
+
+    Args:
+        n_years: of the span, positive.
+
+    Returns:
+        The ratio, annualised.
     """
     if n_years <= 0:
         raise MetricError(f"power needs a positive number of years, found {n_years}")

@@ -113,6 +113,13 @@ def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) 
         policies_on: makes the policies for the market they will read: the real one for windows,
             one that stops at the end of the test span for shocks.
         config: scenarios, costs, limits, baselines.
+
+    Returns:
+        Every scenario that could be run, and why the others could not.
+
+    Raises:
+        MarketError: if the market has too little history before the shocks to warm up.
+        ConfigError: if the profile names no shock sector for one of the market's sectors.
     """
     windows, not_covered = _covered_windows(market, config)
     policies = list(policies_on(market))
@@ -205,12 +212,20 @@ def _measure(
     (found,) = rollout([*baselines, *policies], tensors, [rows], [frictions])
     first, n_days = config.stress.warm_up_days, span.last - span.before
     columns = [i for i, each in enumerate(found.names) if kind == WINDOW or each != INDEX]
+    # spans on which agents were fitted or chosen that share a session with the window
+    seen = tuple(
+        part
+        for part in ("train", "validation")
+        if kind == WINDOW
+        and span.before + 1 < getattr(market.split, part).stop
+        and span.last >= getattr(market.split, part).start
+    )
     path = np.cumprod(1.0 + found.net_return[first:, columns], axis=0)
     names = tuple(found.names[i] for i in columns)
     return ScenarioResult(
         name=name,
         kind=kind,
-        seen=_seen(market, span) if kind == WINDOW else (),
+        seen=seen,
         n_days=n_days,
         dates=market.dates[span.before : span.watched + 1],
         names=names,
@@ -219,16 +234,6 @@ def _measure(
             found.names[i]: _figures(market, found, i, slice(first, first + n_days), config)
             for i in columns
         },
-    )
-
-
-def _seen(market: Market, span: _StressSpan) -> tuple[str, ...]:
-    """Name the spans on which agents were fitted or chosen that share a session with a window."""
-    return tuple(
-        name
-        for name in ("train", "validation")
-        if span.before + 1 < getattr(market.split, name).stop
-        and span.last >= getattr(market.split, name).start
     )
 
 
@@ -286,11 +291,15 @@ def frozen_market(market: Market, day: int, n_more: int) -> Market:
         market: the real one.
         day: its last row that stays.
         n_more: sessions to append, on the weekdays that follow.
+
+    Returns:
+        A market of `day` + 1 + `n_more` rows.
     """
+    shown = {name: getattr(market, name) for name in REPEATED}
     tables: dict[str, Any] = {
-        name: _repeat_last(getattr(market, name)[: day + 1], n_more)
-        for name in REPEATED
-        if getattr(market, name) is not None
+        name: np.concatenate([table[: day + 1], np.repeat(table[[day]], n_more, axis=0)])
+        for name, table in shown.items()
+        if table is not None
     }
     for name in EMPTIED:
         real = getattr(market, name)[: day + 1]
@@ -317,6 +326,9 @@ def shocked_market(frozen: Market, day: int, shock: ShockConfig, config: RunConf
         shock: sector returns, length and recovery.
         config: sectors of the shocks, their map, share of the night.
 
+    Returns:
+        The frozen market with the returns of the scenario.
+
     Raises:
         ConfigError: if the profile names no shock sector for one of the market's sectors.
     """
@@ -336,7 +348,19 @@ def shocked_market(frozen: Market, day: int, shock: ShockConfig, config: RunConf
 def session_log_returns(
     shock: ShockConfig, sector_names: tuple[str, ...], config: RunConfig
 ) -> Float[np.ndarray, "D S"]:
-    """Return each sector's log return on each session of the shock, then of the recovery."""
+    """Return each sector's log return on each session of the shock, then of the recovery.
+
+    Args:
+        shock: sector returns, length and recovery.
+        sector_names: of the market.
+        config: sectors of the shocks and the market's map to them.
+
+    Returns:
+        One row per session, first those of the shock.
+
+    Raises:
+        ConfigError: if the profile names no shock sector for one of the market's sectors.
+    """
     mapped, order = config.market_profile.stress.sectors, config.stress.sectors
     missing = [name for name in sector_names if name not in mapped]
     if missing:
@@ -348,7 +372,3 @@ def session_log_returns(
     falls = np.tile(total / shock.days, (shock.days, 1))
     recovers = np.tile(-total / shock.recovery_days, (shock.recovery_days, 1))
     return np.concatenate([falls, recovers])
-
-
-def _repeat_last(table: np.ndarray, n_more: int) -> np.ndarray:
-    return np.concatenate([table, np.repeat(table[-1:], n_more, axis=0)])

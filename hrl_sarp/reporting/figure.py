@@ -94,6 +94,9 @@ def convergence_figure(panels: Sequence[Panel]) -> Figure:
 
     Args:
         panels: from left to right.
+
+    Returns:
+        At least as wide as all other figures.
     """
     width = max(WIDTH, PANEL_WIDTH * len(panels))
     figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained")
@@ -122,6 +125,9 @@ def svg(figure: Figure, name: str, label: str) -> str:
         figure: drawn by a function that is `@styled`.
         name: unique on the page; it keeps the ids of two figures apart.
         label: read out in place of the picture.
+
+    Returns:
+        The element, without a document around it.
     """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):

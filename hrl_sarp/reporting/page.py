@@ -32,7 +32,11 @@ class Drawing:
     """Also read out in place of the picture."""
 
     def svg(self) -> str:
-        """Return the picture as an SVG element."""
+        """Return the picture as an SVG element.
+
+        Returns:
+            See `reporting.figure.svg`.
+        """
         return svg(self.figure, self.name, self.caption)
 
 
@@ -84,5 +88,8 @@ def block_html(block: Block) -> str:
 
     Args:
         block: a table, drawing, fold or list of facts.
+
+    Returns:
+        Markup that escapes all text of the block.
     """
     return str(TEMPLATES.get_template("blocks.html").module.show(block))  # type: ignore[attr-defined]  # a macro

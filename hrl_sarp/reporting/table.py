@@ -48,7 +48,11 @@ class Table:
     """Columns that are aligned to the left: words, not numbers."""
 
     def markdown(self) -> str:
-        """Write the table as GitHub's Markdown shows it, without title and note."""
+        """Write the table as GitHub's Markdown shows it, without title and note.
+
+        Returns:
+            The lines of the table, joined.
+        """
         lines = [self.header, ("---", *("---:" for _ in self.header[1:])), *self.rows]
         return "\n".join(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
@@ -117,6 +121,9 @@ def number(value: int | float | None, digits: int = 2) -> str:
     Args:
         value: None is written as a dash.
         digits: after the point.
+
+    Returns:
+        Digits with a dot, as 1.50.
     """
     if value is None:
         return NONE
@@ -130,6 +137,9 @@ def percent(value: int | float | None, digits: int = 1) -> str:
     Args:
         value: 0.01 is 1 %; None is written as a dash.
         digits: after the point.
+
+    Returns:
+        As 8.1 %.
     """
     return NONE if value is None else number(100 * value, digits) + " %"
 
@@ -139,6 +149,9 @@ def paragraphs(sentences: Iterable[str]) -> Group:
 
     Args:
         sentences: plain text; brackets are no markup.
+
+    Returns:
+        Something that a rich console prints.
     """
     return Group(*(Padding(rich.text.Text(sentence), (1, 2, 0, 2)) for sentence in sentences))
 
@@ -172,5 +185,8 @@ class Form:
 
         Args:
             value: in the unit of the measure, before scaling.
+
+        Returns:
+            The scaled number.
         """
         return number(self.scale * value, self.digits)

@@ -110,6 +110,9 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
         result: the rollouts.
         swaps: the four policies of the level swap, if they were run; the page is then about the
             one with both levels trained, else about the first policy that was handed in.
+
+    Returns:
+        What the page, the files and the terminal show.
     """
     main, market, config = result.main, result.market, result.config
     headline = swaps.both if swaps is not None else (*result.policy_names, EQUAL_WEIGHT)[0]
@@ -142,6 +145,9 @@ def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
 
     Args:
         trajectory: of any length; its first and last month may be incomplete.
+
+    Returns:
+        Fractions by policy, one for each month that has a session.
     """
     months = trajectory.dates.astype("datetime64[M]")
     starts = np.flatnonzero(np.concatenate([[True], months[1:] != months[:-1]]))
@@ -159,6 +165,9 @@ def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> Cost
         trajectory: with its weights.
         costs: the rates that the trajectory paid.
         name: of the policy.
+
+    Returns:
+        Basis points of wealth a year.
     """
     i = column(trajectory, name)
     kept = 1.0 - trajectory.cost[:, i, None]

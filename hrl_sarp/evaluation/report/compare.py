@@ -92,6 +92,9 @@ def aggregate_runs(paths: Sequence[Path]) -> Comparison:
         paths: log folders of runs, or their `backtest` folders. The first run's bootstrap plan
             serves all.
 
+    Returns:
+        Means and intervals by policy, and the table of them.
+
     Raises:
         MissingArtifactError: if a folder holds no finished backtest.
         MetricError: if the runs are on other sessions or other data, if their configurations

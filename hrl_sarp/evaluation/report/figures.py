@@ -45,6 +45,9 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        Two panels that share their dates.
     """
     main = result.main
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
@@ -76,6 +79,9 @@ def excess_intervals(result: BacktestResult, analysis: Analysis) -> Figure:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        One row per policy, and one of the random portfolios.
     """
     shown = [name for name in analysis.performances if name != EQUAL_WEIGHT][::-1]
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * (len(shown) + 1)), layout="constrained")
@@ -107,6 +113,9 @@ def sectors_and_regimes(trajectory: Trajectory, market: Market, name: str) -> Fi
         trajectory: with its weights.
         market: the one that it ran on.
         name: of the policy.
+
+    Returns:
+        A heat map, and below it the probabilities.
     """
     i = column(trajectory, name)
     held = sector_weights(trajectory.weights_after[:, i], market)
@@ -133,6 +142,9 @@ def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        One line per policy that has a colour.
     """
     main, window = result.main, result.config.evaluation.rolling_days
     window = min(window, max(2, len(main.dates) // 2))
@@ -160,6 +172,9 @@ def monthly_turnover(result: BacktestResult, analysis: Analysis) -> Figure:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        One line per policy that has a colour.
     """
     main = result.main
     months = main.dates.astype("datetime64[M]")
@@ -184,6 +199,9 @@ def attribution_bars(analysis: Analysis) -> Figure:
 
     Args:
         analysis: of a backtest.
+
+    Returns:
+        One stacked bar per policy.
     """
     splits = list(analysis.attributions.values())[::-1]
     parts = {"sectors": BLUE, "stocks": ORANGE, "cash": SKY, "costs": VERMILION}

@@ -94,6 +94,9 @@ def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, An
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        Plain values and dictionaries.
     """
     figures = asdict(analysis)
     headline, own = figures.pop("headline_name"), figures.pop("own_names")
@@ -110,6 +113,9 @@ def experiment_hash(config: RunConfig) -> str:
 
     Args:
         config: of a run.
+
+    Returns:
+        64 hex digits.
     """
     return config_hash(config.model_copy(update={"seed": 0}))
 
@@ -119,6 +125,9 @@ def provenance(result: BacktestResult) -> dict[str, Any]:
 
     Args:
         result: the rollouts.
+
+    Returns:
+        Market, span, seed, bootstrap plan and the hashes of configuration and data.
     """
     market, split, dates = result.market, result.market.split, result.market.dates
     spans = {

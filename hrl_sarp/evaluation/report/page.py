@@ -56,6 +56,9 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        Plain sentences, the most telling first.
     """
     sentences = [
         _what_happened(result, analysis),
@@ -80,6 +83,9 @@ def render_page(result: BacktestResult, analysis: Analysis) -> str:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        The document; the same result gives the same text.
     """
     main, facts = result.main, provenance(result)
     title = f"Backtest of {analysis.headline_name} on {result.market.name}"

@@ -74,6 +74,9 @@ def summary(result: StressResult) -> Group:
 
     Args:
         result: all scenarios.
+
+    Returns:
+        Something that a rich console prints.
     """
     return Group(scenario_table(result), paragraphs(headline(result)))
 
@@ -83,6 +86,9 @@ def headline(result: StressResult) -> list[str]:
 
     Args:
         result: all scenarios.
+
+    Returns:
+        Plain sentences, the most telling first.
     """
     leader, limit = _leader(result), result.config.risk.gate_drawdown
     sentences = []
@@ -118,6 +124,9 @@ def scenario_table(result: StressResult) -> Table:
 
     Args:
         result: all scenarios.
+
+    Returns:
+        A table whose terminal form keeps the losses.
     """
     leader = _leader(result)
     header = ("scenario", "sessions", "seen", "loss", "1/N", "drawdown", "1/N", "days back", "1/N",
@@ -152,6 +161,9 @@ def policy_table(result: StressResult, title: str, cell: Cell) -> Table:
         result: all scenarios.
         title: of the table.
         cell: writes the figure.
+
+    Returns:
+        One row per policy, one column per scenario.
     """
     names = list(dict.fromkeys(n for scenario in result.scenarios for n in scenario.names))
     names.sort(key=lambda name: name not in result.policy_names)
@@ -172,6 +184,9 @@ def render_page(result: StressResult) -> str:
 
     Args:
         result: all scenarios.
+
+    Returns:
+        The document.
     """
     title = f"Stress test of {_leader(result)} on {result.market.name}"
     counts = [sum(s.kind == kind for s in result.scenarios) for kind in KINDS]
@@ -230,6 +245,9 @@ def loss_dots(result: StressResult) -> Figure:
 
     Args:
         result: all scenarios.
+
+    Returns:
+        One row per scenario.
     """
     scenarios, leader = result.scenarios[::-1], _leader(result)
     figure = Figure(figsize=(WIDTH, 1.2 + 0.31 * len(scenarios)), layout="constrained")
@@ -259,6 +277,9 @@ def wealth_paths(result: StressResult) -> Figure:
 
     Args:
         result: all scenarios.
+
+    Returns:
+        One panel per scenario.
     """
     n_rows = -(-len(result.scenarios) // PANELS_PER_ROW)
     figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * n_rows), layout="constrained")

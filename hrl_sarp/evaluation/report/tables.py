@@ -43,6 +43,9 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        The measures that have a rank, one row per policy, then the random portfolios.
     """
     measures = [measure for measure in MEASURES if measure.rank is not None]
     header, rows = _measured(measures, result, analysis)
@@ -66,15 +69,13 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        The measures without a rank, one row per policy.
     """
     measures = [measure for measure in MEASURES if measure.rank is None]
     header, rows = _measured(measures, result, analysis)
-    note = (
-        "Information ratio, tracking error and deflated Sharpe ratio are those of the return over "
-        f"1/N; the last allows for {result.n_trials} policies and checkpoints looked at. Alpha and "
-        "beta are against the index; alpha over diluted 1/N is over 1/N mixed with cash to the "
-        "same beta."
-    )
+    note = f"Deflated Sharpe allows for {result.n_trials} policies and checkpoints looked at."
     return Table("Risk and shape", header, rows, note, _emphasised(result))
 
 
@@ -84,6 +85,9 @@ def monthly_table(analysis: Analysis, name: str) -> Table:
     Args:
         analysis: of a backtest that holds 1/N.
         name: of the policy.
+
+    Returns:
+        Percent, one row per year.
     """
     monthly = analysis.monthly
     by_month, base = (
@@ -110,6 +114,9 @@ def variants_table(result: BacktestResult, analysis: Analysis) -> Table:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        Two columns for each variant.
     """
     header = ["policy", "as configured"]
     header += [f"{name}{tail}" for name in analysis.variants for tail in ("", ": over 1/N")]
@@ -132,6 +139,9 @@ def attribution_table(result: BacktestResult, analysis: Analysis) -> Table:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        Percent a year, one row per policy but 1/N and the index.
     """
     parts = ("sectors", "stocks", "cash", "costs", "residual", "total")
     rows = [
@@ -159,6 +169,9 @@ def cost_table(result: BacktestResult, analysis: Analysis) -> Table:
     Args:
         result: the rollouts.
         analysis: of them.
+
+    Returns:
+        One row per policy but the index.
     """
     header = ("policy", "all costs, bps a year", "purchases", "sales", "slippage", "impact")
     rows = [
@@ -177,6 +190,9 @@ def regime_table(analysis: Analysis) -> Table:
 
     Args:
         analysis: of a backtest with policies that say such probabilities.
+
+    Returns:
+        One row per policy that says probabilities.
     """
     header = ("policy", "log loss", "prior's log loss", "gain", "sessions")
     rows = [
