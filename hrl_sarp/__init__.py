@@ -2,36 +2,165 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Before torch is imported: spinning OpenMP threads cost up to 70x on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.contracts import Market
+    from hrl_sarp.envs.rollout import HierarchicalPolicy, Policy
+    from hrl_sarp.evaluation.own_policy import PastView, Weights
+    from hrl_sarp.evaluation.report import Backtest
 
-__all__ = ["load_market"]
+__all__ = ["backtest", "load_agents", "load_market", "train"]
+
+# Every function imports what it needs itself, so that `import hrl_sarp` is instant: torch and numba
+# take seconds.
 
 
 def load_market(
-    data_dir: Path | str, market: str = "sample", config: "RunConfig | None" = None
+    data_dir: Path | str | None = None,
+    market_name: str = "sample",
+    config: "RunConfig | None" = None,
 ) -> "Market":
     """Assemble the market of a collected data folder, or take it from the cache beside it.
 
     It carries the embeddings that `encoders.observe` of the configuration names.
 
     Args:
-        data_dir: `data/raw` as written by collect-data.
-        market: profile of `config/markets/`, used where no configuration is given.
+        data_dir: `data/raw` as written by collect-data; None takes the bundled sample, offline.
+        market_name: profile of `config/markets/`, used where no configuration is given.
         config: run configuration; it names its own market.
+
+    Returns:
+        Everything that agents may trade and see, row t known at the close of day t.
+
+    Raises:
+        HrlSarpError: naming file, row, cause and cure if the data cannot be used.
+
+    Example:
+        >>> market = load_market()
+        >>> market.n_assets, len(market.sector_names)
+        (20, 7)
     """
-    # torch, numba and the exchange calendars load here, so that `import hrl_sarp` is instant
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
-    from hrl_sarp.market.cache import assembled_market
+    from hrl_sarp.market.cache import assembled_market, bundled_sample
     from hrl_sarp.run.session import resolve_device
 
-    folder, chosen = Path(data_dir), config or load_config(market=market)
+    if data_dir is None:
+        return bundled_sample(config or load_config(market=market_name))
+    folder, chosen = Path(data_dir), config or load_config(market=market_name)
     assembled = assembled_market(folder, chosen)
     return with_stock_embeddings(assembled, folder, chosen, resolve_device("auto"))
+
+
+def train(
+    market: "Market",
+    config: "RunConfig | None" = None,
+    log_dir: Path | str = "logs",
+    *,
+    resume: bool = False,
+    device: str = "auto",
+) -> "HierarchicalPolicy":
+    """Train both agents in all five phases.
+
+    Args:
+        market: of `load_market`.
+        config: of `hrl_sarp.config.loading.load_config`; None takes the defaults of the market's
+            profile.
+        log_dir: gets a folder per phase with agents, metrics and TensorBoard.
+        resume: continue what the folder holds; the weights end bit-identical.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        The trained pair, ready for `backtest`.
+
+    Raises:
+        HrlSarpError: in one line with the cure, for example for a folder of another run.
+    """
+    from hrl_sarp.config.loading import load_config
+    from hrl_sarp.run.session import RunFolder, StopFlag, resolve_device
+    from hrl_sarp.training import make_context, run_curriculum
+
+    chosen, folder = config or load_config(market=market.name), Path(log_dir)
+    with RunFolder(folder).lock(), StopFlag() as stop:
+        context = make_context(chosen, market, folder, resolve_device(device), stop, resume=resume)
+        run_curriculum(context)
+    return load_agents(folder, market, chosen)
+
+
+def load_agents(
+    log_dir: Path | str, market: "Market", config: "RunConfig | None" = None
+) -> "HierarchicalPolicy":
+    """Load the trained pair that a run has left.
+
+    Args:
+        log_dir: of the run.
+        market: that the agents are to read; with the columns and sectors that they were trained on.
+        config: of the run; None reads the one that the run wrote beside its first phase.
+
+    Returns:
+        The pair of the last phase that has finished, with `macro` and `micro`, on the CPU.
+
+    Raises:
+        MissingArtifactError: if phases 1 and 2 have not finished.
+        CheckpointError: if a file is damaged or belongs to another market.
+    """
+    import torch
+
+    from hrl_sarp.evaluation.policies import trained_policies
+    from hrl_sarp.run.session import StopFlag
+    from hrl_sarp.training import make_context
+    from hrl_sarp.training.curriculum import config_of_run
+
+    folder = Path(log_dir)
+    chosen = config or config_of_run(folder)
+    context = make_context(chosen, market, folder, torch.device("cpu"), StopFlag(), resume=False)
+    policies, swaps = trained_policies(context)
+    return next(policy for policy in policies if policy.name == swaps.both)
+
+
+def backtest(
+    policy: "Policy | Callable[[PastView], Weights] | Sequence[Any]",
+    market: "Market",
+    config: "RunConfig | None" = None,
+    span: str = "test",
+) -> "Backtest":
+    """Backtest policies beside all baselines, net of costs, in the simulator that trains.
+
+    Args:
+        policy: a function from a `PastView` to weights, an object with `name` and `decide`, trained
+            agents, or several of them.
+        market: of `load_market`.
+        config: costs, limits and baselines; None takes the defaults of the market's profile.
+        span: `train`, `validation` or `test`.
+
+    Returns:
+        A backtest that can be printed and written.
+
+    Raises:
+        HrlSarpError: for an unknown span or a policy that returns what cannot be meant.
+
+    Example:
+        >>> def equal(view):
+        ...     return view.usable / view.usable.sum()
+        >>> found = backtest(equal, load_market(), span="validation")
+        >>> "equal" in str(found)
+        True
+    """
+    from hrl_sarp.config.loading import load_config
+    from hrl_sarp.errors import HrlSarpError
+    from hrl_sarp.evaluation.backtest import run_backtest
+    from hrl_sarp.evaluation.own_policy import as_policies
+    from hrl_sarp.evaluation.report import Backtest, analyse
+
+    if span not in ("train", "validation", "test"):
+        raise HrlSarpError(f"span must be train, validation or test, found '{span}'")
+    chosen = config or load_config(market=market.name)
+    result = run_backtest(market, as_policies(policy), span, chosen)
+    return Backtest(result, analyse(result))

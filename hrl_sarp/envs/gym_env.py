@@ -21,6 +21,7 @@ from hrl_sarp.envs.policies import (
 from hrl_sarp.envs.rewards import gains_of, micro_reward
 from hrl_sarp.errors import MarketError, SimulatorError
 from hrl_sarp.graph import with_node_features
+from hrl_sarp.market.cache import bundled_sample
 from hrl_sarp.market.tensors import MarketTensors
 
 LevelName = Literal["macro", "micro"]
@@ -140,12 +141,8 @@ def sample_market() -> tuple[Market, RunConfig]:
     Returns:
         The market of an env that was made without one, and its configuration.
     """
-    # pandas, numba and the calendars take seconds to import; a run with its own market needs none
-    from hrl_sarp.data.sources import sample
-    from hrl_sarp.market.assemble import assemble_market
-
     config = load_config(market="sample")
-    market = assemble_market(sample.load(), config)
+    market = bundled_sample(config)
     return with_node_features(market, config.macro_agent.graph), config
 
 

@@ -15,6 +15,8 @@ from hrl_sarp.data.store import read_manifest
 from hrl_sarp.errors import MarketError
 from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
 
+SAMPLE = "sample"
+"""Profile of the bundled data."""
 META = "meta"
 """Array of the file that holds everything but arrays, as UTF-8 JSON."""
 PLAIN_FIELDS = (
@@ -24,6 +26,30 @@ PLAIN_FIELDS = (
 """Names: strings and tuples of strings."""
 CODE_FOLDERS = ("data", "features", "market")
 """Whatever changes in them makes a new market."""
+
+
+def bundled_sample(config: RunConfig) -> Market:
+    """Assemble the bundled sample in memory: 20 large US stocks, adjusted closes, 1990-2022.
+
+    Args:
+        config: of the market profile `sample`.
+
+    Returns:
+        Its market; nothing is written and no network is needed.
+
+    Raises:
+        MarketError: if the configuration is for another market.
+    """
+    if config.market != SAMPLE:
+        raise MarketError(
+            f"the bundled data are the market '{SAMPLE}', found a configuration for "
+            f"'{config.market}'; name the folder of its collected data"
+        )
+    # pandas, numba and the calendars take seconds to import; a collected market needs none of them
+    from hrl_sarp.data.sources import sample
+    from hrl_sarp.market.assemble import assemble_market
+
+    return assemble_market(sample.load(), config)
 
 
 def assembled_market(data_dir: Path, config: RunConfig) -> Market:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from loguru import logger
 
-from hrl_sarp.config.loading import dump_config
+from hrl_sarp.config.loading import dump_config, load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError
@@ -162,6 +162,27 @@ def make_context(
     tensors = MarketTensors(market, torch.float32, device)
     folder = RunFolder(log_dir).path
     return PhaseContext(config, market, tensors, folder, resume, stop, market_fingerprint(market))
+
+
+def config_of_run(log_dir: Path) -> RunConfig:
+    """Read the configuration that a run wrote beside its first phase.
+
+    Args:
+        log_dir: of the run.
+
+    Returns:
+        The configuration of the run, checked by today's schema.
+
+    Raises:
+        MissingArtifactError: if no phase has begun there.
+        ConfigError: if the file does not fit the schema.
+    """
+    path = log_dir / PHASES[0].folder / CONFIG
+    if not path.is_file():
+        raise MissingArtifactError(
+            f"no run at {log_dir} ({path} does not exist): run `hrl-sarp train` first"
+        )
+    return load_config(own_file=path)
 
 
 def phase_tables(log_dir: Path) -> list[Table]:

@@ -1,0 +1,207 @@
+"""A policy of your own as a plain function of what was known: no tensors, no slots, no batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from hrl_sarp.contracts import Market, session_growth
+from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
+from hrl_sarp.errors import SimulatorError
+
+Weights = Float[np.ndarray, " A"] | Mapping[str, float] | None
+"""What a function may return: shares by stock, shares by symbol, or None to keep the portfolio."""
+SHOWN_SYMBOLS = 5
+"""Of those that a message names."""
+
+
+@dataclass(frozen=True)
+class PastView:
+    """What was known after one close: the only door from a function to the market.
+
+    Arrays are by stock, in the order of `symbols`, and cannot be written to.
+
+    Example:
+        >>> import hrl_sarp
+        >>> view = PastView(hrl_sarp.load_market(), 300, np.zeros(20), is_first=True)
+        >>> view.past_returns(5).shape
+        (5, 20)
+    """
+
+    market: Market
+    """Its later rows are the future; use the methods, which serve the past alone."""
+    row: int
+    """Of the market, at whose close the function decides."""
+    weights: Float[np.ndarray, " A"]
+    """Holdings at the close, as shares of wealth."""
+    is_first: bool
+    """First decision of the rollout: the portfolio is all cash."""
+
+    @property
+    def date(self) -> np.datetime64:
+        """Session at whose close the function decides."""
+        return self.market.dates[self.row]
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Stocks, in the order of every array."""
+        return self.market.symbols
+
+    @property
+    def is_week_end(self) -> bool:
+        """Last session of its exchange week."""
+        return bool(self.market.is_week_end[self.row])
+
+    @property
+    def usable(self) -> Bool[np.ndarray, " A"]:
+        """Stocks that may be bought: in the universe of the day, with a bar."""
+        market = self.market
+        return _read_only(market.eligible[self.row] & market.tradable[self.row])
+
+    def past_returns(self, n_days: int) -> Float[np.ndarray, "D A"]:
+        """Return simple returns from close to close.
+
+        Args:
+            n_days: sessions, the last of them the one that has just closed.
+
+        Returns:
+            Oldest first; fewer rows at the start of the data. 0 where a stock has no bar.
+        """
+        rows = slice(max(0, self.row + 1 - n_days), self.row + 1)
+        market = self.market
+        growth = session_growth(market.overnight_return[rows], market.intraday_return[rows])
+        return _read_only(growth - 1.0)
+
+    def feature(self, name: str) -> Float[np.ndarray, " A"]:
+        """Return a stock feature of the day.
+
+        Args:
+            name: one of `Market.feature_names`.
+
+        Returns:
+            Standardised across the stocks of the day; 0 where the stock has no bar.
+
+        Raises:
+            SimulatorError: for a name that is not there; it lists those that are.
+        """
+        names = self.market.feature_names
+        if name not in names:
+            raise SimulatorError(f"no feature '{name}'; there are: {', '.join(names)}")
+        return _read_only(self.market.stock_features[self.row, :, names.index(name)])
+
+
+class FunctionPolicy:
+    """A function of the past as a policy that can be backtested.
+
+    What it returns is a preference: the limits of the backtest cut it as they cut every policy's.
+    Weights that sum to more than may be invested are scaled down, the rest is cash. A holding whose
+    stock has left the universe is sold.
+
+    Args:
+        function: from what was known after a close to weights; called at every close.
+        name: in tables and legends.
+
+    Example:
+        >>> equal = FunctionPolicy(lambda view: view.usable / view.usable.sum(), "equal")
+        >>> equal.name
+        'equal'
+    """
+
+    def __init__(self, function: Callable[[PastView], Weights], name: str) -> None:
+        self.function, self.name = function, name
+
+    def decide(self, view: DecisionView) -> Decision:
+        """Ask the function for each portfolio of the rollout.
+
+        Args:
+            view: portfolios and market at the close of the day.
+
+        Returns:
+            Target weights of the day's slots; no orders where the function returns None.
+
+        Raises:
+            SimulatorError: for weights that are negative, not finite or of a stock that is unknown.
+        """
+        market, days = view.tensors.market, view.days
+        held = view.state.weights.cpu().numpy()
+        rows = [
+            self._ask(PastView(market, day, _read_only(own.copy()), is_first=view.is_first))
+            for day, own in zip(days.tolist(), held, strict=True)
+        ]
+        silent = [row is None for row in rows]
+        if all(silent):
+            return HOLD
+        wanted = np.stack([np.zeros_like(held[0]) if row is None else row for row in rows])
+        slots = view.tensors.to_slots(torch.as_tensor(wanted, device=days.device), days)
+        return Decision(slots, hold=torch.tensor(silent, device=days.device))
+
+    def _ask(self, past: PastView) -> Float[np.ndarray, " A"] | None:
+        """Ask for one portfolio; refuse what cannot be meant."""
+        answer = self.function(past)
+        if answer is None:
+            return None
+        symbols = past.symbols
+        if isinstance(answer, Mapping):
+            unknown = sorted(answer.keys() - set(symbols))
+            if unknown:
+                raise self._refusal(past, f"weights of unknown symbols {', '.join(unknown)}")
+            weights = np.array([answer.get(symbol, 0.0) for symbol in symbols])
+        else:
+            weights = np.asarray(answer, dtype=np.float64)
+        if weights.shape != (len(symbols),):
+            raise self._refusal(
+                past, f"weights of shape {weights.shape}, expected one for each of {len(symbols)}"
+            )
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            at = int(np.argmax(~(weights >= 0) | np.isinf(weights)))
+            raise self._refusal(past, f"the weight {weights[at]} for {symbols[at]}")
+        out_of_reach = (weights > 0) & ~past.usable & (past.weights == 0)
+        if out_of_reach.any():
+            named = ", ".join(symbols[at] for at in np.flatnonzero(out_of_reach)[:SHOWN_SYMBOLS])
+            raise self._refusal(
+                past, f"a weight for {named}, which cannot be bought that day: see `view.usable`"
+            )
+        return weights
+
+    def _refusal(self, past: PastView, found: str) -> SimulatorError:
+        return SimulatorError(
+            f"policy '{self.name}' at the close of {past.date}: expected finite weights of 0 or "
+            f"more, found {found}"
+        )
+
+
+def as_policies(given: Any) -> list[Policy]:
+    """Read what a user calls a policy.
+
+    Args:
+        given: a function of a `PastView`, an object with `name` and `decide`, or several of them;
+            of any type, because users hand it in.
+
+    Returns:
+        Policies that can be backtested; a function is called by its own name.
+
+    Raises:
+        SimulatorError: for anything else.
+    """
+    several = given if isinstance(given, Sequence) else [given]
+    policies: list[Policy] = []
+    for one in several:
+        if isinstance(one, Policy):
+            policies.append(one)
+        elif callable(one):
+            policies.append(FunctionPolicy(one, getattr(one, "__name__", type(one).__name__)))
+        else:
+            raise SimulatorError(
+                f"expected a function of the past or an object with `name` and `decide(view)`, "
+                f"found {type(one).__name__}; see docs/your_policy.md"
+            )
+    return policies
+
+
+def _read_only(values: np.ndarray) -> np.ndarray:
+    values = values.view()
+    values.flags.writeable = False
+    return values

@@ -1,0 +1,61 @@
+"""What `hrl_sarp.backtest` hands out: a backtest that can be printed, drawn and written."""
+
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from hrl_sarp.contracts import Trajectory
+from hrl_sarp.evaluation.backtest import BacktestResult
+from hrl_sarp.evaluation.report.analysis import Analysis
+from hrl_sarp.evaluation.report.files import REPORT_NAME
+from hrl_sarp.evaluation.report.page import print_summary, render_page, write_backtest
+
+WIDTH = 100
+"""Characters of a printed table."""
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """A finished backtest: policies, baselines, and every figure about them.
+
+    Example:
+        >>> import hrl_sarp
+        >>> found = hrl_sarp.backtest(lambda view: view.usable / view.usable.sum(),
+        ...                           hrl_sarp.load_market(), span="validation")
+        >>> found.trajectory.names[:2]
+        ('index', '1/N')
+    """
+
+    result: BacktestResult
+    """Ledgers of all rows, at the market's costs and under other frictions."""
+    analysis: Analysis
+    """Figures computed from the ledgers."""
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The ledger at the market's costs: index, baselines and policies, session by session."""
+        return self.result.main
+
+    def __str__(self) -> str:
+        """The main table and what it says."""
+        screen = StringIO()
+        print_summary(self.result, self.analysis, Console(file=screen, width=WIDTH))
+        return screen.getvalue()
+
+    def _repr_html_(self) -> str:
+        """The whole report, where a notebook shows the value of a cell."""
+        return render_page(self.result, self.analysis)
+
+    def write_report(self, folder: Path | str) -> Path:
+        """Write `report.html`, `ledger.parquet`, `daily.parquet` and `metrics.json`.
+
+        Args:
+            folder: made if needed.
+
+        Returns:
+            The page.
+        """
+        write_backtest(self.result, Path(folder))
+        return Path(folder) / REPORT_NAME
