@@ -30,8 +30,10 @@ real-us: $(READY) ## train and backtest on US_DATA for all SEEDS; writes README'
 		--data-dir data/us/raw --log-dir logs/real_us/$$seed --seed $$seed; done
 	$(BIN)/python main.py report $(SEEDS:%=logs/real_us/%) --readme README.md
 
-test: $(READY) ## run the fast tests and the notebooks
-	$(BIN)/pytest -q --nbmake tests notebooks
+WORKERS ?= 2
+
+test: $(READY) ## run the fast tests and the notebooks, WORKERS files at a time
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --nbmake tests notebooks
 
 lint: $(READY) ## check style, format, types and layers
 	$(BIN)/ruff check
