@@ -1,15 +1,31 @@
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from hrl_sarp.contracts import DayRange, Market, Trajectory
-from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Variant, rollout
+from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
+from hrl_sarp.envs.rollout import (
+    HOLD,
+    Decision,
+    DecisionView,
+    HierarchicalPolicy,
+    Variant,
+    rollout,
+)
 from hrl_sarp.errors import SimulatorError
+from hrl_sarp.evaluation.baselines import make_baselines
 from hrl_sarp.market.tensors import MarketTensors
-from tests import factories
-from tests.evaluation.small_runs import ScriptedPolicy, buy_once, even_goal_policy, steady_market
+from tests import factories, tiny_runs
+from tests.evaluation.small_runs import (
+    ScriptedPolicy,
+    buy_once,
+    even_goal_policy,
+    small_config,
+    steady_market,
+)
 
 FREE = factories.cost_config(buy_bps=0.0, sell_bps=0.0, slippage_bps=0.0)
 WIDE = factories.risk_config(stock_cap=1.0, sector_cap=1.0)
@@ -167,3 +183,120 @@ def test_span_of_one_session_is_refused() -> None:
     policy = ScriptedPolicy("own", lambda view: HOLD)
     with pytest.raises(SimulatorError, match="at least 2 sessions"):
         rollout([policy], tensors, [DayRange(3, 4)], [Variant(FREE, WIDE)])
+
+
+# --- side by side -------------------------------------------------------------------------------
+
+
+def frictions() -> dict[str, Variant]:
+    """Return variants that differ in all that may differ."""
+    costs, risk = factories.cost_config(), factories.risk_config(gate_drawdown=0.02)
+    gated = risk.model_copy(update={"drawdown_gate": True})
+    return {
+        "plain": Variant(costs, risk),
+        "free": Variant(FREE, risk),
+        "delisted": Variant(factories.cost_config(delisting_return=-0.3), risk),
+        "late": Variant(costs, risk, lag_days=1, keeps_weights=False),
+        "later": Variant(costs, risk, lag_days=3),
+        "gated": Variant(costs, gated),
+    }
+
+
+def rule(name: str, tensors: MarketTensors) -> HierarchicalPolicy:
+    follow = FollowGoal(tensors, factories.risk_config())
+    return HierarchicalPolicy(name, ProportionalGoal(tensors), follow)
+
+
+def assert_equal(found: Trajectory, alone: Trajectory) -> None:
+    assert found.names == alone.names
+    for item in fields(Trajectory):
+        first, second = getattr(found, item.name), getattr(alone, item.name)
+        if isinstance(first, np.ndarray) and first.dtype.kind == "f":
+            np.testing.assert_allclose(first, second, rtol=0, atol=1e-12, err_msg=item.name)
+
+
+def test_variants_and_spans_side_by_side_equal_each_one_alone() -> None:
+    market = factories.random_market(np.random.default_rng(4), n_days=120)
+    tensors = MarketTensors(market, torch.float64, "cpu")
+    spans = [DayRange(0, 60), DayRange(57, 117)]
+
+    def daily(view: DecisionView) -> Decision:
+        return Decision(view.tradable / view.tradable.sum(dim=1, keepdim=True), p_bear=0.2)
+
+    def policies() -> list[Any]:
+        even = make_baselines(market, small_config())[0]
+        return [even, rule("pair", tensors), ScriptedPolicy("own", daily)]
+
+    together = rollout(policies(), tensors, spans, list(frictions().values()))
+    places = [(variant, span) for variant in frictions().values() for span in spans]
+    for found, (variant, span) in zip(together, places, strict=True):
+        (alone,) = rollout(policies(), tensors, [span], [variant])
+        assert_equal(found, alone)
+    assert len({ledger.net_return[:, 2].sum() for ledger in together}) == len(together)
+
+
+def test_pairs_that_share_networks_decide_as_each_one_alone() -> None:
+    market = tiny_runs.with_nodes(tiny_runs.tiny_market(1))
+    tensors, config = MarketTensors(market, torch.float64, "cpu"), tiny_runs.tiny_config()
+    macro = tiny_runs.macro_agent(tensors, config, 2)
+    micro = tiny_runs.micro_agent(tensors, config, 2)
+    follow, even = FollowGoal(tensors, config.risk), ProportionalGoal(tensors)
+    pairs = [
+        HierarchicalPolicy("both", macro, micro),
+        HierarchicalPolicy("macro", macro, follow),
+        HierarchicalPolicy("micro", even, micro),
+        HierarchicalPolicy("neither", even, follow),
+    ]
+    span, plain = DayRange(20, 70), frictions()["plain"]
+    (together,) = rollout(pairs, tensors, [span], [plain])
+    for column, pair in enumerate(pairs, start=1):
+        (alone,) = rollout([pair], tensors, [span], [plain])
+        # networks compute in float32, where a batch sums in another order than a row
+        near = 1e-12 if pair.name == "neither" else 1e-6
+        for name in ("net_return", "turnover", "weights_after"):
+            first, second = getattr(together, name)[:, column], getattr(alone, name)[:, 1]
+            np.testing.assert_allclose(first, second, rtol=0, atol=near, err_msg=name)
+    assert np.isnan(together.goal[:, 3:]).all()
+    assert np.isfinite(together.goal[:, 1:3]).all()
+
+
+def test_a_policy_may_hold_some_portfolios_and_answer_with_numpy() -> None:
+    class Weekly:
+        name = "weekly"
+
+        def decide(self, view: DecisionView) -> Decision:
+            weights = np.full((len(view.days), view.tensors.n_slots), 0.1)
+            return Decision(weights, hold=~view.is_week_end)
+
+    market = steady_market([0.01, 0.0], 30, [0, 1])
+    tensors, spans = MarketTensors(market, torch.float64, "cpu"), [DayRange(0, 20), DayRange(2, 22)]
+    first, second = rollout([Weekly()], tensors, spans, [Variant(FREE, WIDE)])
+    # Fridays are rows 4, 9, ...: decisions 4 and 2 of the spans, filled one session later
+    assert np.flatnonzero(first.turnover[:, 1])[0] == 4
+    assert np.flatnonzero(second.turnover[:, 1])[0] == 2
+
+
+def test_a_policy_may_look_at_features_and_at_what_it_holds() -> None:
+    seen: list[torch.Tensor] = []
+
+    def script(view: DecisionView) -> Decision:
+        seen.append(view.weights)
+        return Decision(0.5 * (view.feature("feature_2") > 0) / view.tensors.n_slots)
+
+    market = factories.random_market(np.random.default_rng(0), halts=False, delistings=False)
+    found = _run(market, ScriptedPolicy("own", script), risk=WIDE)
+    chosen = market.stock_features[0, market.slots[0], 2] > 0
+    bought = found.target_weights[0, 1, market.slots[0]]
+    np.testing.assert_allclose(bought, 0.5 * chosen / market.n_slots, rtol=1e-6)  # float32
+    assert seen[0].sum() == 0
+    assert seen[1].sum() > 0
+
+
+def test_spans_of_unlike_length_and_unlike_limits_are_refused() -> None:
+    market = steady_market([0.0], 10, [0])
+    tensors, policy = MarketTensors(market, torch.float64, "cpu"), even_goal_policy("own", 1)
+    with pytest.raises(SimulatorError, match=r"spans of one length, found \[4, 5\]"):
+        rollout([policy], tensors, [DayRange(0, 4), DayRange(0, 5)], [Variant(FREE, WIDE)])
+    narrow = factories.risk_config(stock_cap=0.1)
+    with pytest.raises(SimulatorError, match="share their limits"):
+        rollout([policy], tensors, [DayRange(0, 4)], [Variant(FREE, WIDE), Variant(FREE, narrow)])
