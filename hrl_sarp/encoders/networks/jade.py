@@ -17,6 +17,12 @@ class JadeEncoder(nn.Module):
     """Bidirectional LSTM: one vector per bar, and one per window.
 
     Every bar's vector sees the whole window, so a window must end where knowledge ends.
+
+    Example:
+        >>> encoder = JadeEncoder(3, JadeConfig(hidden=4, layers=1, dropout=0.0))
+        >>> windows = torch.zeros(2, 5, 3)  # two windows of five bars
+        >>> tuple(encoder(windows).shape), tuple(encoder.embed(windows).shape)
+        ((2, 5, 8), (2, 8))
     """
 
     def __init__(self, n_features: int, config: JadeConfig) -> None:
@@ -68,6 +74,13 @@ class JadeMaskedAutoencoder(nn.Module):
 
     Masked bars are replaced by a learned token before the encoder reads the window; an encoder that
     sees what it is to rebuild would learn to copy it.
+
+    Example:
+        >>> module = JadeMaskedAutoencoder(3, JadeConfig(hidden=4, layers=1, dropout=0.0))
+        >>> bars, hidden = torch.randn(2, 5, 3), torch.zeros(2, 5, dtype=torch.bool)
+        >>> hidden[:, 2] = True
+        >>> tuple(module(bars, hidden).shape)
+        (2, 5, 3)
     """
 
     def __init__(self, n_features: int, config: JadeConfig) -> None:

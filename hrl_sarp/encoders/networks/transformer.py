@@ -20,6 +20,14 @@ class CandleEncoder(nn.Module):
 
     Linear projection, sinusoidal positions, post-norm encoder layers.
 
+    Example:
+        >>> config = TransformerConfig(
+        ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
+        ... )
+        >>> encoder, windows = CandleEncoder(3, config), torch.zeros(2, 5, 3)
+        >>> tuple(encoder(windows).shape), tuple(encoder.embed(windows).shape)
+        ((2, 5, 4), (2, 4))
+
     Source: Vaswani et al. (2017), "Attention is all you need".
     """
 
@@ -77,7 +85,15 @@ class CandleEncoder(nn.Module):
 
 
 class PriceActionTransformer(nn.Module):
-    """Says how likely a buy is worth it after the last candle of a window."""
+    """Says how likely a buy is worth it after the last candle of a window.
+
+    Example:
+        >>> config = TransformerConfig(
+        ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
+        ... )
+        >>> tuple(PriceActionTransformer(3, config)(torch.zeros(2, 5, 3)).shape)
+        (2,)
+    """
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:
         """Make the layers with fresh weights.
@@ -142,6 +158,14 @@ class TransformerMaskedAutoencoder(nn.Module):
 
     Attention looks both ways, so neighbours of a single masked candle nearly tell it: mask whole
     patches (`mask_strategy: patch`).
+
+    Example:
+        >>> config = TransformerConfig(
+        ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
+        ... )
+        >>> bars, hidden = torch.randn(2, 5, 3), torch.zeros(2, 5, dtype=torch.bool)
+        >>> tuple(TransformerMaskedAutoencoder(3, config)(bars, hidden).shape)
+        (2, 5, 3)
     """
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:

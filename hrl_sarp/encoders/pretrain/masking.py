@@ -12,7 +12,12 @@ from hrl_sarp.errors import ConfigError
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How bars are hidden. All strategies hide the same number, so that their losses compare."""
+    """How bars are hidden. All strategies hide the same number, so that their losses compare.
+
+    Example:
+        >>> MaskRule("block", ratio=0.25, warmup_bars=4, patch_bars=3).count(20)
+        4
+    """
 
     strategy: MaskStrategy
     """random: single bars; block: one run of bars; patch: runs of `patch_bars` on a fixed grid."""

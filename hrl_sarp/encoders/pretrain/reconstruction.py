@@ -51,7 +51,15 @@ class Errors:
 
 
 class ErrorSums:
-    """Adds up errors batch by batch, in float64 and without leaving the device."""
+    """Adds up errors batch by batch, in float64 and without leaving the device.
+
+    Example:
+        >>> sums = ErrorSums(n_features=1, delta=1.0, device=torch.device("cpu"))
+        >>> hidden = torch.tensor([[True, False]])  # the second bar does not count
+        >>> sums.add(torch.ones(1, 2, 1), torch.zeros(1, 2, 1), hidden)
+        >>> sums.means().loss
+        0.5
+    """
 
     def __init__(self, n_features: int, delta: float, device: torch.device) -> None:
         """Begin with nothing added.

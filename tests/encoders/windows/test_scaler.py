@@ -1,19 +1,13 @@
 """One scaler: moments, the floor of a deviation, and the file format."""
 
-import doctest
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.encoders.windows import scaler as module
 from hrl_sarp.encoders.windows.scaler import SMALLEST_SPREAD, Scaler
 from hrl_sarp.errors import CheckpointError
-
-
-def test_example_of_the_docstring_runs() -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 def test_all_axes_but_the_last_are_rows() -> None:
