@@ -38,8 +38,8 @@ DESCRIPTION_KEYS: dict[str, type | tuple[type, ...]] = {
 per column, null if inputs are as the features come; `fitted_from` and `fitted_to` are the ISO
 timestamps of the first and the last training bar.
 """
-CODE_FOLDERS = ("encoders", "features")
-"""Of the package: what shapes an encoder's inputs and weights."""
+CODE_FOLDERS = ("encoders", "features", "fitting")
+"""Of the package: what shapes every encoder's inputs and weights."""
 SHOWN_KEYS = 3
 """Of a list of weights in a message."""
 

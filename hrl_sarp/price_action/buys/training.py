@@ -369,7 +369,7 @@ def _export(task: BuyTask, folder: Path) -> None:
         "fitted_to": str(windows.bars.timestamps[read].max()),
         "data_hash": windows.bars.content_hash,
         "config_hash": config_hash(config),
-        "code_version": source_hash(*transfer.CODE_FOLDERS),
+        "code_version": source_hash(*transfer.CODE_FOLDERS, "price_action"),
         "seed": config.seed,
     }
     transfer.export_encoder(folder, task.module.encoder, description)

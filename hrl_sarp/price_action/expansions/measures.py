@@ -35,7 +35,7 @@ class Truth:
 
     label: Int[np.ndarray, " W"]
     pointers: Float[np.ndarray, "W 2"]
-    """Center and length, as in `multitask_loss.make_targets`."""
+    """Center and length, as in `task.make_targets`."""
     inside: Bool[np.ndarray, "W L"]
 
 
