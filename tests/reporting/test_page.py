@@ -52,6 +52,14 @@ def test_emphasised_rows_are_marked_in_every_copy_of_the_table() -> None:
     assert document().count('<tr class="own">') == 2
 
 
+def test_words_are_aligned_left_under_their_heading() -> None:
+    told = Table("T", ("rule", "n", "why"), [("a", "1", "because")], text_columns=frozenset({0, 2}))
+    found = block_html(told)
+    assert '<th scope="col" class="text">why</th>' in found
+    assert '<td class="text">because</td>' in found
+    assert "<td>1</td>" in found
+
+
 def test_page_loads_nothing_and_carries_its_style() -> None:
     text = document().replace("http://www.w3.org", "")
     assert "http" not in text
