@@ -19,10 +19,13 @@ MIX_TOLERANCE = 1e-9
 
 
 def find_contradictions(config: RunConfig) -> list[str]:
-    """Return one line for every pair of values that cannot hold together; empty if there is none.
+    """Find the values of a configuration that cannot hold together.
 
     Args:
         config: a configuration that passed the schema.
+
+    Returns:
+        One line for each pair of values, with both; empty if there is none.
     """
     return [
         *_profile_problems(config.market_profile),

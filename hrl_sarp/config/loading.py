@@ -98,12 +98,26 @@ def copy_defaults(folder: Path, *, overwrite: bool) -> int:
 
 
 def dump_config(config: RunConfig) -> str:
-    """Return the merged configuration as YAML, ready for the run folder."""
+    """Write the merged configuration as YAML.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The text for the run folder; it reads back equal.
+    """
     return yaml.safe_dump(config.model_dump(), sort_keys=False, width=100)
 
 
 def config_hash(config: RunConfig) -> str:
-    """Return the SHA-256 (hex) of the values, whatever the files' order or spelling."""
+    """Hash the values, whatever the order or spelling of the files.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The SHA-256 as 64 hex digits.
+    """
     canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -133,7 +147,15 @@ def find_changes(dumped: str, config: RunConfig) -> list[str]:
 
 
 def list_choices(config_dir: Path, kind: str) -> list[str]:
-    """Return the names that `kind` ("market" or "experiment") may take in this folder."""
+    """List the profiles or experiments of a configuration folder.
+
+    Args:
+        config_dir: the folder.
+        kind: "market" or "experiment".
+
+    Returns:
+        Their names, sorted.
+    """
     return sorted(path.stem for path in (config_dir / f"{kind}s").glob("*.yaml"))
 
 

@@ -41,6 +41,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The folder is made if needed. If the block raises, `path` keeps its old content and the
     temporary file is removed.
 
+    Args:
+        path: of the file; its suffix is kept in the temporary name.
+
+    Yields:
+        The path to write to.
+
     Raises:
         StorageError: if the disk is full or the folder cannot be written to.
     """
@@ -72,6 +78,9 @@ def remove_unfinished(folder: Path) -> list[Path]:
 
     Only files that are named and locked as `atomic_path` does count; one whose writer lives stays.
 
+    Args:
+        folder: searched with everything below it.
+
     Returns:
         What was removed.
     """
@@ -87,7 +96,15 @@ def remove_unfinished(folder: Path) -> list[Path]:
 
 
 def unwritable(path: Path, reason: str) -> StorageError:
-    """Return the error for a file that cannot be written, with the space that its disk has left."""
+    """Make the error for a file that cannot be written; its text tells the space that is left.
+
+    Args:
+        path: of the file.
+        reason: what the operating system or a library said.
+
+    Returns:
+        The error, for the caller to raise.
+    """
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(folder).free / _MEGABYTE
     return StorageError(
@@ -97,7 +114,15 @@ def unwritable(path: Path, reason: str) -> StorageError:
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table as zstd Parquet atomically."""
+    """Write a table as zstd Parquet atomically.
+
+    Args:
+        path: of the file.
+        frame: the table.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     with atomic_path(path) as temporary:
         try:
             frame.write_parquet(temporary, compression="zstd")
@@ -106,18 +131,39 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes atomically."""
+    """Write bytes atomically.
+
+    Args:
+        path: of the file.
+        content: all of it.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically.
+
+    Args:
+        path: of the file.
+        content: all of it.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     write_bytes(path, content.encode())
 
 
 def replace_block(path: Path, name: str, content: str) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file.
+
+    Args:
+        path: of the file.
+        name: of the block.
+        content: what stands there afterwards.
 
     Raises:
         MissingArtifactError: if the file lacks either marker.
@@ -137,6 +183,13 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NumPy scalars and arrays, dates and paths become plain values.
 
     JSON knows no NaN or infinity: both become null.
+
+    Args:
+        path: of the file.
+        content: mappings, lists and values.
+
+    Raises:
+        StorageError: if it cannot be written.
     """
     text = json.dumps(_to_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
@@ -148,6 +201,9 @@ def read_json(path: Path, command: str) -> Any:
     Args:
         path: the file.
         command: the command that writes it, named in the error messages.
+
+    Returns:
+        Mappings, lists and values.
 
     Raises:
         MissingArtifactError: if there is no such file.
@@ -164,7 +220,14 @@ def read_json(path: Path, command: str) -> Any:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hex digits."""
+    """Hash the content of a file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The SHA-256 as 64 hex digits.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):

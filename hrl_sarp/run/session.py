@@ -106,12 +106,20 @@ def _holder(lock_file: str) -> str:
 
 
 def configure_threads(n_threads: int) -> None:
-    """Let PyTorch use this many CPU threads; results are bit-identical for equal counts only."""
+    """Let PyTorch use this many CPU threads; results are bit-identical for equal counts only.
+
+    Args:
+        n_threads: of this process.
+    """
     torch.set_num_threads(n_threads)
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators that libraries draw from; our own code is handed generators."""
+    """Seed the global generators that libraries draw from; our own code is handed generators.
+
+    Args:
+        seed: of the run, below 2**32.
+    """
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 -- Stable-Baselines3 and hmmlearn draw from it
     torch.manual_seed(seed)
@@ -123,6 +131,9 @@ def derive_seed(seed: int, *role: int) -> int:
     Args:
         seed: of the run.
         role: numbers that name the stream, for example phase and part.
+
+    Returns:
+        A seed below 2**32; equal arguments give equal seeds.
     """
     return int(np.random.SeedSequence([seed, *role]).generate_state(1)[0])
 
@@ -132,6 +143,9 @@ def resolve_device(name: str) -> torch.device:
 
     Args:
         name: "auto" (CUDA if there is one), "cpu" or "cuda".
+
+    Returns:
+        The device.
 
     Raises:
         HrlSarpError: for another name, or "cuda" where PyTorch sees no CUDA device.

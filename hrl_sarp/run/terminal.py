@@ -45,14 +45,28 @@ class PhaseBar:
         return cls()
 
     def update(self, done: int, note: str = "") -> None:
-        """Move the bar to `done` units."""
+        """Move the bar.
+
+        Args:
+            done: units that are finished.
+            note: shown behind the bar.
+        """
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
 
 
 @contextmanager
 def phase_progress(title: str, total: int, done: int = 0) -> Iterator[PhaseBar]:
-    """Show a bar on the terminal's error stream; nothing where that is not a terminal."""
+    """Show a bar on the terminal's error stream; nothing where that is not a terminal.
+
+    Args:
+        title: of the phase.
+        total: units of the whole phase.
+        done: units that an earlier run finished.
+
+    Yields:
+        The bar, for the phase to move.
+    """
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}"),
