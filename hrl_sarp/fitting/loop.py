@@ -402,7 +402,7 @@ class Fit:
         now, size = self.progress, self.world.size
         place = (now.epoch, now.batch)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, DRAWS, *place))
-        torch.manual_seed(derive_seed(self.seed, MODULE, *place, self.world.rank))
+        self._seed_module(derive_seed(self.seed, MODULE, *place, self.world.rank))
         loss, terms = self.task.loss(rows, generator)
         self.optimizer.zero_grad()
         (loss * size).backward()
@@ -424,15 +424,13 @@ class Fit:
 
         All processes see the sums over all of them, so they agree on what diverges.
         """
-        now, names = self.progress, list(self._unseen[0])
-        found = torch.stack(
-            [
-                torch.stack([value.double().to(self.world.device) for value in terms.values()])
-                for terms in self._unseen
-            ]
-        )
-        rows = batches[now.batch - len(found) : now.batch]
-        values = self.world.add_up(found).tolist()
+        now, names, device = self.progress, list(self._unseen[0]), self.world.device
+        stacked = [
+            torch.stack([value.double().to(device) for value in terms.values()])
+            for terms in self._unseen
+        ]
+        values = self.world.add_up(torch.stack(stacked)).tolist()
+        rows = batches[now.batch - len(values) : now.batch]
         for place, (terms, batch) in enumerate(zip(values, rows, strict=True)):
             if not math.isfinite(terms[0]):
                 raise TrainingDivergedError(
@@ -447,7 +445,7 @@ class Fit:
 
     def _validate(self) -> tuple[float, dict[str, float]]:
         self.task.module.eval()
-        torch.manual_seed(derive_seed(self.seed, VALIDATION, self.progress.epoch))
+        self._seed_module(derive_seed(self.seed, VALIDATION, self.progress.epoch))
         try:
             loss, measures = self.task.validate()
         except StoppedEarly:
@@ -461,6 +459,12 @@ class Fit:
                 "is kept"
             )
         return loss, measures
+
+    def _seed_module(self, seed: int) -> None:
+        # torch.manual_seed formats a stack trace in each call while CUDA is not in use
+        torch.default_generator.manual_seed(seed)
+        if self.world.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
