@@ -94,6 +94,7 @@ class Table:
                 escape(self._heading(i)),
                 justify="left" if is_text else "right",
                 no_wrap=bool(self.telling) or not is_text,
+                overflow="fold",  # a long word continues on the next line, it is never cut
                 vertical="top",
             )
         for row in self.rows:

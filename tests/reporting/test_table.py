@@ -57,6 +57,15 @@ def test_words_continue_on_the_next_line_where_no_column_may_be_left_out() -> No
     assert {"one", "two", "three", "four", "five"} <= set(text.split())
 
 
+def test_a_name_that_is_too_long_continues_on_the_next_line() -> None:
+    rows = [("pretrain/val_regime_balanced_accuracy", "0.333", "0.411", "0.411")]
+    text = shown(Table("", ("quantity", "first", "highest", "last"), rows), 50)
+    assert "…" not in text
+    # three columns of numbers leave 20 characters
+    assert "pretrain/val_regime_ " in text
+    assert "balanced_accuracy " in text
+
+
 def test_markdown_aligns_numbers_and_escapes_bars() -> None:
     lines = Table("", ("a|b", "c"), [("x", "1")]).markdown().splitlines()
     assert lines == ["| a\\|b | c |", "| --- | ---: |", "| x | 1 |"]
