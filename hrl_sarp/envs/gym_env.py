@@ -83,7 +83,15 @@ class HierarchicalEnv(gym.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; `options={"day": row}` chooses where."""
+        """Start an episode; `options={"day": row}` chooses where.
+
+        Args:
+            seed: reseeds the draw of start days and goals.
+            options: `day` is the row of the market to start at.
+
+        Returns:
+            The first observation, and the day it is of.
+        """
         super().reset(seed=seed)
         if seed is not None:
             self.starts.rng = np.random.default_rng(seed)
@@ -97,6 +105,12 @@ class HierarchicalEnv(gym.Env[Any, Any]):
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one decision.
+
+        Args:
+            action: see the headings of the class.
+
+        Returns:
+            Observation, reward, terminated, truncated, and the terms of the reward.
 
         Raises:
             SimulatorError: after the end of an episode.
@@ -147,7 +161,14 @@ def sample_market() -> tuple[Market, RunConfig]:
 
 
 def to_tensors(market: Market | MarketTensors) -> MarketTensors:
-    """Put a market on the CPU in float64 unless it already is on a device."""
+    """Put a market on the CPU in float64 unless it already is on a device.
+
+    Args:
+        market: either form.
+
+    Returns:
+        Tensors that a level can run on.
+    """
     if isinstance(market, MarketTensors):
         return market
     return MarketTensors(market, torch.float64, "cpu")
@@ -163,6 +184,16 @@ def make_level(
     """Build a level with its partner: the documented rule where none is given.
 
     Macro: equal weight inside each sector. Micro: half Dirichlet(1) goals, half 1/N.
+
+    Args:
+        tensors: the market.
+        config: horizons, rewards, costs and limits.
+        level: the one that acts.
+        n_envs: B.
+        partner: policy of the other level; the rule if None.
+
+    Returns:
+        The level, before its first reset.
     """
     if level == "macro":
         micro = partner or FollowGoal(tensors, config.risk)
@@ -177,7 +208,17 @@ def make_level(
 def make_starts(
     tensors: MarketTensors, config: RunConfig, level: LevelName, span: DayRange | None
 ) -> EpisodeStarts:
-    """Build the draw of start days for a level."""
+    """Build the draw of start days for a level.
+
+    Args:
+        tensors: the market.
+        config: horizons and seed.
+        level: weekly or daily horizon.
+        span: rows that episodes may touch; the training span if None.
+
+    Returns:
+        The draw of start days.
+    """
     weekly = level == "macro"
     ppo, td3 = config.macro_agent.ppo, config.micro_agent.td3
     horizon = ppo.horizon_weeks if weekly else td3.horizon_days

@@ -39,12 +39,25 @@ class MacroInputs:
         return self.sectors[..., -1] > 0.5
 
     def flatten(self) -> Float[Tensor, "B X"]:
-        """Return one row per decision: sectors, then context."""
+        """Return one row per decision: sectors, then context.
+
+        Returns:
+            (B, S x D + C).
+        """
         return torch.cat([self.sectors.flatten(1), self.context], dim=1)
 
     @classmethod
     def unflatten(cls, flat: Tensor, n_sectors: int, width: int) -> "MacroInputs":
-        """Rebuild from `flatten`; `width` is the number of columns per sector."""
+        """Rebuild from `flatten`; `width` is the number of columns per sector.
+
+        Args:
+            flat: (B, S x D + C).
+            n_sectors: S.
+            width: D.
+
+        Returns:
+            The inputs that were flattened.
+        """
         cut = n_sectors * width
         return cls(flat[:, :cut].unflatten(1, (n_sectors, width)), flat[:, cut:])
 
@@ -74,7 +87,11 @@ class MicroInputs:
     view: MicroView
 
     def flatten(self) -> Float[Tensor, "B X"]:
-        """Return one row per decision without the goal: features, weights, tradable, scalars."""
+        """Return one row per decision without the goal: features, weights, tradable, scalars.
+
+        Returns:
+            (B, N x (F + 2) + P), market rows repeated for each decision.
+        """
         view = self.view
         features = self.features[self.row_of].flatten(1)
         tradable = view.tradable.to(features.dtype)
@@ -82,7 +99,16 @@ class MicroInputs:
 
     @classmethod
     def unflatten(cls, flat: Tensor, goal: Tensor, n_slots: int) -> "MicroInputs":
-        """Rebuild from `flatten` and the goal vector."""
+        """Rebuild from `flatten` and the goal vector.
+
+        Args:
+            flat: of `flatten`.
+            goal: (B, G).
+            n_slots: N.
+
+        Returns:
+            The inputs, each decision with a market row of its own.
+        """
         cut = flat.shape[1] - len(MICRO_SCALARS) - 2 * n_slots
         view = MicroView(
             weights=flat[:, cut : cut + n_slots],
@@ -111,6 +137,9 @@ def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
     Args:
         view: what the agent sees of its portfolio and of its goal.
         risk: caps and exposure.
+
+    Returns:
+        What the actor may hold, and what following the goal means.
     """
     gate = (view.scalars[:, MICRO_SCALARS.index("gate_on")] > 0.5).long()
     p_bear = view.goal.regime_probabilities[:, Regime.BEAR]
@@ -130,7 +159,16 @@ def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
 def macro_index(
     tensors: MarketTensors, state: PortfolioState, active_drawdown: Float[Tensor, " B"]
 ) -> dict[str, Tensor]:
-    """Make the macro agent's index observation from portfolios at their close."""
+    """Make the macro agent's index observation from portfolios at their close.
+
+    Args:
+        tensors: the market.
+        state: portfolios at their close.
+        active_drawdown: fraction by which W/B is below its maximum.
+
+    Returns:
+        `day` (B, 1) and `portfolio` (B, S + 3): sector weights, then `MACRO_SCALARS`.
+    """
     sectors = state.weights @ tensors.sector_member
     gate = (state.gate_days > 0).to(state.cash)
     scalars = torch.stack([state.cash, active_drawdown, gate], dim=1)
@@ -143,7 +181,18 @@ def micro_index(
     goal: Float[Tensor, "B G"],
     active_drawdown: Float[Tensor, " B"],
 ) -> dict[str, Tensor]:
-    """Make the micro agent's index observation from portfolios at their close and the goal."""
+    """Make the micro agent's index observation from portfolios at their close and the goal.
+
+    Args:
+        tensors: the market.
+        state: portfolios at their close.
+        goal: in force.
+        active_drawdown: fraction by which W/B is below its maximum.
+
+    Returns:
+        `day` (B, 1), `portfolio` (B, N + 4): slot weights, then `MICRO_SCALARS`, and `desired_goal`
+        (B, G).
+    """
     gate = (state.gate_days > 0).to(state.cash)
     left = tensors.week_left[state.day]
     scalars = torch.stack([state.cash, active_drawdown, gate, left], dim=1)
@@ -166,6 +215,9 @@ def macro_inputs(
         tensors: the market.
         observation: index observation.
         embeddings: sector rows to use instead of the market's table, while phase 1 trains them.
+
+    Returns:
+        Inputs of the macro networks.
     """
     day = observation["day"].long().flatten()
     portfolio = observation["portfolio"]
@@ -179,7 +231,15 @@ def macro_inputs(
 
 
 def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroView:
-    """Read portfolio, goal and the day's masks from an index observation."""
+    """Read portfolio, goal and the day's masks from an index observation.
+
+    Args:
+        tensors: the market.
+        observation: index observation.
+
+    Returns:
+        Portfolio, goal and masks, without market features.
+    """
     day = observation["day"].long().flatten()
     portfolio = observation["portfolio"]
     return MicroView(
@@ -191,7 +251,15 @@ def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> Mic
 
 
 def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroInputs:
-    """Gather what the micro agent sees on the observation's days (rows <= day only)."""
+    """Gather what the micro agent sees on the observation's days (rows <= day only).
+
+    Args:
+        tensors: the market.
+        observation: index observation.
+
+    Returns:
+        Inputs of the micro networks; days that occur more than once share a row.
+    """
     day = observation["day"].long().flatten()
     days, row_of = torch.unique(day, return_inverse=True)
     return MicroInputs(
@@ -205,6 +273,12 @@ def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> M
 def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
     """Return the sector table or say how to get one.
 
+    Args:
+        tensors: the market.
+
+    Returns:
+        The table that the market carries.
+
     Raises:
         MarketError: if the market carries no sector embeddings.
     """
@@ -217,7 +291,14 @@ def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
 
 
 def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
-    """Return (columns per sector, columns of context) of `MacroInputs`."""
+    """Return (columns per sector, columns of context) of `MacroInputs`.
+
+    Args:
+        tensors: the market.
+
+    Returns:
+        Both widths, embeddings and portfolio columns included.
+    """
     width = require_sector_embeddings(tensors).shape[2] + 2
     n_macro = tensors.macro_features.shape[1] + len(tensors.market.portfolio_names)
     return width, n_macro + len(Regime) + len(MACRO_SCALARS)

@@ -24,7 +24,14 @@ class MacroPolicy(Protocol):
     """Sets a goal once a week from index observations."""
 
     def goal(self, observation: Observation) -> Goal:
-        """Return the goal of B decisions."""
+        """Return the goal of B decisions.
+
+        Args:
+            observation: index observation of B portfolios.
+
+        Returns:
+            Sector weights and regime probabilities of each.
+        """
         ...
 
 
@@ -33,7 +40,14 @@ class MicroPolicy(Protocol):
     """Chooses target weights of the day's slots from index observations."""
 
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
-        """Return the target weights of B decisions."""
+        """Return the target weights of B decisions.
+
+        Args:
+            observation: index observation of B portfolios, the goal in it.
+
+        Returns:
+            Target weights of the day's slots, before the limits.
+        """
         ...
 
 
@@ -50,6 +64,14 @@ def decode_within_sector(
 
     Score 0 follows the goal; the sector weights stay the macro agent's. Differentiable in the
     scores. Source: spec of the micro action, decode `within_sector`.
+
+    Args:
+        scores: in [-1, 1]; 0 follows the goal.
+        request: limits, budgets and prior.
+        temperature: by which scores are multiplied.
+
+    Returns:
+        Target weights within all limits.
     """
     limits = request.limits
     caps = limits.stock_caps
@@ -63,7 +85,16 @@ def decode_within_sector(
 def decode_free(
     scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
 ) -> Float[Tensor, "B N"]:
-    """Spread the exposure over all stocks by exp(temperature x score); the goal is only seen."""
+    """Spread the exposure over all stocks by exp(temperature x score); the goal is only seen.
+
+    Args:
+        scores: in [-1, 1].
+        request: limits.
+        temperature: by which scores are multiplied.
+
+    Returns:
+        Target weights within all limits.
+    """
     limits = request.limits
     caps = limits.stock_caps
     tilt = torch.exp(temperature * scores).unflatten(1, caps.shape[1:]) * (caps > 0)
@@ -83,7 +114,14 @@ class ProportionalGoal:
         self.tensors = tensors
 
     def goal(self, observation: Observation) -> Goal:
-        """Return sector shares and no regime view."""
+        """Return sector shares and no regime view.
+
+        Args:
+            observation: only its day is read.
+
+        Returns:
+            The same goal for all portfolios of a day.
+        """
         day = observation["day"].long().flatten()
         shares = self.tensors.sector_shares[day].float()
         return Goal(shares, shares.new_tensor(NO_VIEW).expand(len(day), -1))
@@ -108,7 +146,14 @@ class SampledGoal:
         self.generator = torch.Generator().manual_seed(seed)
 
     def goal(self, observation: Observation) -> Goal:
-        """Return sampled or asked goals; the regime always is the policy's."""
+        """Return sampled or asked goals; the regime always is the policy's.
+
+        Args:
+            observation: index observation of B portfolios.
+
+        Returns:
+            One goal for each.
+        """
         asked = self.policy.goal(observation)
         day = observation["day"].long().flatten()
         shape = asked.sector_weights.shape
@@ -120,11 +165,19 @@ class SampledGoal:
         return Goal(weights, asked.regime_probabilities)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the generator's state."""
+        """Return the generator's state.
+
+        Returns:
+            Plain values and tensors.
+        """
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the generator's state."""
+        """Restore the generator's state.
+
+        Args:
+            state: of another instance.
+        """
         self.generator.set_state(state["generator"])
 
 
@@ -136,6 +189,13 @@ class FollowGoal:
         self.risk = risk
 
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
-        """Return the goal's prior, inside the caps."""
+        """Return the goal's prior, inside the caps.
+
+        Args:
+            observation: index observation of B portfolios, the goal in it.
+
+        Returns:
+            Target weights within all limits.
+        """
         request = slot_request(micro_view(self.tensors, observation), self.risk)
         return decode_within_sector(torch.zeros_like(request.prior), request, temperature=1.0)

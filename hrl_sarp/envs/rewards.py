@@ -46,6 +46,9 @@ def macro_reward(
         sector_weights: the goal that was set.
         n_listed: sectors that could get weight.
         config: weights of the terms.
+
+    Returns:
+        The terms, in %.
     """
     herfindahl = sector_weights.square().sum(dim=1)
     before, after = drawdowns
@@ -62,6 +65,13 @@ def selection_gain(tensors: MarketTensors, result: StepResult) -> Float[Tensor, 
     """Return 100 x (returns over the own sector's mean, overnight and intraday, minus cost).
 
     It has no goal in it, so it is stored once and any goal can be put beside it.
+
+    Args:
+        tensors: the market, with returns over sector means.
+        result: of the session.
+
+    Returns:
+        Gain of each portfolio, in %.
     """
     night = (result.weights_start * tensors.overnight_relative[result.day]).sum(dim=1)
     day = (result.weights_after * tensors.intraday_relative[result.day]).sum(dim=1)
@@ -75,6 +85,14 @@ def micro_gain(
 
     `growth` counts the square of the risk, which the selection gain, linear in the weights, does
     not: only with it is the best policy one that spreads.
+
+    Args:
+        tensors: the market.
+        result: of the session.
+        config: which gain.
+
+    Returns:
+        Gain of each portfolio, in %.
     """
     if config.gain == "growth":
         benchmark = tensors.reward_benchmark[result.day]
@@ -83,7 +101,16 @@ def micro_gain(
 
 
 def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:
-    """Return 1 - half the L1 distance of the first `n_sectors` entries; works on both libraries."""
+    """Return 1 - half the L1 distance of the first `n_sectors` entries; works on both libraries.
+
+    Args:
+        achieved: sector shares that were executed, (B, S) or more columns.
+        desired: goal in force.
+        n_sectors: S.
+
+    Returns:
+        1 where the goal is met, (B,).
+    """
     distance = abs(achieved[..., :n_sectors] - desired[..., :n_sectors])
     return 1 - 0.5 * distance.sum(-1)
 
@@ -98,6 +125,9 @@ def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConf
         achieved: executed sector shares, then regime entries, (B, G); array or tensor.
         desired: goal in force, (B, G).
         config: kind of gain, weight of the alignment, distance that counts as reached.
+
+    Returns:
+        Reward of each portfolio, in %, or -1 and 0 with `reached`.
     """
     n_sectors = desired.shape[-1] - len(Regime)
     misaligned = 1 - goal_alignment(achieved, desired, n_sectors)
@@ -107,12 +137,26 @@ def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConf
 
 
 def gains_of(info: Any) -> Any:
-    """Pick the stored gains out of one info dict or an array of them."""
+    """Pick the stored gains out of one info dict or an array of them.
+
+    Args:
+        info: one dictionary or an array of them.
+
+    Returns:
+        A number or an array.
+    """
     if isinstance(info, dict):
         return info["gain"]
     return np.asarray([entry["gain"] for entry in info])
 
 
 def log1p_growth(simple_return: Tensor) -> Tensor:
-    """Return ln(1 + r), safe at total loss."""
+    """Return ln(1 + r), safe at total loss.
+
+    Args:
+        simple_return: fraction; -1 is a total loss.
+
+    Returns:
+        Log growth; about -27.6 at a total loss.
+    """
     return torch.log1p(simple_return.clamp(min=-1 + 1e-12))

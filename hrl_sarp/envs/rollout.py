@@ -251,6 +251,12 @@ def sessions(
     The first session is earned the day after the start, the last on row `span.stop` - 1. All
     targets go through the same limits. See `rollout` for the arguments and the errors.
 
+    Args:
+        policies: with unique names.
+        tensors: the market.
+        spans: of one length.
+        variants: frictions.
+
     Yields:
         One session after the other.
     """

@@ -75,7 +75,12 @@ class TwoClocks:
         return self.simulator.state.day
 
     def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
-        """Start the rows that are True at their day: all cash, no goal yet."""
+        """Start the rows that are True at their day: all cash, no goal yet.
+
+        Args:
+            days: row of the market at whose close each portfolio starts.
+            rows: portfolios that start; the others go on.
+        """
         rows = rows.to(self.tensors.device)
         self.simulator.reset(days, rows)
         episode = self.episode
@@ -110,7 +115,11 @@ class TwoClocks:
         )
 
     def p_bear(self) -> Float[Tensor, " B"]:
-        """Probability of a bear regime in the goal in force, which lowers the exposure."""
+        """Probability of a bear regime in the goal in force, which lowers the exposure.
+
+        Returns:
+            0 where there is no goal.
+        """
         return self.episode.goal[:, self.tensors.n_sectors + Regime.BEAR]
 
     def trade_day(
@@ -127,6 +136,9 @@ class TwoClocks:
             active: rows whose clock moves; all of them if None.
             hold: rows without orders, whose action is ignored; none if None.
             p_bear: that of the goal in force if None.
+
+        Returns:
+            What the session earned.
         """
         p_bear = self.p_bear() if p_bear is None else p_bear
         state, action = self.simulator.state, slot_action.to(self.tensors.dtype)
@@ -161,40 +173,72 @@ class TwoClocks:
         return target_weights(self.tensors, day, weights, action, exposure, self.risk)
 
     def is_week_end(self) -> Bool[Tensor, " B"]:
-        """True where the macro agent decides at this close."""
+        """True where the macro agent decides at this close.
+
+        Returns:
+            One flag a portfolio.
+        """
         return self.tensors.week_end[self.day]
 
     def goal_is_due(self) -> Bool[Tensor, " B"]:
-        """True where a goal is set at this close: at week ends, and where there is none yet."""
+        """True where a goal is set at this close: at week ends, and where there is none yet.
+
+        Returns:
+            One flag a portfolio.
+        """
         return self.is_week_end() | ~self.episode.goal.any(dim=1)
 
     def active_drawdown(self) -> Float[Tensor, " B"]:
-        """Fraction by which W/B is below its maximum of the episode."""
+        """Fraction by which W/B is below its maximum of the episode.
+
+        Returns:
+            0 at the maximum.
+        """
         return 1 - torch.exp(self.episode.active_growth - self.episode.active_peak)
 
     def macro_observation(self) -> dict[str, Tensor]:
-        """Index observation of the macro agent at the current close."""
+        """Index observation of the macro agent at the current close.
+
+        Returns:
+            See `macro_index`.
+        """
         return macro_index(self.tensors, self.simulator.state, self.active_drawdown())
 
     def micro_observation(self) -> dict[str, Tensor]:
-        """Index observation of the micro agent at the current close, without what it achieved."""
+        """Index observation of the micro agent at the current close, without what it achieved.
+
+        Returns:
+            See `micro_index`.
+        """
         state = self.simulator.state
         return micro_index(self.tensors, state, self.episode.goal, self.active_drawdown())
 
     def achieved_goal(self) -> Float[Tensor, "B G"]:
-        """What the last trade reached: sector shares, then the regime entries of the goal."""
+        """What the last trade reached: sector shares, then the regime entries of the goal.
+
+        Returns:
+            Shares of the invested part; 0 before the first trade.
+        """
         sectors = achieved_sectors(self.tensors, self.episode.traded)
         return torch.cat([sectors, self.episode.goal[:, self.tensors.n_sectors :]], dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return every tensor of the episode and the portfolio."""
+        """Return every tensor of the episode and the portfolio.
+
+        Returns:
+            Plain values and tensors.
+        """
         return {
             "portfolio": {k: v.clone() for k, v in vars(self.simulator.state).items()},
             "episode": {k: v.clone() for k, v in vars(self.episode).items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore `state_dict`.
+
+        Args:
+            state: of clocks of the same market and batch.
+        """
         device = self.tensors.device
         portfolio = {name: v.to(device) for name, v in state["portfolio"].items()}
         self.simulator.state = type(self.simulator.state)(**portfolio)

@@ -47,7 +47,11 @@ class PortfolioVecEnv(VecEnv):
         super().__init__(n_envs, level.observation_space(form), level.action_space)
 
     def reset(self) -> VecEnvObs:
-        """Start an episode in every row."""
+        """Start an episode in every row.
+
+        Returns:
+            The first observations.
+        """
         with torch.no_grad():
             self._restart(torch.ones(self.num_envs, dtype=torch.bool))
         self.episode_return[:], self.episode_length[:] = 0.0, 0
@@ -55,12 +59,20 @@ class PortfolioVecEnv(VecEnv):
         return self._numpy(self.level.observe(self.form))
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Remember the actions."""
+        """Remember the actions.
+
+        Args:
+            actions: one row a portfolio.
+        """
         device = self.level.tensors.device
         self._actions = torch.as_tensor(np.asarray(actions), device=device)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step all rows; rows that end restart and report their last observation."""
+        """Step all rows; rows that end restart and report their last observation.
+
+        Returns:
+            Observations, rewards, ends, and `StepInfos` with the reply of the level.
+        """
         if self._actions is None:
             raise RuntimeError("step_wait was called before step_async")
         with torch.no_grad():
@@ -106,7 +118,11 @@ class PortfolioVecEnv(VecEnv):
         return observation.cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a bit-identical continuation needs."""
+        """Return all that a bit-identical continuation needs.
+
+        Returns:
+            Plain values and tensors.
+        """
         state = {
             "level": self.level.state_dict(),
             "starts": self.starts.state_dict(),
@@ -118,7 +134,11 @@ class PortfolioVecEnv(VecEnv):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore `state_dict`.
+
+        Args:
+            state: of an env of the same market and batch.
+        """
         self.level.load_state_dict(state["level"])
         self.starts.load_state_dict(state["starts"])
         self.episode_return = np.asarray(state["episode_return"])
@@ -130,26 +150,65 @@ class PortfolioVecEnv(VecEnv):
         """Nothing to free."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the attribute once per row; rows share one object."""
+        """Return the attribute once per row; rows share one object.
+
+        Args:
+            attr_name: of this object.
+            indices: rows; all if None.
+
+        Returns:
+            The value, once per row.
+        """
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set the attribute of the batch."""
+        """Set the attribute of the batch.
+
+        Args:
+            attr_name: of this object.
+            value: for all rows.
+            indices: ignored: rows share one object.
+        """
         setattr(self, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        """Call a method of the batch once; the result is repeated per row."""
+        """Call a method of the batch once; the result is repeated per row.
+
+        Args:
+            method_name: of this object.
+            method_args: handed on.
+            indices: rows; all if None.
+            kwargs: handed on.
+
+        Returns:
+            The result, once per row.
+        """
         result = getattr(self, method_name)(*method_args, **kwargs)
         return [result for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
-        """Rows are never wrapped."""
+        """Rows are never wrapped.
+
+        Args:
+            wrapper_class: ignored.
+            indices: rows; all if None.
+
+        Returns:
+            False for each row.
+        """
         return [False for _ in self._get_indices(indices)]
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Reseed the draw of start days and of goals."""
+        """Reseed the draw of start days and of goals.
+
+        Args:
+            seed: None changes nothing.
+
+        Returns:
+            The seed, once per row.
+        """
         if seed is not None:
             self.starts.rng = np.random.default_rng(seed)
             if isinstance(self.level.partner, SampledGoal):

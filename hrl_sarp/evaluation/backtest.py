@@ -72,6 +72,9 @@ def run_backtest(
         config: everything else.
         n_trials: policies and checkpoints looked at for this question: validation evaluations
             and temperatures chosen from, plus the policies shown. Rows shown count in any case.
+
+    Returns:
+        All that a report needs.
     """
     span: DayRange = getattr(market.split, span_name)
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")

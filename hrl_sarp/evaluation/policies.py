@@ -66,6 +66,13 @@ def select_policies(
 ) -> list[HierarchicalPolicy]:
     """Pick policies by name.
 
+    Args:
+        policies: those of a run.
+        names: wanted, in their order.
+
+    Returns:
+        The policies of these names.
+
     Raises:
         HrlSarpError: for a name that is not there; lists those that are.
     """
@@ -80,6 +87,12 @@ def count_trials(context: PhaseContext) -> int:
     """Count what validation has chosen from: temperatures and evaluations of all phases.
 
     The deflated Sharpe ratio of the report allows for it.
+
+    Args:
+        context: of the phases.
+
+    Returns:
+        At least 0: phases that have not finished count nothing.
     """
     count = 0
     for files in PHASES:

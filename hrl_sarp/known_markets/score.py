@@ -42,7 +42,11 @@ class PathJudge:
         return np.log(np.maximum(wealth, 1e-12)) * SESSIONS_PER_YEAR / n_days
 
     def equal_weight(self) -> Float[np.ndarray, " P"]:
-        """Growth of 1/N: what untrained networks hold."""
+        """Growth of 1/N: what untrained networks hold.
+
+        Returns:
+            One number a path.
+        """
         rule = FollowGoal(self.tensors, self.config.risk)
         return self.growth(ProportionalGoal(self.tensors), rule)
 
@@ -52,5 +56,14 @@ def share_of_gap(
     oracle: Float[np.ndarray, " P"],
     equal_weight: Float[np.ndarray, " P"],
 ) -> float:
-    """Return (policy - 1/N) / (oracle - 1/N) of the mean growths over common paths."""
+    """Return (policy - 1/N) / (oracle - 1/N) of the mean growths over common paths.
+
+    Args:
+        policy: growth on each path.
+        oracle: growth of the best known policy on the same paths.
+        equal_weight: growth of 1/N on the same paths.
+
+    Returns:
+        1 is as good as the oracle, 0 as 1/N.
+    """
     return float((policy - equal_weight).mean() / (oracle - equal_weight).mean())

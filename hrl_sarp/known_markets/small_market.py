@@ -37,12 +37,20 @@ class WeeklySpans:
         return self.train_weeks + self.n_paths * self.path_weeks
 
     def split(self) -> Split:
-        """Training and test rows; nothing is selected, so no row is kept for validation."""
+        """Training and test rows; nothing is selected, so no row is kept for validation.
+
+        Returns:
+            Spans of the market.
+        """
         cut = self.train_weeks
         return Split(DayRange(0, cut), DayRange(cut, cut), DayRange(cut, self.n_weeks))
 
     def path_starts(self) -> Int[Tensor, " P"]:
-        """Row at whose close each path begins."""
+        """Row at whose close each path begins.
+
+        Returns:
+            One row a path.
+        """
         return self.train_weeks - 1 + self.path_weeks * torch.arange(self.n_paths)
 
 
@@ -72,6 +80,9 @@ def market_of_returns(
         sector_of: nondecreasing; all sectors have equally many assets.
         split: rows for training and for fresh paths.
         sessions_per_week: rows between two decisions of the macro agent; every row is a Friday.
+
+    Returns:
+        A market without gaps, macro features or a regime that could be told.
     """
     n_rows, n_assets = simple_return.shape
     n_sectors = int(sector_of.max()) + 1
@@ -105,12 +116,27 @@ def market_of_returns(
 
 
 def on_cpu(market: Market) -> MarketTensors:
-    """Return the market's tensors as training uses them."""
+    """Return the market's tensors as training uses them.
+
+    Args:
+        market: in memory.
+
+    Returns:
+        Tensors in float32.
+    """
     return MarketTensors(market, torch.float32, "cpu")
 
 
 def train_macro(tensors: MarketTensors, config: RunConfig) -> MacroAgent:
-    """Train a fresh macro agent with PPO over equal weights inside each sector."""
+    """Train a fresh macro agent with PPO over equal weights inside each sector.
+
+    Args:
+        tensors: the market.
+        config: steps, sizes and seed.
+
+    Returns:
+        The trained agent.
+    """
     ppo = config.macro_agent.ppo
     level = make_level(tensors, config, "macro", ppo.n_envs)
     starts = make_starts(tensors, config, "macro", None)
@@ -121,7 +147,15 @@ def train_macro(tensors: MarketTensors, config: RunConfig) -> MacroAgent:
 
 
 def train_micro(tensors: MarketTensors, config: RunConfig) -> MicroAgent:
-    """Train a fresh micro agent with TD3 under goals that are drawn or 1/N."""
+    """Train a fresh micro agent with TD3 under goals that are drawn or 1/N.
+
+    Args:
+        tensors: the market.
+        config: steps, sizes and seed.
+
+    Returns:
+        The trained agent.
+    """
     td3 = config.micro_agent.td3
     level = make_level(tensors, config, "micro", td3.n_envs)
     starts = make_starts(tensors, config, "micro", None)

@@ -62,6 +62,14 @@ def exposure_limit(
 
     min(1 - min_cash, 1 - bear_exposure_cut x p_bear), times `gate_exposure` while the drawdown
     gate is closed.
+
+    Args:
+        p_bear: probability of a bear regime.
+        risk: cash floor, cut and gate.
+        gate_days: sessions that the gate stays closed; 0 is open.
+
+    Returns:
+        Largest share of wealth in stocks.
     """
     exposure = (1.0 - risk.bear_exposure_cut * p_bear).clamp_max(1.0 - risk.min_cash)
     if not risk.drawdown_gate:
@@ -114,6 +122,12 @@ def feasible_goal(
 
     The cap of a sector is min(sector cap, tradable stocks x stock cap): shares of wealth at full
     investment, so a feasible goal stays feasible at every exposure.
+
+    Args:
+        tensors: the market.
+        day: the goal is set at its close.
+        sector_weights: nonnegative, of any scale.
+        risk: caps.
 
     Returns:
         Nonnegative weights that sum to 1, or to the capacity of the sectors with weight if less.

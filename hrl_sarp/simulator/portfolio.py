@@ -97,6 +97,13 @@ class PortfolioSimulator:
     ) -> PortfolioState:
         """Put rows (all if None) to cash, wealth 1, at the close of `days`.
 
+        Args:
+            days: rows of the market.
+            rows: portfolios that start; all if None.
+
+        Returns:
+            All portfolios after the reset.
+
         Raises:
             SimulatorError: if a day is outside the market, or the number of rows is not n_envs.
         """
@@ -141,6 +148,9 @@ class PortfolioSimulator:
                 risk are applied here. See `limits.target_weights`.
             active: rows that move (None is all); the others keep their state and get zeros.
             hold: rows without orders: drifted holdings are kept, delistings still become cash.
+
+        Returns:
+            What the session earned; zeros in rows that did not move.
 
         Raises:
             SimulatorError: past the last day, or for targets that are no long-only weights.

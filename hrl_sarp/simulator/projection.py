@@ -50,7 +50,16 @@ def project_sectors(
     caps: Float[Tensor, "B S"],
     total: Float[Tensor, " B"],
 ) -> Float[Tensor, "B S"]:
-    """Project sector weights onto their caps; the sum is min(total, caps of those above 0)."""
+    """Project sector weights onto their caps; the sum is min(total, caps of those above 0).
+
+    Args:
+        sector_weights: nonnegative, of any scale.
+        caps: nonnegative.
+        total: what the weights should sum to.
+
+    Returns:
+        Weights within the caps, pro rata where no cap binds.
+    """
     filled = _fill(sector_weights.double(), caps.double(), total.double())
     return filled.to(sector_weights.dtype)
 
@@ -64,6 +73,14 @@ def project_within_sectors(
 
     A sector holds at most the caps of its stocks with p > 0; what it cannot hold goes to the
     other sectors pro rata to their budgets, up to their room, and then stays cash.
+
+    Args:
+        preferences: nonnegative, of any scale.
+        stock_caps: nonnegative; 0 forbids a stock.
+        budgets: what each sector should hold.
+
+    Returns:
+        Weights of the same dtype.
     """
     wanted, caps, asked = preferences.double(), stock_caps.double(), budgets.double()
     capacity = torch.where(wanted > 0, caps, 0.0).sum(dim=2)
@@ -74,7 +91,16 @@ def project_within_sectors(
 def cap_turnover(
     target: Float[Tensor, "B A"], current: Float[Tensor, "B A"], cap: float
 ) -> Float[Tensor, "B A"]:
-    """Mix the target towards the current weights until half the L1 distance is at most `cap`."""
+    """Mix the target towards the current weights until half the L1 distance is at most `cap`.
+
+    Args:
+        target: weights that are wanted.
+        current: weights that are held.
+        cap: largest half L1 distance; 1 is no cap.
+
+    Returns:
+        Weights on the way to the target.
+    """
     change = target - current
     half_distance = 0.5 * change.abs().sum(dim=1, keepdim=True)
     tiny = torch.finfo(target.dtype).tiny
@@ -90,6 +116,14 @@ def limit_positions(
     Seats follow D'Hondt's quotients mass / 1, mass / 2, ...; each seated sector's preferences
     are scaled to its budget, a sector without a seat gets 0. At equal quotients the earlier
     sector is seated.
+
+    Args:
+        preferences: weights within the limits.
+        budgets: sector sums that should stay.
+        max_positions: stocks in all sectors together.
+
+    Returns:
+        Preferences with 0 where a stock has no seat.
     """
     n_sectors, n_slots = preferences.shape[1:]
     order = preferences.argsort(dim=2, descending=True, stable=True)

@@ -58,7 +58,14 @@ class TradeCosts:
         """Simple return of a holding on the night in which its stock ceases to exist."""
 
     def of_rows(self, rows: Int[Tensor, " n"]) -> "TradeCosts":
-        """Return the costs of some rows, in their order."""
+        """Return the costs of some rows, in their order.
+
+        Args:
+            rows: indices.
+
+        Returns:
+            The same object's rates, row by row.
+        """
         chosen = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -77,6 +84,9 @@ class TradeCosts:
             trade_values: signed trades as shares of wealth.
             wealth: in units of the wealth at reset (which is `capital`).
             dollar_volume: of the day, in currency; only the impact needs it.
+
+        Returns:
+            Share of wealth of each row.
         """
         total = self._even * trade_values.abs().sum(dim=1)
         if self._is_odd:
@@ -93,7 +103,16 @@ class TradeCosts:
         wealth: Float[Tensor, " B"],
         dollar_volume: Float[Tensor, "B A"] | None,
     ) -> Float[Tensor, "B A"]:
-        """Return the derivative of `cost` in each trade; at 0 the mean of both sides."""
+        """Return the derivative of `cost` in each trade; at 0 the mean of both sides.
+
+        Args:
+            trade_values: signed trades as shares of wealth.
+            wealth: in units of the wealth at reset.
+            dollar_volume: of the day, in currency; only the impact needs it.
+
+        Returns:
+            One slope a stock.
+        """
         side = trade_values.sign()
         marginal = side * _column(self._even)
         if self._is_odd:
@@ -175,6 +194,13 @@ def fill_orders(orders: Orders, costs: TradeCosts) -> Fill:
     Newton from c = 0 runs without gradient until nothing changes (the cost is convex, piecewise
     linear without impact, so it ends after a few rounds); one more step with the slope detached
     carries the exact gradient by the implicit function theorem, for any cost model.
+
+    Args:
+        orders: what is held and asked for at the open.
+        costs: of the trade.
+
+    Returns:
+        The executed trade; differentiable in the orders.
 
     Raises:
         SimulatorError: if the impact takes more than half of the wealth.
