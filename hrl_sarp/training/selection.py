@@ -78,13 +78,28 @@ class Sharpenable(Protocol):
     """A network whose decisions can be made more extreme."""
 
     def sharpen(self, temperature: float) -> None:
-        """Multiply what the decision is made from."""
+        """Multiply what the decision is made from.
+
+        Args:
+            temperature: factor; above 1 decisions become more extreme.
+        """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the weights."""
+        """Return the weights.
 
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Replace the weights."""
+        Returns:
+            Name -> tensor, not copied.
+        """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
+        """Replace the weights.
+
+        Args:
+            state_dict: weights of the same shapes.
+
+        Returns:
+            What PyTorch says of names that do not match.
+        """
 
 
 @dataclass
