@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import multivariate_normal
 
 from hrl_sarp.contracts import Regime
 from hrl_sarp.errors import MarketError
@@ -39,6 +40,10 @@ def weekly_observations(
 ) -> tuple[Float[np.ndarray, "W D"], Int[np.ndarray, " W"]]:
     """Compute (log return, root mean square of daily log returns) of each complete week.
 
+    Args:
+        simple_returns: of the index, one per session.
+        is_week_end: last sessions of the weeks; sessions behind the last of them are left out.
+
     Returns:
         The observations and the row of each week's last session.
     """
@@ -60,6 +65,9 @@ def fit_regime_model(
         iterations: upper bound of expectation maximisation.
         return_axis: column that orders the states: lowest bear, highest bull, middle sideways.
 
+    Returns:
+        The best of `N_RESTARTS` fits by likelihood.
+
     Raises:
         MarketError: if there are too few weeks, or no restart gives a usable model.
 
@@ -73,15 +81,15 @@ def fit_regime_model(
         )
     centre, scale = fitted_scale(observations)
     fitted = _fit_best((observations - centre) / scale, iterations)
-    order = np.argsort(fitted.means_[:, return_axis])
     by_regime = np.empty(len(Regime), dtype=np.int64)
-    by_regime[[Regime.BEAR, Regime.SIDEWAYS, Regime.BULL]] = order
-    transition = fitted.transmat_[np.ix_(by_regime, by_regime)]
+    by_regime[[Regime.BEAR, Regime.SIDEWAYS, Regime.BULL]] = np.argsort(
+        fitted.means_[:, return_axis]
+    )
     return RegimeModel(
         centre=centre,
         scale=scale,
-        start=_stationary(transition),
-        transition=transition,
+        start=fitted.get_stationary_distribution()[by_regime],
+        transition=fitted.transmat_[np.ix_(by_regime, by_regime)],
         means=fitted.means_[by_regime],
         covariances=fitted.covars_[by_regime],
     )
@@ -95,10 +103,25 @@ def filter_regimes(
 ) -> Float[np.ndarray, "T R"]:
     """Compute P(state | weeks so far) and hold it from each week's last session on.
 
-    Forward recursion only: a smoothed probability would know later weeks. Before the first week
-    ends the stationary distribution is believed.
+    Forward recursion only: a smoothed probability would know later weeks.
+
+    Args:
+        model: fitted on training weeks.
+        observations: of all weeks, in time.
+        rows: row of each week's last session.
+        n_days: rows of the result.
+
+    Returns:
+        Rows sum to 1; before the first week ends, the stationary distribution.
     """
-    log_likelihood = _log_densities(model, (observations - model.centre) / model.scale)
+    standardised = (observations - model.centre) / model.scale
+    log_likelihood = np.stack(
+        [
+            multivariate_normal(mean, covariance).logpdf(standardised).reshape(len(rows))
+            for mean, covariance in zip(model.means, model.covariances, strict=True)
+        ],
+        axis=1,
+    )
     belief = model.start
     result = np.tile(belief, (n_days, 1))
     ends = np.append(rows, n_days)
@@ -134,25 +157,3 @@ def _fit_best(standardised: np.ndarray, iterations: int) -> Any:
             "converged; check the benchmark's returns of the training span"
         )
     return best
-
-
-def _stationary(transition: Float[np.ndarray, "R R"]) -> Float[np.ndarray, " R"]:
-    # solves pi P = pi with sum 1; least squares, because one equation is redundant
-    n_states = len(transition)
-    system = np.vstack([transition.T - np.eye(n_states), np.ones(n_states)])
-    target = np.append(np.zeros(n_states), 1.0)
-    solution = np.clip(np.linalg.lstsq(system, target, rcond=None)[0], 0.0, None)
-    return solution / solution.sum()
-
-
-def _log_densities(
-    model: RegimeModel, standardised: Float[np.ndarray, "W D"]
-) -> Float[np.ndarray, "W R"]:
-    densities = np.empty((len(standardised), len(model.means)))
-    for state, (mean, covariance) in enumerate(zip(model.means, model.covariances, strict=True)):
-        root = np.linalg.cholesky(covariance)
-        gap = np.linalg.solve(root, (standardised - mean).T)
-        log_determinant = 2.0 * np.log(np.diag(root)).sum()
-        # without the constant d log 2 pi, equal for all states
-        densities[:, state] = -0.5 * ((gap**2).sum(axis=0) + log_determinant)
-    return densities

@@ -1,7 +1,13 @@
 """Sectors as a graph and the network over it."""
 
-from hrl_sarp.graph.sector_gnn import SectorGNN, embed_all
-from hrl_sarp.graph.sector_graph import adjacency, node_features, sector_returns, with_node_features
+from hrl_sarp.graph.sector_graph import (
+    SectorGNN,
+    adjacency,
+    embed_all,
+    node_features,
+    sector_returns,
+    with_node_features,
+)
 
 __all__ = [
     "SectorGNN",

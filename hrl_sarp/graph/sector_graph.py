@@ -1,10 +1,13 @@
-"""Sectors as a graph: node features and correlation edges of each day, from rows <= day only."""
+"""Sectors as a graph, from rows <= day only, and the network over it that phase 1 trains."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor, nn
 
 from hrl_sarp.config.schema import GraphConfig
 from hrl_sarp.contracts import Market
@@ -18,8 +21,12 @@ CLIP = 5.0
 def sector_returns(market: Market) -> Float[np.ndarray, "T S"]:
     """Compute the close-to-close simple return of each sector's stocks held since the day before.
 
-    Equal weights over the stocks eligible on t-1 and listed on t; 0 for an empty sector and on the
-    first row.
+    Args:
+        market: its universe says who is held.
+
+    Returns:
+        Equal weights over the stocks eligible on t-1 and listed on t; 0 for an empty sector and on
+        the first row.
     """
     held = np.zeros_like(market.eligible)
     held[1:] = market.eligible[:-1]
@@ -30,7 +37,13 @@ def sector_returns(market: Market) -> Float[np.ndarray, "T S"]:
 def adjacency(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S S"]:
     """Compute |trailing correlation| of sector returns, kept when large, with self-loops.
 
-    Recomputed every `update_days` rows and held in between; identity before a full window.
+    Args:
+        market: its sector returns are read.
+        config: `update_days` between two computations, `correlation_days` of the window, and the
+            least correlation that is an edge.
+
+    Returns:
+        float32 in 0..1, held between computations; the identity before a full window.
     """
     returns = sector_returns(market)
     table = np.empty((market.n_days, market.n_sectors, market.n_sectors))
@@ -38,54 +51,49 @@ def adjacency(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S S"]
     for day in range(market.n_days):
         if day % config.update_days == 0 and day >= config.correlation_days:
             window = returns[day - config.correlation_days + 1 : day + 1]
-            current = _edges(window, config.min_correlation)
+            centred = window - window.mean(axis=0)
+            scale = np.sqrt((centred**2).sum(axis=0))
+            unit = centred / np.where(scale > 0, scale, 1.0)
+            strength = np.abs(unit.T @ unit)
+            current = np.where(strength >= config.min_correlation, strength, 0.0)
+            np.fill_diagonal(current, 1.0)
         table[day] = current
     return table.astype(np.float32)
-
-
-def _edges(window: np.ndarray, min_correlation: float) -> np.ndarray:
-    centred = window - window.mean(axis=0)
-    scale = np.sqrt((centred**2).sum(axis=0))
-    unit = centred / np.where(scale > 0, scale, 1.0)
-    strength = np.abs(unit.T @ unit)
-    edges = np.where(strength >= min_correlation, strength, 0.0)
-    np.fill_diagonal(edges, 1.0)
-    return edges
 
 
 def node_features(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S D"]:
     """Compute what a sector's node knows: pooled stock features and trailing return statistics.
 
-    Stock features (and embeddings) are averaged over the day's slots; the eight statistics cover
-    `correlation_days` of sector returns. Columns are standardised with the mean and deviation of
-    the training span, so a table serves one fold only. 0 in empty sectors.
+    Stock features (and embeddings) are averaged over the day's slots that have a bar; the
+    statistics are `STATISTICS` of the last `correlation_days` sector returns.
+
+    Args:
+        market: its training span fits the scale, so a table serves one fold only.
+        config: the window of the statistics.
+
+    Returns:
+        float32, in deviations of the training span from its mean, within +-`CLIP`; 0 in empty
+        sectors.
     """
-    pooled = _pool_slots(market)
     statistics = _return_statistics(sector_returns(market), config.correlation_days)
-    raw = np.concatenate([pooled, statistics], axis=2)
-    by_sector = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1)
-    filled = np.logical_or.reduce(by_sector, axis=2)
+    raw = np.concatenate([*_pooled_tables(market), statistics], axis=2)
+    filled = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1).any(axis=2)
     train = slice(market.split.train.start, market.split.train.stop)
     mean, deviation = fitted_scale(raw[train][filled[train]])
     return (np.clip((raw - mean) / deviation, -CLIP, CLIP) * filled[..., None]).astype(np.float32)
 
 
-def _pool_slots(market: Market) -> np.ndarray:
+def _pooled_tables(market: Market) -> Iterator[np.ndarray]:
     filled = market.slots >= 0
     safe = np.where(filled, market.slots, 0)
     rows = np.arange(market.n_days)[:, None]
-    tables = [market.stock_features]
-    if market.stock_embeddings is not None:
-        tables.append(market.stock_embeddings)
-    shape = (market.n_days, market.n_sectors, -1)
     present = filled & market.tradable[rows, safe]
+    shape = (market.n_days, market.n_sectors, -1)
     count = np.maximum(present.reshape(shape).sum(axis=2), 1)[..., None]
-    pooled = []
-    for table in tables:
-        chosen = table[rows, safe] * present[..., None]
-        by_sector = chosen.reshape(*shape, table.shape[2]).sum(axis=2)
-        pooled.append(by_sector / count)
-    return np.concatenate(pooled, axis=2)
+    for table in (market.stock_features, market.stock_embeddings):
+        if table is not None:
+            chosen = table[rows, safe] * present[..., None]
+            yield chosen.reshape(*shape, table.shape[2]).sum(axis=2) / count
 
 
 def _return_statistics(returns: np.ndarray, window: int) -> np.ndarray:
@@ -93,19 +101,104 @@ def _return_statistics(returns: np.ndarray, window: int) -> np.ndarray:
     padded = np.concatenate([np.zeros((window - 1, returns.shape[1])), returns])
     view = sliding_window_view(padded, window, axis=0)  # (T, S, window)
     mean, deviation = view.mean(axis=2), view.std(axis=2)
-    columns = [
-        mean,
-        deviation,
-        view.sum(axis=2),
-        mean / np.maximum(deviation, 1e-8),
-        view.min(axis=2),
-        view.max(axis=2),
-        (view > 0).mean(axis=2),
-        np.median(view, axis=2),
-    ]
-    return np.stack(columns, axis=2)
+    columns = {
+        "mean": mean,
+        "std": deviation,
+        "total": view.sum(axis=2),
+        "sharpe": mean / np.maximum(deviation, 1e-8),
+        "min": view.min(axis=2),
+        "max": view.max(axis=2),
+        "share_positive": (view > 0).mean(axis=2),
+        "median": np.median(view, axis=2),
+    }
+    return np.stack([columns[name] for name in STATISTICS], axis=2)
 
 
 def with_node_features(market: Market, config: GraphConfig) -> Market:
-    """Return the market with raw node features as its sector table (a graph without a network)."""
+    """Give a market raw node features as its sector table: a graph without a network.
+
+    Args:
+        market: stays as it is.
+        config: as for `node_features`.
+
+    Returns:
+        The same market with another sector table.
+    """
     return replace(market, sector_embeddings=node_features(market, config))
+
+
+class SectorGNN(nn.Module):
+    """Embed sectors from their node features and their neighbours'.
+
+    Layer `none` drops the edges (an ablation): each sector sees itself only.
+
+    Args:
+        n_features: columns of the node features.
+        config: layer type and sizes.
+    """
+
+    def __init__(self, n_features: int, config: GraphConfig) -> None:
+        super().__init__()
+        self.layer = config.layer
+        self.first = _graph_layer(n_features, config)
+        self.second = _graph_layer(config.hidden, config)
+        self.own = nn.Linear(n_features, config.hidden)
+        self.readout = nn.Linear(2 * config.hidden, config.embedding)
+        self.norm = nn.LayerNorm(config.embedding)
+
+    def forward(
+        self, nodes: Float[Tensor, "B S D"], edges: Float[Tensor, "B S S"]
+    ) -> Float[Tensor, "B S E"]:
+        """Embed the sectors of B days.
+
+        Args:
+            nodes: `node_features` of the days.
+            edges: `adjacency` of the days.
+
+        Returns:
+            One embedding per sector, layer-normalised.
+        """
+        hidden = torch.relu(self._spread(self.first, nodes, edges))
+        hidden = torch.relu(self._spread(self.second, hidden, edges))
+        joined = torch.cat([hidden, torch.relu(self.own(nodes))], dim=2)
+        embedding: Tensor = self.norm(self.readout(joined))
+        return embedding
+
+    def _spread(self, layer: nn.Module, nodes: Tensor, edges: Tensor) -> Tensor:
+        if self.layer == "none":
+            spread: Tensor = layer(nodes)
+        elif self.layer == "gcn":
+            spread = layer(nodes, edges, add_loop=False)  # the graph carries its self-loops
+        else:
+            spread = layer(nodes, (edges > 0).to(nodes.dtype), add_loop=False)
+        return spread
+
+
+def _graph_layer(n_inputs: int, config: GraphConfig) -> nn.Module:
+    if config.layer == "none":
+        return nn.Linear(n_inputs, config.hidden)
+    # a third of the package's whole import time, and only phase 1 builds this network
+    from torch_geometric.nn import DenseGATConv, DenseGCNConv
+
+    if config.layer == "gcn":
+        return DenseGCNConv(n_inputs, config.hidden)
+    return DenseGATConv(n_inputs, config.hidden // config.heads, heads=config.heads)
+
+
+@torch.no_grad()
+def embed_all(
+    network: SectorGNN, nodes: Float[Tensor, "T S D"], edges: Float[Tensor, "T S S"]
+) -> Float[Tensor, "T S E"]:
+    """Embed every day with the trained network.
+
+    Args:
+        network: is put into evaluation mode.
+        nodes: `node_features` of the market.
+        edges: `adjacency` of the market.
+
+    Returns:
+        The sector table that the agents read.
+    """
+    network.eval()
+    blocks = zip(nodes.split(1024), edges.split(1024), strict=True)
+    return torch.cat([network(block, edge) for block, edge in blocks])
