@@ -120,6 +120,11 @@ class Market:
         """Return the simple return of each stock from close to close; 0 without a bar."""
         return self.session_growth() - 1.0
 
+    def slot_tradable(self) -> Bool[np.ndarray, "T N"]:
+        """Mark the slots that are filled with a stock that printed a bar on the day."""
+        filled: np.ndarray = self.slots >= 0
+        return filled & np.take_along_axis(self.tradable, np.maximum(self.slots, 0), axis=1)
+
     def sector_member(self) -> Float[np.ndarray, "A S"]:
         """Return 1 where a stock belongs to a sector, else 0: (T, A) @ (A, S) sums by sector."""
         return np.eye(self.n_sectors)[self.sector_of]

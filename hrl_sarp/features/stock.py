@@ -14,11 +14,26 @@ from jaxtyping import Bool, Float
 from numba import njit
 
 from hrl_sarp.errors import FeatureError
-from hrl_sarp.features import technical
 from hrl_sarp.features.prices import PricePanel
-from hrl_sarp.features.technical import Table, divide
+from hrl_sarp.features.technical import (
+    Table,
+    difference,
+    divide,
+    lagged,
+    log_positive,
+    macd_histogram,
+    relative_strength_index,
+    rolling_correlation,
+    rolling_cross,
+    rolling_max,
+    rolling_mean,
+    rolling_skewness,
+    rolling_std,
+    true_range,
+    wilder_mean,
+)
+from hrl_sarp.metrics import SESSIONS_PER_YEAR
 
-SESSIONS_PER_YEAR = 252
 CLOSE = frozenset({"close"})
 OPEN = frozenset({"close", "open"})
 RANGE = frozenset({"close", "high", "low"})
@@ -113,57 +128,8 @@ def longest_lookback(names: Sequence[str]) -> int:
     return max(STOCK_FEATURES[name].lookback_days for name in names)
 
 
-def _return_over(days: int) -> Callable[[PricePanel], Table]:
-    return lambda panel: technical.difference(panel.log_level, days)
-
-
-def _volatility(days: int) -> Callable[[PricePanel], Table]:
-    annual = np.sqrt(SESSIONS_PER_YEAR)
-    return lambda panel: annual * technical.rolling_std(panel.log_return, days)
-
-
-def _momentum_12_1(panel: PricePanel) -> Table:
-    return technical.lagged(panel.log_level, 21) - technical.lagged(panel.log_level, 252)
-
-
-def _volatility_ratio(panel: PricePanel) -> Table:
-    short = technical.rolling_std(panel.log_return, 20)
-    return divide(short, technical.rolling_std(panel.log_return, 120))
-
-
-def _downside_volatility(panel: PricePanel) -> Table:
-    loss = np.minimum(panel.log_return, 0.0)
-    return np.sqrt(SESSIONS_PER_YEAR * np.maximum(technical.rolling_mean(loss**2, 20), 0.0))
-
-
-def _macd_histogram(panel: PricePanel) -> Table:
-    level = np.exp(panel.log_level)
-    return technical.macd_histogram(level, 12, 26, 9) / level
-
-
-def _bollinger_position(panel: PricePanel) -> Table:
-    level = np.exp(panel.log_level)
-    mean, deviation = technical.rolling_mean(level, 20), technical.rolling_std(level, 20)
-    return np.clip(0.5 + divide(level - mean, 4.0 * deviation), -0.5, 1.5)
-
-
-def _average_true_range(panel: PricePanel) -> Table:
-    level, past = np.exp(panel.log_level), np.exp(technical.lagged(panel.log_level, 1))
-    high, low = level * np.exp(panel.high_to_close), level * np.exp(panel.low_to_close)
-    ranges = technical.true_range(high, low, past)
-    # without a close before it, a bar's own range says nothing of the night
-    return technical.wilder_mean(np.where(np.isnan(past), np.nan, ranges), 14) / level
-
-
-def _dollar_volume_ratio(panel: PricePanel) -> Table:
-    # in dollars: raw share volume jumps at every split
-    ratio = divide(panel.dollar_volume, technical.rolling_mean(panel.dollar_volume, 20))
-    return np.minimum(ratio, 5.0)
-
-
-def _amihud(panel: PricePanel) -> Table:
-    impact = technical.rolling_mean(divide(np.abs(panel.log_return), panel.dollar_volume), 20)
-    return technical.log_positive(impact)
+def _volatility(values: Table, window: int) -> Table:
+    return np.sqrt(SESSIONS_PER_YEAR) * rolling_std(values, window)
 
 
 def _market_table(panel: PricePanel) -> Table:
@@ -174,99 +140,140 @@ def _sector_table(panel: PricePanel) -> Table:
     return np.log1p(panel.sector_return)[:, panel.sector_of]
 
 
+def _downside_volatility(panel: PricePanel) -> Table:
+    loss = np.minimum(panel.log_return, 0.0)
+    return np.sqrt(SESSIONS_PER_YEAR * np.maximum(rolling_mean(loss**2, 20), 0.0))
+
+
+def _bollinger_position(panel: PricePanel) -> Table:
+    level = np.exp(panel.log_level)
+    gap = level - rolling_mean(level, 20)
+    return np.clip(0.5 + divide(gap, 4.0 * rolling_std(level, 20)), -0.5, 1.5)
+
+
+def _average_true_range(panel: PricePanel) -> Table:
+    level, past = np.exp(panel.log_level), np.exp(lagged(panel.log_level, 1))
+    high, low = level * np.exp(panel.high_to_close), level * np.exp(panel.low_to_close)
+    # without a close before it, a bar's own range says nothing of the night
+    ranges = np.where(np.isnan(past), np.nan, true_range(high, low, past))
+    return wilder_mean(ranges, 14) / level
+
+
+def _dollar_volume_ratio(panel: PricePanel) -> Table:
+    # in dollars: raw share volume jumps at every split
+    ratio = divide(panel.dollar_volume, rolling_mean(panel.dollar_volume, 20))
+    return np.minimum(ratio, 5.0)
+
+
+def _amihud(panel: PricePanel) -> Table:
+    impact = divide(np.abs(panel.log_return), panel.dollar_volume)
+    return log_positive(rolling_mean(impact, 20))
+
+
 def _beta(panel: PricePanel) -> Table:
-    covariance, _, variance = technical.rolling_cross(panel.log_return, _market_table(panel), 120)
+    covariance, _, variance = rolling_cross(panel.log_return, _market_table(panel), 120)
     return divide(covariance, variance)
 
 
 def _residual_volatility(panel: PricePanel) -> Table:
-    covariance, own, market = technical.rolling_cross(panel.log_return, _market_table(panel), 60)
+    covariance, own, market = rolling_cross(panel.log_return, _market_table(panel), 60)
     residual = own - divide(covariance**2, market)
     return np.sqrt(SESSIONS_PER_YEAR * np.maximum(residual, 0.0))
 
 
 def _sector_relative_strength(panel: PricePanel) -> Table:
-    sector = 65 * technical.rolling_mean(np.log1p(panel.sector_return), 65)
-    return technical.difference(panel.log_level, 65) - sector[:, panel.sector_of]
-
-
-def _autocorrelation(panel: PricePanel) -> Table:
-    past = technical.lagged(panel.log_return, 1)
-    return technical.rolling_correlation(panel.log_return, past, 60)
+    sector = 65 * rolling_mean(np.log1p(panel.sector_return), 65)
+    return difference(panel.log_level, 65) - sector[:, panel.sector_of]
 
 
 def _planted(name: str) -> StockFeature:
     return StockFeature(lambda panel: panel.planted[name], frozenset({name}), 0, "as planted")
 
 
+def _return_over(days: int) -> StockFeature:
+    return StockFeature(lambda p: difference(p.log_level, days), CLOSE, days, "log return")
+
+
 STOCK_FEATURES: dict[str, StockFeature] = {
-    "return_1d": StockFeature(_return_over(1), CLOSE, 1, "log return"),
-    "return_5d": StockFeature(_return_over(5), CLOSE, 5, "log return"),
-    "return_20d": StockFeature(_return_over(20), CLOSE, 20, "log return"),
-    "return_60d": StockFeature(_return_over(60), CLOSE, 60, "log return"),
-    "momentum_12_1": StockFeature(_momentum_12_1, CLOSE, 252, "log return, last month left out"),
-    "volatility_20d": StockFeature(_volatility(20), CLOSE, 20, "annual fraction"),
-    "volatility_60d": StockFeature(_volatility(60), CLOSE, 60, "annual fraction"),
-    "volatility_ratio_20_120": StockFeature(_volatility_ratio, CLOSE, 120, "ratio"),
+    "return_1d": _return_over(1),
+    "return_5d": _return_over(5),
+    "return_20d": _return_over(20),
+    "return_60d": _return_over(60),
+    "momentum_12_1": StockFeature(
+        lambda p: lagged(p.log_level, 21) - lagged(p.log_level, 252),
+        CLOSE,
+        252,
+        "log return, last month left out",
+    ),
+    "volatility_20d": StockFeature(
+        lambda p: _volatility(p.log_return, 20), CLOSE, 20, "annual fraction"
+    ),
+    "volatility_60d": StockFeature(
+        lambda p: _volatility(p.log_return, 60), CLOSE, 60, "annual fraction"
+    ),
+    "volatility_ratio_20_120": StockFeature(
+        lambda p: divide(rolling_std(p.log_return, 20), rolling_std(p.log_return, 120)),
+        CLOSE,
+        120,
+        "ratio",
+    ),
     "downside_volatility_20d": StockFeature(_downside_volatility, CLOSE, 20, "annual fraction"),
     "skewness_60d": StockFeature(
-        lambda panel: technical.rolling_skewness(panel.log_return, 60), CLOSE, 60, "m3 / m2^1.5"
+        lambda p: rolling_skewness(p.log_return, 60), CLOSE, 60, "m3 / m2^1.5"
     ),
     "rsi_14": StockFeature(
-        lambda panel: technical.relative_strength_index(np.exp(panel.log_level), 14),
-        CLOSE,
-        15,
-        "0..100",
+        lambda p: relative_strength_index(np.exp(p.log_level), 14), CLOSE, 15, "0..100"
     ),
-    "macd_histogram": StockFeature(_macd_histogram, CLOSE, 35, "fraction of the close"),
+    "macd_histogram": StockFeature(
+        lambda p: macd_histogram(np.exp(p.log_level), 12, 26, 9) / np.exp(p.log_level),
+        CLOSE,
+        35,
+        "fraction of the close",
+    ),
     "bb_position": StockFeature(_bollinger_position, CLOSE, 20, "0 lower band, 1 upper band"),
     "distance_to_52w_high": StockFeature(
-        lambda panel: panel.log_level - technical.rolling_max(panel.log_level, 252),
+        lambda p: p.log_level - rolling_max(p.log_level, 252),
         CLOSE,
         252,
         "log fraction below, at most 0",
     ),
     "distance_to_52w_low": StockFeature(
-        lambda panel: panel.log_level - technical.rolling_min(panel.log_level, 252),
+        lambda p: p.log_level + rolling_max(-p.log_level, 252),
         CLOSE,
         252,
         "log fraction above, at least 0",
     ),
     "max_return_20d": StockFeature(
-        lambda panel: technical.rolling_max(panel.log_return, 20), CLOSE, 20, "log return"
+        lambda p: rolling_max(p.log_return, 20), CLOSE, 20, "log return"
     ),
-    "autocorrelation_60d": StockFeature(_autocorrelation, CLOSE, 61, "correlation"),
+    "autocorrelation_60d": StockFeature(
+        lambda p: rolling_correlation(p.log_return, lagged(p.log_return, 1), 60),
+        CLOSE,
+        61,
+        "correlation",
+    ),
     "atr_pct_14": StockFeature(_average_true_range, RANGE, 15, "fraction of the close"),
     "overnight_return_20d": StockFeature(
-        lambda panel: technical.rolling_mean(panel.log_overnight, 20), OPEN, 20, "log return a day"
+        lambda p: rolling_mean(p.log_overnight, 20), OPEN, 20, "log return a day"
     ),
     "intraday_return_20d": StockFeature(
-        lambda panel: technical.rolling_mean(panel.log_intraday, 20), OPEN, 20, "log return a day"
+        lambda p: rolling_mean(p.log_intraday, 20), OPEN, 20, "log return a day"
     ),
     "volume_ratio_20d": StockFeature(_dollar_volume_ratio, VOLUME, 20, "ratio of dollars"),
     "amihud_20d": StockFeature(_amihud, VOLUME, 20, "log of |return| per dollar"),
     "dollar_volume_log": StockFeature(
-        lambda panel: technical.log_positive(technical.rolling_mean(panel.dollar_volume, 20)),
-        VOLUME,
-        20,
-        "log currency",
+        lambda p: log_positive(rolling_mean(p.dollar_volume, 20)), VOLUME, 20, "log currency"
     ),
     "beta_120d": StockFeature(_beta, CLOSE, 120, "ratio"),
     "residual_volatility_60d": StockFeature(_residual_volatility, CLOSE, 60, "annual fraction"),
     "market_correlation_60d": StockFeature(
-        lambda panel: technical.rolling_correlation(panel.log_return, _market_table(panel), 60),
-        CLOSE,
-        60,
-        "correlation",
+        lambda p: rolling_correlation(p.log_return, _market_table(p), 60), CLOSE, 60, "correlation"
     ),
     "sector_relative_strength_65d": StockFeature(
         _sector_relative_strength, CLOSE, 65, "log return over the sector's"
     ),
     "sector_correlation_60d": StockFeature(
-        lambda panel: technical.rolling_correlation(panel.log_return, _sector_table(panel), 60),
-        CLOSE,
-        60,
-        "correlation",
+        lambda p: rolling_correlation(p.log_return, _sector_table(p), 60), CLOSE, 60, "correlation"
     ),
     **{name: _planted(name) for name in PLANTED_NAMES},
 }

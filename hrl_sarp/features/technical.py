@@ -117,19 +117,6 @@ def rolling_max(values: Table, window: int) -> Table:
     return _rolling_max(_table(values), window)
 
 
-def rolling_min(values: Table, window: int) -> Table:
-    """Compute the smallest of the window's bars; as `rolling_max`.
-
-    Args:
-        values: NaN is a missing bar.
-        window: sessions, row t included.
-
-    Returns:
-        NaN where the window holds no bar.
-    """
-    return -_rolling_max(-_table(values), window)
-
-
 def window_moments(values: Table, window: int) -> tuple[Table, Table]:
     """Compute mean and sample deviation of each whole window's bars, summed anew in each row.
 

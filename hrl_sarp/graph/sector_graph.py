@@ -77,17 +77,16 @@ def node_features(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S
     """
     statistics = _return_statistics(sector_returns(market), config.correlation_days)
     raw = np.concatenate([*_pooled_tables(market), statistics], axis=2)
-    filled = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1).any(axis=2)
+    by_sector = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1)
+    filled = np.logical_or.reduce(by_sector, axis=2)
     train = slice(market.split.train.start, market.split.train.stop)
     mean, deviation = fitted_scale(raw[train][filled[train]])
     return (np.clip((raw - mean) / deviation, -CLIP, CLIP) * filled[..., None]).astype(np.float32)
 
 
 def _pooled_tables(market: Market) -> Iterator[np.ndarray]:
-    filled = market.slots >= 0
-    safe = np.where(filled, market.slots, 0)
-    rows = np.arange(market.n_days)[:, None]
-    present = filled & market.tradable[rows, safe]
+    rows, safe = np.arange(market.n_days)[:, None], np.maximum(market.slots, 0)
+    present = market.slot_tradable()
     shape = (market.n_days, market.n_sectors, -1)
     count = np.maximum(present.reshape(shape).sum(axis=2), 1)[..., None]
     for table in (market.stock_features, market.stock_embeddings):

@@ -21,10 +21,55 @@ DAYS_AT_ONCE = 256
 
 
 class MarketTensors:
-    """Tables of a market, indexed by day.
+    """Tables of a market on one device, indexed by day.
 
-    Accounting tables have `dtype`; what networks see is always float32.
+    Accounting tables have `dtype`; what networks see is always float32. N slots are sector-major;
+    asset 0 stands in empty ones, which the masks hide.
+
+    Args:
+        market: read once; only its names, split and manifest are looked at later.
+        dtype: of accounting: float64 for reports, float32 for training.
+        device: where the tables go.
     """
+
+    overnight: Float[Tensor, "T A"]
+    intraday: Float[Tensor, "T A"]
+    overnight_relative: Float[Tensor, "T A"]
+    """Less the mean of the sector's tradable stocks; 0 without a bar."""
+    intraday_relative: Float[Tensor, "T A"]
+    tradable: Bool[Tensor, "T A"]
+    listed: Bool[Tensor, "T A"]
+    eligible: Bool[Tensor, "T A"]
+    halted: Float[Tensor, "T A"]
+    """1 where a listed stock has no bar."""
+    dollar_volume: Float[Tensor, "T A"]
+    risk_free: Float[Tensor, " T"]
+    reward_benchmark: Float[Tensor, " T"]
+    """See the function of that name."""
+    sector_of: Int[Tensor, " A"]
+    sector_member: Float[Tensor, "A S"]
+    """1 where a stock belongs to a sector."""
+    slots: Int[Tensor, "T N"]
+    """Asset in each slot; 0 in empty ones."""
+    slot_filled: Bool[Tensor, "T N"]
+    slot_tradable: Bool[Tensor, "T N"]
+    """Filled with a stock that printed a bar on the day."""
+    slot_held: Float[Tensor, "T N"]
+    """`slot_filled` as numbers: to multiply by a bool costs several times more."""
+    slot_open: Float[Tensor, "T N"]
+    """`slot_tradable` as numbers."""
+    sector_listed: Bool[Tensor, "T S"]
+    """Sectors with a filled slot."""
+    sector_shares: Float[Tensor, "T S"]
+    """Filled slots of each sector over those of all; 0 without any."""
+    slot_features: Float[Tensor, "T N F"]
+    """Stock features, then stock embeddings; 0 in empty slots."""
+    macro_features: Float[Tensor, "T M"]
+    filtered_regime: Float[Tensor, "T R"]
+    week_end: Bool[Tensor, " T"]
+    week_left: Float[Tensor, " T"]
+    """Share of the ISO week still to come: by the calendar alone, 0 at its last session."""
+    sector_embeddings: Float[Tensor, "T S E"] | None
 
     def __init__(self, market: Market, dtype: torch.dtype, device: torch.device | str) -> None:
         self.market = market
@@ -33,84 +78,57 @@ class MarketTensors:
         self.n_days, self.n_assets = market.n_days, market.n_assets
         self.n_sectors, self.n_slots = market.n_sectors, market.n_slots
         self.slots_per_sector = market.n_slots // market.n_sectors
-        self._load_accounting(market)
-        self._load_slots(market)
-        self._load_features(market)
+        place = self._place
+        self.overnight = place(market.overnight_return, dtype)
+        self.intraday = place(market.intraday_return, dtype)
+        self.overnight_relative = place(_minus_sector_mean(market.overnight_return, market), dtype)
+        self.intraday_relative = place(_minus_sector_mean(market.intraday_return, market), dtype)
+        self.tradable = place(market.tradable, torch.bool)
+        self.listed = place(market.listed, torch.bool)
+        self.eligible = place(market.eligible, torch.bool)
+        self.halted = place(market.listed & ~market.tradable, dtype)
+        self.dollar_volume = place(market.dollar_volume, dtype)
+        self.risk_free = place(market.risk_free, dtype)
+        self.reward_benchmark = place(reward_benchmark(market), dtype)
+        self.sector_of = place(market.sector_of, torch.int64)
+        self.sector_member = place(market.sector_member(), dtype)
+        self.slots = place(np.maximum(market.slots, 0), torch.int64)
+        self.slot_filled = place(market.slots >= 0, torch.bool)
+        self.slot_tradable = place(market.slot_tradable(), torch.bool)
+        self.slot_held = self.slot_filled.to(dtype)
+        self.slot_open = self.slot_tradable.to(dtype)
+        counts = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1).sum(axis=2)
+        self.sector_listed = place(counts > 0, torch.bool)
+        self.sector_shares = place(counts / np.maximum(counts.sum(axis=1)[:, None], 1), dtype)
+        self.slot_features = place(_slot_features(market), torch.float32)
+        self.macro_features = place(market.macro_features, torch.float32)
+        self.filtered_regime = place(market.filtered_regime, torch.float32)
+        self.week_end = place(market.is_week_end, torch.bool)
+        self.week_left = place(_weekdays_left(market), dtype)
+        self.sector_embeddings = self._sector_table(market)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "MarketTensors":
         """Return itself: a copied network keeps looking at the same market."""
         return self
 
-    def _number(self, array: np.ndarray, dtype: torch.dtype) -> Tensor:
+    def _place(self, array: np.ndarray, dtype: torch.dtype) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), dtype=dtype, device=self.device)
 
-    def _load_accounting(self, market: Market) -> None:
-        self.overnight: Float[Tensor, "T A"] = self._number(market.overnight_return, self.dtype)
-        self.intraday: Float[Tensor, "T A"] = self._number(market.intraday_return, self.dtype)
-        self.tradable: Bool[Tensor, "T A"] = self._number(market.tradable, torch.bool)
-        self.listed: Bool[Tensor, "T A"] = self._number(market.listed, torch.bool)
-        self.eligible: Bool[Tensor, "T A"] = self._number(market.eligible, torch.bool)
-        halted = market.listed & ~market.tradable
-        self.halted: Float[Tensor, "T A"] = self._number(halted, self.dtype)
-        self.sector_of: Int[Tensor, " A"] = self._number(market.sector_of, torch.int64)
-        self.sector_member: Float[Tensor, "A S"] = self._number(market.sector_member(), self.dtype)
-        self.risk_free: Float[Tensor, " T"] = self._number(market.risk_free, self.dtype)
-        self.dollar_volume: Float[Tensor, "T A"] = self._number(market.dollar_volume, self.dtype)
-        self.reward_benchmark: Float[Tensor, " T"] = self._number(
-            reward_benchmark(market), self.dtype
-        )
-        self.overnight_relative: Float[Tensor, "T A"] = self._number(
-            _minus_sector_mean(market.overnight_return, market), self.dtype
-        )
-        self.intraday_relative: Float[Tensor, "T A"] = self._number(
-            _minus_sector_mean(market.intraday_return, market), self.dtype
-        )
-
-    def _load_slots(self, market: Market) -> None:
-        filled = market.slots >= 0
-        safe = np.where(filled, market.slots, 0)
-        rows = np.arange(market.n_days)[:, None]
-        self.slots: Int[Tensor, "T N"] = self._number(safe, torch.int64)
-        self.slot_filled: Bool[Tensor, "T N"] = self._number(filled, torch.bool)
-        self.slot_tradable: Bool[Tensor, "T N"] = self._number(
-            filled & market.tradable[rows, safe], torch.bool
-        )
-        # the same masks as numbers: to multiply by a bool costs several times more
-        self.slot_held: Float[Tensor, "T N"] = self.slot_filled.to(self.dtype)
-        self.slot_open: Float[Tensor, "T N"] = self.slot_tradable.to(self.dtype)
-        by_sector = filled.reshape(market.n_days, market.n_sectors, -1)
-        is_listed = np.logical_or.reduce(by_sector, axis=2)
-        self.sector_listed: Bool[Tensor, "T S"] = self._number(is_listed, torch.bool)
-        counts = by_sector.sum(axis=2).astype(np.float64)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        self.sector_shares: Float[Tensor, "T S"] = self._number(shares, self.dtype)
-
-    def _load_features(self, market: Market) -> None:
-        self.slot_features: Float[Tensor, "T N F"] = self._number(
-            _slot_features(market), torch.float32
-        )
-        self.macro_features: Float[Tensor, "T M"] = self._number(
-            market.macro_features, torch.float32
-        )
-        self.filtered_regime: Float[Tensor, "T R"] = self._number(
-            market.filtered_regime, torch.float32
-        )
-        self.week_end: Bool[Tensor, " T"] = self._number(market.is_week_end, torch.bool)
-        self.week_left: Float[Tensor, " T"] = self._number(_weekdays_left(market), self.dtype)
-        embeddings = market.sector_embeddings
-        self.sector_embeddings: Float[Tensor, "T S E"] | None = (
-            None if embeddings is None else self._number(embeddings, torch.float32)
-        )
+    def _sector_table(self, market: Market) -> Tensor | None:
+        table = market.sector_embeddings
+        return None if table is None else self._place(table, torch.float32)
 
     def with_sector_table(self, market: Market) -> "MarketTensors":
         """Return the tensors of a market that differs in its sector embeddings only.
 
         All other tables are shared, not copied: they are the largest thing in memory.
+
+        Args:
+            market: this one with another sector table.
         """
         changed = copy.copy(self)
         changed.market = market
-        table = market.sector_embeddings
-        changed.sector_embeddings = None if table is None else self._number(table, torch.float32)
+        changed.sector_embeddings = self._sector_table(market)
         return changed
 
     def to_slots(self, values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
@@ -155,7 +173,6 @@ def _slot_features(market: Market) -> Float[np.ndarray, "T N F"]:
 
 
 def _weekdays_left(market: Market) -> Float[np.ndarray, " T"]:
-    """Share of the ISO week still to come: by the calendar alone, 0 at its last session."""
     weekday = (market.dates.astype("datetime64[D]").astype(np.int64) + 3) % DAYS_OF_WEEK
     return np.clip(FRIDAY - weekday, 0, None) * ~market.is_week_end / DAYS_OF_WEEK
 
@@ -163,8 +180,16 @@ def _weekdays_left(market: Market) -> Float[np.ndarray, " T"]:
 def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:
     """Compute the daily gross return of 1/N over the stocks eligible the day before.
 
-    Row t is earned by a decision at the close of t-1, on the clock of the agents; row 0 is 0.
-    Exogenous: no policy moves it. Source: spec of the rewards.
+    Exogenous: no policy moves it.
+
+    Args:
+        market: its universe of the day before is held at equal weights.
+
+    Returns:
+        Row t is earned by a decision at the close of t-1, on the clock of the agents; row 0 is 0.
+
+    Source:
+        Spec of the rewards.
     """
     held = np.zeros_like(market.eligible)
     held[1:] = market.eligible[:-1]
