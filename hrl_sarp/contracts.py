@@ -113,20 +113,36 @@ class Market:
         return written or hashlib.sha256(self.stock_embeddings.tobytes()).hexdigest()
 
     def session_growth(self) -> Float[np.ndarray, "T A"]:
-        """Return the wealth at each close for one unit at the close before; 1 without a bar."""
+        """Chain night and day.
+
+        Returns:
+            Wealth at each close for one unit at the close before; 1 without a bar.
+        """
         return session_growth(self.overnight_return, self.intraday_return)
 
     def session_return(self) -> Float[np.ndarray, "T A"]:
-        """Return the simple return of each stock from close to close; 0 without a bar."""
+        """Chain night and day to the simple return from close to close.
+
+        Returns:
+            0 without a bar.
+        """
         return self.session_growth() - 1.0
 
     def slot_tradable(self) -> Bool[np.ndarray, "T N"]:
-        """Mark the slots that are filled with a stock that printed a bar on the day."""
+        """Mark the slots that are filled with a stock that printed a bar on the day.
+
+        Returns:
+            False in empty slots.
+        """
         filled: np.ndarray = self.slots >= 0
         return filled & np.take_along_axis(self.tradable, np.maximum(self.slots, 0), axis=1)
 
     def sector_member(self) -> Float[np.ndarray, "A S"]:
-        """Return 1 where a stock belongs to a sector, else 0: (T, A) @ (A, S) sums by sector."""
+        """Say who belongs where: (T, A) @ (A, S) sums by sector.
+
+        Returns:
+            1 where a stock belongs to a sector, else 0.
+        """
         return np.eye(self.n_sectors)[self.sector_of]
 
     def sector_mean(
@@ -198,12 +214,23 @@ class Goal:
     """In the order of `Regime`."""
 
     def to_vector(self) -> Float[Tensor, "B G"]:
-        """Return sector weights, then regime probabilities, in one row."""
+        """Write the goal into one row.
+
+        Returns:
+            Sector weights, then regime probabilities.
+        """
         return torch.cat([self.sector_weights, self.regime_probabilities], dim=-1)
 
     @classmethod
     def from_vector(cls, vector: Float[Tensor, "B G"]) -> "Goal":
-        """Split a row of S + R numbers; the inverse of `to_vector`."""
+        """Read a goal from one row; the inverse of `to_vector`.
+
+        Args:
+            vector: S + R numbers a row.
+
+        Returns:
+            The goal; its fields are views.
+        """
         n_sectors = vector.shape[-1] - len(Regime)
         return cls(vector[..., :n_sectors], vector[..., n_sectors:])
 

@@ -46,6 +46,10 @@ def stock_label(
     Row t: (1 + intraday[t+1]) x prod_{d=t+2..t+h} (1 + overnight[d]) (1 + intraday[d])
     x (1 + overnight[t+1+h]) - 1. A delisted stock earns 0 from then on.
 
+    Args:
+        market: its returns are read.
+        horizon: sessions.
+
     Returns:
         The returns, NaN in rows whose horizon is not complete, and the mask of complete rows.
     """
@@ -56,7 +60,12 @@ def stock_label(
 def stock_label_between(
     market: Market, start: Int[np.ndarray, " W"], stop: Int[np.ndarray, " W"]
 ) -> tuple[Float[np.ndarray, "W A"], Bool[np.ndarray, " W"]]:
-    """Compute returns between the fills of two decisions, at rows `start` and `stop`.
+    """Compute returns between the fills of two decisions.
+
+    Args:
+        market: its returns are read.
+        start: row of the first decision of each pair.
+        stop: row of the second.
 
     Returns:
         As `stock_label`, one row per pair.
@@ -73,6 +82,10 @@ def sector_label(
 ) -> tuple[Float[np.ndarray, "T S"], Bool[np.ndarray, " T"]]:
     """Average `stock_label` over the stocks eligible at row t, sector by sector.
 
+    Args:
+        market: its returns and its universe are read.
+        horizon: sessions.
+
     Returns:
         NaN for sectors without an eligible stock and in rows whose horizon is not complete, and
         the mask of complete rows.
@@ -84,7 +97,16 @@ def sector_label(
 def sector_label_between(
     market: Market, start: Int[np.ndarray, " W"], stop: Int[np.ndarray, " W"]
 ) -> tuple[Float[np.ndarray, "W S"], Bool[np.ndarray, " W"]]:
-    """Average `stock_label_between` over the stocks eligible at `start`, sector by sector."""
+    """Average `stock_label_between` over the stocks eligible at `start`, sector by sector.
+
+    Args:
+        market: its returns and its universe are read.
+        start: row of the first decision of each pair.
+        stop: row of the second.
+
+    Returns:
+        As `sector_label`, one row per pair.
+    """
     values, valid = stock_label_between(market, start, stop)
     return market.sector_mean(values, market.eligible[start]), valid
 
@@ -179,6 +201,9 @@ def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -
     Args:
         ohlc: open, high, low and close of W windows; positive.
         config: the rule.
+
+    Returns:
+        One row a window.
     """
     close = ohlc[..., 3]
     atr = _true_range_before(ohlc, config)
@@ -205,7 +230,12 @@ def standardise_cross_section(
 ) -> Float[np.ndarray, "T X"]:
     """Subtract the mean and divide by the deviation of each row's masked, finite entries.
 
-    Entries outside get 0, as does a row without spread.
+    Args:
+        label: one row a day.
+        mask: entries that count.
+
+    Returns:
+        0 for entries outside and for a row without spread.
     """
     usable = mask & np.isfinite(label)
     filled = np.where(usable, label, 0.0)
@@ -220,8 +250,15 @@ def oracle_weights(
 ) -> Float[np.ndarray, "T X"]:
     """Compute softmax(temperature x standardised label) over each row's masked entries.
 
-    Standardised first: the softmax of raw returns is uniform to three digits. Rows sum to 1; a row
-    without a usable entry is 0.
+    Standardised first: the softmax of raw returns is uniform to three digits.
+
+    Args:
+        label: what each entry earns afterwards.
+        temperature: 0 is equal weights.
+        mask: entries that may get weight.
+
+    Returns:
+        Rows sum to 1; a row without a usable entry is 0.
     """
     usable = mask & np.isfinite(label)
     score = temperature * standardise_cross_section(label, mask)

@@ -172,7 +172,14 @@ def find_macro_problems(names: Sequence[str], series: frozenset[str]) -> list[st
 
 
 def needed_series(names: Sequence[str]) -> list[str]:
-    """Return every published series that one of the named features could use."""
+    """List every published series that one of the features could use.
+
+    Args:
+        names: keys of `MACRO_FEATURES`; unknown ones need nothing.
+
+    Returns:
+        Names of series, in order.
+    """
     known = (MACRO_FEATURES[name] for name in names if name in MACRO_FEATURES)
     return sorted({series for feature in known for series in feature.series})
 
@@ -226,6 +233,12 @@ def align_series(
 def release_of(series: str) -> Release:
     """Return the delay of a series.
 
+    Args:
+        series: its name in the data.
+
+    Returns:
+        The entry of `RELEASES`.
+
     Raises:
         FeatureError: if the series is revised after its first print, or its delay is not known.
     """
@@ -243,7 +256,15 @@ def release_of(series: str) -> Release:
 
 
 def sum_over(values: Column, window: int) -> Column:
-    """Sum the last `window` rows; NaN before there are that many."""
+    """Sum the last rows of a series.
+
+    Args:
+        values: one per session.
+        window: rows, row t included.
+
+    Returns:
+        NaN before there are `window` rows.
+    """
     result = np.full(len(values), np.nan)
     for t in range(window - 1, len(values)):
         result[t] = values[t - window + 1 : t + 1].sum()
@@ -254,6 +275,13 @@ def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
     """Compute the average correlation that the equal-weight portfolio's variance implies.
 
     Of N stocks with deviations s_i: rho = (N^2 var(mean) - sum s_i^2) / ((sum s_i)^2 - sum s_i^2).
+
+    Args:
+        panel: returns of all stocks.
+        window: sessions, row t included.
+
+    Returns:
+        NaN before the window is filled and where no stock moves.
     """
     market = np.log1p(panel.market_return)[:, None]
     variance = technical.rolling_std(market, window)[:, 0] ** 2

@@ -155,6 +155,9 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
         findings: `symbol, date, rule` of what validation found.
         sectors: sector order of the market profile; stocks of other sectors are left out.
 
+    Returns:
+        All sessions and all stocks of the sectors, planted features included.
+
     Raises:
         MarketError: if no stock belongs to one of the sectors.
     """

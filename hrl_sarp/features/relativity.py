@@ -92,13 +92,14 @@ def load_relativity(
 ) -> Float32[np.ndarray, "N 12"]:
     """Return `relativity_features`, from the file that an earlier call left in the folder.
 
-    The file is mapped into memory, not read; what is written to the array stays out of the file.
-
     Args:
         bars: as `read_bars` returned them.
         config: as for `relativity_features`.
         window_length: as for `relativity_features`.
         folder: for example `data/features`; made when it is missing.
+
+    Returns:
+        The table, mapped into memory, not read; what is written to it stays out of the file.
 
     Raises:
         StorageError: if the folder cannot be written to.
@@ -149,9 +150,17 @@ def find_swings(
     instrument: Int32[np.ndarray, " N"],
     config: RelativityConfig,
 ) -> Swings:
-    """Follow the legs of every instrument; rows as in `Bars`, the state restarts at each.
+    """Follow the legs of every instrument; the state restarts at each.
 
-    Row t reads rows <= t. A swing's row is always before the row that first reports it.
+    Args:
+        high: rows as in `Bars`, as of the next three.
+        low: in the price's unit, as the other prices.
+        close: of the same bars.
+        instrument: number of each bar's instrument.
+        config: the rule.
+
+    Returns:
+        Row t reads rows <= t. A swing's row is always before the row that first reports it.
     """
     atr = average_true_range(high, low, close, instrument, config.atr_period)
     return Swings(

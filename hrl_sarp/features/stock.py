@@ -63,6 +63,11 @@ def compute_stock_features(
 ) -> Float[np.ndarray, "T A F"]:
     """Compute and standardise the named features for every stock of the panel.
 
+    Args:
+        panel: prices of all stocks.
+        names: keys of `STOCK_FEATURES`.
+        clip: bound of the result.
+
     Returns:
         float32 in +-clip, in the order of `names`; 0 where the stock has no bar or too short a
         history (0 is the median of the day).
@@ -108,7 +113,15 @@ def robust_z(
 
 
 def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[str]:
-    """Return one line for each name that is unknown or lacks its columns, with what to change."""
+    """Say what is wrong with a profile's stock features.
+
+    Args:
+        names: as the profile lists them.
+        columns: columns and planted features that the data have.
+
+    Returns:
+        One line for each name that is unknown or lacks its columns, with what to change.
+    """
     problems = []
     for name in names:
         if name not in STOCK_FEATURES:
@@ -124,7 +137,14 @@ def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[s
 
 
 def longest_lookback(names: Sequence[str]) -> int:
-    """Return the sessions after which every named feature can have a value."""
+    """Return how many sessions the most demanding feature looks back on.
+
+    Args:
+        names: keys of `STOCK_FEATURES`.
+
+    Returns:
+        Sessions after which every named feature can have a value.
+    """
     return max(STOCK_FEATURES[name].lookback_days for name in names)
 
 

@@ -26,11 +26,6 @@ Table = Float[np.ndarray, "T A"]
 Column = Float[np.ndarray, " T"]
 
 
-def min_bars(window: int) -> int:
-    """Return how many bars a window of `window` sessions needs."""
-    return int(np.ceil(MIN_BARS_SHARE * window))
-
-
 def rolling_mean(values: Table, window: int) -> Table:
     """Compute the mean of the window's bars.
 
@@ -39,9 +34,9 @@ def rolling_mean(values: Table, window: int) -> Table:
         window: sessions, row t included.
 
     Returns:
-        In the unit of the values; NaN where fewer than `min_bars(window)` bars are there.
+        In the unit of the values; NaN where fewer than `MIN_BARS_SHARE` of the sessions have a bar.
     """
-    return _rolling_mean(_table(values), window, min_bars(window))
+    return _rolling_mean(_table(values), window, _min_bars(window))
 
 
 def rolling_std(values: Table, window: int) -> Table:
@@ -56,7 +51,7 @@ def rolling_std(values: Table, window: int) -> Table:
         In the unit of the values; NaN as in `rolling_mean`.
     """
     values = _table(values)
-    return np.sqrt(_rolling_cross(values, values, window, min_bars(window))[1])
+    return np.sqrt(_rolling_cross(values, values, window, _min_bars(window))[1])
 
 
 def rolling_cross(left: Table, right: Table, window: int) -> tuple[Table, Table, Table]:
@@ -70,7 +65,7 @@ def rolling_cross(left: Table, right: Table, window: int) -> tuple[Table, Table,
     Returns:
         Three population moments; NaN as in `rolling_mean`.
     """
-    return _rolling_cross(_table(left), _table(right), window, min_bars(window))
+    return _rolling_cross(_table(left), _table(right), window, _min_bars(window))
 
 
 def rolling_correlation(left: Table, right: Table, window: int) -> Table:
@@ -98,7 +93,7 @@ def rolling_skewness(values: Table, window: int) -> Table:
     Returns:
         NaN as in `rolling_mean` and where nothing moves.
     """
-    return _rolling_skewness(_table(values), window, min_bars(window))
+    return _rolling_skewness(_table(values), window, _min_bars(window))
 
 
 def rolling_max(values: Table, window: int) -> Table:
@@ -129,7 +124,7 @@ def window_moments(values: Table, window: int) -> tuple[Table, Table]:
     Returns:
         Both in the unit of the values; NaN before row `window - 1` and as in `rolling_mean`.
     """
-    return _window_moments(_table(values), window, min_bars(window))
+    return _window_moments(_table(values), window, _min_bars(window))
 
 
 def trailing_volatility(values: Float[np.ndarray, " T"], window: int) -> Float[np.ndarray, " T"]:
@@ -235,33 +230,70 @@ def macd_histogram(level: Table, fast: int, slow: int, signal: int) -> Table:
 
 
 def difference(values: Table, lag: int) -> Table:
-    """Subtract the row `lag` sessions earlier; NaN in the first `lag` rows."""
+    """Subtract the row `lag` sessions earlier.
+
+    Args:
+        values: NaN is a missing bar.
+        lag: sessions.
+
+    Returns:
+        In the unit of the values; NaN in the first `lag` rows.
+    """
     return values - lagged(values, lag)
 
 
 def lagged(values: Table, lag: int) -> Table:
-    """Shift rows down by `lag` sessions; NaN above."""
+    """Shift rows down.
+
+    Args:
+        values: one row a session.
+        lag: sessions.
+
+    Returns:
+        Row t holds row t - `lag`; NaN in the first `lag` rows.
+    """
     shifted = np.full_like(values, np.nan)
     shifted[lag:] = values[: max(0, len(values) - lag)]
     return shifted
 
 
 def divide(numerator: Table, denominator: Table) -> Table:
-    """Divide; NaN where the denominator is 0."""
+    """Divide without a warning.
+
+    Args:
+        numerator: of any sign.
+        denominator: of any sign.
+
+    Returns:
+        NaN where the denominator is 0.
+    """
     safe = np.where(denominator == 0.0, np.nan, denominator)
     return numerator / safe
 
 
 def log_positive(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Take the natural logarithm; NaN where the value is not positive."""
+    """Take the natural logarithm without a warning.
+
+    Args:
+        values: of any sign.
+
+    Returns:
+        NaN where the value is not positive.
+    """
     return np.log(np.where(values > 0.0, values, np.nan))
 
 
 def row_sum(values: Table) -> Column:
-    """Sum the finite entries of each row in the order of the columns; 0 without one.
+    """Sum the finite entries of each row in the order of the columns.
 
     Plain summation pairs terms by position, so a stock that is listed years later would change the
     last bit of earlier rows. A running sum passes over it.
+
+    Args:
+        values: NaN is no entry.
+
+    Returns:
+        0 for a row without an entry.
     """
     if values.shape[1] == 0:
         return np.zeros(len(values))
@@ -269,7 +301,14 @@ def row_sum(values: Table) -> Column:
 
 
 def row_mean(values: Table) -> Column:
-    """Average the finite entries of each row by `row_sum`; NaN without one."""
+    """Average the finite entries of each row by `row_sum`.
+
+    Args:
+        values: NaN is no entry.
+
+    Returns:
+        NaN for a row without an entry.
+    """
     count = np.isfinite(values).sum(axis=1)
     return row_sum(values) / np.where(count > 0, count, np.nan)
 
@@ -288,6 +327,10 @@ def fitted_scale(
     """
     deviation = rows.std(axis=0)
     return rows.mean(axis=0), np.where(deviation > NEGLIGIBLE_DEVIATION, deviation, 1.0)
+
+
+def _min_bars(window: int) -> int:
+    return int(np.ceil(MIN_BARS_SHARE * window))
 
 
 def _table(values: Table) -> Table:

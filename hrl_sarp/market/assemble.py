@@ -119,25 +119,26 @@ def make_split(
             reach into the next span.
         embargo_days: sessions dropped at the start of validation and test.
 
+    Returns:
+        Three ranges that do not overlap, none empty.
+
     Raises:
         MarketError: if spans overlap, or one keeps no session; lists all such spans.
     """
-    ranges = {
-        "train": rows_between(dates, spans.train),
-        "validation": rows_between(dates, spans.validation),
-        "test": rows_between(dates, spans.test),
-    }
     problems = _overlaps(spans)
     kept = {}
-    for name, span in ranges.items():
-        start = span.start + (embargo_days if name != "train" else 0)
-        stop = span.stop - (purge_days if name != "test" else 0)
-        kept[name] = DayRange(start, stop)
+    for name in ("train", "validation", "test"):
+        wanted: SpanConfig = getattr(spans, name)
+        start = int(np.searchsorted(dates, np.datetime64(wanted.start), side="left"))
+        stop = int(np.searchsorted(dates, np.datetime64(wanted.end), side="right"))
+        kept[name] = DayRange(
+            start + (embargo_days if name != "train" else 0),
+            stop - (purge_days if name != "test" else 0),
+        )
         if len(kept[name]) == 0:
-            wanted: SpanConfig = getattr(spans, name)
             problems.append(
-                f"{name} {wanted.start} to {wanted.end} keeps no session of {len(span)} after "
-                f"{purge_days} purged and {embargo_days} embargoed"
+                f"{name} {wanted.start} to {wanted.end} keeps no session of "
+                f"{max(0, stop - start)} after {purge_days} purged and {embargo_days} embargoed"
             )
     if problems:
         raise MarketError(
@@ -145,13 +146,6 @@ def make_split(
             f"{dates[0]} to {dates[-1]}: change `spans` in config/markets/ or collect more data"
         )
     return Split(**kept)
-
-
-def rows_between(dates: Shaped[np.ndarray, " T"], span: SpanConfig) -> DayRange:
-    """Return the rows of the sessions from start to end, both inclusive."""
-    start = int(np.searchsorted(dates, np.datetime64(span.start), side="left"))
-    stop = int(np.searchsorted(dates, np.datetime64(span.end), side="right"))
-    return DayRange(start, stop)
 
 
 def _overlaps(spans: SpansConfig) -> list[str]:
@@ -170,6 +164,14 @@ def week_ends(
 
     The data's own next row would be the future; whether Friday is a holiday is published. Closures
     without notice are in the calendar too: 2001-09-10 counts as a week end in hindsight.
+
+    Args:
+        dates: sessions, increasing.
+        calendar: name of the exchange calendar.
+        changes: sessions against that calendar; None for none.
+
+    Returns:
+        True on the last session of a week.
     """
     start, end = dates[0].item(), dates[-1].item()
     sessions = sessions_between(calendar, start, end + timedelta(days=7), changes)
@@ -181,6 +183,9 @@ def week_ends(
 
 def check_movement(market: Market) -> None:
     """Refuse features that are constant over the training span.
+
+    Args:
+        market: as assembled.
 
     Raises:
         FeatureError: naming all of them.

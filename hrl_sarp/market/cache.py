@@ -59,6 +59,9 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
         data_dir: `data/raw` as written by collect-data.
         config: the run's configuration; its market profile must fit the data.
 
+    Returns:
+        The market, with the hashes of data and market in its manifest.
+
     Raises:
         MissingArtifactError: if nothing was collected.
         DataError: if raw files changed since they were collected.
@@ -84,13 +87,29 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
 
 
 def market_path(data_dir: Path, config: RunConfig) -> Path:
-    """Return where the market of this data and configuration is kept."""
+    """Name the file of a market.
+
+    Args:
+        data_dir: `data/raw`.
+        config: the run's configuration.
+
+    Returns:
+        A path in the folder `market` beside the data.
+    """
     key = market_key(data_dir, config)[:16]
     return data_dir.parent / "market" / f"{config.market}-{key}.npz"
 
 
 def market_key(data_dir: Path, config: RunConfig) -> str:
-    """Hash everything that the market depends on: raw files, profile, data section and code."""
+    """Hash everything that the market depends on: raw files, profile, data section and code.
+
+    Args:
+        data_dir: `data/raw`.
+        config: the run's configuration.
+
+    Returns:
+        SHA-256 in hexadecimal digits.
+    """
     sections = {
         "market": config.market,
         "market_profile": config.market_profile.model_dump(mode="json", exclude={"costs"}),
@@ -102,12 +121,24 @@ def market_key(data_dir: Path, config: RunConfig) -> str:
 
 
 def data_hash(data_dir: Path) -> str:
-    """Hash the hashes of the raw files."""
+    """Hash the hashes of the raw files.
+
+    Args:
+        data_dir: `data/raw`.
+
+    Returns:
+        SHA-256 in hexadecimal digits.
+    """
     return sha256_plain(read_manifest(data_dir)["files"])
 
 
 def write_market(market: Market, path: Path) -> None:
-    """Write a market atomically."""
+    """Write a market atomically.
+
+    Args:
+        market: embeddings included, if it has any.
+        path: an npz file.
+    """
     arrays = {
         field.name: value
         for field in fields(market)
@@ -122,6 +153,12 @@ def write_market(market: Market, path: Path) -> None:
 
 def read_market(path: Path) -> Market:
     """Read what `write_market` wrote; never runs code from the file.
+
+    Args:
+        path: an npz file.
+
+    Returns:
+        The market, bit for bit.
 
     Raises:
         MarketError: if the file is truncated or not a market.

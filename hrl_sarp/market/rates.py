@@ -31,6 +31,10 @@ def risk_free_returns(
     The previous calendar month's FEDFUNDS, else the treasury bill's rate of the day before; ACT/360
     over the calendar days between.
 
+    Args:
+        macro: `date, series, value` of the data, values in percent a year.
+        dates: sessions of the panel.
+
     Returns:
         Simple returns (0 in the first row and where no rate is known) and what they are, in words.
     """
@@ -60,6 +64,12 @@ def benchmark_returns(
     first universe). Over levels that validation found to be wrong (`INDEX_BREAKING`) the index
     earns nothing.
 
+    Args:
+        raw: index and macro series are read.
+        panel: sessions and returns of all stocks.
+        slots: column of the panel in each slot.
+        findings: `date, rule` of what validation found.
+
     Returns:
         Returns, 0 in the first row, and what they are, in words.
     """
@@ -83,7 +93,19 @@ def benchmark_returns(
 def published_series(
     macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"], names: list[str]
 ) -> dict[str, Float[np.ndarray, " T"]]:
-    """Bring the named series that the data hold onto sessions, each with its release delay."""
+    """Bring series onto sessions, each with its release delay.
+
+    Args:
+        macro: `date, series, value` of the data.
+        dates: sessions of the panel.
+        names: series that are wanted.
+
+    Returns:
+        Those that the data hold, NaN before their first publication.
+
+    Raises:
+        FeatureError: if the release delay of one is not known.
+    """
     wanted = macro.filter(pl.col("series").is_in(names)).sort("series", "date")
     parts = wanted.partition_by("series", as_dict=True)
     return {

@@ -121,10 +121,11 @@ class MarketTensors:
     def with_sector_table(self, market: Market) -> "MarketTensors":
         """Return the tensors of a market that differs in its sector embeddings only.
 
-        All other tables are shared, not copied: they are the largest thing in memory.
-
         Args:
             market: this one with another sector table.
+
+        Returns:
+            All other tables are shared, not copied: they are the largest thing in memory.
         """
         changed = copy.copy(self)
         changed.market = market
@@ -132,12 +133,28 @@ class MarketTensors:
         return changed
 
     def to_slots(self, values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
-        """Pick each day's slots from (B, A) values; 0 in empty slots. Returns (B, N)."""
+        """Pick each day's slots from values of assets.
+
+        Args:
+            values: (B, A).
+            day: row of the market for each.
+
+        Returns:
+            (B, N); 0 in empty slots.
+        """
         held = self.slot_held.index_select(0, day).to(values.dtype)
         return values.gather(1, self.slots.index_select(0, day)) * held
 
     def to_assets(self, slot_values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
-        """Write (B, N) slot values into rows of assets, 0 elsewhere. Returns (B, A)."""
+        """Write values of slots into rows of assets.
+
+        Args:
+            slot_values: (B, N).
+            day: row of the market for each.
+
+        Returns:
+            (B, A); 0 for assets in no slot.
+        """
         assets = torch.zeros(
             slot_values.shape[0], self.n_assets, dtype=slot_values.dtype, device=slot_values.device
         )
@@ -145,7 +162,14 @@ class MarketTensors:
         return assets.scatter_add(1, self.slots.index_select(0, day), slot_values * held)
 
     def by_sector(self, slot_values: Tensor) -> Tensor:
-        """View (B, N, ...) slot values as (B, S, K, ...)."""
+        """Part the slots by sector.
+
+        Args:
+            slot_values: (B, N, ...).
+
+        Returns:
+            A view (B, S, K, ...).
+        """
         return slot_values.unflatten(1, (self.n_sectors, self.slots_per_sector))
 
 

@@ -13,7 +13,14 @@ EMPTY = -1
 
 
 def year_starts(dates: Shaped[np.ndarray, " T"]) -> Int[np.ndarray, " Y"]:
-    """Return the rows of the first session of each calendar year but the first of the data."""
+    """Find the first session of each calendar year but the first of the data.
+
+    Args:
+        dates: sessions, increasing.
+
+    Returns:
+        Rows.
+    """
     years = dates.astype("datetime64[Y]")
     return np.flatnonzero(years[1:] != years[:-1]) + 1
 
@@ -60,7 +67,15 @@ def membership_mask(
     panel: PricePanel,
     membership: pl.DataFrame | None,
 ) -> Bool[np.ndarray, "T A"]:
-    """Mark the sessions between start and end of each membership; all True where none is given."""
+    """Mark the sessions on which each stock belonged to the index.
+
+    Args:
+        panel: sessions and symbols.
+        membership: `symbol, start, end`, both days inclusive and null where open; None is no index.
+
+    Returns:
+        All True where no membership is given.
+    """
     shape = (len(panel.dates), len(panel.symbols))
     if membership is None:
         return np.ones(shape, dtype=bool)

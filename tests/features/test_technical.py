@@ -25,7 +25,7 @@ def _rolled(values: np.ndarray, window: int, measure: Callable[..., float]) -> n
     for t, a in np.ndindex(values.shape):
         bars = values[max(0, t - window + 1) : t + 1, a]
         bars = bars[np.isfinite(bars)]
-        if len(bars) >= technical.min_bars(window):
+        if len(bars) >= np.ceil(technical.MIN_BARS_SHARE * window):
             result[t, a] = measure(bars)
     return result
 
