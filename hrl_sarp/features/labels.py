@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.lib.stride_tricks import sliding_window_view
 
 from hrl_sarp.config.encoder_schema import ExpansionConfig
 from hrl_sarp.config.schema import RegimeConfig
 from hrl_sarp.contracts import Market, Regime
 from hrl_sarp.features.relativity import average_true_range
-from hrl_sarp.features.technical import trailing_volatility
 
 INVALID_CLASS = -1
 NOWHERE = -1
@@ -124,7 +124,10 @@ def regime_band(market: Market, config: RegimeConfig) -> Float[np.ndarray, " T"]
         At least 0; NaN where the look-back is not complete.
     """
     log_return = np.log1p(market.benchmark_return)
-    volatility = trailing_volatility(log_return, config.volatility_days)
+    volatility = np.full(market.n_days, np.nan)
+    if market.n_days >= config.volatility_days:
+        windows = sliding_window_view(log_return, config.volatility_days)
+        volatility[config.volatility_days - 1 :] = windows.std(axis=1)
     return config.label_band * volatility * np.sqrt(config.label_horizon_days)
 
 

@@ -10,7 +10,6 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float
 from numba import njit
-from numpy.lib.stride_tricks import sliding_window_view
 
 MIN_BARS_SHARE = 0.8
 """Part of a window that must hold bars: one halt must not blank a year of features."""
@@ -125,22 +124,6 @@ def window_moments(values: Table, window: int) -> tuple[Table, Table]:
         Both in the unit of the values; NaN before row `window - 1` and as in `rolling_mean`.
     """
     return _window_moments(_table(values), window, _min_bars(window))
-
-
-def trailing_volatility(values: Float[np.ndarray, " T"], window: int) -> Float[np.ndarray, " T"]:
-    """Compute the population deviation of the last `window` rows of one series without gaps.
-
-    Args:
-        values: for example log returns of an index.
-        window: rows, row t included.
-
-    Returns:
-        In the unit of the values; NaN before there are `window` rows.
-    """
-    result = np.full(len(values), np.nan)
-    if len(values) >= window:
-        result[window - 1 :] = sliding_window_view(values, window).std(axis=1)
-    return result
 
 
 def wilder_mean(values: Table, period: int) -> Table:

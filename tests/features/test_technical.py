@@ -134,15 +134,6 @@ def test_window_moments_keep_their_digits_on_a_high_level() -> None:
     assert deviation[-1, 0] == pytest.approx(level[-20:].std(ddof=1), rel=1e-6)
 
 
-def test_trailing_volatility_is_the_deviation_of_whole_windows() -> None:
-    values = np.random.default_rng(1).normal(size=30)
-    found = technical.trailing_volatility(values, 10)
-    assert np.isnan(found[:9]).all()
-    assert found[9] == pytest.approx(values[:10].std())
-    assert found[-1] == pytest.approx(values[-10:].std())
-    assert np.isnan(technical.trailing_volatility(values[:5], 10)).all()
-
-
 def test_a_column_that_does_not_move_is_only_centred() -> None:
     mean, scale = technical.fitted_scale(np.array([[1.0, 7.0], [3.0, 7.0]]))
     np.testing.assert_array_equal(mean, [2.0, 7.0])
