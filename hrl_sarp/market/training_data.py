@@ -25,6 +25,7 @@ class MacroTrainingData:
     """One row per week end; everything but the labels is known at its close."""
 
     macro_states: Float[np.ndarray, "W M"]
+    """Macro features, then those of the portfolio: 0, for nobody holds one."""
     sector_embeddings: Float[np.ndarray, "W S E"] | None
     """None until phase 1 has written them: there is no honest stand-in."""
     sector_returns: Float[np.ndarray, "W S"]
@@ -146,7 +147,9 @@ class TrainingDataLoader:
         rows = self._between(start, end, usable, "week ends with complete labels")
         embeddings = market.sector_embeddings
         return MacroTrainingData(
-            macro_states=market.macro_features[rows],
+            macro_states=np.pad(
+                market.macro_features[rows], ((0, 0), (0, len(market.portfolio_names)))
+            ),
             sector_embeddings=None if embeddings is None else embeddings[rows],
             sector_returns=returns[rows],
             regime_labels=regimes[rows],

@@ -26,7 +26,8 @@ def test_macro_rows_are_week_ends_with_next_weeks_returns(loader: TrainingDataLo
     assert data.sector_embeddings is None  # phase 1 has not run
     first, second = (int(np.searchsorted(market.dates, day)) for day in data.dates[:2])
     assert market.is_week_end[first]
-    np.testing.assert_array_equal(data.macro_states[0], market.macro_features[first])
+    np.testing.assert_array_equal(data.macro_states[0, :17], market.macro_features[first])
+    assert not data.macro_states[:, 17].any()  # nobody has a portfolio yet, so no drawdown
     # by hand: each stock from the open after this week end to the open after the next
     wealth = np.ones(market.n_assets) * (1 + market.intraday_return[first + 1])
     for day in range(first + 2, second + 1):
