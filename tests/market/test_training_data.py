@@ -21,7 +21,7 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> TrainingDataLoader:
 
 def test_macro_rows_are_week_ends_with_next_weeks_returns(loader: TrainingDataLoader) -> None:
     data, market = loader.load_macro_training_data("2006-06-01", "2006-12-31"), loader.market
-    assert data.macro_states.shape == (len(data.dates), 17)  # the portfolio's column is no market's
+    assert data.macro_states.shape == (len(data.dates), 18)
     assert data.sector_returns.shape == (len(data.dates), 3)
     assert data.sector_embeddings is None  # phase 1 has not run
     first, second = (int(np.searchsorted(market.dates, day)) for day in data.dates[:2])
