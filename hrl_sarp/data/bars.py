@@ -81,23 +81,12 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
     """Read a CSV or Parquet file of bars.
 
     It needs one column of times (ts, ts_local, ts_event, timestamp, datetime or date; the first
-    that it has counts) and open, high, low, close; symbol, contract, instrument_id and volume are
-    optional, everything else is ignored. Bars that cannot be true are left out, with a log line for
-    each rule; of equal bars of one instrument and time one is kept, of differing ones none; a
-    missing volume counts as 0.
+    that it has counts) and open, high, low, close. The columns symbol, contract, instrument_id and
+    volume are optional; all others are ignored. `symbol` picks a value of the column symbol (with
+    all its contracts) or the full name of one instrument.
 
-    Args:
-        path: the file.
-        symbol: read this instrument only: a value of the column symbol (with all its contracts), or
-            the full name of one instrument; None reads all.
-
-    Returns:
-        The bars that can be true, in order, with how many were left out for which rule.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        DataError: if it cannot be read, lacks a column, holds text for numbers, has no such symbol,
-            or no bar is left.
+    Bars that cannot be true are left out, with a log line for each rule. Of equal bars of one
+    instrument and time one is kept, of differing ones none. A missing volume counts as 0.
     """
     if not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; name a file of bars as --data")

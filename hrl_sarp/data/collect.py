@@ -28,22 +28,10 @@ def collect(
     macro_path: Path | None = None,
     yahoo_request: YahooRequest | None = None,
 ) -> dict[str, Any]:
-    """Fetch from the source, write atomically, return the manifest.
+    """Fetch from the source, write atomically to `data_dir` and return the manifest.
 
-    Args:
-        source: one of `SOURCES`.
-        data_dir: `data/raw` itself; what was collected there before is replaced.
-        config: the merged configuration; `synthetic` reads its section and the calendar.
-        input_path: file or folder of prices, for `files` only.
-        macro_path: file or folder of macro series, for `files` only.
-        yahoo_request: symbols and days, for `yahoo` only; its cache lies beside `data_dir`.
-
-    Returns:
-        The manifest of what was written.
-
-    Raises:
-        DataError: if the source is unknown or its data break the documented format.
-        MissingArtifactError: if a file that the source needs does not exist.
+    Former data of `data_dir` are replaced. Only `files` takes `input_path` and `macro_path`, only
+    `yahoo` takes `yahoo_request`; the cache of `yahoo` lies beside `data_dir`.
     """
     if source not in SOURCES:
         raise DataError(f"source {source!r} is unknown; expected one of {', '.join(SOURCES)}")

@@ -18,22 +18,9 @@ _SESSIONS_A_YEAR_AT_LEAST = 230
 def sessions_between(
     calendar_name: str, start: date, end: date, changes: CalendarChanges | None = None
 ) -> Shaped[np.ndarray, " T"]:
-    """List the sessions of an exchange over a span.
+    """List the sessions from `start` to `end`, both inclusive, increasing, as datetime64[D].
 
-    Args:
-        calendar_name: as in exchange_calendars.
-        start: first day, inclusive.
-        end: last day, inclusive.
-        changes: sessions that took place or not against the calendar; None for none.
-
-    Returns:
-        The sessions, increasing, as datetime64[D].
-
-    Raises:
-        DataError: if the calendar is unknown or does not reach that far.
-
-    Source:
-        The package exchange_calendars; "24/5" is every weekday.
+    Source: the package exchange_calendars; its calendar "24/5" has every weekday.
     """
     try:
         # one extra month: a calendar must hold at least one session
@@ -58,19 +45,7 @@ def sessions_between(
 
 
 def first_sessions(calendar_name: str, start: date, n_days: int) -> Shaped[np.ndarray, " T"]:
-    """List the first sessions of an exchange from a day on.
-
-    Args:
-        calendar_name: as in exchange_calendars.
-        start: first day, inclusive.
-        n_days: how many sessions.
-
-    Returns:
-        The sessions, increasing, as datetime64[D].
-
-    Raises:
-        DataError: if the calendar is unknown or ends before.
-    """
+    """List the first `n_days` sessions from `start` on, increasing, as datetime64[D]."""
     years = n_days // _SESSIONS_A_YEAR_AT_LEAST + 1
     end = pd.Timestamp(start) + pd.DateOffset(years=years)
     return sessions_between(calendar_name, start, end.date())[:n_days]

@@ -104,16 +104,9 @@ _TEXT_KEYS = ("source", "adjustment", "survivorship")
 
 
 def write_raw(raw: RawData, data_dir: Path) -> Path:
-    """Write the frames as zstd Parquet and, last, the manifest with their hashes.
+    """Write the frames as zstd Parquet and, last, the manifest with their hashes; return its path.
 
     A crash in between leaves hashes that do not fit, which `read_raw` refuses.
-
-    Args:
-        raw: what a source delivered.
-        data_dir: `data/raw` itself.
-
-    Returns:
-        Path of the manifest.
     """
     remove_unfinished(data_dir)
     files = {}
@@ -141,19 +134,7 @@ def write_raw(raw: RawData, data_dir: Path) -> Path:
 
 
 def read_manifest(data_dir: Path) -> dict[str, Any]:
-    """Read the manifest without touching the tables.
-
-    Args:
-        data_dir: `data/raw` itself.
-
-    Returns:
-        What `write_raw` wrote: source, symbols, spans, words about the data, and of each file its
-        rows and SHA-256.
-
-    Raises:
-        MissingArtifactError: if nothing was collected into `data_dir`.
-        DataError: if the manifest is damaged.
-    """
+    """Read the manifest that `write_raw` wrote, without touching the tables."""
     manifest = read_json(data_dir / MANIFEST_NAME, COLLECT_COMMAND)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise _broken(data_dir / MANIFEST_NAME, "a manifest with `files`", "something else")
@@ -161,18 +142,7 @@ def read_manifest(data_dir: Path) -> dict[str, Any]:
 
 
 def read_raw(data_dir: Path) -> RawData:
-    """Read what `write_raw` wrote, after checking every hash and schema.
-
-    Args:
-        data_dir: `data/raw` itself.
-
-    Returns:
-        The frames and words as they were collected.
-
-    Raises:
-        MissingArtifactError: if the folder, the manifest or a table is missing.
-        DataError: if a file changed since it was collected, is corrupted or has other columns.
-    """
+    """Read what `write_raw` wrote, after checking every hash and schema."""
     manifest = read_manifest(data_dir)
     frames: dict[str, Any] = {
         table.field: _read_table(data_dir, table, manifest["files"]) for table in _TABLES

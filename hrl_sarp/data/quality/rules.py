@@ -89,22 +89,17 @@ class Rule:
 
 
 def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Add what the rules compare; all of it is known at the close of the row.
+    """Add to bars, sorted by symbol and date, what the rules compare.
 
-    Args:
-        bars: `BARS_SCHEMA`, sorted by symbol and date.
-        config: section `data.validation`.
-
-    Returns:
-        The bars with, null on the first row of a symbol:
-        `previous_close`;
-        `total_return`: (split x close + dividend) / previous close - 1;
-        `adjusted_return`: the same by adj_close, where there is none `total_return`;
-        `gap`: adjusted less total return, and `is_gap`, where it exceeds the threshold;
-        `is_dividend`: a gap as a dividend makes it, of a symbol that never states an action;
-        `days`: calendar days since the row before, and `is_after_hole`, where they are too many;
-        `day` and `night`: close over open, and open over the close before, adjusted;
-        `busy`: dollar volume over its median of the 20 rows before.
+    All of it is known at the close of the row and null on the first row of a symbol:
+    `previous_close`;
+    `total_return`: (split x close + dividend) / previous close - 1;
+    `adjusted_return`: the same by adj_close, where there is none `total_return`;
+    `gap`: adjusted less total return, and `is_gap`, where it exceeds the threshold;
+    `is_dividend`: a gap as a dividend makes it, of a symbol that never states an action;
+    `days`: calendar days since the row before, and `is_after_hole`, where they are too many;
+    `day` and `night`: close over open, and open over the close before, adjusted;
+    `busy`: dollar volume over its median of the 20 rows before.
     """
     total = (pl.col("split") * pl.col("close") + pl.col("dividend")) / _before("close") - 1
     states_actions = ((pl.col("dividend") > 0) | (pl.col("split") != 1)).any().over("symbol")
@@ -153,12 +148,6 @@ def row_rules(config: ValidationConfig) -> tuple[Rule, ...]:
     or split is ever stated; the row is sound. `adjustment_reversal`: the row after a gap takes the
     same move back, as when a factor was applied a day early. `dividend_over_price`: a dividend
     beyond the close before, such as a spin-off booked in other shares.
-
-    Args:
-        config: section `data.validation`.
-
-    Returns:
-        The rules, for bars as `prepare` returns them.
     """
     close, volume, adjusted = (pl.col(name) for name in ("close", "volume", "adjusted_return"))
     priced = (*PRICE_COLUMNS, "volume")
@@ -200,15 +189,7 @@ def row_rules(config: ValidationConfig) -> tuple[Rule, ...]:
 
 
 def judge_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Apply every rule about single rows.
-
-    Args:
-        bars: `BARS_SCHEMA`, sorted by symbol and date.
-        config: section `data.validation`.
-
-    Returns:
-        `FINDINGS_SCHEMA`, rule by rule.
-    """
+    """Apply every rule about single rows to bars sorted by symbol and date."""
     prepared = prepare(bars, config)
     return pl.concat(
         findings_of(
@@ -222,14 +203,9 @@ def judge_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
 
 
 def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Report runs of identical closes.
+    """Report runs of identical closes in bars sorted by symbol and date.
 
-    Args:
-        bars: sorted by symbol and date.
-        config: section `data.validation`.
-
-    Returns:
-        Findings dated at the first day of the run; the value is the close, the count its days.
+    A finding has the run's first day, its close as the value, and its days as the count.
     """
     runs = (
         bars.with_columns(run=pl.col("close").rle_id().over("symbol"))
@@ -245,14 +221,8 @@ def gaps(
 ) -> pl.DataFrame:
     """Report sessions without a bar between the first and last bar of a symbol.
 
-    Args:
-        bars: with `symbol, date, close`.
-        sessions: of the exchange, as datetime64[D].
-        rule: what the findings are called.
-
-    Returns:
-        Findings dated at the first missing session; the value is the last close before, the count
-        how many are missing.
+    A finding has the first missing session, the last close before it as the value, and the number
+    of missing sessions as the count.
     """
     calendar = _session_numbers(sessions)
     known = bars.select("symbol", "date", "close").join(calendar, on="date", how="inner")
@@ -267,16 +237,7 @@ def gaps(
 def off_session(
     bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"], rule: str = "off_session"
 ) -> pl.DataFrame:
-    """Report bars on days that are no session; joins to the calendar drop them.
-
-    Args:
-        bars: with `symbol, date, close`.
-        sessions: of the exchange, as datetime64[D].
-        rule: what the findings are called.
-
-    Returns:
-        A finding for each such bar; the value is its close.
-    """
+    """Report bars on days that are no session: joins to the calendar drop them."""
     strange = bars.join(_session_numbers(sessions), on="date", how="anti")
     return findings_of(strange, rule, pl.col("close"))
 
@@ -284,13 +245,8 @@ def off_session(
 def early_ends(good_bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
     """Report symbols that end before the data do: delisted, taken over, renamed.
 
-    Args:
-        good_bars: those that no rule excludes.
-        sessions: of the exchange, as datetime64[D].
-
-    Returns:
-        Findings dated at the last good bar; the value is its close, at which a holding becomes
-        cash, the count how many sessions follow.
+    A finding has the last bar that no rule excludes, its close as the value, at which a holding
+    becomes cash, and the number of sessions that follow as the count.
     """
     last = good_bars.group_by("symbol").agg(pl.all().sort_by("date").last())
     numbered = last.join(_session_numbers(sessions), on="date", how="left")
@@ -305,17 +261,10 @@ def findings_of(
     count: pl.Expr | None = None,
     detail: pl.Expr | None = None,
 ) -> pl.DataFrame:
-    """Turn rows into findings of one rule.
+    """Turn rows with `symbol` and `date` into findings of one rule, in `FINDINGS_SCHEMA`.
 
-    Args:
-        rows: with `symbol` and `date`.
-        rule: its name.
-        value: what was found, in the unit of the rule.
-        count: rows or sessions concerned; None for one.
-        detail: where and what in words; None for nothing.
-
-    Returns:
-        `FINDINGS_SCHEMA`, a finding for each row.
+    `value` is in the unit of the rule; `count` is the number of rows or sessions concerned (1 if
+    None).
     """
     return rows.select(
         pl.col("symbol").cast(pl.String),

@@ -35,12 +35,8 @@ _MACRO_SLACK_DAYS = 100
 def sector_defects(raw: RawData) -> pl.DataFrame:
     """Report stocks without a sector (`symbol_without_sector`) or with two (`sector_duplicate`).
 
-    Args:
-        raw: bars and sectors.
-
-    Returns:
-        `FINDINGS_SCHEMA`. The first are dated at the symbol's first bar, the count says how many it
-        has; the others have no date.
+    The first are dated at the symbol's first bar, and the count is that of its bars; the others
+    have no date.
     """
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
     firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars"))
@@ -63,15 +59,7 @@ def index_defects(
     threshold, as after a change of base. `index_wrong_level`: a level between a jump and the one
     that takes it back. `index_gap`: sessions without a level (dated at the first, the count says
     how many). `index_off_session`: a level on a day that is no session, such as the value of the
-    base day.
-
-    Args:
-        index: `INDEX_SCHEMA`, sorted by date.
-        config: section `data.validation`.
-        sessions: of the exchange, over the span of the bars.
-
-    Returns:
-        `FINDINGS_SCHEMA`; the symbol is `INDEX`.
+    base day. `sessions` span the bars, not the index.
     """
     levels = index.with_columns(symbol=pl.lit(INDEX)).sort("date")
     good = levels.filter(pl.col("close") > 0)
@@ -105,13 +93,6 @@ def macro_defects(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFr
     ends early (at its last); the count says how many values it has. `macro_weekend`: a daily series
     has values on weekends without a session, as exchanged days and months have; one finding a
     series, dated at the first such day, with their number.
-
-    Args:
-        raw: bars and macro series.
-        sessions: of the exchange, over the span of the bars.
-
-    Returns:
-        `FINDINGS_SCHEMA`; the symbol is the name of the series.
     """
     named = raw.macro.rename({"series": "symbol"})
     twice = named.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("value"))

@@ -51,19 +51,9 @@ def validate(
     calendar_name: str,
     changes: CalendarChanges | None = None,
 ) -> ValidationReport:
-    """Judge raw data by every rule.
+    """Check raw data by every rule; what the source left out is among the findings.
 
-    Args:
-        raw: as a source or `read_raw` delivers it.
-        config: section `data.validation`.
-        calendar_name: name of the exchange calendar, as in exchange_calendars.
-        changes: sessions against that calendar; None for none.
-
-    Returns:
-        What was found, what the source left out included.
-
-    Raises:
-        DataError: if the calendar is unknown or does not cover the bars.
+    `changes` are sessions that took place or not against the published calendar.
     """
     found = [_schema_findings(raw)]
     if raw.import_findings is not None:
@@ -89,19 +79,9 @@ def validate(
 
 
 def read_validated(data_dir: Path, config: RunConfig) -> tuple[RawData, ValidationReport]:
-    """Read collected data once and judge them once, for everyone who needs both.
+    """Read and check collected data once, for everyone who needs both.
 
-    Args:
-        data_dir: `data/raw` itself.
-        config: the merged configuration; thresholds and the market's calendar are read.
-
-    Returns:
-        The data as they were collected, and every finding about them. Nothing is refused here:
-        `has_failed` of the report says whether a market can be made of them.
-
-    Raises:
-        MissingArtifactError: if nothing was collected.
-        DataError: if a file is damaged or the calendar does not fit.
+    Nothing is refused here: `has_failed` of the report says whether a market can be made of them.
     """
     raw, data = read_raw(data_dir), config.data
     calendar = config.market_profile.calendar
@@ -109,19 +89,7 @@ def read_validated(data_dir: Path, config: RunConfig) -> tuple[RawData, Validati
 
 
 def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
-    """Judge what was collected into `data_dir` and write `validation.json` there.
-
-    Args:
-        data_dir: `data/raw` itself.
-        config: the merged configuration; thresholds and the market's calendar are read.
-
-    Returns:
-        The report that was written: counts for each rule and all findings.
-
-    Raises:
-        MissingArtifactError: if nothing was collected.
-        DataError: if a file is damaged or the calendar does not fit.
-    """
+    """Check what was collected into `data_dir` and write `validation.json` there."""
     _, report = read_validated(data_dir, config)
     counts = report.table.group_by("rule").len().sort("rule")
     content = {
@@ -137,27 +105,13 @@ def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
 
 
 def bad_rows(report: ValidationReport) -> pl.DataFrame:
-    """List the bars that must be kept out of the market.
-
-    Args:
-        report: of the data set.
-
-    Returns:
-        `symbol, date` of each, once and sorted.
-    """
+    """List `symbol, date` of the bars that must be kept out of the market, once and sorted."""
     excluded = report.table.filter(pl.col("is_excluded"))
     return excluded.select("symbol", "date").unique().sort("symbol", "date")
 
 
 def render(report: ValidationReport) -> Table:
-    """Lay out a report as a table.
-
-    Args:
-        report: of the data set.
-
-    Returns:
-        A table with one row per rule: what follows, how many findings, the first cases.
-    """
+    """Lay out a report, one row per rule: what follows, how many findings, the first cases."""
     cells = []
     for rule in report.table["rule"].unique(maintain_order=True):
         rows = report.table.filter(pl.col("rule") == rule)

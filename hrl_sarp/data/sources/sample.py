@@ -40,13 +40,9 @@ SECTOR_OF_SYMBOL = {
 
 
 def load() -> RawData:
-    """Load the sample.
+    """Load closes, sectors and the S&P 500; other prices and volumes are null, macro is empty.
 
-    Returns:
-        Closes, sectors and the S&P 500; all other prices and volumes are null, macro is empty.
-
-    Source:
-        `skfolio.datasets.load_sp500_dataset` and `load_sp500_index`, files of that package.
+    Source: `skfolio.datasets.load_sp500_dataset` and `load_sp500_index`, files of that package.
     """
     # skfolio takes seconds to import and nothing but this source needs its data sets
     from skfolio.datasets import load_sp500_dataset, load_sp500_index

@@ -60,19 +60,10 @@ def generate(
     config: SyntheticConfig,
     sessions: Shaped[np.ndarray, " T"],
 ) -> tuple[RawData, SyntheticTruth]:
-    """Generate the market; the same configuration and sessions give the same bits.
+    """Generate the market and the truth behind it; equal arguments give the same bits.
 
-    Daily log return r(t) = m + s(sector) + beta x(t-1) - sigma_I^2 / 2 + sigma_I eps.
-
-    Args:
-        config: section `data.synthetic`.
-        sessions: datetime64[D], strictly increasing, `config.n_days` of them.
-
-    Returns:
-        The data as every source delivers them, and the truth behind them.
-
-    Raises:
-        DataError: if there are fewer than 3 sectors or the number of sessions is another one.
+    Daily log return r(t) = m + s(sector) + beta x(t-1) - sigma_I^2 / 2 + sigma_I eps. The sessions
+    are datetime64[D], strictly increasing, `config.n_days` of them.
     """
     if config.n_sectors < _MIN_SECTORS:
         raise DataError(
@@ -89,16 +80,10 @@ def generate(
 
 
 def sector_tilts(n_sectors: int) -> Float[np.ndarray, "R S"]:
-    """Say which sectors each regime favours.
+    """Say which sectors each regime favours: +1 favoured, -1 unfavoured, 0 neutral.
 
     With 11 sectors: bear +1 on 0-2 and -1 on 8-10, bull the reverse, sideways +1 on 4-6 and -1 on
     0, 1 and 9; other numbers of sectors keep the proportions.
-
-    Args:
-        n_sectors: S.
-
-    Returns:
-        +1 for favoured, -1 for unfavoured, 0 for neutral sectors.
     """
     count = max(1, round(3 * n_sectors / 11))
     upper = count // 3
@@ -118,16 +103,7 @@ def draw_truth(
     sessions: Shaped[np.ndarray, " T"],
     rng: np.random.Generator,
 ) -> SyntheticTruth:
-    """Draw regimes, signal and returns.
-
-    Args:
-        config: section `data.synthetic`.
-        sessions: datetime64[D], `config.n_days` of them.
-        rng: gives all draws.
-
-    Returns:
-        What the market is made from.
-    """
+    """Draw regimes, signal and returns."""
     week_of = _week_indices(sessions)
     regime = _draw_regimes(int(week_of[-1]) + 1, config.stay_probability, rng)
     n_assets = config.n_sectors * config.stocks_per_sector

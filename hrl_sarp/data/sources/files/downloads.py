@@ -32,25 +32,14 @@ _SHOWN = 60
 
 
 def symbol_of(path: Path) -> str:
-    """Return the symbol that a file is named after.
-
-    Args:
-        path: a .csv or .csv.gz.
-
-    Returns:
-        The name without the ending: BRK.B.csv.gz holds BRK.B.
-    """
+    """Return the symbol that a file is named after: BRK.B.csv.gz holds BRK.B."""
     return path.name.removesuffix(".gz").removesuffix(".csv")
 
 
 def is_download(path: Path) -> bool:
     """Tell the download of one symbol from a table of several.
 
-    Args:
-        path: any file of prices.
-
-    Returns:
-        Whether it is a .csv or .csv.gz whose first line names no column symbol.
+    It is a .csv or .csv.gz whose first line names no column symbol.
     """
     if not path.name.endswith(SUFFIXES):
         return False
@@ -59,20 +48,17 @@ def is_download(path: Path) -> bool:
 
 
 def read_download(path: Path) -> Read:
-    """Read a .csv or .csv.gz of one symbol.
+    """Read a .csv or .csv.gz of the one symbol that it is named after.
 
     A header gives the order of the columns of the lines below it; above the first one the order is
-    Yahoo's. A line is a row if its date is one; its numbers may be missing (null, empty).
+    Yahoo's. A line is a row if its date is one; its numbers may be missing (null, empty). Rows have
+    the columns of `BARS_SCHEMA` and `place`, the line number; they stand in the order of the file,
+    duplicate dates included.
 
-    Args:
-        path: the file, named after the symbol.
-
-    Returns:
-        Rows: the columns of `BARS_SCHEMA`, null where the file has none, and `place`, the line
-        number; in the order of the file, duplicate dates included. Findings, whose value is a line
-        number: `junk_lines` is a run of lines without a date, dated at the row above it; `bad_row`
-        has a date, but other fields than the columns or text instead of a number; `no_header` says
-        that rows stand above the first header; `no_usable_row` says that the file is left out.
+    The value of a finding is a line number. `junk_lines` is a run of lines without a date, dated at
+    the row above it. `bad_row` has a date, but other fields than the columns or text instead of a
+    number. `no_header` says that rows stand above the first header. `no_usable_row` says that the
+    file is left out.
     """
     text, problem = _read_text(path)
     symbol = pl.lit(symbol_of(path))

@@ -45,25 +45,16 @@ SIBLING_MACRO_FOLDER = "us_macro"
 def load(
     input_path: Path, macro_path: Path | None = None, names: NamedTables | None = None
 ) -> RawData:
-    """Load the user's files.
+    """Load a folder of the user's files, or one file of prices with the other tables beside it.
 
-    Args:
-        input_path: a folder with `prices.parquet` or `.csv` (or one file per symbol), `sectors`
-            and optionally `index` (date, close), `membership`, `macro` and `actions` (splits and
-            dividends, see `apply_actions`); or one file of prices with those beside it. A .csv or
-            .csv.gz without a column `symbol` is the download of the symbol that the file is named
-            after.
-        macro_path: a macro file or folder. None takes, beside tables of standard names, `macro` or
-            the folder `us_macro` beside the input, where one exists.
-        names: the profile's names of tables and columns. They count where the input is, or holds,
-            the table of prices that they name; otherwise, and if None, the standard names do.
+    The folder holds `prices.parquet` or `.csv` (or one file per symbol), `sectors` and optionally
+    `index` (date, close), `membership`, `macro` and `actions` (splits and dividends, see
+    `apply_actions`). A .csv or .csv.gz without a column `symbol` is the download of the symbol that
+    the file is named after. Without `macro_path`, tables of standard names also take `macro` or the
+    folder `us_macro` beside the input, where one exists.
 
-    Returns:
-        Raw data whose notes say what was read, left out and put right.
-
-    Raises:
-        MissingArtifactError: if the path, its prices, its sectors or a named table do not exist.
-        DataError: naming file, column, row, expected and found.
+    The names of the market profile count where the input is, or holds, the table of prices that
+    they name; otherwise the standard names do. The notes say what was read, left out and corrected.
     """
     if not input_path.exists():
         raise MissingArtifactError(

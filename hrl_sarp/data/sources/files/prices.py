@@ -34,19 +34,9 @@ _ROUNDING = 1e-6
 def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
     """Read all bars of a folder, or of the file that was given.
 
-    Args:
-        input_path: the folder, or one file of prices. A .csv or .csv.gz without a column `symbol`
-            is the download of the symbol that the file is named after.
-        names: which table holds the prices, and the file's headings of its columns. Where the
-            folder lacks that table, every other table of it holds prices.
-
-    Returns:
-        Bars in `BARS_SCHEMA`, one per symbol and date and sorted by both, with what was not taken
-        over; and in words how the prices are adjusted.
-
-    Raises:
-        MissingArtifactError: if there are no files of prices.
-        DataError: naming file, column, row, expected and found.
+    Where the folder lacks the table of prices that `names` mentions, every other table of it holds
+    prices. The bars have one row per symbol and date and are sorted by both; the text says how the
+    prices are adjusted.
     """
     paths = _price_files(input_path, names.table)
     parts = [_read_bars(path, names) for path in paths]
@@ -81,15 +71,10 @@ def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
 
     Of copies that agree in the close the first one stays, as the one that was known first. Of
     copies that do not agree nobody knows which is right: all leave, and the day has no bar.
+    `place_is` says what the column `place` counts, with the file, such as "AAPL.csv line".
 
-    Args:
-        bars: with `symbol, date, close, volume` and `place`; any order.
-        place_is: what `place` counts, with the file, such as "AAPL.csv line".
-
-    Returns:
-        The rows that stay, in their order. Findings: `duplicate_row` for each copy that leaves (the
-        value is its volume) and `conflicting_rows` for each row that contradicts another (the value
-        is its close).
+    Findings: `duplicate_row` for each copy that leaves (the value is its volume) and
+    `conflicting_rows` for each row that contradicts another (the value is its close).
     """
     repeated = bars.filter(pl.struct(_KEYS).is_duplicated())
     if repeated.is_empty():
@@ -125,18 +110,7 @@ def apply_actions(bars: pl.DataFrame, folder: Path) -> tuple[pl.DataFrame, tuple
 
     The table has `date, symbol` and `split` (new shares for an old one, 1 for none) or `dividend`
     (cash per share), each on the first day without the right. It replaces what the bars state on
-    that day; nothing happens where there is no such table.
-
-    Args:
-        bars: `BARS_SCHEMA`, splits and dividends filled.
-        folder: where the prices lie.
-
-    Returns:
-        The bars and notes for the manifest.
-
-    Raises:
-        DataError: if the table lacks columns, holds a split that is not positive or a negative
-            dividend, or names a day without a bar.
+    that day. Where there is no such table, the bars stay as they are.
     """
     path = find_table(folder, "actions")
     if path is None:

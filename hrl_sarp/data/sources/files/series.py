@@ -32,18 +32,7 @@ _CLOSE = {"date": pl.Date(), "close": pl.Float64()}
 
 
 def read_index(path: Path, names: IndexTable) -> Read:
-    """Read the levels of the benchmark.
-
-    Args:
-        path: the table.
-        names: which column and rows of it are the benchmark.
-
-    Returns:
-        `INDEX_SCHEMA` without rows that have no level.
-
-    Raises:
-        DataError: naming file, column, row, expected and found.
-    """
+    """Read the levels of the benchmark; rows without a level are dropped."""
     rows = _read_rows(path, {"close": names.close}, names.only)
     index = rows.frame.select(INDEX_SCHEMA.names()).drop_nulls()
     refuse_unsorted(index.with_columns(symbol=pl.lit("index")), "symbol", path)
@@ -51,20 +40,10 @@ def read_index(path: Path, names: IndexTable) -> Read:
 
 
 def read_series(path: Path, names: SeriesTable) -> Read:
-    """Read a table whose columns are macro series.
+    """Read a table whose columns are macro series, as `MACRO_SCHEMA` without missing values.
 
-    Dates whose day and month the profile declares to be exchanged are put right, counted in a note
+    Dates whose day and month the profile declares to be exchanged are corrected, counted in a note
     and named as findings (`day_month_exchanged`).
-
-    Args:
-        path: the table.
-        names: which column is which series, and up to when dates are exchanged.
-
-    Returns:
-        `MACRO_SCHEMA` without missing values, sorted by series and date.
-
-    Raises:
-        DataError: naming file, column, row, expected and found; also if two dates become one.
     """
     rows = _read_rows(path, names.values, names.only)
     if names.day_month_swapped_until is not None:
@@ -79,21 +58,12 @@ def read_series(path: Path, names: SeriesTable) -> Read:
 
 
 def read_macro(path: Path) -> Read:
-    """Read macro series from a file or a folder.
+    """Read macro series from a file `date, series (or series_id), value`, or from a folder.
 
-    Args:
-        path: a file `date, series (or series_id), value`; or a folder with any of `macro`,
-            `fred_series` (such files), `vix_ohlc`, `sector_etf_close`, `gold_daily`.
-
-    Returns:
-        `MACRO_SCHEMA` without missing values and revised indices, sorted by series and date. The
-        VIX close becomes VIX, sector ETFs ETF_<symbol>, gold GOLD. Findings: `macro_range` names
-        the days on which the range of the VIX or of gold does not contain its prices; only closes
-        are read, so nothing follows from it.
-
-    Raises:
-        MissingArtifactError: if there is nothing to read.
-        DataError: naming file, column, row, expected and found.
+    The folder has any of `macro`, `fred_series` (such files), `vix_ohlc`, `sector_etf_close` and
+    `gold_daily`. The VIX close becomes VIX, sector ETFs ETF_<symbol>, gold GOLD. Missing values and
+    revised indices are left out. The finding `macro_range` names the days on which the range of the
+    VIX or of gold does not contain its prices; only closes are read, so nothing follows from it.
     """
     tables = [path]
     if not path.is_file():
@@ -165,7 +135,7 @@ def _read_rows(path: Path, names: dict[str, str], only: RowFilter | None) -> Rea
 
 
 def _put_right(rows: Read, names: SeriesTable, path: Path) -> Read:
-    """Exchange day and month of the dates that the profile declares to be exchanged."""
+    """Correct the dates that the profile declares to have day and month exchanged."""
     day = pl.col("date")
     may_be_exchanged = (
         (day <= pl.lit(names.day_month_swapped_until))

@@ -43,15 +43,7 @@ class Read(NamedTuple):
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
-    """Find a table by its name.
-
-    Args:
-        folder: where to look, not below.
-        stem: file name without ending.
-
-    Returns:
-        `folder/stem.parquet`, else `folder/stem.csv`, else None.
-    """
+    """Return `folder/stem.parquet`, else `folder/stem.csv`, else None."""
     paths = (folder / f"{stem}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
@@ -66,16 +58,8 @@ def refusal(
 ) -> DataError:
     """Word the one line that a user gets for a table that cannot be used.
 
-    Args:
-        path: the file.
-        expected: what should stand there.
-        found: what stands there.
-        cure: what the user may do about it.
-        column: its heading in the file; None if the whole table is meant.
-        rows: mask of the offending rows, in the order of the file; None if no row is meant.
-
-    Returns:
-        The error, to be raised.
+    `column` is the heading in the file, None if the whole table is meant; `rows` is a mask of the
+    offending rows in the order of the file.
     """
     where = f"column {column}: " if column else ""
     row = ""
@@ -93,22 +77,10 @@ def read_table(
 ) -> pl.DataFrame:
     """Read a file and keep the required and, where present, the optional columns.
 
-    Args:
-        path: a .csv or .parquet file.
-        required: names and types that must be there.
-        optional: names and types that may be there.
-        names: column map, our name -> the file's heading; a column that it does not mention has the
-            standard heading.
-        keys: required columns with a value in every row.
-
-    Returns:
-        The columns under our names, in the order of `required` and `optional`, rows in the order of
-        the file. Missing numbers and days (see `NULL_TEXTS`) are null.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        DataError: if the file is unreadable, or a column is missing, of another type or, as a key,
-            incomplete.
+    `names` maps our names to the file's headings; a column that it does not mention has the
+    standard heading. `keys` are required columns with a value in every row. The columns come under
+    our names, in the order of `required` and `optional`; the rows stay in the order of the file.
+    Missing numbers and days (see `NULL_TEXTS`) are null.
     """
     table = scan_table(path)
     schema = {**required, **optional}
@@ -134,16 +106,7 @@ def read_table(
 
 
 def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
-    """Refuse duplicate or descending dates within a symbol or series.
-
-    Args:
-        frame: with `date` and the key.
-        key: `symbol` or `series`.
-        path: where the rows come from.
-
-    Raises:
-        DataError: naming the symbol and the two dates.
-    """
+    """Refuse duplicate or descending dates within a `key` (symbol or series)."""
     previous = pl.col("date").shift(1).over(key)
     wrong = frame.with_columns(previous_date=previous).filter(
         pl.col("date") <= pl.col("previous_date")
@@ -162,15 +125,7 @@ def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
 
 
 def refuse_repeated(column: pl.Series, path: Path) -> None:
-    """Refuse a table in which a name of the column stands more than once.
-
-    Args:
-        column: under the file's heading.
-        path: where it comes from.
-
-    Raises:
-        DataError: naming the first such value.
-    """
+    """Refuse a table in which a value of the column stands more than once."""
     is_again = column.is_duplicated()
     if is_again.any():
         found = f"{column.filter(is_again)[0]} twice"
@@ -179,17 +134,9 @@ def refuse_repeated(column: pl.Series, path: Path) -> None:
 
 
 def scan_table(path: Path) -> pl.DataFrame:
-    """Read all columns of a file as they are; those of a CSV file as text.
+    """Read all columns of a file as they are, those of a CSV file as text.
 
-    Args:
-        path: a .csv or .parquet file.
-
-    Returns:
-        The table with its headings as `as_heading` writes them.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        DataError: if it is unreadable or names a column twice.
+    Headings are as `as_heading` writes them.
     """
     if not path.is_file():
         raise MissingArtifactError(
@@ -218,30 +165,14 @@ def scan_table(path: Path) -> pl.DataFrame:
 
 
 def as_heading(text: str) -> str:
-    """Write a heading as headings are compared.
-
-    Args:
-        text: as the file has it.
-
-    Returns:
-        Without case, blanks, quotes and marks: "Adj Close**" is adj_close.
-    """
+    """Write a heading without case, blanks, quotes and marks: "Adj Close**" is adj_close."""
     return text.strip(' "\r').lower().replace(" ", "_").rstrip("*")
 
 
 def typed_column(column: pl.Series, dtype: Any, path: Path) -> pl.Series:
     """Return a column of a file as the type it is needed in, or refuse it.
 
-    Args:
-        column: as `scan_table` returns it.
-        dtype: `pl.Date()`, `pl.Float64()` or `pl.String()`.
-        path: the file, for the message.
-
-    Returns:
-        The typed column; missing values and NaN are null.
-
-    Raises:
-        DataError: naming the first value, or the type, that does not fit.
+    Missing values and NaN are null.
     """
     meaning = _MEANING[str(dtype)]
     found = column.dtype
@@ -259,15 +190,10 @@ def typed_column(column: pl.Series, dtype: Any, path: Path) -> pl.Series:
 
 
 def convert(column: pl.Series, dtype: Any) -> tuple[pl.Series, pl.Series]:
-    """Convert what can be converted.
+    """Convert what can be converted, and return a mask of the values that do not fit.
 
-    Args:
-        column: text, or of a type that fits.
-        dtype: `pl.Date()`, `pl.Float64()` or `pl.String()`.
-
-    Returns:
-        The typed column, null where a value is missing, NaN or does not fit; and a mask of those
-        that do not fit. Text is a day if it is YYYY-MM-DD, or that day's midnight in some zone.
+    The typed column is null where a value is missing, NaN or does not fit. Text is a day if it is
+    YYYY-MM-DD, or that day's midnight in some zone.
     """
     there = column.is_not_null()
     if column.dtype == pl.String and dtype != pl.String():

@@ -73,19 +73,8 @@ class Plan:
 def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) -> RawData:
     """Collect a market from Yahoo, what was fetched before from disk.
 
-    Args:
-        request: symbols and days.
-        config: the market profile and `data.yahoo` are read.
-        cache_dir: keeps the histories, one folder per span.
-        link: how Yahoo is reached.
-
-    Returns:
-        Prices as traded; the notes say what every series is and what could not be collected.
-
-    Raises:
-        DataError: if days or symbols cannot be used, Yahoo cannot be reached, or too many symbols
-            fail. What came is kept for the next run.
-        MissingArtifactError: if the symbols file does not exist.
+    `cache_dir` keeps the histories, one folder per span, also if the run fails. The notes say what
+    every series is and what could not be collected.
     """
     plan = make_plan(request, config)
     cache = HistoryCache(cache_dir / f"{plan.start}_{plan.end}")
@@ -121,19 +110,7 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
 
 
 def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
-    """Fill in the defaults of a request and read the lists.
-
-    Args:
-        request: what the user asked for.
-        config: the market profile is read.
-
-    Returns:
-        Stocks, series and days.
-
-    Raises:
-        DataError: if the days are no span of the past, or a list breaks its format.
-        MissingArtifactError: if the symbols file does not exist.
-    """
+    """Fill in the defaults of a request and read the lists of symbols and series."""
     spans = config.market_profile.spans
     first = spans.train.start
     # a 29 February has no counterpart two years before

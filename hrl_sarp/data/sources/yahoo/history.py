@@ -70,14 +70,7 @@ class Link:
 
 
 def live_link(cache_dir: Path) -> Link:
-    """Return the link to Yahoo itself.
-
-    Args:
-        cache_dir: where yfinance may keep its cookies and time zones, below a folder of its own.
-
-    Returns:
-        The link; nothing is asked yet.
-    """
+    """Return the link to Yahoo itself; yfinance keeps its cookies below `cache_dir`."""
     import yfinance  # takes a second, and only this source needs it
 
     yfinance.set_tz_cache_location(str(cache_dir / "yfinance"))
@@ -90,18 +83,9 @@ def live_link(cache_dir: Path) -> Link:
 def fetch_history(ticker: str, start: date, session: Any = None) -> pd.DataFrame:
     """Ask Yahoo once for the daily history from `start` to now.
 
-    Args:
-        ticker: as Yahoo spells it.
-        start: first day.
-        session: of curl_cffi or requests; None takes yfinance's own.
-
-    Returns:
-        The frame of `yfinance.Ticker.history`: midnights of the exchange's time zone as index;
-        Open, High, Low, Close, Volume and Dividends divided by later splits; Adj Close; Stock
-        Splits (0 on other days).
-
-    Raises:
-        whatever yfinance raises; `ask` sorts it.
+    The frame is that of `yfinance.Ticker.history`: midnights of the exchange's time zone as index;
+    Open, High, Low, Close, Volume and Dividends divided by later splits; Adj Close; Stock Splits (0
+    on other days). Whatever yfinance raises is raised; `ask` sorts it.
     """
     import yfinance
     from yfinance.data import YfData
@@ -116,18 +100,8 @@ def fetch_history(ticker: str, start: date, session: Any = None) -> pd.DataFrame
 def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFrame:
     """Fetch a history, again after growing waits where the failure may pass.
 
-    Args:
-        ticker: as Yahoo spells it.
-        start: first day.
-        link: how Yahoo is reached.
-        config: section `data.yahoo`: attempts and waits.
-
-    Returns:
-        The frame as `fetch_history` returns it.
-
-    Raises:
-        NoHistoryError: if Yahoo has no such ticker.
-        UnreachableError: if no attempt brought a usable answer.
+    Raises NoHistoryError if Yahoo has no such ticker, UnreachableError if no attempt brought a
+    usable answer.
     """
     from yfinance.exceptions import YFException
 
@@ -150,18 +124,8 @@ def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
     """Undo Yahoo's split adjustment and cut the span, both days inclusive.
 
     Prices and dividends are multiplied by the splits after their day, volume is divided by them.
-    adj_close stays Yahoo's: adjusted for splits and dividends as of the day it was fetched.
-
-    Args:
-        history: as `fetch_history` returns it.
-        start: first day.
-        end: last day.
-
-    Returns:
-        `HISTORY_SCHEMA`, by date; null where Yahoo has no number.
-
-    Raises:
-        NoHistoryError: if a column is missing or there is no row between the days.
+    adj_close stays Yahoo's: adjusted for splits and dividends as of the day it was fetched. The
+    result is `HISTORY_SCHEMA`, by date, null where Yahoo has no number.
     """
     missing = [name for name in _YAHOO_NAMES.values() if name not in history.columns]
     if missing and len(history):
@@ -211,24 +175,13 @@ class HistoryCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder, made when the first history is kept.
-
-        Args:
-            folder: for one span only: its files do not name the days.
-        """
+        """Use a folder for one span only: its files do not name the days."""
         self.folder = folder
         self.damaged: list[str] = []
         """Tickers whose file was there but not usable, in the order they were asked for."""
 
     def read(self, ticker: str) -> pl.DataFrame | None:
-        """Read a kept history.
-
-        Args:
-            ticker: as Yahoo spells it.
-
-        Returns:
-            The history, or None if there is none or its file is damaged.
-        """
+        """Read a kept history; None if there is none or its file is damaged."""
         path = self.path(ticker)
         if not path.is_file():
             return None
@@ -243,26 +196,14 @@ class HistoryCache:
         return None
 
     def keep(self, ticker: str, history: pl.DataFrame) -> None:
-        """Write a history; a reader sees the old file or the new one.
-
-        Args:
-            ticker: as Yahoo spells it.
-            history: `HISTORY_SCHEMA`.
-        """
+        """Write a history; a reader sees the old file or the new one."""
         buffer = io.BytesIO()
         history.write_parquet(buffer, compression="zstd")
         content = buffer.getvalue()
         write_bytes(self.path(ticker), _digest(content) + b"\n" + content)
 
     def path(self, ticker: str) -> Path:
-        """Name the file of a ticker.
-
-        Args:
-            ticker: as Yahoo spells it.
-
-        Returns:
-            Its path; signs such as ^, = and & are escaped.
-        """
+        """Name the file of a ticker; signs such as ^, = and & are escaped."""
         return self.folder / f"{quote(ticker, safe='')}.history"
 
 
