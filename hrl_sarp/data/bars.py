@@ -46,8 +46,7 @@ _RULES: Mapping[str, tuple[pl.Expr, str]] = {
         "open or close lie outside low .. high",
     ),
 }
-"""What a bar is left out for, and how that reads in the log; a row counts under the first."""
-DUPLICATE, DISPUTED = "duplicate", "disputed"
+"""Why a bar is left out, and the words for it in the log; a row counts under the first rule."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,15 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
         raise MissingArtifactError(f"{path} does not exist; name a file of bars as --data")
     frame = _named_and_typed(scan_table(path), path)
     if symbol is not None:
-        frame = _picked(frame, symbol, path)
+        is_picked = (pl.col("group") == symbol) | (pl.col("instrument") == symbol)
+        choices = [name for name in frame["group"].unique().sort() if name]
+        frame = frame.filter(is_picked)
+        if frame.is_empty():
+            shown, more = ", ".join(choices[:MOST_SHOWN_CHOICES]), len(choices) - MOST_SHOWN_CHOICES
+            raise DataError(
+                f"{path}: expected bars of the symbol {symbol!r}, found none; choose one of: "
+                + (f"{shown} and {more} more" if more > 0 else shown)
+            )
     n_rows = frame.height
     frame, excluded = _without_false_bars(frame, path)
     frame, repeated = _without_duplicates(_in_order(frame, path), path)
@@ -166,20 +173,8 @@ def _in_utc(times: pl.Series) -> pl.Series:
     return times
 
 
-def _picked(frame: pl.DataFrame, symbol: str, path: Path) -> pl.DataFrame:
-    picked = frame.filter((pl.col("group") == symbol) | (pl.col("instrument") == symbol))
-    if picked.is_empty():
-        choices = [name for name in frame["group"].unique().sort() if name]
-        shown = ", ".join(choices[:MOST_SHOWN_CHOICES])
-        more = len(choices) - MOST_SHOWN_CHOICES
-        raise DataError(
-            f"{path}: expected bars of the symbol {symbol!r}, found none; choose one of: {shown}"
-            + (f" and {more} more" if more > 0 else "")
-        )
-    return picked
-
-
 def _without_false_bars(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Leave out the rows that break a rule; volumes become whole or, if none is known, go."""
     names = list(_RULES)
     reasons = [pl.when(rule).then(pl.lit(i)) for i, (rule, _) in enumerate(_RULES.values())]
     frame = frame.with_columns(broken=pl.coalesce(*reasons))
@@ -190,20 +185,16 @@ def _without_false_bars(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, 
         excluded[names[code]] = count
         _report(path, f"left out {count} bars: {_RULES[names[code]][1]} ({names[code]})", first)
     kept = frame.filter(pl.col("broken").is_null()).drop("broken")
-    return _with_whole_volume(kept, path), excluded
-
-
-def _with_whole_volume(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    if "volume" not in frame.columns:
-        return frame
-    volume = frame["volume"]
+    if "volume" not in kept.columns:
+        return kept, excluded
+    volume = kept["volume"]
     usable = (volume.is_finite() & (volume >= 0)).fill_null(value=False)
     if not usable.any():
-        return frame.drop("volume")
+        return kept.drop("volume"), excluded
     if not usable.all():
-        first = frame["time"].filter(~usable).min()
+        first = kept["time"].filter(~usable).min()
         _report(path, f"{(~usable).sum()} volumes are missing or negative and count as 0", first)
-    return frame.with_columns(volume=pl.when(usable).then(volume).otherwise(0.0))
+    return kept.with_columns(volume=pl.when(usable).then(volume).otherwise(0.0)), excluded
 
 
 def _in_order(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -220,7 +211,7 @@ def _in_order(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _without_duplicates(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Keep one of equal bars, and none where bars of one time differ: which is true?"""
+    """Keep one of equal bars, and none where bars of one time differ: no one knows the true one."""
     key = ("number", "time")
     is_again = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in key)
     frame = frame.with_columns(is_again=is_again.fill_null(value=False))
@@ -232,8 +223,8 @@ def _without_duplicates(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, 
     is_disputed = pl.col("group").is_in(disputed.implode())
     excluded = {}
     for rule, where, text in (
-        (DUPLICATE, pl.col("is_again") & ~is_disputed, "equal to the bar of the same time"),
-        (DISPUTED, is_disputed, "their prices differ from those of another bar of the same time"),
+        ("duplicate", pl.col("is_again") & ~is_disputed, "equal to the bar of the same time"),
+        ("disputed", is_disputed, "their prices differ from those of another bar of the same time"),
     ):
         times = frame.filter(where)["time"]
         if len(times):

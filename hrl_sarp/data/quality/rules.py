@@ -1,4 +1,4 @@
-"""The rules that raw bars are judged by. A rule reports; it repairs nothing.
+"""The rules that raw bars are checked by. A rule reports; it repairs nothing.
 
 Rules about one row are listed in `row_rules`; rules about a whole symbol are functions below it.
 What is kept out of the market follows from `EXCLUDING` and `BREAKING`. A crash is not an error:
@@ -6,7 +6,6 @@ large moves are named and stay.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -46,9 +45,10 @@ EXCLUDING = frozenset(
 """Rows with one of these are kept out of the market: the day counts as a day without a bar."""
 
 BREAKING = frozenset({"adjustment_gap", "dividend_over_price", "undeclared_split", "long_hole"})
-"""Rows at which the adjusted series may jump for good. The market counts a return of 0 over the
-night before the next good bar; to drop the row alone would move the false return to that night. A
-row that is not excluded is that bar itself. An `adjustment_reversal` at the next bar needs none."""
+"""Rows at which the adjusted series may jump for good. The market sets the return over the night
+before the next good bar to 0, because dropping the row alone would move the false return to that
+night. A row that is not excluded is that bar itself. Where an `adjustment_reversal` follows at the
+next bar, no return is set."""
 
 LEFT_OUT = frozenset(
     {"junk_lines", "bad_row", "no_usable_row", "duplicate_row", "conflicting_rows"}
@@ -73,19 +73,6 @@ _MAX_NIGHT = 0.11
 """... up to this log return: a fall by a tenth beside a split is still a split."""
 _MAX_INTRADAY = 0.15
 """Larger moves from open to close are news, not a change of units."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One way in which a row of bars can be wrong."""
-
-    name: str
-    where: pl.Expr
-    """True at the rows that break the rule; null counts as False."""
-    value: pl.Expr
-    """What is reported about such a row."""
-    count: pl.Expr | None = None
-    """Rows or days concerned; None for the row alone."""
 
 
 def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
@@ -128,8 +115,8 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     )
 
 
-def row_rules(config: ValidationConfig) -> tuple[Rule, ...]:
-    """List the rules about single rows of `prepare`d bars.
+def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
+    """Map the rules about single rows of `prepare`d bars to where each is broken and what it says.
 
     `missing_value`: no close, or no other price or volume although the data have it elsewhere.
     `non_positive_price`: a price of zero or below. `ohlc_inconsistent`: high and low do not contain
@@ -166,39 +153,36 @@ def row_rules(config: ValidationConfig) -> tuple[Rule, ...]:
     log_gap = (1 + adjusted).log() - (1 + pl.col("total_return")).log()
     gap_before = log_gap.shift(1).over("symbol")
     is_back = ((1 + adjusted).log() + gap_before).abs() < _REVERSAL_REST * gap_before.abs()
-    return (
-        Rule("missing_value", _is_incomplete(), close),
-        Rule("non_positive_price", lowest <= 0, lowest),
-        Rule("ohlc_inconsistent", has_range & (excess > _ROUNDING), excess),
-        Rule("no_trade", no_trade, close),
-        Rule("zero_volume", ~no_trade & (volume <= 0), volume),
-        Rule("stale_repeat", repeats & (volume > 0), close),
-        Rule("large_return", no_split & (adjusted.abs() > config.max_abs_return), adjusted),
-        Rule("undeclared_split", undeclared, pl.col("night") - 1),
-        Rule("long_hole", pl.col("is_after_hole"), adjusted, pl.col("days")),
-        Rule("suspected_split", no_split & _any_of(looks_split) & ~undeclared, adjusted),
-        Rule("adjustment_gap", unexplained, pl.col("gap")),
-        Rule("unstated_dividend", pl.col("is_dividend"), pl.col("gap")),
-        Rule("adjustment_reversal", unexplained.shift(1).over("symbol") & is_back, adjusted),
-        Rule(
-            "dividend_over_price",
-            pl.col("dividend") > pl.col("previous_close"),
-            pl.col("dividend"),
-        ),
-    )
+    dividend = pl.col("dividend")
+    return {
+        "missing_value": (_is_incomplete(), close),
+        "non_positive_price": (lowest <= 0, lowest),
+        "ohlc_inconsistent": (has_range & (excess > _ROUNDING), excess),
+        "no_trade": (no_trade, close),
+        "zero_volume": (~no_trade & (volume <= 0), volume),
+        "stale_repeat": (repeats & (volume > 0), close),
+        "large_return": (no_split & (adjusted.abs() > config.max_abs_return), adjusted),
+        "undeclared_split": (undeclared, pl.col("night") - 1),
+        "long_hole": (pl.col("is_after_hole"), adjusted),
+        "suspected_split": (no_split & _any_of(looks_split) & ~undeclared, adjusted),
+        "adjustment_gap": (unexplained, pl.col("gap")),
+        "unstated_dividend": (pl.col("is_dividend"), pl.col("gap")),
+        "adjustment_reversal": (unexplained.shift(1).over("symbol") & is_back, adjusted),
+        "dividend_over_price": (dividend > pl.col("previous_close"), dividend),
+    }
 
 
-def judge_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
+def check_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Apply every rule about single rows to bars sorted by symbol and date."""
     prepared = prepare(bars, config)
     return pl.concat(
         findings_of(
-            prepared.with_columns(_value=rule.value, _hit=rule.where).filter("_hit"),
-            rule.name,
+            prepared.with_columns(_value=value, _hit=where).filter("_hit"),  # null is no hit
+            rule,
             pl.col("_value"),
-            rule.count,
+            pl.col("days") if rule == "long_hole" else None,
         )
-        for rule in row_rules(config)
+        for rule, (where, value) in row_rules(config).items()
     )
 
 

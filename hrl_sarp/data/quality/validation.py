@@ -1,4 +1,4 @@
-"""Judges raw data by rules and says which rows stay out of the market; repairs nothing."""
+"""Checks raw data by rules and says which rows stay out of the market; repairs nothing."""
 
 import datetime
 from dataclasses import dataclass
@@ -55,10 +55,24 @@ def validate(
 
     `changes` are sessions that took place or not against the published calendar.
     """
-    found = [_schema_findings(raw)]
+    expected = {
+        "bars": (raw.bars, BARS_SCHEMA),
+        "sectors": (raw.sectors, SECTORS_SCHEMA),
+        "macro": (raw.macro, MACRO_SCHEMA),
+        "index": (raw.index, INDEX_SCHEMA),
+    }
+    wrong = [
+        f"{table}.{name}"
+        for table, (frame, schema) in expected.items()
+        for name, dtype in schema.items()
+        if frame.schema.get(name) != dtype
+    ]
+    wrong += ["bars"] if raw.bars.is_empty() else []
+    rows = [{"symbol": name, "rule": "schema", "count": 1} for name in wrong]
+    found = [pl.DataFrame(rows, schema=FINDINGS_SCHEMA)]
     if raw.import_findings is not None:
         found.append(raw.import_findings)
-    if found[0].is_empty():  # other rules need the columns
+    if not wrong:  # other rules need the columns
         first, last = raw.bars["date"].min(), raw.bars["date"].max()
         sessions = np.empty(0, dtype="datetime64[D]")
         if isinstance(first, datetime.date) and isinstance(last, datetime.date):
@@ -139,28 +153,6 @@ def render(report: ValidationReport) -> Table:
     )
 
 
-def _schema_findings(raw: RawData) -> pl.DataFrame:
-    """Report columns that are missing, of another type or without any row."""
-    expected = {
-        "bars": (raw.bars, BARS_SCHEMA),
-        "sectors": (raw.sectors, SECTORS_SCHEMA),
-        "macro": (raw.macro, MACRO_SCHEMA),
-        "index": (raw.index, INDEX_SCHEMA),
-    }
-    wrong = [
-        f"{table}.{name}"
-        for table, (frame, schema) in expected.items()
-        for name, dtype in schema.items()
-        if frame.schema.get(name) != dtype
-    ]
-    if raw.bars.is_empty():
-        wrong.append("bars")
-    return pl.DataFrame(
-        [{"symbol": name, "rule": "schema", "count": 1} for name in wrong],
-        schema=FINDINGS_SCHEMA,
-    )
-
-
 def _bar_findings(
     unsorted: pl.DataFrame, config: ValidationConfig, sessions: Shaped[np.ndarray, " T"]
 ) -> list[pl.DataFrame]:
@@ -175,7 +167,7 @@ def _bar_findings(
         rules.findings_of(lacking, "missing_key", close),
         rules.findings_of(backward, "ordering", close),
         rules.findings_of(repeated, "duplicate", close, pl.col("times")),
-        rules.judge_rows(bars, config),
+        rules.check_rows(bars, config),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),
         rules.off_session(bars, sessions),

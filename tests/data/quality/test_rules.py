@@ -33,7 +33,7 @@ def split_at(ratio: float, *, volume: float = 1.0, close: float = 1.0) -> RawDat
 
 
 def found_by(rule: str, bars: pl.DataFrame, config: ValidationConfig = CONFIG) -> pl.DataFrame:
-    return rules.judge_rows(bars, config).filter(pl.col("rule") == rule)
+    return rules.check_rows(bars, config).filter(pl.col("rule") == rule)
 
 
 def splits_of(raw: RawData, config: ValidationConfig = CONFIG) -> list[tuple[str, date]]:
@@ -121,7 +121,7 @@ def test_long_hole_is_named_with_its_days_and_not_as_a_split() -> None:
 
 
 def test_every_effect_names_a_rule_that_exists() -> None:
-    of_rows = {rule.name for rule in rules.row_rules(CONFIG)}
+    of_rows = set(rules.row_rules(CONFIG))
     of_others = {"missing_key", "duplicate"}
     assert of_rows | of_others >= rules.EXCLUDING
     assert of_rows >= rules.BREAKING

@@ -23,7 +23,7 @@ CONFIG = load_config().data.validation
 PRICES = ["open", "high", "low", "close"]
 
 
-def judge(raw: RawData) -> ValidationReport:
+def check(raw: RawData) -> ValidationReport:
     return validation.validate(raw, CONFIG, "XNYS")
 
 
@@ -40,7 +40,7 @@ def found(report: ValidationReport) -> set[tuple[str, str | None, str]]:
 
 
 def test_clean_data_have_no_finding() -> None:
-    report = judge(clean_raw())
+    report = check(clean_raw())
     assert findings(report) == []
     assert not report.has_failed
     assert bad_rows(report).is_empty()
@@ -69,7 +69,7 @@ def test_spoiled_row_is_named_with_its_value(
     fails: bool,
     excluded: bool,
 ) -> None:
-    report = judge(spoil(clean_raw()))
+    report = check(spoil(clean_raw()))
     rows = [finding for finding in findings(report) if finding.rule == rule]
     assert [(row.symbol, row.date) for row in rows] == [("AAA", day(5))]
     assert rows[0].value == (None if value is None else pytest.approx(value, abs=1e-9))
@@ -80,7 +80,7 @@ def test_spoiled_row_is_named_with_its_value(
 def test_duplicate_bar_fails_and_both_copies_stay_out() -> None:
     raw = clean_raw()
     repeated = replace(raw, bars=pl.concat([raw.bars, raw.bars.head(1)]).sort("symbol", "date"))
-    report = judge(repeated)
+    report = check(repeated)
     assert ("duplicate", "AAA", str(day(0))) in found(report)
     assert report.has_failed
     assert bad_rows(report).rows() == [("AAA", day(0))]
@@ -88,14 +88,14 @@ def test_duplicate_bar_fails_and_both_copies_stay_out() -> None:
 
 def test_descending_dates_fail() -> None:
     raw = clean_raw()
-    report = judge(replace(raw, bars=raw.bars.reverse()))
+    report = check(replace(raw, bars=raw.bars.reverse()))
     # every row but the first of each of the two symbols is dated before the one above
     assert [finding.rule for finding in findings(report)] == ["ordering"] * 38
     assert report.has_failed
 
 
 def test_missing_session_is_a_gap_and_the_last_close_is_given() -> None:
-    report = judge(without_row(without_row(clean_raw(), 5), 6))
+    report = check(without_row(without_row(clean_raw(), 5), 6))
     (finding,) = findings(report)
     assert (finding.rule, finding.symbol, finding.date) == ("calendar_gap", "AAA", day(5))
     assert (finding.value, finding.count) == (104.0, 2)
@@ -110,13 +110,13 @@ def test_bar_on_a_holiday_is_named() -> None:
         .then(pl.lit(day(13)).dt.offset_by("-1d"))
         .otherwise("date")
     )
-    assert ("off_session", "AAA", "2019-01-21") in found(judge(replace(raw, bars=moved)))
+    assert ("off_session", "AAA", "2019-01-21") in found(check(replace(raw, bars=moved)))
 
 
 def test_crash_is_named_but_stays() -> None:
     # a fall by 70 % with 100 times the usual volume: no split brings that
     raw = with_factor(clean_raw(), 5, 0.3, [*PRICES, "adj_close"])
-    report = judge(with_cells(raw, 5, volume=1e5))
+    report = check(with_cells(raw, 5, volume=1e5))
     assert found(report) == {("large_return", "AAA", str(day(5)))}
     assert bad_rows(report).is_empty()
     assert not report.has_failed
@@ -124,33 +124,33 @@ def test_crash_is_named_but_stays() -> None:
 
 def test_split_without_a_flag_is_named_and_its_bar_stays() -> None:
     raw = with_factor(clean_raw(), 5, 0.5, [*PRICES, "adj_close"])
-    report = judge(raw)
+    report = check(raw)
     assert found(report) == {("undeclared_split", "AAA", str(day(5)))}
     assert bad_rows(report).is_empty()
 
 
 def test_fall_by_half_with_heavy_trading_is_suspected_but_stays() -> None:
     raw = with_factor(clean_raw(), 5, 0.5, [*PRICES, "adj_close"])
-    report = judge(with_cells(raw, 5, volume=1e5))
+    report = check(with_cells(raw, 5, volume=1e5))
     assert found(report) == {("suspected_split", "AAA", str(day(5)))}
     assert bad_rows(report).is_empty()
 
 
 def test_flagged_split_is_no_finding() -> None:
     raw = with_factor(clean_raw(), 5, 0.5, PRICES)  # adj_close goes on smoothly
-    assert findings(judge(with_cells(raw, 5, split=2.0))) == []
+    assert findings(check(with_cells(raw, 5, split=2.0))) == []
 
 
 def test_without_adjusted_closes_returns_come_from_splits_and_dividends() -> None:
     raw = with_cells(with_factor(clean_raw(), 5, 0.25, PRICES), 5, split=4.0)
     unadjusted = replace(raw, bars=raw.bars.with_columns(adj_close=pl.lit(None, pl.Float64)))
-    report = judge(unadjusted)
+    report = check(unadjusted)
     assert findings(report) == []
 
 
 def test_halt_printed_as_a_flat_bar_is_kept_out() -> None:
     flat = dict.fromkeys(PRICES, 104.0)
-    report = judge(with_cells(clean_raw(), 5, **flat, volume=0.0, adj_close=104.0))
+    report = check(with_cells(clean_raw(), 5, **flat, volume=0.0, adj_close=104.0))
     assert found(report) == {("no_trade", "AAA", str(day(5)))}
     assert bad_rows(report).rows() == [("AAA", day(5))]
 
@@ -158,7 +158,7 @@ def test_halt_printed_as_a_flat_bar_is_kept_out() -> None:
 def test_row_that_repeats_the_one_before_is_kept_out() -> None:
     # row 4: open 103.5, high 105, low 103, close 104, volume 1000
     prices = {"open": 103.5, "high": 105.0, "low": 103.0, "close": 104.0, "adj_close": 104.0}
-    report = judge(with_cells(clean_raw(), 5, **prices))
+    report = check(with_cells(clean_raw(), 5, **prices))
     assert found(report) == {("stale_repeat", "AAA", str(day(5)))}
     assert bad_rows(report).rows() == [("AAA", day(5))]
 
@@ -167,7 +167,7 @@ def test_stock_that_ends_before_the_others_is_named_at_its_last_good_bar() -> No
     raw = clean_raw()
     ended = replace(raw, bars=raw.bars.filter((pl.col("symbol") == "BBB") | until(day(15))))
     bad_end = with_cells(ended, 15, open=None)
-    (finding,) = [x for x in findings(judge(bad_end)) if x.rule == "ends_early"]
+    (finding,) = [x for x in findings(check(bad_end)) if x.rule == "ends_early"]
     # row 14 closes at 114; rows 15 to 19 follow
     assert (finding.symbol, finding.date, finding.value) == ("AAA", day(14), 114.0)
     assert finding.count == 5
@@ -176,7 +176,7 @@ def test_stock_that_ends_before_the_others_is_named_at_its_last_good_bar() -> No
 def test_dividends_that_no_column_states_are_named_and_stay() -> None:
     # 2 % paid at row 5: adj_close of the rows before is scaled down, the close is not
     raw = with_factor(clean_raw(), 5, 1.02, ["adj_close"])
-    report = judge(raw)
+    report = check(raw)
     (finding,) = findings(report)
     assert (finding.rule, finding.date) == ("unstated_dividend", day(5))
     assert finding.value == pytest.approx(105 / 104 * 0.02)
@@ -189,7 +189,7 @@ def test_what_the_source_left_out_is_in_the_report() -> None:
         schema=FINDINGS_SCHEMA,
         orient="row",
     )
-    report = judge(replace(clean_raw(), import_findings=left_out))
+    report = check(replace(clean_raw(), import_findings=left_out))
     (finding,) = findings(report)
     assert (finding.rule, finding.detail) == ("junk_lines", "AAA.csv line 7: <html>")
     assert bad_rows(report).is_empty()
@@ -197,7 +197,7 @@ def test_what_the_source_left_out_is_in_the_report() -> None:
 
 
 def test_dividend_above_the_close_before_is_a_defect() -> None:
-    report = judge(with_cells(clean_raw(), 5, dividend=104.5))
+    report = check(with_cells(clean_raw(), 5, dividend=104.5))
     assert ("dividend_over_price", "AAA", str(day(5))) in found(report)
 
 
@@ -207,41 +207,41 @@ def test_stale_run_is_dated_at_its_start() -> None:
         pl.when(pl.col("symbol") == "AAA").then(100.0).otherwise(pl.col(name)).alias(name)
         for name in [*PRICES, "adj_close"]
     )
-    runs = [x for x in findings(judge(replace(raw, bars=stale))) if x.rule == "stale_run"]
+    runs = [x for x in findings(check(replace(raw, bars=stale))) if x.rule == "stale_run"]
     assert [(run.symbol, run.date, run.count) for run in runs] == [("AAA", day(0), 20)]
 
 
 def test_symbol_without_sector_fails() -> None:
     raw = clean_raw()
-    report = judge(replace(raw, sectors=raw.sectors.filter(pl.col("symbol") == "AAA")))
+    report = check(replace(raw, sectors=raw.sectors.filter(pl.col("symbol") == "AAA")))
     assert found(report) == {("symbol_without_sector", "BBB", str(day(0)))}
     assert report.has_failed
 
 
 def test_symbol_with_two_sectors_fails() -> None:
     raw = clean_raw()
-    report = judge(replace(raw, sectors=pl.concat([raw.sectors, raw.sectors.head(1)])))
+    report = check(replace(raw, sectors=pl.concat([raw.sectors, raw.sectors.head(1)])))
     assert found(report) == {("sector_duplicate", "AAA", "None")}
     assert report.has_failed
 
 
 def test_macro_series_of_other_years_fail() -> None:
     raw = clean_raw()
-    report = judge(replace(raw, macro=raw.macro.with_columns(pl.col("date").dt.offset_by("-468w"))))
+    report = check(replace(raw, macro=raw.macro.with_columns(pl.col("date").dt.offset_by("-468w"))))
     assert [(x.rule, x.symbol) for x in findings(report)] == [("macro_overlap", "DGS10")]
     assert report.has_failed
 
 
 def test_macro_series_that_starts_late_is_a_warning() -> None:
     raw = clean_raw()
-    report = judge(replace(raw, macro=raw.macro.tail(5)))
+    report = check(replace(raw, macro=raw.macro.tail(5)))
     assert found(report) == {("macro_span", "DGS10", str(day(15)))}
     assert not report.has_failed
 
 
 def test_column_of_another_type_fails_by_name() -> None:
     raw = clean_raw()
-    report = judge(replace(raw, bars=raw.bars.cast({"volume": pl.Int64})))
+    report = check(replace(raw, bars=raw.bars.cast({"volume": pl.Int64})))
     assert found(report) == {("schema", "bars.volume", "None")}
     assert report.has_failed
 
@@ -276,7 +276,7 @@ def test_terminal_table_names_symbol_date_and_value() -> None:
     console = Console(width=120, record=True, quiet=True)
     with console.capture() as capture:
         console.quiet = False
-        console.print(validation.render(judge(with_cells(clean_raw(), 5, volume=0.0))))
+        console.print(validation.render(check(with_cells(clean_raw(), 5, volume=0.0))))
     assert "AAA 2019-01-09 0" in capture.get()
 
 
@@ -284,7 +284,7 @@ def test_factor_applied_a_day_early_is_a_gap_and_its_reversal() -> None:
     # a 2:1 split at row 6 without a flag, whose factor reached adj_close at row 5 already
     raw = with_factor(clean_raw(), 6, 0.5, PRICES)
     raw = with_factor(with_factor(raw, 5, 2.0, ["adj_close"]), 6, 0.5, ["adj_close"])
-    report = judge(raw)
+    report = check(raw)
     assert bad_rows(report).rows() == [("AAA", day(5)), ("AAA", day(6))]
     assert {
         ("adjustment_gap", "AAA", str(day(5))),
@@ -293,13 +293,13 @@ def test_factor_applied_a_day_early_is_a_gap_and_its_reversal() -> None:
 
 
 def test_adjusted_series_that_jumps_for_good_is_a_gap_without_reversal() -> None:
-    report = judge(with_factor(clean_raw(), 5, 1.5, ["adj_close"]))
+    report = check(with_factor(clean_raw(), 5, 1.5, ["adj_close"]))
     assert found(report) == {("adjustment_gap", "AAA", str(day(5)))}
 
 
 def test_known_defects_of_the_real_us_data_are_named_and_do_not_fail(data_folder: Path) -> None:
     raw = folder.load(data_folder / "us_daily")
-    report = judge(raw)
+    report = check(raw)
     of_rule = {
         rule: {(x.symbol, str(x.date)) for x in findings(report) if x.rule == rule}
         for rule in report.table["rule"].unique()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hrl_sarp.data.sources.files.downloads import is_download, read_download, symbol_of
+from hrl_sarp.data.sources.files.prices import is_download, read_download, symbol_of
 from hrl_sarp.data.sources.files.tables import Read
 
 HEADER = "Date,Open,High,Low,Close,Adj Close,Volume"
