@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train real-us test lint bench learning clean
+.PHONY: help setup train real-us test docs lint bench learning clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ WORKERS ?= 2
 
 test: $(READY) ## run the fast tests and the notebooks, WORKERS files at a time
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --nbmake tests notebooks
+
+docs: $(READY) ## build the pages into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(READY) ## check style, format, types and layers
 	$(BIN)/ruff check

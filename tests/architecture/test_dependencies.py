@@ -19,6 +19,9 @@ COMES_WITH = {"pydantic_core": "pydantic", "IPython": "ipykernel", "requests": "
 """Modules that are part of how a declared distribution is used, and that distribution."""
 TOOLS = {
     "beartype": "checks shapes while the tests run",
+    "hrl-sarp": "dev takes the extra docs in",
+    "mkdocs-material": "builds the pages",
+    "mkdocstrings": "makes the API pages from docstrings",
     "mypy": "the type checker",
     "types-PyYAML": "its stubs",
     "pre-commit": "runs the checks before a commit",

@@ -9,8 +9,11 @@ from rich.console import Console
 from hrl_sarp.contracts import Trajectory
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.report.analysis import Analysis
+from hrl_sarp.evaluation.report.figures import wealth_and_drawdown
 from hrl_sarp.evaluation.report.files import REPORT_NAME
-from hrl_sarp.evaluation.report.page import print_summary, render_page, write_backtest
+from hrl_sarp.evaluation.report.page import headline, print_summary, write_backtest
+from hrl_sarp.evaluation.report.tables import main_table
+from hrl_sarp.reporting.page import Drawing, Facts, block_html
 
 WIDTH = 100
 """Characters of a printed table."""
@@ -45,8 +48,15 @@ class Backtest:
         return screen.getvalue()
 
     def _repr_html_(self) -> str:
-        """The whole report, where a notebook shows the value of a cell."""
-        return render_page(self.result, self.analysis)
+        """The main table, wealth and what it says, where a notebook shows the value of a cell."""
+        wealth = wealth_and_drawdown(self.result, self.analysis)
+        sentences = headline(self.result, self.analysis)
+        blocks = (
+            main_table(self.result, self.analysis),
+            Drawing(wealth, "wealth", "Wealth and drawdown, net of costs"),
+            Facts([("what it says" if i == 0 else "", text) for i, text in enumerate(sentences)]),
+        )
+        return "".join(block_html(block) for block in blocks)
 
     def write_report(self, folder: Path | str) -> Path:
         """Write `report.html`, `ledger.parquet`, `daily.parquet` and `metrics.json`.
