@@ -1,4 +1,4 @@
-"""The pages are built as `make docs` builds them: a broken link or a wrong docstring is an error."""
+"""The pages build as `make docs` builds them: a broken link or a wrong docstring is an error."""
 
 import os
 import subprocess
