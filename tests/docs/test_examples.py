@@ -17,7 +17,7 @@ def modules_with_examples() -> list[str]:
     return [module.__name__ for module in modules if any(t.examples for t in finder.find(module))]
 
 
-def tests_of(module: ModuleType) -> list[doctest.DocTest]:
+def examples_of(module: ModuleType) -> list[doctest.DocTest]:
     found = doctest.DocTestFinder(exclude_empty=True).find(module)
     return [test for test in found if test.examples]
 
@@ -26,6 +26,6 @@ def tests_of(module: ModuleType) -> list[doctest.DocTest]:
 def test_examples_give_what_they_show(name: str) -> None:
     runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     told: list[str] = []
-    for test in tests_of(importlib.import_module(name)):
+    for test in examples_of(importlib.import_module(name)):
         runner.run(test, out=told.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(told)
