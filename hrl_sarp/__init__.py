@@ -45,7 +45,7 @@ def load_market(
     Example:
         >>> market = load_market()
         >>> market.n_assets, len(market.sector_names)
-        (20, 7)
+        (20, 11)
     """
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
