@@ -58,12 +58,7 @@ class LevelGains:
 def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> LevelGains:
     """Split the gain of two trained levels by swapping each for its rule (Shapley values).
 
-    Args:
-        performances: figures of at least the four policies.
-        swaps: which four.
-
-    Returns:
-        Gains in log growth a year, the interaction half in each.
+    Gains are in log growth a year, with half of the interaction in each.
     """
     both, macro, micro, neither = (
         performances[name]["growth_excess"].value
@@ -80,13 +75,8 @@ def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> L
 def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
     """Attribute a policy's excess over 1/N to sectors, stocks, cash and costs, night and day apart.
 
-    Args:
-        trajectory: with its weights; one of its policies is 1/N.
-        market: the one it ran on.
-        name: of the policy.
-
-    Returns:
-        Parts that sum to the mean daily excess times the sessions of a year.
+    The parts sum to the mean daily excess times the sessions of a year. The trajectory holds 1/N
+    and its weights.
 
     Source:
         Brinson and Fachler (1985), "Measuring non-US equity portfolio performance".

@@ -86,52 +86,22 @@ class Measure:
     """In the main table: which columns a narrow terminal shows first. None: among the details."""
 
     def cell(self, policy: str, performance: Performance) -> str:
-        """Write the figure of a policy.
-
-        Args:
-            policy: its name.
-            performance: its figures.
-
-        Returns:
-            The figure with its unit, or a dash where it says nothing.
-        """
+        """Write the figure of a policy, or a dash where it says nothing."""
         return NONE if policy == self.not_for else self.text(performance[self.name])
 
     def text(self, figure: Figure) -> str:
-        """Write a figure, an interval in brackets after its estimate.
-
-        Args:
-            figure: of this measure; None is written as a dash.
-
-        Returns:
-            The number as its form says.
-        """
+        """Write a figure, an interval in brackets after its estimate."""
         return spread(figure, self.form) if isinstance(figure, Interval) else self.form(figure)
 
 
 def spread(interval: Interval, form: Form) -> str:
-    """Write an estimate with its interval in brackets.
-
-    Args:
-        interval: of any figure.
-        form: of its numbers; the unit is left out.
-
-    Returns:
-        As 0.86 [0.24, 1.56].
-    """
+    """Write an estimate with its interval but without a unit, as 0.86 [0.24, 1.56]."""
     value, low, high = (form.bare(x) for x in (interval.value, interval.low, interval.high))
     return f"{value} [{low}, {high}]"
 
 
 def share_positive(samples: Float[np.ndarray, " samples"]) -> float:
-    """Compute the share of samples above zero; those at zero count half.
-
-    Args:
-        samples: of a bootstrap.
-
-    Returns:
-        A share between 0 and 1.
-    """
+    """Compute the share of samples above zero; those at zero count half."""
     return float((samples > 0).mean() + 0.5 * (samples == 0).mean())
 
 
@@ -301,17 +271,7 @@ BY_NAME = {measure.name: measure for measure in MEASURES}
 def measure_policies(
     trajectory: Trajectory, market: Market, config: RunConfig, n_trials: int
 ) -> dict[str, Performance]:
-    """Compute every measure of every policy of a trajectory that holds 1/N and the index.
-
-    Args:
-        trajectory: one rollout with the index in front.
-        market: the one it ran on.
-        config: confidence, block length and number of samples.
-        n_trials: policies and checkpoints looked at; the deflated Sharpe ratio needs it.
-
-    Returns:
-        Name of the policy -> figures, in the trajectory's order.
-    """
+    """Compute every measure of every policy of a trajectory that holds 1/N and the index."""
     rows = market_rows(market, trajectory)
     counts = bootstrap_plan(config).counts(len(rows))
     net, base = trajectory.net_return, column(trajectory, EQUAL_WEIGHT)
@@ -353,14 +313,7 @@ def measure_policies(
 
 
 def bootstrap_plan(config: RunConfig) -> BootstrapPlan:
-    """Take the plan of the resampling from the configuration.
-
-    Args:
-        config: its section `evaluation` and its seed.
-
-    Returns:
-        Block length, number of samples, confidence and seed.
-    """
+    """Take the plan of the resampling from the configuration."""
     section = config.evaluation
     return BootstrapPlan(
         block_days=section.bootstrap_block_days,
@@ -371,18 +324,7 @@ def bootstrap_plan(config: RunConfig) -> BootstrapPlan:
 
 
 def market_rows(market: Market, trajectory: Trajectory) -> Int[np.ndarray, " D"]:
-    """Find the market's rows of the trajectory's dates.
-
-    Args:
-        market: the one that the trajectory ran on.
-        trajectory: any rollout.
-
-    Returns:
-        One row for each session of the trajectory.
-
-    Raises:
-        MetricError: if the market lacks one of the dates.
-    """
+    """Find the market's row of each session of a trajectory that ran on this market."""
     rows = np.searchsorted(market.dates, trajectory.dates)
     if len(rows) == 0 or not np.array_equal(
         market.dates[np.minimum(rows, market.n_days - 1)], trajectory.dates
@@ -395,18 +337,7 @@ def market_rows(market: Market, trajectory: Trajectory) -> Int[np.ndarray, " D"]
 
 
 def column(trajectory: Trajectory, name: str) -> int:
-    """Find a policy's column.
-
-    Args:
-        trajectory: any rollout.
-        name: of the policy.
-
-    Returns:
-        Its place among the trajectory's names.
-
-    Raises:
-        MetricError: with the names there are.
-    """
+    """Find a policy's column."""
     if name not in trajectory.names:
         raise MetricError(
             f"no policy '{name}' in the trajectory, found {', '.join(trajectory.names)}; "
@@ -416,26 +347,10 @@ def column(trajectory: Trajectory, name: str) -> int:
 
 
 def delisting_events(market: Market, rows: Int[np.ndarray, " D"]) -> Bool[np.ndarray, "D A"]:
-    """Mark the first session after each stock's last bar.
-
-    Args:
-        market: with its listed stocks.
-        rows: sessions to look at, none of them the market's first.
-
-    Returns:
-        True on the session on which a stock is gone.
-    """
+    """Mark the first session after each stock's last bar."""
     return market.listed[rows - 1] & ~market.listed[rows]
 
 
 def sector_weights(weights: Float[np.ndarray, "D A"], market: Market) -> Float[np.ndarray, "D S"]:
-    """Sum the weights of each sector.
-
-    Args:
-        weights: of all stocks of the market; any quantity that adds up.
-        market: says which sector a stock belongs to.
-
-    Returns:
-        One column per sector of the market; the sum of a row stays.
-    """
+    """Sum the weights, or any quantity that adds up, over the stocks of each sector."""
     return weights @ market.sector_member()

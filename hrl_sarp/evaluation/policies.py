@@ -14,18 +14,9 @@ def trained_policies(
 ) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
     """Load what the phases left, each level with the trained and with the rule partner.
 
-    Phases 1 and 2 are the sharpened policies without reinforcement learning; later phases are
-    added if they have finished.
-
-    Args:
-        context: of the phases.
-        market: what the policies read, with the same columns and sectors; the context's if None.
-
-    Returns:
-        The policies, and which of them tell what each level of the last pair adds.
-
-    Raises:
-        MissingArtifactError: if phases 1 and 2 have not finished.
+    Phases 1 and 2 are the pretrained policies without reinforcement learning; later phases are
+    added if they have finished. The policies read `market`, or the context's own if it is None. The
+    second value names the policies that tell what each level of the last pair adds.
     """
     context = with_sector_table(context)
     reads = context if market is None else context.with_market(market)
@@ -64,18 +55,7 @@ def trained_policies(
 def select_policies(
     policies: list[HierarchicalPolicy], names: list[str]
 ) -> list[HierarchicalPolicy]:
-    """Pick policies by name.
-
-    Args:
-        policies: those of a run.
-        names: wanted, in their order.
-
-    Returns:
-        The policies of these names.
-
-    Raises:
-        HrlSarpError: for a name that is not there; lists those that are.
-    """
+    """Pick policies by name, in the order of the names; an unknown one is refused."""
     known = {policy.name: policy for policy in policies}
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -84,15 +64,9 @@ def select_policies(
 
 
 def count_trials(context: PhaseContext) -> int:
-    """Count what validation has chosen from: temperatures and evaluations of all phases.
+    """Count what validation has chosen from: temperatures and evaluations of all finished phases.
 
     The deflated Sharpe ratio of the report allows for it.
-
-    Args:
-        context: of the phases.
-
-    Returns:
-        At least 0: phases that have not finished count nothing.
     """
     count = 0
     for files in PHASES:

@@ -40,13 +40,9 @@ class BootstrapPlan:
     seed: int
 
     def counts(self, n_periods: int) -> Float[np.ndarray, "samples T"]:
-        """Draw the resampled dates that all policies of a report share.
+        """Count how often each session is drawn in each sample.
 
-        Args:
-            n_periods: sessions of the span.
-
-        Returns:
-            How often each session was drawn in each sample.
+        The draws depend on seed and length only, so that all policies of a report share them.
         """
         rng = np.random.default_rng([self.seed, n_periods])
         return draw_counts(stationary_bootstrap(n_periods, self.block_days, self.samples, rng))
@@ -57,17 +53,8 @@ def stationary_bootstrap(
 ) -> Int[np.ndarray, "samples T"]:
     """Draw row indices in blocks of geometric length that wrap around the end.
 
-    Args:
-        n_periods: rows to draw from, and to draw for each sample.
-        block_days: mean length of a block; 1 draws rows independently.
-        n_samples: resampled histories.
-        rng: the same state gives the same draws.
-
-    Returns:
-        Rows of the original series, one resampled history per line.
-
-    Raises:
-        MetricError: if there is no period, or a block is shorter than one.
+    `block_days` is the mean length of a block; 1 draws rows independently. Each line of the result
+    is one resampled history.
 
     Source:
         Politis and Romano (1994), "The stationary bootstrap", JASA 89(428).
@@ -87,14 +74,7 @@ def stationary_bootstrap(
 
 
 def draw_counts(indices: Int[np.ndarray, "samples T"]) -> Float[np.ndarray, "samples T"]:
-    """Count how often each row was drawn: means over a sample become one matrix product.
-
-    Args:
-        indices: of rows, from `stationary_bootstrap`.
-
-    Returns:
-        One number per sample and row; each sample sums to the number of rows.
-    """
+    """Count how often each row was drawn: means over a sample become one matrix product."""
     n_samples, n_periods = indices.shape
     flat = indices + np.arange(n_samples)[:, None] * n_periods
     counts = np.bincount(flat.ravel(), minlength=n_samples * n_periods)
@@ -104,16 +84,7 @@ def draw_counts(indices: Int[np.ndarray, "samples T"]) -> Float[np.ndarray, "sam
 def bootstrap_annual_mean(
     series: Float[np.ndarray, "T P"], counts: Float[np.ndarray, "samples T"], periods_per_year: int
 ) -> Float[np.ndarray, "samples P"]:
-    """Compute the annualised mean of every column in every sample.
-
-    Args:
-        series: one column per policy; NaN is not skipped.
-        counts: from `draw_counts`.
-        periods_per_year: 252 for sessions.
-
-    Returns:
-        One mean per sample and policy.
-    """
+    """Compute the annualised mean of every column in every sample; NaN is not skipped."""
     return counts @ series * (periods_per_year / len(series))
 
 
@@ -124,13 +95,7 @@ def bootstrap_sharpe(
 ) -> Float[np.ndarray, "samples P"]:
     """Compute the annualised Sharpe ratio of every column in every sample.
 
-    Args:
-        excess_returns: less the risk-free rate, one column per policy; NaN is not skipped.
-        counts: from `draw_counts`.
-        periods_per_year: 252 for sessions.
-
-    Returns:
-        The ratios; 0 where a column does not move.
+    A column that does not move has the ratio 0; NaN is not skipped.
     """
     n_periods = len(excess_returns)
     centre = excess_returns.mean(axis=0)  # subtracted first: the variance is a small difference
@@ -146,16 +111,7 @@ def bootstrap_sharpe(
 
 
 def interval(value: float, samples: Float[np.ndarray, " samples"], confidence: float) -> Interval:
-    """Take the equal-tailed percentile interval.
-
-    Args:
-        value: the estimate.
-        samples: its bootstrap distribution.
-        confidence: share of the samples inside, 0.9 leaves 5 % on each side.
-
-    Returns:
-        The estimate between the two quantiles.
-    """
+    """Take the equal-tailed percentile interval; a confidence of 0.9 leaves 5 % on each side."""
     tail = 0.5 * (1.0 - confidence)
     low, high = np.quantile(samples, [tail, 1.0 - tail])
     return Interval(float(value), float(low), float(high))
@@ -167,19 +123,10 @@ def bootstrap_dates_and_seeds(
     periods_per_year: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " samples"]:
-    """Resample dates and seeds together and average over both, annualised.
+    """Resample dates and seeds together and average over both, annualised: one mean per sample.
 
-    Seeds alone are only training noise: all of them saw the same dates, so one draw of dates
-    serves all seeds of a sample.
-
-    Args:
-        series: one row per seed, on the same dates.
-        counts: from `draw_counts`.
-        periods_per_year: 252 for sessions.
-        rng: draws the seeds.
-
-    Returns:
-        One mean over dates and seeds per sample.
+    Seeds alone are only training noise: all of them saw the same dates. So one draw of dates serves
+    all seeds of a sample. `series` has one row per seed, on the same dates.
     """
     n_seeds = len(series)
     by_seed = bootstrap_annual_mean(series.T, counts, periods_per_year)  # (samples, seeds)
@@ -189,12 +136,6 @@ def bootstrap_dates_and_seeds(
 
 def interquartile_mean(values: Float[np.ndarray, " n"]) -> float:
     """Compute the mean of the middle half; values on its border count with their inner part.
-
-    Args:
-        values: at least one, in any order.
-
-    Returns:
-        The mean of the middle half.
 
     Source:
         Agarwal et al. (2021), "Deep RL at the edge of the statistical precipice".
@@ -210,15 +151,7 @@ def probabilistic_sharpe_ratio(
 ) -> float:
     """Compute the probability that the true Sharpe ratio exceeds the threshold.
 
-    Args:
-        sharpe: observed, per period (not annualised).
-        threshold: per period.
-        n_periods: length of the series.
-        skewness: of the returns, 0 if normal.
-        kurtosis: of the returns, 3 if normal.
-
-    Returns:
-        A probability.
+    Both ratios are per period, not annualised. A normal series has skewness 0 and kurtosis 3.
 
     Source:
         Bailey and Lopez de Prado (2012), "The Sharpe ratio efficient frontier".
@@ -235,12 +168,7 @@ def probabilistic_sharpe_ratio(
 def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
     """Compute the best Sharpe ratio to expect of `n_trials` that have no skill.
 
-    Args:
-        variance: of the Sharpe ratios over the trials, in the unit of the result squared.
-        n_trials: independent configurations tried; 1 expects 0.
-
-    Returns:
-        A Sharpe ratio in the unit of the variance's square root.
+    `variance` is that of the Sharpe ratios over the trials; the result has the unit of its root.
 
     Source:
         Bailey and Lopez de Prado (2014), "The deflated Sharpe ratio", equation 1.
@@ -258,7 +186,7 @@ def deflated_sharpe_ratio(
     """Compute the probability that the Sharpe ratio is not only the best of many tries.
 
     Args:
-        simple_returns: active returns, net; on raw returns beta would be certified.
+        simple_returns: net returns less those of a benchmark; else the test certifies beta.
         trial_variance: variance of the per-period Sharpe ratios over the trials.
         n_trials: every configuration ever tried, not only those shown.
 
@@ -281,13 +209,7 @@ def deflated_sharpe_ratio(
 def smallest_detectable_information_ratio(n_years: int | float) -> float:
     """Compute the annual information ratio that a test of `n_years` finds with 80 % power.
 
-    Two-sided at 5 %; with 3 years it is 1.6.
-
-    Args:
-        n_years: of the span, positive.
-
-    Returns:
-        The ratio, annualised.
+    The test is two-sided at 5 %; with 3 years the ratio is 1.6.
     """
     if n_years <= 0:
         raise MetricError(f"power needs a positive number of years, found {n_years}")

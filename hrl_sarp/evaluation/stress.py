@@ -108,18 +108,8 @@ class StressResult:
 def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) -> StressResult:
     """Run every covered window and every shock for the given policies and all baselines.
 
-    Args:
-        market: with the embeddings that the policies need.
-        policies_on: makes the policies for the market they will read: the real one for windows,
-            one that stops at the end of the test span for shocks.
-        config: scenarios, costs, limits, baselines.
-
-    Returns:
-        Every scenario that could be run, and why the others could not.
-
-    Raises:
-        MarketError: if the market has too little history before the shocks to warm up.
-        ConfigError: if the profile names no shock sector for one of the market's sectors.
+    `policies_on` makes the policies for the market that they read: the real one for windows, and
+    one that stops at the end of the test span for shocks.
     """
     windows, not_covered = _covered_windows(market, config)
     policies = list(policies_on(market))
@@ -266,13 +256,8 @@ def recovery_days(
 ) -> int | None:
     """Count the sessions from the deepest point of the stress back to the peak before it.
 
-    Args:
-        net_return: of the stress and of the sessions after it.
-        n_days: sessions of the stress.
-        config: how close to the peak counts as recovered.
-
-    Returns:
-        0 if the stress never cost more than that; None if the peak was not reached again.
+    `net_return` covers the stress, of `n_days` sessions, and what follows it. The count is 0 if the
+    stress never cost more than `recovered_within`, and None if the peak was not reached again.
     """
     wealth = np.concatenate([[1.0], np.cumprod(1.0 + net_return)])
     peak = np.maximum.accumulate(wealth[: n_days + 1])
@@ -283,17 +268,10 @@ def recovery_days(
 
 
 def frozen_market(market: Market, day: int, n_more: int) -> Market:
-    """Cut the market after `day` and append sessions on which nothing happens.
+    """Cut the market after row `day` and append `n_more` sessions on which nothing happens.
 
-    Stocks that were halted on the day trade again on the next.
-
-    Args:
-        market: the real one.
-        day: its last row that stays.
-        n_more: sessions to append, on the weekdays that follow.
-
-    Returns:
-        A market of `day` + 1 + `n_more` rows.
+    The sessions are the weekdays that follow. Stocks that were halted on the day trade again on the
+    next.
     """
     shown = {name: getattr(market, name) for name in REPEATED}
     tables: dict[str, Any] = {
@@ -316,21 +294,9 @@ def shocked_market(frozen: Market, day: int, shock: ShockConfig, config: RunConf
     """Let a shock and its recovery happen after `day` of a frozen market; then nothing again.
 
     A sector that loses s over n sessions moves by (1 + s)^(1/n) - 1 on each, split between night
-    and day by `overnight_share` of the logarithm; its recovery over m sessions undoes it by
-    (1 + s)^(-1/m) - 1 a session. A portfolio that holds still loses the sum of weight x s. The
-    index, of which no scenario speaks, earns what 1/N of the universe does.
-
-    Args:
-        frozen: from `frozen_market`, with room for shock and recovery.
-        day: the row after which the world stopped.
-        shock: sector returns, length and recovery.
-        config: sectors of the shocks, their map, share of the night.
-
-    Returns:
-        The frozen market with the returns of the scenario.
-
-    Raises:
-        ConfigError: if the profile names no shock sector for one of the market's sectors.
+    and day by `overnight_share` of the logarithm. Its recovery over m sessions undoes that by
+    (1 + s)^(-1/m) - 1 a session. A portfolio that holds still loses the sum of weight x s. No
+    scenario says what the index does: it earns what 1/N of the universe does.
     """
     closes_only = not frozen.intraday_return.any()
     night_share = 1.0 if closes_only else config.stress.overnight_share
@@ -348,19 +314,7 @@ def shocked_market(frozen: Market, day: int, shock: ShockConfig, config: RunConf
 def session_log_returns(
     shock: ShockConfig, sector_names: tuple[str, ...], config: RunConfig
 ) -> Float[np.ndarray, "D S"]:
-    """Return each sector's log return on each session of the shock, then of the recovery.
-
-    Args:
-        shock: sector returns, length and recovery.
-        sector_names: of the market.
-        config: sectors of the shocks and the market's map to them.
-
-    Returns:
-        One row per session, first those of the shock.
-
-    Raises:
-        ConfigError: if the profile names no shock sector for one of the market's sectors.
-    """
+    """Return each sector's log return on each session of the shock, then of the recovery."""
     mapped, order = config.market_profile.stress.sectors, config.stress.sectors
     missing = [name for name in sector_names if name not in mapped]
     if missing:

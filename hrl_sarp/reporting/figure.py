@@ -90,14 +90,7 @@ class Panel:
 
 @styled
 def convergence_figure(panels: Sequence[Panel]) -> Figure:
-    """Draw how a training run went, one panel for each quantity.
-
-    Args:
-        panels: from left to right.
-
-    Returns:
-        At least as wide as all other figures.
-    """
+    """Draw how a training run went, one panel for each quantity from left to right."""
     width = max(WIDTH, PANEL_WIDTH * len(panels))
     figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -106,12 +99,7 @@ def convergence_figure(panels: Sequence[Panel]) -> Figure:
 
 
 def save_png(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, atomically; the same figure gives the same bytes.
-
-    Args:
-        path: of the file, in a folder that exists.
-        figure: drawn by a function that is `@styled`.
-    """
+    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
     with mpl.rc_context(STYLE), atomic_path(path) as temporary:
         figure.savefig(
             temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}
@@ -121,13 +109,8 @@ def save_png(path: Path, figure: Figure) -> None:
 def svg(figure: Figure, name: str, label: str) -> str:
     """Return a figure as an SVG element that takes ink and rules from the page around it.
 
-    Args:
-        figure: drawn by a function that is `@styled`.
-        name: unique on the page; it keeps the ids of two figures apart.
-        label: read out in place of the picture.
-
-    Returns:
-        The element, without a document around it.
+    `name` is unique on the page and keeps the ids of two figures apart. `label` is read out in
+    place of the picture.
     """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):

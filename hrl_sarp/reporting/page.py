@@ -32,11 +32,7 @@ class Drawing:
     """Also read out in place of the picture."""
 
     def svg(self) -> str:
-        """Return the picture as an SVG element.
-
-        Returns:
-            See `reporting.figure.svg`.
-        """
+        """Return the picture as an SVG element."""
         return svg(self.figure, self.name, self.caption)
 
 
@@ -67,29 +63,12 @@ class Section:
 
 
 def page(title: str, subtitle: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """Put a page together.
-
-    Args:
-        title: of the page and of its browser tab.
-        subtitle: one line below it.
-        lead: the sentences to read if nothing else.
-        sections: in order.
-
-    Returns:
-        The whole HTML document.
-    """
+    """Put a page together."""
     return TEMPLATES.get_template("page.html").render(
         title=title, subtitle=subtitle, lead=lead, sections=sections
     )
 
 
 def block_html(block: Block) -> str:
-    """Return one block as HTML, for a notebook.
-
-    Args:
-        block: a table, drawing, fold or list of facts.
-
-    Returns:
-        Markup that escapes all text of the block.
-    """
+    """Return one block as HTML, for a notebook."""
     return str(TEMPLATES.get_template("blocks.html").module.show(block))  # type: ignore[attr-defined]  # a macro

@@ -48,24 +48,16 @@ class Table:
     """Columns that are aligned to the left: words, not numbers."""
 
     def markdown(self) -> str:
-        """Write the table as GitHub's Markdown shows it, without title and note.
-
-        Returns:
-            The lines of the table, joined.
-        """
+        """Write the table as GitHub's Markdown shows it, without title and note."""
         lines = [self.header, ("---", *("---:" for _ in self.header[1:])), *self.rows]
         return "\n".join(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
         )
 
     def columns_within(self, width: int) -> tuple[int, ...]:
-        """Choose the columns that a terminal shows.
+        """Choose the columns that a terminal of `width` characters shows, from left to right.
 
-        Args:
-            width: of the terminal, in characters.
-
-        Returns:
-            Their places from left to right; all of them if none is marked as telling.
+        All of them are shown if none is marked as telling.
         """
         left, kept = width - 1, list[int]()
         for column in self.telling:
@@ -117,15 +109,7 @@ class Table:
 
 
 def number(value: int | float | None, digits: int = 2) -> str:
-    """Write a number with a real minus sign, and zero without one.
-
-    Args:
-        value: None is written as a dash.
-        digits: after the point.
-
-    Returns:
-        Digits with a dot, as 1.50.
-    """
+    """Write a number with a real minus sign, zero without one, and None as a dash."""
     if value is None:
         return NONE
     text = f"{value:.{digits}f}"
@@ -133,27 +117,12 @@ def number(value: int | float | None, digits: int = 2) -> str:
 
 
 def percent(value: int | float | None, digits: int = 1) -> str:
-    """Write a fraction in percent.
-
-    Args:
-        value: 0.01 is 1 %; None is written as a dash.
-        digits: after the point.
-
-    Returns:
-        As 8.1 %.
-    """
+    """Write a fraction in percent, as 8.1 %, and None as a dash."""
     return NONE if value is None else number(100 * value, digits) + " %"
 
 
 def paragraphs(sentences: Iterable[str]) -> Group:
-    """Return sentences as a terminal shows them: one paragraph each, indented.
-
-    Args:
-        sentences: plain text; brackets are no markup.
-
-    Returns:
-        Something that a rich console prints.
-    """
+    """Return sentences as a terminal shows them: one indented paragraph each, without markup."""
     return Group(*(Padding(rich.text.Text(sentence), (1, 2, 0, 2)) for sentence in sentences))
 
 
@@ -174,20 +143,9 @@ class Form:
     """With the space before it."""
 
     def __call__(self, value: int | float | None) -> str:
-        """Write a number with its unit.
-
-        Args:
-            value: None is written as a dash.
-        """
+        """Write a number with its unit, and None as a dash."""
         return NONE if value is None else self.bare(value) + self.unit
 
     def bare(self, value: int | float) -> str:
-        """Write a number without its unit.
-
-        Args:
-            value: in the unit of the measure, before scaling.
-
-        Returns:
-            The scaled number.
-        """
+        """Write a number without its unit."""
         return number(self.scale * value, self.digits)

@@ -33,58 +33,22 @@ MIN_BARS_SHARE = 0.9
 
 
 def minimum_variance(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Minimise the variance, Ledoit-Wolf shrunk.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Minimise the variance, Ledoit-Wolf shrunk."""
     return _optimised(market, days, config, _minimum_variance)
 
 
 def mean_variance(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Maximise mean - variance of the window: the sample means make it the noisiest of all.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Maximise mean - variance of the window: the sample means make it the noisiest of all."""
     return _optimised(market, days, config, _mean_variance)
 
 
 def risk_budgeting(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Let every stock contribute the same variance.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Let every stock contribute the same variance."""
     return _optimised(market, days, config, lambda _: RiskBudgeting())
 
 
 def hierarchical_risk_parity(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Split weights along a tree of correlations (Lopez de Prado, 2016).
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Split weights along a tree of correlations (Lopez de Prado, 2016)."""
     return _optimised(market, days, config, lambda _: HierarchicalRiskParity())
 
 

@@ -13,16 +13,8 @@ from hrl_sarp.features.labels import standardise_cross_section, stock_label
 def fit_ridge(market: Market, span: DayRange, section: EvaluationConfig) -> Float[np.ndarray, " F"]:
     """Fit next-`ridge_label_days` returns, standardised across each day's stocks, in closed form.
 
-    Args:
-        market: features and returns.
-        span: only rows whose label ends inside it are used.
-        section: label and penalty, which is times rows x mean feature variance.
-
-    Returns:
-        One coefficient per feature; there is no intercept, for both sides are centred by day.
-
-    Raises:
-        MarketError: if the span has no row with a complete label.
+    Only rows whose label ends inside the span are used. Both sides are centred by day, so there is
+    no intercept. The penalty is times rows x mean feature variance.
     """
     labels, complete = stock_label(market, section.ridge_label_days)
     rows = np.arange(span.start, max(span.start, span.stop - 1 - section.ridge_label_days))

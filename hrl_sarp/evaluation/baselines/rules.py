@@ -31,30 +31,12 @@ EQUAL_WEIGHT = "1/N"
 
 
 def equal_weight(market: Market, days: Days, config: RunConfig) -> Weights:
-    """1/N over the usable stocks.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """1/N over the usable stocks."""
     return equal_shares(usable_slots(market, days))
 
 
 def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Weights proportional to 1 / trailing volatility; stocks with half a window of bars.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Weights proportional to 1 / trailing volatility; stocks with half a window of bars."""
     window = config.evaluation.volatility_days
     returns = market.session_return()
     rows = [
@@ -67,32 +49,14 @@ def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights
 
 
 def momentum(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold the stocks with the best 12-1 momentum, equally; cash until a year of bars exists.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Hold the stocks with the best 12-1 momentum, equally; cash until a year of bars exists."""
     scores, known = _momentum(market, days, config)
     count = n_selected(config, config.evaluation.momentum_positions, market, days)
     return equal_shares(top_slots(scores, known, count))
 
 
 def sector_momentum(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold all stocks of the sectors with the best mean 12-1 momentum, equally.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Hold all stocks of the sectors with the best mean 12-1 momentum, equally."""
     scores, known = _momentum(market, days, config)
     shape = (len(days), market.n_sectors, -1)
     by_sector, is_known = scores.reshape(shape), known.reshape(shape)
@@ -103,60 +67,24 @@ def sector_momentum(market: Market, days: Days, config: RunConfig) -> Weights:
 
 
 def ridge(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold the stocks that a ridge regression fitted on the training span likes best, equally.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Hold the stocks that a ridge regression fitted on the training span likes best, equally."""
     return _best_by_ridge(market, days, config, rng=None)
 
 
 def ridge_shuffled(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold what the same scores say after they were dealt to the wrong stocks.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Hold what the same scores say after they were shuffled among the day's stocks."""
     return _best_by_ridge(market, days, config, np.random.default_rng([config.seed, len(days)]))
 
 
 def random_policy(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Redraw all weights from Dirichlet(1) at every decision: turnover without information.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Redraw all weights from Dirichlet(1) at every decision: turnover without information."""
     rng = np.random.default_rng([config.seed, len(days)])
     usable = usable_slots(market, days)
     return normalise(np.where(usable, rng.exponential(size=usable.shape), 0.0))
 
 
 def least_traded(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold the stocks of lowest dollar volume: much better than 1/N means a biased universe.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Hold the stocks of lowest dollar volume: much better than 1/N means a biased universe."""
     window = config.evaluation.covariance_days
     rows = [np.median(trailing(market.dollar_volume, day, window), axis=0) for day in days.tolist()]
     volume = slot_values(market, days, np.array(rows))
@@ -226,17 +154,7 @@ def make_random_portfolios(config: RunConfig) -> list[ScheduledPolicy]:
 
 
 def random_stocks(market: Market, days: Days, config: RunConfig, draw: int) -> Weights:
-    """Hold stocks drawn without a look at the market, equally.
-
-    Args:
-        market: with its universe, features and returns.
-        days: rows at whose close it decides; nothing later is read.
-        config: windows and numbers of positions.
-        draw: number of the portfolio: another one is another draw.
-
-    Returns:
-        Target weights of each day's slots, (D, N); a row of 0 is cash.
-    """
+    """Hold stocks drawn without a look at the market, equally; each `draw` is another portfolio."""
     rng = np.random.default_rng([config.seed, draw])
     usable = usable_slots(market, days)
     count = n_selected(config, config.evaluation.random_positions, market, days)

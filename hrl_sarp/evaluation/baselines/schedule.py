@@ -94,16 +94,8 @@ def decision_days(
 ) -> Int[np.ndarray, " D"]:
     """List the rows at whose close a baseline decides: the first of the span, then by the clock.
 
-    Monthly is the first session of each month: that a session is the last of its month is only
-    known on the next. Weekly is the published end of the exchange week.
-
-    Args:
-        market: with its calendar.
-        span: of the rollout.
-        rebalance: the clock.
-
-    Returns:
-        Rows of the market.
+    Monthly is the first session of each month, because a session is only known to be the last of
+    its month on the next. Weekly is the published end of the exchange week.
     """
     rows = np.arange(span.start, span.stop - 1)
     if rebalance == "weekly":
@@ -116,53 +108,22 @@ def decision_days(
 
 
 def usable_slots(market: Market, days: Days) -> Bool[np.ndarray, "D N"]:
-    """Mark the slots that are filled with a stock that printed a bar on the day.
-
-    Args:
-        market: with its universe.
-        days: rows of the market.
-
-    Returns:
-        One flag a day and slot.
-    """
+    """Mark the slots that are filled with a stock that printed a bar on the day."""
     return (market.slots[days] >= 0) & slot_values(market, days, market.tradable[days])
 
 
 def slot_values(market: Market, days: Days, values: np.ndarray) -> np.ndarray:
-    """Pick the day's slots from (D, A) values; empty slots repeat some stock: mask them.
-
-    Args:
-        market: with its universe.
-        days: rows of the market.
-        values: (D, A), one row a day.
-
-    Returns:
-        (D, N).
-    """
+    """Pick the day's slots from (D, A) values; empty slots repeat some stock: mask them."""
     return np.take_along_axis(values, np.maximum(market.slots[days], 0), axis=1)
 
 
 def equal_shares(mask: Bool[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Spread 1 evenly over each row's marked slots; a row without any is all 0, which is cash.
-
-    Args:
-        mask: stocks to hold.
-
-    Returns:
-        Weights of each day.
-    """
+    """Spread 1 evenly over each row's marked slots; a row without any is all 0, which is cash."""
     return mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
 
 
 def normalise(values: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Divide each row of nonnegative values by its sum; all 0 stays all 0.
-
-    Args:
-        values: nonnegative.
-
-    Returns:
-        Weights of each day.
-    """
+    """Divide each row of nonnegative values by its sum; all 0 stays all 0."""
     total = values.sum(axis=1, keepdims=True)
     return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
 
@@ -170,16 +131,7 @@ def normalise(values: Float[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
 def top_slots(
     scores: Float[np.ndarray, "D N"], candidates: Bool[np.ndarray, "D N"], n_positions: int
 ) -> Bool[np.ndarray, "D N"]:
-    """Mark the candidates with the highest scores; the slot order breaks ties.
-
-    Args:
-        scores: higher is better; those of other slots do not matter.
-        candidates: slots to choose from.
-        n_positions: most slots that are marked.
-
-    Returns:
-        One flag a day and slot.
-    """
+    """Mark the `n_positions` candidates with the highest scores; the slot order breaks ties."""
     ordered = np.argsort(np.where(candidates, -scores, np.inf), axis=1, kind="stable")
     chosen = np.zeros_like(candidates)
     np.put_along_axis(chosen, ordered[:, :n_positions], values=True, axis=1)
@@ -191,15 +143,6 @@ def n_selected(config: RunConfig, wanted: int, market: Market, days: Days) -> in
 
     At most `max_universe_share` of the usable slots, but never so few that the stock cap leaves
     cash.
-
-    Args:
-        config: caps and the largest share.
-        wanted: positions of the rule.
-        market: with its universe.
-        days: rows of the market.
-
-    Returns:
-        Positions to hold.
     """
     counts = usable_slots(market, days).sum(axis=1)
     universe = int(counts.max(initial=0))
@@ -209,14 +152,5 @@ def n_selected(config: RunConfig, wanted: int, market: Market, days: Days) -> in
 
 
 def trailing(values: np.ndarray, day: int, n_days: int) -> np.ndarray:
-    """View the rows of the last `n_days` sessions up to and including `day`.
-
-    Args:
-        values: (T, ...).
-        day: last row.
-        n_days: most rows.
-
-    Returns:
-        At most `n_days` rows, fewer at the start.
-    """
+    """View the rows of the last `n_days` sessions up to and including `day`, fewer at the start."""
     return values[max(0, day + 1 - n_days) : day + 1]

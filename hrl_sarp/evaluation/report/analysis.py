@@ -143,11 +143,7 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
 def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
     """Compound every policy's net returns within each calendar month.
 
-    Args:
-        trajectory: of any length; its first and last month may be incomplete.
-
-    Returns:
-        Fractions by policy, one for each month that has a session.
+    The first and the last month may be incomplete.
     """
     months = trajectory.dates.astype("datetime64[M]")
     starts = np.flatnonzero(np.concatenate([[True], months[1:] != months[:-1]]))
@@ -159,15 +155,9 @@ def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
 
 
 def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> CostBreakdown:
-    """Split a policy's costs by what they were paid for; the impact is what no rate explains.
+    """Split a policy's costs by what they were paid for, in basis points of wealth a year.
 
-    Args:
-        trajectory: with its weights.
-        costs: the rates that the trajectory paid.
-        name: of the policy.
-
-    Returns:
-        Basis points of wealth a year.
+    `costs` are the rates that the trajectory paid; the impact is what no rate explains.
     """
     i = column(trajectory, name)
     kept = 1.0 - trajectory.cost[:, i, None]

@@ -40,15 +40,7 @@ MAX_POINTS = 1000
 
 @styled
 def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw wealth on a log scale over the drawdown; random portfolios as a band.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        Two panels that share their dates.
-    """
+    """Draw wealth on a log scale over the drawdown; random portfolios as a band."""
     main = result.main
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
@@ -74,15 +66,7 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
 
 @styled
 def excess_intervals(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw every policy's log growth over 1/N with its interval.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        One row per policy, and one of the random portfolios.
-    """
+    """Draw every policy's log growth over 1/N with its interval."""
     shown = [name for name in analysis.performances if name != EQUAL_WEIGHT][::-1]
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * (len(shown) + 1)), layout="constrained")
     axes = figure.subplots()
@@ -107,16 +91,7 @@ def excess_intervals(result: BacktestResult, analysis: Analysis) -> Figure:
 
 @styled
 def sectors_and_regimes(trajectory: Trajectory, market: Market, name: str) -> Figure:
-    """Draw sector weights after the trade over time, and the regime probabilities if it has any.
-
-    Args:
-        trajectory: with its weights.
-        market: the one that it ran on.
-        name: of the policy.
-
-    Returns:
-        A heat map, and below it the probabilities.
-    """
+    """Draw sector weights after the trade over time, and the regime probabilities if it has any."""
     i = column(trajectory, name)
     held = sector_weights(trajectory.weights_after[:, i], market)
     table = np.concatenate([held, 1.0 - held.sum(axis=1, keepdims=True)], axis=1)
@@ -137,15 +112,7 @@ def sectors_and_regimes(trajectory: Trajectory, market: Market, name: str) -> Fi
 
 @styled
 def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw the Sharpe ratio over a trailing window.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        One line per policy that has a colour.
-    """
+    """Draw the Sharpe ratio over a trailing window."""
     main, window = result.main, result.config.evaluation.rolling_days
     window = min(window, max(2, len(main.dates) // 2))
     excess = main.net_return - result.market.risk_free[market_rows(result.market, main)][:, None]
@@ -167,15 +134,7 @@ def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
 
 @styled
 def monthly_turnover(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw one-sided turnover by month, the entry included.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        One line per policy that has a colour.
-    """
+    """Draw one-sided turnover by month, the entry included."""
     main = result.main
     months = main.dates.astype("datetime64[M]")
     starts = np.flatnonzero(np.concatenate([[True], months[1:] != months[:-1]]))
@@ -195,14 +154,7 @@ def monthly_turnover(result: BacktestResult, analysis: Analysis) -> Figure:
 
 @styled
 def attribution_bars(analysis: Analysis) -> Figure:
-    """Draw the excess over 1/N of each policy as a sum of its parts.
-
-    Args:
-        analysis: of a backtest.
-
-    Returns:
-        One stacked bar per policy.
-    """
+    """Draw the excess over 1/N of each policy as a sum of its parts."""
     splits = list(analysis.attributions.values())[::-1]
     parts = {"sectors": BLUE, "stocks": ORANGE, "cash": SKY, "costs": VERMILION}
     figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * len(splits)), layout="constrained")

@@ -25,16 +25,10 @@ REPORT_NAME = "report.html"
 def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> pl.DataFrame:
     """List every stock that a policy wanted, held or traded, one row per session.
 
-    Args:
-        trajectory: with its weights.
-        market: the one that it ran on.
-        costs: the rates that it paid.
-
-    Returns:
-        date, policy, symbol, sector; target and weight (just after the trade) as shares of wealth
-        after costs; before, traded (signed) and cost as shares of wealth just before the trade;
-        overnight_return and intraday_return of the stock, of which the holding earned the first
-        on its old weight and the second on its new one; return is both compounded.
+    Target and weight (just after the trade) are shares of wealth after costs. Before, traded
+    (signed) and cost are shares of wealth just before the trade. The holding earned
+    overnight_return on its old weight and intraday_return on its new one; return is both
+    compounded.
     """
     target, before = trajectory.target_weights, trajectory.weights_before
     after = trajectory.weights_after
@@ -66,12 +60,7 @@ def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> p
 def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
     """List every policy's session: returns, cost, turnover, wealth, delistings and goal.
 
-    Args:
-        trajectory: of any rollout.
-        market: the one that it ran on.
-
-    Returns:
-        One row per date and policy; the columns of a goal are null where there is none.
+    The columns of a goal are null where there is none.
     """
     n_days, n_policies = trajectory.net_return.shape
     day, policy = np.divmod(np.arange(n_days * n_policies), n_policies)
@@ -89,15 +78,7 @@ def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
 
 
 def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, Any]:
-    """Collect what `metrics.json` holds: where the numbers come from, then the numbers.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        Plain values and dictionaries.
-    """
+    """Collect what `metrics.json` holds: where the numbers come from, then the numbers."""
     figures = asdict(analysis)
     headline, own = figures.pop("headline_name"), figures.pop("own_names")
     figures["performances"] = {
@@ -109,26 +90,12 @@ def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, An
 
 
 def experiment_hash(config: RunConfig) -> str:
-    """Hash the configuration but for its seed: runs that agree in it differ in luck only.
-
-    Args:
-        config: of a run.
-
-    Returns:
-        64 hex digits.
-    """
+    """Hash the configuration but for its seed: runs that agree in it differ in luck only."""
     return config_hash(config.model_copy(update={"seed": 0}))
 
 
 def provenance(result: BacktestResult) -> dict[str, Any]:
-    """Say what the numbers were computed from.
-
-    Args:
-        result: the rollouts.
-
-    Returns:
-        Market, span, seed, bootstrap plan and the hashes of configuration and data.
-    """
+    """Say what the numbers were computed from."""
     market, split, dates = result.market, result.market.split, result.market.dates
     spans = {
         name: [str(dates[span.start]), str(dates[span.stop - 1])]
@@ -161,13 +128,7 @@ def provenance(result: BacktestResult) -> dict[str, Any]:
 
 
 def write_ledgers(result: BacktestResult, analysis: Analysis, out_dir: Path) -> None:
-    """Write the two Parquet ledgers and `metrics.json`, each atomically.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-        out_dir: made if needed.
-    """
+    """Write the two Parquet ledgers and `metrics.json`, each atomically."""
     costs = result.config.market_profile.costs
     write_table(out_dir / LEDGER_NAME, stock_ledger(result.main, result.market, costs))
     write_table(out_dir / DAILY_NAME, daily_ledger(result.main, result.market))

@@ -32,15 +32,7 @@ Cell = Callable[[StressFigures], str]
 
 
 def write_stress_test(result: StressResult, out_dir: Path) -> Path:
-    """Write `metrics.json` and `stress.html` into a folder.
-
-    Args:
-        result: all scenarios.
-        out_dir: made if needed, usually `logs/stress`.
-
-    Returns:
-        The page.
-    """
+    """Write `metrics.json` and `stress.html` into a folder and return the page's path."""
     content = {
         "market": result.market.name,
         "seed": result.config.seed,
@@ -70,26 +62,12 @@ def write_stress_test(result: StressResult, out_dir: Path) -> Path:
 
 
 def summary(result: StressResult) -> Group:
-    """Return what the terminal shows: one row per scenario, then the sentences of the page.
-
-    Args:
-        result: all scenarios.
-
-    Returns:
-        Something that a rich console prints.
-    """
+    """Return what the terminal shows: one row per scenario, then the sentences of the page."""
     return Group(scenario_table(result), paragraphs(headline(result)))
 
 
 def headline(result: StressResult) -> list[str]:
-    """Say in a few sentences what happened and what the test cannot show.
-
-    Args:
-        result: all scenarios.
-
-    Returns:
-        Plain sentences, the most telling first.
-    """
+    """Say in a few sentences what happened and what the test cannot show."""
     leader, limit = _leader(result), result.config.risk.gate_drawdown
     sentences = []
     if result.scenarios:
@@ -120,14 +98,7 @@ def headline(result: StressResult) -> list[str]:
 
 
 def scenario_table(result: StressResult) -> Table:
-    """Lay out one row per scenario: the leading policy beside 1/N.
-
-    Args:
-        result: all scenarios.
-
-    Returns:
-        A table whose terminal form keeps the losses.
-    """
+    """Lay out one row per scenario: the leading policy beside 1/N."""
     leader = _leader(result)
     header = ("scenario", "sessions", "seen", "loss", "1/N", "drawdown", "1/N", "days back", "1/N",
               "over caps")  # fmt: skip
@@ -155,16 +126,7 @@ def scenario_table(result: StressResult) -> Table:
 
 
 def policy_table(result: StressResult, title: str, cell: Cell) -> Table:
-    """Lay out one figure of every policy in every scenario.
-
-    Args:
-        result: all scenarios.
-        title: of the table.
-        cell: writes the figure.
-
-    Returns:
-        One row per policy, one column per scenario.
-    """
+    """Lay out one figure of every policy in every scenario."""
     names = list(dict.fromkeys(n for scenario in result.scenarios for n in scenario.names))
     names.sort(key=lambda name: name not in result.policy_names)
     rows = [
@@ -180,14 +142,7 @@ def policy_table(result: StressResult, title: str, cell: Cell) -> Table:
 
 
 def render_page(result: StressResult) -> str:
-    """Write the whole report as one HTML page.
-
-    Args:
-        result: all scenarios.
-
-    Returns:
-        The document.
-    """
+    """Write the whole report as one HTML page."""
     title = f"Stress test of {_leader(result)} on {result.market.name}"
     counts = [sum(s.kind == kind for s in result.scenarios) for kind in KINDS]
     subtitle = (
@@ -241,14 +196,7 @@ def _sections(result: StressResult) -> Iterator[Section]:
 
 @styled
 def loss_dots(result: StressResult) -> Figure:
-    """Draw every policy's loss in every scenario, the leading policy and 1/N on top.
-
-    Args:
-        result: all scenarios.
-
-    Returns:
-        One row per scenario.
-    """
+    """Draw every policy's loss in every scenario, the leading policy and 1/N on top."""
     scenarios, leader = result.scenarios[::-1], _leader(result)
     figure = Figure(figsize=(WIDTH, 1.2 + 0.31 * len(scenarios)), layout="constrained")
     axes = figure.subplots()
@@ -273,14 +221,7 @@ def loss_dots(result: StressResult) -> Figure:
 @styled
 @mpl.rc_context({"font.size": 8.5, "axes.titlesize": 9})
 def wealth_paths(result: StressResult) -> Figure:
-    """Draw wealth in every scenario as small multiples.
-
-    Args:
-        result: all scenarios.
-
-    Returns:
-        One panel per scenario.
-    """
+    """Draw wealth in every scenario as small multiples."""
     n_rows = -(-len(result.scenarios) // PANELS_PER_ROW)
     figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, PANELS_PER_ROW, squeeze=False).ravel()

@@ -15,14 +15,9 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 def luck_cells(luck: Mapping[str, LuckRange], measures: Sequence[str]) -> list[tuple[str, ...]]:
-    """Write the two rows of the random portfolios.
+    """Write two rows of the random portfolios: mean ± standard deviation, then 5 % to 95 %.
 
-    Args:
-        luck: their range by measure.
-        measures: names in the order of the columns; what has no range is written as a dash.
-
-    Returns:
-        Mean ± standard deviation over the portfolios, then their range from 5 % to 95 %.
+    A measure without a range is written as a dash.
     """
     means, ranges = [], []
     for name in measures:
@@ -38,15 +33,7 @@ def luck_cells(luck: Mapping[str, LuckRange], measures: Sequence[str]) -> list[t
 
 
 def main_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """All policies, net of costs, with intervals.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        The measures that have a rank, one row per policy, then the random portfolios.
-    """
+    """Lay out the ranked measures of all policies, net of costs, with intervals."""
     measures = [measure for measure in MEASURES if measure.rank is not None]
     header, rows = _measured(measures, result, analysis)
     if analysis.luck:
@@ -64,15 +51,7 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
 
 
 def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """Risk and shape of every policy.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        The measures without a rank, one row per policy.
-    """
+    """Lay out the measures without a rank: risk and shape of every policy."""
     measures = [measure for measure in MEASURES if measure.rank is None]
     header, rows = _measured(measures, result, analysis)
     note = f"Deflated Sharpe allows for {result.n_trials} policies and checkpoints looked at."
@@ -80,15 +59,7 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
 
 
 def monthly_table(analysis: Analysis, name: str) -> Table:
-    """One policy's months by year, with the year beside that of 1/N.
-
-    Args:
-        analysis: of a backtest that holds 1/N.
-        name: of the policy.
-
-    Returns:
-        Percent, one row per year.
-    """
+    """Lay out one policy's months by year, in percent, with the year beside that of 1/N."""
     monthly = analysis.monthly
     by_month, base = (
         dict(zip(monthly.months, monthly.returns[each], strict=True))
@@ -109,15 +80,7 @@ def monthly_table(analysis: Analysis, name: str) -> Table:
 
 
 def variants_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """Net return and excess under other frictions.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        Two columns for each variant.
-    """
+    """Lay out net return and excess under other frictions."""
     header = ["policy", "as configured"]
     header += [f"{name}{tail}" for name in analysis.variants for tail in ("", ": over 1/N")]
     rows = []
@@ -134,15 +97,7 @@ def variants_table(result: BacktestResult, analysis: Analysis) -> Table:
 
 
 def attribution_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """Excess over 1/N by decision.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        Percent a year, one row per policy but 1/N and the index.
-    """
+    """Lay out the excess over 1/N by decision, in percent a year."""
     parts = ("sectors", "stocks", "cash", "costs", "residual", "total")
     rows = [
         (name, *(percent(getattr(split, part)) for part in parts))
@@ -164,15 +119,7 @@ def attribution_table(result: BacktestResult, analysis: Analysis) -> Table:
 
 
 def cost_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """What was paid for what, in basis points of wealth a year.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        One row per policy but the index.
-    """
+    """Lay out what was paid for what, in basis points of wealth a year."""
     header = ("policy", "all costs, bps a year", "purchases", "sales", "slippage", "impact")
     rows = [
         (name, *(number(value, 1) for value in parts)) for name, parts in analysis.cost_bps.items()
@@ -186,14 +133,7 @@ def cost_table(result: BacktestResult, analysis: Analysis) -> Table:
 
 
 def regime_table(analysis: Analysis) -> Table:
-    """Log loss of the regime probabilities beside the prior's.
-
-    Args:
-        analysis: of a backtest with policies that say such probabilities.
-
-    Returns:
-        One row per policy that says probabilities.
-    """
+    """Lay out the log loss of the regime probabilities beside the prior's."""
     header = ("policy", "log loss", "prior's log loss", "gain", "sessions")
     rows = [
         (
