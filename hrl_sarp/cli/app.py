@@ -299,7 +299,11 @@ def _as_line(error: HrlSarpError) -> str:
 
 
 def main() -> int:
-    """Run the command line; every expected problem is one line and an exit code that is not 0."""
+    """Run the command line; every expected problem is one line and an exit code that is not 0.
+
+    Returns:
+        0, or 130 after Ctrl-C or SIGTERM, or 1 or 2 for a problem.
+    """
     log_to_screen()
     try:
         with _stopped_by_sigterm():

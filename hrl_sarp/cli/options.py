@@ -45,18 +45,8 @@ def read_config(
 ) -> "RunConfig":
     """Read the configuration that the options of a command name.
 
-    Args:
-        market: of `--market`.
-        experiment: of `--experiment`.
-        own: of `--config`: a file is laid over the defaults, a folder stands for all of them.
-        seed: of `--seed`.
-        changes: values of the command's other options by section; None was not given.
-
-    Returns:
-        The merged and checked configuration.
-
-    Raises:
-        ConfigError: if `own` does not exist, or a value cannot be used.
+    A file `own` is laid over the defaults, a folder stands for all of them. `changes` are values of
+    the command's other options by section; None was not given.
     """
     from hrl_sarp.config.loading import load_config
 
@@ -80,12 +70,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def running(folder: Path, option: str = LOG_DIR_OPTION) -> Iterator[None]:
-    """Hold a folder, tidy up after killed runs and log into it.
-
-    Args:
-        folder: made if needed.
-        option: the command's name for it, for messages.
-    """
+    """Hold a folder, tidy up after killed runs and log into it."""
     # torch loads here, inside the commands, so that --help is instant
     from hrl_sarp.run.files import remove_unfinished
     from hrl_sarp.run.session import RunFolder, configure_logging, file_errors_shown_once

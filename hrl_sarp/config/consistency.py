@@ -6,10 +6,10 @@ from itertools import pairwise
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
 from hrl_sarp.config.schema import (
     CurriculumConfig,
-    GraphConfig,
+    MacroAgentConfig,
     MarketProfile,
-    PPOConfig,
     RunConfig,
+    Section,
     SpansConfig,
     TD3Config,
 )
@@ -19,35 +19,24 @@ MIX_TOLERANCE = 1e-9
 
 
 def find_contradictions(config: RunConfig) -> list[str]:
-    """Find the values of a configuration that cannot hold together.
-
-    Args:
-        config: a configuration that passed the schema.
-
-    Returns:
-        One line for each pair of values, with both; empty if there is none.
-    """
+    """Return a line, with both values, for each two that cannot hold together."""
     return [
         *_profile_problems(config.market_profile),
         *_span_problems(config.market_profile.spans),
         *_leak_problems(config),
         *_stage_problems(config.curriculum),
-        *_graph_problems(config.macro_agent.graph),
-        *_ppo_problems(config.macro_agent.ppo),
-        *_td3_problems(config.micro_agent.td3),
+        *_agent_problems(config.macro_agent, config.micro_agent.td3),
         *_stress_problems(config),
-        *_windowed_problems(config.windowed),
-        *_transformer_problems(config.encoders),
-        *_panel_problems(config.encoders),
+        *_encoder_problems(config.windowed, config.encoders),
     ]
 
 
 def _profile_problems(profile: MarketProfile) -> Iterator[str]:
     for name in ("sectors", "stock_features", "macro_features"):
         names: list[str] = getattr(profile, name)
-        doubled = sorted({entry for entry in names if names.count(entry) > 1})
-        if doubled:
-            yield f"market_profile.{name}: each name may stand once, doubled: {', '.join(doubled)}"
+        again = sorted({entry for entry in names if names.count(entry) > 1})
+        if again:
+            yield f"market_profile.{name}: each name may stand once, duplicate: {', '.join(again)}"
     universe = profile.universe
     if universe.min_bars > universe.lookback_days:
         yield (
@@ -98,40 +87,20 @@ def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
             )
 
 
-def _graph_problems(graph: GraphConfig) -> Iterator[str]:
-    if graph.layer == "gat" and graph.hidden % graph.heads:
-        yield f"macro_agent.graph.heads: {graph.heads} must divide hidden = {graph.hidden}"
-
-
-def _ppo_problems(ppo: PPOConfig) -> Iterator[str]:
-    if ppo.n_envs % ppo.envs_per_group:
-        yield (
-            f"macro_agent.ppo.envs_per_group: {ppo.envs_per_group} must divide "
-            f"n_envs = {ppo.n_envs}"
-        )
+def _agent_problems(macro: MacroAgentConfig, td3: TD3Config) -> Iterator[str]:
+    graph, ppo = macro.graph, macro.ppo
+    if graph.layer == "gat":
+        yield from _remainder("macro_agent.graph", graph, "heads", "hidden")
+    yield from _remainder("macro_agent.ppo", ppo, "envs_per_group", "n_envs")
     rollout = ppo.n_envs * ppo.n_steps
     if rollout % ppo.batch_size:
         yield (
             f"macro_agent.ppo.batch_size: {ppo.batch_size} must divide n_envs x n_steps = {rollout}"
         )
-
-
-def _td3_problems(td3: TD3Config) -> Iterator[str]:
-    if td3.n_envs % td3.envs_per_group:
-        yield (
-            f"micro_agent.td3.envs_per_group: {td3.envs_per_group} must divide "
-            f"n_envs = {td3.n_envs}"
-        )
-    if td3.envs_per_group % td3.batch_per_day:
-        yield (
-            f"micro_agent.td3.batch_per_day: {td3.batch_per_day} must divide "
-            f"envs_per_group = {td3.envs_per_group}: a batch takes rows that share their day"
-        )
-    if td3.n_envs % td3.env_steps_per_update:
-        yield (
-            f"micro_agent.td3.env_steps_per_update: {td3.env_steps_per_update} must divide "
-            f"n_envs = {td3.n_envs}"
-        )
+    yield from _remainder("micro_agent.td3", td3, "envs_per_group", "n_envs")
+    for problem in _remainder("micro_agent.td3", td3, "batch_per_day", "envs_per_group"):
+        yield f"{problem}: a batch takes rows that share their day"
+    yield from _remainder("micro_agent.td3", td3, "env_steps_per_update", "n_envs")
     batch = td3.batch_days * td3.batch_per_day
     if batch > td3.buffer_size:
         yield (
@@ -140,40 +109,10 @@ def _td3_problems(td3: TD3Config) -> Iterator[str]:
         )
 
 
-def _transformer_problems(encoders: EncodersConfig) -> Iterator[str]:
-    width, heads = encoders.transformer.width, encoders.transformer.heads
-    if width % heads or width % 2:  # positions are pairs of sine and cosine
-        yield f"encoders.transformer.width: {width} must be even and a multiple of heads = {heads}"
-    shares = encoders.price_action
-    if shares.train_share + shares.validation_share >= 1:
-        yield (
-            f"encoders.price_action.validation_share: {shares.validation_share:g} beside "
-            f"train_share = {shares.train_share:g} leaves nothing for the test"
-        )
-
-
-def _panel_problems(encoders: EncodersConfig) -> Iterator[str]:
-    panel = encoders.panel
-    narrowest = min(2 * encoders.jade.hidden, encoders.transformer.width)
-    if panel.embedding_size > narrowest:
-        yield (
-            f"encoders.panel.embedding_size: {panel.embedding_size} components of an embedding of "
-            f"{narrowest} columns (2 x jade.hidden, transformer.width); lower it to those, too"
-        )
-    if panel.window_length > encoders.transformer.window_length:
-        yield (
-            f"encoders.panel.window_length: {panel.window_length} sessions are more than "
-            f"encoders.transformer.window_length = {encoders.transformer.window_length}"
-        )
-
-
-def _windowed_problems(windowed: WindowedConfig) -> Iterator[str]:
-    splits = windowed.splits
-    if not splits.train_end < splits.val_end < splits.test_end:
-        yield (
-            f"windowed.splits: must follow each other, found train_end {splits.train_end}, "
-            f"val_end {splits.val_end}, test_end {splits.test_end}"
-        )
+def _remainder(name: str, section: Section, part: str, whole: str) -> Iterator[str]:
+    parts, total = getattr(section, part), getattr(section, whole)
+    if total % parts:
+        yield f"{name}.{part}: {parts} must divide {whole} = {total}"
 
 
 def _stress_problems(config: RunConfig) -> Iterator[str]:
@@ -191,9 +130,9 @@ def _stress_problems(config: RunConfig) -> Iterator[str]:
                 f"{window.start}"
             )
     names = [window.name for window in profile.stress.windows] + [s.name for s in stress.shocks]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        yield f"stress: each scenario needs a name of its own, doubled: {', '.join(doubled)}"
+    again = sorted({name for name in names if names.count(name) > 1})
+    if again:
+        yield f"stress: each scenario needs a name of its own, duplicate: {', '.join(again)}"
     # sectors that are not mapped are refused by the command: an experiment may have its own
     mapped = profile.stress.sectors.items()
     wrong = [f"{sector}: {name}" for sector, name in mapped if name not in stress.sectors]
@@ -201,4 +140,32 @@ def _stress_problems(config: RunConfig) -> Iterator[str]:
         yield (
             f"market_profile.stress.sectors: expected sectors of stress.sectors, found "
             f"{', '.join(wrong)}"
+        )
+
+
+def _encoder_problems(windowed: WindowedConfig, encoders: EncodersConfig) -> Iterator[str]:
+    splits, panel, shares = windowed.splits, encoders.panel, encoders.price_action
+    if not splits.train_end < splits.val_end < splits.test_end:
+        yield (
+            f"windowed.splits: must follow each other, found train_end {splits.train_end}, "
+            f"val_end {splits.val_end}, test_end {splits.test_end}"
+        )
+    width, heads = encoders.transformer.width, encoders.transformer.heads
+    if width % heads or width % 2:  # positions are pairs of sine and cosine
+        yield f"encoders.transformer.width: {width} must be even and a multiple of heads = {heads}"
+    if shares.train_share + shares.validation_share >= 1:
+        yield (
+            f"encoders.price_action.validation_share: {shares.validation_share:g} beside "
+            f"train_share = {shares.train_share:g} leaves nothing for the test"
+        )
+    narrowest = min(2 * encoders.jade.hidden, width)
+    if panel.embedding_size > narrowest:
+        yield (
+            f"encoders.panel.embedding_size: {panel.embedding_size} components of an embedding of "
+            f"{narrowest} columns (2 x jade.hidden, transformer.width); lower it to those, too"
+        )
+    if panel.window_length > encoders.transformer.window_length:
+        yield (
+            f"encoders.panel.window_length: {panel.window_length} sessions are more than "
+            f"encoders.transformer.window_length = {encoders.transformer.window_length}"
         )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hrl_sarp.config.section import Count, Fraction, Positive, Section
+from hrl_sarp.config.market_schema import Count, Fraction, Positive, Section
 
 Day = Annotated[date, Field(strict=False)]  # dates in quotes are text for YAML
 MaskStrategy = Literal["random", "block", "patch"]
@@ -159,7 +159,7 @@ class FinetuningConfig(Section):
     val_share: Fraction
     """Share of the windows, by whole groups, that chooses the epoch."""
     test_share: Fraction
-    """Share of the windows, by whole groups, that is judged once at the end."""
+    """Share of the windows, by whole groups, that is evaluated once at the end."""
     pointer_huber_delta: Positive
     """In window lengths."""
     countdown_huber_delta: Positive

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +21,7 @@ from hrl_sarp.errors import ConfigError
 _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
 DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] / "config"
 """`config/` of the repository; in an installed wheel its copy, made when the wheel was built."""
-EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)(\.?)([eE][+-]?\d+)")
+EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
 
@@ -50,16 +50,25 @@ def load_config(
         The checked configuration; its `market` names the profile that was read.
 
     Raises:
-        ConfigError: with every problem found: unreadable files, doubled, unknown and missing keys,
-            wrong types, values that contradict each other.
+        ConfigError: with every problem found: unreadable files, duplicate, unknown and missing
+            keys, wrong types, values that contradict each other.
     """
     layers = _Layers(config_dir)
-    for path in _base_files(config_dir):
+    base_files = sorted(config_dir.glob("*.yaml"))
+    if not base_files:
+        raise ConfigError(
+            f"cannot use {config_dir}: expected *.yaml files, found none; "
+            "name the project's config folder"
+        )
+    for path in base_files:
         layers.lay_base(path)
     experiment_file = layers.choose("experiment", experiment) if experiment else None
     experiment_values = layers.read(experiment_file) if experiment_file else {}
     given = overrides or {}
-    name = market or _first_given("market", given, experiment_values, layers.values)
+    named = [
+        layer["market"] for layer in (given, experiment_values, layers.values) if "market" in layer
+    ]
+    name = market or (named[0] if named else None)
     market_file = layers.choose("market", name) if name else None
     if market_file:
         layers.lay(layers.read(market_file), market_file.name)
@@ -68,21 +77,16 @@ def load_config(
     if own_file:
         layers.lay(_with_sections(layers.read(own_file)), own_file.name)
     layers.lay({**given, "market": name} if name else given, "command line")
-    return _checked(layers, _title(config_dir, [market_file, experiment_file], own_file))
+    chosen = [f"{path.parent.name}/{path.name}" for path in (market_file, experiment_file) if path]
+    own = [str(own_file)] if own_file else []
+    return _checked(layers, ", ".join([f"{config_dir.name}/*.yaml", *chosen, *own]))
 
 
 def copy_defaults(folder: Path, *, overwrite: bool) -> int:
-    """Copy the default configuration, for a user to edit.
+    """Copy the default configuration for a user to edit, and return the number of files.
 
-    Args:
-        folder: made if needed; `load_config` then takes it as its `config_dir`.
-        overwrite: replace files of the same names; others stay.
-
-    Returns:
-        The number of files.
-
-    Raises:
-        ConfigError: if the folder is not empty and nothing may be overwritten.
+    A folder that is not empty is refused, unless `overwrite` replaces the files of the same names;
+    others stay. `load_config` takes the folder as its `config_dir`.
     """
     if not overwrite and folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise ConfigError(
@@ -98,39 +102,20 @@ def copy_defaults(folder: Path, *, overwrite: bool) -> int:
 
 
 def dump_config(config: RunConfig) -> str:
-    """Write the merged configuration as YAML.
-
-    Args:
-        config: of the run.
-
-    Returns:
-        The text for the run folder; it reads back equal.
-    """
+    """Write the merged configuration as YAML that reads back equal."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, width=100)
 
 
 def config_hash(config: RunConfig) -> str:
-    """Hash the values, whatever the order or spelling of the files.
-
-    Args:
-        config: of the run.
-
-    Returns:
-        The SHA-256 as 64 hex digits.
-    """
+    """Return the SHA-256 of the values, whatever the order or spelling of the files."""
     canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def find_changes(dumped: str, config: RunConfig) -> list[str]:
-    """Return the values in which a configuration differs from one that was dumped, a few of them.
+    """Return a few values in which a configuration differs from what `dump_config` returned.
 
-    Args:
-        dumped: what `dump_config` returned.
-        config: what to compare with it.
-
-    Returns:
-        Dotted keys with both values; empty if the dump is no YAML, which says nothing.
+    Each is a dotted key with both values; there is none if the dump is no YAML.
     """
     try:
         there = _flattened(yaml.safe_load(dumped))
@@ -147,15 +132,7 @@ def find_changes(dumped: str, config: RunConfig) -> list[str]:
 
 
 def list_choices(config_dir: Path, kind: str) -> list[str]:
-    """List the profiles or experiments of a configuration folder.
-
-    Args:
-        config_dir: the folder.
-        kind: "market" or "experiment".
-
-    Returns:
-        Their names, sorted.
-    """
+    """List the profiles ("market") or experiments ("experiment") of a folder, sorted."""
     return sorted(path.stem for path in (config_dir / f"{kind}s").glob("*.yaml"))
 
 
@@ -201,7 +178,8 @@ class _Layers:
             loader = _StrictLoader(path.read_text(encoding="utf-8"))
             values = loader.get_single_data()
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            self.problems.append(f"{name}: not readable as YAML: {_one_line(error)}")
+            reason = " ".join(str(error).split())
+            self.problems.append(f"{name}: not readable as YAML: {reason}")
             self.is_complete = False
             return {}
         self.problems.extend(f"{name} {complaint}" for complaint in loader.complaints)
@@ -274,40 +252,22 @@ def _flattened(value: Any, where: str = "") -> dict[str, Any]:
     return {key: item for part in parts for key, item in part.items()}
 
 
-def _base_files(config_dir: Path) -> list[Path]:
-    files = sorted(config_dir.glob("*.yaml"))
-    if not files:
-        raise ConfigError(
-            f"cannot use {config_dir}: expected *.yaml files, found none; "
-            "name the project's config folder"
-        )
-    return files
-
-
-def _first_given(key: str, *layers: Mapping[str, Any]) -> Any:
-    return next((layer[key] for layer in layers if key in layer), None)
-
-
 def _checked(layers: _Layers, title: str) -> RunConfig:
     problems = list(layers.problems)
     config = None
     try:
         config = RunConfig.model_validate(layers.values)
     except ValidationError as error:
-        problems.extend(_explain(error.errors(include_url=False, include_context=False), layers))
+        problems += [
+            f"{_dotted(detail['loc'])}: {_reason(detail)} [{layers.origin(detail['loc'])}]"
+            for detail in error.errors(include_url=False, include_context=False)
+            if detail["type"] != "missing" or layers.is_complete
+        ]
     if config is not None:
         problems.extend(find_contradictions(config))
     if config is None or problems:
         raise ConfigError("\n  ".join([f"cannot use {title}:", *problems]))
     return config
-
-
-def _explain(details: list[ErrorDetails], layers: _Layers) -> Iterator[str]:
-    for detail in details:
-        if detail["type"] == "missing" and not layers.is_complete:
-            continue
-        location = detail["loc"]
-        yield f"{_dotted(location)}: {_reason(detail)} [{layers.origin(location)}]"
 
 
 def _reason(detail: ErrorDetails) -> str:
@@ -317,15 +277,9 @@ def _reason(detail: ErrorDetails) -> str:
         *section, key = detail["loc"]
         return f"unknown key{_did_you_mean(str(key), _keys_of(section))}"
     value = detail["input"]
-    return f"{detail['msg']} (was {_shown(value)}){_number_hint(value)}"
-
-
-def _number_hint(value: Any) -> str:
-    match = EXPONENT_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return ""
-    mantissa, _, exponent = match.groups()
-    return f"; YAML reads this as text, write {mantissa}.0{exponent}"
+    number = EXPONENT_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
+    hint = f"; YAML reads this as text, write {number[1]}.0{number[2]}" if number else ""
+    return f"{detail['msg']} (was {_shown(value)}){hint}"
 
 
 def _keys_of(location: list[int | str]) -> list[str]:
@@ -355,13 +309,3 @@ def _dotted(location: tuple[int | str, ...]) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN_VALUE else f"{text[:LONGEST_SHOWN_VALUE]}..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _title(config_dir: Path, files: list[Path | None], own_file: Path | None) -> str:
-    layers = [f"{path.parent.name}/{path.name}" for path in files if path]
-    own = [str(own_file)] if own_file else []
-    return ", ".join([f"{config_dir.name}/*.yaml", *layers, *own])

@@ -1,10 +1,22 @@
-"""Types, ranges and meaning of the values about markets, features and data."""
+"""Types, ranges and meaning of the values about markets, features and data.
+
+It is the lowest module of the schema, so the base of all sections and the common ranges stand here.
+"""
 
 from datetime import date
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from hrl_sarp.config.section import Count, Fraction, Positive, Section
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, typed, no unknown keys, no defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CostConfig(Section):
@@ -133,7 +145,7 @@ class ValidationConfig(Section):
     max_abs_return: Positive
     """A larger one-day move without a split is a finding."""
     max_abs_index_return: Positive
-    """A larger move of the index between two levels is none: the benchmark leaves it out."""
+    """A larger move of the index between two levels is an error: the benchmark leaves it out."""
     max_adjustment_gap: Positive
     """Allowed gap between adjusted return and (split x close + dividend) / previous close - 1."""
     stale_run_days: Count
@@ -230,8 +242,8 @@ class SeriesTable(Section):
     only: RowFilter | None
     """Rows to take; null takes all."""
     day_month_swapped_until: date | None
-    """Up to this day every date whose day is 12 or less has day and month exchanged and is put
-    right; null for sound dates."""
+    """Up to this day every date whose day is 12 or less has day and month exchanged and is
+    corrected; null for sound dates."""
 
 
 class NamedTables(Section):

@@ -7,10 +7,14 @@ from pydantic import Field
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
 from hrl_sarp.config.market_schema import (
     CostConfig,
+    Count,
     DataConfig,
+    Fraction,
     MarketProfile,
     MarketStressConfig,
+    Positive,
     RegimeConfig,
+    Section,
     SpanConfig,
     SpansConfig,
     StressWindow,
@@ -19,7 +23,6 @@ from hrl_sarp.config.market_schema import (
     ValidationConfig,
     YahooConfig,
 )
-from hrl_sarp.config.section import Count, Fraction, Positive, Section
 
 __all__ = [
     "CostConfig",
@@ -72,7 +75,7 @@ class RiskConfig(Section):
     turnover_cap: Positive
     """Largest half L1 trade a day, as a share of wealth; 1 is off."""
     max_positions: int = Field(ge=0)
-    """Seats for stocks over all sectors; 0 is off."""
+    """Most stocks held at a time, over all sectors; 0 is off."""
     drawdown_gate: bool
     """Halve the exposure for a while after a drawdown."""
     gate_drawdown: Fraction
@@ -323,7 +326,7 @@ class CurriculumConfig(Section):
     selection_window: Count
     """Evaluations in the moving mean that selects a checkpoint."""
     temperature_grid: list[Positive] = Field(min_length=1)
-    """Sharpening factors tried on validation at the end of phases 1 and 2."""
+    """Temperatures tried on validation at the end of phases 1 and 2, to calibrate the agent."""
     joint: JointConfig
 
 

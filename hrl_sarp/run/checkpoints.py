@@ -30,12 +30,7 @@ def save_payload(path: Path, payload: dict[str, Any]) -> Path:
 
 
 def load_payload(path: Path) -> dict[str, Any]:
-    """Read what `save_payload` wrote.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        CheckpointError: if it is truncated, or holds anything but tensors and plain values.
-    """
+    """Read what `save_payload` wrote; a truncated file, or one that holds code, is refused."""
     payload = load_plain(path)
     if not isinstance(payload, dict) or "kind" not in payload:
         found = type(payload).__name__
@@ -46,7 +41,7 @@ def load_payload(path: Path) -> dict[str, Any]:
 
 
 def load_plain(path: Path) -> Any:
-    """Read tensors and plain values of any layout; errors as `load_payload`."""
+    """Read tensors and plain values of any layout; refuses what `load_payload` refuses."""
     if not path.is_file():
         raise MissingArtifactError(f"no checkpoint at {path}")
     try:
@@ -79,11 +74,7 @@ def load_module(path: Path, module: nn.Module, state: dict[str, Any]) -> None:
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Turn what breaks while a checkpoint of other code is put back into one clear line.
-
-    Raises:
-        CheckpointError: if keys, shapes or values are not those that this code saves.
-    """
+    """Turn what breaks while a checkpoint of other code is put back into one clear line."""
     try:
         yield
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -109,14 +100,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def require_same_threads(n_threads: int) -> None:
-    """Refuse to continue a run with another number of threads: its sums would round otherwise.
-
-    Args:
-        n_threads: of the run that was stopped.
-
-    Raises:
-        CheckpointError: naming both numbers.
-    """
+    """Refuse to continue a run with another number of threads: its sums would round otherwise."""
     if n_threads != torch.get_num_threads():
         raise CheckpointError(
             f"the run used {n_threads} threads, this one {torch.get_num_threads()}: "
@@ -125,14 +109,7 @@ def require_same_threads(n_threads: int) -> None:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Restore the global generators.
-
-    Args:
-        state: what `rng_state` returned.
-
-    Raises:
-        CheckpointError: see `require_same_threads`.
-    """
+    """Restore the global generators from what `rng_state` returned."""
     require_same_threads(state["threads"])
     torch.set_rng_state(state["torch"])
     if state["cuda"]:

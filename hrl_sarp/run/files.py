@@ -38,17 +38,9 @@ _UNFINISHED = re.compile(rf"\..+{re.escape(_MARK)}(\.[^.]+)?")
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder that replaces `path` if the block succeeds.
 
-    The folder is made if needed. If the block raises, `path` keeps its old content and the
-    temporary file is removed.
-
-    Args:
-        path: of the file; its suffix is kept in the temporary name.
-
-    Yields:
-        The path to write to.
-
-    Raises:
-        StorageError: if the disk is full or the folder cannot be written to.
+    The folder is made if needed; the temporary name keeps the suffix. If the block raises, `path`
+    keeps its old content and the temporary file is removed. A full disk or a folder that cannot be
+    written to becomes a StorageError.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,15 +66,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> list[Path]:
-    """Remove the temporary files that killed writers left below a folder.
+    """Remove and return the temporary files that killed writers left below a folder.
 
     Only files that are named and locked as `atomic_path` does count; one whose writer lives stays.
-
-    Args:
-        folder: searched with everything below it.
-
-    Returns:
-        What was removed.
     """
     removed = []
     for path in sorted(folder.rglob(f".*{_MARK}*")):
@@ -96,15 +82,7 @@ def remove_unfinished(folder: Path) -> list[Path]:
 
 
 def unwritable(path: Path, reason: str) -> StorageError:
-    """Make the error for a file that cannot be written; its text tells the space that is left.
-
-    Args:
-        path: of the file.
-        reason: what the operating system or a library said.
-
-    Returns:
-        The error, for the caller to raise.
-    """
+    """Make the error for a file that cannot be written; its text tells the space that is left."""
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(folder).free / _MEGABYTE
     return StorageError(
@@ -114,15 +92,7 @@ def unwritable(path: Path, reason: str) -> StorageError:
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table as zstd Parquet atomically.
-
-    Args:
-        path: of the file.
-        frame: the table.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
+    """Write a table as zstd Parquet atomically."""
     with atomic_path(path) as temporary:
         try:
             frame.write_parquet(temporary, compression="zstd")
@@ -131,43 +101,18 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes atomically.
-
-    Args:
-        path: of the file.
-        content: all of it.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
+    """Write bytes atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text atomically.
-
-    Args:
-        path: of the file.
-        content: all of it.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
+    """Write UTF-8 text atomically."""
     write_bytes(path, content.encode())
 
 
 def replace_block(path: Path, name: str, content: str) -> None:
-    """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file.
-
-    Args:
-        path: of the file.
-        name: of the block.
-        content: what stands there afterwards.
-
-    Raises:
-        MissingArtifactError: if the file lacks either marker.
-    """
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file."""
     first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, found, rest = text.partition(first)
@@ -183,32 +128,13 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NumPy scalars and arrays, dates and paths become plain values.
 
     JSON knows no NaN or infinity: both become null.
-
-    Args:
-        path: of the file.
-        content: mappings, lists and values.
-
-    Raises:
-        StorageError: if it cannot be written.
     """
     text = json.dumps(_to_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def read_json(path: Path, command: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        command: the command that writes it, named in the error messages.
-
-    Returns:
-        Mappings, lists and values.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        DataError: if it is not JSON.
-    """
+    """Read a JSON file; messages name the `command` that writes it."""
     if not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; run `{command}` to write it")
     try:
@@ -220,14 +146,7 @@ def read_json(path: Path, command: str) -> Any:
 
 
 def sha256_file(path: Path) -> str:
-    """Hash the content of a file.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The SHA-256 as 64 hex digits.
-    """
+    """Return the SHA-256 of a file's content as 64 hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASH_BLOCK_BYTES):
@@ -236,11 +155,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_plain(content: Any) -> str:
-    """Return the SHA-256 of plain values as 64 hex digits; the order of keys does not matter.
-
-    Args:
-        content: what JSON can hold.
-    """
+    """Return the SHA-256 of plain values as 64 hex digits; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -248,8 +163,7 @@ def sha256_plain(content: Any) -> str:
 def source_hash(*parts: str) -> str:
     """Return the SHA-256 of source code of the package, so that files of other code are not reused.
 
-    Args:
-        parts: below the package: modules (`data/bars.py`), and folders with all modules in them.
+    The parts are modules (`data/bars.py`) and whole folders below the package.
     """
     digest = hashlib.sha256()
     for part in parts:

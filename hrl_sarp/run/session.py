@@ -34,12 +34,7 @@ SignalHandler = Callable[[int, FrameType | None], Any] | int | None
 class RunFolder:
     """The folder a run writes to; made when it is missing.
 
-    Args:
-        path: of the folder.
-        option: with which a command names it, for messages.
-
-    Raises:
-        HrlSarpError: if the folder cannot be made.
+    `option` is the one with which a command names it, for messages.
     """
 
     def __init__(self, path: Path, option: str = "--log-dir") -> None:
@@ -59,9 +54,6 @@ class RunFolder:
         The operating system holds the lock, so it ends with the process however that dies; the
         process id in the file only serves the message. The file is removed at the end, and so are
         folders that were made here and are still empty: a run that is refused leaves no trace.
-
-        Raises:
-            HrlSarpError: if a living process holds the folder, or it cannot be written to.
         """
         lock = FileLock(
             self.path / LOCK_FILE, timeout=LOCK_SECONDS, is_singleton=False, on_acquired=_sign
@@ -106,20 +98,12 @@ def _holder(lock_file: str) -> str:
 
 
 def configure_threads(n_threads: int) -> None:
-    """Let PyTorch use this many CPU threads; results are bit-identical for equal counts only.
-
-    Args:
-        n_threads: of this process.
-    """
+    """Let PyTorch use this many CPU threads; results are bit-identical for equal counts only."""
     torch.set_num_threads(n_threads)
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators that libraries draw from; our own code is handed generators.
-
-    Args:
-        seed: of the run, below 2**32.
-    """
+    """Seed the global generators that libraries draw from; our own code is handed generators."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 -- Stable-Baselines3 and hmmlearn draw from it
     torch.manual_seed(seed)
@@ -128,28 +112,13 @@ def seed_everything(seed: int) -> None:
 def derive_seed(seed: int, *role: int) -> int:
     """Return an independent seed for one role of a run, so that no two streams share draws.
 
-    Args:
-        seed: of the run.
-        role: numbers that name the stream, for example phase and part.
-
-    Returns:
-        A seed below 2**32; equal arguments give equal seeds.
+    `role` holds numbers that name the stream, for example phase and part. Seeds are below 2**32.
     """
     return int(np.random.SeedSequence([seed, *role]).generate_state(1)[0])
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn a --device option into a device that exists.
-
-    Args:
-        name: "auto" (CUDA if there is one), "cpu" or "cuda".
-
-    Returns:
-        The device.
-
-    Raises:
-        HrlSarpError: for another name, or "cuda" where PyTorch sees no CUDA device.
-    """
+    """Turn "auto" (CUDA if there is one), "cpu" or "cuda" into a device that exists."""
     if name not in DEVICES:
         raise HrlSarpError(f"device must be one of {', '.join(DEVICES)}, found '{name}'")
     has_cuda = torch.cuda.is_available()
@@ -162,13 +131,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def configure_logging(log_dir: Path) -> Path:
-    """Send log lines to the screen and to a new file.
+    """Send log lines to the screen and to a new file of `log_dir`; return its path.
 
-    Args:
-        log_dir: folder of `train_YYYYMMDD_HHMMSS.log` (local time); made when it is missing.
-
-    Returns:
-        The log file, made with the first message: ASCII lines `time | LEVEL | module | message`.
+    `train_YYYYMMDD_HHMMSS.log` (local time) is made with the first message and holds ASCII lines
+    `time | LEVEL | module | message`.
     """
     started = datetime.now().astimezone()
     path = RunFolder(log_dir).path / f"train_{started:%Y%m%d_%H%M%S}.log"

@@ -45,12 +45,7 @@ class PhaseBar:
         return cls()
 
     def update(self, done: int, note: str = "") -> None:
-        """Move the bar.
-
-        Args:
-            done: units that are finished.
-            note: shown behind the bar.
-        """
+        """Move the bar to `done` finished units; the note is shown behind it."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
 
@@ -59,13 +54,7 @@ class PhaseBar:
 def phase_progress(title: str, total: int, done: int = 0) -> Iterator[PhaseBar]:
     """Show a bar on the terminal's error stream; nothing where that is not a terminal.
 
-    Args:
-        title: of the phase.
-        total: units of the whole phase.
-        done: units that an earlier run finished.
-
-    Yields:
-        The bar, for the phase to move.
+    `done` counts the units that an earlier run finished.
     """
     console = Console(stderr=True)
     progress = Progress(

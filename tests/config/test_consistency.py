@@ -71,7 +71,7 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
         (
             "market_profile",
             {"sectors": ["Energy", "Banks", "Energy"]},
-            "market_profile.sectors: each name may stand once, doubled: Energy",
+            "market_profile.sectors: each name may stand once, duplicate: Energy",
         ),
         (
             # A 20-session label from the next open reads up to row t + 21.
@@ -112,7 +112,7 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
                     "windows": 2 * [stress_window("2008", date(2008, 1, 1), date(2009, 1, 1))]
                 }
             },
-            "stress: each scenario needs a name of its own, doubled: 2008",
+            "stress: each scenario needs a name of its own, duplicate: 2008",
         ),
         (
             "stress",
