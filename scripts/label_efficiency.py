@@ -355,7 +355,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--seeds", type=int, default=5, help="cells of each arm and size (default 5)")
     add("--updates", type=int, default=200, help="of each cell, at most (default 200)")
     add("--patience", type=int, default=60, help="updates without gain that end it (default 60)")
-    add("--test-windows", type=int, default=500, help="judged, at most (default 500)")
+    add("--test-windows", type=int, default=500, help="evaluated, at most (default 500)")
     add("--jobs", type=int, default=1, help="processes of one thread each (default 1)")
     add("--config", type=Path, help="YAML of your own, laid over config/*.yaml")
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
-"""Judge the collected raw data: a table on the terminal, validation.json beside the data.
+"""Check the collected raw data: a table on the terminal, validation.json beside the data.
 
-Exit code 0 if no rule fails (warnings are allowed), 1 if one does, 2 if there is nothing to judge.
+Exit code 0 if no rule fails (warnings are allowed), 1 if one does, 2 if there is nothing to check.
 """
 
 import argparse
@@ -20,11 +20,11 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--market", help="profile that names the calendar (default: the config's)")
     options = parser.parse_args(arguments)
-    return judge(options.data_dir, options.market)
+    return check(options.data_dir, options.market)
 
 
-def judge(data_dir: Path, market: str | None) -> int:
-    """Judge a folder and print the table and the verdict."""
+def check(data_dir: Path, market: str | None) -> int:
+    """Check a folder and print the table and the verdict."""
     sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
     from rich.console import Console
 

@@ -318,8 +318,9 @@ def main() -> int:
         return _complain(f"{type(error).__name__}: {_as_line(error)}", 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        reason = f"{error.strerror or error}{where}{_advice(error)}"
-        return _complain(f"{type(error).__name__}: {reason}", 1)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        cure = "; make room, then repeat the command (train: with --resume)" if is_full else ""
+        return _complain(f"{type(error).__name__}: {error.strerror or error}{where}{cure}", 1)
     if code == STOPPED:
         return _complain(_stopped_at_once(), STOPPED)
     return int(code)
@@ -361,8 +362,3 @@ def _stopped_at_once() -> str:
     elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
         how = "fetches the rest"
     return f"stopped at once; the same command {how}"
-
-
-def _advice(error: OSError) -> str:
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return "; make room, then repeat the command (train: with --resume)" if is_full else ""

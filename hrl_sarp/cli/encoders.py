@@ -105,7 +105,8 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
         else:
             folder = output or encoder_folder(data_dir, config.market, kind)
             prepared = prepare_panel(kind, data_dir, folder, config, resume=resume)
-        with _folder_of(world, folder), StopFlag() as stop:
+        held = running(folder, OUTPUT_OPTION) if world.is_first else nullcontext()
+        with held, StopFlag() as stop:
             result = run.pretrain_encoder(prepared, world, stop)
         if world.is_first:
             _print_result(result, folder)
@@ -269,20 +270,13 @@ def _processes(device: str) -> Iterator["World"]:
         yield world
 
 
-@contextmanager
-def _folder_of(world: "World", output: Path) -> Iterator[None]:
-    """Hold the folder in the first process."""
-    with running(output, OUTPUT_OPTION) if world.is_first else nullcontext():
-        yield
-
-
 def _print_result(result: "PretrainingResult", output: Path) -> None:
     from hrl_sarp.encoders.pretrain.reconstruction import BASELINES, best_baseline
     from hrl_sarp.encoders.pretrain.task import MODEL
 
-    judged = result.judged
-    losses = ", ".join(f"{name} {judged[name].loss:.4f}" for name in (MODEL, *BASELINES))
+    scores = result.judged
+    losses = ", ".join(f"{name} {scores[name].loss:.4f}" for name in (MODEL, *BASELINES))
     verb = "beats" if result.beats_baselines else "does not beat"
     split = "test" if result.test else "validation"
-    typer.echo(f"{split} loss: {losses}; the model {verb} {best_baseline(judged)}")
+    typer.echo(f"{split} loss: {losses}; the model {verb} {best_baseline(scores)}")
     typer.echo(f"wrote {output / 'encoder.safetensors'}")

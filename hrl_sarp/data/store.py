@@ -123,7 +123,11 @@ def write_raw(raw: RawData, data_dir: Path) -> Path:
         "created_by": f"{COLLECT_COMMAND} --source {raw.source}",
         "source": raw.source,
         "symbols": raw.bars["symbol"].unique().sort().to_list(),
-        "spans": {name: _span(getattr(raw, name)) for name in ("bars", "index", "macro")},
+        "spans": {
+            name: None if days.is_empty() else [str(days.min()), str(days.max())]
+            for name in ("bars", "index", "macro")
+            for days in [getattr(raw, name)["date"]]
+        },
         "adjustment": raw.adjustment,
         "survivorship": raw.survivorship,
         "notes": list(raw.notes),
@@ -152,12 +156,6 @@ def read_raw(data_dir: Path) -> RawData:
         raise _broken(data_dir / MANIFEST_NAME, f"the key {missing[0]}", "none")
     texts = {key: manifest[key] for key in _TEXT_KEYS}
     return RawData(**frames, **texts, notes=tuple(manifest.get("notes", ())))
-
-
-def _span(frame: pl.DataFrame) -> list[str] | None:
-    if frame.is_empty():
-        return None
-    return [str(frame["date"].min()), str(frame["date"].max())]
 
 
 def _read_table(

@@ -1,4 +1,4 @@
-"""Writes files so that a reader sees the old one or the new one, never half of either.
+"""Writes files so that a reader sees the old one or the new one, never a part of either.
 
 Temp file beside the target, fsync, rename, fsync of the folder. A writer holds its temp file
 locked, so what a killed one left behind is known and removed. JSON manifests and file hashes live
@@ -55,7 +55,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         lock_descriptor(descriptor)  # says that its writer lives; see `remove_unfinished`
         yield temporary
         _flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~_current_umask())  # mkstemp makes files only the owner can read
+        mask = os.umask(0)  # the only portable way to read the mask is to set it ...
+        os.umask(mask)  # ... and set it back
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes files only the owner can read
         temporary.replace(path)
         _flush_to_disk(path.parent)
     except OSError as error:
@@ -180,13 +182,6 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _current_umask() -> int:
-    # the only portable way to read the mask is to set it and set it back
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _to_plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -75,14 +75,9 @@ class RunFolder:
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)  # before the release: nobody else's
             lock.release()
-            self._remove_empty()
-
-    def _remove_empty(self) -> None:
-        for folder in self._made:
-            try:
-                folder.rmdir()
-            except OSError:  # something was written
-                return
+            with suppress(OSError):  # something was written
+                for folder in self._made:
+                    folder.rmdir()
 
 
 def _sign(descriptor: int) -> None:

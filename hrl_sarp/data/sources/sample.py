@@ -14,27 +14,14 @@ from hrl_sarp.data.store import (
     RawData,
 )
 
-SECTOR_OF_SYMBOL = {
-    "AAPL": "Information Technology",
-    "AMD": "Information Technology",
-    "BAC": "Financials",
-    "BBY": "Consumer Discretionary",
-    "CVX": "Energy",
-    "GE": "Industrials",
-    "HD": "Consumer Discretionary",
-    "JNJ": "Health Care",
-    "JPM": "Financials",
-    "KO": "Consumer Staples",
-    "LLY": "Health Care",
-    "MRK": "Health Care",
-    "MSFT": "Information Technology",
-    "PEP": "Consumer Staples",
-    "PFE": "Health Care",
-    "PG": "Consumer Staples",
-    "RRC": "Energy",
-    "UNH": "Health Care",
-    "WMT": "Consumer Staples",
-    "XOM": "Energy",
+SYMBOLS_OF_SECTOR = {
+    "Consumer Discretionary": "BBY HD",
+    "Consumer Staples": "KO PEP PG WMT",
+    "Energy": "CVX RRC XOM",
+    "Financials": "BAC JPM",
+    "Health Care": "JNJ LLY MRK PFE UNH",
+    "Industrials": "GE",
+    "Information Technology": "AAPL AMD MSFT",
 }
 """GICS sectors as of 2022."""
 
@@ -49,6 +36,11 @@ def load() -> RawData:
 
     closes = _to_long(load_sp500_dataset())
     index = _to_long(load_sp500_index())
+    sectors = [
+        (symbol, sector)
+        for sector, symbols in SYMBOLS_OF_SECTOR.items()
+        for symbol in symbols.split()
+    ]
     unknown = [
         pl.lit(None, dtype=pl.Float64).alias(name) for name in ("open", "high", "low", "volume")
     ]
@@ -59,10 +51,7 @@ def load() -> RawData:
             dividend=pl.lit(0.0),
             split=pl.lit(1.0),
         ).select(BARS_SCHEMA.names()),
-        sectors=pl.DataFrame(
-            {"symbol": SECTOR_OF_SYMBOL.keys(), "sector": SECTOR_OF_SYMBOL.values()},
-            schema=SECTORS_SCHEMA,
-        ),
+        sectors=pl.DataFrame(sectors, schema=SECTORS_SCHEMA, orient="row").sort("symbol"),
         macro=MACRO_SCHEMA.to_frame(),
         index=index.select(INDEX_SCHEMA.names()).sort("date"),
         source="sample",

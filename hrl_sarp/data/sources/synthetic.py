@@ -104,8 +104,14 @@ def draw_truth(
     rng: np.random.Generator,
 ) -> SyntheticTruth:
     """Draw regimes, signal and returns."""
-    week_of = _week_indices(sessions)
-    regime = _draw_regimes(int(week_of[-1]) + 1, config.stay_probability, rng)
+    # 1970-01-01 was a Thursday: shifted by 3 days, ISO weeks (Monday first) start at multiples of 7
+    days = sessions.astype("datetime64[D]").astype(np.int64)
+    week_of = np.unique((days + 3) // 7, return_inverse=True)[1].astype(np.int64)
+    # a leaver goes to one of the other two alike: steps of 0, 1 or 2 modulo 3
+    stays = rng.random(week_of[-1] + 1) < config.stay_probability
+    steps = np.where(stays, 0, rng.integers(1, len(Regime), len(stays)))
+    steps[0] = rng.integers(0, len(Regime))  # the stationary distribution is uniform
+    regime = np.cumsum(steps) % len(Regime)
     n_assets = config.n_sectors * config.stocks_per_sector
     # the signal before the first session is drawn too: day 0 earns it
     signal = _draw_signal(config.n_days + 1, n_assets, config.signal_autocorrelation, rng)
@@ -133,22 +139,6 @@ def draw_truth(
         market_log_return=market,
         sector_tilt=tilt,
     )
-
-
-def _week_indices(sessions: Shaped[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
-    # 1970-01-01 was a Thursday: shifted by 3 days, ISO weeks (Monday first) start at multiples of 7
-    days = sessions.astype("datetime64[D]").astype(np.int64)
-    return np.unique((days + 3) // 7, return_inverse=True)[1].astype(np.int64)
-
-
-def _draw_regimes(
-    n_weeks: int, stay_probability: float, rng: np.random.Generator
-) -> Int[np.ndarray, " W"]:
-    # a leaver goes to one of the other two alike: steps of 0, 1 or 2 modulo 3
-    stays = rng.random(n_weeks) < stay_probability
-    steps = np.where(stays, 0, rng.integers(1, len(Regime), n_weeks))
-    steps[0] = rng.integers(0, len(Regime))  # the stationary distribution is uniform
-    return np.cumsum(steps) % len(Regime)
 
 
 def _draw_signal(

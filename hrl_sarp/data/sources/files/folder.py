@@ -52,7 +52,7 @@ STANDARD = NamedTables(
 """The column map that says nothing: every table and column has the name that README gives it."""
 SIBLING_MACRO_FOLDER = "us_macro"
 EXCHANGED = "day_month_exchanged"
-"""Finding: how many dates of a series were put right; dated at the first as found."""
+"""Finding: how many dates of a series were corrected; dated at the first as found."""
 _SURELY_A_DAY = 12
 """A larger number cannot be a month, so the date was not exchanged."""
 
@@ -214,7 +214,7 @@ def _read_series(path: Path, names: SeriesTable) -> Read:
     """
     rows = _read_rows(path, names.values, names.only)
     if names.day_month_swapped_until is not None:
-        rows = _put_right(rows, names, path)
+        rows = _with_dates_corrected(rows, names, path)
     columns = [
         rows.frame.select("date", series=pl.lit(series), value=pl.col(series))
         for series in names.values
@@ -241,12 +241,14 @@ def _read_macro(path: Path) -> Read:
                 f"{path}: expected a macro file or a folder with {', '.join(stems)} as .csv or "
                 ".parquet, found none; name it with --macro"
             )
-    parts = [
-        _read_closes(table, _CLOSE_TABLES[table.stem])
-        if table.stem in _CLOSE_TABLES and table != path
-        else _read_long(table)
-        for table in tables
-    ]
+    parts = []
+    for table in tables:
+        if table.stem in _CLOSE_TABLES and table != path:
+            parts.append(_read_closes(table, _CLOSE_TABLES[table.stem]))
+        else:
+            values = read_table(table, MACRO_SCHEMA, keys=("date", "series"))
+            refuse_unsorted(values, "series", table)
+            parts.append(Read(values))
     macro = pl.concat(part.frame for part in parts).drop_nulls("value")
     if macro.filter(pl.col("series") == "VIX").is_empty():
         same_day = macro.filter(pl.col("series") == "VIXCLS")
@@ -259,13 +261,6 @@ def _read_macro(path: Path) -> Read:
     if len(revised):
         notes = (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
     return Read(macro, notes, pl.concat(part.findings for part in parts))
-
-
-def _read_long(path: Path) -> Read:
-    keys = ("date", "series")
-    macro = read_table(path, MACRO_SCHEMA, keys=keys)
-    refuse_unsorted(macro, "series", path)
-    return Read(macro)
 
 
 def _read_closes(path: Path, name: str) -> Read:
@@ -301,7 +296,7 @@ def _read_rows(path: Path, names: dict[str, str], only: RowFilter | None) -> Rea
     return Read(rows, (f"{path.name}: {left_out} rows left out, not {only.equals}",))
 
 
-def _put_right(rows: Read, names: SeriesTable, path: Path) -> Read:
+def _with_dates_corrected(rows: Read, names: SeriesTable, path: Path) -> Read:
     """Correct the dates that the profile declares to have day and month exchanged."""
     day = pl.col("date")
     may_be_exchanged = (

@@ -258,8 +258,19 @@ def read_download(path: Path) -> Read:
             (strange, "junk_lines", pl.col("count"), pl.col("line")),
         )
     ).sort("value")
-    if good.is_empty():
-        findings = _nothing(path, findings, problem)
+    if good.is_empty():  # one finding tells all: a broken archive, or what the file begins with
+        start = {"symbol": symbol_of(path), "value": 0.0, "detail": f"{path.name} no line is a row"}
+        first = pl.DataFrame([start], schema=FINDINGS_SCHEMA)
+        findings = (
+            (findings if findings.height else first)
+            .head(1)
+            .with_columns(
+                date=pl.lit(None, dtype=pl.Date),
+                rule=pl.lit("no_usable_row"),
+                count=pl.lit(1, dtype=pl.Int64),
+                detail=pl.lit(f"{path.name} {problem}") if problem else pl.col("detail"),
+            )
+        )
     return Read(good.select(*BARS_SCHEMA.names(), PLACE), findings=findings)
 
 
@@ -336,18 +347,6 @@ def _typed(lines: pl.DataFrame) -> pl.DataFrame:
         problem = pl.select(pl.coalesce(problem, what)).to_series()
         typed.append(column)
     return lines.with_columns(*typed, problem=problem)
-
-
-def _nothing(path: Path, findings: pl.DataFrame, problem: str | None) -> pl.DataFrame:
-    """Return the one finding of a file without a row: a broken archive, or what it begins with."""
-    found = findings.head(1)
-    if found.is_empty():
-        start = {"symbol": symbol_of(path), "value": 0.0, "detail": f"{path.name} no line is a row"}
-        found = pl.DataFrame([start], schema=FINDINGS_SCHEMA)
-    detail = pl.lit(f"{path.name} {problem}") if problem else pl.col("detail")
-    date, count = pl.lit(None, dtype=pl.Date), pl.lit(1, dtype=pl.Int64)
-    rule = pl.lit("no_usable_row")
-    return found.with_columns(rule=rule, count=count, date=date, detail=detail)
 
 
 def _quoted(line: str) -> str:

@@ -103,13 +103,14 @@ def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFra
     Raises NoHistoryError if Yahoo has no such ticker, UnreachableError if no attempt brought a
     usable answer.
     """
-    from yfinance.exceptions import YFException
+    from yfinance.exceptions import YFException, YFTickerMissingError
 
     for attempt in range(1, config.attempts + 1):
         try:
             return link.fetch(ticker, start)
         except (YFException, OSError, *_ODD_ANSWERS) as error:
-            if not _may_pass(error):
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if isinstance(error, YFTickerMissingError) or status == _NOT_FOUND:
                 raise NoHistoryError(f"unknown to Yahoo; {_reason(error)}") from error
             if attempt == config.attempts:
                 raise UnreachableError(_reason(error)) from error
@@ -157,14 +158,6 @@ def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
 
 def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Return whether the same request may succeed later: all but a ticker that Yahoo lacks."""
-    from yfinance.exceptions import YFTickerMissingError
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return not isinstance(error, YFTickerMissingError) and status != _NOT_FOUND
 
 
 class HistoryCache:
