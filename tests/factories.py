@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hrl_sarp.config.schema import CostConfig, RiskConfig
+from hrl_sarp.config.market_schema import CostConfig
+from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 
 N_FEATURES = 5

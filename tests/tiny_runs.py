@@ -8,7 +8,8 @@ import torch
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.schema import RunConfig, Section
+from hrl_sarp.config.market_schema import Section
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.graph import with_node_features
 from hrl_sarp.market.tensors import MarketTensors

@@ -4,15 +4,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
-from hrl_sarp.config.schema import (
-    CurriculumConfig,
-    MacroAgentConfig,
-    MarketProfile,
-    RunConfig,
-    Section,
-    SpansConfig,
-    TD3Config,
-)
+from hrl_sarp.config.market_schema import MarketProfile, Section, SpansConfig
+from hrl_sarp.config.schema import CurriculumConfig, MacroAgentConfig, RunConfig, TD3Config
 
 MIX_TOLERANCE = 1e-9
 """Rounding allowed in shares that must sum to 1."""

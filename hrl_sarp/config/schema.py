@@ -1,4 +1,7 @@
-"""Types, ranges and meaning of every configuration value; the values are in config/*.yaml."""
+"""Types, ranges and meaning of the values of a run; the values are in config/*.yaml.
+
+Those about markets and data stand in `market_schema`, those about encoders in `encoder_schema`.
+"""
 
 from typing import Annotated, Literal
 
@@ -6,59 +9,13 @@ from pydantic import Field
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
 from hrl_sarp.config.market_schema import (
-    CostConfig,
     Count,
     DataConfig,
     Fraction,
     MarketProfile,
-    MarketStressConfig,
     Positive,
-    RegimeConfig,
     Section,
-    SpanConfig,
-    SpansConfig,
-    StressWindow,
-    SyntheticConfig,
-    UniverseConfig,
-    ValidationConfig,
-    YahooConfig,
 )
-
-__all__ = [
-    "CostConfig",
-    "CurriculumConfig",
-    "DataConfig",
-    "EncodersConfig",
-    "EvaluationConfig",
-    "GraphConfig",
-    "JointConfig",
-    "MacroAgentConfig",
-    "MacroNetworkConfig",
-    "MacroRewardConfig",
-    "MarketProfile",
-    "MarketStressConfig",
-    "MicroAgentConfig",
-    "MicroNetworkConfig",
-    "MicroRewardConfig",
-    "PPOConfig",
-    "RegimeConfig",
-    "RiskConfig",
-    "RunConfig",
-    "Section",
-    "ShockConfig",
-    "SpanConfig",
-    "SpansConfig",
-    "StageConfig",
-    "StressConfig",
-    "StressWindow",
-    "SupervisedConfig",
-    "SyntheticConfig",
-    "TD3Config",
-    "UniverseConfig",
-    "ValidationConfig",
-    "WindowedConfig",
-    "YahooConfig",
-]
 
 
 class RiskConfig(Section):

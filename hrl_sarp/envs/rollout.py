@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.config.schema import CostConfig, RiskConfig
+from hrl_sarp.config.market_schema import CostConfig
+from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, PortfolioState, Regime, StepResult, Trajectory
 from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
 from hrl_sarp.envs.two_clocks import TwoClocks

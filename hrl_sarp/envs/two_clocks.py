@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.config.schema import CostConfig, RiskConfig
+from hrl_sarp.config.market_schema import CostConfig
+from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Goal, Regime, StepResult
 from hrl_sarp.envs.observations import achieved_sectors, macro_index, micro_index
 from hrl_sarp.envs.rewards import log1p_growth

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hrl_sarp.config.schema import CostConfig, RunConfig
+from hrl_sarp.config.market_schema import CostConfig
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Trajectory
 from hrl_sarp.envs.rollout import Policy, Variant, rollout
 from hrl_sarp.evaluation.baselines import make_baselines, make_random_portfolios

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp import metrics
-from hrl_sarp.config.schema import RunConfig, ShockConfig, StressConfig, StressWindow
+from hrl_sarp.config.market_schema import StressWindow
+from hrl_sarp.config.schema import RunConfig, ShockConfig, StressConfig
 from hrl_sarp.contracts import DayRange, Market, Trajectory
 from hrl_sarp.envs.rollout import INDEX, Policy, Variant, rollout
 from hrl_sarp.errors import ConfigError, MarketError

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
 from hrl_sarp.config.encoder_schema import ExpansionConfig
-from hrl_sarp.config.schema import RegimeConfig
+from hrl_sarp.config.market_schema import RegimeConfig
 from hrl_sarp.contracts import Market, Regime
 from hrl_sarp.features.relativity import average_true_range
 

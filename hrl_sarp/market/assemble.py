@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
-from hrl_sarp.config.market_schema import CalendarChanges
-from hrl_sarp.config.schema import RunConfig, SpanConfig, SpansConfig
+from hrl_sarp.config.market_schema import CalendarChanges, SpanConfig, SpansConfig
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.quality.validation import ValidationReport, validate

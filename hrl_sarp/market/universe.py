@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int, Shaped
 
-from hrl_sarp.config.schema import UniverseConfig
+from hrl_sarp.config.market_schema import UniverseConfig
 from hrl_sarp.features.prices import PricePanel
 
 EMPTY = -1

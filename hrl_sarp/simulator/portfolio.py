@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.config.schema import CostConfig, RiskConfig
+from hrl_sarp.config.market_schema import CostConfig
+from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Market, PortfolioState, StepResult
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hrl_sarp.config.schema import CostConfig
+from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.errors import SimulatorError
 
 BPS = 1e-4

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hrl_sarp.config.schema import ShockConfig, StressWindow
+from hrl_sarp.config.market_schema import StressWindow
+from hrl_sarp.config.schema import ShockConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.evaluation.stress import PoliciesOn, StressResult, run_stress_test
 from tests import factories

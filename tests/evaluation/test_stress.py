@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.schema import RunConfig, StressWindow
+from hrl_sarp.config.market_schema import StressWindow
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs.rollout import Decision, DecisionView
 from hrl_sarp.errors import ConfigError, MarketError

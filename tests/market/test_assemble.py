@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.schema import SpanConfig, SpansConfig
+from hrl_sarp.config.market_schema import SpanConfig, SpansConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.data.exchange_calendar import first_sessions
 from hrl_sarp.data.sources import synthetic

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hrl_sarp.config.schema import UniverseConfig
+from hrl_sarp.config.market_schema import UniverseConfig
 from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.market.universe import choose_slots, membership_mask, year_starts
 

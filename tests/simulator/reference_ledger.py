@@ -6,7 +6,7 @@ that costs leave is found by bisection.
 
 from dataclasses import dataclass, field
 
-from hrl_sarp.config.schema import CostConfig
+from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.contracts import Market
 
 

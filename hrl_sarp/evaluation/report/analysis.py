@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from hrl_sarp import metrics
-from hrl_sarp.config.schema import CostConfig, RunConfig
+from hrl_sarp.config.market_schema import CostConfig
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market, Regime, Trajectory
 from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.evaluation import statistics

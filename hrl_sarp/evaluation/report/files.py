@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from hrl_sarp.config.loading import config_hash
-from hrl_sarp.config.schema import CostConfig, RunConfig
+from hrl_sarp.config.market_schema import CostConfig
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market, Trajectory
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import bootstrap_plan, market_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hrl_sarp.config.schema import StressWindow
+from hrl_sarp.config.market_schema import StressWindow
 from hrl_sarp.evaluation.report.stress_page import (
     headline,
     scenario_table,
