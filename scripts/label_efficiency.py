@@ -129,7 +129,7 @@ class LabelStudy:
         job = make_job(self, cell)
         task = job.task()
         fitted = new_fit(job, task, StopFlag()).run()
-        outcome = job.judge(task)
+        outcome = job.evaluate(task)
         return {
             "test": outcome.model,
             "baselines": outcome.trivial,

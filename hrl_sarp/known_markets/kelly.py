@@ -80,12 +80,7 @@ def kelly_market(seed: int, sector_of: Int[np.ndarray, " A"], spans: WeeklySpans
 
 
 def study(config: RunConfig, spans: WeeklySpans = SPANS) -> dict[str, float]:
-    """Train both agents; return shares of the largest growth, of them and of those who know less.
-
-    Args:
-        config: experiment `kelly`; its seed draws the market and the networks.
-        spans: weeks to learn from and to be judged on.
-    """
+    """Train both agents; return which share of the largest growth they and references reach."""
     sectors = on_cpu(kelly_market(config.seed, MACRO_SECTORS, spans))
     stocks = on_cpu(kelly_market(config.seed, MICRO_SECTORS, spans))
     return {

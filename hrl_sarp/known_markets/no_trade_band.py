@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.linalg import null_space
 
 from hrl_sarp.agents import MacroAgent
 from hrl_sarp.config.schema import RunConfig
@@ -43,7 +44,7 @@ SECTORS = np.array([0, 1])
 GRID = 401
 """Drifted weights 0, 0.0025, ..., 1."""
 SHOCKS = np.linspace(-6, 6, 241)
-"""Standard normal on a grid: a quadrature by polynomials misjudges the kink of the costs."""
+"""Standard normal on a grid: a quadrature by polynomials misses the kink of the costs."""
 TOLERANCE = 1e-12
 SPANS = WeeklySpans(train_weeks=52_000, n_paths=20, path_weeks=624)
 BURN_IN_WEEKS = 104
@@ -128,17 +129,12 @@ def solve_band() -> tuple[Band, LongRun]:
 def long_run(target: Int[np.ndarray, " W"]) -> LongRun:
     """Return growth and turnover of a rule in its stationary state.
 
-    Args:
-        target: for each drifted weight of the grid, where on the grid to trade to.
+    The rule names, for each drifted weight of the grid, where on the grid to trade to.
     """
     grid = np.linspace(0, 1, GRID)
     step = _drift_matrix(grid)[target]
-    state = np.full(GRID, 1 / GRID)
-    while True:
-        renewed = state @ step
-        if np.abs(renewed - state).sum() < TOLERANCE:
-            break
-        state = renewed
+    stationary = null_space(step.T - np.eye(GRID))[:, 0]
+    state = stationary / stationary.sum()
     cost = trade_cost(grid, grid[target])
     earned = np.log1p(-cost) + expected_growth(grid)[target]
     return LongRun(float(state @ earned), float(state @ np.abs(grid[target] - grid)))
@@ -159,12 +155,7 @@ def band_market(seed: int, spans: WeeklySpans) -> Market:
 
 
 def study(config: RunConfig, spans: WeeklySpans = SPANS) -> dict[str, float]:
-    """Train the macro agent; return its share of (oracle - always rebalancing) and its turnover.
-
-    Args:
-        config: experiment `no_trade_band`; its seed draws the market and the networks.
-        spans: weeks to learn from and to be judged on.
-    """
+    """Train the macro agent; return its share of (oracle - always rebalancing) and its turnover."""
     tensors = on_cpu(band_market(config.seed, spans))
     trained = figures_of(tensors, config, train_macro(tensors, config), spans)
     return {**trained, **reference_figures(config, spans)}
@@ -186,7 +177,7 @@ def reference_figures(config: RunConfig, spans: WeeklySpans) -> dict[str, float]
 def figures_of(
     tensors: MarketTensors, config: RunConfig, macro: MacroPolicy, spans: WeeklySpans
 ) -> dict[str, float]:
-    """Judge a macro policy against the oracle and always rebalancing on the same fresh paths."""
+    """Compare a macro policy with the oracle and always rebalancing on the same fresh paths."""
     band, _ = solve_band()
     centre, _ = always_rebalance()
     growth, turnover = _on_paths(tensors, config, macro, spans)

@@ -23,8 +23,8 @@ from hrl_sarp.studies.summary import Threshold
 
 N_ASSETS = 11
 N_EPISODES = 1000
-"""Fresh goals that an agent is judged on; they begin where the market's second week ends."""
-JUDGE_STREAM = 11
+"""Fresh goals that an agent is evaluated on; they begin where the market's second week ends."""
+EVALUATION_STREAM = 11
 """Role of the derived seed of those goals."""
 THRESHOLDS = (Threshold("with hindsight", ">=", 0.9), Threshold("without", "<=", 0.2))
 
@@ -69,11 +69,7 @@ def goal_market(horizon_days: int) -> Market:
 
 
 def study(config: RunConfig) -> dict[str, float]:
-    """Train with and without hindsight; return the shares of goals reached at an episode's end.
-
-    Args:
-        config: experiment `reachable_goals`; its seed draws goals and networks.
-    """
+    """Train with and without hindsight; return the shares of goals reached at an episode's end."""
     return {
         "with hindsight": trained_success(config, config.micro_agent.td3.hindsight_share),
         "without": trained_success(config, 0.0),
@@ -82,7 +78,7 @@ def study(config: RunConfig) -> dict[str, float]:
 
 
 def trained_success(config: RunConfig, hindsight_share: float) -> float:
-    """Train a fresh agent with a share of relabelled goals and judge it."""
+    """Train a fresh agent with a share of relabelled goals and measure its success."""
     td3 = config.micro_agent.td3.model_copy(update={"hindsight_share": hindsight_share})
     micro = config.micro_agent.model_copy(update={"td3": td3})
     config = config.model_copy(update={"micro_agent": micro})
@@ -103,7 +99,7 @@ def reference_success(config: RunConfig) -> dict[str, float]:
 def fresh_episodes(tensors: MarketTensors, config: RunConfig) -> MicroLevel:
     """Return a level at the start of episodes whose goals no training has drawn."""
     horizon = config.micro_agent.td3.horizon_days
-    seed = derive_seed(config.seed, JUDGE_STREAM)
+    seed = derive_seed(config.seed, EVALUATION_STREAM)
     goals = SampledGoal(tensors, 1.0, ProportionalGoal(tensors), seed)
     level = MicroLevel(tensors, config, N_EPISODES, goals, horizon)
     start = torch.full((N_EPISODES,), 2 * horizon - 1)

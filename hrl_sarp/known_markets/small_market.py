@@ -25,7 +25,7 @@ DAYS_PER_WEEK = 7
 
 @dataclass(frozen=True)
 class WeeklySpans:
-    """Rows to learn from, then fresh paths to be judged on; a row is a week."""
+    """Rows to learn from, then fresh paths to be scored on; a row is a week."""
 
     train_weeks: int
     n_paths: int
@@ -37,20 +37,12 @@ class WeeklySpans:
         return self.train_weeks + self.n_paths * self.path_weeks
 
     def split(self) -> Split:
-        """Training and test rows; nothing is selected, so no row is kept for validation.
-
-        Returns:
-            Spans of the market.
-        """
+        """Training and test rows; nothing is selected, so no row is kept for validation."""
         cut = self.train_weeks
         return Split(DayRange(0, cut), DayRange(cut, cut), DayRange(cut, self.n_weeks))
 
     def path_starts(self) -> Int[Tensor, " P"]:
-        """Row at whose close each path begins.
-
-        Returns:
-            One row a path.
-        """
+        """Row at whose close each path begins."""
         return self.train_weeks - 1 + self.path_weeks * torch.arange(self.n_paths)
 
 
@@ -74,15 +66,8 @@ def market_of_returns(
 ) -> Market:
     """Build a market in which nothing can be foreseen: each stock only sees which one it is.
 
-    Args:
-        name: of the market.
-        simple_return: per row, of each asset.
-        sector_of: nondecreasing; all sectors have equally many assets.
-        split: rows for training and for fresh paths.
-        sessions_per_week: rows between two decisions of the macro agent; every row is a Friday.
-
-    Returns:
-        A market without gaps, macro features or a regime that could be told.
+    Sectors are nondecreasing and have equally many assets. Every row is a Friday; the macro agent
+    decides every `sessions_per_week` rows.
     """
     n_rows, n_assets = simple_return.shape
     n_sectors = int(sector_of.max()) + 1
@@ -116,27 +101,12 @@ def market_of_returns(
 
 
 def on_cpu(market: Market) -> MarketTensors:
-    """Return the market's tensors as training uses them.
-
-    Args:
-        market: in memory.
-
-    Returns:
-        Tensors in float32.
-    """
+    """Return the market's tensors as training uses them."""
     return MarketTensors(market, torch.float32, "cpu")
 
 
 def train_macro(tensors: MarketTensors, config: RunConfig) -> MacroAgent:
-    """Train a fresh macro agent with PPO over equal weights inside each sector.
-
-    Args:
-        tensors: the market.
-        config: steps, sizes and seed.
-
-    Returns:
-        The trained agent.
-    """
+    """Train a fresh macro agent with PPO over equal weights inside each sector."""
     ppo = config.macro_agent.ppo
     level = make_level(tensors, config, "macro", ppo.n_envs)
     starts = make_starts(tensors, config, "macro", None)
@@ -147,15 +117,7 @@ def train_macro(tensors: MarketTensors, config: RunConfig) -> MacroAgent:
 
 
 def train_micro(tensors: MarketTensors, config: RunConfig) -> MicroAgent:
-    """Train a fresh micro agent with TD3 under goals that are drawn or 1/N.
-
-    Args:
-        tensors: the market.
-        config: steps, sizes and seed.
-
-    Returns:
-        The trained agent.
-    """
+    """Train a fresh micro agent with TD3 under goals that are drawn or 1/N."""
     td3 = config.micro_agent.td3
     level = make_level(tensors, config, "micro", td3.n_envs)
     starts = make_starts(tensors, config, "micro", None)
@@ -172,18 +134,7 @@ def run_on_fresh_paths(
     micro: MicroPolicy,
     spans: WeeklySpans,
 ) -> Holdings:
-    """Run a pair of policies over the test rows, each path from cash.
-
-    Args:
-        tensors: the market, each row of it a week end.
-        config: costs and limits.
-        macro: sets goals.
-        micro: trades.
-        spans: paths to be run.
-
-    Returns:
-        Weights, costs and turnover of each week and path.
-    """
+    """Run a pair of policies over the test rows, each path from cash; each row is a week end."""
     weeks = [
         DayRange(start, start + spans.path_weeks + 1) for start in spans.path_starts().tolist()
     ]

@@ -17,16 +17,22 @@ from torch import nn
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import config_hash, load_config
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Regime
+from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS
 from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.features.labels import regime_label
 from hrl_sarp.graph import node_features
 from hrl_sarp.known_markets import kelly, no_trade_band, reachable_goals
-from hrl_sarp.known_markets.bayes_filter import label_probabilities
-from hrl_sarp.known_markets.oracles import MacroOracle, MicroOracle
-from hrl_sarp.known_markets.score import PathJudge, share_of_gap
-from hrl_sarp.known_markets.two_level import PathPlan, PlantedMarket, planted_market
+from hrl_sarp.known_markets.two_level import (
+    MacroOracle,
+    MicroOracle,
+    PathPlan,
+    PathScore,
+    PlantedMarket,
+    label_probabilities,
+    planted_market,
+    share_of_gap,
+)
 from hrl_sarp.reporting.table import NONE, Table
 from hrl_sarp.run.session import StopFlag, configure_threads, seed_everything
 from hrl_sarp.studies import Cell, Results, moments
@@ -38,7 +44,7 @@ MACRO_THRESHOLDS = (Threshold("macro_share", ">=", 0.60),)
 MICRO_THRESHOLDS = (Threshold("micro_share", ">=", 0.60),)
 PAIR_THRESHOLDS = (
     Threshold("phase5", ">=", 0.65),
-    Threshold("phase4_minus_sharpened_in_se", ">=", -1.0),
+    Threshold("phase4_minus_calibrated_in_se", ">=", -1.0),
     Threshold("phase5_minus_phase4_in_se", ">=", -1.0),
     Threshold("regime_gain_share", ">=", 0.80),
 )
@@ -49,7 +55,7 @@ ORACLE_SPEED = 0.8
 
 @dataclass(frozen=True)
 class TwoLevelStudy:
-    """One seed's market, judge and reference policies."""
+    """One seed's market and its phases."""
 
     config: RunConfig
     planted: PlantedMarket
@@ -75,10 +81,10 @@ class TwoLevelStudy:
         """Train phases 1 and 3 over a rule; return the share of the gap after each."""
         context = self.context("macro_pretrained")
         run_phase(1, context)
-        sharpened = self._macro_share(context, 1)
+        calibrated = self._macro_share(context, 1)
         write_untrained(context, (2,))
         run_phase(3, context)
-        return {"sharpened": sharpened, "macro_share": self._macro_share(context, 3)}
+        return {"calibrated": calibrated, "macro_share": self._macro_share(context, 3)}
 
     def micro_from_scratch(self) -> dict[str, float]:
         """Train phase 4 on a fresh micro agent below a fresh macro agent, which asks for 1/N."""
@@ -94,26 +100,26 @@ class TwoLevelStudy:
             run_phase(number, context)
         context = with_sector_table(context)
         pairs = {
-            "sharpened": (context.load_macro(1), context.load_micro(2)),
+            "calibrated": (context.load_macro(1), context.load_micro(2)),
             "phase3": (context.load_macro(3), context.load_micro(2)),
             "phase4": (context.load_macro(3), context.load_micro(4)),
             "phase5": (context.load_macro(5), context.load_micro(5, which=1)),
         }
-        judge = self.judge(context)
-        oracle, even = self._oracle(context, "both"), judge.equal_weight()
-        growth = {name: judge.growth(*pair) for name, pair in pairs.items()}
+        score = self.score(context)
+        oracle, even = self._oracle(context, "both"), score.equal_weight()
+        growth = {name: score.growth(*pair) for name, pair in pairs.items()}
         return {
             **{name: share_of_gap(earned, oracle, even) for name, earned in growth.items()},
             "macro_share": self._macro_share(context, 3),
             "micro_share": self._micro_share(context, 4),
-            "phase4_minus_sharpened_in_se": _paired(growth["phase4"], growth["sharpened"]),
+            "phase4_minus_calibrated_in_se": _paired(growth["phase4"], growth["calibrated"]),
             "phase5_minus_phase4_in_se": _paired(growth["phase5"], growth["phase4"]),
             "regime_gain_share": self.regime_gain_share(context),
         }
 
-    def judge(self, context: PhaseContext) -> PathJudge:
+    def score(self, context: PhaseContext) -> PathScore:
         """Score policies that read this context's market."""
-        return PathJudge(context.tensors, self.config, self.planted.plan)
+        return PathScore(context.tensors, self.config, self.planted.plan)
 
     def regime_gain_share(self, context: PhaseContext) -> float:
         """Log-loss gain of the regime head over the class prior, as a share of the filter's.
@@ -125,10 +131,15 @@ class TwoLevelStudy:
         label = regime_label(market, data.regime)
         rows = np.flatnonzero(market.is_week_end & (label >= 0))
         test = rows[rows >= market.split.test.start]
-        prior = _class_shares(label[rows], rows, market.split.train)
+        train = rows[(rows >= market.split.train.start) & (rows < market.split.train.stop)]
+        counts = np.bincount(label[train], minlength=len(Regime)) + 1
+        prior = counts / counts.sum()
         beliefs = self.planted.beliefs[test]
         bayes = label_probabilities(beliefs, test, market, data.regime, self.planted.synthetic)
-        head = _head_probabilities(context.load_macro(1), test)
+        agent = context.load_macro(1)
+        cash = torch.zeros(len(test), agent.tensors.n_sectors + len(MACRO_SCALARS))
+        asked = agent.goal({"day": torch.as_tensor(test)[:, None], "portfolio": cash})
+        head = asked.regime_probabilities.double().numpy()
         truth = label[test]
         constant = -np.log(prior[truth]).mean()
         return float((constant - _log_loss(head, truth)) / (constant - _log_loss(bayes, truth)))
@@ -146,9 +157,9 @@ class TwoLevelStudy:
     def _share(
         self, context: PhaseContext, pair: tuple[MacroPolicy, MicroPolicy], level: str
     ) -> float:
-        judge = self.judge(context)
+        score = self.score(context)
         oracle = self._oracle(context, level)
-        return share_of_gap(judge.growth(*pair), oracle, judge.equal_weight())
+        return share_of_gap(score.growth(*pair), oracle, score.equal_weight())
 
     def _oracle(self, context: PhaseContext, level: str) -> Float[np.ndarray, " P"]:
         """Growth of the oracle of one level, the other following its rule, or of both."""
@@ -159,7 +170,7 @@ class TwoLevelStudy:
             micro = FollowGoal(tensors, risk)
         elif level == "micro":
             macro = ProportionalGoal(tensors)
-        return self.judge(context).growth(macro, micro)
+        return self.score(context).growth(macro, micro)
 
 
 def _paired(first: np.ndarray, second: np.ndarray) -> float:
@@ -174,7 +185,8 @@ def write_untrained(context: PhaseContext, numbers: tuple[int, ...]) -> None:
 
     The sector table holds raw node features: a graph without a network.
     """
-    nodes = node_features(context.market, context.config.macro_agent.graph)
+    config = context.config
+    nodes = node_features(context.market, config.macro_agent.graph)
     table = context.folder(1) / PHASES[0].best[1]
     if not table.is_file():
         table.parent.mkdir(parents=True, exist_ok=True)
@@ -185,29 +197,10 @@ def write_untrained(context: PhaseContext, numbers: tuple[int, ...]) -> None:
         if path.is_file():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fresh_agent(seen, number).save(path)
-
-
-def _fresh_agent(context: PhaseContext, number: int) -> MacroAgent | MicroAgent:
-    config = context.config
-    if number in (1, 3):
-        return MacroAgent(context.tensors, config.macro_agent, config.seed)
-    return MicroAgent(MicroSettings(context.tensors, config), config.seed)
-
-
-def _class_shares(label: np.ndarray, rows: np.ndarray, span: DayRange) -> Float[np.ndarray, " R"]:
-    inside = (rows >= span.start) & (rows < span.stop)
-    counts = np.bincount(label[inside], minlength=len(Regime)) + 1
-    return counts / counts.sum()
-
-
-def _head_probabilities(agent: MacroAgent, rows: np.ndarray) -> Float[np.ndarray, "W R"]:
-    """Ask the regime head at rows, for a portfolio in cash."""
-    tensors = agent.tensors
-    days = torch.as_tensor(rows)
-    portfolio = torch.zeros(len(rows), tensors.n_sectors + len(MACRO_SCALARS))
-    goal = agent.goal({"day": days[:, None], "portfolio": portfolio})
-    return goal.regime_probabilities.double().numpy()
+        if number in (1, 3):
+            MacroAgent(seen.tensors, config.macro_agent, config.seed).save(path)
+        else:
+            MicroAgent(MicroSettings(seen.tensors, config), config.seed).save(path)
 
 
 def _log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
@@ -215,22 +208,14 @@ def _log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(nn.functional.nll_loss(chosen, torch.as_tensor(truth)))
 
 
-def prepare(config: RunConfig, plan: PathPlan, log_dir: Path) -> TwoLevelStudy:
-    """Generate the market of one seed, which is the configuration's."""
-    return TwoLevelStudy(config, planted_market(config, plan, config.seed), log_dir)
+def prepare(config: RunConfig, log_dir: Path) -> TwoLevelStudy:
+    """Generate the market of the configuration's seed."""
+    return TwoLevelStudy(config, planted_market(config, PathPlan(), config.seed), log_dir)
 
 
 def hidden_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
-    """Measure the macro level where only returns tell the regime.
-
-    Args:
-        config: with its seed.
-        log_dir: of the phases.
-
-    Returns:
-        The share of the gap from scratch and after phase 1.
-    """
-    study = prepare(config, PathPlan(), log_dir)
+    """Measure the macro level where only returns tell the regime."""
+    study = prepare(config, log_dir)
     scratch = study.macro_from_scratch()["macro_share"]
     return {"from_scratch": scratch, **study.macro_pretrained()}
 
@@ -258,17 +243,17 @@ STUDIES = {
     ),
     "two_level_macro": KnownMarket(
         "two_level",
-        lambda config, folder: prepare(config, PathPlan(), folder).macro_from_scratch(),
+        lambda config, folder: prepare(config, folder).macro_from_scratch(),
         MACRO_THRESHOLDS,
     ),
     "two_level_micro": KnownMarket(
         "two_level",
-        lambda config, folder: prepare(config, PathPlan(), folder).micro_from_scratch(),
+        lambda config, folder: prepare(config, folder).micro_from_scratch(),
         MICRO_THRESHOLDS,
     ),
     "two_level": KnownMarket(
         "two_level_pretrained",
-        lambda config, folder: prepare(config, PathPlan(), folder).pretrained(),
+        lambda config, folder: prepare(config, folder).pretrained(),
         PAIR_THRESHOLDS,
     ),
     "hidden_regimes": KnownMarket("hidden_regimes", hidden_study, HIDDEN_THRESHOLDS),
@@ -284,32 +269,16 @@ class KnownMarkets:
     title: str = "known markets"
 
     def config(self, cell: Cell) -> RunConfig:
-        """Return the configuration of a cell.
-
-        Args:
-            cell: a market and a seed.
-        """
+        """Return the configuration of a cell."""
         experiment = STUDIES[cell.setting].experiment
         return load_config(experiment=experiment, overrides={"seed": cell.seed})
 
     def identity(self, cell: Cell) -> dict[str, str]:
-        """Return what a result depends on.
-
-        Args:
-            cell: a market and a seed.
-        """
+        """Return what a result depends on."""
         return {"config_hash": config_hash(self.config(cell))}
 
     def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
-        """Train and score one seed of a market.
-
-        Args:
-            cell: a market and a seed.
-            folder: for the logs of its phases.
-
-        Returns:
-            Figures by name.
-        """
+        """Train and score one seed of a market."""
         config = self.config(cell)
         configure_threads(config.threads)
         seed_everything(config.seed)
@@ -317,15 +286,7 @@ class KnownMarkets:
 
 
 def summarise(results: Results) -> list[dict[str, Any]]:
-    """Aggregate figures over the seeds that finished.
-
-    Args:
-        results: of `KnownMarkets`.
-
-    Returns:
-        One row per market and figure: mean, standard error, values, the threshold and whether the
-        mean meets it (None without a threshold).
-    """
+    """Aggregate figures over the seeds that finished."""
     rows = []
     for market in results.settings:
         thresholds = {line.figure: line for line in STUDIES[market].thresholds}
@@ -346,14 +307,7 @@ def summarise(results: Results) -> list[dict[str, Any]]:
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:
-    """Lay out the rows of `summarise`.
-
-    Args:
-        rows: of `summarise`.
-
-    Returns:
-        A table for terminal or page.
-    """
+    """Lay out the rows of `summarise`."""
     cells = []
     for row in rows:
         error, line = row["standard_error"], row["threshold"]

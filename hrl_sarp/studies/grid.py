@@ -45,7 +45,20 @@ class Cell:
 
 @runtime_checkable
 class Study(Protocol):
-    """What is run; an object that other processes can be sent (plain values and paths)."""
+    """What is run; an object that other processes can be sent (plain values and paths).
+
+    Example:
+        >>> class Squares:
+        ...     title, folder = "squares", Path("logs/squares")
+        ...
+        ...     def identity(self, cell):
+        ...         return {"power": 2}
+        ...
+        ...     def run(self, cell, folder):
+        ...         return {"square": cell.seed**2}
+        >>> isinstance(Squares(), Study)
+        True
+    """
 
     @property
     def title(self) -> str:
@@ -58,7 +71,15 @@ class Study(Protocol):
         ...
 
     def identity(self, cell: Cell) -> Mapping[str, Any]:
-        """Return what a result depends on, as plain values: configuration, data, lengths."""
+        """Return what a result depends on.
+
+        Args:
+            cell: of the study.
+
+        Returns:
+            Plain values by name: configuration, data, lengths. A finished cell with other values
+            is refused.
+        """
         ...
 
     def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
@@ -150,18 +171,7 @@ def run_grid(
 
 
 def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
-    """Return what a finished cell measured.
-
-    Args:
-        study: of the cell.
-        cell: to look up.
-
-    Returns:
-        Its measures; None where it has not finished.
-
-    Raises:
-        CheckpointError: if it is of another configuration or other data.
-    """
+    """Return what a finished cell measured."""
     path = study.folder / cell.name / RESULT
     if not path.is_file():
         return None
@@ -180,10 +190,6 @@ def run_cell(study: Study, cell: Cell) -> None:
     """Run one cell and write its file, or why it was refused.
 
     A bug goes on its way: it ends the process of the cell, and the runner records that.
-
-    Args:
-        study: of the cell.
-        cell: to run.
     """
     folder = study.folder / cell.name
     folder.mkdir(parents=True, exist_ok=True)

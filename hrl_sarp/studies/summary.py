@@ -105,15 +105,7 @@ class Threshold:
 
 
 def missed(thresholds: Sequence[Threshold], figures: Mapping[str, float]) -> list[str]:
-    """List the thresholds that are missed.
-
-    Args:
-        thresholds: of a study.
-        figures: name -> mean over seeds.
-
-    Returns:
-        One text per missed threshold, with the figure that missed it.
-    """
+    """List the thresholds that are missed."""
     return [
         f"{line.figure} = {figures[line.figure]:.4g}, expected {line.side} {line.bound:g}"
         for line in thresholds

@@ -25,10 +25,15 @@ from hrl_sarp.envs.policies import (
     SampledGoal,
 )
 from hrl_sarp.graph import with_node_features
-from hrl_sarp.known_markets.oracles import MacroOracle, MicroOracle
-from hrl_sarp.known_markets.score import PathJudge, share_of_gap
 from hrl_sarp.known_markets.study import ORACLE_SPEED
-from hrl_sarp.known_markets.two_level import PathPlan, planted_market
+from hrl_sarp.known_markets.two_level import (
+    MacroOracle,
+    MicroOracle,
+    PathPlan,
+    PathScore,
+    planted_market,
+    share_of_gap,
+)
 from hrl_sarp.market.tensors import MarketTensors
 from tests import tiny_runs
 
@@ -38,29 +43,29 @@ PLAN = PathPlan(train_weeks=1560, validation_weeks=52, n_paths=20, path_weeks=39
 
 
 class Course:
-    """One seed's market with what judges and trains on it."""
+    """One seed's market with what trains and scores on it."""
 
     def __init__(self, seed: int) -> None:
         self.config = load_config(experiment="two_level", overrides={"seed": seed})
         planted = planted_market(self.config, PLAN, seed)
         market = with_node_features(planted.market, self.config.macro_agent.graph)
         self.tensors = MarketTensors(market, torch.float32, "cpu")
-        self.judge = PathJudge(self.tensors, self.config, PLAN)
+        self.score = PathScore(self.tensors, self.config, PLAN)
         self.even = ProportionalGoal(self.tensors)
         self.rule = FollowGoal(self.tensors, self.config.risk)
-        self.base = self.judge.equal_weight()
-        self.macro_oracle = self.judge.growth(
+        self.base = self.score.equal_weight()
+        self.macro_oracle = self.score.growth(
             MacroOracle(self.tensors, planted, self.config.risk), self.rule
         )
-        self.micro_oracle = self.judge.growth(
+        self.micro_oracle = self.score.growth(
             self.even, MicroOracle(self.tensors, self.config.risk, ORACLE_SPEED)
         )
 
     def macro_share(self, macro: MacroPolicy) -> float:
-        return share_of_gap(self.judge.growth(macro, self.rule), self.macro_oracle, self.base)
+        return share_of_gap(self.score.growth(macro, self.rule), self.macro_oracle, self.base)
 
     def micro_share(self, micro: MicroPolicy) -> float:
-        return share_of_gap(self.judge.growth(self.even, micro), self.micro_oracle, self.base)
+        return share_of_gap(self.score.growth(self.even, micro), self.micro_oracle, self.base)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,16 +12,21 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from hrl_sarp.features.labels import regime_label
-from hrl_sarp.known_markets.bayes_filter import (
+from hrl_sarp.known_markets.study import ORACLE_SPEED
+from hrl_sarp.known_markets.two_level import (
+    MacroOracle,
+    MicroOracle,
+    PathPlan,
+    PathScore,
+    PlantedMarket,
     filter_beliefs,
     label_probabilities,
+    oracle_shares,
+    planted_market,
     sector_variance,
+    share_of_gap,
     transition_matrix,
 )
-from hrl_sarp.known_markets.oracles import MacroOracle, MicroOracle, oracle_shares
-from hrl_sarp.known_markets.score import PathJudge, share_of_gap
-from hrl_sarp.known_markets.study import ORACLE_SPEED
-from hrl_sarp.known_markets.two_level import PathPlan, PlantedMarket, planted_market
 from hrl_sarp.market.tensors import MarketTensors
 
 PLAN = PathPlan(train_weeks=104, validation_weeks=52, n_paths=20, path_weeks=78)
@@ -34,37 +39,37 @@ def planted() -> PlantedMarket:
 
 
 @pytest.fixture(scope="module")
-def judge(planted: PlantedMarket) -> PathJudge:
-    return PathJudge(MarketTensors(planted.market, torch.float32, "cpu"), CONFIG, PLAN)
+def score(planted: PlantedMarket) -> PathScore:
+    return PathScore(MarketTensors(planted.market, torch.float32, "cpu"), CONFIG, PLAN)
 
 
 @pytest.fixture(scope="module")
-def equal_weight(judge: PathJudge) -> np.ndarray:
-    return judge.equal_weight()
+def equal_weight(score: PathScore) -> np.ndarray:
+    return score.equal_weight()
 
 
 def test_macro_oracle_earns_what_the_specification_says(
-    planted: PlantedMarket, judge: PathJudge, equal_weight: np.ndarray
+    planted: PlantedMarket, score: PathScore, equal_weight: np.ndarray
 ) -> None:
-    oracle = MacroOracle(judge.tensors, planted, CONFIG.risk)
-    gain = judge.growth(oracle, FollowGoal(judge.tensors, CONFIG.risk)) - equal_weight
+    oracle = MacroOracle(score.tensors, planted, CONFIG.risk)
+    gain = score.growth(oracle, FollowGoal(score.tensors, CONFIG.risk)) - equal_weight
     assert gain.mean() == pytest.approx(0.334, abs=0.05)
 
 
 def test_micro_oracle_earns_what_the_specification_says(
-    judge: PathJudge, equal_weight: np.ndarray
+    score: PathScore, equal_weight: np.ndarray
 ) -> None:
-    oracle = MicroOracle(judge.tensors, CONFIG.risk, ORACLE_SPEED)
-    gain = judge.growth(ProportionalGoal(judge.tensors), oracle) - equal_weight
+    oracle = MicroOracle(score.tensors, CONFIG.risk, ORACLE_SPEED)
+    gain = score.growth(ProportionalGoal(score.tensors), oracle) - equal_weight
     assert gain.mean() == pytest.approx(0.430, abs=0.05)
 
 
 def test_both_oracles_together_earn_what_the_specification_says(
-    planted: PlantedMarket, judge: PathJudge, equal_weight: np.ndarray
+    planted: PlantedMarket, score: PathScore, equal_weight: np.ndarray
 ) -> None:
-    macro = MacroOracle(judge.tensors, planted, CONFIG.risk)
-    micro = MicroOracle(judge.tensors, CONFIG.risk, ORACLE_SPEED)
-    gain = judge.growth(macro, micro) - equal_weight
+    macro = MacroOracle(score.tensors, planted, CONFIG.risk)
+    micro = MicroOracle(score.tensors, CONFIG.risk, ORACLE_SPEED)
+    gain = score.growth(macro, micro) - equal_weight
     assert gain.mean() == pytest.approx(0.607, abs=0.05)
 
 

@@ -1,1 +1,1 @@
-"""Telling buys that are worth it: windows of candles, a transformer, and an honest judgement."""
+"""Telling buys that are worth it: windows of candles, a transformer, measures, baselines."""

@@ -52,17 +52,8 @@ class Trivial:
     majority_accuracy: float
 
 
-def judge_calls(scores: Scores, labels: Labels, threshold: float) -> Calls:
-    """Compare the calls `score >= threshold` with the labels.
-
-    Args:
-        scores: of W windows.
-        labels: of the same windows.
-        threshold: from which on a score is a call.
-
-    Returns:
-        Number of calls and their quality; precision, recall and F1 are 0 where they are 0 / 0.
-    """
+def evaluate_calls(scores: Scores, labels: Labels, threshold: float) -> Calls:
+    """Compare the calls `score >= threshold` with the labels."""
     called = scores >= threshold
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, called, average="binary", zero_division=0
@@ -73,33 +64,14 @@ def judge_calls(scores: Scores, labels: Labels, threshold: float) -> Calls:
     )
 
 
-def judge_trivial(labels: Labels) -> Trivial:
-    """Compute the baselines of some labels.
-
-    Args:
-        labels: of W windows.
-
-    Returns:
-        What random calls, calling all, and always saying the more frequent class reach.
-    """
+def evaluate_trivial(labels: Labels) -> Trivial:
+    """Compute the baselines of some labels."""
     rate = float((labels == 1).mean())
     return Trivial(rate, 2 * rate / (1 + rate), max(rate, 1 - rate))
 
 
 def pr_auc(scores: Scores, labels: Labels) -> float:
-    """Compute the area below the precision-recall curve as average precision.
-
-    Args:
-        scores: of W windows. Equal ones are called together, so a constant score reaches exactly
-            the base rate.
-        labels: of the same windows.
-
-    Returns:
-        The sum over distinct scores, highest first, of (recall gained) x (precision there).
-
-    Raises:
-        MetricError: without a positive label.
-    """
+    """Compute the area below the precision-recall curve as average precision."""
     if not labels.any():
         raise MetricError("PR-AUC needs a positive label, found none; use a longer span")
     return float(average_precision_score(labels, scores))
@@ -110,17 +82,6 @@ def choose_threshold(scores: Scores, labels: Labels, min_calls: int) -> float:
 
     Of equal precisions the one with most calls is taken. The precision reached on the scores that
     chose it is too good: report it on others.
-
-    Args:
-        scores: of W windows.
-        labels: of the same windows, with a positive among them.
-        min_calls: fewest scores at or above the threshold.
-
-    Returns:
-        One of the scores.
-
-    Raises:
-        MetricError: if there are fewer scores than `min_calls`.
     """
     if len(scores) < min_calls:
         raise MetricError(
@@ -140,15 +101,6 @@ def lift_interval(
 
     Blocks of consecutive windows are drawn, because neighbours share candles and label horizons.
 
-    Args:
-        scores: of W windows.
-        labels: of the same windows, with a positive among them.
-        block: windows drawn together.
-        rng: what is drawn from.
-
-    Returns:
-        Both ends of the interval. Draws without a positive label are left out.
-
     Source:
         Künsch (1989), "The jackknife and the bootstrap for general stationary observations".
     """
@@ -166,34 +118,17 @@ def lift_interval(
 def linear_scores(
     train: Float[np.ndarray, "N F"],
     labels: Int[np.ndarray, " N"],
-    judged: Float[np.ndarray, "W F"],
+    evaluated: Float[np.ndarray, "W F"],
 ) -> Scores:
-    """Score windows with a logistic regression: what needs no deep network.
-
-    Args:
-        train: features to fit on.
-        labels: of `train`; both classes weigh alike in the fit.
-        judged: features of the W windows to score.
-
-    Returns:
-        The probability of label 1 for each of `judged`.
-    """
+    """Score windows with a logistic regression: what needs no deep network."""
     model = LogisticRegression(max_iter=LINEAR_STEPS, class_weight="balanced")
-    found: Scores = model.fit(train, labels).predict_proba(judged)[:, 1]
+    found: Scores = model.fit(train, labels).predict_proba(evaluated)[:, 1]
     return found
 
 
 def pr_curve(
     scores: Scores, labels: Labels
 ) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, " U"]]:
-    """Trace the precision-recall curve.
-
-    Args:
-        scores: of W windows.
-        labels: of the same windows, with a positive among them.
-
-    Returns:
-        Recall and precision at each of the U distinct scores, highest first.
-    """
+    """Trace the precision-recall curve."""
     precision, recall, _ = precision_recall_curve(labels, scores)
     return recall[-2::-1], precision[-2::-1]

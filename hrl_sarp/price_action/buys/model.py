@@ -32,26 +32,14 @@ class PriceAction:
 
     @torch.no_grad()
     def probabilities(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, " B"]:
-        """Rate the buy after each window.
-
-        Args:
-            windows: candles with the columns `candles.COLUMNS`, as they are.
-
-        Returns:
-            How likely each buy is worth it, from 0 to 1.
-        """
+        """Rate the buy after each window."""
         self.network.eval()
         logits: Tensor = self.network(self.scaling.apply(windows))
         return torch.sigmoid(logits)
 
 
 def save_price_action(folder: Path, model: PriceAction) -> None:
-    """Write both files.
-
-    Args:
-        folder: of the files.
-        model: what to write.
-    """
+    """Write both files."""
     columns = list(candles.COLUMNS)
     state = {name: weight.detach().cpu() for name, weight in model.network.state_dict().items()}
     payload = {
@@ -71,19 +59,7 @@ def save_price_action(folder: Path, model: PriceAction) -> None:
 
 
 def load_price_action(folder: Path, config: TransformerConfig) -> PriceAction:
-    """Read what `save_price_action` wrote.
-
-    Args:
-        folder: of the files.
-        config: sizes of the network.
-
-    Returns:
-        The model in evaluation mode.
-
-    Raises:
-        MissingArtifactError: if either file is not there.
-        CheckpointError: if a file is truncated, holds code, or is of other columns or sizes.
-    """
+    """Read what `save_price_action` wrote."""
     path, columns = folder / MODEL, list(candles.COLUMNS)
     payload = load_plain(path)
     expected = {"feature_columns": columns, "input_dim": len(columns)}

@@ -35,15 +35,7 @@ ONE_ANSWER = 0.01
 
 
 def results_table(spans: Spans, threshold: float) -> Table:
-    """Set every measure beside its trivial baseline.
-
-    Args:
-        spans: measures of each span.
-        threshold: from which on a probability is a call.
-
-    Returns:
-        A row for each measure, a column for each span.
-    """
+    """Set every measure beside its trivial baseline."""
     shown = {
         (name, span): NONE if values[name] is None else form.format(values[name])
         for _, name, form in ROWS
@@ -55,15 +47,7 @@ def results_table(spans: Spans, threshold: float) -> Table:
 
 
 def verdict(history: Sequence[Mapping[str, Any]], spans: Spans) -> str:
-    """Say in one sentence whether anything was found, on data that chose nothing.
-
-    Args:
-        history: a row for each epoch, as `BuyTask.validate` measures them.
-        spans: measures of validation and test.
-
-    Returns:
-        The sentence, with the numbers it rests on.
-    """
+    """Say in one sentence whether anything was found, on data that chose nothing."""
     validation, test = spans["validation"], spans["test"]
     low, high = validation["score_low"], validation["score_high"]
     if high - low < ONE_ANSWER:
@@ -88,16 +72,7 @@ def verdict(history: Sequence[Mapping[str, Any]], spans: Spans) -> str:
 def results_figure(
     history: Sequence[Mapping[str, Any]], spans: Spans, curves: Mapping[str, Curve]
 ) -> Figure:
-    """Draw losses and PR-AUC over epochs, and the precision-recall curves of the best epoch.
-
-    Args:
-        history: a row for each epoch.
-        spans: measures of validation and test.
-        curves: recall and precision of each span.
-
-    Returns:
-        A figure of three panels.
-    """
+    """Draw losses and PR-AUC over epochs, and the precision-recall curves of the best epoch."""
     epochs = [row["step"] for row in history]
     best = min(history, key=lambda row: row["val_loss"])["step"]
     names = ("total_loss", "val_loss", "val_pr_auc")

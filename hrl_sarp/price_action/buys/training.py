@@ -1,7 +1,7 @@
 """Trains the transformer to tell buys that are worth it from others, and says how well it does.
 
 Epochs are chosen by the loss on validation, the threshold by precision there; the test span, which
-chose nothing, is judged once at the end.
+chose nothing, is evaluated once at the end.
 """
 
 import math
@@ -32,13 +32,13 @@ RUNNING = "price_action_running.pt"
 """State of an unfinished run, for --resume."""
 RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
 KIND = "price-action"
-JUDGED = ("validation", "test")
+EVALUATED = ("validation", "test")
 HALF = 0.5
 """Threshold of the measures of an epoch."""
 FIRST_WEIGHTS, UPDATES, BOOTSTRAP = range(3)
 """Roles of the seed."""
-JUDGED_AT_ONCE = 128
-"""Windows in memory while a span is judged; more do not fit into a processor's cache."""
+EVALUATED_AT_ONCE = 128
+"""Windows in memory while a span is evaluated; more do not fit into a processor's cache."""
 HOURS = 24
 
 
@@ -46,25 +46,12 @@ class BuyTask:
     """Telling buys that are worth it, as `fitting.Fit` asks for it, over the windows of one file.
 
     Rows are the first rows of windows in the table of candles.
-
-    Example:
-        As `train_price_action` uses it::
-
-            task = BuyTask(windows, config, torch.device("cpu"))
-            new_fit(task, StopFlag()).run()
-            loss, probabilities = task.judge("test")
     """
 
     title = "price action"
 
     def __init__(self, windows: CandleWindows, config: RunConfig, device: torch.device) -> None:
-        """Make random weights, fit the scaling and put all candles on a device.
-
-        Args:
-            windows: of one file.
-            config: sizes, schedule and seed.
-            device: to train on.
-        """
+        """Make random weights, fit the scaling and put all candles on a device."""
         self.windows, self.config, self.device = windows, config, device
         self.settings = config.encoders.price_action
         torch.manual_seed(derive_seed(config.seed, FIRST_WEIGHTS))
@@ -90,27 +77,15 @@ class BuyTask:
     def loss(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Compute the weighted cross-entropy of a batch.
-
-        Args:
-            rows: first rows of the windows.
-            generator: unused; dropout is all that is random.
-
-        Returns:
-            The loss, and no terms beside it.
-        """
+        """Compute the weighted cross-entropy of a batch."""
         inputs, labels = self.batch(rows)
         return self.criterion(self.module(inputs), labels), {}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Judge the module on validation.
-
-        Returns:
-            The loss that chooses the epoch, and measures of calls at one half.
-        """
-        loss, scores = self.judge("validation")
+        """Evaluate the module on validation."""
+        loss, scores = self.evaluate("validation")
         truth = self.windows.labels("validation")
-        half = measures.judge_calls(scores, truth, HALF)
+        half = measures.evaluate_calls(scores, truth, HALF)
         return loss, {
             "val_loss": loss,
             "val_pr_auc": measures.pr_auc(scores, truth),
@@ -121,42 +96,21 @@ class BuyTask:
         }
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
-        """Say when windows begin, for the message of a run that diverges.
-
-        Args:
-            rows: first rows of the windows.
-
-        Returns:
-            Their first and last times.
-        """
+        """Say when windows begin, for the message of a run that diverges."""
         times = self.windows.bars.timestamps[rows.cpu().numpy()]
         return f"windows that begin {times.min()} to {times.max()}"
 
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B L F"], Float[Tensor, " B"]]:
-        """Gather and scale windows.
-
-        Args:
-            rows: first rows of the windows.
-
-        Returns:
-            What the network reads, and the labels that it should predict.
-        """
+        """Gather and scale windows."""
         inputs = self.scaling.apply(gather(self.table, rows, self.windows.length))
         return inputs, self.label[rows + self.windows.to_target]
 
     @torch.no_grad()
-    def judge(self, span: str) -> tuple[float, Float[np.ndarray, " W"]]:
-        """Rate the windows of a span.
-
-        Args:
-            span: train, validation or test.
-
-        Returns:
-            The mean loss, and the probability of each window, in the order of time.
-        """
+    def evaluate(self, span: str) -> tuple[float, Float[np.ndarray, " W"]]:
+        """Rate the windows of a span."""
         self.module.eval()
         logits, labels = [], []
-        for rows in self.first[span].split(JUDGED_AT_ONCE):
+        for rows in self.first[span].split(EVALUATED_AT_ONCE):
             inputs, truth = self.batch(rows)
             logits.append(self.module(inputs))
             labels.append(truth)
@@ -165,37 +119,17 @@ class BuyTask:
         return loss, torch.sigmoid(joined).double().cpu().numpy()
 
     def last_candles(self, span: str) -> Float[np.ndarray, "W F"]:
-        """Read the last candle of each window, all that a linear model is given.
-
-        Args:
-            span: train, validation or test.
-
-        Returns:
-            The scaled candles, in the order of time.
-        """
-        blocks = (self.batch(rows)[0][:, -1] for rows in self.first[span].split(JUDGED_AT_ONCE))
+        """Read the last candle of each window, all that a linear model is given."""
+        blocks = (self.batch(rows)[0][:, -1] for rows in self.first[span].split(EVALUATED_AT_ONCE))
         return torch.cat(list(blocks)).double().cpu().numpy()
 
     def model(self) -> PriceAction:
-        """Put the network and its scaling together.
-
-        Returns:
-            What `save_price_action` writes; its weights are those that train.
-        """
+        """Put the network and its scaling together."""
         return PriceAction(self.module, self.scaling, self.windows.length)
 
 
 def new_fit(task: BuyTask, stop: StopFlag, state: RunState | None = None) -> Fit:
-    """Prepare a run.
-
-    Args:
-        task: what to train.
-        stop: looked at after each batch.
-        state: where checkpoints are kept, and the best model beside them; None keeps nothing.
-
-    Returns:
-        The run, not begun yet.
-    """
+    """Prepare a run."""
     config, settings = task.config, task.settings
     schedule = Schedule.of(
         settings,
@@ -220,24 +154,7 @@ def train_price_action(
     *,
     resume: bool,
 ) -> dict[str, Any]:
-    """Train, choose epoch and threshold on validation, judge both spans, write all files.
-
-    Args:
-        windows: of one file of candles.
-        config: sizes, schedule and seed.
-        folder: of all files.
-        device: to train on.
-        stop: looked at after each batch.
-        resume: continue the run that was stopped in the folder.
-
-    Returns:
-        What is written to `price_action_results.json`.
-
-    Raises:
-        StoppedEarly: after writing a checkpoint, if a stop was asked for.
-        TrainingDivergedError: at the first loss that is not finite.
-        CheckpointError: if --resume meets the checkpoint of another run.
-    """
+    """Train, choose epoch and threshold on validation, evaluate both spans, write all files."""
     task = BuyTask(windows, config, device)
     state = RunState(folder, KIND, _identity(task), resume, file=RUNNING, option="--output")
     if resume and (folder / RESULTS).is_file() and not state.path.is_file():
@@ -268,8 +185,8 @@ def _identity(task: BuyTask) -> dict[str, Any]:
 
 
 def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> dict[str, Any]:
-    scores = {span: task.judge(span)[1] for span in JUDGED}
-    truth = {span: task.windows.labels(span) for span in JUDGED}
+    scores = {span: task.evaluate(span)[1] for span in EVALUATED}
+    truth = {span: task.windows.labels(span) for span in EVALUATED}
     threshold = measures.choose_threshold(
         scores["validation"], truth["validation"], task.settings.min_calls
     )
@@ -278,7 +195,7 @@ def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> di
             **_measures(task, scores[span], truth[span], threshold),
             **_peers(task, span, scores[span]),
         }
-        for span in JUDGED
+        for span in EVALUATED
     }
     seconds = sum(fitted.seconds)
     results = {
@@ -298,7 +215,7 @@ def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> di
         "dropped": task.windows.dropped,
         "excluded_bars": task.windows.bars.excluded,
     }
-    curves = {span: measures.pr_curve(scores[span], truth[span]) for span in JUDGED}
+    curves = {span: measures.pr_curve(scores[span], truth[span]) for span in EVALUATED}
     save_png(folder / FIGURE, report.results_figure(history.rows, spans, curves))
     history.write(folder / RESULTS, results)
     return {**results, "history": history.rows}
@@ -321,9 +238,9 @@ def _measures(
         "lift_high": high,
         "score_low": float(scores.min()),
         "score_high": float(scores.max()),
-        **asdict(measures.judge_calls(scores, truth, threshold)),
-        **asdict(measures.judge_trivial(truth)),
-        "at_half": asdict(measures.judge_calls(scores, truth, HALF)),
+        **asdict(measures.evaluate_calls(scores, truth, threshold)),
+        **asdict(measures.evaluate_trivial(truth)),
+        "at_half": asdict(measures.evaluate_calls(scores, truth, HALF)),
     }
 
 

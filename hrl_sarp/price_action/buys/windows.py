@@ -53,25 +53,11 @@ class CandleWindows:
     """Windows that were left out, by reason."""
 
     def targets(self, span: str) -> Int[np.ndarray, " W"]:
-        """Find the rows whose labels windows predict.
-
-        Args:
-            span: train, validation or test.
-
-        Returns:
-            A row of the table for each window of the span, in the order of time.
-        """
+        """Find the rows whose labels windows predict."""
         return self.first[span] + self.to_target
 
     def labels(self, span: str) -> Int[np.ndarray, " W"]:
-        """Look up what the windows of a span should predict.
-
-        Args:
-            span: train, validation or test.
-
-        Returns:
-            1 for a buy that is worth it, else 0, in the order of time.
-        """
+        """Look up what the windows of a span should predict."""
         return self.label[self.targets(span)]
 
 
@@ -88,37 +74,16 @@ class CandleScaling:
     """Of all candles of the training windows."""
 
     def apply(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Scale a batch.
-
-        Args:
-            windows: candles with the columns `candles.COLUMNS`, as they are.
-
-        Returns:
-            What the network reads.
-        """
+        """Scale a batch."""
         return self.scaler.apply_to(self.relate(windows))
 
     def relate(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Set prices and volume in relation to their window, if levels are relative.
-
-        Args:
-            windows: candles with the columns `candles.COLUMNS`, as they are.
-
-        Returns:
-            The same candles before they are z-scored.
-        """
+        """Set prices and volume in relation to their window, if levels are relative."""
         return relate_to_last_close(windows) if self.levels == "relative" else windows
 
 
 def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-    """Divide prices and ATR by the last close, volume by its mean; log(1 + x) of the latter.
-
-    Args:
-        windows: candles with the columns `candles.COLUMNS`, as they are.
-
-    Returns:
-        Candles without a unit; volume is 0 throughout a window without any.
-    """
+    """Divide prices and ATR by the last close, volume by its mean; log(1 + x) of the latter."""
     factor = torch.ones_like(windows[:, 0])
     factor[:, _PRICED] = 1.0 / windows[:, -1, _CLOSE, None]
     mean_volume = windows[:, :, _VOLUME].mean(dim=1)
@@ -132,17 +97,7 @@ def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L 
 def fit_scaling(
     table: Table, starts: Int[Tensor, " W"], length: int, levels: Literal["relative", "raw"]
 ) -> CandleScaling:
-    """Compute means and deviations over all candles of the given windows, the training ones.
-
-    Args:
-        table: candles with the columns `candles.COLUMNS`, as they are.
-        starts: first rows of the windows.
-        length: candles of a window.
-        levels: whether prices relate to each window's last close.
-
-    Returns:
-        The scaling of these windows.
-    """
+    """Compute means and deviations over all candles of the given windows, the training ones."""
     n_columns = table.shape[1]
     plain = CandleScaling(levels, Scaler.of(np.zeros(n_columns), np.ones(n_columns)))
     sums = torch.zeros(2, n_columns, dtype=torch.float64, device=table.device)
@@ -162,16 +117,6 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
 
     Training labels end before the first candle of any validation window, and validation labels
     before the first of any test window.
-
-    Args:
-        bars: candles of one file.
-        config: length of windows, horizon and threshold of labels, shares of the spans.
-
-    Returns:
-        The candles with the windows of each span.
-
-    Raises:
-        DataError: if a span has too few windows, or no positive or no negative label.
     """
     task, length = config.price_action, config.transformer.window_length
     table = candles.candle_table(bars)

@@ -103,11 +103,7 @@ class Job:
         return balanced_weight(inside) if given is None else given
 
     def task(self) -> ExpansionTask:
-        """Put model and windows on the device asked for.
-
-        Returns:
-            What the training loop asks.
-        """
+        """Put model and windows on the device asked for."""
         device = self.request.device
         return ExpansionTask(
             self.model.to(device),
@@ -120,26 +116,15 @@ class Job:
             title=f"fine-tuning {self.request.variant}",
         )
 
-    def judge(self, task: ExpansionTask) -> Outcome:
-        """Measure a model on the test windows.
-
-        Args:
-            task: with the model as it is to be judged.
-
-        Returns:
-            Its measures beside those of the trivial rules.
-        """
+    def evaluate(self, task: ExpansionTask) -> Outcome:
+        """Measure a model on the test windows."""
         _, found = task.look_at(torch.from_numpy(self.split.test).to(self.request.device))
         training, truth = self._truth(self.split.train), self._truth(self.split.test)
         model, trivial = measures(found, truth), trivial_measures(training, truth)
         return Outcome(model, {name: trivial[name] for name in model})
 
     def facts(self) -> dict[str, Any]:
-        """Gather what a reader of the model's weights needs.
-
-        Returns:
-            Plain values by name.
-        """
+        """Gather what a reader of the model's weights needs."""
         config = self.request.config
         return {
             "variant": self.request.variant,
@@ -158,21 +143,7 @@ class Job:
 
 
 def prepare(request: FinetuneRequest) -> Job:
-    """Read the windows, split them by groups and make the model; writes nothing.
-
-    Args:
-        request: what to fine-tune.
-
-    Returns:
-        The job, ready to be trained.
-
-    Raises:
-        ConfigError: if there is no such variant.
-        HrlSarpError: if an encoder is to be frozen that nothing was loaded into.
-        MissingArtifactError: if a file is not there.
-        DataError: if the labelled windows cannot be used.
-        CheckpointError: if the pretrained encoder does not fit.
-    """
+    """Read the windows, split them by groups and make the model; writes nothing."""
     config = request.config
     settings = config.encoders.finetuning
     if request.variant not in settings.variants:
@@ -192,20 +163,7 @@ def prepare(request: FinetuneRequest) -> Job:
 
 
 def assemble(request: FinetuneRequest, windows: LabelledWindows, split: GroupSplit) -> Job:
-    """Make the model and its inputs for a split that is given.
-
-    Args:
-        request: what to fine-tune; its `data` is not read.
-        windows: all labelled windows.
-        split: rows of each part.
-
-    Returns:
-        The job, ready to be trained.
-
-    Raises:
-        DataError: if training has windows of one class only.
-        CheckpointError: if the pretrained encoder does not fit.
-    """
+    """Make the model and its inputs for a split that is given."""
     require_both_classes(windows.label[split.train], "training windows")
     config = request.config
     variant = config.encoders.finetuning.variants[request.variant]
@@ -240,19 +198,7 @@ def new_fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     rows: tables.Rows | None = None,
 ) -> Fit:
-    """Prepare the training of a job.
-
-    Args:
-        job: what to train.
-        task: of that job.
-        stop: looked at after each batch.
-        state: where checkpoints are kept; None keeps nothing.
-        on_epoch: called after each epoch, before its checkpoint is written.
-        rows: of the tables; checkpoints hold them.
-
-    Returns:
-        The run, not begun yet.
-    """
+    """Prepare the training of a job."""
     config, settings = job.request.config, job.request.config.encoders.finetuning
     schedule = Schedule.of(
         settings,
@@ -264,22 +210,10 @@ def new_fit(
 
 
 def finetune(job: Job, stop: StopFlag) -> Outcome:
-    """Train a model and judge it on groups of windows it never saw.
+    """Train a model and measure it on groups of windows that it never saw.
 
     Writes `best_model.pt`, six tables, a figure and `metadata.json` into the output folder. A run
     that is stopped leaves `running.pt`; resumed from it, it ends in the same weights.
-
-    Args:
-        job: what to train.
-        stop: looked at after each batch.
-
-    Returns:
-        Measures on the test windows.
-
-    Raises:
-        CheckpointError: if the run to resume does not fit.
-        StoppedEarly: after a stop was asked for.
-        TrainingDivergedError: at a loss that is not finite.
     """
     request, folder = job.request, job.request.output
     state = RunState(folder, KIND, _identity(job), request.resume, option="--output")
@@ -309,7 +243,7 @@ def finetune(job: Job, stop: StopFlag) -> Outcome:
             save_payload(folder / BEST, {"kind": KIND, "model_state_dict": weights, **best})
 
     fitted = new_fit(job, task, stop, state, on_epoch, rows).run()
-    outcome = job.judge(task)
+    outcome = job.evaluate(task)
     save_png(folder / FIGURE, tables.losses_figure(rows))
     write_json(folder / METADATA, _metadata(job, fitted, outcome))
     state.finish()
@@ -329,18 +263,7 @@ class Finetuned:
 
 
 def load_finetuned(path: Path) -> Finetuned:
-    """Read a fine-tuned model.
-
-    Args:
-        path: of `best_model.pt`.
-
-    Returns:
-        The model in evaluation mode, with what scales its inputs.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        CheckpointError: if it is truncated, hostile, or no such model.
-    """
+    """Read a fine-tuned model."""
     payload = load_payload(path)
     if payload["kind"] != KIND:
         raise CheckpointError(

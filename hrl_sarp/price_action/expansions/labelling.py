@@ -27,21 +27,6 @@ def label_bars(
     A window lies in one stretch of bars and in one block of `block_days`, counted from 1970-01-01;
     the windows of a block are a group, whatever their instrument. Windows with several expansions
     are left out: bars of an expansion would be called outside. So are those without.
-
-    Args:
-        bars: of one file.
-        windowed: length and stride of windows, and how many bars may be missing inside one.
-        rule: what an expansion is.
-
-    Returns:
-        A row for each window: window_id, group, time (of the first bar), features (open, high,
-        low, close of each bar), label, expansion_start, expansion_end (bars of the window). And
-        what was found: windows `scanned`, those `without` an expansion, with `several` that do not
-        overlap, and `labelled`; of the latter `share_inside` (of all bars, those of expansions),
-        `mean_bars` of an expansion, `share_retracement`, `share_rising` and the number of `groups`.
-
-    Raises:
-        DataError: if no window fits into a block, or none has exactly one expansion.
     """
     length = windowed.window_length
     days = bars.timestamps.astype("datetime64[D]").astype(np.int64)
@@ -85,19 +70,7 @@ def label_bars(
 
 
 def between(bars: Bars, first: date | None, last: date | None) -> Bars:
-    """Choose the bars of some days.
-
-    Args:
-        bars: of one file.
-        first: day; None is open.
-        last: day, included; None is open.
-
-    Returns:
-        The bars of the days from `first` to `last`.
-
-    Raises:
-        DataError: if there are none.
-    """
+    """Choose the bars of some days."""
     day = bars.timestamps.astype("datetime64[D]")
     kept = np.ones(len(bars), dtype=bool)
     if first is not None:
@@ -116,16 +89,7 @@ def between(bars: Bars, first: date | None, last: date | None) -> Bars:
 
 
 def draw(frame: pl.DataFrame, n_windows: int, seed: int) -> pl.DataFrame:
-    """Draw some of the labelled windows.
-
-    Args:
-        frame: a row for each window.
-        n_windows: how many to keep.
-        seed: of the draw.
-
-    Returns:
-        That many rows, in their order; all if there are fewer.
-    """
+    """Draw some of the labelled windows."""
     if n_windows >= frame.height:
         return frame
     chosen = np.random.default_rng(seed).choice(frame.height, n_windows, replace=False)

@@ -50,15 +50,7 @@ class Found:
 
 
 def measures(found: Found, truth: Truth) -> dict[str, float]:
-    """Measure what a model says of some windows.
-
-    Args:
-        found: what it says.
-        truth: what is to be found.
-
-    Returns:
-        Every measure of `TRIVIAL_RULES` that the model can have.
-    """
+    """Measure what a model says of some windows."""
     result: dict[str, float] = {}
     if found.inside is not None:
         result |= span_scores(found.inside, truth.inside)
@@ -76,15 +68,7 @@ def measures(found: Found, truth: Truth) -> dict[str, float]:
 
 
 def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
-    """Measure the rules of `TRIVIAL_RULES`, which never look at a window.
-
-    Args:
-        training: windows that the rules take their constants from.
-        truth: what is to be found in the windows to be judged.
-
-    Returns:
-        Every measure of `TRIVIAL_RULES`.
-    """
+    """Measure the rules of `TRIVIAL_RULES`, which never look at a window."""
     n_windows, n_bars = truth.inside.shape
     everywhere = np.ones((n_windows, n_bars))
     result = span_scores(everywhere, truth.inside)
@@ -104,15 +88,7 @@ def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
 def span_scores(
     probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
 ) -> dict[str, float]:
-    """Measure the calls `probability >= THRESHOLD` in each window, then average over windows.
-
-    Args:
-        probability: that a bar belongs to the expansion.
-        inside: whether it does; in each window some bar.
-
-    Returns:
-        F1, precision (0 where no bar is called) and recall.
-    """
+    """Measure the calls `probability >= THRESHOLD` in each window, then average over windows."""
     precision, recall, f1, _ = precision_recall_fscore_support(
         inside, probability >= THRESHOLD, average="samples", zero_division=0
     )
@@ -122,74 +98,31 @@ def span_scores(
 def center_distance(
     found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
-    """Measure how far centers are apart.
-
-    Args:
-        found: centers and lengths; one row stands for all windows.
-        truth: centers and lengths that are right.
-        n_bars: L.
-
-    Returns:
-        Distances in bars.
-    """
+    """Measure how far centers are apart."""
     return np.abs(found[:, 0] - truth[:, 0]) * (n_bars - 1)
 
 
 def hit_rate(distance_bars: Float[np.ndarray, " W"], k: int) -> float:
-    """Count hits.
-
-    Args:
-        distance_bars: between the centers of each window.
-        k: largest distance of a hit, in bars.
-
-    Returns:
-        The share of windows that are hits.
-    """
+    """Count hits."""
     return float((distance_bars <= k + ROUNDING_BARS).mean())
 
 
 def interval_iou(
     found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
-    """Measure how well the intervals that pointers name cover each other.
-
-    Args:
-        found: centers and lengths; one row stands for all windows.
-        truth: centers and lengths that are right.
-        n_bars: L.
-
-    Returns:
-        Intersection over union for each window.
-    """
+    """Measure how well the intervals that pointers name cover each other."""
     return _overlap(_edges(found, n_bars), _edges(truth, n_bars))
 
 
 def best_place(training: Float[np.ndarray, "W 2"], k: int, n_bars: int) -> float:
-    """Find the place that hits most training windows.
-
-    Args:
-        training: centers and lengths.
-        k: largest distance of a hit, in bars.
-        n_bars: L.
-
-    Returns:
-        A center in [0, 1], on a grid of half bars.
-    """
+    """Find the place that hits most training windows."""
     grid = np.arange(2 * n_bars - 1) / 2 / (n_bars - 1)
     away = np.abs(grid[:, None] - training[:, 0]) * (n_bars - 1)
     return float(grid[(away <= k + ROUNDING_BARS).mean(axis=1).argmax()])
 
 
 def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, "1 2"]:
-    """Find the interval that overlaps training windows most.
-
-    Args:
-        training: centers and lengths.
-        n_bars: L.
-
-    Returns:
-        One row: center (a whole bar) and length.
-    """
+    """Find the interval that overlaps training windows most."""
     places, lengths = np.arange(n_bars) / (n_bars - 1), np.unique(training[:, 1])
     choices = np.stack(np.meshgrid(places, lengths, indexing="ij"), axis=2).reshape(-1, 1, 2)
     overlap = _overlap(_edges(choices, n_bars), _edges(training, n_bars))
@@ -197,15 +130,7 @@ def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.n
 
 
 def separation(probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]) -> float:
-    """Measure how far probabilities tell bars inside from others.
-
-    Args:
-        probability: that a bar belongs to the expansion.
-        inside: whether it does.
-
-    Returns:
-        The mean over bars inside less the mean over bars outside.
-    """
+    """Measure how far probabilities tell bars inside from others."""
     return float(probability[inside].mean() - probability[~inside].mean())
 
 
@@ -213,13 +138,6 @@ def calibration_error(
     probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
 ) -> float:
     """Compute the expected calibration error over bars, in bins of equal width.
-
-    Args:
-        probability: that a bar belongs to the expansion.
-        inside: whether it does.
-
-    Returns:
-        The mean gap between probability and share, in [0, 1].
 
     Source:
         Guo et al. (2017), "On calibration of modern neural networks", equation 3.

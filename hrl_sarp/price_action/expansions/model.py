@@ -30,25 +30,12 @@ class JadeMultiTask(nn.Module):
     The center is the mean place of the bars under learned weights, which sum to 1, and the length
     is read from their mean vector under the same weights: a window's plain mean has lost the
     place. `log_sigma` holds one number per task (Kendall et al. 2018).
-
-    Example:
-        Two windows of 105 bars and 12 features::
-
-            model = JadeMultiTask(12, config.encoders.jade, ("type", "span"), dropout=0.1)
-            model(torch.zeros(2, 105, 12)).span_logits.shape  # (2, 105)
     """
 
     def __init__(
         self, n_features: int, jade: JadeConfig, tasks: Sequence[str], dropout: float
     ) -> None:
-        """Make random weights.
-
-        Args:
-            n_features: columns of a bar.
-            jade: size of the encoder.
-            tasks: of `TASKS`, in any order.
-            dropout: before the heads.
-        """
+        """Make random weights."""
         super().__init__()
         self.encoder = JadeEncoder(n_features, jade)
         self.dropout = nn.Dropout(dropout)
@@ -67,20 +54,12 @@ class JadeMultiTask(nn.Module):
         self.log_sigma = nn.Parameter(torch.zeros(len(self.tasks)))
 
     def log_sigmas(self) -> dict[str, Float[Tensor, ""]]:
-        """Name the weights of the tasks.
-
-        Returns:
-            `log_sigma` by task.
-        """
+        """Name the weights of the tasks."""
         return dict(zip(self.tasks, self.log_sigma.unbind(), strict=True))
 
     @torch.no_grad()
     def start_at(self, constant: MultiTaskOutput) -> None:
-        """Let the heads' biases say what suits all windows; the center starts in the middle.
-
-        Args:
-            constant: the same answer for each window, with an answer for each task.
-        """
+        """Let the heads' biases say what suits all windows; the center starts in the middle."""
         biases = {
             "type_head": constant.type_logits,
             "length_head": None if constant.pointers is None else constant.pointers[:, 1].logit(),
@@ -93,25 +72,11 @@ class JadeMultiTask(nn.Module):
                 bias.copy_(value.flatten()[: len(bias)])
 
     def forward(self, x: Float[Tensor, "B L F"]) -> MultiTaskOutput:
-        """Encode windows and apply the heads.
-
-        Args:
-            x: windows of L bars, scaled.
-
-        Returns:
-            What the heads say.
-        """
+        """Encode windows and apply the heads."""
         return self.decode(self.encoder(x))
 
     def decode(self, per_bar: Float[Tensor, "B L W"]) -> MultiTaskOutput:
-        """Apply the heads.
-
-        Args:
-            per_bar: what the encoder gave for each bar.
-
-        Returns:
-            What the heads say.
-        """
+        """Apply the heads."""
         per_bar = self.dropout(per_bar)
         return MultiTaskOutput(
             self.heads["type_head"](per_bar.mean(dim=1)) if "type" in self.tasks else None,

@@ -41,19 +41,6 @@ def load_pretrained(
 
     Weights of a column that both have are copied, those of a new one set to 0: before fine-tuning
     the encoder says what it said in pretraining.
-
-    Args:
-        path: as in `transfer.load_encoder`.
-        encoder: what to fill; unchanged if an error is raised.
-        columns: of the encoder's input.
-        config: sizes of both.
-
-    Returns:
-        What did not match, and how the columns were scaled.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        CheckpointError: if it cannot be read, is no Jade, has other sizes, or shares no column.
     """
     description = read_description(path)
     there = tuple(str(name) for name in description["columns"])
@@ -89,16 +76,7 @@ def load_pretrained(
 def rearranged(
     weights: Float[Tensor, "G N"], there: Sequence[str], here: Sequence[str]
 ) -> Float[Tensor, "G M"]:
-    """Put input weights in the order of other columns.
-
-    Args:
-        weights: a column for each of `there`.
-        there: names of the columns that the weights are for.
-        here: names of the columns that they should be for.
-
-    Returns:
-        A column for each of `here`; 0 where `there` lacks it.
-    """
+    """Put input weights in the order of other columns."""
     result = torch.zeros(len(weights), len(here))
     for place, name in enumerate(here):
         if name in there:

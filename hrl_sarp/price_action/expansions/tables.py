@@ -66,23 +66,12 @@ Rows = dict[str, list[Row]]
 
 
 def empty_rows() -> Rows:
-    """Begin the tables.
-
-    Returns:
-        The six tables without rows.
-    """
+    """Begin the tables."""
     return {name: [] for name in COLUMNS}
 
 
 def add_epoch(rows: Rows, epoch: Epoch, task: ExpansionTask, columns: Sequence[str]) -> None:
-    """Add an epoch's rows to the tables.
-
-    Args:
-        rows: of the six tables; they grow.
-        epoch: what it measured.
-        task: what was trained, just validated.
-        columns: of its inputs.
-    """
+    """Add an epoch's rows to the tables."""
     number, probability = epoch.number + 1, task.found.inside
     inside = task.targets.inside[task.validation].cpu().numpy() > 0
     log_sigma = {name: value.detach().cpu() for name, value in task.module.log_sigmas().items()}
@@ -121,26 +110,13 @@ def add_epoch(rows: Rows, epoch: Epoch, task: ExpansionTask, columns: Sequence[s
 
 
 def summary(values: Float[np.ndarray, "..."], prefix: str = "") -> dict[str, float]:
-    """Describe a distribution.
-
-    Args:
-        values: of any shape.
-        prefix: written before each name.
-
-    Returns:
-        Mean, std, min, max and median.
-    """
+    """Describe a distribution."""
     measured = (values.mean(), values.std(), values.min(), values.max(), np.median(values))
     return {f"{prefix}{name}": float(v) for name, v in zip(SUMMARY, measured, strict=True)}
 
 
 def write_tables(folder: Path, rows: Rows) -> None:
-    """Write the six files.
-
-    Args:
-        folder: of the run.
-        rows: of each table.
-    """
+    """Write the six files."""
     for name, columns in COLUMNS.items():
         seen = dict.fromkeys(column for row in rows[name] for column in row)
         more = [column for column in seen if column not in columns]
@@ -152,14 +128,7 @@ def write_tables(folder: Path, rows: Rows) -> None:
 
 
 def losses_figure(rows: Rows) -> Figure:
-    """Draw losses, span F1 and separation over the epochs.
-
-    Args:
-        rows: of the six tables.
-
-    Returns:
-        A figure of three panels.
-    """
+    """Draw losses, span F1 and separation over the epochs."""
     metrics, stats = rows["epoch_metrics"], rows["probability_stats"]
     losses = {
         "training": _curve(metrics, "train_loss"),
@@ -175,16 +144,7 @@ def losses_figure(rows: Rows) -> Figure:
 
 
 def measure_table(title: str, model: Mapping[str, float], trivial: Mapping[str, float]) -> Table:
-    """Set the measures of a model beside their baselines.
-
-    Args:
-        title: of the table.
-        model: measures of the model.
-        trivial: what the rules of `TRIVIAL_RULES` reach.
-
-    Returns:
-        A row for each measure.
-    """
+    """Set the measures of a model beside their baselines."""
     return Table(
         title,
         ("measure", "model", "baseline", "the baseline says of every window"),

@@ -41,27 +41,13 @@ class Targets:
     countdown: Float[Tensor, "W L"]
 
     def rows(self, chosen: Int[Tensor, " B"]) -> "Targets":
-        """Choose some windows.
-
-        Args:
-            chosen: their rows, on the device of the targets.
-
-        Returns:
-            The targets of these windows.
-        """
+        """Choose some windows."""
         return Targets(
             self.label[chosen], self.pointers[chosen], self.inside[chosen], self.countdown[chosen]
         )
 
     def to(self, device: torch.device) -> "Targets":
-        """Copy to a device.
-
-        Args:
-            device: where the copy lies.
-
-        Returns:
-            The same targets there.
-        """
+        """Copy to a device."""
         moved = (self.label, self.pointers, self.inside, self.countdown)
         return Targets(*(tensor.to(device) for tensor in moved))
 
@@ -70,13 +56,6 @@ class ExpansionTask:
     """Finding expansions, as `fitting.Fit` asks for it: any split, any device.
 
     The plain sum of the tasks' losses chooses the epoch: sigmas change their weighted sum.
-
-    Example:
-        As `finetuning` uses it::
-
-            task = job.task()
-            fitted = new_fit(job, task, StopFlag()).run()
-            losses, found = task.look_at(torch.from_numpy(job.split.test))
     """
 
     def __init__(
@@ -95,16 +74,6 @@ class ExpansionTask:
 
         A model that knows nothing would arrive there. From sigma 1, pointers, whose loss is a
         hundredth of the others', would not be learned for thousands of updates.
-
-        Args:
-            model: what is taught; on the device of inputs and targets.
-            inputs: windows as the encoder reads them.
-            targets: what should be said of them.
-            split: rows to train on and to validate on.
-            config: deltas of the Huber losses.
-            pos_weight: of bars inside, in the span loss.
-            is_frozen: the encoder keeps its weights.
-            title: on progress bar and in messages.
         """
         device = inputs.device
         self.module, self.inputs, self.targets, self.title = model, inputs, targets, title
@@ -126,15 +95,7 @@ class ExpansionTask:
     def loss(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Compute the weighted total of a batch.
-
-        Args:
-            rows: of the windows.
-            generator: unused; dropout is all that is random.
-
-        Returns:
-            The total, and the plain loss of each task as `train_<task>`.
-        """
+        """Compute the weighted total of a batch."""
         if self.is_frozen:
             self.module.encoder.eval()
         losses = self._losses(self._output(rows), rows)
@@ -142,35 +103,17 @@ class ExpansionTask:
         return total, {f"train_{task}": loss for task, loss in losses.items()}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Judge the module on the validation windows.
-
-        Returns:
-            The sum over tasks, and the loss of each as `val_<task>`.
-        """
+        """Evaluate the module on the validation windows."""
         losses, self.found = self.look_at(self.validation)
         return sum(losses.values()), {f"val_{task}": loss for task, loss in losses.items()}
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
-        """Say which windows these are, for the message of a run that diverges.
-
-        Args:
-            rows: of the windows.
-
-        Returns:
-            Their range of rows in the file.
-        """
+        """Say which windows these are, for the message of a run that diverges."""
         return f"labelled windows {int(rows.min())} to {int(rows.max())}"
 
     @torch.no_grad()
     def look_at(self, rows: Int[Tensor, " B"]) -> tuple[dict[str, float], Found]:
-        """Ask the model about some windows.
-
-        Args:
-            rows: of the windows, on the device of the inputs.
-
-        Returns:
-            The mean loss of each task over them, and what the model says, on the CPU.
-        """
+        """Ask the model about some windows."""
         self.module.eval()
         parts = [self._output(block) for block in rows.split(EVALUATED_AT_ONCE)]
         output = MultiTaskOutput(
@@ -204,14 +147,6 @@ def make_targets(windows: LabelledWindows, countdown_bars: int) -> Targets:
     """Turn labels into targets of one scale: all lie in [0, 1].
 
     Center (s + e) / 2 / (L - 1) and length (e - s + 1) / L.
-
-    Args:
-        windows: W windows of L bars with the labels.
-        countdown_bars: the countdown is 1 at so many bars and more before the expansion's first
-            bar, falls by 1 / `countdown_bars` a bar and is 0 from its first bar on.
-
-    Returns:
-        The targets, on the CPU.
     """
     length = windows.ohlc.shape[1]
     bars = np.arange(length)
@@ -229,14 +164,7 @@ def make_targets(windows: LabelledWindows, countdown_bars: int) -> Targets:
 
 
 def balanced_weight(inside: Float[Tensor, "W L"]) -> float:
-    """Compute the weight of bars inside under which they count as much as those outside.
-
-    Args:
-        inside: 1 on the bars of expansions.
-
-    Returns:
-        Bars outside / bars inside.
-    """
+    """Compute the weight of bars inside under which they count as much as those outside."""
     n_inside = float(inside.sum())
     return (inside.numel() - n_inside) / n_inside
 
@@ -244,18 +172,7 @@ def balanced_weight(inside: Float[Tensor, "W L"]) -> float:
 def task_losses(
     output: MultiTaskOutput, targets: Targets, config: FinetuningConfig, pos_weight: float
 ) -> dict[str, Tensor]:
-    """Compute the mean loss of each task that the output has.
-
-    Args:
-        output: what the heads say.
-        targets: what they should say.
-        config: deltas of the Huber losses.
-        pos_weight: of bars inside, in the span loss.
-
-    Returns:
-        Cross-entropy (type), Huber (pointers, countdown) and weighted binary cross-entropy (span),
-        by task.
-    """
+    """Compute the mean loss of each task that the output has."""
     losses: dict[str, Tensor] = {}
     if output.type_logits is not None:
         losses["type"] = functional.cross_entropy(output.type_logits, targets.label)
@@ -279,13 +196,6 @@ def task_losses(
 def weighted_total(losses: Mapping[str, Tensor], log_sigma: Mapping[str, Tensor]) -> Tensor:
     """Add up the losses of all tasks under learned weights.
 
-    Args:
-        losses: by task.
-        log_sigma: one number for each of these tasks.
-
-    Returns:
-        The sum over tasks of loss / (2 sigma^2) + log sigma.
-
     Source:
         Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses".
     """
@@ -297,15 +207,7 @@ def weighted_total(losses: Mapping[str, Tensor], log_sigma: Mapping[str, Tensor]
 
 
 def constant_answer(targets: Targets, pos_weight: float) -> MultiTaskOutput:
-    """Find one answer for all windows: shares of classes and of bars inside, and means.
-
-    Args:
-        targets: what should be said of W windows.
-        pos_weight: of bars inside, in the span loss.
-
-    Returns:
-        The same answer W times.
-    """
+    """Find one answer for all windows: shares of classes and of bars inside, and means."""
     n_windows, length = targets.inside.shape
     classes = torch.bincount(targets.label, minlength=TYPES) / n_windows
     share = targets.inside.mean()
@@ -321,15 +223,6 @@ def constant_answer(targets: Targets, pos_weight: float) -> MultiTaskOutput:
 def constant_losses(
     targets: Targets, config: FinetuningConfig, pos_weight: float
 ) -> dict[str, float]:
-    """Compute each task's loss under `constant_answer`.
-
-    Args:
-        targets: what should be said of the windows.
-        config: deltas of the Huber losses.
-        pos_weight: of bars inside, in the span loss.
-
-    Returns:
-        Mean losses by task.
-    """
+    """Compute each task's loss under `constant_answer`."""
     losses = task_losses(constant_answer(targets, pos_weight), targets, config, pos_weight)
     return {task: float(loss) for task, loss in losses.items()}

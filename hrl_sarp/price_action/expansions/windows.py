@@ -50,14 +50,7 @@ class LabelledWindows:
         return len(self.window_id)
 
     def rows(self, chosen: Int[np.ndarray, " K"]) -> "LabelledWindows":
-        """Choose some of the windows.
-
-        Args:
-            chosen: their rows.
-
-        Returns:
-            These windows, in the order asked for.
-        """
+        """Choose some of the windows."""
         return replace(
             self,
             window_id=tuple(self.window_id[row] for row in chosen),
@@ -82,18 +75,6 @@ def read_labelled(path: Path, window_length: int) -> LabelledWindows:
     """Read a parquet file of labelled windows.
 
     Without a column `group`, windows that share bars become a group.
-
-    Args:
-        path: of the file.
-        window_length: bars that each window must have.
-
-    Returns:
-        All windows, in the order of the file.
-
-    Raises:
-        MissingArtifactError: if there is no such file.
-        DataError: if it is no parquet, lacks a column, or holds a window that is not usable; names
-            the first such window and how many there are.
     """
     frame = _read_frame(path)
     ids = tuple(frame["window_id"].cast(pl.String).to_list())
@@ -117,17 +98,6 @@ def window_features(
 
     Swings and means start anew with each window, unlike in pretraining, where they have seen the
     bars before: users who label windows bring these bars only.
-
-    Args:
-        ohlc: W windows of L bars, in the price's unit.
-        columns: names of F features.
-        config: of these features.
-
-    Returns:
-        The features of each bar, in the order asked for.
-
-    Raises:
-        DataError: if a column is no relativity feature.
     """
     known = (*CANDLE_COLUMNS, POSITION)
     unknown = [name for name in columns if name not in known]
@@ -158,23 +128,10 @@ def window_features(
 def split_by_group(
     group: Int[np.ndarray, " W"], val_share: float, test_share: float, seed: int
 ) -> GroupSplit:
-    """Deal whole groups in random order to test, validation and training.
-
-    Args:
-        group: of each window.
-        val_share: of the windows.
-        test_share: of the windows.
-        seed: of the order.
-
-    Returns:
-        Rows of each part; a part overshoots its share by less than a group.
-
-    Raises:
-        DataError: if there are too few groups for the parts; one of share 0 may stay empty.
-    """
+    """Shuffle whole groups and give them to test, validation and training."""
     names, sizes = np.unique(group, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
-    before = np.cumsum(sizes[order]) - sizes[order]  # windows dealt before each group
+    before = np.cumsum(sizes[order]) - sizes[order]  # windows before each group
     n_test, n_held = test_share * len(group), (test_share + val_share) * len(group)
     part = np.where(before < n_test, 0, np.where(before < n_held, 1, 2))
     of_group = np.empty(len(names), np.int64)
@@ -192,15 +149,7 @@ def split_by_group(
 
 
 def require_both_classes(label: Int[np.ndarray, " W"], where: str) -> None:
-    """Refuse labels of one class only.
-
-    Args:
-        label: indices into `CLASSES`.
-        where: they come from, for the message.
-
-    Raises:
-        DataError: naming the class.
-    """
+    """Refuse labels of one class only."""
     found = np.unique(label)
     if len(found) < len(CLASSES):
         raise DataError(
@@ -213,12 +162,6 @@ def overlap_groups(ohlc: Float[np.ndarray, "W L 4"]) -> Int[np.ndarray, " W"]:
     """Number the sets of windows that are linked by shared bars.
 
     Two windows are linked if `SHARED_BARS` bars in a row are equal in all four prices.
-
-    Args:
-        ohlc: W windows of L bars.
-
-    Returns:
-        A number for each window, the same for all that are linked.
     """
     n_windows, length, _ = ohlc.shape
     run = min(SHARED_BARS, length)

@@ -145,11 +145,11 @@ def test_rate_of_the_hour_finds_a_daily_rhythm() -> None:
     log_return = np.where(noon, 0.02, 0.002 * rng.normal(size=n_bars) - 0.0008)
     bars = bars_of(100.0 * np.exp(np.cumsum(log_return)), None, rng)
     task = task_of(bars, small_config(**LONG_TEST))
-    found = training._peers(task, "test", task.judge("test")[1])
+    found = training._peers(task, "test", task.evaluate("test")[1])
     assert found["hour_pr_auc"] > 0.9
 
 
-def test_threshold_is_chosen_on_validation_and_judged_on_both(
+def test_threshold_is_chosen_on_validation_and_evaluated_on_both(
     planted: tuple[Path, dict[str, Any]],
 ) -> None:
     results = planted[1]
@@ -166,7 +166,7 @@ def test_loaded_model_gives_the_probabilities_of_the_run(
     task = task_of(planted_bars(3000), config)
     model = load_price_action(folder, config.encoders.transformer)
     task.module.load_state_dict(model.network.state_dict())
-    loss, scores = task.judge("validation")
+    loss, scores = task.evaluate("validation")
     assert loss == pytest.approx(results["best_val_loss"], rel=1e-5)
     rows = task.first["validation"][:7].unsqueeze(1) + torch.arange(16)
     found = model.probabilities(task.table[rows])
@@ -268,16 +268,16 @@ def test_positives_weigh_as_much_as_negatives_in_training() -> None:
     assert task.pos_weight == pytest.approx((truth == 0).sum() / (truth == 1).sum())
 
 
-def test_results_of_all_epochs_are_judged_on_validation_only(
+def test_results_of_all_epochs_are_evaluated_on_validation_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = []
-    plain = BuyTask.judge
+    evaluated = []
+    plain = BuyTask.evaluate
 
     def noting(self: BuyTask, span: str) -> Any:
-        judged.append(span)
+        evaluated.append(span)
         return plain(self, span)
 
-    monkeypatch.setattr(BuyTask, "judge", noting)
+    monkeypatch.setattr(BuyTask, "evaluate", noting)
     train(tmp_path, noise_bars(900), small_config(epochs=3))
-    assert judged == ["validation"] * 3 + list(training.JUDGED)
+    assert evaluated == ["validation"] * 3 + list(training.EVALUATED)
