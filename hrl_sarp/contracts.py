@@ -23,7 +23,12 @@ PORTFOLIO_FEATURES = ("portfolio_drawdown",)
 
 
 class Regime(IntEnum):
-    """Market regime; the order wherever three regime numbers stand."""
+    """Market regime; the order wherever three regime numbers stand.
+
+    Example:
+        >>> Regime(1).name
+        'BULL'
+    """
 
     BEAR = 0
     BULL = 1
@@ -50,6 +55,18 @@ class Market:
     """Everything the agents may trade and see, stored once; all else carries an index into it.
 
     Row t of every array is known at the close of day t. Nothing here holds NaN.
+
+    Example:
+        >>> table, mask, days = np.zeros((2, 2)), np.ones((2, 2), dtype=bool), DayRange(0, 2)
+        >>> market = Market(
+        ...     *("tiny", np.array(["2024-01-02", "2024-01-03"], "datetime64[D]"), ("A", "B")),
+        ...     *(("tech",), np.array([0, 0]), table, table + 0.01, mask, mask, mask),
+        ...     *(np.array([[0, 1], [0, 1]]), table[0], table[0], "index", table),
+        ...     *(np.zeros((2, 2, 1)), ("beta_120d",), table[:, :1], ("index_return_1w",)),
+        ...     *(np.ones((2, 3)) / 3, mask[0], Split(days, days, days)),
+        ... )
+        >>> market.n_assets, market.n_slots, market.session_return()[1].round(2).tolist()
+        (2, 2, [0.01, 0.01])
     """
 
     name: str
@@ -185,7 +202,12 @@ class Market:
 
 @dataclass(frozen=True)
 class DayRange:
-    """A half-open range [start, stop) of row indices of a market."""
+    """A half-open range [start, stop) of row indices of a market.
+
+    Example:
+        >>> len(DayRange(3, 5))
+        2
+    """
 
     start: int
     stop: int
@@ -197,7 +219,13 @@ class DayRange:
 
 @dataclass(frozen=True)
 class Split:
-    """Row ranges for fitting, selecting and judging; purged and embargoed, never overlapping."""
+    """Row ranges for fitting, selecting and testing; purged and embargoed, never overlapping.
+
+    Example:
+        >>> split = Split(train=DayRange(0, 6), validation=DayRange(7, 9), test=DayRange(9, 12))
+        >>> split.validation.stop
+        9
+    """
 
     train: DayRange
     validation: DayRange
@@ -206,7 +234,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the macro agent asks of the micro agent until its next decision."""
+    """What the macro agent asks of the micro agent until its next decision.
+
+    Example:
+        >>> goal = Goal(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0, 1.0, 0.0]]))
+        >>> goal.to_vector().tolist()
+        [[0.5, 0.5, 0.0, 1.0, 0.0]]
+    """
 
     sector_weights: Float[Tensor, "B S"]
     """On the simplex: shares of the invested part, without cash."""
@@ -237,7 +271,14 @@ class Goal:
 
 @dataclass(frozen=True)
 class PortfolioState:
-    """B portfolios at the close of their day."""
+    """B portfolios at the close of their day.
+
+    Example:
+        >>> one, day = torch.ones(1), torch.tensor([20])
+        >>> state = PortfolioState(day, torch.tensor([[0.4, 0.6]]), 0 * one, one, one, 0 * day)
+        >>> float(state.weights.sum() + state.cash)
+        1.0
+    """
 
     day: Int[Tensor, " B"]
     weights: Float[Tensor, "B A"]
@@ -254,7 +295,15 @@ class PortfolioState:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one session earned, from the close of `day` to the close of `day + 1`."""
+    """What one session earned, from the close of `day` to the close of `day + 1`.
+
+    Example:
+        >>> cash, held, nothing = torch.zeros(1, 2), torch.ones(1, 2) / 2, torch.zeros(1)
+        >>> bought = StepResult(torch.tensor([21]), nothing - 0.001, nothing, nothing + 0.001,
+        ...     nothing + 0.5, held, cash, cash, held, held, nothing)
+        >>> bool(bought.net_return == bought.gross_return - bought.cost)
+        True
+    """
 
     day: Int[Tensor, " B"]
     """The session that was earned (decision day + 1)."""
@@ -284,6 +333,14 @@ class Trajectory:
     """The per-step ledger of one rollout of P policies; every number of a report comes from it.
 
     Row i is earned on `dates[i]` by the decision at the close of the session before.
+
+    Example:
+        >>> one, weights = np.zeros((1, 1)), np.ones((1, 1, 2)) / 2  # a day, a policy, two stocks
+        >>> ledger = Trajectory(("equal weight",), np.array(["2024-01-03"], "datetime64[D]"),
+        ...     one, one, one, one, one + 1, weights, weights, weights, np.full((1, 1, 4), np.nan),
+        ...     one)
+        >>> ledger.names[0], float(ledger.wealth[-1, 0])
+        ('equal weight', 1.0)
     """
 
     names: tuple[str, ...]

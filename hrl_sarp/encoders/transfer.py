@@ -46,7 +46,13 @@ SHOWN_KEYS = 3
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What did not match when an encoder was filled from a file."""
+    """What did not match when an encoder was filled from a file.
+
+    Example:
+        >>> report = LoadReport(missing=(), unexpected=("decoder.bias",))
+        >>> bool(report.missing)  # the encoder is complete
+        False
+    """
 
     missing: tuple[str, ...]
     """Weights of the module that the file lacks; they keep their values."""

@@ -34,20 +34,11 @@ Table = Float[np.ndarray, "T A"]
 def candle_features(
     open_price: Table, high: Table, low: Table, close: Table, volume: Table | None
 ) -> Float[np.ndarray, "T A 14"]:
-    """Compute the columns `COLUMNS` of every candle.
+    """Compute the columns `COLUMNS` of every candle, one table column an instrument.
 
     RSI and ATR smooth by Wilder, averages start at the mean of their first candles, bands lie two
-    sample deviations of the last 20 closes around their mean.
-
-    Args:
-        open_price: one column an instrument; NaN in a table is a missing candle.
-        high: in the price's unit, as the other prices.
-        low: of the same candles.
-        close: of the same candles.
-        volume: in its own unit; None where there is none.
-
-    Returns:
-        NaN where too few candles have been seen. Volume is 0 throughout where there is none.
+    sample deviations of the last 20 closes around their mean. NaN in a table is a missing candle;
+    the result is NaN where too few have been seen. Without volume that column is 0.
     """
     middle, deviation = technical.window_moments(close, _BAND_BARS)
     deviation = np.where(deviation > _NEGLIGIBLE_DEVIATION * middle, deviation, 0.0 * deviation)
@@ -81,12 +72,6 @@ def candle_table(bars: Bars) -> Float[np.ndarray, "N 14"]:
     """Compute `candle_features` of every bar of a file; each instrument starts afresh.
 
     Sessions do not: as on a chart, averages run on over nights and weekends.
-
-    Args:
-        bars: instrument by instrument, in time.
-
-    Returns:
-        One row a bar, columns `COLUMNS`.
     """
     if bars.volume is None:
         logger.info("the bars have no volume: that column is 0 throughout")

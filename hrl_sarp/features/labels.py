@@ -46,10 +46,6 @@ def stock_label(
     Row t: (1 + intraday[t+1]) x prod_{d=t+2..t+h} (1 + overnight[d]) (1 + intraday[d])
     x (1 + overnight[t+1+h]) - 1. A delisted stock earns 0 from then on.
 
-    Args:
-        market: its returns are read.
-        horizon: sessions.
-
     Returns:
         The returns, NaN in rows whose horizon is not complete, and the mask of complete rows.
     """
@@ -60,16 +56,7 @@ def stock_label(
 def stock_label_between(
     market: Market, start: Int[np.ndarray, " W"], stop: Int[np.ndarray, " W"]
 ) -> tuple[Float[np.ndarray, "W A"], Bool[np.ndarray, " W"]]:
-    """Compute returns between the fills of two decisions.
-
-    Args:
-        market: its returns are read.
-        start: row of the first decision of each pair.
-        stop: row of the second.
-
-    Returns:
-        As `stock_label`, one row per pair.
-    """
+    """Compute `stock_label` between the fills of two decisions, one row per pair of rows."""
     fill_wealth = _wealth_at_open(market)
     valid = (start >= 0) & (stop > start) & (stop + 1 < market.n_days)
     values = np.full((len(start), market.n_assets), np.nan)
@@ -82,13 +69,9 @@ def sector_label(
 ) -> tuple[Float[np.ndarray, "T S"], Bool[np.ndarray, " T"]]:
     """Average `stock_label` over the stocks eligible at row t, sector by sector.
 
-    Args:
-        market: its returns and its universe are read.
-        horizon: sessions.
-
     Returns:
-        NaN for sectors without an eligible stock and in rows whose horizon is not complete, and
-        the mask of complete rows.
+        NaN for sectors without an eligible stock and in rows whose horizon is not complete, and the
+        mask of complete rows.
     """
     values, valid = stock_label(market, horizon)
     return market.sector_mean(values, market.eligible), valid
@@ -97,16 +80,7 @@ def sector_label(
 def sector_label_between(
     market: Market, start: Int[np.ndarray, " W"], stop: Int[np.ndarray, " W"]
 ) -> tuple[Float[np.ndarray, "W S"], Bool[np.ndarray, " W"]]:
-    """Average `stock_label_between` over the stocks eligible at `start`, sector by sector.
-
-    Args:
-        market: its returns and its universe are read.
-        start: row of the first decision of each pair.
-        stop: row of the second.
-
-    Returns:
-        As `sector_label`, one row per pair.
-    """
+    """Average `stock_label_between` over the stocks eligible at `start`, sector by sector."""
     values, valid = stock_label_between(market, start, stop)
     return market.sector_mean(values, market.eligible[start]), valid
 
@@ -114,14 +88,8 @@ def sector_label_between(
 def regime_band(market: Market, config: RegimeConfig) -> Float[np.ndarray, " T"]:
     """Compute the log return of the benchmark beyond which the horizon counts as bull or bear.
 
-    `label_band` trailing volatilities x sqrt(horizon); the volatility reads rows <= t.
-
-    Args:
-        market: its benchmark is read.
-        config: band, look-back and horizon.
-
-    Returns:
-        At least 0; NaN where the look-back is not complete.
+    `label_band` trailing volatilities x sqrt(horizon); the volatility reads rows <= t. NaN where
+    the look-back is not complete.
     """
     log_return = np.log1p(market.benchmark_return)
     volatility = np.full(market.n_days, np.nan)
@@ -135,14 +103,7 @@ def regime_label(market: Market, config: RegimeConfig) -> Int[np.ndarray, " T"]:
     """Classify the benchmark's log return over the horizon after the next session.
 
     The benchmark has no open, so row t sums days t+2 .. t+1+horizon. Bull above `regime_band`, bear
-    below its negative, else sideways.
-
-    Args:
-        market: its benchmark is read.
-        config: band, look-back and horizon.
-
-    Returns:
-        `Regime` values, -1 where the horizon or the look-back is not complete.
+    below its negative, else sideways; -1 where the horizon or the look-back is not complete.
     """
     log_return, band = np.log1p(market.benchmark_return), regime_band(market, config)
     horizon = config.label_horizon_days
@@ -167,17 +128,9 @@ def buy_label(
 ) -> Int[np.ndarray, " N"]:
     """Say whether the close rises by more than `threshold_atr` true ranges within `horizon` bars.
 
-    Row t: 1 if close[t + horizon] - close[t] > threshold_atr x mean_true_range[t], else 0.
-
-    Args:
-        close: of every bar.
-        mean_true_range: known at the bar's close, in the price's unit.
-        stretch: number of the uninterrupted stretch of bars, equal for all its bars.
-        horizon: in bars.
-        threshold_atr: in mean true ranges.
-
-    Returns:
-        -1 where the horizon ends in another stretch or the true range is not known.
+    Row t: 1 if close[t + horizon] - close[t] > threshold_atr x mean_true_range[t], else 0; -1 where
+    the horizon ends in another stretch or the true range is not known. Bars of one uninterrupted
+    stretch have the same `stretch`.
     """
     label = np.full(len(close), INVALID_CLASS, dtype=np.int64)
     now, later = slice(0, max(0, len(close) - horizon)), slice(horizon, None)
@@ -200,13 +153,6 @@ def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -
 
     Nothing outside the window is read: s is at least `context_bars` and leaves room for the ATR of
     `atr_bars`. A bar's label is known once the expansion has ended: it describes, and no more.
-
-    Args:
-        ohlc: open, high, low and close of W windows; positive.
-        config: the rule.
-
-    Returns:
-        One row a window.
     """
     close = ohlc[..., 3]
     atr = _true_range_before(ohlc, config)
@@ -233,12 +179,7 @@ def standardise_cross_section(
 ) -> Float[np.ndarray, "T X"]:
     """Subtract the mean and divide by the deviation of each row's masked, finite entries.
 
-    Args:
-        label: one row a day.
-        mask: entries that count.
-
-    Returns:
-        0 for entries outside and for a row without spread.
+    Entries outside the mask and rows without spread are 0.
     """
     usable = mask & np.isfinite(label)
     filled = np.where(usable, label, 0.0)
@@ -253,15 +194,8 @@ def oracle_weights(
 ) -> Float[np.ndarray, "T X"]:
     """Compute softmax(temperature x standardised label) over each row's masked entries.
 
-    Standardised first: the softmax of raw returns is uniform to three digits.
-
-    Args:
-        label: what each entry earns afterwards.
-        temperature: 0 is equal weights.
-        mask: entries that may get weight.
-
-    Returns:
-        Rows sum to 1; a row without a usable entry is 0.
+    Standardised first: the softmax of raw returns is uniform to three digits. Rows sum to 1; a row
+    without a usable entry is 0.
     """
     usable = mask & np.isfinite(label)
     score = temperature * standardise_cross_section(label, mask)

@@ -99,16 +99,9 @@ class MacroFeature:
 def compute_macro_features(
     sources: MacroSources, names: Sequence[str], window: int, clip: float
 ) -> Float[np.ndarray, "T M"]:
-    """Compute the named features and standardise them by a trailing window.
+    """Compute the named features, standardised by a trailing window that includes row t.
 
-    Args:
-        sources: what they are computed from.
-        names: keys of `MACRO_FEATURES`.
-        window: sessions of the trailing window, row t included.
-        clip: bound of the result.
-
-    Returns:
-        float32 in +-clip, free of NaN, in the order of `names`; 0 before a series exists.
+    float32 in +-clip, free of NaN, in the order of `names`; 0 before a series exists.
 
     Raises:
         FeatureError: if a name is unknown or its series are missing; lists all of them.
@@ -130,27 +123,14 @@ def compute_macro_features(
 def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Part a profile's macro features into those of the market and those of the portfolio.
 
-    Args:
-        names: as the profile lists them; those of `PORTFOLIO_FEATURES` stand last.
-
-    Returns:
-        Names that `compute_macro_features` computes, and names that the environment appends.
+    `compute_macro_features` computes the first; the environment appends the second.
     """
     own = tuple(name for name in names if name not in PORTFOLIO_FEATURES)
     return own, tuple(name for name in names if name in PORTFOLIO_FEATURES)
 
 
 def find_macro_problems(names: Sequence[str], series: frozenset[str]) -> list[str]:
-    """Say what is wrong with a profile's macro features.
-
-    Args:
-        names: as the profile lists them.
-        series: published series that the data hold.
-
-    Returns:
-        One line for each name that is unknown, lacks its series or stands in the wrong place, with
-        what to change.
-    """
+    """List the macro features that are unknown, lack their series or stand in the wrong place."""
     own, of_portfolio = split_names(names)
     problems = []
     if tuple(names) != own + of_portfolio:
@@ -172,14 +152,7 @@ def find_macro_problems(names: Sequence[str], series: frozenset[str]) -> list[st
 
 
 def needed_series(names: Sequence[str]) -> list[str]:
-    """List every published series that one of the features could use.
-
-    Args:
-        names: keys of `MACRO_FEATURES`; unknown ones need nothing.
-
-    Returns:
-        Names of series, in order.
-    """
+    """List every published series that one of the features could use."""
     known = (MACRO_FEATURES[name] for name in names if name in MACRO_FEATURES)
     return sorted({series for feature in known for series in feature.series})
 
@@ -187,14 +160,8 @@ def needed_series(names: Sequence[str]) -> list[str]:
 def trailing_z(values: Column, window: int, clip: float) -> Column:
     """Standardise one series by mean and deviation of its last `window` rows, row t included.
 
-    Args:
-        values: NaN where the series has no value.
-        window: rows.
-        clip: bound of the result.
-
-    Returns:
-        Within +-clip, free of NaN: 0 where the value is NaN, where fewer than a twelfth of the
-        window is there, and where the window does not move.
+    Within +-clip, free of NaN: 0 where the value is NaN, where fewer than a twelfth of the window
+    is there, and where the window does not move.
     """
     needed = max(2, int(np.ceil(MIN_WINDOW_SHARE * window)))
     return _trailing_z(np.ascontiguousarray(values, dtype=np.float64), window, needed, clip)
@@ -208,14 +175,8 @@ def align_series(
 ) -> Float[np.ndarray, " T"]:
     """Give each session the last observation that was published by its close.
 
-    Args:
-        sessions: datetime64[D], increasing.
-        dates: reference dates of the observations, increasing.
-        values: the observations; NaN ones (holidays) are passed over.
-        release: publication delay; values are carried forward after it, never before.
-
-    Returns:
-        NaN before the first publication.
+    Values are carried forward from their publication, never before; NaN observations (holidays) are
+    passed over. NaN before the first publication.
     """
     known = ~np.isnan(values)
     dates, values = dates[known], values[known]
@@ -231,13 +192,7 @@ def align_series(
 
 
 def release_of(series: str) -> Release:
-    """Return the delay of a series.
-
-    Args:
-        series: its name in the data.
-
-    Returns:
-        The entry of `RELEASES`.
+    """Return the publication delay of a series.
 
     Raises:
         FeatureError: if the series is revised after its first print, or its delay is not known.
@@ -256,15 +211,7 @@ def release_of(series: str) -> Release:
 
 
 def sum_over(values: Column, window: int) -> Column:
-    """Sum the last rows of a series.
-
-    Args:
-        values: one per session.
-        window: rows, row t included.
-
-    Returns:
-        NaN before there are `window` rows.
-    """
+    """Sum the last `window` rows, row t included; NaN before there are so many."""
     result = np.full(len(values), np.nan)
     for t in range(window - 1, len(values)):
         result[t] = values[t - window + 1 : t + 1].sum()
@@ -275,13 +222,7 @@ def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
     """Compute the average correlation that the equal-weight portfolio's variance implies.
 
     Of N stocks with deviations s_i: rho = (N^2 var(mean) - sum s_i^2) / ((sum s_i)^2 - sum s_i^2).
-
-    Args:
-        panel: returns of all stocks.
-        window: sessions, row t included.
-
-    Returns:
-        NaN before the window is filled and where no stock moves.
+    NaN before the window is filled and where no stock moves.
     """
     market = np.log1p(panel.market_return)[:, None]
     variance = technical.rolling_std(market, window)[:, 0] ** 2

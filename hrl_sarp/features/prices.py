@@ -120,14 +120,8 @@ class PricePanel:
     ) -> Market:
         """Cut returns, masks and features to the rows and stocks of a market.
 
-        Args:
-            rows: sessions of the market.
-            stocks: columns of the market's stocks.
-            stock_features: of every session and stock of the panel.
-            given: every other field of `Market`, on those rows and stocks already.
-
-        Returns:
-            The market, with contiguous tables of its own.
+        `stock_features` are of the whole panel; `given` is every other field of `Market`, cut
+        already.
         """
 
         def cut(table: np.ndarray) -> np.ndarray:
@@ -150,13 +144,7 @@ class PricePanel:
 def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
     """Arrange bars by session and symbol and turn them into returns.
 
-    Args:
-        raw: what a source delivered.
-        findings: `symbol, date, rule` of what validation found.
-        sectors: sector order of the market profile; stocks of other sectors are left out.
-
-    Returns:
-        All sessions and all stocks of the sectors, planted features included.
+    Stocks of other sectors are left out; `findings` are `symbol, date, rule` of the validation.
 
     Raises:
         MarketError: if no stock belongs to one of the sectors.

@@ -40,10 +40,6 @@ def weekly_observations(
 ) -> tuple[Float[np.ndarray, "W D"], Int[np.ndarray, " W"]]:
     """Compute (log return, root mean square of daily log returns) of each complete week.
 
-    Args:
-        simple_returns: of the index, one per session.
-        is_week_end: last sessions of the weeks; sessions behind the last of them are left out.
-
     Returns:
         The observations and the row of each week's last session.
     """
@@ -58,15 +54,9 @@ def weekly_observations(
 def fit_regime_model(
     observations: Float[np.ndarray, "W D"], iterations: int, return_axis: int = 0
 ) -> RegimeModel:
-    """Fit the model on training weeks and name its states by their mean return.
+    """Fit the model on training weeks: the best of `N_RESTARTS` fits by likelihood.
 
-    Args:
-        observations: of the training span only.
-        iterations: upper bound of expectation maximisation.
-        return_axis: column that orders the states: lowest bear, highest bull, middle sideways.
-
-    Returns:
-        The best of `N_RESTARTS` fits by likelihood.
+    Column `return_axis` of the means names the states: lowest bear, highest bull, middle sideways.
 
     Raises:
         MarketError: if there are too few weeks, or no restart gives a usable model.
@@ -101,18 +91,10 @@ def filter_regimes(
     rows: Int[np.ndarray, " W"],
     n_days: int,
 ) -> Float[np.ndarray, "T R"]:
-    """Compute P(state | weeks so far) and hold it from each week's last session on.
+    """Compute P(state | weeks so far) and hold it from each week's last session (`rows`) on.
 
-    Forward recursion only: a smoothed probability would know later weeks.
-
-    Args:
-        model: fitted on training weeks.
-        observations: of all weeks, in time.
-        rows: row of each week's last session.
-        n_days: rows of the result.
-
-    Returns:
-        Rows sum to 1; before the first week ends, the stationary distribution.
+    Forward recursion only: a smoothed probability would know later weeks. Before the first week
+    ends it is the stationary distribution.
     """
     standardised = (observations - model.centre) / model.scale
     log_likelihood = np.stack(

@@ -92,17 +92,7 @@ def load_relativity(
 ) -> Float32[np.ndarray, "N 12"]:
     """Return `relativity_features`, from the file that an earlier call left in the folder.
 
-    Args:
-        bars: as `read_bars` returned them.
-        config: as for `relativity_features`.
-        window_length: as for `relativity_features`.
-        folder: for example `data/features`; made when it is missing.
-
-    Returns:
-        The table, mapped into memory, not read; what is written to it stays out of the file.
-
-    Raises:
-        StorageError: if the folder cannot be written to.
+    The table is mapped into memory, not read; what is written to it stays out of the file.
     """
     key = _key(bars, config, window_length)
     for path in folder.glob(f"relativity-{key}-*.npy"):
@@ -122,14 +112,8 @@ def relativity_features(
 ) -> Float32[np.ndarray, "N 12"]:
     """Compute the columns `CANDLE_COLUMNS` of every bar; the state restarts at each instrument.
 
-    Args:
-        bars: positive, finite prices in the order of `read_bars`.
-        config: periods and thresholds.
-        window_length: unit of the two bars_since columns.
-
-    Returns:
-        Values within `LIMITS`, never NaN; the same, but for rounding, if all prices are multiplied
-        by one number.
+    Values lie within `LIMITS` and are never NaN. They stay the same, but for rounding, if all
+    prices are multiplied by one number. `window_length` is the unit of the two bars_since columns.
     """
     swings = find_swings(bars.high, bars.low, bars.close, bars.instrument, config)
     atr = average_true_range(bars.high, bars.low, bars.close, bars.instrument, config.atr_period)
@@ -152,15 +136,7 @@ def find_swings(
 ) -> Swings:
     """Follow the legs of every instrument; the state restarts at each.
 
-    Args:
-        high: rows as in `Bars`, as of the next three.
-        low: in the price's unit, as the other prices.
-        close: of the same bars.
-        instrument: number of each bar's instrument.
-        config: the rule.
-
-    Returns:
-        Row t reads rows <= t. A swing's row is always before the row that first reports it.
+    Row t reads rows <= t. A swing's row is always before the row that first reports it.
     """
     atr = average_true_range(high, low, close, instrument, config.atr_period)
     return Swings(
@@ -183,17 +159,8 @@ def average_true_range(
 ) -> Float64[np.ndarray, " N"]:
     """Average the last `period` true ranges; the plain mean, not Wilder's.
 
-    A value depends on `period` + 1 bars and on nothing before.
-
-    Args:
-        high: rows as in `Bars`, as of the next three.
-        low: in the price's unit, as the other prices.
-        close: of the same bars.
-        instrument: number of each bar's instrument; the average starts afresh where it changes.
-        period: true ranges; fewer at the start of an instrument.
-
-    Returns:
-        In the price's unit; 0 where nothing moved. The first bar's true range is its own range.
+    A value depends on `period` + 1 bars of its instrument and on nothing before. In the price's
+    unit; the first bar's true range is its own range.
     """
     is_first = np.diff(instrument, prepend=-1) != 0
     before = np.where(is_first, np.nan, np.roll(close, 1))

@@ -63,14 +63,8 @@ def compute_stock_features(
 ) -> Float[np.ndarray, "T A F"]:
     """Compute and standardise the named features for every stock of the panel.
 
-    Args:
-        panel: prices of all stocks.
-        names: keys of `STOCK_FEATURES`.
-        clip: bound of the result.
-
-    Returns:
-        float32 in +-clip, in the order of `names`; 0 where the stock has no bar or too short a
-        history (0 is the median of the day).
+    float32 in +-clip, in the order of `names`; 0, the median of the day, where the stock has no bar
+    or too short a history.
 
     Raises:
         FeatureError: if a name is unknown or its columns are missing; lists all of them.
@@ -96,13 +90,8 @@ def robust_z(
 ) -> Float[np.ndarray, "T A"]:
     """Standardise each day across its stocks: (x - median) / (1.4826 MAD), clipped to +-clip.
 
-    Args:
-        values: raw measure; NaN where it cannot be computed.
-        present: stocks that count on the day; the others get 0, the neutral value, as NaN does.
-        clip: bound of the result.
-
-    Returns:
-        float32, free of NaN. A day on which all stocks are equal is 0.
+    Only `present` stocks count. NaN and the others become 0, and so does a day on which all stocks
+    are equal.
 
     Source:
         Iglewicz and Hoaglin (1993) for the scale when the MAD is 0.
@@ -113,15 +102,7 @@ def robust_z(
 
 
 def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[str]:
-    """Say what is wrong with a profile's stock features.
-
-    Args:
-        names: as the profile lists them.
-        columns: columns and planted features that the data have.
-
-    Returns:
-        One line for each name that is unknown or lacks its columns, with what to change.
-    """
+    """List the profile's stock features that are unknown or lack their columns in the data."""
     problems = []
     for name in names:
         if name not in STOCK_FEATURES:
@@ -137,14 +118,7 @@ def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[s
 
 
 def longest_lookback(names: Sequence[str]) -> int:
-    """Return how many sessions the most demanding feature looks back on.
-
-    Args:
-        names: keys of `STOCK_FEATURES`.
-
-    Returns:
-        Sessions after which every named feature can have a value.
-    """
+    """Return after how many sessions every named feature can have a value."""
     return max(STOCK_FEATURES[name].lookback_days for name in names)
 
 

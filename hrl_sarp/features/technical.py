@@ -26,28 +26,15 @@ Column = Float[np.ndarray, " T"]
 
 
 def rolling_mean(values: Table, window: int) -> Table:
-    """Compute the mean of the window's bars.
-
-    Args:
-        values: NaN is a missing bar.
-        window: sessions, row t included.
-
-    Returns:
-        In the unit of the values; NaN where fewer than `MIN_BARS_SHARE` of the sessions have a bar.
-    """
+    """Compute the mean of the window's bars; NaN where it has fewer than `MIN_BARS_SHARE`."""
     return _rolling_mean(_table(values), window, _min_bars(window))
 
 
 def rolling_std(values: Table, window: int) -> Table:
-    """Compute the population deviation of the window's bars by running sums.
+    """Compute the population deviation of the window's bars by running sums; NaN as `rolling_mean`.
 
-    Args:
-        values: moves around 0, such as returns: of levels, running sums keep too few digits (see
-            `window_moments`).
-        window: sessions, row t included.
-
-    Returns:
-        In the unit of the values; NaN as in `rolling_mean`.
+    For moves around 0, such as returns: of levels, running sums keep too few digits
+    (`window_moments`).
     """
     values = _table(values)
     return np.sqrt(_rolling_cross(values, values, window, _min_bars(window))[1])
@@ -56,28 +43,13 @@ def rolling_std(values: Table, window: int) -> Table:
 def rolling_cross(left: Table, right: Table, window: int) -> tuple[Table, Table, Table]:
     """Compute covariance, variance of `left` and variance of `right` over pairs of bars.
 
-    Args:
-        left: NaN is a missing bar.
-        right: likewise; a row counts where both have a bar.
-        window: sessions, row t included.
-
-    Returns:
-        Three population moments; NaN as in `rolling_mean`.
+    Population moments of the rows where both have a bar; NaN as in `rolling_mean`.
     """
     return _rolling_cross(_table(left), _table(right), window, _min_bars(window))
 
 
 def rolling_correlation(left: Table, right: Table, window: int) -> Table:
-    """Compute Pearson's correlation over pairs of bars.
-
-    Args:
-        left: NaN is a missing bar.
-        right: likewise; a row counts where both have a bar.
-        window: sessions, row t included.
-
-    Returns:
-        In -1..1; NaN as in `rolling_mean` and where a side does not move.
-    """
+    """Compute Pearson's correlation over pairs of bars; NaN also where a side does not move."""
     covariance, left_variance, right_variance = rolling_cross(left, right, window)
     return divide(covariance, np.sqrt(left_variance * right_variance))
 
@@ -85,25 +57,13 @@ def rolling_correlation(left: Table, right: Table, window: int) -> Table:
 def rolling_skewness(values: Table, window: int) -> Table:
     """Compute the moment skewness m3 / m2^1.5 of the window's bars.
 
-    Args:
-        values: NaN is a missing bar.
-        window: sessions, row t included.
-
-    Returns:
-        NaN as in `rolling_mean` and where nothing moves.
+    NaN as in `rolling_mean` and where nothing moves.
     """
     return _rolling_skewness(_table(values), window, _min_bars(window))
 
 
 def rolling_max(values: Table, window: int) -> Table:
-    """Compute the largest of the window's bars.
-
-    Args:
-        values: NaN is a missing bar.
-        window: sessions, row t included.
-
-    Returns:
-        NaN where the window holds no bar.
+    """Compute the largest of the window's bars; NaN where it holds none.
 
     Source:
         van Herk (1992), Gil and Werman (1993): running maxima from both ends of each block.
@@ -114,14 +74,8 @@ def rolling_max(values: Table, window: int) -> Table:
 def window_moments(values: Table, window: int) -> tuple[Table, Table]:
     """Compute mean and sample deviation of each whole window's bars, summed anew in each row.
 
-    Slower than `rolling_std`, and exact on levels whose moves are small beside them.
-
-    Args:
-        values: NaN is a missing bar.
-        window: sessions, row t included.
-
-    Returns:
-        Both in the unit of the values; NaN before row `window - 1` and as in `rolling_mean`.
+    Slower than `rolling_std`, and exact on levels whose moves are small beside them. NaN before row
+    `window - 1` and as in `rolling_mean`.
     """
     return _window_moments(_table(values), window, _min_bars(window))
 
@@ -129,12 +83,7 @@ def window_moments(values: Table, window: int) -> tuple[Table, Table]:
 def wilder_mean(values: Table, period: int) -> Table:
     """Smooth by Wilder: the mean of the first `period` bars, then m += (x - m) / period.
 
-    Args:
-        values: NaN is a missing bar, which leaves the mean as it was.
-        period: bars of the first mean.
-
-    Returns:
-        NaN before the first mean.
+    NaN before the first mean; a missing bar leaves the mean as it was.
 
     Source:
         Wilder (1978), "New Concepts in Technical Trading Systems".
@@ -145,12 +94,7 @@ def wilder_mean(values: Table, period: int) -> Table:
 def exponential_mean(values: Table, span: int) -> Table:
     """Smooth exponentially with alpha = 2 / (span + 1), started at the mean of `span` bars.
 
-    Args:
-        values: NaN is a missing bar, which leaves the mean as it was.
-        span: bars of the first mean.
-
-    Returns:
-        NaN before the first mean.
+    NaN before the first mean; a missing bar leaves the mean as it was.
     """
     return _smoothed(_table(values), 2.0 / (span + 1.0), span)
 
@@ -160,15 +104,7 @@ def true_range(
     low: Float[np.ndarray, "*shape"],
     close_before: Float[np.ndarray, "*shape"],
 ) -> Float[np.ndarray, "*shape"]:
-    """Compute each bar's range, stretched to the close before it.
-
-    Args:
-        high: in the price's unit, as the other two.
-        low: of the same bar.
-        close_before: NaN where there is none: the bar's own range counts.
-
-    Returns:
-        In the price's unit, at least 0; NaN where high or low is.
+    """Compute each bar's range, stretched to the close before it; without one, its own range.
 
     Source:
         Wilder (1978), "New Concepts in Technical Trading Systems".
@@ -177,14 +113,7 @@ def true_range(
 
 
 def relative_strength_index(level: Table, period: int) -> Table:
-    """Compute Wilder's RSI.
-
-    Args:
-        level: prices, or levels that move as they do.
-        period: bars of the Wilder means.
-
-    Returns:
-        In 0..100, 50 where nothing moved; NaN before `period` changes.
+    """Compute Wilder's RSI: 0..100, 50 where nothing moved, NaN before `period` changes.
 
     Source:
         Wilder (1978), "New Concepts in Technical Trading Systems".
@@ -199,84 +128,40 @@ def relative_strength_index(level: Table, period: int) -> Table:
 def macd_histogram(level: Table, fast: int, slow: int, signal: int) -> Table:
     """Compute the MACD line (fast less slow exponential mean) minus its signal line.
 
-    Args:
-        level: prices, or levels that move as they do.
-        fast: span of the fast mean, in bars.
-        slow: span of the slow mean.
-        signal: span of the mean of the line.
-
-    Returns:
-        In the unit of the level; NaN until all three means have begun.
+    In the unit of the level; NaN until all three means have begun.
     """
     line = exponential_mean(level, fast) - exponential_mean(level, slow)
     return line - exponential_mean(line, signal)
 
 
 def difference(values: Table, lag: int) -> Table:
-    """Subtract the row `lag` sessions earlier.
-
-    Args:
-        values: NaN is a missing bar.
-        lag: sessions.
-
-    Returns:
-        In the unit of the values; NaN in the first `lag` rows.
-    """
+    """Subtract the row `lag` sessions earlier; NaN in the first `lag` rows."""
     return values - lagged(values, lag)
 
 
 def lagged(values: Table, lag: int) -> Table:
-    """Shift rows down.
-
-    Args:
-        values: one row a session.
-        lag: sessions.
-
-    Returns:
-        Row t holds row t - `lag`; NaN in the first `lag` rows.
-    """
+    """Shift rows down: row t holds row t - `lag`; NaN in the first `lag` rows."""
     shifted = np.full_like(values, np.nan)
     shifted[lag:] = values[: max(0, len(values) - lag)]
     return shifted
 
 
 def divide(numerator: Table, denominator: Table) -> Table:
-    """Divide without a warning.
-
-    Args:
-        numerator: of any sign.
-        denominator: of any sign.
-
-    Returns:
-        NaN where the denominator is 0.
-    """
+    """Divide without a warning; NaN where the denominator is 0."""
     safe = np.where(denominator == 0.0, np.nan, denominator)
     return numerator / safe
 
 
 def log_positive(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Take the natural logarithm without a warning.
-
-    Args:
-        values: of any sign.
-
-    Returns:
-        NaN where the value is not positive.
-    """
+    """Take the natural logarithm; NaN where the value is not positive."""
     return np.log(np.where(values > 0.0, values, np.nan))
 
 
 def row_sum(values: Table) -> Column:
-    """Sum the finite entries of each row in the order of the columns.
+    """Sum the finite entries of each row in the order of the columns; 0 without an entry.
 
     Plain summation pairs terms by position, so a stock that is listed years later would change the
     last bit of earlier rows. A running sum passes over it.
-
-    Args:
-        values: NaN is no entry.
-
-    Returns:
-        0 for a row without an entry.
     """
     if values.shape[1] == 0:
         return np.zeros(len(values))
@@ -284,14 +169,7 @@ def row_sum(values: Table) -> Column:
 
 
 def row_mean(values: Table) -> Column:
-    """Average the finite entries of each row by `row_sum`.
-
-    Args:
-        values: NaN is no entry.
-
-    Returns:
-        NaN for a row without an entry.
-    """
+    """Average the finite entries of each row by `row_sum`; NaN without an entry."""
     count = np.isfinite(values).sum(axis=1)
     return row_sum(values) / np.where(count > 0, count, np.nan)
 
@@ -299,14 +177,9 @@ def row_mean(values: Table) -> Column:
 def fitted_scale(
     rows: Float[np.ndarray, "X D"],
 ) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
-    """Compute what standardises the columns of a table as its training rows say.
+    """Compute mean and population deviation of each column of the training rows.
 
-    Args:
-        rows: of the training span only; free of NaN.
-
-    Returns:
-        Mean and population deviation of each column; 1 for one that does not move, so that it can
-        be divided by.
+    The deviation is 1 for a column that does not move, so that it can be divided by.
     """
     deviation = rows.std(axis=0)
     return rows.mean(axis=0), np.where(deviation > NEGLIGIBLE_DEVIATION, deviation, 1.0)

@@ -43,16 +43,9 @@ def assemble_market(
     """Assemble the market of a profile: adjusted, masked, with causal features.
 
     Rows begin at the first session that has a universe and whose features' look-back is filled;
-    assets are all stocks that were ever eligible.
-
-    Args:
-        raw: what a source delivered.
-        config: the run's configuration; only the market profile and the data section are read.
-        regime_model: a fitted model to filter with; None fits one on the training span.
-        report: what validation found in the data; None judges them here.
-
-    Returns:
-        The market, with its manifest but for the hashes of the files.
+    assets are all stocks that were ever eligible. The manifest lacks the hashes of the files.
+    Without a `regime_model` one is fitted on the training span; without a `report` the data are
+    validated here.
 
     Raises:
         DataError: if the data break a structural rule; names each with its first case.
@@ -112,15 +105,9 @@ def make_split(
 ) -> Split:
     """Turn dated spans into row ranges, purged and embargoed.
 
-    Args:
-        dates: sessions of the market.
-        spans: first and last day of each span; a span may reach past the data on either side.
-        purge_days: sessions dropped at the end of training and validation, whose labels would
-            reach into the next span.
-        embargo_days: sessions dropped at the start of validation and test.
-
-    Returns:
-        Three ranges that do not overlap, none empty.
+    A span may reach past the data on either side. Labels of the `purge_days` last sessions of
+    training and validation would reach into the next span; the `embargo_days` first ones of
+    validation and test are dropped, too.
 
     Raises:
         MarketError: if spans overlap, or one keeps no session; lists all such spans.
@@ -164,14 +151,6 @@ def week_ends(
 
     The data's own next row would be the future; whether Friday is a holiday is published. Closures
     without notice are in the calendar too: 2001-09-10 counts as a week end in hindsight.
-
-    Args:
-        dates: sessions, increasing.
-        calendar: name of the exchange calendar.
-        changes: sessions against that calendar; None for none.
-
-    Returns:
-        True on the last session of a week.
     """
     start, end = dates[0].item(), dates[-1].item()
     sessions = sessions_between(calendar, start, end + timedelta(days=7), changes)
@@ -182,14 +161,7 @@ def week_ends(
 
 
 def check_movement(market: Market) -> None:
-    """Refuse features that are constant over the training span.
-
-    Args:
-        market: as assembled.
-
-    Raises:
-        FeatureError: naming all of them.
-    """
+    """Refuse features that are constant over the training span; the error names all of them."""
     rows = slice(market.split.train.start, market.split.train.stop)
     stock, macro = market.stock_features[rows], market.macro_features[rows]
     still = [n for i, n in enumerate(market.feature_names) if np.ptp(stock[:, :, i]) == 0]

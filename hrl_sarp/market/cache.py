@@ -31,11 +31,7 @@ CODE_FOLDERS = ("data", "features", "market")
 def bundled_sample(config: RunConfig) -> Market:
     """Assemble the bundled sample in memory: 20 large US stocks, adjusted closes, 1990-2022.
 
-    Args:
-        config: of the market profile `sample`.
-
-    Returns:
-        Its market; nothing is written and no network is needed.
+    Nothing is written and no network is needed.
 
     Raises:
         MarketError: if the configuration is for another market.
@@ -87,29 +83,13 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
 
 
 def market_path(data_dir: Path, config: RunConfig) -> Path:
-    """Name the file of a market.
-
-    Args:
-        data_dir: `data/raw`.
-        config: the run's configuration.
-
-    Returns:
-        A path in the folder `market` beside the data.
-    """
+    """Name the file of a market, in the folder `market` beside the data."""
     key = market_key(data_dir, config)[:16]
     return data_dir.parent / "market" / f"{config.market}-{key}.npz"
 
 
 def market_key(data_dir: Path, config: RunConfig) -> str:
-    """Hash everything that the market depends on: raw files, profile, data section and code.
-
-    Args:
-        data_dir: `data/raw`.
-        config: the run's configuration.
-
-    Returns:
-        SHA-256 in hexadecimal digits.
-    """
+    """Hash everything that the market depends on: raw files, profile, data section and code."""
     sections = {
         "market": config.market,
         "market_profile": config.market_profile.model_dump(mode="json", exclude={"costs"}),
@@ -121,24 +101,12 @@ def market_key(data_dir: Path, config: RunConfig) -> str:
 
 
 def data_hash(data_dir: Path) -> str:
-    """Hash the hashes of the raw files.
-
-    Args:
-        data_dir: `data/raw`.
-
-    Returns:
-        SHA-256 in hexadecimal digits.
-    """
+    """Hash the hashes of the raw files."""
     return sha256_plain(read_manifest(data_dir)["files"])
 
 
 def write_market(market: Market, path: Path) -> None:
-    """Write a market atomically.
-
-    Args:
-        market: embeddings included, if it has any.
-        path: an npz file.
-    """
+    """Write a market atomically."""
     arrays = {
         field.name: value
         for field in fields(market)
@@ -152,13 +120,7 @@ def write_market(market: Market, path: Path) -> None:
 
 
 def read_market(path: Path) -> Market:
-    """Read what `write_market` wrote; never runs code from the file.
-
-    Args:
-        path: an npz file.
-
-    Returns:
-        The market, bit for bit.
+    """Read what `write_market` wrote, bit for bit; never runs code from the file.
 
     Raises:
         MarketError: if the file is truncated or not a market.

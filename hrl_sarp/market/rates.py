@@ -26,17 +26,11 @@ DAYS_PER_YEAR = 360
 def risk_free_returns(
     macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"]
 ) -> tuple[Float[np.ndarray, " T"], str]:
-    """Compute what cash earns from the close before to the close of each session.
+    """Compute what cash earns from the close before to the close of each session, a simple return.
 
-    The previous calendar month's FEDFUNDS, else the treasury bill's rate of the day before; ACT/360
-    over the calendar days between.
-
-    Args:
-        macro: `date, series, value` of the data, values in percent a year.
-        dates: sessions of the panel.
-
-    Returns:
-        Simple returns (0 in the first row and where no rate is known) and what they are, in words.
+    The previous calendar month's FEDFUNDS, else the treasury bill's rate of the day before; both
+    are in percent a year and count ACT/360 over the calendar days between. 0 in the first row and
+    where no rate is known. The second value says in words what the rates are.
     """
     known = macro.filter(pl.col("value").is_not_null()).sort("date")
     policy = known.filter(pl.col("series") == POLICY_RATE)
@@ -57,21 +51,12 @@ def benchmark_returns(
     slots: Int[np.ndarray, "T N"],
     findings: pl.DataFrame,
 ) -> tuple[Float[np.ndarray, " T"], str]:
-    """Compute the index's simple return of each session.
+    """Compute the index's simple return of each session, 0 in the first row.
 
     The index of the data if there is one; else the mean of the sector funds where at least nine
     have a return; else 1/N of the stocks that were eligible the day before (all stocks, before the
     first universe). Over levels that validation found to be wrong (`INDEX_BREAKING`) the index
-    earns nothing.
-
-    Args:
-        raw: index and macro series are read.
-        panel: sessions and returns of all stocks.
-        slots: column of the panel in each slot.
-        findings: `date, rule` of what validation found.
-
-    Returns:
-        Returns, 0 in the first row, and what they are, in words.
+    earns nothing. The second value says in words what the returns are.
     """
     if not raw.index.is_empty():
         wrong = findings.filter(pl.col("rule").is_in(sorted(INDEX_BREAKING)))
@@ -93,15 +78,9 @@ def benchmark_returns(
 def published_series(
     macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"], names: list[str]
 ) -> dict[str, Float[np.ndarray, " T"]]:
-    """Bring series onto sessions, each with its release delay.
+    """Bring the named series onto sessions, each with its release delay.
 
-    Args:
-        macro: `date, series, value` of the data.
-        dates: sessions of the panel.
-        names: series that are wanted.
-
-    Returns:
-        Those that the data hold, NaN before their first publication.
+    Series that the data lack are left out; NaN before the first publication.
 
     Raises:
         FeatureError: if the release delay of one is not known.

@@ -23,13 +23,8 @@ DAYS_AT_ONCE = 256
 class MarketTensors:
     """Tables of a market on one device, indexed by day.
 
-    Accounting tables have `dtype`; what networks see is always float32. N slots are sector-major;
-    asset 0 stands in empty ones, which the masks hide.
-
-    Args:
-        market: read once; only its names, split and manifest are looked at later.
-        dtype: of accounting: float64 for reports, float32 for training.
-        device: where the tables go.
+    Accounting tables have `dtype` (float64 for reports, float32 for training); what networks see is
+    always float32. N slots are sector-major; asset 0 stands in empty ones, which the masks hide.
     """
 
     overnight: Float[Tensor, "T A"]
@@ -121,11 +116,7 @@ class MarketTensors:
     def with_sector_table(self, market: Market) -> "MarketTensors":
         """Return the tensors of a market that differs in its sector embeddings only.
 
-        Args:
-            market: this one with another sector table.
-
-        Returns:
-            All other tables are shared, not copied: they are the largest thing in memory.
+        All other tables are shared, not copied: they are the largest thing in memory.
         """
         changed = copy.copy(self)
         changed.market = market
@@ -133,28 +124,12 @@ class MarketTensors:
         return changed
 
     def to_slots(self, values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
-        """Pick each day's slots from values of assets.
-
-        Args:
-            values: (B, A).
-            day: row of the market for each.
-
-        Returns:
-            (B, N); 0 in empty slots.
-        """
+        """Pick each day's slots from values of assets: (B, A) to (B, N); 0 in empty slots."""
         held = self.slot_held.index_select(0, day).to(values.dtype)
         return values.gather(1, self.slots.index_select(0, day)) * held
 
     def to_assets(self, slot_values: Tensor, day: Int[Tensor, " B"]) -> Tensor:
-        """Write values of slots into rows of assets.
-
-        Args:
-            slot_values: (B, N).
-            day: row of the market for each.
-
-        Returns:
-            (B, A); 0 for assets in no slot.
-        """
+        """Write values of slots into rows of assets: (B, N) to (B, A); 0 for assets in no slot."""
         assets = torch.zeros(
             slot_values.shape[0], self.n_assets, dtype=slot_values.dtype, device=slot_values.device
         )
@@ -162,14 +137,7 @@ class MarketTensors:
         return assets.scatter_add(1, self.slots.index_select(0, day), slot_values * held)
 
     def by_sector(self, slot_values: Tensor) -> Tensor:
-        """Part the slots by sector.
-
-        Args:
-            slot_values: (B, N, ...).
-
-        Returns:
-            A view (B, S, K, ...).
-        """
+        """Part the slots by sector: a view (B, S, K, ...) of (B, N, ...)."""
         return slot_values.unflatten(1, (self.n_sectors, self.slots_per_sector))
 
 
@@ -204,16 +172,8 @@ def _weekdays_left(market: Market) -> Float[np.ndarray, " T"]:
 def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:
     """Compute the daily gross return of 1/N over the stocks eligible the day before.
 
-    Exogenous: no policy moves it.
-
-    Args:
-        market: its universe of the day before is held at equal weights.
-
-    Returns:
-        Row t is earned by a decision at the close of t-1, on the clock of the agents; row 0 is 0.
-
-    Source:
-        Spec of the rewards.
+    No policy moves it. Row t is earned by a decision at the close of t-1, on the clock of the
+    agents; row 0 is 0.
     """
     held = np.zeros_like(market.eligible)
     held[1:] = market.eligible[:-1]

@@ -54,35 +54,43 @@ class MicroTrainingData:
 class TrainingDataLoader:
     """Serves what phases 1 and 2 learn from: labels by market row, or whole arrays by date.
 
-    Labels do reach past the last row that is asked for: purge the span first if something later is
-    to be judged. The splits of a market are purged already.
+    Labels reach past the last row that is asked for. Purge the span first if something later is to
+    be compared with them; the splits of a market are purged already.
+
+    Args:
+        data_dir: `data/raw` as written by collect-data.
+        market: name of the market profile.
+        config: a merged configuration of that market; None reads the default one.
 
     Example:
-        ::
-
-            loader = TrainingDataLoader(Path("data/raw"), market="us")
-            weeks = loader.load_macro_training_data("2015-01-01", "2022-12-31")
-            weeks.macro_states  # (W, 18), known at the close of weeks.dates
+        >>> from hrl_sarp.contracts import Split
+        >>> up, mask, days = np.full((4, 1), 0.01), np.ones((4, 1), dtype=bool), DayRange(0, 4)
+        >>> market = Market(
+        ...     *("tiny", np.arange("2024-01-02", "2024-01-06", dtype="datetime64[D]"), ("A",)),
+        ...     *(("tech",), np.array([0]), 0 * up, up, mask, mask, mask, np.zeros((4, 1), int)),
+        ...     *(0 * up[:, 0], up[:, 0], "index", up, np.zeros((4, 1, 1)), ("return_1d",), up),
+        ...     *(("index_return_1w",), np.ones((4, 3)) / 3, ~mask[:, 0], Split(days, days, days)),
+        ... )
+        >>> loader = TrainingDataLoader.of(market, load_config(market="us"))
+        >>> week = loader.load_micro_training_data("2024-01-02", "2024-01-05")
+        >>> week.stock_returns.round(2).tolist()  # from Wednesday's open to Thursday's, and so on
+        [[0.01], [0.01]]
     """
 
     def __init__(self, data_dir: Path, market: str, config: RunConfig | None = None) -> None:
-        """Load the market, assembling it if needed.
-
-        Args:
-            data_dir: `data/raw` as written by collect-data.
-            market: name of the market profile.
-            config: a merged configuration of that market; None reads the default one.
-        """
         self.config = config or load_config(market=market)
         self.market: Market = assembled_market(Path(data_dir), self.config)
 
     @classmethod
     def of(cls, market: Market, config: RunConfig) -> "TrainingDataLoader":
-        """Return the loader of a market that is in memory already.
+        """Serve a market that is in memory already.
 
         Args:
             market: the arrays.
             config: its merged configuration.
+
+        Returns:
+            Its loader; no file is read.
         """
         loader = cls.__new__(cls)
         loader.market, loader.config = market, config
@@ -205,12 +213,7 @@ class TrainingDataLoader:
 
 
 def rows_within(usable: Bool[np.ndarray, " T"], span: DayRange) -> Int[np.ndarray, " Y"]:
-    """Return the usable rows of a span.
-
-    Args:
-        usable: by market row.
-        span: of market rows.
-    """
+    """Return the usable rows of a span."""
     return span.start + np.flatnonzero(usable[span.start : span.stop])
 
 

@@ -13,14 +13,7 @@ EMPTY = -1
 
 
 def year_starts(dates: Shaped[np.ndarray, " T"]) -> Int[np.ndarray, " Y"]:
-    """Find the first session of each calendar year but the first of the data.
-
-    Args:
-        dates: sessions, increasing.
-
-    Returns:
-        Rows.
-    """
+    """Find the first session of each calendar year but the first of the data."""
     years = dates.astype("datetime64[Y]")
     return np.flatnonzero(years[1:] != years[:-1]) + 1
 
@@ -30,20 +23,12 @@ def choose_slots(
     member: Bool[np.ndarray, "T A"],
     config: UniverseConfig,
 ) -> Int[np.ndarray, "T N"]:
-    """Fill the slots of every session, sector by sector.
+    """Fill the slots of every session, sector by sector, with columns of the panel; -1 is empty.
 
     At the first session of a year each sector takes its most traded stocks by median dollar volume
     of the sessions before it; where volume is unknown, all with enough bars, in symbol order. A
     stock keeps its slot as long as it stays; an ended or expelled one leaves its slot empty until
-    the next choice.
-
-    Args:
-        panel: every stock of the data set; a sector without stocks gets empty slots.
-        member: index membership; all True where none is given.
-        config: number of stocks, look-back and bars needed.
-
-    Returns:
-        Column of the panel per slot, -1 if empty and everywhere before the first choice.
+    the next choice. All slots are empty before the first choice.
     """
     n_days, n_sectors = len(panel.dates), panel.n_sectors
     per_sector = config.stocks_per_sector
@@ -67,14 +52,9 @@ def membership_mask(
     panel: PricePanel,
     membership: pl.DataFrame | None,
 ) -> Bool[np.ndarray, "T A"]:
-    """Mark the sessions on which each stock belonged to the index.
+    """Mark the sessions on which each stock belonged to the index; all True without an index.
 
-    Args:
-        panel: sessions and symbols.
-        membership: `symbol, start, end`, both days inclusive and null where open; None is no index.
-
-    Returns:
-        All True where no membership is given.
+    Memberships are `symbol, start, end`, both days inclusive and null where open.
     """
     shape = (len(panel.dates), len(panel.symbols))
     if membership is None:

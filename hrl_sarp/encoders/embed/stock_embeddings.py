@@ -58,18 +58,10 @@ class FrozenEncoder:
 def with_stock_embeddings(
     market: Market, data_dir: Path, config: RunConfig, device: torch.device
 ) -> Market:
-    """Return the market with the embeddings that `encoders.observe` names.
+    """Return the market with `stock_embeddings` (T, A, E) of what `encoders.observe` names.
 
-    Tables that are not on disk yet are made first, which takes minutes on a large market.
-
-    Args:
-        market: of `data_dir`, loaded with this configuration.
-        data_dir: `data/raw` as written by collect-data; encoders and tables lie beside it.
-        config: the run's configuration.
-        device: where windows are embedded.
-
-    Returns:
-        The same market with `stock_embeddings` (T, A, E) and their facts in its manifest.
+    Encoders and tables lie beside `data_dir` (`data/raw`). Tables that are not on disk yet are made
+    first, which takes minutes on a large market.
 
     Raises:
         MissingArtifactError: if an encoder was not pretrained; names the command.
@@ -106,16 +98,7 @@ def with_stock_embeddings(
 
 
 def encoder_folder(data_dir: Path, market_name: str, kind: EncoderKind) -> Path:
-    """Return where the encoder of a market's panel is kept.
-
-    Args:
-        data_dir: `data/raw` as written by collect-data.
-        market_name: name of the market's profile.
-        kind: of the encoder.
-
-    Returns:
-        A folder beside `data/raw`.
-    """
+    """Return where the encoder of a market's panel is kept: beside `data/raw`."""
     return data_dir.parent / "encoders" / market_name / kind
 
 
@@ -123,15 +106,6 @@ def read_frozen(
     kind: EncoderKind, market: Market, data_dir: Path, config: RunConfig
 ) -> FrozenEncoder:
     """Read an encoder and its projection and refuse those that do not serve this fold.
-
-    Args:
-        kind: of the encoder.
-        market: gives the training span, which nothing may have seen the end of.
-        data_dir: `data/raw` as written by collect-data.
-        config: the run's configuration.
-
-    Returns:
-        The encoder in evaluation mode, its scaler and its projection.
 
     Raises:
         MissingArtifactError: naming the command that writes it.
@@ -177,18 +151,7 @@ def read_frozen(
 def embedding_job(
     frozen: FrozenEncoder, bars: Bars, market: Market, config: RunConfig, device: torch.device
 ) -> EmbeddingJob:
-    """Return what embeds every window of a market's slots.
-
-    Args:
-        frozen: the encoder.
-        bars: of all stocks of the market's data.
-        market: gives days and slots.
-        config: the run's configuration.
-        device: where windows are embedded.
-
-    Returns:
-        What `write_table` takes.
-    """
+    """Return what embeds every window of a market's slots."""
     panel = config.encoders.panel
     table = frozen.scaler.apply(panel_features(frozen.kind, bars, config))
     table = np.clip(table, -panel.clip, panel.clip)

@@ -67,18 +67,11 @@ class EmbeddingJob:
 
 
 def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
-    """Write the table of a job, or what an earlier writer left of it; show a bar.
+    """Write the table of a job, or what an earlier writer left of it; show a bar; return its hash.
 
-    Two processes that want the same table make it once: the second waits.
-
-    Args:
-        job: what to embed. The name of the file must tell it from every other job.
-        path: `.npy` file of (T, A, E), float32 or the bits of bfloat16; beside it goes a JSON with
-            the hash of its content.
-        title: of the bar.
-
-    Returns:
-        The hash.
+    Two processes that want the same table make it once: the second waits. The `.npy` file holds (T,
+    A, E), float32 or the bits of bfloat16, and beside it goes a JSON with the hash of its content.
+    Its name must tell the job from every other.
 
     Raises:
         StorageError: if the disk is full or the folder cannot be written to.
@@ -98,15 +91,7 @@ def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
 
 
 def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
-    """Write tables side by side as one, so that a market maps a single file.
-
-    Args:
-        parts: of the same days and stocks.
-        path: as for `write_table`; float32.
-
-    Returns:
-        The hash of its content, as `write_table`.
-    """
+    """Write float32 tables side by side as one, which a market maps; return its hash."""
 
     def joined(days: slice) -> np.ndarray:
         return np.concatenate([part[days] for part in parts], axis=2)
@@ -116,14 +101,7 @@ def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
 
 
 def finished_hash(path: Path) -> str | None:
-    """Return the hash of a finished table's content, None if it is not there or not whole.
-
-    Args:
-        path: as for `write_table`.
-
-    Returns:
-        64 hex digits or None.
-    """
+    """Return the hash of a finished table's content, None if it is not there or not whole."""
     try:
         facts = read_json(path.with_suffix(".json"), "-") if path.is_file() else {}
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape if facts else None
@@ -134,14 +112,7 @@ def finished_hash(path: Path) -> str | None:
 
 
 def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
-    """Map a finished table into memory; bfloat16 is read and widened to float32.
-
-    Args:
-        path: as for `write_table`.
-
-    Returns:
-        float32; a map of the file unless it is stored as bfloat16.
-    """
+    """Map a finished table into memory; bfloat16 is read and widened to float32."""
     table = np.load(path, mmap_mode="r", allow_pickle=False)
     if table.dtype == STORED_AS["float32"]:
         return table
@@ -151,15 +122,7 @@ def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
 
 
 def embed_windows(job: EmbeddingJob, starts: Int[np.ndarray, " W"]) -> Float[Tensor, "W E"]:
-    """Embed and project windows.
-
-    Args:
-        job: encoder, projection and rows of bars.
-        starts: first rows of the windows.
-
-    Returns:
-        Projected embeddings, on the device of the bars.
-    """
+    """Embed and project the windows that begin at `starts`, on the device of the bars."""
     rows = torch.from_numpy(starts).to(job.features.device)
     with torch.inference_mode():
         windows = gather(job.features, rows, job.length)

@@ -12,16 +12,7 @@ PanelAutoencoder = JadeMaskedAutoencoder | TransformerMaskedAutoencoder
 
 
 def build_encoder(kind: EncoderKind, n_features: int, config: EncodersConfig) -> PanelEncoder:
-    """Return an encoder of the configured size with fresh weights.
-
-    Args:
-        kind: which one.
-        n_features: columns of a bar.
-        config: the configuration's section; it holds a size for each kind.
-
-    Returns:
-        The encoder, on the CPU.
-    """
+    """Return an encoder of the configured size with fresh weights, on the CPU."""
     if kind == "jade":
         return JadeEncoder(n_features, config.jade)
     return CandleEncoder(n_features, config.transformer)
@@ -30,16 +21,7 @@ def build_encoder(kind: EncoderKind, n_features: int, config: EncodersConfig) ->
 def build_autoencoder(
     kind: EncoderKind, n_features: int, config: EncodersConfig
 ) -> PanelAutoencoder:
-    """Return what pretrains an encoder, its attribute `encoder`.
-
-    Args:
-        kind: which one.
-        n_features: columns of a bar.
-        config: the configuration's section.
-
-    Returns:
-        The autoencoder, on the CPU.
-    """
+    """Return what pretrains an encoder, its attribute `encoder`; on the CPU."""
     if kind == "jade":
         return JadeMaskedAutoencoder(n_features, config.jade)
     return TransformerMaskedAutoencoder(n_features, config.transformer)

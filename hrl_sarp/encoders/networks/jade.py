@@ -18,6 +18,10 @@ class JadeEncoder(nn.Module):
 
     Every bar's vector sees the whole window, so a window must end where knowledge ends.
 
+    Args:
+        n_features: F, columns of a bar.
+        config: hidden units, layers, dropout.
+
     Example:
         >>> encoder = JadeEncoder(3, JadeConfig(hidden=4, layers=1, dropout=0.0))
         >>> windows = torch.zeros(2, 5, 3)  # two windows of five bars
@@ -26,12 +30,6 @@ class JadeEncoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: JadeConfig) -> None:
-        """Make the layers with fresh weights.
-
-        Args:
-            n_features: F, columns of a bar.
-            config: hidden units, layers, dropout.
-        """
         super().__init__()
         self.n_features = n_features
         self.width = 2 * config.hidden
@@ -75,6 +73,10 @@ class JadeMaskedAutoencoder(nn.Module):
     Masked bars are replaced by a learned token before the encoder reads the window; an encoder that
     sees what it is to rebuild would learn to copy it.
 
+    Args:
+        n_features: F, columns of a bar.
+        config: size of the encoder.
+
     Example:
         >>> module = JadeMaskedAutoencoder(3, JadeConfig(hidden=4, layers=1, dropout=0.0))
         >>> bars, hidden = torch.randn(2, 5, 3), torch.zeros(2, 5, dtype=torch.bool)
@@ -84,12 +86,6 @@ class JadeMaskedAutoencoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: JadeConfig) -> None:
-        """Make the layers with fresh weights.
-
-        Args:
-            n_features: F, columns of a bar.
-            config: size of the encoder.
-        """
         super().__init__()
         self.encoder = JadeEncoder(n_features, config)
         self.decoder = nn.Linear(self.encoder.width, n_features)

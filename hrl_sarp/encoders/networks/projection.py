@@ -44,37 +44,18 @@ class Projection:
     """Share of the variance that the components hold."""
 
     def __call__(self, embedding: Float[Tensor, "B H"]) -> Float[Tensor, "B E"]:
-        """Project a batch of embeddings.
-
-        Args:
-            embedding: on the device of the projection.
-
-        Returns:
-            Columns of mean 0 and variance 1 over the windows it was fitted on.
-        """
+        """Project embeddings: mean 0 and variance 1 over the windows it was fitted on."""
         return (embedding - self.mean) @ self.components
 
     def to(self, device: torch.device | str) -> "Projection":
-        """Return the same projection on a device.
-
-        Args:
-            device: where embeddings are.
-
-        Returns:
-            A projection of the same values.
-        """
+        """Return the same projection on a device."""
         return Projection(self.mean.to(device), self.components.to(device), self.explained)
 
 
 def fit_projection(embeddings: Float[np.ndarray, "W H"], size: int) -> Projection:
     """Fit principal components; the largest entry of each is positive, so signs are stable.
 
-    Args:
-        embeddings: pooled embeddings of training windows.
-        size: E, at most H.
-
-    Returns:
-        Whitened components; one that holds nothing but rounding is 0.
+    Components are whitened; one that holds nothing but rounding is 0.
 
     Raises:
         DataError: if there are too few windows, or they all embed alike.
@@ -108,13 +89,7 @@ def fit_projection(embeddings: Float[np.ndarray, "W H"], size: int) -> Projectio
 
 
 def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -> None:
-    """Write a projection with the span it was fitted on and the encoder it belongs to.
-
-    Args:
-        path: a safetensors file.
-        projection: what to write.
-        facts: `FACTS`, as text.
-    """
+    """Write a projection as safetensors, with `FACTS`: the span it was fitted on, its encoder."""
     tensors = {
         "mean": projection.mean.contiguous(),
         "components": projection.components.contiguous(),
@@ -127,14 +102,7 @@ def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -
 
 
 def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str]]:
-    """Read what `save_projection` wrote, and its facts.
-
-    Args:
-        path: the file.
-        command: what writes it, named in the errors.
-
-    Returns:
-        The projection on the CPU, and its facts.
+    """Read what `save_projection` wrote, and its facts; errors name the command that writes it.
 
     Raises:
         MissingArtifactError: if there is no such file.

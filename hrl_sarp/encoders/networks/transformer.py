@@ -20,6 +20,10 @@ class CandleEncoder(nn.Module):
 
     Linear projection, sinusoidal positions, post-norm encoder layers.
 
+    Args:
+        n_features: F, columns of a candle.
+        config: widths, layers, longest window.
+
     Example:
         >>> config = TransformerConfig(
         ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
@@ -32,12 +36,6 @@ class CandleEncoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:
-        """Make the layers with fresh weights.
-
-        Args:
-            n_features: F, columns of a candle.
-            config: widths, layers, longest window.
-        """
         super().__init__()
         self.n_features, self.width = n_features, config.width
         self.projection = nn.Linear(n_features, config.width)
@@ -87,6 +85,10 @@ class CandleEncoder(nn.Module):
 class PriceActionTransformer(nn.Module):
     """Says how likely a buy is worth it after the last candle of a window.
 
+    Args:
+        n_features: F, columns of a candle.
+        config: size of encoder and head.
+
     Example:
         >>> config = TransformerConfig(
         ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
@@ -96,12 +98,6 @@ class PriceActionTransformer(nn.Module):
     """
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:
-        """Make the layers with fresh weights.
-
-        Args:
-            n_features: F, columns of a candle.
-            config: size of encoder and head.
-        """
         super().__init__()
         self.encoder = CandleEncoder(n_features, config)
         self.head = nn.Sequential(
@@ -159,6 +155,10 @@ class TransformerMaskedAutoencoder(nn.Module):
     Attention looks both ways, so neighbours of a single masked candle nearly tell it: mask whole
     patches (`mask_strategy: patch`).
 
+    Args:
+        n_features: F, columns of a candle.
+        config: size of the encoder.
+
     Example:
         >>> config = TransformerConfig(
         ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
@@ -169,12 +169,6 @@ class TransformerMaskedAutoencoder(nn.Module):
     """
 
     def __init__(self, n_features: int, config: TransformerConfig) -> None:
-        """Make the layers with fresh weights.
-
-        Args:
-            n_features: F, columns of a candle.
-            config: size of the encoder.
-        """
         super().__init__()
         self.encoder = CandleEncoder(n_features, config)
         self.decoder = nn.Linear(config.width, n_features)
@@ -199,15 +193,7 @@ class TransformerMaskedAutoencoder(nn.Module):
 
 
 def sinusoidal_positions(length: int, width: int) -> Float[Tensor, "L width"]:
-    """Compute sines (even columns) and cosines (odd) of geometrically growing wave lengths.
-
-    Args:
-        length: L, candles of the longest window.
-        width: of the vectors; even.
-
-    Returns:
-        One row per place in the window, between -1 and 1.
-    """
+    """Compute sines (even columns) and cosines (odd) of geometrically growing wave lengths."""
     steps = torch.arange(length, dtype=torch.float32).unsqueeze(1)
     pairs = torch.arange(0, width, 2, dtype=torch.float32)
     angles = steps * torch.exp(-math.log(_LONGEST_WAVE) / width * pairs)
@@ -216,9 +202,6 @@ def sinusoidal_positions(length: int, width: int) -> Float[Tensor, "L width"]:
 
 def start_with_xavier(module: nn.Module) -> None:
     """Draw every weight of more than one dimension from Xavier's uniform distribution.
-
-    Args:
-        module: its weights are overwritten in place; biases stay.
 
     Source: Glorot and Bengio (2010).
     """

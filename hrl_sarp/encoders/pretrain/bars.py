@@ -18,25 +18,14 @@ FEATURES = "features"
 def prepare_bars(
     data: Path, symbol: str | None, output: Path, config: RunConfig, *, resume: bool
 ) -> Prepared:
-    """Read bars, cut windows and compute features for Jade.
+    """Read bars, cut windows and compute features for Jade; writes no encoder.
 
-    Features are kept beside the output folder; no encoder is written yet.
-
-    Args:
-        data: file of bars.
-        symbol: of the file; None takes all, and no window crosses from one to another.
-        output: folder of the run.
-        config: the run's configuration.
-        resume: whether an unfinished run in the folder is continued.
-
-    Returns:
-        What `pretrain_encoder` takes.
+    Without a symbol all are taken, and no window crosses from one to another. Features are kept
+    beside the output folder.
 
     Raises:
-        MissingArtifactError: if there is no such file.
         DataError: if the bars, or the windows cut from them, cannot be used.
         ConfigError: if no bar of a window could be hidden.
-        StorageError: if the features cannot be kept.
     """
     windowed, settings = config.windowed, config.encoders.pretraining
     length = windowed.window_length

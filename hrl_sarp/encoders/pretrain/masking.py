@@ -31,12 +31,6 @@ class MaskRule:
     def count(self, length: int) -> int:
         """Return how many bars of a window are hidden.
 
-        Args:
-            length: bars of the window.
-
-        Returns:
-            From 1 to `length` - 1.
-
         Raises:
             ConfigError: if that is none, or if no bar would stay visible.
         """
@@ -54,20 +48,11 @@ class MaskRule:
 def draw_masks(
     rule: MaskRule, n_windows: int, length: int, generator: torch.Generator
 ) -> Bool[Tensor, "B L"]:
-    """Draw which bars are hidden; a generator in the same state gives the same masks.
+    """Draw exactly `rule.count(length)` hidden bars a window, on the generator's device.
 
     Every bar gets a key, and the bars with the smallest keys are hidden: random keys for single
     bars, the distance behind a random first bar for a block, and for patches the random rank of
     the bar's patch with the place inside it.
-
-    Args:
-        rule: how many bars, and which of them together.
-        n_windows: rows of the result.
-        length: bars of a window.
-        generator: decides the device.
-
-    Returns:
-        True where hidden, on the generator's device; exactly `rule.count(length)` in each row.
     """
     hidden, usable = rule.count(length), length - rule.warmup_bars
     device = generator.device

@@ -29,18 +29,7 @@ def prepare_panel(
 
     The encoder counts as fitted on the whole training span, because selection reads its end.
 
-    Args:
-        kind: of the encoder.
-        data_dir: `data/raw` as written by collect-data.
-        output: folder of the run.
-        config: the run's configuration.
-        resume: whether an unfinished run in the folder is continued.
-
-    Returns:
-        What `pretrain_encoder` takes; it asks for a projection.
-
     Raises:
-        MissingArtifactError: if nothing was collected.
         DataError: if the bars, or the windows cut from them, cannot be used.
         ConfigError: if no bar of a window could be hidden.
     """
@@ -83,13 +72,6 @@ def panel_settings(kind: EncoderKind, encoders: EncodersConfig) -> PretrainingCo
     """Return how an encoder is trained on a panel: `pretraining` with the panel's own schedule.
 
     The transformer is masked by patches: neighbours of a single hidden candle nearly tell it.
-
-    Args:
-        kind: of the encoder.
-        encoders: the configuration's section.
-
-    Returns:
-        A copy of `encoders.pretraining` with what differs.
     """
     panel = encoders.panel
     changes: dict[str, Any] = {

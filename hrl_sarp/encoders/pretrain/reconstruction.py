@@ -18,16 +18,7 @@ def huber_sum(
     hidden: Bool[Tensor, "B L"],
     delta: float,
 ) -> Float[Tensor, ""]:
-    """Return the Huber losses of all hidden values, summed.
-
-    Args:
-        rebuilt: what the network says of the bars.
-        bars: as they are.
-        hidden: True where the network did not see them.
-        delta: error at which the loss turns linear.
-
-    Returns:
-        A scalar with its graph, on the device of the bars.
+    """Return the Huber losses of all hidden values, summed, with their graph.
 
     Source:
         Huber (1964), "Robust estimation of a location parameter".
@@ -62,13 +53,7 @@ class ErrorSums:
     """
 
     def __init__(self, n_features: int, delta: float, device: torch.device) -> None:
-        """Begin with nothing added.
-
-        Args:
-            n_features: F, columns of a bar.
-            delta: error at which the loss turns linear.
-            device: of the batches.
-        """
+        """Begin with nothing added; beyond an error of `delta` the loss is linear."""
         self.delta = delta
         self.sums = torch.zeros(4, n_features, dtype=torch.float64, device=device)
         """Huber, absolute and squared errors, and how many values; per column."""
@@ -79,13 +64,7 @@ class ErrorSums:
         bars: Float[Tensor, "B L F"],
         hidden: Bool[Tensor, "B L"],
     ) -> None:
-        """Add one batch.
-
-        Args:
-            rebuilt: what was said of the bars.
-            bars: as they are.
-            hidden: True where an error counts.
-        """
+        """Add the errors of the hidden values of one batch."""
         error = rebuilt.float() - bars
         huber = nn.functional.huber_loss(rebuilt.float(), bars, reduction="none", delta=self.delta)
         weights = hidden.unsqueeze(-1).to(error.dtype)
@@ -93,11 +72,7 @@ class ErrorSums:
         self.sums += (parts * weights).sum(dim=(1, 2), dtype=torch.float64)
 
     def means(self) -> Errors:
-        """Return the mean errors of what was added.
-
-        Returns:
-            Means over the hidden values, on the CPU.
-        """
+        """Return the means over the hidden values, on the CPU."""
         sums = self.sums.cpu()
         huber, absolute, squared = (sums[:3] / sums[3]).unbind()
         return Errors(huber, absolute, squared)
@@ -108,14 +83,8 @@ def baseline_rebuilds(
 ) -> tuple[Float[Tensor, "B L F"], ...]:
     """Rebuild windows as `BASELINES` do; what they say of visible bars means nothing.
 
-    Where a window has no visible bar on one side, the nearest on the other side is copied.
-
-    Args:
-        bars: the windows, in deviations from the mean of the training bars.
-        hidden: True where a bar must be rebuilt.
-
-    Returns:
-        One (B, L, F) per name of `BASELINES`.
+    Where a window has no visible bar on one side, the nearest on the other side is copied. Bars are
+    in deviations from the mean of the training bars.
     """
     before, after = _nearest_visible(hidden)
     place = torch.arange(hidden.shape[1], device=hidden.device)
@@ -126,40 +95,18 @@ def baseline_rebuilds(
 
 
 def precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context to compute in: bfloat16 on CUDA, float32 elsewhere.
-
-    Args:
-        device: of the network.
-
-    Returns:
-        A context manager.
-    """
+    """Return the context to compute in: bfloat16 on CUDA, float32 elsewhere."""
     is_cuda = device.type == "cuda"
     return torch.autocast(device.type, torch.bfloat16) if is_cuda else nullcontext()
 
 
 def best_baseline(errors: dict[str, Errors]) -> str:
-    """Name the baseline of least loss.
-
-    Args:
-        errors: of all `BASELINES` and perhaps of a model.
-
-    Returns:
-        One of `BASELINES`.
-    """
+    """Name the baseline of least loss; `errors` may hold a model, too."""
     return min(BASELINES, key=lambda name: errors[name].loss)
 
 
 def as_plain(errors: dict[str, Errors], columns: list[str]) -> dict[str, Any]:
-    """Return errors as plain values for a results file.
-
-    Args:
-        errors: of a model and of baselines, by name.
-        columns: names of the columns.
-
-    Returns:
-        Name -> `loss`, `mae`, `mse`, `loss_by_column`.
-    """
+    """Return name -> `loss`, `mae`, `mse`, `loss_by_column`, for a results file."""
     return {
         name: {
             "loss": part.loss,

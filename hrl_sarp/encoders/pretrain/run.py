@@ -65,15 +65,6 @@ class Prepared:
 def mask_rule(settings: PretrainingConfig, ratio: float, warmup_bars: int, length: int) -> MaskRule:
     """Return how bars are hidden.
 
-    Args:
-        settings: give strategy and patches.
-        ratio: share of the bars that are hidden.
-        warmup_bars: first bars of a window, never hidden.
-        length: bars of a window.
-
-    Returns:
-        A rule that fits windows of this length.
-
     Raises:
         ConfigError: if no bar of a window could be hidden, or none would stay visible.
     """
@@ -87,17 +78,6 @@ def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> Pretra
 
     The folder keeps the state of its last batch or epoch (`checkpoint_latest.pt`), the best epochs
     and their weights. A finished run that is resumed trains nothing and writes its results again.
-
-    Args:
-        prepared: features, windows, settings.
-        world: the processes that train together; the first one writes.
-        stop: looked at after each batch.
-
-    Returns:
-        The errors of the best epoch beside those of rebuilding without a model.
-
-    Raises:
-        StoppedEarly, TrainingDivergedError, CheckpointError: see `pretrain`.
     """
     config, folder = prepared.config, prepared.output
     if world.is_first and not prepared.resume:
@@ -150,15 +130,9 @@ def keep_epoch(
     val_losses: list[float],
     is_best: bool,  # noqa: FBT001 -- `Keep` is called by position
 ) -> None:
-    """Write an epoch that is among the best, and remove those that no longer are.
+    """Write an epoch that is among the `top_k` best, and remove those that no longer are.
 
-    Args:
-        folder: of the run.
-        said: what every checkpoint says beside the epoch.
-        top_k: epochs that are kept.
-        payload: of the epoch.
-        val_losses: of all epochs so far.
-        is_best: whether it is the epoch that training would hand back.
+    `said` is what every checkpoint says beside its epoch.
     """
     content = {**said, **payload}
     if is_best:
@@ -178,16 +152,7 @@ def keep_epoch(
 def pooled_embeddings(
     encoder: PanelEncoder, table: WindowTable, batch_size: int
 ) -> Float[np.ndarray, "W H"]:
-    """Embed the training windows of a table.
-
-    Args:
-        encoder: on the table's device.
-        table: scaled bars and windows.
-        batch_size: windows embedded at once.
-
-    Returns:
-        In the order of the windows.
-    """
+    """Embed the training windows of a table, in their order."""
     parts = []
     with torch.inference_mode():
         for starts in table.train.split(batch_size):
@@ -197,14 +162,7 @@ def pooled_embeddings(
 
 
 def loss_panel(result: PretrainingResult) -> Panel:
-    """Show training and validation loss per epoch beside what the baselines reach.
-
-    Args:
-        result: of a run.
-
-    Returns:
-        What `convergence_figure` draws.
-    """
+    """Show training and validation loss per epoch beside what the baselines reach."""
     epochs = range(len(result.val_metrics))
     losses = {
         "training": [row["train_loss"] for row in result.train_metrics],

@@ -92,16 +92,8 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
     """Train until patience or epochs run out and load the best epoch's weights.
 
     Masks do not depend on the number of processes. Nothing is learned of the last, incomplete batch
-    of an epoch; its windows come up in other epochs.
-
-    Args:
-        module: `forward(bars, hidden)` returns the bars rebuilt without the hidden ones; on the
-            device of the data.
-        data: bars and windows.
-        run: settings, seed, processes and where states are kept.
-
-    Returns:
-        The errors of the best epoch beside those of rebuilding without a model.
+    of an epoch; its windows come up in other epochs. `module(bars, hidden)` returns the bars
+    rebuilt without the hidden ones.
 
     Raises:
         StoppedEarly: after keeping the state, if a stop was asked for.
@@ -153,15 +145,7 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
 
 
 def course(config: PretrainingConfig, checkpoint_seconds: float) -> Schedule:
-    """Return the schedule of a pretraining: a linear rise, then a cosine to the last epoch.
-
-    Args:
-        config: epochs, rates, patience.
-        checkpoint_seconds: least time between two states within an epoch.
-
-    Returns:
-        The rate peaks after `warmup_epochs`.
-    """
+    """Return the schedule of a pretraining: a linear rise, then a cosine to the last epoch."""
     return Schedule.of(
         config,
         batch_size=config.batch_size,
@@ -192,11 +176,6 @@ class MaskedReconstruction:
     def __init__(self, module: nn.Module, data: WindowTable, run: PretrainingRun) -> None:
         """Draw the hidden bars of validation and test.
 
-        Args:
-            module: as for `pretrain`.
-            data: bars and windows.
-            run: gives mask rule, Huber's bend, seed and processes.
-
         Raises:
             DataError: if training or validation has no window.
         """
@@ -219,12 +198,8 @@ class MaskedReconstruction:
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Compute this process's part of the mean Huber loss of the hidden values.
 
-        Args:
-            rows: first rows of the windows of the batch of all processes.
-            generator: of the masks of all of them: the same on every device.
-
-        Returns:
-            The part, with its graph, and no terms; parts of all processes add up to the mean.
+        `rows` are the first rows of the batch of all processes, `generator` draws the masks of all
+        of them; the parts of all processes add up to the mean.
         """
         mine = self.run.world.share(len(rows))
         masks = draw_masks(self.run.rule, len(rows), self.data.length, generator)
@@ -236,37 +211,22 @@ class MaskedReconstruction:
         return total / (len(rows) * self.hidden_values), {}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Judge the module on the validation windows.
-
-        Returns:
-            The loss, and the same by name.
-        """
+        """Measure the loss on the validation windows."""
         loss = self.errors("validation").loss
         return loss, {"val_loss": loss}
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
-        """Say where the windows of a batch begin.
-
-        Args:
-            rows: first rows of windows.
-
-        Returns:
-            Words for a message.
-        """
+        """Say where the windows of a batch begin, for a message."""
         return f"windows from row {int(rows.min())} to {int(rows.max())} of the table"
 
     def errors(self, split: str) -> Errors:
-        """Measure the module, which is put into evaluation mode, over all processes.
+        """Measure the module over all processes on one of `JUDGED`; it is put into evaluation mode.
 
-        Args:
-            split: one of `JUDGED`.
-
-        Returns:
-            Means over the hidden values of the windows of all processes.
+        Processes may have different numbers of batches here and could not agree on a stop, so they
+        finish first.
 
         Raises:
-            StoppedEarly: if a stop was asked for; several processes may have different numbers of
-                batches here and could not agree on one, so they finish first.
+            StoppedEarly: if a stop was asked for.
         """
         world, sums = self.run.world, self._sums()
         self.module.eval()
@@ -280,14 +240,7 @@ class MaskedReconstruction:
         return sums.means()
 
     def baseline_errors(self, split: str) -> dict[str, Errors]:
-        """Measure every baseline; each process computes all of them.
-
-        Args:
-            split: one of `JUDGED`.
-
-        Returns:
-            Name of `BASELINES` -> errors.
-        """
+        """Measure every baseline on one of `JUDGED`; each process computes all of them."""
         sums = {name: self._sums() for name in BASELINES}
         for bars, hidden in self._blocks(split, slice(None)):
             rebuilds = baseline_rebuilds(bars, hidden)

@@ -47,11 +47,7 @@ class Windows:
     """Windows left out, by reason; reasons that did not occur are not listed."""
 
     def counts(self) -> dict[str, int]:
-        """Return the number of windows of each split.
-
-        Returns:
-            Split -> count.
-        """
+        """Return the number of windows of each split."""
         return {name: len(getattr(self, name)) for name in SPLITS}
 
 
@@ -65,16 +61,8 @@ def number_stretches(
 
     A border lies before a row at which a key changes (another instrument, a contract roll, a new
     group) and before one that follows more than `max_missing` missing ticks (a closed session, an
-    outage). Only earlier rows decide whether a row follows a border.
-
-    Args:
-        ticks: times or session numbers, ascending while the keys stay the same.
-        keys: one value per row each.
-        max_missing: ticks in a row that may be missing inside a stretch.
-        spacing: between two ticks without any missing; `bar_spacing` if None.
-
-    Returns:
-        One number per row, ascending.
+    outage). Only earlier rows decide whether a row follows a border. Ticks ascend while the keys
+    stay the same; without a `spacing` it is `bar_spacing`.
 
     Raises:
         DataError: if the spacing cannot be told, because no row follows another.
@@ -91,10 +79,7 @@ def cut_stretches(
 ) -> tuple[Int64[np.ndarray, " C"], Bool[np.ndarray, " C"]]:
     """Begin a window at every `stride`-th row of each stretch, the first one included.
 
-    Args:
-        stretch: as `number_stretches` returns it.
-        length: rows of a window, those that it only predicts included.
-        stride: rows between the first rows of two windows.
+    `length` counts rows that a window only predicts, too.
 
     Returns:
         First rows, ascending, and whether the window ends inside its stretch. Those that do not
@@ -113,17 +98,10 @@ def inside_spans(
     known: Shaped[np.ndarray, " W"],
     spans: Sequence[tuple[np.generic | int, np.generic | int]],
 ) -> list[Bool[np.ndarray, " W"]]:
-    """Tell which windows lie inside each span of time; those that cross a bound lie in none.
+    """Tell which windows lie inside each span (first time, first time after it).
 
-    This purges: what a window of one span holds or predicts is over when the next span begins.
-
-    Args:
-        begin: time of a window's first row.
-        known: time at which everything about the window is known, its label included.
-        spans: first time of each, and the first time after it.
-
-    Returns:
-        One mask per span.
+    A window that crosses a bound lies in none. This purges: what a window of one span holds or
+    predicts (`known`) is over when the next span begins.
     """
     return [(begin >= start) & (known < stop) for start, stop in spans]
 
@@ -137,14 +115,6 @@ def cut_windows(
 
     The ends of splits are borders. Validation and test begin one window after the split before
     them ends: at least `window_length` different times of the file lie between.
-
-    Args:
-        bars_timestamps: datetime64, sorted by instrument, then time, as in `Bars`.
-        bars_instrument: index of each bar's instrument.
-        config: lengths, splits and gates.
-
-    Returns:
-        First rows by split, and why others were left out.
 
     Raises:
         DataError: if a gate is missed; names the gate, the splits, what was found.
@@ -183,28 +153,13 @@ def cut_windows(
 def gather(
     table: Float[Tensor, "N F"], starts: Int[Tensor, " B"], length: int
 ) -> Float[Tensor, "B L F"]:
-    """Read windows from a table on the table's device, in one indexing operation.
-
-    Args:
-        table: rows of bars.
-        starts: first rows of the windows.
-        length: rows of a window.
-
-    Returns:
-        A copy, on the device of the table.
-    """
+    """Copy windows out of a table in one indexing operation, on its device."""
     rows = torch.arange(length, device=table.device)
     return table[starts.to(table.device).unsqueeze(1) + rows]
 
 
 def bar_spacing(timestamps: Shaped[np.ndarray, " N"]) -> np.timedelta64:
     """Return the most common positive step between neighbouring bars; of equals the shortest.
-
-    Args:
-        timestamps: datetime64, ascending within each instrument.
-
-    Returns:
-        The spacing of bars of which none is missing.
 
     Raises:
         DataError: if no bar follows another.

@@ -31,14 +31,6 @@ def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
     All stocks of the profile's sectors are there, those never eligible too: pretraining must not
     choose by what the universe becomes later.
 
-    Args:
-        data_dir: `data/raw` as written by collect-data.
-        market: assembled from it.
-        config: the run's configuration, as the market was assembled with.
-
-    Returns:
-        Adjusted daily bars, stock by stock, in time.
-
     Raises:
         DataError: if the returns of the bars are not those of the market.
     """
@@ -55,13 +47,6 @@ def panel_bars(panel: PricePanel, content_hash: str) -> Bars:
     untouched. Where the data have closes only, a bar opens at the close before it and its high and
     low are the larger and the smaller of both. A single unknown high, low or open is taken from
     the other prices of its bar.
-
-    Args:
-        panel: prices of the data set; every stock's own sessions are those with a good bar.
-        content_hash: what identifies the data.
-
-    Returns:
-        Stock by stock, in time; no value is NaN.
     """
     stock, day = np.nonzero(panel.tradable.T)
     close = np.exp(panel.log_level.T[stock, day])
@@ -94,17 +79,8 @@ def complete_windows(
 ) -> Int[np.ndarray, " W"]:
     """Find the first rows of the windows that lack nothing, every `stride` bars of a stretch.
 
-    They cross neither an unusable bar nor a stretch of more than `max_missing_sessions` sessions
-    without a bar; sessions are the days on which any stock has one.
-
-    Args:
-        bars: stock by stock, in time.
-        usable: False where a feature is not known yet.
-        config: length of windows, longest halt.
-        stride: 1 finds the window that ends at each bar that has one.
-
-    Returns:
-        First rows, ascending.
+    They cross neither an unusable bar (a feature is not known yet) nor more than
+    `max_missing_sessions` sessions without a bar; sessions are the days on which any stock has one.
     """
     _, session = np.unique(bars.timestamps, return_inverse=True)
     keys = (bars.instrument, usable)
@@ -120,16 +96,7 @@ def pretraining_windows(
 
     Training and validation windows end inside the market's training span; the last `val_share` of
     it is validation, whose windows share no bar with training. Test windows lie in the market's
-    validation span and choose nothing.
-
-    Args:
-        bars: of all stocks of the market's data.
-        usable: False where a feature is not known yet.
-        market: gives the spans.
-        panel: length of windows, stride, share of validation.
-
-    Returns:
-        First rows by split; `dropped` counts the bars at which no window ends.
+    validation span and choose nothing. `dropped` counts the bars at which no window ends.
 
     Raises:
         DataError: if training or validation is left without a window.
@@ -163,17 +130,8 @@ def window_table(
 ) -> Int[np.ndarray, "T A"]:
     """Place the first row of the window that ends at each day of each stock of a universe.
 
-    Only stocks in a slot of the day count: nobody sees the features of others.
-
-    Args:
-        bars: of all stocks of the market's data.
-        usable: False where a feature is not known yet.
-        market: gives days, stocks and slots.
-        panel: length of windows, longest halt.
-
-    Returns:
-        -1 for a stock without a slot, where it has no bar on the day, and where the window is
-        incomplete.
+    Only stocks in a slot of the day count: nobody sees the features of others. -1 stands for a
+    stock without a slot, without a bar on the day or with an incomplete window.
     """
     starts = complete_windows(bars, usable, panel, stride=1)
     ending_at = np.full(len(usable), NONE)

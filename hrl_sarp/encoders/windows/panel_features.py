@@ -15,33 +15,18 @@ MEAN_VOLUME_BARS = 20
 
 
 def panel_columns(kind: EncoderKind) -> tuple[str, ...]:
-    """Name the columns of `panel_features`.
-
-    Args:
-        kind: of the encoder.
-
-    Returns:
-        One name per column.
-    """
+    """Name the columns of `panel_features`."""
     if kind == "jade":
         return tuple(PRETRAINING_COLUMNS)
     return tuple(_relative_name(name) for name in candles.COLUMNS)
 
 
 def panel_features(kind: EncoderKind, bars: Bars, config: RunConfig) -> Float[np.ndarray, "N F"]:
-    """Compute the inputs of an encoder.
+    """Compute the inputs of an encoder, float32; NaN while an average has not seen enough bars.
 
     Jade reads relativity features. The transformer reads the columns of a chart without their
     levels, so that one table serves every window: prices, averages, bands and range over the bar's
     own close, the close over the one before, volume over its mean of 20 bars.
-
-    Args:
-        kind: of the encoder.
-        bars: stock by stock, in time.
-        config: gives the rules of swings and the length of windows.
-
-    Returns:
-        float32; NaN while an average of the stock has not seen enough bars.
     """
     if kind == "jade":
         length = config.encoders.panel.window_length

@@ -36,43 +36,19 @@ class Scaler:
 
     @classmethod
     def fit(cls, values: Float[np.ndarray, "*rows F"]) -> "Scaler":
-        """Measure the columns over all rows, summed in float64.
-
-        Args:
-            values: training rows; NaN spreads to its column.
-
-        Returns:
-            The scaler of these rows.
-        """
+        """Measure the columns over training rows, summed in float64; NaN spreads to its column."""
         rows = tuple(range(values.ndim - 1))
         return cls.of(values.mean(axis=rows, dtype=np.float64), values.std(rows, np.float64))
 
     @classmethod
     def of(cls, mean: Float[np.ndarray, " F"], std: Float[np.ndarray, " F"]) -> "Scaler":
-        """Return the scaler of given moments; a deviation below `SMALLEST_SPREAD` becomes 1.
-
-        Args:
-            mean: of each column.
-            std: deviation of each column; 0 where it does not move.
-
-        Returns:
-            The scaler, in float32.
-        """
+        """Return the scaler of given moments; a deviation below `SMALLEST_SPREAD` becomes 1."""
         moves = std > SMALLEST_SPREAD * np.maximum(np.abs(mean), 1.0)
         return cls(mean.astype(np.float32), np.where(moves, std, 1.0).astype(np.float32))
 
     @classmethod
     def from_plain(cls, found: Any, n_columns: int, where: str, command: str) -> "Scaler":
-        """Read what `as_plain` wrote into a file.
-
-        Args:
-            found: the value in the file.
-            n_columns: F.
-            where: the file, for messages.
-            command: what writes it, for messages.
-
-        Returns:
-            The scaler that was written.
+        """Read what `as_plain` wrote; the messages name the file (`where`) and what writes it.
 
         Raises:
             CheckpointError: if a number is missing, not finite, or a deviation is not above 0.
@@ -91,32 +67,14 @@ class Scaler:
         return cls(np.array(parts["mean"], np.float32), np.array(parts["std"], np.float32))
 
     def as_plain(self) -> dict[str, list[float]]:
-        """Return `mean` and `std` as files hold them.
-
-        Returns:
-            One list of F numbers each.
-        """
+        """Return `mean` and `std` as files hold them."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     def apply(self, values: Float32[np.ndarray, "*rows F"]) -> Float32[np.ndarray, "*rows F"]:
-        """Return the columns in standard deviations from their means; NaN stays.
-
-        Args:
-            values: rows with the columns of the scaler.
-
-        Returns:
-            A copy.
-        """
+        """Return the columns in standard deviations from their means; NaN stays."""
         return (values - self.mean) / self.std
 
     def apply_to(self, values: Float[Tensor, "*rows F"]) -> Float[Tensor, "*rows F"]:
-        """Return a tensor's columns as `apply` does, on the tensor's device.
-
-        Args:
-            values: rows with the columns of the scaler.
-
-        Returns:
-            A new tensor.
-        """
+        """Return a tensor's columns as `apply` does, on the tensor's device."""
         mean, std = (torch.from_numpy(part).to(values.device) for part in (self.mean, self.std))
         return (values - mean) / std

@@ -31,16 +31,7 @@ class WindowTable:
     def place(
         cls, scaled: Float32[np.ndarray, "N F"], windows: Windows, device: torch.device
     ) -> "WindowTable":
-        """Put scaled bars and the windows of all splits on a device.
-
-        Args:
-            scaled: as `Scaler.apply` returns them; what is not finite may lie outside of windows.
-            windows: of these rows.
-            device: where the network is.
-
-        Returns:
-            The table on the device.
-        """
+        """Put scaled bars and the windows of all splits on a device."""
         parts = (scaled, *(getattr(windows, name) for name in SPLITS))
         table, train, validation, test = (torch.from_numpy(part).to(device) for part in parts)
         return cls(table, train, validation, test, windows.length)
@@ -57,15 +48,7 @@ class WindowTable:
 
 
 def fit_scaler(features: Float32[np.ndarray, "N F"], windows: Windows) -> Scaler:
-    """Measure the columns over the bars of the training windows, each bar once.
-
-    Args:
-        features: rows of bars; NaN may lie outside of windows.
-        windows: of these rows.
-
-    Returns:
-        The scaler of these bars.
-    """
+    """Measure the columns over the bars of the training windows, each bar once."""
     edges = np.zeros(len(features) + 1, dtype=np.int64)
     np.add.at(edges, windows.train, 1)
     np.add.at(edges, windows.train + windows.length, -1)
