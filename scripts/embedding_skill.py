@@ -3,9 +3,10 @@
     python scripts/embedding_skill.py --data-dir data/us/raw --experiment real_us
 
 Fits ridge regressions of the next sessions' cross-sectional returns on the training span: on the
-stock features, on the embeddings, and on both. Says the mean daily rank correlation (rank IC) with
-what followed on the validation span, with its Newey-West standard error over overlapping labels.
-Features, embeddings and labels are centred across the stocks of each day. The test span stays shut.
+stock features, on the embeddings, and on both. Prints the mean daily rank correlation (rank IC)
+with what followed on the validation span, with its Newey-West standard error over overlapping
+labels. Features, embeddings and labels are centred across the stocks of each day. The test span is
+not read.
 """
 
 import argparse

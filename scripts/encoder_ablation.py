@@ -155,20 +155,22 @@ def report(study: Ablation, results: Results) -> None:
         return
     summary = summarise(results)
     intervals = growth_intervals(study, results)
-    write_json(
-        study.folder / "ablation.json", {"settings": _plain(summary), "intervals": intervals}
-    )
+    plain = {
+        setting: {
+            key: vars(value) if isinstance(value, Moments) else value for key, value in row.items()
+        }
+        for setting, row in summary.items()
+    }
+    write_json(study.folder / "ablation.json", {"settings": plain, "intervals": intervals})
     page = as_markdown(summary, intervals)
     write_text(study.folder / "ablation.md", page)
     sys.stdout.write(page)
 
 
 def summarise(results: Results) -> dict[str, dict[str, Any]]:
-    """Aggregate cells over seeds.
+    """Return, for each setting, its seeds and the moments of each measure over them.
 
-    Returns:
-        For each setting its seeds, the moments of each measure, and those of its difference to
-        `none` over the seeds that both have.
+    Beside them stand the moments of the difference to `none`, over the seeds that both have.
     """
     summary: dict[str, dict[str, Any]] = {}
     for setting in results.settings:
@@ -181,15 +183,6 @@ def summarise(results: Results) -> dict[str, dict[str, Any]]:
             row |= {measure: moments(list(own.values())), f"{measure}_minus_none": difference}
         summary[setting] = row
     return summary
-
-
-def _plain(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        setting: {
-            key: vars(value) if isinstance(value, Moments) else value for key, value in row.items()
-        }
-        for setting, row in summary.items()
-    }
 
 
 def growth_intervals(study: Ablation, results: Results) -> dict[str, str]:

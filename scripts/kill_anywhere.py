@@ -180,7 +180,14 @@ def main(arguments: list[str]) -> int:
     undisturbed, record = Run(code, work / "undisturbed", collected), work / "seconds.json"
     if not options.reuse:
         copy_code(code, options.experiment, options.checkpoint_seconds)
-        _collect(code, collected, options.source)
+        command = [sys.executable, "main.py", "collect-data", "--source", options.source]
+        subprocess.run(  # noqa: S603 -- our own command line
+            [*command, "--data-dir", str(collected)],
+            cwd=code,
+            env=_environment(),
+            check=True,
+            capture_output=True,
+        )
         record.write_text(json.dumps(run_undisturbed(undisturbed)), encoding="utf-8")
     seconds: dict[str, float] = json.loads(record.read_text(encoding="utf-8"))
     _say("undisturbed: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items()))
@@ -328,13 +335,6 @@ def _require_success(life: Life) -> None:
     if code != 0:
         last = life.screen.read_text(errors="replace").splitlines()[-5:]
         raise SystemExit("\n".join([f"a run ended with exit code {code}:", *last]))
-
-
-def _collect(code: Path, target: Path, source: str) -> None:
-    command = [sys.executable, "main.py", "collect-data", "--source", source, "--data-dir"]
-    subprocess.run(  # noqa: S603 -- our own command line
-        [*command, str(target)], cwd=code, env=_environment(), check=True, capture_output=True
-    )
 
 
 def _environment() -> dict[str, str]:

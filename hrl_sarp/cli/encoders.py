@@ -98,7 +98,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     config = read_config(market, experiment, own, seed, {"encoders": sections})
     configure_threads(config.threads)
     with _processes(device) as world:
-        # what is wrong with the data is said before anything is made
+        # bad data are refused before the folder is made
         if data is not None:
             folder = output or DEFAULT_PRETRAIN_DIR
             prepared = prepare_bars(data, symbol, folder, config, resume=resume)
@@ -195,7 +195,7 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     request = FinetuneRequest(
         variant, data, folder, pretrained_encoder, freeze_encoder, chosen, config, resume
     )
-    _finetune(prepare(request))  # what is wrong with the data is said before anything is made
+    _finetune(prepare(request))  # bad data are refused before the folder is made
 
 
 def _finetune(job: "Job") -> None:
@@ -247,7 +247,7 @@ def _price_action(
 
     configure_threads(config.threads)
     chosen = resolve_device(device)
-    # what is wrong with the candles is said before anything is made
+    # bad candles are refused before the folder is made
     windows = cut_candle_windows(read_bars(data, symbol), config.encoders)
     with running(output, OUTPUT_OPTION), StopFlag() as stop:
         results = train_price_action(windows, config, output, chosen, stop, resume=resume)

@@ -348,7 +348,7 @@ class EvaluationConfig(Section):
 
 
 class ShockConfig(Section):
-    """One hypothetical shock, told by sectors."""
+    """One hypothetical shock, as returns of sectors."""
 
     name: str
     """What tables and figures call it."""
@@ -366,7 +366,7 @@ class StressConfig(Section):
     """The command stress-test; dated windows stand in the market profile."""
 
     sectors: list[str] = Field(min_length=1)
-    """Sectors that the shocks are told by."""
+    """Sectors whose returns the shocks state."""
     shocks: list[ShockConfig]
     """Hypothetical scenarios."""
     warm_up_days: Count

@@ -126,25 +126,21 @@ def bad_rows(report: ValidationReport) -> pl.DataFrame:
 
 def render(report: ValidationReport) -> Table:
     """Lay out a report, one row per rule: what follows, how many findings, the first cases."""
+    effects = dict.fromkeys(rules.BREAKING, ": night kept out")
+    effects |= dict.fromkeys(rules.LEFT_OUT, ": left out")
+    effects |= dict.fromkeys(rules.EXCLUDING, ": excluded")
     cells = []
     for rule in report.table["rule"].unique(maintain_order=True):
         rows = report.table.filter(pl.col("rule") == rule)
-        effect, is_excluded = rows.select("severity", "is_excluded").row(0)
-        if is_excluded:
-            effect += ": excluded"
-        elif rule in rules.LEFT_OUT:
-            effect += ": left out"
-        elif rule in rules.BREAKING:
-            effect += ": night kept out"
-        examples = []
-        for symbol, day, value in (
-            rows.head(_EXAMPLES_SHOWN + 1).select("symbol", "date", "value").iter_rows()
-        ):
-            shown = None if value is None else f"{value:.4g}"
-            examples.append(" ".join(str(x) for x in (symbol, day, shown) if x is not None))
-        more = ", ..." if len(examples) > _EXAMPLES_SHOWN else ""
-        listed = ", ".join(examples[:_EXAMPLES_SHOWN]) + more
-        cells.append((rule, effect, f"{rows.height:,}", listed))
+        first = rows.head(_EXAMPLES_SHOWN).select("symbol", "date", "value").iter_rows()
+        shown = [
+            (symbol, day, value if value is None else f"{value:.4g}")
+            for symbol, day, value in first
+        ]
+        examples = [" ".join(str(part) for part in row if part is not None) for row in shown]
+        more = ", ..." if rows.height > _EXAMPLES_SHOWN else ""
+        effect = rows["severity"][0] + effects.get(rule, "")
+        cells.append((rule, effect, f"{rows.height:,}", ", ".join(examples) + more))
     return Table(
         f"{report.n_bars:,} bars of {report.n_symbols} symbols",
         ("rule", "severity", "findings", "examples (symbol date value)"),

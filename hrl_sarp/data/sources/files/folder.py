@@ -119,8 +119,8 @@ def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:
     counts = left_out.group_by("rule").len().sort("rule").iter_rows()
     gone = left_out.filter(pl.col("rule") == "no_usable_row")["symbol"].sort().to_list()
     names = f"; without any usable row: {', '.join(gone)}" if gone else ""
-    told = ", ".join(f"{count} {rule}" for rule, count in counts)
-    return (f"left out: {told}{names}; validate-data names each",)
+    listed = ", ".join(f"{count} {rule}" for rule, count in counts)
+    return (f"left out: {listed}{names}; validate-data names each",)
 
 
 def _table(folder: Path, stem: str) -> Path:
@@ -275,9 +275,9 @@ def _read_closes(path: Path, name: str) -> Read:
         return Read(macro)
     above = pl.max_horizontal("open", "close") > pl.col("high")
     below = pl.min_horizontal("open", "close") < pl.col("low")
-    told = pl.format("open {}, high {}, low {}, close {}; the close is read", *PRICE_COLUMNS)
+    detail = pl.format("open {}, high {}, low {}, close {}; the close is read", *PRICE_COLUMNS)
     wrong = bars.filter(above | below).with_columns(symbol=pl.lit(name))
-    return Read(macro, (), findings_of(wrong, "macro_range", pl.col("open"), detail=told))
+    return Read(macro, (), findings_of(wrong, "macro_range", pl.col("open"), detail=detail))
 
 
 def _read_rows(path: Path, names: dict[str, str], only: RowFilter | None) -> Read:

@@ -115,11 +115,11 @@ def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
     )
     place = pl.format("{} {}", pl.lit(place_is), PLACE)
     kept = pl.format("kept {}: volume {}", "first_place", first_volume)
-    copy_told = pl.format("{}: volume {}; {}", place, volume, kept)
-    clash_told = pl.format("{}: close {} is not the only one of the day", place, "close")
+    copy_detail = pl.format("{}: volume {}; {}", place, volume, kept)
+    clash_detail = pl.format("{}: close {} is not the only one of the day", place, "close")
     findings = [
-        findings_of(copies, "duplicate_row", pl.col("volume"), detail=copy_told),
-        findings_of(clash, "conflicting_rows", pl.col("close"), detail=clash_told),
+        findings_of(copies, "duplicate_row", pl.col("volume"), detail=copy_detail),
+        findings_of(clash, "conflicting_rows", pl.col("close"), detail=clash_detail),
     ]
     leaving = pl.concat([clash.select(PLACE), copies.select(PLACE)])
     return Read(bars.join(leaving, on=PLACE, how="anti"), findings=pl.concat(findings))
@@ -192,9 +192,9 @@ def _read_bars(path: Path, names: PricesTable) -> Read:
         download = read_download(path)
         # the dates of a download say where a row belongs
         earlier = download.frame.filter(pl.col("date") < pl.col("date").shift(1))
-        told = pl.format("{} line {}: earlier than the row above", pl.lit(path.name), PLACE)
+        detail = pl.format("{} line {}: earlier than the row above", pl.lit(path.name), PLACE)
         unordered = findings_of(
-            earlier.head(1), "unordered_rows", pl.col(PLACE), pl.lit(earlier.height), told
+            earlier.head(1), "unordered_rows", pl.col(PLACE), pl.lit(earlier.height), detail
         )
         bars = download.frame.sort("date", maintain_order=True)
         settled = settle_duplicates(bars, f"{path.name} line")
@@ -309,7 +309,10 @@ def _rows_and_junk(text: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         fields = [part.strip(' "') for part in line.split(",")]
         cells = dict(zip(columns, fields, strict=False))
         if _DAY.match(cells.get("date", "")):
-            problem = _misfit(fields, columns)
+            missing = ", ".join(sorted(_REQUIRED - set(columns)))
+            problem = f"the header has no {missing}" if missing else None
+            if len(fields) != len(columns):
+                problem = f"{len(fields)} fields, expected {len(columns)}"
             row = {PLACE: number, "line": _quoted(line), "problem": problem, "is_headed": is_headed}
             rows.append(row | {name: cells.get(name) for name in _COLUMNS})
             is_in_junk = False
@@ -326,13 +329,6 @@ def _rows_and_junk(text: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         pl.DataFrame(rows, schema=row_schema | dict.fromkeys(_COLUMNS, words)),
         pl.DataFrame(junk, schema={PLACE: whole, "line": words, "count": whole}),
     )
-
-
-def _misfit(fields: list[str], columns: tuple[str, ...]) -> str | None:
-    if len(fields) != len(columns):
-        return f"{len(fields)} fields, expected {len(columns)}"
-    missing = sorted(_REQUIRED - set(columns))
-    return f"the header has no {', '.join(missing)}" if missing else None
 
 
 def _typed(lines: pl.DataFrame) -> pl.DataFrame:

@@ -24,8 +24,7 @@ NULL_TEXTS = ("", "null", "NULL", "NaN", "nan", "NA", "N/A")
 SAME_COLUMN = {"gics_sector": "sector", "series_id": "series"}
 """Heading of some files -> the standard heading of the same column, where the file lacks that."""
 
-_AS_THEY_ARE: Mapping[str, str] = MappingProxyType({})
-_NOTHING: Columns = MappingProxyType({})
+_NONE: Columns = MappingProxyType({})
 _MEANING = {"Date": "dates as YYYY-MM-DD", "Float64": "numbers", "String": "text"}
 _MIDNIGHT = r"[ T]00:00:00.*$"
 """Follows the day where a file dates its rows at midnight of some zone."""
@@ -71,8 +70,8 @@ def refusal(
 def read_table(
     path: Path,
     required: Columns,
-    optional: Columns = _NOTHING,
-    names: Mapping[str, str] = _AS_THEY_ARE,
+    optional: Columns = _NONE,
+    names: Mapping[str, str] = _NONE,
     keys: tuple[str, ...] = (),
 ) -> pl.DataFrame:
     """Read a file and keep the required and, where present, the optional columns.

@@ -92,16 +92,16 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
             f"list: {'; '.join(failed)}"
         )
     rows = plan.series.iter_rows()
-    told = {ticker: (f"{name} is {ticker}: {meaning}", name) for name, ticker, meaning in rows}
-    notes = [text for ticker, (text, _) in told.items() if ticker in collector.histories]
+    listed = {ticker: (f"{name} is {ticker}: {meaning}", name) for name, ticker, meaning in rows}
+    notes = [text for ticker, (text, _) in listed.items() if ticker in collector.histories]
     notes += [f"not collected, {text}" for text in failed]
     notes += [
         f"series not collected, {name} ({ticker}): {failures[ticker]}"
-        for ticker, (_, name) in told.items()
+        for ticker, (_, name) in listed.items()
         if ticker in failures
     ]
     notes += [f"damaged file in the cache, fetched again: {ticker}" for ticker in cache.damaged]
-    if told:
+    if listed:
         notes.append(
             f"Yahoo lacks some macro series of the profile {config.market}; experiment "
             f"yahoo_{config.market} trains without them"
