@@ -40,7 +40,7 @@ def label(options: argparse.Namespace) -> None:
 
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.data.bars import read_bars
-    from hrl_sarp.price_action.expansions.labelling import between, draw, label_bars
+    from hrl_sarp.price_action.expansions.windows import between, draw, label_bars
     from hrl_sarp.reporting.table import Table
     from hrl_sarp.run.files import write_json, write_table
 

@@ -239,9 +239,8 @@ def _price_action(
     from rich.console import Console
 
     from hrl_sarp.data.bars import read_bars
-    from hrl_sarp.price_action.buys.model import MODEL
     from hrl_sarp.price_action.buys.report import results_table
-    from hrl_sarp.price_action.buys.training import FIGURE, train_price_action
+    from hrl_sarp.price_action.buys.training import FIGURE, MODEL, train_price_action
     from hrl_sarp.price_action.buys.windows import cut_candle_windows
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
 

@@ -14,7 +14,7 @@ from hrl_sarp.studies import Cell
 from scripts import label_efficiency
 from scripts.label_efficiency import ARMS, arm_of, cell_of, main, summarise
 from tests.price_action.expansions.labelled_factories import as_frame, labelled, small_config
-from tests.price_action.expansions.test_pretrained import export
+from tests.price_action.expansions.test_model import export
 
 OWN = "encoders: {jade: {hidden: 8, layers: 1}, panel: {embedding_size: 8}}\n"
 FITTED_TO = np.datetime64("2018-06-30T00:00", "us")

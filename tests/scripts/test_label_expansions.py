@@ -9,7 +9,7 @@ import pytest
 from hrl_sarp.price_action.expansions.windows import read_labelled
 from hrl_sarp.run.files import sha256_file
 from scripts.label_expansions import main
-from tests.price_action.expansions.test_labelling import DAY, series
+from tests.price_action.expansions.test_windows import DAY, series
 
 
 @pytest.fixture

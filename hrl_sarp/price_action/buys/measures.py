@@ -4,8 +4,6 @@ Everywhere W scores stand in the order of time, labels are 0 or 1, and higher sc
 NaN is refused by scikit-learn, which counts hits and calls here.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
@@ -29,49 +27,40 @@ Scores = Float[np.ndarray, " W"]
 Labels = Int[np.ndarray, " W"]
 
 
-@dataclass(frozen=True)
-class Calls:
-    """What calling every score from a threshold on gives."""
-
-    threshold: float
-    calls: int
-    accuracy: float
-    precision: float
-    """0 if nothing is called."""
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True)
-class Trivial:
-    """What is reached without looking."""
-
-    base_rate: float
-    """Share of positives: the precision of random calls, and their PR-AUC."""
-    all_positive_f1: float
-    majority_accuracy: float
-
-
-def evaluate_calls(scores: Scores, labels: Labels, threshold: float) -> Calls:
-    """Compare the calls `score >= threshold` with the labels."""
+def evaluate_calls(scores: Scores, labels: Labels, threshold: float) -> dict[str, float]:
+    """Compare the calls `score >= threshold` with the labels; what would be 0 / 0 is 0."""
     called = scores >= threshold
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, called, average="binary", zero_division=0
     )
-    accuracy = float(accuracy_score(labels, called))
-    return Calls(
-        float(threshold), int(called.sum()), accuracy, float(precision), float(recall), float(f1)
-    )
+    return {
+        "threshold": float(threshold),
+        "calls": int(called.sum()),
+        "accuracy": float(accuracy_score(labels, called)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+    }
 
 
-def evaluate_trivial(labels: Labels) -> Trivial:
-    """Compute the baselines of some labels."""
+def evaluate_trivial(labels: Labels) -> dict[str, float]:
+    """Compute what random calls, calling all, and always saying the more frequent class reach.
+
+    The base rate, the share of positives, is the precision of random calls and their PR-AUC.
+    """
     rate = float((labels == 1).mean())
-    return Trivial(rate, 2 * rate / (1 + rate), max(rate, 1 - rate))
+    return {
+        "base_rate": rate,
+        "all_positive_f1": 2 * rate / (1 + rate),
+        "majority_accuracy": max(rate, 1 - rate),
+    }
 
 
 def pr_auc(scores: Scores, labels: Labels) -> float:
-    """Compute the area below the precision-recall curve as average precision."""
+    """Compute the area below the precision-recall curve as average precision.
+
+    Equal scores are called together, so a constant score reaches exactly the base rate.
+    """
     if not labels.any():
         raise MetricError("PR-AUC needs a positive label, found none; use a longer span")
     return float(average_precision_score(labels, scores))
@@ -100,6 +89,7 @@ def lift_interval(
     """Bootstrap a 95 % interval of PR-AUC minus base rate.
 
     Blocks of consecutive windows are drawn, because neighbours share candles and label horizons.
+    Draws without a positive label are left out.
 
     Source:
         Künsch (1989), "The jackknife and the bootstrap for general stationary observations".
@@ -120,7 +110,7 @@ def linear_scores(
     labels: Int[np.ndarray, " N"],
     evaluated: Float[np.ndarray, "W F"],
 ) -> Scores:
-    """Score windows with a logistic regression: what needs no deep network."""
+    """Score windows by a logistic regression in whose fit both classes weigh alike."""
     model = LogisticRegression(max_iter=LINEAR_STEPS, class_weight="balanced")
     found: Scores = model.fit(train, labels).predict_proba(evaluated)[:, 1]
     return found
@@ -129,6 +119,6 @@ def linear_scores(
 def pr_curve(
     scores: Scores, labels: Labels
 ) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, " U"]]:
-    """Trace the precision-recall curve."""
+    """Return recall and precision at each of the U distinct scores, highest first."""
     precision, recall, _ = precision_recall_curve(labels, scores)
     return recall[-2::-1], precision[-2::-1]

@@ -5,7 +5,8 @@ chose nothing, is evaluated once at the end.
 """
 
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,102 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from hrl_sarp.config.encoder_schema import TransformerConfig
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.encoders import transfer
 from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
 from hrl_sarp.encoders.windows.cut import gather
+from hrl_sarp.encoders.windows.scaler import Scaler
+from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features import candles
 from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, World
 from hrl_sarp.price_action.buys import measures, report
-from hrl_sarp.price_action.buys.model import MODEL, SCALER, WRITER, PriceAction, save_price_action
-from hrl_sarp.price_action.buys.windows import CandleWindows, fit_scaling
+from hrl_sarp.price_action.buys.windows import CandleScaling, CandleWindows, fit_scaling
 from hrl_sarp.reporting.figure import save_png
-from hrl_sarp.run.files import read_json, source_hash
+from hrl_sarp.run.checkpoints import load_module, load_plain, save_payload
+from hrl_sarp.run.files import read_json, source_hash, write_json
 from hrl_sarp.run.session import StopFlag, derive_seed
+
+MODEL, SCALER = "best_model.pth", "scaler.json"
+WRITER = "hrl-sarp finetune-encoder --variant price-action"
+
+
+@dataclass(frozen=True)
+class PriceAction:
+    """A trained transformer with what scales its inputs."""
+
+    network: PriceActionTransformer
+    scaling: CandleScaling
+    window_length: int
+
+    @torch.no_grad()
+    def probabilities(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, " B"]:
+        """Return how likely the buy after each window is worth it; candles as they are."""
+        self.network.eval()
+        logits: Tensor = self.network(self.scaling.apply(windows))
+        return torch.sigmoid(logits)
+
+
+def save_price_action(folder: Path, model: PriceAction) -> None:
+    """Write `best_model.pth` and `scaler.json`, plain values only."""
+    columns = list(candles.COLUMNS)
+    state = {name: weight.detach().cpu() for name, weight in model.network.state_dict().items()}
+    payload = {
+        "model_state_dict": state,
+        "feature_columns": columns,
+        "window_size": model.window_length,
+        "input_dim": len(columns),
+    }
+    scaling = model.scaling
+    levels = {"feature_columns": columns, "levels": scaling.levels}
+    save_payload(folder / MODEL, payload)
+    write_json(folder / SCALER, {**scaling.scaler.as_plain(), **levels})
+
+
+def load_price_action(folder: Path, config: TransformerConfig) -> PriceAction:
+    """Read what `save_price_action` wrote; other columns or sizes are refused."""
+    path, columns = folder / MODEL, list(candles.COLUMNS)
+    payload = load_plain(path)
+    expected = {"feature_columns": columns, "input_dim": len(columns)}
+    expected |= {"window_size": config.window_length}
+    _require(path, payload, {"model_state_dict": dict}, expected)
+    network = PriceActionTransformer(len(columns), config)
+    load_module(path, network, payload["model_state_dict"])
+    for name, weight in network.state_dict().items():
+        if not bool(torch.isfinite(weight).all()):
+            raise CheckpointError(f"{path}: {name} holds values that are not finite; train again")
+    path = folder / SCALER
+    try:
+        found = read_json(path, WRITER)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    _require(path, found, {"levels": str}, {"feature_columns": columns})
+    if found["levels"] not in ("relative", "raw"):
+        raise CheckpointError(
+            f"{path}: levels must be relative or raw, found {found['levels']!r}; run `{WRITER}` "
+            "again"
+        )
+    scaler = Scaler.from_plain(found, len(columns), str(path), WRITER)
+    scaling = CandleScaling(found["levels"], scaler)
+    return PriceAction(network.eval(), scaling, config.window_length)
+
+
+def _require(path: Path, found: Any, types: Mapping[str, type], values: Mapping[str, Any]) -> None:
+    """Refuse what is no dictionary with entries of these types and values."""
+    parts = found if isinstance(found, dict) else {}
+    wrong = {
+        name: f"a {kind.__name__}"
+        for name, kind in types.items()
+        if not isinstance(parts.get(name), kind)
+    }
+    wrong |= {name: str(value) for name, value in values.items() if parts.get(name) != value}
+    for name, expected in wrong.items():
+        raise CheckpointError(
+            f"{path}: {name}: expected {expected}, found {str(parts.get(name, 'nothing'))[:60]}; "
+            f"use the configuration of its run or run `{WRITER}` again"
+        )
+
 
 RUNNING = "price_action_running.pt"
 """State of an unfinished run, for --resume."""
@@ -82,17 +166,14 @@ class BuyTask:
         return self.criterion(self.module(inputs), labels), {}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Evaluate the module on validation."""
+        """Return the loss that chooses the epoch, and measures of calls at one half."""
         loss, scores = self.evaluate("validation")
         truth = self.windows.labels("validation")
         half = measures.evaluate_calls(scores, truth, HALF)
         return loss, {
             "val_loss": loss,
             "val_pr_auc": measures.pr_auc(scores, truth),
-            "val_accuracy": half.accuracy,
-            "val_precision": half.precision,
-            "val_recall": half.recall,
-            "val_f1": half.f1,
+            **{f"val_{name}": half[name] for name in ("accuracy", "precision", "recall", "f1")},
         }
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
@@ -101,13 +182,13 @@ class BuyTask:
         return f"windows that begin {times.min()} to {times.max()}"
 
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B L F"], Float[Tensor, " B"]]:
-        """Gather and scale windows."""
+        """Return windows as the network reads them, and their labels."""
         inputs = self.scaling.apply(gather(self.table, rows, self.windows.length))
         return inputs, self.label[rows + self.windows.to_target]
 
     @torch.no_grad()
     def evaluate(self, span: str) -> tuple[float, Float[np.ndarray, " W"]]:
-        """Rate the windows of a span."""
+        """Return the mean loss, and the probability of each window in the order of time."""
         self.module.eval()
         logits, labels = [], []
         for rows in self.first[span].split(EVALUATED_AT_ONCE):
@@ -129,7 +210,7 @@ class BuyTask:
 
 
 def new_fit(task: BuyTask, stop: StopFlag, state: RunState | None = None) -> Fit:
-    """Prepare a run."""
+    """Prepare a run; without a `state` nothing is kept."""
     config, settings = task.config, task.settings
     schedule = Schedule.of(
         settings,
@@ -238,9 +319,9 @@ def _measures(
         "lift_high": high,
         "score_low": float(scores.min()),
         "score_high": float(scores.max()),
-        **asdict(measures.evaluate_calls(scores, truth, threshold)),
-        **asdict(measures.evaluate_trivial(truth)),
-        "at_half": asdict(measures.evaluate_calls(scores, truth, HALF)),
+        **measures.evaluate_calls(scores, truth, threshold),
+        **measures.evaluate_trivial(truth),
+        "at_half": measures.evaluate_calls(scores, truth, HALF),
     }
 
 

@@ -18,8 +18,7 @@ from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError
 from hrl_sarp.fitting import Epoch, Fit, Fitted, RunState, Schedule, World
 from hrl_sarp.price_action.expansions import tables
 from hrl_sarp.price_action.expansions.measures import Truth, measures, trivial_measures
-from hrl_sarp.price_action.expansions.model import JadeMultiTask
-from hrl_sarp.price_action.expansions.pretrained import Pretrained, load_pretrained
+from hrl_sarp.price_action.expansions.model import JadeMultiTask, Pretrained, load_pretrained
 from hrl_sarp.price_action.expansions.task import (
     ExpansionTask,
     Targets,

@@ -88,7 +88,10 @@ def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
 def span_scores(
     probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]
 ) -> dict[str, float]:
-    """Measure the calls `probability >= THRESHOLD` in each window, then average over windows."""
+    """Measure the calls `probability >= THRESHOLD` in each window, then average over windows.
+
+    Precision is 0 where no bar is called; each window has some bar inside.
+    """
     precision, recall, f1, _ = precision_recall_fscore_support(
         inside, probability >= THRESHOLD, average="samples", zero_division=0
     )
@@ -98,31 +101,31 @@ def span_scores(
 def center_distance(
     found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
-    """Measure how far centers are apart."""
+    """Measure how many bars centers are apart; one row of `found` stands for all windows."""
     return np.abs(found[:, 0] - truth[:, 0]) * (n_bars - 1)
 
 
 def hit_rate(distance_bars: Float[np.ndarray, " W"], k: int) -> float:
-    """Count hits."""
+    """Compute the share of windows whose centers are at most k bars apart."""
     return float((distance_bars <= k + ROUNDING_BARS).mean())
 
 
 def interval_iou(
     found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
 ) -> Float[np.ndarray, " W"]:
-    """Measure how well the intervals that pointers name cover each other."""
+    """Compute intersection over union of the intervals that pointers name."""
     return _overlap(_edges(found, n_bars), _edges(truth, n_bars))
 
 
 def best_place(training: Float[np.ndarray, "W 2"], k: int, n_bars: int) -> float:
-    """Find the place that hits most training windows."""
+    """Find the center, on a grid of half bars, that hits most training windows."""
     grid = np.arange(2 * n_bars - 1) / 2 / (n_bars - 1)
     away = np.abs(grid[:, None] - training[:, 0]) * (n_bars - 1)
     return float(grid[(away <= k + ROUNDING_BARS).mean(axis=1).argmax()])
 
 
 def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, "1 2"]:
-    """Find the interval that overlaps training windows most."""
+    """Find the interval around a whole bar that overlaps training windows most."""
     places, lengths = np.arange(n_bars) / (n_bars - 1), np.unique(training[:, 1])
     choices = np.stack(np.meshgrid(places, lengths, indexing="ij"), axis=2).reshape(-1, 1, 2)
     overlap = _overlap(_edges(choices, n_bars), _edges(training, n_bars))
@@ -130,7 +133,7 @@ def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.n
 
 
 def separation(probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]) -> float:
-    """Measure how far probabilities tell bars inside from others."""
+    """Compute the mean probability of bars inside less that of bars outside."""
     return float(probability[inside].mean() - probability[~inside].mean())
 
 

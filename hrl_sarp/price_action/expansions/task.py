@@ -6,7 +6,7 @@ here says what happens after a window.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,7 @@ LEAST_LOSS = 1e-6
 """A task that a constant solves starts as if this were its loss."""
 
 
-@dataclass(frozen=True)
-class Targets:
+class Targets(NamedTuple):
     """What each window's heads should say."""
 
     label: Int[Tensor, " W"]
@@ -41,15 +40,12 @@ class Targets:
     countdown: Float[Tensor, "W L"]
 
     def rows(self, chosen: Int[Tensor, " B"]) -> "Targets":
-        """Choose some windows."""
-        return Targets(
-            self.label[chosen], self.pointers[chosen], self.inside[chosen], self.countdown[chosen]
-        )
+        """Choose some windows by rows on the device of the targets."""
+        return Targets(*(tensor[chosen] for tensor in self))
 
     def to(self, device: torch.device) -> "Targets":
         """Copy to a device."""
-        moved = (self.label, self.pointers, self.inside, self.countdown)
-        return Targets(*(tensor.to(device) for tensor in moved))
+        return Targets(*(tensor.to(device) for tensor in self))
 
 
 class ExpansionTask:
@@ -95,7 +91,7 @@ class ExpansionTask:
     def loss(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Compute the weighted total of a batch."""
+        """Return the weighted total of a batch, and the plain loss of each task."""
         if self.is_frozen:
             self.module.encoder.eval()
         losses = self._losses(self._output(rows), rows)
@@ -103,7 +99,7 @@ class ExpansionTask:
         return total, {f"train_{task}": loss for task, loss in losses.items()}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Evaluate the module on the validation windows."""
+        """Return the sum of the losses on the validation windows, and the loss of each task."""
         losses, self.found = self.look_at(self.validation)
         return sum(losses.values()), {f"val_{task}": loss for task, loss in losses.items()}
 
@@ -113,7 +109,7 @@ class ExpansionTask:
 
     @torch.no_grad()
     def look_at(self, rows: Int[Tensor, " B"]) -> tuple[dict[str, float], Found]:
-        """Ask the model about some windows."""
+        """Return the mean loss of each task over some windows, and what the model says of them."""
         self.module.eval()
         parts = [self._output(block) for block in rows.split(EVALUATED_AT_ONCE)]
         output = MultiTaskOutput(
@@ -146,7 +142,8 @@ class ExpansionTask:
 def make_targets(windows: LabelledWindows, countdown_bars: int) -> Targets:
     """Turn labels into targets of one scale: all lie in [0, 1].
 
-    Center (s + e) / 2 / (L - 1) and length (e - s + 1) / L.
+    Center (s + e) / 2 / (L - 1) and length (e - s + 1) / L. The countdown is 1 at `countdown_bars`
+    and more before the expansion, falls by the same step each bar, and is 0 from its first bar on.
     """
     length = windows.ohlc.shape[1]
     bars = np.arange(length)
@@ -164,7 +161,7 @@ def make_targets(windows: LabelledWindows, countdown_bars: int) -> Targets:
 
 
 def balanced_weight(inside: Float[Tensor, "W L"]) -> float:
-    """Compute the weight of bars inside under which they count as much as those outside."""
+    """Compute the weight under which bars inside count as much as those outside."""
     n_inside = float(inside.sum())
     return (inside.numel() - n_inside) / n_inside
 
@@ -172,7 +169,10 @@ def balanced_weight(inside: Float[Tensor, "W L"]) -> float:
 def task_losses(
     output: MultiTaskOutput, targets: Targets, config: FinetuningConfig, pos_weight: float
 ) -> dict[str, Tensor]:
-    """Compute the mean loss of each task that the output has."""
+    """Compute the mean loss of each task that the output has.
+
+    Cross-entropy (type), Huber (pointers, countdown), weighted binary cross-entropy (span).
+    """
     losses: dict[str, Tensor] = {}
     if output.type_logits is not None:
         losses["type"] = functional.cross_entropy(output.type_logits, targets.label)
@@ -194,7 +194,7 @@ def task_losses(
 
 
 def weighted_total(losses: Mapping[str, Tensor], log_sigma: Mapping[str, Tensor]) -> Tensor:
-    """Add up the losses of all tasks under learned weights.
+    """Add up loss / (2 sigma^2) + log sigma over the tasks.
 
     Source:
         Kendall, Gal and Cipolla (2018), "Multi-task learning using uncertainty to weigh losses".

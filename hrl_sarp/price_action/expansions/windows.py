@@ -1,20 +1,26 @@
-"""Labelled windows of bars as a file, as arrays, and in groups that never share a bar."""
+"""Labelled windows of bars: made by the rule of `features.labels`, read from a file, and split.
+
+Groups of windows never share a bar.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from polars.exceptions import PolarsError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hrl_sarp.config.encoder_schema import RelativityConfig
+from hrl_sarp.config.encoder_schema import ExpansionConfig, RelativityConfig, WindowedConfig
 from hrl_sarp.data.bars import Bars
+from hrl_sarp.encoders.windows.cut import cut_stretches, number_stretches
 from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.features.labels import Expansions, expansion_label
 from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
 from hrl_sarp.run.files import sha256_file
 
@@ -79,7 +85,12 @@ def read_labelled(path: Path, window_length: int) -> LabelledWindows:
     frame = _read_frame(path)
     ids = tuple(frame["window_id"].cast(pl.String).to_list())
     ohlc = _prices(path, frame, ids, window_length)
-    label = _classes(path, frame["label"], ids)
+    names = frame["label"].cast(pl.String).str.to_lowercase().fill_null("nothing").to_list()
+    numbers = {key: i for i, name in enumerate(CLASSES) for key in (name, str(i))}
+    wrong = np.array([name not in numbers for name in names])
+    _refuse(path, ids, wrong, f"label {' or '.join(CLASSES)} (0 or 1)", names)
+    label = np.array([numbers[name] for name in names], np.int64)
+    require_both_classes(label, str(path))
     start, end = (_positions(path, frame[f"expansion_{side}"], ids) for side in ("start", "end"))
     outside = (start < 0) | (end < start) | (end >= window_length)
     expected = f"0 <= expansion_start <= expansion_end < {window_length}"
@@ -128,7 +139,10 @@ def window_features(
 def split_by_group(
     group: Int[np.ndarray, " W"], val_share: float, test_share: float, seed: int
 ) -> GroupSplit:
-    """Shuffle whole groups and give them to test, validation and training."""
+    """Shuffle whole groups and give them to test, validation and training.
+
+    A part overshoots its share by less than a group; one of share 0 may stay empty.
+    """
     names, sizes = np.unique(group, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
     before = np.cumsum(sizes[order]) - sizes[order]  # windows before each group
@@ -229,16 +243,6 @@ def _prices(
     return ohlc
 
 
-def _classes(path: Path, column: pl.Series, ids: tuple[str, ...]) -> Int[np.ndarray, " W"]:
-    values = column.cast(pl.String).str.to_lowercase().fill_null("nothing").to_list()
-    numbers = {name: str(number) for number, name in enumerate(CLASSES)}
-    names = [numbers.get(value, value) for value in values]
-    wrong = np.array([name not in numbers.values() for name in names])
-    _refuse(path, ids, wrong, f"label {' or '.join(CLASSES)} (0 or 1)", values)
-    require_both_classes(label := np.array(names, np.int64), str(path))
-    return label
-
-
 def _positions(path: Path, column: pl.Series, ids: tuple[str, ...]) -> Int[np.ndarray, " W"]:
     numbers = column.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
     wrong = ~(np.isfinite(numbers) & (numbers == np.round(numbers)))
@@ -259,3 +263,117 @@ def _refuse(
             f"{path}: window {ids[first]}: expected {expected}, found {found[first]} "
             f"({is_wrong.sum()} of {len(ids)} windows); correct or remove them"
         )
+
+
+WINDOWS_AT_ONCE = 8192
+ONLY_ONE = 1
+"""Expansions that a labelled window holds."""
+
+
+def label_bars(
+    bars: Bars, windowed: WindowedConfig, rule: ExpansionConfig
+) -> tuple[pl.DataFrame, dict[str, int | float]]:
+    """Label every window with exactly one expansion.
+
+    A window lies in one stretch of bars and in one block of `block_days`, counted from 1970-01-01;
+    the windows of a block are a group, whatever their instrument. Windows with several expansions
+    are left out: bars of an expansion would be called outside. So are those without.
+
+    Returns:
+        A row for each window, with the columns `COLUMNS`, its group and the time of its first bar.
+        And what was found: windows `scanned`, those `without` an expansion, with `several`, and
+        `labelled`; of the latter the shares of bars inside, of retracements and of rises, the mean
+        bars of an expansion, and the number of groups.
+    """
+    length = windowed.window_length
+    days = bars.timestamps.astype("datetime64[D]").astype(np.int64)
+    block = (days // rule.block_days * rule.block_days).astype("datetime64[D]")
+    keys = (bars.instrument, block)
+    stretch = number_stretches(bars.timestamps, keys, windowed.max_missing_bars)
+    starts, is_whole = cut_stretches(stretch, length, windowed.stride)
+    starts = starts[is_whole]
+    if not len(starts):
+        raise DataError(
+            f"expected windows of {length} bars inside blocks of {rule.block_days} days, found "
+            f"none in {len(bars)} bars; raise encoders.expansion.block_days"
+        )
+    prices = (bars.open, bars.high, bars.low, bars.close)
+    frames, counts = [], []
+    for place in range(0, len(starts), WINDOWS_AT_ONCE):
+        part = starts[place : place + WINDOWS_AT_ONCE]
+        rows = part[:, None] + np.arange(length)
+        ohlc = np.stack([price[rows] for price in prices], axis=2)
+        found = expansion_label(ohlc, rule)
+        frames.append(_frame(bars, block, part, ohlc, found))
+        counts.append(found.count)
+    frame, count = pl.concat(frames), np.concatenate(counts)
+    if frame.is_empty():
+        raise DataError(
+            f"expected windows with one expansion, found none among {len(starts)}; change "
+            "encoders.expansion or give more bars"
+        )
+    inside = (frame["expansion_end"] - frame["expansion_start"] + 1).to_numpy()
+    return frame.drop("rising"), {
+        "scanned": len(count),
+        "without": int((count == 0).sum()),
+        "several": int((count > ONLY_ONE).sum()),
+        "labelled": frame.height,
+        "share_inside": float(inside.mean() / length),
+        "mean_bars": float(inside.mean()),
+        "share_retracement": float((frame["label"] == CLASSES[1]).to_numpy().mean()),
+        "share_rising": float(frame["rising"].to_numpy().mean()),
+        "groups": frame["group"].n_unique(),
+    }
+
+
+def between(bars: Bars, first: date | None, last: date | None) -> Bars:
+    """Choose the bars of some days."""
+    day = bars.timestamps.astype("datetime64[D]")
+    kept = np.ones(len(bars), dtype=bool)
+    if first is not None:
+        kept &= day >= np.datetime64(first)
+    if last is not None:
+        kept &= day <= np.datetime64(last)
+    if not kept.any():
+        raise DataError(
+            f"expected bars between {first} and {last}, found {day.min()} to {day.max()}; change "
+            "the days"
+        )
+    volume = None if bars.volume is None else bars.volume[kept]
+    columns = ("timestamps", "instrument", "open", "high", "low", "close")
+    parts = {name: getattr(bars, name)[kept] for name in columns}
+    return replace(bars, volume=volume, **parts)
+
+
+def draw(frame: pl.DataFrame, n_windows: int, seed: int) -> pl.DataFrame:
+    """Draw some of the labelled windows."""
+    if n_windows >= frame.height:
+        return frame
+    chosen = np.random.default_rng(seed).choice(frame.height, n_windows, replace=False)
+    return frame[np.sort(chosen)]
+
+
+def _frame(
+    bars: Bars,
+    block: Shaped[np.ndarray, " N"],
+    starts: Int[np.ndarray, " P"],
+    ohlc: Float[np.ndarray, "P L 4"],
+    found: Expansions,
+) -> pl.DataFrame:
+    """Return a row for each window with one expansion, and whether it rises."""
+    chosen = np.flatnonzero(found.count == ONLY_ONE)
+    first = starts[chosen]
+    times = bars.timestamps[first]
+    names = [bars.instruments[number] for number in bars.instrument[first]]
+    return pl.DataFrame(
+        {
+            "window_id": [f"{name} {time}" for name, time in zip(names, times, strict=True)],
+            "group": block[first].astype(str),
+            "time": times,
+            "features": pl.Series(ohlc[chosen]).cast(pl.List(pl.List(pl.Float64))),
+            "label": [CLASSES[int(after)] for after in found.is_retracement[chosen]],
+            "expansion_start": found.start[chosen],
+            "expansion_end": found.end[chosen],
+            "rising": found.direction[chosen] > 0,
+        }
+    )

@@ -21,24 +21,28 @@ LABELS = np.array([1, 0, 1, 1, 0, 0])
 def test_calls_by_hand() -> None:
     # from 0.7 on: calls 3, hits 2 of 3 positives; right: 2 hits and 2 rightly left alone of 6
     found = evaluate_calls(SCORES, LABELS, 0.7)
-    assert (found.calls, found.precision, found.recall) == (3, 2 / 3, 2 / 3)
-    assert found.f1 == pytest.approx(2 / 3)
-    assert found.accuracy == pytest.approx(4 / 6)
+    assert (found["calls"], found["precision"], found["recall"]) == (3, 2 / 3, 2 / 3)
+    assert found["f1"] == pytest.approx(2 / 3)
+    assert found["accuracy"] == pytest.approx(4 / 6)
 
 
 def test_calling_nothing_has_no_precision_and_no_f1() -> None:
     found = evaluate_calls(SCORES, LABELS, 1.0)
-    assert (found.calls, found.precision, found.recall, found.f1) == (0, 0.0, 0.0, 0.0)
+    assert (found["calls"], found["precision"], found["recall"], found["f1"]) == (0, 0.0, 0.0, 0.0)
 
 
 def test_trivial_baselines_by_hand() -> None:
     found = evaluate_trivial(np.array([1, 0, 0, 0]))
     # calling all: precision 1/4, recall 1, F1 = 2 x 0.25 / 1.25
-    assert (found.base_rate, found.all_positive_f1, found.majority_accuracy) == (0.25, 0.4, 0.75)
+    assert (found["base_rate"], found["all_positive_f1"], found["majority_accuracy"]) == (
+        0.25,
+        0.4,
+        0.75,
+    )
 
 
 def test_all_positive_f1_is_that_of_calling_all() -> None:
-    assert evaluate_trivial(LABELS).all_positive_f1 == evaluate_calls(SCORES, LABELS, 0.0).f1
+    assert evaluate_trivial(LABELS)["all_positive_f1"] == evaluate_calls(SCORES, LABELS, 0.0)["f1"]
 
 
 def test_pr_auc_by_hand() -> None:

@@ -31,7 +31,7 @@ from tests.price_action.expansions.labelled_factories import (
     small_config,
     write,
 )
-from tests.price_action.expansions.test_pretrained import export
+from tests.price_action.expansions.test_model import export
 
 OWN = """
 threads: 1
