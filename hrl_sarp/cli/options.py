@@ -33,7 +33,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run e
 
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")
-LOG_DIR_OPTION, OUTPUT_OPTION = "--log-dir", "--output"
+OUTPUT_OPTION = "--output"
 
 
 def read_config(
@@ -69,7 +69,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, option: str = LOG_DIR_OPTION) -> Iterator[None]:
+def running(folder: Path, option: str = "--log-dir") -> Iterator[None]:
     """Hold a folder, tidy up after killed runs and log into it."""
     # torch loads here, inside the commands, so that --help is instant
     from hrl_sarp.run.files import remove_unfinished

@@ -61,7 +61,13 @@ def load_config(
             "name the project's config folder"
         )
     for path in base_files:
-        layers.lay_base(path)
+        values = layers.read(path)
+        layers.problems += [
+            f"{path.name}: top-level key '{key}' already stands in {layers.origins[(key,)]}"
+            for key in values
+            if key in layers.values
+        ]
+        layers.lay(values, path.name)
     experiment_file = layers.choose("experiment", experiment) if experiment else None
     experiment_values = layers.read(experiment_file) if experiment_file else {}
     given = overrides or {}
@@ -203,15 +209,6 @@ class _Layers:
         )
         self.is_complete = False
         return None
-
-    def lay_base(self, path: Path) -> None:
-        values = self.read(path)
-        self.problems.extend(
-            f"{path.name}: top-level key '{key}' already stands in {self.origins[(key,)]}"
-            for key in values
-            if key in self.values
-        )
-        self.lay(values, path.name)
 
     def lay(self, values: Mapping[str, Any], origin: str) -> None:
         self.values = self._merge(self.values, values, origin, ())

@@ -27,7 +27,6 @@ from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of the source code."""
-_HASH_BLOCK_BYTES = 1 << 20
 _MEGABYTE = 1 << 20
 _MARK = ".hrl_sarp.tmp"
 """Part of the name of every temporary file, so that nobody else's is taken for ours."""
@@ -151,7 +150,7 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's content as 64 hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK_BYTES):
+        while block := file.read(_MEGABYTE):
             digest.update(block)
     return digest.hexdigest()
 

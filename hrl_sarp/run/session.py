@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -27,8 +27,6 @@ FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level} | {module} | {message}"
 DEVICES = ("auto", "cpu", "cuda")
 STOP_SECONDS = 5.0
 """How long a stop waits for the next safe boundary before it interrupts what is running."""
-
-SignalHandler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class RunFolder:
@@ -172,7 +170,7 @@ class StopFlag:
     def __init__(self) -> None:
         self._is_set = False
         self._wait: threading.Timer | None = None
-        self._former: dict[signal.Signals, SignalHandler] = {}
+        self._former: dict[signal.Signals, Any] = {}
 
     @property
     def is_set(self) -> bool:

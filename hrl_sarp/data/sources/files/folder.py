@@ -51,15 +51,12 @@ STANDARD = NamedTables(
 )
 """The column map that says nothing: every table and column has the name that README gives it."""
 SIBLING_MACRO_FOLDER = "us_macro"
-EXCHANGED = "day_month_exchanged"
-"""Finding: how many dates of a series were corrected; dated at the first as found."""
 _SURELY_A_DAY = 12
 """A larger number cannot be a month, so the date was not exchanged."""
 
 _SERIES_TABLES = ("macro", "fred_series")
 _CLOSE_TABLES = {"vix_ohlc": "VIX", "sector_etf_close": "ETF_", "gold_daily": "GOLD"}
 """Table of closes -> its series; one that ends in _ is followed by the symbol of the row."""
-_CLOSE = {"date": pl.Date(), "close": pl.Float64()}
 
 
 def load(
@@ -268,7 +265,8 @@ def _read_closes(path: Path, name: str) -> Read:
     is_many = name.endswith("_")
     symbol = {"symbol": pl.String()} if is_many else {}
     wider = {other: pl.Float64() for other in PRICE_COLUMNS if other != "close"}
-    bars = read_table(path, _CLOSE | symbol, {} if is_many else wider)
+    required = {"date": pl.Date(), "close": pl.Float64(), **symbol}
+    bars = read_table(path, required, {} if is_many else wider)
     series = pl.lit(name) + pl.col("symbol") if is_many else pl.lit(name)
     macro = bars.select("date", series=series, value="close")
     if is_many or not set(wider) <= set(bars.columns):
@@ -297,7 +295,10 @@ def _read_rows(path: Path, names: dict[str, str], only: RowFilter | None) -> Rea
 
 
 def _with_dates_corrected(rows: Read, names: SeriesTable, path: Path) -> Read:
-    """Correct the dates that the profile declares to have day and month exchanged."""
+    """Correct the dates that the profile declares to have day and month exchanged.
+
+    The finding counts them and is dated at the first as found.
+    """
     day = pl.col("date")
     may_be_exchanged = (
         (day <= pl.lit(names.day_month_swapped_until))
@@ -309,7 +310,7 @@ def _with_dates_corrected(rows: Read, names: SeriesTable, path: Path) -> Read:
         f"{path.name}: day and month exchanged back in {changed.height} of {rows.frame.height} "
         f"dates up to {names.day_month_swapped_until}, as the profile declares"
     )
-    first = {"date": changed["date"].min(), "rule": EXCHANGED, "count": changed.height}
+    first = {"date": changed["date"].min(), "rule": "day_month_exchanged", "count": changed.height}
     findings = [
         {"symbol": series, **first, "detail": note}
         for series in sorted(names.values)
