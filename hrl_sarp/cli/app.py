@@ -273,11 +273,7 @@ def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None
     from rich.console import Console
 
     from hrl_sarp.evaluation.backtest import run_backtest
-    from hrl_sarp.evaluation.policies import (
-        count_trials,
-        select_policies,
-        trained_policies,
-    )
+    from hrl_sarp.evaluation.policies import count_trials, select_policies, trained_policies
     from hrl_sarp.evaluation.report import print_summary, write_backtest
 
     policies, pairs = trained_policies(context)

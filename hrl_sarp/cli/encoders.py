@@ -145,12 +145,10 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
         ),
     ],
     symbol: Annotated[
-        str | None,
-        typer.Option(help=f"Only this instrument ({PRICE_ACTION}).", show_default=False),
+        str | None, typer.Option(help=f"Only this instrument ({PRICE_ACTION}).", show_default=False)
     ] = None,
     pretrained_encoder: Annotated[
-        Path | None,
-        typer.Option(help="Encoder that pretrain-encoder wrote.", show_default=False),
+        Path | None, typer.Option(help="Encoder that pretrain-encoder wrote.", show_default=False)
     ] = None,
     freeze_encoder: Freeze = False,  # noqa: FBT002 -- an option, given by name
     epochs: Annotated[int | None, typer.Option(help="Passes over the windows, at most.")] = None,

@@ -16,18 +16,13 @@ from jaxtyping import Float64, Int32, Shaped
 from loguru import logger
 
 from hrl_sarp.data.sources.files.tables import refusal, scan_table, typed_column
+from hrl_sarp.data.store import PRICE_COLUMNS
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.run.files import sha256_file
 
 TIME_COLUMNS = ("ts", "ts_local", "ts_event", "timestamp", "datetime", "date")
 NAME_COLUMNS = ("symbol", "contract", "instrument_id")
-PRICE_COLUMNS = ("open", "high", "low", "close")
-TEXT_FORMATS = (
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%d",
-    "%Y-%m-%d %H:%M:%S%.f%z",
-)
+TEXT_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f%z")
 MOST_SHOWN_CHOICES = 20
 
 _TIME = pl.Datetime("us")

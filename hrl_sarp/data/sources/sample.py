@@ -6,13 +6,7 @@ Offline. Closes only: there are no opens, ranges, volumes, dividends or macro se
 import pandas as pd
 import polars as pl
 
-from hrl_sarp.data.store import (
-    BARS_SCHEMA,
-    INDEX_SCHEMA,
-    MACRO_SCHEMA,
-    SECTORS_SCHEMA,
-    RawData,
-)
+from hrl_sarp.data.store import BARS_SCHEMA, INDEX_SCHEMA, MACRO_SCHEMA, SECTORS_SCHEMA, RawData
 
 SYMBOLS_OF_SECTOR = {
     "Consumer Discretionary": "BBY HD",
@@ -46,10 +40,7 @@ def load() -> RawData:
     ]
     return RawData(
         bars=closes.with_columns(
-            *unknown,
-            adj_close=pl.col("close"),
-            dividend=pl.lit(0.0),
-            split=pl.lit(1.0),
+            *unknown, adj_close=pl.col("close"), dividend=pl.lit(0.0), split=pl.lit(1.0)
         ).select(BARS_SCHEMA.names()),
         sectors=pl.DataFrame(sectors, schema=SECTORS_SCHEMA, orient="row").sort("symbol"),
         macro=MACRO_SCHEMA.to_frame(),

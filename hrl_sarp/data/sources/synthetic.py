@@ -57,8 +57,7 @@ class SyntheticTruth:
 
 
 def generate(
-    config: SyntheticConfig,
-    sessions: Shaped[np.ndarray, " T"],
+    config: SyntheticConfig, sessions: Shaped[np.ndarray, " T"]
 ) -> tuple[RawData, SyntheticTruth]:
     """Generate the market and the truth behind it; equal arguments give the same bits.
 
@@ -99,9 +98,7 @@ def sector_tilts(n_sectors: int) -> Float[np.ndarray, "R S"]:
 
 
 def draw_truth(
-    config: SyntheticConfig,
-    sessions: Shaped[np.ndarray, " T"],
-    rng: np.random.Generator,
+    config: SyntheticConfig, sessions: Shaped[np.ndarray, " T"], rng: np.random.Generator
 ) -> SyntheticTruth:
     """Draw regimes, signal and returns."""
     # 1970-01-01 was a Thursday: shifted by 3 days, ISO weeks (Monday first) start at multiples of 7
