@@ -107,7 +107,7 @@ def raw(folder: Path, config: RunConfig) -> RawData:
 
 @pytest.fixture(scope="module")
 def report(raw: RawData, config: RunConfig) -> ValidationReport:
-    return judge(raw, config)
+    return check(raw, config)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def naive() -> RunConfig:
 
 @pytest.fixture(scope="module")
 def naive_report(folder: Path, naive: RunConfig) -> ValidationReport:
-    return judge(load(folder, naive), naive)
+    return check(load(folder, naive), naive)
 
 
 def load(folder: Path, config: RunConfig) -> RawData:
@@ -139,7 +139,7 @@ def load(folder: Path, config: RunConfig) -> RawData:
     return files.load(folder, None, names)
 
 
-def judge(raw: RawData, config: RunConfig) -> ValidationReport:
+def check(raw: RawData, config: RunConfig) -> ValidationReport:
     data = config.data
     return validate(raw, data.validation, config.market_profile.calendar, data.calendar_changes)
 
@@ -208,7 +208,7 @@ def test_a_declared_split_is_no_finding(folder: Path, config: RunConfig, tmp_pat
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "actions.csv").write_text("date,symbol,split\n2017-09-07,RELIANCE,2\n")
     declared = load(tmp_path, config)
-    assert ("RELIANCE", "2017-09-07") not in named(judge(declared, config), "undeclared_split")
+    assert ("RELIANCE", "2017-09-07") not in named(check(declared, config), "undeclared_split")
     assert "1 splits and dividends from actions.csv" in declared.notes
 
 
@@ -328,7 +328,7 @@ def test_zero_and_missing_prices_of_an_index_keep_its_rows_out(
         split=pl.lit(1.0),
     ).select(BARS_SCHEMA.names())
     sectors = bars.select("symbol", sector=pl.lit("IT")).unique()
-    judged = judge(
+    report = check(
         RawData(
             bars=bars.sort("symbol", "date"),
             sectors=sectors,
@@ -340,17 +340,17 @@ def test_zero_and_missing_prices_of_an_index_keep_its_rows_out(
         ),
         config,
     )
-    zeros = named(judged, "non_positive_price")
+    zeros = named(report, "non_positive_price")
     assert len(zeros) == 911  # to 2003-08-22
     assert {symbol for symbol, _ in zeros} == {"NIFTY IT"}
     assert max(day for _, day in zeros) == "2003-08-22"
     # open 60.65 on a day whose low is above 3,000
-    assert ("NIFTY IT", "2005-07-01") in named(judged, "ohlc_inconsistent")
-    missing = named(judged, "missing_value")
+    assert ("NIFTY IT", "2005-07-01") in named(report, "ohlc_inconsistent")
+    missing = named(report, "missing_value")
     assert ("NIFTY BANK", "2005-06-08") in missing
     assert ("NIFTY FMCG", "2011-01-28") in missing
     assert ("NIFTY PHARMA", "2011-01-28") in missing
-    excluded = judged.table.filter(pl.col("is_excluded"))["rule"].unique()
+    excluded = report.table.filter(pl.col("is_excluded"))["rule"].unique()
     assert {"non_positive_price", "ohlc_inconsistent", "missing_value"} <= set(excluded)
 
 

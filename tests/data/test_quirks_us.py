@@ -68,7 +68,7 @@ UNDECLARED = {
 
 
 @dataclass(frozen=True)
-class Judged:
+class Checked:
     """Raw data, what validation says of them, and the returns that are left."""
 
     raw: RawData
@@ -110,10 +110,10 @@ class Judged:
         return str(self.prices.dates[np.flatnonzero(listed)[-1]])
 
 
-def judge(raw: RawData) -> Judged:
+def check(raw: RawData) -> Checked:
     report = validate(raw, CONFIG.data.validation, "XNYS")
     sectors = raw.sectors["sector"].unique().sort().to_list()
-    return Judged(raw, report, build_panel(raw, report.table, sectors))
+    return Checked(raw, report, build_panel(raw, report.table, sectors))
 
 
 def folder_of(data_folder: Path, name: str) -> Path:
@@ -123,42 +123,42 @@ def folder_of(data_folder: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def us(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def us(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
     """The rows of some stocks of us_daily, with us_macro."""
     source, inputs = folder_of(data_folder, "us_daily"), tmp_path_factory.mktemp("us_daily")
     named = pl.scan_parquet(source / "prices.parquet").filter(pl.col("symbol").is_in(US_STOCKS))
     named.sink_parquet(inputs / "prices.parquet")
     (inputs / "sectors.csv").write_bytes((source / "sectors.csv").read_bytes())
-    return judge(folder.load(inputs, folder_of(data_folder, "us_macro")))
+    return check(folder.load(inputs, folder_of(data_folder, "us_macro")))
 
 
 @pytest.fixture(scope="module")
-def market(us: Judged) -> Market:
+def market(us: Checked) -> Market:
     return assemble_market(us.raw, CONFIG)
 
 
 @pytest.fixture(scope="module")
-def messy(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def messy(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
     """All rows of us_messy, in one sector: only the rows matter here."""
     source, inputs = folder_of(data_folder, "us_messy"), tmp_path_factory.mktemp("us_messy")
     (inputs / "prices.parquet").write_bytes((source / "prices.parquet").read_bytes())
     symbols = pl.read_parquet(source / "prices.parquet")["symbol"].unique().sort()
     pl.DataFrame({"symbol": symbols, "sector": "Any"}).write_csv(inputs / "sectors.csv")
-    return judge(folder.load(inputs))
+    return check(folder.load(inputs))
 
 
 @pytest.fixture(scope="module")
-def downloads(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def downloads(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Checked:
     """The twelve broken downloads of us_messy, byte for byte."""
     source, inputs = folder_of(data_folder, "us_messy") / "raw", tmp_path_factory.mktemp("raw")
     names = [path.name.removesuffix(".csv.gz") for path in source.glob("*.csv.gz")]
     for path in source.glob("*.csv.gz"):
         (inputs / path.name).write_bytes(path.read_bytes())
     pl.DataFrame({"symbol": names, "sector": "Any"}).write_csv(inputs / "sectors.csv")
-    return judge(folder.load(inputs))
+    return check(folder.load(inputs))
 
 
-def test_declared_splits_are_no_crash(us: Judged) -> None:
+def test_declared_splits_are_no_crash(us: Checked) -> None:
     # 93.70 x 7.000007 / 645.57 and 44.16 x 0.1 / 4.52
     assert us.total_return("AAPL", "2014-06-09") == pytest.approx(0.0160, abs=1e-4)
     assert us.total_return("C", "2011-05-09") == pytest.approx(-0.0230, abs=1e-4)
@@ -167,7 +167,7 @@ def test_declared_splits_are_no_crash(us: Judged) -> None:
 
 @pytest.mark.parametrize("symbol", UNDECLARED)
 def test_undeclared_splits_are_named_and_only_the_day_itself_is_earned(
-    messy: Judged, symbol: str
+    messy: Checked, symbol: str
 ) -> None:
     day, ratio = UNDECLARED[symbol]
     value = messy.finding("undeclared_split", symbol, day)["value"]
@@ -178,7 +178,7 @@ def test_undeclared_splits_are_named_and_only_the_day_itself_is_earned(
     assert abs(messy.prices.intraday_return[place]) < 0.05
 
 
-def test_no_other_move_counts_as_an_undeclared_split(messy: Judged) -> None:
+def test_no_other_move_counts_as_an_undeclared_split(messy: Checked) -> None:
     found = messy.of_rule("undeclared_split").select("symbol", pl.col("date").cast(pl.String))
     assert set(found.rows()) == {(symbol, day) for symbol, (day, _) in UNDECLARED.items()}
 
@@ -194,12 +194,12 @@ def test_no_other_move_counts_as_an_undeclared_split(messy: Judged) -> None:
         ("FRC", "2023-04-25", 8.1 / 16.0 - 1),  # near 1 for 2, but it fell during the day
     ],
 )
-def test_real_crashes_survive(messy: Judged, symbol: str, day: str, simple_return: float) -> None:
+def test_real_crashes_survive(messy: Checked, symbol: str, day: str, simple_return: float) -> None:
     assert messy.is_bar(symbol, day)
     assert messy.total_return(symbol, day) == pytest.approx(simple_return)
 
 
-def test_real_falls_of_us_daily_survive(us: Judged) -> None:
+def test_real_falls_of_us_daily_survive(us: Checked) -> None:
     assert us.total_return("NFLX", "2011-10-25") == pytest.approx(-0.349, abs=1e-3)
 
 
@@ -208,7 +208,7 @@ def test_real_falls_of_us_daily_survive(us: Judged) -> None:
     [("TRMB", "2007-02-23", 1.0), ("ZBRA", "2003-08-21", 0.4906), ("ZBRA", "2004-08-25", 0.5097)],
 )
 def test_wrong_adjusted_closes_are_named_and_kept_out(
-    us: Judged, symbol: str, day: str, gap: float
+    us: Checked, symbol: str, day: str, gap: float
 ) -> None:
     assert us.finding("adjustment_gap", symbol, day)["value"] == pytest.approx(gap, abs=1e-4)
     assert us.is_out(symbol, day)
@@ -218,7 +218,7 @@ def test_wrong_adjusted_closes_are_named_and_kept_out(
     assert np.abs(total[row : row + 4, column]).max() < 0.08
 
 
-def test_an_adjustment_that_is_taken_back_leaves_the_true_move(us: Judged) -> None:
+def test_an_adjustment_that_is_taken_back_leaves_the_true_move(us: Checked) -> None:
     assert us.is_out("TRMB", "2007-02-26")  # adjustment_reversal
     close = dict(
         us.raw.bars.filter(pl.col("symbol") == "TRMB", pl.col("date").dt.year() == 2007)
@@ -238,12 +238,12 @@ def test_an_adjustment_that_is_taken_back_leaves_the_true_move(us: Judged) -> No
     ],
 )
 def test_spin_offs_booked_as_dividends_are_part_of_the_return(
-    us: Judged, symbol: str, day: str, simple_return: float
+    us: Checked, symbol: str, day: str, simple_return: float
 ) -> None:
     assert us.total_return(symbol, day) == pytest.approx(simple_return, abs=1e-4)
 
 
-def test_spin_off_dividend_above_the_price_is_named_and_kept_out(us: Judged) -> None:
+def test_spin_off_dividend_above_the_price_is_named_and_kept_out(us: Checked) -> None:
     # 181.00 of Stilwell shares on a close of 93.75 before: a return of +100 % that nobody earned
     assert us.finding("dividend_over_price", "KSU", "2000-07-13")["value"] == 181.0
     assert us.is_out("KSU", "2000-07-13")
@@ -255,7 +255,7 @@ def test_spin_off_dividend_above_the_price_is_named_and_kept_out(us: Judged) -> 
     ("symbol", "day", "ratio"), [("VNO", "2017-07-18", 1.237), ("PNR", "2018-05-01", 1.489)]
 )
 def test_spin_offs_booked_as_splits_are_part_of_the_return(
-    us: Judged, symbol: str, day: str, ratio: float
+    us: Checked, symbol: str, day: str, ratio: float
 ) -> None:
     row = us.raw.bars.filter(symbol=symbol, date=datetime.date.fromisoformat(day))
     assert row["split"].item() == pytest.approx(ratio, abs=1e-3)
@@ -263,7 +263,7 @@ def test_spin_offs_booked_as_splits_are_part_of_the_return(
     assert us.is_bar(symbol, day)
 
 
-def test_the_level_of_a_spliced_company_does_not_enter(us: Judged) -> None:
+def test_the_level_of_a_spliced_company_does_not_enter(us: Checked) -> None:
     # adj_close 105.64 over a close of 36.49: 1.487 x 36.49 / 54.42 in the return
     assert us.total_return("DD", "2019-04-02") == pytest.approx(-0.0029, abs=1e-4)
     place = us.at("DD", "2019-04-02")
@@ -281,7 +281,7 @@ def test_the_level_of_a_spliced_company_does_not_enter(us: Judged) -> None:
     ],
 )
 def test_delistings_are_named_at_the_last_good_close(
-    messy: Judged, symbol: str, day: str, close: float
+    messy: Checked, symbol: str, day: str, close: float
 ) -> None:
     assert messy.finding("ends_early", symbol, day)["value"] == pytest.approx(close)
     assert messy.last_listed(symbol) == day
@@ -291,14 +291,14 @@ def test_delistings_are_named_at_the_last_good_close(
     ("symbol", "day", "close"),
     [("FB", "2022-08-10", 178.339996), ("ANTM", "2022-08-29", 488.51001)],
 )
-def test_renames_end_like_delistings(messy: Judged, symbol: str, day: str, close: float) -> None:
+def test_renames_end_like_delistings(messy: Checked, symbol: str, day: str, close: float) -> None:
     assert messy.finding("ends_early", symbol, day)["value"] == pytest.approx(close)
     assert messy.last_listed(symbol) == day
     assert not {"META", "ELV"} & set(messy.prices.symbols)
 
 
 @pytest.mark.parametrize(("symbol", "day"), [("CTVA", "2019-05-24"), ("PYPL", "2015-07-20")])
-def test_late_listings_start_with_their_first_bar(us: Judged, symbol: str, day: str) -> None:
+def test_late_listings_start_with_their_first_bar(us: Checked, symbol: str, day: str) -> None:
     row, column = us.at(symbol, day)
     assert not us.prices.listed[:row, column].any()
     assert us.prices.listed[row:, column].all()
@@ -314,7 +314,7 @@ def test_late_listings_are_bought_from_the_year_after_they_have_a_history(market
 
 @pytest.mark.parametrize(("fund", "day"), [("XLRE", "2015-10-08"), ("XLC", "2018-06-21")])
 def test_late_sector_funds_join_the_benchmark_without_a_jump(
-    us: Judged, market: Market, fund: str, day: str
+    us: Checked, market: Market, fund: str, day: str
 ) -> None:
     funds = us.raw.macro.filter(pl.col("series").str.starts_with("ETF_")).pivot(
         "series", index="date", values="value"
@@ -327,7 +327,7 @@ def test_late_sector_funds_join_the_benchmark_without_a_jump(
     assert market.benchmark_return[row] == pytest.approx(np.nanmean(moves), abs=1e-9)
 
 
-def test_bars_without_a_trade_are_no_bars(us: Judged, messy: Judged) -> None:
+def test_bars_without_a_trade_are_no_bars(us: Checked, messy: Checked) -> None:
     assert us.finding("no_trade", "DXCM", "2016-07-21")["value"] == 84.63
     assert us.is_out("DXCM", "2016-07-21")
     charter = us.days_of("no_trade", "CHTR")
@@ -340,7 +340,7 @@ def test_bars_without_a_trade_are_no_bars(us: Judged, messy: Judged) -> None:
     assert us.prices.listed[us.at("CHTR", "2010-04-08")]
 
 
-def test_a_halt_is_no_bar_and_the_collapse_after_it_is_earned(messy: Judged) -> None:
+def test_a_halt_is_no_bar_and_the_collapse_after_it_is_earned(messy: Checked) -> None:
     halted = messy.days_of("no_trade", "SIVB")
     assert (len(halted), halted[0], halted[-1]) == (10, "2023-03-10", "2023-03-27")
     assert not any(messy.is_bar("SIVB", day) for day in halted)
@@ -349,7 +349,7 @@ def test_a_halt_is_no_bar_and_the_collapse_after_it_is_earned(messy: Judged) -> 
     assert messy.prices.overnight_return[place] == pytest.approx(0.53 / 106.040001 - 1)
 
 
-def test_stale_repeats_are_named_and_do_not_raise_the_dead(messy: Judged) -> None:
+def test_stale_repeats_are_named_and_do_not_raise_the_dead(messy: Checked) -> None:
     repeats = messy.days_of("stale_repeat", "SIVB")
     copies = messy.days_of("duplicate_row", "SIVB")
     later = [day for day in copies if day > "2024"]
@@ -368,7 +368,7 @@ def test_stale_repeats_are_named_and_do_not_raise_the_dead(messy: Judged) -> Non
     ("symbol", "day", "before"),
     [("WELL", "2006-04-19", "2006-04-18"), ("KIM", "2006-05-25", "2006-05-24")],
 )
-def test_missing_single_days_are_halts(us: Judged, symbol: str, day: str, before: str) -> None:
+def test_missing_single_days_are_halts(us: Checked, symbol: str, day: str, before: str) -> None:
     last = us.raw.bars.filter(symbol=symbol, date=datetime.date.fromisoformat(before))
     found = us.finding("calendar_gap", symbol, day)
     assert (found["value"], found["count"]) == (last["close"].item(), 1)
@@ -378,7 +378,7 @@ def test_missing_single_days_are_halts(us: Judged, symbol: str, day: str, before
     assert us.prices.overnight_return[place] == 0
 
 
-def test_duplicate_dates_are_named_and_the_first_copy_stays(messy: Judged) -> None:
+def test_duplicate_dates_are_named_and_the_first_copy_stays(messy: Checked) -> None:
     assert messy.of_rule("duplicate_row").height == 1279
     found = messy.finding("duplicate_row", "TWTR", "2022-10-27")
     assert found["value"] == 140_362_225
@@ -387,7 +387,7 @@ def test_duplicate_dates_are_named_and_the_first_copy_stays(messy: Judged) -> No
     assert kept["volume"].to_list() == [140_501_800]
 
 
-def test_the_null_row_is_named_in_39_symbols_and_is_no_bar(messy: Judged) -> None:
+def test_the_null_row_is_named_in_39_symbols_and_is_no_bar(messy: Checked) -> None:
     null_rows = messy.of_rule("missing_value")
     assert null_rows["date"].unique().to_list() == [datetime.date(2022, 1, 27)]
     assert null_rows["symbol"].n_unique() == 39
@@ -404,14 +404,14 @@ def test_the_null_row_is_named_in_39_symbols_and_is_no_bar(messy: Judged) -> Non
     ],
 )
 def test_text_inside_a_csv_is_named_by_file_and_line(
-    downloads: Judged, symbol: str, line: int, n_lines: int, text: str
+    downloads: Checked, symbol: str, line: int, n_lines: int, text: str
 ) -> None:
     first = downloads.of_rule("junk_lines").filter(symbol=symbol).sort("value").row(0, named=True)
     assert (first["value"], first["count"], first["detail"]) == (line, n_lines, text)
 
 
 def test_every_line_of_a_broken_download_is_a_row_or_named(
-    downloads: Judged, data_folder: Path
+    downloads: Checked, data_folder: Path
 ) -> None:
     raw = downloads.raw
     for symbol in ("XOM", "CCL", "TWTR", "SIVB"):
@@ -432,7 +432,7 @@ def test_every_line_of_a_broken_download_is_a_row_or_named(
         assert headers + rows + left_out["count"].sum() == text.str.strip_chars().ne("").sum()
 
 
-def test_files_without_a_row_are_named_and_left_out(downloads: Judged) -> None:
+def test_files_without_a_row_are_named_and_left_out(downloads: Checked) -> None:
     found = downloads.of_rule("no_usable_row").select("symbol", "detail").rows()
     assert found == [
         ("BF.B", "BF.B.csv.gz line 1: 404 Not Found: Timestamp data missing."),
@@ -443,7 +443,7 @@ def test_files_without_a_row_are_named_and_left_out(downloads: Judged) -> None:
 
 
 def test_missing_headers_are_named_and_the_rows_are_those_of_the_table(
-    downloads: Judged, messy: Judged
+    downloads: Checked, messy: Checked
 ) -> None:
     headless = {"SGEN", "SIVB", "TWTR", "VIAC", "WRK", "XOM"}
     assert set(downloads.of_rule("no_header")["symbol"]) == headless
@@ -453,7 +453,7 @@ def test_missing_headers_are_named_and_the_rows_are_those_of_the_table(
         assert mine.equals(messy.raw.bars.filter(pl.col("symbol") == symbol))
 
 
-def test_opens_outside_the_range_are_named_and_kept_out(messy: Judged) -> None:
+def test_opens_outside_the_range_are_named_and_kept_out(messy: Checked) -> None:
     # 17.924999 over a high of 17.879999; 137.789993 below a low of 137.860107
     expected = {
         ("CCL", "2022-03-14"): 17.924999 / 17.879999 - 1,
@@ -465,7 +465,7 @@ def test_opens_outside_the_range_are_named_and_kept_out(messy: Judged) -> None:
         assert messy.is_out(symbol, day)
 
 
-def test_vix_ranges_are_named_and_the_close_is_read(us: Judged) -> None:
+def test_vix_ranges_are_named_and_the_close_is_read(us: Checked) -> None:
     # README of us_macro: 47 rows
     assert us.of_rule("macro_range").filter(symbol="VIX").height == 47
     found = us.finding("macro_range", "VIX", "1992-02-11")
@@ -476,7 +476,7 @@ def test_vix_ranges_are_named_and_the_close_is_read(us: Judged) -> None:
     assert values["VIX"] == values["VIXCLS"]
 
 
-def test_half_days_are_ordinary_sessions(us: Judged, market: Market) -> None:
+def test_half_days_are_ordinary_sessions(us: Checked, market: Market) -> None:
     # Friday after Thanksgiving: trading ends at 13:00
     row = int(np.searchsorted(us.prices.dates, np.datetime64("2019-11-29")))
     traded = us.prices.dollar_volume[row - 20 : row + 1]
@@ -486,7 +486,7 @@ def test_half_days_are_ordinary_sessions(us: Judged, market: Market) -> None:
     assert market.is_week_end[market.dates == np.datetime64("2019-11-29")].all()
 
 
-def test_unscheduled_closures_are_no_sessions_and_no_gaps(us: Judged, market: Market) -> None:
+def test_unscheduled_closures_are_no_sessions_and_no_gaps(us: Checked, market: Market) -> None:
     closed = ["2001-09-11", "2001-09-12", "2001-09-13", "2001-09-14"]
     closed += ["2012-10-29", "2012-10-30", "2018-12-05"]
     days = np.array(closed, dtype="datetime64[D]")
@@ -497,7 +497,7 @@ def test_unscheduled_closures_are_no_sessions_and_no_gaps(us: Judged, market: Ma
     assert not set(days.tolist()) & set(gaps)
 
 
-def test_bond_holidays_are_bridged_by_the_last_published_value(us: Judged) -> None:
+def test_bond_holidays_are_bridged_by_the_last_published_value(us: Checked) -> None:
     published = dict(
         us.raw.macro.filter(series="DGS10").select(pl.col("date").cast(pl.String), "value").rows()
     )
@@ -511,7 +511,7 @@ def test_bond_holidays_are_bridged_by_the_last_published_value(us: Judged) -> No
     assert known["2019-10-16"] == published["2019-10-15"]
 
 
-def test_monthly_values_wait_for_their_publication(us: Judged) -> None:
+def test_monthly_values_wait_for_their_publication(us: Checked) -> None:
     values = dict(
         us.raw.macro.filter(series="CPIAUCSL")
         .select(pl.col("date").cast(pl.String), "value")
@@ -525,7 +525,7 @@ def test_monthly_values_wait_for_their_publication(us: Judged) -> None:
     assert known["2019-10-31"] == values["2019-09-01"]
 
 
-def test_revised_series_are_left_out_and_refused(us: Judged) -> None:
+def test_revised_series_are_left_out_and_refused(us: Checked) -> None:
     (note,) = [text for text in us.raw.notes if "revised" in text]
     for series in ("GDP", "GDPC1", "ANFCI", "STLFSI4", "USREC", "WM2NS"):
         assert series in note
@@ -534,10 +534,10 @@ def test_revised_series_are_left_out_and_refused(us: Judged) -> None:
             release_of(series)
 
 
-def test_levels_of_adj_close_do_not_enter(us: Judged) -> None:
+def test_levels_of_adj_close_do_not_enter(us: Checked) -> None:
     # a 2:1 split after the end of the data would halve adj_close of all rows: not one bit of the
     # tables that features and returns are made from may know it
-    later = judge(replace(us.raw, bars=us.raw.bars.with_columns(pl.col("adj_close") / 2)))
+    later = check(replace(us.raw, bars=us.raw.bars.with_columns(pl.col("adj_close") / 2)))
     assert later.report.table.equals(us.report.table)
     for table in fields(PricePanel):
         mine, theirs = getattr(us.prices, table.name), getattr(later.prices, table.name)

@@ -81,7 +81,7 @@ def test_profile_says_which_ratios_there_are() -> None:
     assert splits_of(split_at(1 / 1.5), BONUS) == []  # nobody consolidates 3 shares into 2
 
 
-def test_unknown_volume_and_open_leave_the_price_to_judge() -> None:
+def test_unknown_volume_and_open_leave_only_the_price() -> None:
     raw = split_at(2.0)
     unknown = pl.lit(None, dtype=pl.Float64)
     closes_only = replace(raw, bars=raw.bars.with_columns(volume=unknown, open=unknown))

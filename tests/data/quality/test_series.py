@@ -63,7 +63,7 @@ def test_level_before_the_first_session_is_named() -> None:
 
 
 def weekends(days: list[date], sessions: np.ndarray) -> list[tuple[str, date, int]]:
-    """Judge one macro series with values on these days."""
+    """Check one macro series with values on these days."""
     n = len(days)
     macro = pl.DataFrame({"date": days, "series": ["FLOW"] * n, "value": [1.0] * n})
     table = macro_defects(replace(clean_raw(), macro=macro), sessions)

@@ -2,8 +2,9 @@
 
 A table that breaks the format is refused. A download is read as it is: a job that appends one row a
 day also appends error pages, JSON, a second header and truncated lines, so every line is either
-taken over or named with its number, and nothing is repaired. Duplicate rows are settled and named.
-A table of splits and dividends may complete prices that state none.
+taken over or named with its number, and nothing is repaired. Of duplicate rows one or none is kept,
+and each of the others is a finding. A table of splits and dividends may complete prices that state
+none.
 """
 
 import gzip
