@@ -1,4 +1,4 @@
-"""Judging policies: one rollout, its baselines, its uncertainty and its report."""
+"""Evaluate policies: one rollout, its baselines, its uncertainty and its report."""
 
 from hrl_sarp import metrics
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy

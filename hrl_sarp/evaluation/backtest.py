@@ -1,7 +1,7 @@
 """The backtest: policies and baselines, under the market's frictions and others, as one batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -81,10 +81,19 @@ def run_backtest(
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
     rows = [*make_baselines(market, config), *policies]
     costs, risk = config.market_profile.costs, config.risk
-    frictions = _frictions(config)
+    quiet = Variant(costs, risk, keeps_weights=False)
+    stressed = config.evaluation.stressed_delisting_return
+    delisting = costs.model_copy(update={"delisting_return": stressed})
+    gated = risk.model_copy(update={"drawdown_gate": True})
+    frictions = {
+        "zero costs": replace(quiet, costs=_scaled(costs, 0.0)),
+        "double costs": replace(quiet, costs=_scaled(costs, 2.0)),
+        "one session late": replace(quiet, lag_days=1),
+        f"delisted at {stressed:+.0%}": replace(quiet, costs=delisting),
+        "drawdown gate": replace(quiet, risk=gated),
+    }
     main, *others = rollout(rows, tensors, [span], [Variant(costs, risk), *frictions.values()])
     draws = make_random_portfolios(config)
-    quiet = Variant(costs, risk, keeps_weights=False)
     return BacktestResult(
         market=market,
         config=config,
@@ -95,20 +104,6 @@ def run_backtest(
         policy_names=tuple(policy.name for policy in policies),
         n_trials=max(n_trials, len(rows)),
     )
-
-
-def _frictions(config: RunConfig) -> dict[str, Variant]:
-    costs, risk = config.market_profile.costs, config.risk
-    stressed = config.evaluation.stressed_delisting_return
-    delisting = costs.model_copy(update={"delisting_return": stressed})
-    gated = risk.model_copy(update={"drawdown_gate": True})
-    return {
-        "zero costs": Variant(_scaled(costs, 0.0), risk, keeps_weights=False),
-        "double costs": Variant(_scaled(costs, 2.0), risk, keeps_weights=False),
-        "one session late": Variant(costs, risk, lag_days=1, keeps_weights=False),
-        f"delisted at {stressed:+.0%}": Variant(delisting, risk, keeps_weights=False),
-        "drawdown gate": Variant(costs, gated, keeps_weights=False),
-    }
 
 
 def _scaled(costs: CostConfig, factor: float) -> CostConfig:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from hrl_sarp import metrics
 from hrl_sarp.config.schema import RunConfig
@@ -147,8 +147,9 @@ def _goal_alignment(record: PolicyRecord) -> float | None:
 def _delistings(record: PolicyRecord) -> int | None:
     if record.weights_before is None:
         return None
-    events = delisting_events(record.market, record.rows)
-    return int((events & (record.weights_before > 0)).sum())
+    listed, rows = record.market.listed, record.rows
+    is_gone = listed[rows - 1] & ~listed[rows]  # the first session after the stock's last bar
+    return int((is_gone & (record.weights_before > 0)).sum())
 
 
 PERCENT, PERCENT_2, SHARE = Form(1, 100, " %"), Form(2, 100, " %"), Form(0, 100, " %")
@@ -344,11 +345,6 @@ def column(trajectory: Trajectory, name: str) -> int:
             "name one of these"
         )
     return trajectory.names.index(name)
-
-
-def delisting_events(market: Market, rows: Int[np.ndarray, " D"]) -> Bool[np.ndarray, "D A"]:
-    """Mark the first session after each stock's last bar."""
-    return market.listed[rows - 1] & ~market.listed[rows]
 
 
 def sector_weights(weights: Float[np.ndarray, "D A"], market: Market) -> Float[np.ndarray, "D S"]:

@@ -15,7 +15,7 @@ from hrl_sarp.evaluation.baselines import (
     make_random_portfolios,
     rules,
 )
-from hrl_sarp.evaluation.baselines.ridge import fit_ridge
+from hrl_sarp.evaluation.baselines.rules import fit_ridge
 from hrl_sarp.evaluation.baselines.schedule import decision_days, n_selected
 from hrl_sarp.features.labels import stock_label
 from hrl_sarp.market.tensors import MarketTensors

@@ -10,9 +10,10 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import Market
-from hrl_sarp.evaluation.baselines.ridge import fit_ridge
+from hrl_sarp.agents import measures
+from hrl_sarp.config.schema import EvaluationConfig, RunConfig
+from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.errors import MarketError
 from hrl_sarp.evaluation.baselines.schedule import (
     Days,
     ScheduledPolicy,
@@ -26,6 +27,7 @@ from hrl_sarp.evaluation.baselines.schedule import (
     trailing,
     usable_slots,
 )
+from hrl_sarp.features.labels import standardise_cross_section, stock_label
 
 EQUAL_WEIGHT = "1/N"
 
@@ -192,16 +194,29 @@ def _best_by_ridge(
     scores = slot_values(market, days, market.stock_features[days] @ coefficients)
     usable = usable_slots(market, days)
     if rng is not None:
-        scores = _dealt_anew(scores, usable, rng)
+        for row, mask in zip(scores, usable, strict=True):
+            where: Int[np.ndarray, " n"] = np.flatnonzero(mask)
+            row[where] = row[rng.permutation(where)]
     count = n_selected(config, config.evaluation.ridge_positions, market, days)
     return equal_shares(top_slots(scores, usable, count))
 
 
-def _dealt_anew(
-    scores: Float[np.ndarray, "D N"], usable: Bool[np.ndarray, "D N"], rng: np.random.Generator
-) -> Float[np.ndarray, "D N"]:
-    dealt = scores.copy()
-    for row, mask in zip(dealt, usable, strict=True):
-        where: Int[np.ndarray, " n"] = np.flatnonzero(mask)
-        row[where] = row[rng.permutation(where)]
-    return dealt
+def fit_ridge(market: Market, span: DayRange, section: EvaluationConfig) -> Float[np.ndarray, " F"]:
+    """Fit next-`ridge_label_days` returns, standardised across each day's stocks, in closed form.
+
+    Only rows whose label ends inside the span are used. Both sides are centred by day, so there is
+    no intercept. The penalty is times rows x mean feature variance.
+    """
+    labels, complete = stock_label(market, section.ridge_label_days)
+    rows = np.arange(span.start, max(span.start, span.stop - 1 - section.ridge_label_days))
+    rows = rows[complete[rows]]
+    features = market.stock_features[rows]
+    mask = (market.eligible & market.tradable)[rows] & np.isfinite(labels[rows])
+    if not features[mask].any():
+        raise MarketError(
+            f"ridge baseline: rows [{span.start}, {span.stop}) hold no stock with features and a "
+            f"label of {section.ridge_label_days} sessions; lengthen the training span or leave "
+            "'ridge' out of evaluation.baselines"
+        )
+    target = standardise_cross_section(labels[rows], mask)
+    return measures.fit_ridge(features, target, mask, section.ridge_penalty)

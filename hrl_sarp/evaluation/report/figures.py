@@ -46,7 +46,12 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     days = _thinned(len(main.dates))
     if result.random is not None:
-        _draw_band(upper, result.random, days)
+        rows = [i for i, name in enumerate(result.random.names) if name != INDEX]
+        low, high = np.quantile(result.random.wealth[days][:, rows], [0.05, 0.95], axis=1)
+        upper.fill_between(
+            main.dates[days], low, high, color=FADED, alpha=0.35, linewidth=0,
+            label="random stocks, 5 to 95 %",
+        )  # fmt: skip
     for name, style in _line_styles(result, analysis).items():
         i = column(main, name)
         upper.plot(main.dates[days], main.wealth[days, i], **style)
@@ -54,8 +59,11 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
             fall = -metrics.drawdowns(main.net_return[:, i])
             lower.plot(main.dates[days], fall[days], **{**style, "label": None})
     upper.set_yscale("log")
-    upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    upper.yaxis.set_minor_formatter(_minor_ticks(main.wealth))
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    upper.yaxis.set_major_formatter(plain)
+    # minor ticks have room for labels where wealth spans less than a decade and a half
+    spans_decades = main.wealth.max() / max(main.wealth.min(), 1e-9) > 30
+    upper.yaxis.set_minor_formatter(NullFormatter() if spans_decades else plain)
     upper.set_ylabel("wealth (start = 1, log scale)")
     lower.set_ylabel("drawdown")
     lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -195,15 +203,6 @@ def _thinned(n_points: int) -> np.ndarray:
     return np.unique(np.linspace(0, n_points - 1, min(n_points, MAX_POINTS)).astype(int))
 
 
-def _draw_band(axes: Axes, random: Trajectory, days: np.ndarray) -> None:
-    rows = [i for i, name in enumerate(random.names) if name != INDEX]
-    low, high = np.quantile(random.wealth[days][:, rows], [0.05, 0.95], axis=1)
-    axes.fill_between(
-        random.dates[days], low, high, color=FADED, alpha=0.35, linewidth=0,
-        label="random stocks, 5 to 95 %",
-    )  # fmt: skip
-
-
 def _draw_heatmap(
     figure: Figure, axes: Axes, dates: np.ndarray, table: Float[np.ndarray, "D R"], rows: list[str]
 ) -> None:
@@ -242,10 +241,3 @@ def _date_axis(axes: Axes) -> None:
     formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]  # no types
     axes.xaxis.set_major_formatter(formatter)
     axes.margins(x=0.01)
-
-
-def _minor_ticks(wealth: Float[np.ndarray, "D P"]) -> FuncFormatter | NullFormatter:
-    """Label minor ticks too where wealth spans less than a decade and a half."""
-    if wealth.max() / max(wealth.min(), 1e-9) > 30:
-        return NullFormatter()
-    return FuncFormatter(lambda value, _: f"{value:g}")

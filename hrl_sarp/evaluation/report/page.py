@@ -60,21 +60,37 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
     Returns:
         Plain sentences, the most telling first.
     """
-    sentences = [
-        _what_happened(result, analysis),
+    own, base = (analysis.performances[name] for name in (analysis.headline_name, EQUAL_WEIGHT))
+    grew = f"1/N grew {percent(base['annual_return'])} a year net of costs"
+    happened = f"No policy was handed in: these are the baselines. {grew}."
+    if own is not base:
+        excess, level = own["growth_excess"], result.config.evaluation.confidence
+        if excess.low > 0:
+            verdict = "above zero"
+        elif excess.high < 0:
+            verdict = "below zero"
+        else:
+            verdict = "zero is in it, so this span shows no difference"
+        happened = (
+            f"{analysis.headline_name} grew {percent(own['annual_return'])} a year net of costs, "
+            f"{grew}. In log growth that is {percent(abs(excess.value))} a year "
+            f"{'more' if excess.value >= 0 else 'less'}; the {level:.0%} interval of the "
+            f"difference is {percent(excess.low)} to {percent(excess.high)}: {verdict}. Allowing "
+            f"for {result.n_trials} policies and checkpoints looked at, the deflated Sharpe ratio is "
+            f"{number(own['deflated_sharpe'])} (certified above 0.95)."
+        )
+    survivorship = result.market.manifest.get("survivorship")
+    return [
+        happened,
         f"With {number(analysis.years, 1)} years the smallest information ratio that could be told "
         f"from luck (80 % power) is {number(analysis.smallest_information_ratio, 1)} a year.",
         f"The index is: {result.market.benchmark_name}. No method is expected to beat 1/N net of "
         "costs on real prices; finding no difference is the expected result, not a failure.",
-    ]
-    survivorship = result.market.manifest.get("survivorship")
-    sentences.append(
         f"Survivorship: {survivorship.rstrip('.')}."
         if survivorship
         else "Survivorship: the data do not say whether stocks that vanished are in them; if they "
-        "are not, every figure here is too high, 1/N's included."
-    )
-    return sentences
+        "are not, every figure here is too high, 1/N's included.",
+    ]
 
 
 def render_page(result: BacktestResult, analysis: Analysis) -> str:
@@ -94,30 +110,6 @@ def render_page(result: BacktestResult, analysis: Analysis) -> str:
         f"({number(analysis.years, 1)} years), {facts['stocks']} stocks, seed {facts['seed']}"
     )
     return page(title, subtitle, headline(result, analysis), list(_sections(result, analysis)))
-
-
-def _what_happened(result: BacktestResult, analysis: Analysis) -> str:
-    name = analysis.headline_name
-    own, base = (analysis.performances[each] for each in (name, EQUAL_WEIGHT))
-    grew = f"1/N grew {percent(base['annual_return'])} a year net of costs"
-    if own is base:
-        return f"No policy was handed in: these are the baselines. {grew}."
-    excess, level = own["growth_excess"], result.config.evaluation.confidence
-    if excess.low > 0:
-        verdict = "above zero"
-    elif excess.high < 0:
-        verdict = "below zero"
-    else:
-        verdict = "zero is in it, so this span shows no difference"
-    direction = "more" if excess.value >= 0 else "less"
-    return (
-        f"{name} grew {percent(own['annual_return'])} a year net of costs, {grew}. In log growth "
-        f"that is {percent(abs(excess.value))} a year {direction}; the "
-        f"{level:.0%} interval of the difference is {percent(excess.low)} "
-        f"to {percent(excess.high)}: {verdict}. Allowing for {result.n_trials} policies and "
-        f"checkpoints looked at, the deflated Sharpe ratio is {number(own['deflated_sharpe'])} "
-        "(certified above 0.95)."
-    )
 
 
 def _sections(result: BacktestResult, analysis: Analysis) -> Iterator[Section]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rich.console import Group
@@ -100,8 +99,8 @@ def headline(result: StressResult) -> list[str]:
 def scenario_table(result: StressResult) -> Table:
     """Lay out one row per scenario: the leading policy beside 1/N."""
     leader = _leader(result)
-    header = ("scenario", "sessions", "seen", "loss", "1/N", "drawdown", "1/N", "days back", "1/N",
-              "over caps")  # fmt: skip
+    header = ("scenario", "sessions", "seen", "loss", "1/N loss", "drawdown", "1/N drawdown",
+              "days back", "1/N days back", "over caps")  # fmt: skip
     rows = [
         (
             scenario.name,
@@ -225,29 +224,25 @@ def wealth_paths(result: StressResult) -> Figure:
     n_rows = -(-len(result.scenarios) // PANELS_PER_ROW)
     figure = Figure(figsize=(WIDTH, 0.5 + 1.75 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, PANELS_PER_ROW, squeeze=False).ravel()
+    leader = _leader(result)
     for axes, scenario in zip(panels, result.scenarios, strict=False):
-        _draw_paths(axes, scenario, _leader(result))
+        sessions, names = np.arange(len(scenario.wealth)), scenario.names
+        others = [i for i, name in enumerate(names) if name not in (leader, EQUAL_WEIGHT)]
+        axes.plot(sessions, 100 * scenario.wealth[:, others], color=FADED, linewidth=0.6)
+        for name, colour in ((EQUAL_WEIGHT, INK), (leader, BLUE)):
+            path = 100 * scenario.wealth[:, names.index(name)]
+            axes.plot(sessions, path, color=colour, linewidth=1.5, label=name)
+        axes.axvline(scenario.n_days, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_title(_label(scenario))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.margins(x=0)
     for axes in panels[len(result.scenarios) :]:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3)
     return figure
-
-
-def _draw_paths(axes: Axes, scenario: ScenarioResult, leader: str) -> None:
-    sessions = np.arange(len(scenario.wealth))
-    shown = [name for name in scenario.names if name not in (leader, EQUAL_WEIGHT)]
-    others = [scenario.names.index(name) for name in shown]
-    axes.plot(sessions, 100 * scenario.wealth[:, others], color=FADED, linewidth=0.6)
-    for name, colour in ((EQUAL_WEIGHT, INK), (leader, BLUE)):
-        path = 100 * scenario.wealth[:, scenario.names.index(name)]
-        axes.plot(sessions, path, color=colour, linewidth=1.5, label=name)
-    axes.axvline(scenario.n_days, color=INK, linewidth=0.8, linestyle=":")
-    axes.set_title(_label(scenario))
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.margins(x=0)
 
 
 def _label(scenario: ScenarioResult) -> str:

@@ -56,6 +56,15 @@ def test_the_table_and_the_sentences_say_the_same(result: StressResult) -> None:
     assert "no evidence for them: replayed." in sentences
 
 
+def test_a_narrow_terminal_names_each_column_that_it_leaves_out(result: StressResult) -> None:
+    screen = StringIO()
+    Console(width=60, file=screen).print(scenario_table(result))
+    text = " ".join(screen.getvalue().split())
+    hidden = text.split("Not shown here: ")[1].rstrip(".").split(", ")
+    assert {"1/N drawdown", "1/N days back"} <= set(hidden)
+    assert len(hidden) == len(set(hidden))
+
+
 def test_a_result_without_scenarios_still_makes_a_page(tmp_path: Path) -> None:
     found = run(still_market(), holder("own", 0.5, 0.3), shocks=[])
     assert "<svg" not in write_stress_test(found, tmp_path).read_text()
