@@ -5,7 +5,7 @@ import pytest
 
 from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.backtest import BacktestResult, run_backtest
-from hrl_sarp.evaluation.report import Analysis, analyse
+from hrl_sarp.evaluation.report.analysis import Analysis, analyse
 from tests import factories
 from tests.evaluation.small_runs import even_goal_policy, small_config
 

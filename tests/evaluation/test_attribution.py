@@ -7,7 +7,7 @@ import torch
 from hrl_sarp.contracts import DayRange, Trajectory
 from hrl_sarp.envs.rollout import Variant, rollout
 from hrl_sarp.evaluation.attribution import LevelSwaps, attribute, level_gains
-from hrl_sarp.evaluation.report import Analysis
+from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
 from tests.evaluation.small_runs import ScriptedPolicy, buy_once, steady_market

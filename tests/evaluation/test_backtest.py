@@ -6,7 +6,7 @@ import pytest
 from hrl_sarp.contracts import DayRange, Trajectory
 from hrl_sarp.evaluation.backtest import BacktestResult, backtest, run_backtest
 from hrl_sarp.evaluation.baselines import make_baselines
-from hrl_sarp.evaluation.report import Analysis
+from hrl_sarp.evaluation.report.analysis import Analysis
 from tests import factories
 from tests.evaluation.small_runs import even_goal_policy, small_config, steady_market
 

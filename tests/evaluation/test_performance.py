@@ -7,7 +7,7 @@ from hrl_sarp import metrics
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, column, measure_policies
-from hrl_sarp.evaluation.report import Analysis
+from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.evaluation.report.tables import detail_table, main_table
 from hrl_sarp.reporting.table import NONE
 from tests import factories

@@ -75,9 +75,9 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
             f"{analysis.headline_name} grew {percent(own['annual_return'])} a year net of costs, "
             f"{grew}. In log growth that is {percent(abs(excess.value))} a year "
             f"{'more' if excess.value >= 0 else 'less'}; the {level:.0%} interval of the "
-            f"difference is {percent(excess.low)} to {percent(excess.high)}: {verdict}. Allowing "
-            f"for {result.n_trials} policies and checkpoints looked at, the deflated Sharpe ratio is "
-            f"{number(own['deflated_sharpe'])} (certified above 0.95)."
+            f"difference is {percent(excess.low)} to {percent(excess.high)}: {verdict}. "
+            f"Allowing for {result.n_trials} policies and checkpoints looked at, the deflated "
+            f"Sharpe ratio is {number(own['deflated_sharpe'])} (certified above 0.95)."
         )
     survivorship = result.market.manifest.get("survivorship")
     return [

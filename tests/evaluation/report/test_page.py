@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hrl_sarp.evaluation.backtest import BacktestResult, run_backtest
-from hrl_sarp.evaluation.report import Analysis, analyse, headline, render_page
+from hrl_sarp.evaluation.report.analysis import Analysis, analyse
+from hrl_sarp.evaluation.report.page import headline, render_page
 from hrl_sarp.evaluation.statistics import Interval
 from hrl_sarp.reporting.figure import FADED, GRID, INK
 from tests import factories

@@ -5,7 +5,8 @@ from rich.console import Console
 
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import BY_NAME
-from hrl_sarp.evaluation.report import Analysis, print_summary
+from hrl_sarp.evaluation.report import print_summary
+from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.evaluation.report.tables import detail_table, main_table, variants_table
 from hrl_sarp.reporting.page import block_html
 from hrl_sarp.reporting.table import NONE
