@@ -8,7 +8,6 @@ from hrl_sarp.envs.gym_env import (
     MicroEnv,
     make_level,
     make_starts,
-    sample_market,
     to_tensors,
 )
 from hrl_sarp.envs.vectorized import PortfolioVecEnv
@@ -23,6 +22,5 @@ __all__ = [
     "PortfolioVecEnv",
     "make_level",
     "make_starts",
-    "sample_market",
     "to_tensors",
 ]

@@ -18,7 +18,7 @@ from hrl_sarp.envs.policies import (
     ProportionalGoal,
     SampledGoal,
 )
-from hrl_sarp.envs.rewards import gains_of, micro_reward
+from hrl_sarp.envs.rewards import micro_reward
 from hrl_sarp.errors import MarketError, SimulatorError
 from hrl_sarp.graph import with_node_features
 from hrl_sarp.market.cache import bundled_sample
@@ -133,7 +133,8 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         """Reward of the micro level for any goal: for hindsight replay of other libraries."""
         config = self.level.config.micro_agent.reward
         achieved = np.asarray(achieved_goal, np.float64)
-        return micro_reward(gains_of(info), achieved, np.asarray(desired_goal, np.float64), config)
+        gain = info["gain"] if isinstance(info, dict) else np.array([each["gain"] for each in info])
+        return micro_reward(gain, achieved, np.asarray(desired_goal, np.float64), config)
 
     def _observe(self) -> Any:
         observation = self.level.observe(self.form)
@@ -150,11 +151,7 @@ MicroEnv = partial(HierarchicalEnv, level="micro")
 
 @lru_cache(maxsize=1)
 def sample_market() -> tuple[Market, RunConfig]:
-    """Assemble the sample in memory with raw node features as its sector table.
-
-    Returns:
-        The market of an env that was made without one, and its configuration.
-    """
+    """Assemble the sample in memory with raw node features as its sector table."""
     config = load_config(market="sample")
     market = bundled_sample(config)
     return with_node_features(market, config.macro_agent.graph), config

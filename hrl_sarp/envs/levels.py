@@ -93,14 +93,7 @@ class MacroLevel:
         self.action_space = spaces.Box(0.0, 1.0, (goal_size,), np.float32)
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
-        """Space of one observation in the given form.
-
-        Args:
-            form: `full` or `index`.
-
-        Returns:
-            Space of one row of the batch.
-        """
+        """Return the space of one row of the batch in the given form."""
         if form == "full":
             width, context = macro_sizes(self.tensors)
             return _box(self.tensors.n_sectors * width + context)
@@ -110,34 +103,18 @@ class MacroLevel:
         )
 
     def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
-        """Start episodes in the rows that are True.
-
-        Args:
-            days: row of the market at whose close each episode starts.
-            rows: portfolios that start; the others go on.
-        """
+        """Start episodes in the rows that are True, each at the close of its day."""
         self.clocks.reset(days, rows)
 
     def observe(self, form: ObservationForm) -> Any:
-        """Observation of all rows: a dict of tensors (index) or one tensor (full).
-
-        Args:
-            form: `full` or `index`.
-
-        Returns:
-            What the macro agent sees at the current close.
-        """
+        """Return what the macro agent sees: a dict of tensors (index) or one tensor (full)."""
         index = self.clocks.macro_observation()
         return index if form == "index" else macro_inputs(self.tensors, index).flatten()
 
     def step(self, action: Float[Tensor, "B G"]) -> LevelStep:
         """Set the goal of the week and trade until the next week end.
 
-        Args:
-            action: sector weights, then regime probabilities; neither has to sum to 1.
-
-        Returns:
-            Reward of the week and all that it is made from.
+        `action` holds sector weights, then regime probabilities; neither has to sum to 1.
         """
         clocks = self.clocks
         everyone = torch.ones(clocks.n_envs, dtype=torch.bool, device=self.tensors.device)
@@ -158,32 +135,10 @@ class MacroLevel:
         goal = clocks.episode.goal
         return LevelStep(reward.total, terminated, truncated, terms, trade, goal)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return portfolios and episodes.
-
-        Returns:
-            Plain values and tensors.
-        """
-        return {"clocks": self.clocks.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`.
-
-        Args:
-            state: of a level of the same market and batch.
-        """
-        self.clocks.load_state_dict(state["clocks"])
-
     def goal_of(self, action: Float[Tensor, "B G"]) -> Goal:
         """Read an action as a goal: both parts are divided by their sums.
 
-        A part without any mass falls on 1/N and on the filtered regime.
-
-        Args:
-            action: nonnegative; values below 0 count as 0.
-
-        Returns:
-            A goal whose two parts sum to 1.
+        Values below 0 count as 0. A part without any mass falls on 1/N and on the filtered regime.
         """
         goal = Goal.from_vector(action.to(self.tensors.dtype).clamp(min=0))
         day = self.clocks.day
@@ -229,14 +184,7 @@ class MicroLevel:
         self.action_space = spaces.Box(0.0, 1.0, (tensors.n_slots,), np.float32)
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
-        """Space of one observation in the given form; both are goal dictionaries.
-
-        Args:
-            form: `full` or `index`.
-
-        Returns:
-            Space of one row of the batch.
-        """
+        """Return the space of one row of the batch; both forms are goal dictionaries."""
         slots, goal = self.tensors.n_slots, self.tensors.n_sectors + len(Regime)
         goals = {
             "achieved_goal": spaces.Box(0.0, 1.0, (goal,), np.float32),
@@ -250,26 +198,13 @@ class MicroLevel:
         return spaces.Dict({"day": day, "portfolio": _box(portfolio), **goals})
 
     def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
-        """Start episodes in the rows that are True and ask for their first goal.
-
-        Args:
-            days: row of the market at whose close each episode starts.
-            rows: portfolios that start; the others go on.
-        """
+        """Start episodes in the rows that are True and ask for their first goal."""
         rows = rows.to(self.tensors.device)
         self.clocks.reset(days, rows)
         self._renew_goal(rows)
 
     def observe(self, form: ObservationForm) -> Any:
-        """Observation of all rows: index, or features flattened beside the two goals.
-
-        Args:
-            form: `full` or `index`.
-
-        Returns:
-            What the micro agent sees at the current close, beside the goal and what was achieved of
-            it.
-        """
+        """Return what the micro agent sees, index or flattened features, beside the two goals."""
         index = self.clocks.micro_observation()
         achieved = self.clocks.achieved_goal().float()
         if form == "index":
@@ -281,11 +216,7 @@ class MicroLevel:
     def step(self, action: Float[Tensor, "B N"]) -> LevelStep:
         """Trade one session; the reward refers to the goal under which it was decided.
 
-        Args:
-            action: target weights of the day's slots, before the limits.
-
-        Returns:
-            Reward of the session and all that it is made from.
+        `action` holds target weights of the day's slots, before the limits.
         """
         clocks, rewards = self.clocks, self.config.micro_agent.reward
         decided, goal, growth = clocks.day, clocks.episode.goal, clocks.episode.active_growth
@@ -316,22 +247,6 @@ class MicroLevel:
         terminated, truncated = _episode_end(clocks, self.horizon)
         return LevelStep(reward, terminated, truncated, terms, result, goal, transition)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return portfolios and episodes.
-
-        Returns:
-            Plain values and tensors.
-        """
-        return {"clocks": self.clocks.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`.
-
-        Args:
-            state: of a level of the same market and batch.
-        """
-        self.clocks.load_state_dict(state["clocks"])
-
     def _renew_goal(self, rows: Bool[Tensor, " B"]) -> None:
         if bool(rows.any()):
             self.clocks.set_goal(self.partner.goal(self.clocks.macro_observation()), rows)
@@ -343,15 +258,8 @@ Level = MacroLevel | MicroLevel
 class EpisodeStarts:
     """Draws start days such that a whole episode fits into the span.
 
-    Args:
-        market: the market; only its calendar and filtered regime are used.
-        span: rows that an episode may touch.
-        horizon: steps of an episode.
-        weekly: horizon counts weeks, not sessions.
-        seed: of the generator, whose state is part of a checkpoint.
-
-    Raises:
-        MarketError: if no episode fits.
+    `horizon` counts weeks if `weekly`, else sessions. Of the market only the calendar and the
+    filtered regime are used. The state of the generator is part of a checkpoint.
     """
 
     def __init__(
@@ -374,12 +282,9 @@ class EpisodeStarts:
         self.set_mix([1 / len(Regime)] * len(Regime))
 
     def set_mix(self, mix: Sequence[float]) -> None:
-        """Set the shares of starts in bear, bull and sideways weeks.
+        """Set the shares of starts in bear, bull and sideways weeks, in the order of `Regime`.
 
         A regime without days gives its share to the others.
-
-        Args:
-            mix: shares in the order of `Regime`.
         """
         counts = np.bincount(self.regime, minlength=len(Regime))
         weights = np.where(counts > 0, np.asarray(mix) / np.maximum(counts, 1), 0.0)
@@ -389,30 +294,15 @@ class EpisodeStarts:
         self.probabilities = probabilities / probabilities.sum()
 
     def draw(self, n: int) -> Int[np.ndarray, " n"]:
-        """Return `n` start days.
-
-        Args:
-            n: how many, with replacement.
-
-        Returns:
-            Rows of the market, all of them week ends.
-        """
+        """Draw `n` start days with replacement, all of them week ends."""
         return self.rng.choice(self.days, size=n, p=self.probabilities)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return generator state and mix as plain values.
-
-        Returns:
-            Plain values and tensors.
-        """
+        """Return generator state and mix as plain values."""
         return {"rng": self.rng.bit_generator.state, "probabilities": self.probabilities.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore generator state and mix.
-
-        Args:
-            state: of a draw over the same span.
-        """
+        """Restore generator state and mix of a draw over the same span."""
         self.rng.bit_generator.state = state["rng"]
         self.probabilities = np.asarray(state["probabilities"])
 

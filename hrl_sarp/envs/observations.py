@@ -39,25 +39,12 @@ class MacroInputs:
         return self.sectors[..., -1] > 0.5
 
     def flatten(self) -> Float[Tensor, "B X"]:
-        """Return one row per decision: sectors, then context.
-
-        Returns:
-            (B, S x D + C).
-        """
+        """Return one row per decision, (B, S x D + C): sectors, then context."""
         return torch.cat([self.sectors.flatten(1), self.context], dim=1)
 
     @classmethod
     def unflatten(cls, flat: Tensor, n_sectors: int, width: int) -> "MacroInputs":
-        """Rebuild from `flatten`; `width` is the number of columns per sector.
-
-        Args:
-            flat: (B, S x D + C).
-            n_sectors: S.
-            width: D.
-
-        Returns:
-            The inputs that were flattened.
-        """
+        """Rebuild from `flatten`; `width` is the number of columns per sector."""
         cut = n_sectors * width
         return cls(flat[:, :cut].unflatten(1, (n_sectors, width)), flat[:, cut:])
 
@@ -89,8 +76,7 @@ class MicroInputs:
     def flatten(self) -> Float[Tensor, "B X"]:
         """Return one row per decision without the goal: features, weights, tradable, scalars.
 
-        Returns:
-            (B, N x (F + 2) + P), market rows repeated for each decision.
+        Its shape is (B, N x (F + 2) + P); market rows are repeated for each decision.
         """
         view = self.view
         features = self.features[self.row_of].flatten(1)
@@ -99,16 +85,7 @@ class MicroInputs:
 
     @classmethod
     def unflatten(cls, flat: Tensor, goal: Tensor, n_slots: int) -> "MicroInputs":
-        """Rebuild from `flatten` and the goal vector.
-
-        Args:
-            flat: of `flatten`.
-            goal: (B, G).
-            n_slots: N.
-
-        Returns:
-            The inputs, each decision with a market row of its own.
-        """
+        """Rebuild from `flatten` and the goal vector; each decision has a market row of its own."""
         cut = flat.shape[1] - len(MICRO_SCALARS) - 2 * n_slots
         view = MicroView(
             weights=flat[:, cut : cut + n_slots],
@@ -132,15 +109,7 @@ class SlotRequest:
 
 
 def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
-    """Work out limits and prior of a decision.
-
-    Args:
-        view: what the agent sees of its portfolio and of its goal.
-        risk: caps and exposure.
-
-    Returns:
-        What the actor may hold, and what following the goal means.
-    """
+    """Work out what the actor may hold, and what following the goal means."""
     gate = (view.scalars[:, MICRO_SCALARS.index("gate_on")] > 0.5).long()
     p_bear = view.goal.regime_probabilities[:, Regime.BEAR]
     invested = exposure_limit(p_bear, risk, gate)
@@ -161,13 +130,7 @@ def macro_index(
 ) -> dict[str, Tensor]:
     """Make the macro agent's index observation from portfolios at their close.
 
-    Args:
-        tensors: the market.
-        state: portfolios at their close.
-        active_drawdown: fraction by which W/B is below its maximum.
-
-    Returns:
-        `day` (B, 1) and `portfolio` (B, S + 3): sector weights, then `MACRO_SCALARS`.
+    `day` is (B, 1); `portfolio` is (B, S + 3): sector weights, then `MACRO_SCALARS`.
     """
     sectors = state.weights @ tensors.sector_member
     gate = (state.gate_days > 0).to(state.cash)
@@ -183,15 +146,8 @@ def micro_index(
 ) -> dict[str, Tensor]:
     """Make the micro agent's index observation from portfolios at their close and the goal.
 
-    Args:
-        tensors: the market.
-        state: portfolios at their close.
-        goal: in force.
-        active_drawdown: fraction by which W/B is below its maximum.
-
-    Returns:
-        `day` (B, 1), `portfolio` (B, N + 4): slot weights, then `MICRO_SCALARS`, and `desired_goal`
-        (B, G).
+    `day` is (B, 1); `portfolio` is (B, N + 4): slot weights, then `MICRO_SCALARS`; `desired_goal`
+    is (B, G).
     """
     gate = (state.gate_days > 0).to(state.cash)
     left = tensors.week_left[state.day]
@@ -211,13 +167,7 @@ def macro_inputs(
 ) -> MacroInputs:
     """Gather what the macro agent sees on the observation's days (rows <= day only).
 
-    Args:
-        tensors: the market.
-        observation: index observation.
-        embeddings: sector rows to use instead of the market's table, while phase 1 trains them.
-
-    Returns:
-        Inputs of the macro networks.
+    `embeddings` replaces the market's sector table while phase 1 trains them.
     """
     day = observation["day"].long().flatten()
     portfolio = observation["portfolio"]
@@ -231,15 +181,7 @@ def macro_inputs(
 
 
 def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroView:
-    """Read portfolio, goal and the day's masks from an index observation.
-
-    Args:
-        tensors: the market.
-        observation: index observation.
-
-    Returns:
-        Portfolio, goal and masks, without market features.
-    """
+    """Read portfolio, goal and the day's masks from an index observation."""
     day = observation["day"].long().flatten()
     portfolio = observation["portfolio"]
     return MicroView(
@@ -253,12 +195,7 @@ def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> Mic
 def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroInputs:
     """Gather what the micro agent sees on the observation's days (rows <= day only).
 
-    Args:
-        tensors: the market.
-        observation: index observation.
-
-    Returns:
-        Inputs of the micro networks; days that occur more than once share a row.
+    Days that occur more than once share a row.
     """
     day = observation["day"].long().flatten()
     days, row_of = torch.unique(day, return_inverse=True)
@@ -271,17 +208,7 @@ def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> M
 
 
 def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
-    """Return the sector table or say how to get one.
-
-    Args:
-        tensors: the market.
-
-    Returns:
-        The table that the market carries.
-
-    Raises:
-        MarketError: if the market carries no sector embeddings.
-    """
+    """Return the sector table or say how to get one."""
     if tensors.sector_embeddings is None:
         raise MarketError(
             "the market has no sector embeddings: run `hrl-sarp train --phase 1`, or add raw "
@@ -291,14 +218,7 @@ def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
 
 
 def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
-    """Return (columns per sector, columns of context) of `MacroInputs`.
-
-    Args:
-        tensors: the market.
-
-    Returns:
-        Both widths, embeddings and portfolio columns included.
-    """
+    """Return (columns per sector, columns of context) of `MacroInputs`."""
     width = require_sector_embeddings(tensors).shape[2] + 2
     n_macro = tensors.macro_features.shape[1] + len(tensors.market.portfolio_names)
     return width, n_macro + len(Regime) + len(MACRO_SCALARS)
@@ -307,14 +227,6 @@ def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
 def achieved_sectors(
     tensors: MarketTensors, weights_after: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B S"]:
-    """Return what a trade reached of a goal.
-
-    Args:
-        tensors: the market.
-        weights_after: shares of wealth after the trade.
-
-    Returns:
-        Sector shares of the invested part; all 0 when nothing is invested.
-    """
+    """Return sector shares of the invested part; all 0 when nothing is invested."""
     sums = weights_after @ tensors.sector_member
     return sums / sums.sum(dim=1, keepdim=True).clamp(min=1e-12)

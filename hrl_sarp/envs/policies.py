@@ -24,14 +24,7 @@ class MacroPolicy(Protocol):
     """Sets a goal once a week from index observations."""
 
     def goal(self, observation: Observation) -> Goal:
-        """Return the goal of B decisions.
-
-        Args:
-            observation: index observation of B portfolios.
-
-        Returns:
-            Sector weights and regime probabilities of each.
-        """
+        """Return the goal of B decisions."""
         ...
 
 
@@ -40,14 +33,7 @@ class MicroPolicy(Protocol):
     """Chooses target weights of the day's slots from index observations."""
 
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
-        """Return the target weights of B decisions.
-
-        Args:
-            observation: index observation of B portfolios, the goal in it.
-
-        Returns:
-            Target weights of the day's slots, before the limits.
-        """
+        """Return the target weights of B decisions, before the limits."""
         ...
 
 
@@ -62,16 +48,9 @@ def decode_within_sector(
 ) -> Float[Tensor, "B N"]:
     """Tilt the goal's prior by exp(temperature x score) inside each sector's budget.
 
-    Score 0 follows the goal; the sector weights stay the macro agent's. Differentiable in the
-    scores. Source: spec of the micro action, decode `within_sector`.
-
-    Args:
-        scores: in [-1, 1]; 0 follows the goal.
-        request: limits, budgets and prior.
-        temperature: by which scores are multiplied.
-
-    Returns:
-        Target weights within all limits.
+    Score 0 follows the goal; the sector weights stay the macro agent's. The weights are within all
+    limits and differentiable in the scores, which lie in [-1, 1]. Source: spec of the micro action,
+    decode `within_sector`.
     """
     limits = request.limits
     caps = limits.stock_caps
@@ -85,16 +64,7 @@ def decode_within_sector(
 def decode_free(
     scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
 ) -> Float[Tensor, "B N"]:
-    """Spread the exposure over all stocks by exp(temperature x score); the goal is only seen.
-
-    Args:
-        scores: in [-1, 1].
-        request: limits.
-        temperature: by which scores are multiplied.
-
-    Returns:
-        Target weights within all limits.
-    """
+    """Spread the exposure over all stocks by exp(temperature x score); the goal is only seen."""
     limits = request.limits
     caps = limits.stock_caps
     tilt = torch.exp(temperature * scores).unflatten(1, caps.shape[1:]) * (caps > 0)
@@ -114,14 +84,7 @@ class ProportionalGoal:
         self.tensors = tensors
 
     def goal(self, observation: Observation) -> Goal:
-        """Return sector shares and no regime view.
-
-        Args:
-            observation: only its day is read.
-
-        Returns:
-            The same goal for all portfolios of a day.
-        """
+        """Return sector shares and no regime view."""
         day = observation["day"].long().flatten()
         shares = self.tensors.sector_shares[day].float()
         return Goal(shares, shares.new_tensor(NO_VIEW).expand(len(day), -1))
@@ -130,11 +93,8 @@ class ProportionalGoal:
 class SampledGoal:
     """Goals for training: Dirichlet(1) over listed sectors, mixed with those of another policy.
 
-    Args:
-        tensors: the market.
-        share: part of the decisions that is sampled; the rest asks `policy`.
-        policy: usually the frozen macro agent.
-        seed: of the generator, whose state is part of a checkpoint.
+    `share` of the decisions is sampled, the rest asks `policy`, usually the frozen macro agent. The
+    state of the generator is part of a checkpoint.
     """
 
     def __init__(
@@ -146,14 +106,7 @@ class SampledGoal:
         self.generator = torch.Generator().manual_seed(seed)
 
     def goal(self, observation: Observation) -> Goal:
-        """Return sampled or asked goals; the regime always is the policy's.
-
-        Args:
-            observation: index observation of B portfolios.
-
-        Returns:
-            One goal for each.
-        """
+        """Return sampled or asked goals; the regime always is the policy's."""
         asked = self.policy.goal(observation)
         day = observation["day"].long().flatten()
         shape = asked.sector_weights.shape
@@ -165,19 +118,11 @@ class SampledGoal:
         return Goal(weights, asked.regime_probabilities)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the generator's state.
-
-        Returns:
-            Plain values and tensors.
-        """
+        """Return the generator's state."""
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the generator's state.
-
-        Args:
-            state: of another instance.
-        """
+        """Restore the generator's state."""
         self.generator.set_state(state["generator"])
 
 
@@ -189,13 +134,6 @@ class FollowGoal:
         self.risk = risk
 
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
-        """Return the goal's prior, inside the caps.
-
-        Args:
-            observation: index observation of B portfolios, the goal in it.
-
-        Returns:
-            Target weights within all limits.
-        """
+        """Return the goal's prior, inside the caps."""
         request = slot_request(micro_view(self.tensors, observation), self.risk)
         return decode_within_sector(torch.zeros_like(request.prior), request, temperature=1.0)

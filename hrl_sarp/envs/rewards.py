@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,7 +37,7 @@ def macro_reward(
     n_listed: Float[Tensor, " B"],
     config: MacroRewardConfig,
 ) -> MacroReward:
-    """Reward a week.
+    """Reward a week, in %.
 
     Args:
         active_growth: ln(W'/W) - ln(B'/B) of the week, net of costs.
@@ -46,9 +45,6 @@ def macro_reward(
         sector_weights: the goal that was set.
         n_listed: sectors that could get weight.
         config: weights of the terms.
-
-    Returns:
-        The terms, in %.
     """
     herfindahl = sector_weights.square().sum(dim=1)
     before, after = drawdowns
@@ -61,73 +57,34 @@ def macro_reward(
     )
 
 
-def selection_gain(tensors: MarketTensors, result: StepResult) -> Float[Tensor, " B"]:
-    """Return 100 x (returns over the own sector's mean, overnight and intraday, minus cost).
+def micro_gain(
+    tensors: MarketTensors, result: StepResult, config: MicroRewardConfig
+) -> Float[Tensor, " B"]:
+    """Return what a session gained, in %; it has no goal in it, so it is stored once for any goal.
 
-    It has no goal in it, so it is stored once and any goal can be put beside it.
-
-    Args:
-        tensors: the market, with returns over sector means.
-        result: of the session.
-
-    Returns:
-        Gain of each portfolio, in %.
+    The selection gain is 100 x (returns over the own sector's mean, overnight and intraday, minus
+    cost). `growth` counts the square of the risk, which the selection gain, linear in the weights,
+    does not: only with it is the best policy one that spreads.
     """
+    if config.gain == "growth":
+        benchmark = tensors.reward_benchmark[result.day]
+        return PERCENT * (log1p_growth(result.net_return) - log1p_growth(benchmark))
     night = (result.weights_start * tensors.overnight_relative[result.day]).sum(dim=1)
     day = (result.weights_after * tensors.intraday_relative[result.day]).sum(dim=1)
     return PERCENT * (night + day - result.cost)
 
 
-def micro_gain(
-    tensors: MarketTensors, result: StepResult, config: MicroRewardConfig
-) -> Float[Tensor, " B"]:
-    """Return what a session gained, in %; it has no goal in it.
-
-    `growth` counts the square of the risk, which the selection gain, linear in the weights, does
-    not: only with it is the best policy one that spreads.
-
-    Args:
-        tensors: the market.
-        result: of the session.
-        config: which gain.
-
-    Returns:
-        Gain of each portfolio, in %.
-    """
-    if config.gain == "growth":
-        benchmark = tensors.reward_benchmark[result.day]
-        return PERCENT * (log1p_growth(result.net_return) - log1p_growth(benchmark))
-    return selection_gain(tensors, result)
-
-
 def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:
-    """Return 1 - half the L1 distance of the first `n_sectors` entries; works on both libraries.
-
-    Args:
-        achieved: sector shares that were executed, (B, S) or more columns.
-        desired: goal in force.
-        n_sectors: S.
-
-    Returns:
-        1 where the goal is met, (B,).
-    """
+    """Return 1 - half the L1 distance of the first `n_sectors` entries; works on both libraries."""
     distance = abs(achieved[..., :n_sectors] - desired[..., :n_sectors])
     return 1 - 0.5 * distance.sum(-1)
 
 
 def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConfig) -> Any:
-    """Return gain - weight x (1 - alignment): the one function of env and hindsight.
+    """Return gain - weight x (1 - alignment) in %: the one function of env and hindsight.
 
-    With `reached` it is 0 where the goal is reached and -1 elsewhere, whatever the gain.
-
-    Args:
-        gain: stored `micro_gain`, (B,).
-        achieved: executed sector shares, then regime entries, (B, G); array or tensor.
-        desired: goal in force, (B, G).
-        config: kind of gain, weight of the alignment, distance that counts as reached.
-
-    Returns:
-        Reward of each portfolio, in %, or -1 and 0 with `reached`.
+    Arrays and tensors will do: gain (B,), achieved sector shares and desired goal (B, G). With
+    `reached` the reward is 0 where the goal is reached and -1 elsewhere, whatever the gain.
     """
     n_sectors = desired.shape[-1] - len(Regime)
     misaligned = 1 - goal_alignment(achieved, desired, n_sectors)
@@ -136,27 +93,6 @@ def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConf
     return gain - config.alignment_weight * misaligned
 
 
-def gains_of(info: Any) -> Any:
-    """Pick the stored gains out of one info dict or an array of them.
-
-    Args:
-        info: one dictionary or an array of them.
-
-    Returns:
-        A number or an array.
-    """
-    if isinstance(info, dict):
-        return info["gain"]
-    return np.asarray([entry["gain"] for entry in info])
-
-
 def log1p_growth(simple_return: Tensor) -> Tensor:
-    """Return ln(1 + r), safe at total loss.
-
-    Args:
-        simple_return: fraction; -1 is a total loss.
-
-    Returns:
-        Log growth; about -27.6 at a total loss.
-    """
+    """Return ln(1 + r), about -27.6 at a total loss."""
     return torch.log1p(simple_return.clamp(min=-1 + 1e-12))

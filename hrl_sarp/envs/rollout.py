@@ -159,35 +159,19 @@ class PreparedPolicy(Policy, Protocol):
         """Forget the last rollout and get ready for the next one.
 
         Work that needs no portfolio may be done here for all days at once, as long as the row of
-        each day uses rows up to that day.
-
-        Args:
-            tensors: the market.
-            spans: of the rollout; the policy's portfolios are (variant, span), spans innermost.
+        each day uses rows up to that day. The policy's portfolios are (variant, span), spans
+        innermost.
         """
 
 
 class HierarchicalPolicy:
-    """A macro and a micro policy: a goal at the first close and at week ends, orders every day.
-
-    Args:
-        name: in tables and legends.
-        macro: sets goals; an agent or a rule.
-        micro: chooses weights; an agent or a rule.
-    """
+    """A macro and a micro policy: a goal at the first close and at week ends, orders every day."""
 
     def __init__(self, name: str, macro: MacroPolicy, micro: MicroPolicy) -> None:
         self.name, self.macro, self.micro = name, macro, micro
 
     def decide(self, view: DecisionView) -> Decision:
-        """Renew the goals where due and choose the day's weights.
-
-        Args:
-            view: portfolios and market at the close of the day.
-
-        Returns:
-            Weights of the day's slots, with the goal in force.
-        """
+        """Renew the goals where due and choose the day's weights."""
         clocks = view.clocks
         rows = torch.arange(clocks.n_envs, device=view.tensors.device)[view.rows]
         weights = clocks.p_bear().new_zeros(clocks.n_envs, view.tensors.n_slots)
@@ -250,16 +234,7 @@ def sessions(
     """Step all policies together, each span from cash at the close of its start.
 
     The first session is earned the day after the start, the last on row `span.stop` - 1. All
-    targets go through the same limits. See `rollout` for the arguments and the errors.
-
-    Args:
-        policies: with unique names.
-        tensors: the market.
-        spans: of one length.
-        variants: frictions.
-
-    Yields:
-        One session after the other.
+    targets go through the same limits. See `rollout` for what the arguments must be.
     """
     _check(policies, tensors, spans, variants)
     for policy in policies:
@@ -286,15 +261,11 @@ def rollout(
     Args:
         policies: agents, rules and baselines with unique names.
         tensors: the market, in the dtype of the accounting.
-        spans: of one length; each starts in cash at the close of its first session.
+        spans: of one length, at least two sessions; each starts in cash at its first close.
         variants: frictions; the same limits for all.
 
     Returns:
         One ledger for each variant and span, spans innermost, with the index in front.
-
-    Raises:
-        SimulatorError: for a span of less than two sessions, spans of unlike length, two policies
-            of one name, or variants with unlike limits.
     """
     names, market = (INDEX, *(policy.name for policy in policies)), tensors.market
     has_view = [getattr(getattr(policy, "macro", None), "has_view", True) for policy in policies]

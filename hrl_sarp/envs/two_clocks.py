@@ -40,12 +40,8 @@ class EpisodeState:
 class TwoClocks:
     """The mechanics that both levels, the validation and the backtest share; decides nothing.
 
-    Args:
-        tensors: the market.
-        costs: one section for all rows, or one for each row.
-        risk: limits of every row.
-        n_envs: B.
-        gated: rows that have the drawdown gate; None is all of them, if `risk` has it.
+    `costs` is one section for all rows, or one for each row. `gated` marks the rows that have the
+    drawdown gate; None is all of them, if `risk` has it.
     """
 
     def __init__(
@@ -76,12 +72,7 @@ class TwoClocks:
         return self.simulator.state.day
 
     def reset(self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"]) -> None:
-        """Start the rows that are True at their day: all cash, no goal yet.
-
-        Args:
-            days: row of the market at whose close each portfolio starts.
-            rows: portfolios that start; the others go on.
-        """
+        """Start the rows that are True at their day: all cash, no goal yet."""
         rows = rows.to(self.tensors.device)
         self.simulator.reset(days, rows)
         episode = self.episode
@@ -99,10 +90,8 @@ class TwoClocks:
     ) -> None:
         """Make goals feasible and hold them until the next ones.
 
-        Args:
-            goal: of the portfolios in `rows`.
-            renewed: portfolios that get a new goal; the others keep theirs.
-            rows: portfolios that were asked; all of them if None.
+        `goal` is of the portfolios in `rows`, all of them if None. Only portfolios that are
+        `renewed` get a new goal.
         """
         day, held = self.day, self.episode.goal
         if rows is not None:
@@ -116,10 +105,9 @@ class TwoClocks:
         )
 
     def p_bear(self) -> Float[Tensor, " B"]:
-        """Probability of a bear regime in the goal in force, which lowers the exposure.
+        """Return the probability of a bear regime in the goal in force, which lowers the exposure.
 
-        Returns:
-            0 where there is no goal.
+        It is 0 where there is no goal.
         """
         return self.episode.goal[:, self.tensors.n_sectors + Regime.BEAR]
 
@@ -137,9 +125,6 @@ class TwoClocks:
             active: rows whose clock moves; all of them if None.
             hold: rows without orders, whose action is ignored; none if None.
             p_bear: that of the goal in force if None.
-
-        Returns:
-            What the session earned.
         """
         p_bear = self.p_bear() if p_bear is None else p_bear
         state, action = self.simulator.state, slot_action.to(self.tensors.dtype)
@@ -174,72 +159,43 @@ class TwoClocks:
         return target_weights(self.tensors, day, weights, action, exposure, self.risk)
 
     def is_week_end(self) -> Bool[Tensor, " B"]:
-        """True where the macro agent decides at this close.
-
-        Returns:
-            One flag a portfolio.
-        """
+        """Mark the portfolios whose macro agent decides at this close."""
         return self.tensors.week_end[self.day]
 
     def goal_is_due(self) -> Bool[Tensor, " B"]:
-        """True where a goal is set at this close: at week ends, and where there is none yet.
-
-        Returns:
-            One flag a portfolio.
-        """
+        """Mark the portfolios at a week end, and those that have no goal yet."""
         return self.is_week_end() | ~self.episode.goal.any(dim=1)
 
     def active_drawdown(self) -> Float[Tensor, " B"]:
-        """Fraction by which W/B is below its maximum of the episode.
-
-        Returns:
-            0 at the maximum.
-        """
+        """Return the fraction by which W/B is below its maximum of the episode."""
         return 1 - torch.exp(self.episode.active_growth - self.episode.active_peak)
 
     def macro_observation(self) -> dict[str, Tensor]:
-        """Index observation of the macro agent at the current close.
-
-        Returns:
-            See `macro_index`.
-        """
+        """Return the index observation of the macro agent at the current close."""
         return macro_index(self.tensors, self.simulator.state, self.active_drawdown())
 
     def micro_observation(self) -> dict[str, Tensor]:
-        """Index observation of the micro agent at the current close, without what it achieved.
-
-        Returns:
-            See `micro_index`.
-        """
+        """Return the index observation of the micro agent, without what it achieved."""
         state = self.simulator.state
         return micro_index(self.tensors, state, self.episode.goal, self.active_drawdown())
 
     def achieved_goal(self) -> Float[Tensor, "B G"]:
-        """What the last trade reached: sector shares, then the regime entries of the goal.
+        """Return what the last trade reached: sector shares, then the regime entries of the goal.
 
-        Returns:
-            Shares of the invested part; 0 before the first trade.
+        The shares are those of the invested part, 0 before the first trade.
         """
         sectors = achieved_sectors(self.tensors, self.episode.traded)
         return torch.cat([sectors, self.episode.goal[:, self.tensors.n_sectors :]], dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return every tensor of the episode and the portfolio.
-
-        Returns:
-            Plain values and tensors.
-        """
+        """Return every tensor of the episode and the portfolio."""
         return {
             "portfolio": {k: v.clone() for k, v in vars(self.simulator.state).items()},
             "episode": {k: v.clone() for k, v in vars(self.episode).items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`.
-
-        Args:
-            state: of clocks of the same market and batch.
-        """
+        """Restore `state_dict` of clocks of the same market and batch."""
         device = self.tensors.device
         portfolio = {name: v.to(device) for name, v in state["portfolio"].items()}
         self.simulator.state = type(self.simulator.state)(**portfolio)

@@ -124,7 +124,7 @@ class PortfolioVecEnv(VecEnv):
             Plain values and tensors.
         """
         state = {
-            "level": self.level.state_dict(),
+            "level": {"clocks": self.level.clocks.state_dict()},
             "starts": self.starts.state_dict(),
             "episode_return": self.episode_return.tolist(),
             "episode_length": self.episode_length.tolist(),
@@ -139,7 +139,7 @@ class PortfolioVecEnv(VecEnv):
         Args:
             state: of an env of the same market and batch.
         """
-        self.level.load_state_dict(state["level"])
+        self.level.clocks.load_state_dict(state["level"]["clocks"])
         self.starts.load_state_dict(state["starts"])
         self.episode_return = np.asarray(state["episode_return"])
         self.episode_length = np.asarray(state["episode_length"])

@@ -39,14 +39,8 @@ def decision_limits(
 ) -> DecisionLimits:
     """Return the limits of a decision: what agents see of them and what the simulator applies.
 
-    Args:
-        tradable: 1 in slots whose stock printed a bar, else 0.
-        halted: holdings of each sector that are listed but printed no bar, as shares of wealth.
-        exposure: largest share of wealth to invest, see `exposure_limit`.
-        risk: caps.
-
-    Returns:
-        Caps and exposure, as shares of wealth.
+    `tradable` is 1 in slots whose stock printed a bar, else 0. `halted` are the holdings of each
+    sector that are listed but printed no bar, as shares of wealth.
     """
     return DecisionLimits(
         stock_caps=risk.stock_cap * tradable,
@@ -87,18 +81,8 @@ def next_gate_state(
     """Move peak and gate past one session that ended with `wealth`.
 
     An open gate closes for `gate_days` sessions at a drawdown of `gate_drawdown` or more. A closed
-    one counts down; when it opens the peak starts again at the current wealth, so that it cannot
-    latch.
-
-    Args:
-        wealth: at the end of the session.
-        peak: before it.
-        gate_days: before it.
-        risk: the rule of the gate.
-        gated: rows that have a gate at all; all of them if None.
-
-    Returns:
-        Peak and the sessions that the gate still stays closed.
+    one counts down. When it opens, the peak starts again at the current wealth, so that it cannot
+    latch. `gated` marks the rows that have a gate at all; None is all of them.
     """
     peak = torch.maximum(peak, wealth)
     if not risk.drawdown_gate:
@@ -122,15 +106,6 @@ def feasible_goal(
 
     The cap of a sector is min(sector cap, tradable stocks x stock cap): shares of wealth at full
     investment, so a feasible goal stays feasible at every exposure.
-
-    Args:
-        tensors: the market.
-        day: the goal is set at its close.
-        sector_weights: nonnegative, of any scale.
-        risk: caps.
-
-    Returns:
-        Nonnegative weights that sum to 1, or to the capacity of the sectors with weight if less.
     """
     tradable = tensors.by_sector(tensors.slot_open.index_select(0, day))
     caps = (risk.stock_cap * tradable).sum(dim=2).clamp_max(risk.sector_cap)
@@ -172,7 +147,7 @@ def target_weights(
     wanted = tensors.by_sector(slot_action.to(weights.dtype).clamp_min(0.0) * tradable)
     slots = _within_limits(wanted, limits)
     if risk.max_positions > 0:
-        slots = _limit_seats(slots, limits, risk.max_positions)
+        slots = _limit_positions(slots, limits, risk.max_positions)
     target = tensors.to_assets(slots.flatten(1), day) + halted
     return target if risk.turnover_cap >= 1 else cap_turnover(target, weights, risk.turnover_cap)
 
@@ -198,13 +173,13 @@ def _within_limits(
     return project_weights(wanted, limits.stock_caps, limits.sector_caps, invested)
 
 
-def _limit_seats(
+def _limit_positions(
     slots: Float[Tensor, "B S K"], limits: DecisionLimits, max_positions: int
 ) -> Float[Tensor, "B S K"]:
-    """Keep the best seats of each sector; what no longer fits there goes to the others."""
+    """Keep the best positions of each sector; what no longer fits there goes to the others."""
     budgets = slots.sum(dim=2)
-    seated = limit_positions(slots, budgets, max_positions)
-    flat = seated.flatten(0, 1)[:, None, :]
+    kept = limit_positions(slots, budgets, max_positions)
+    flat = kept.flatten(0, 1)[:, None, :]
     caps = limits.stock_caps.flatten(0, 1)[:, None, :]
     inside = project_weights(flat, caps, budgets.flatten()[:, None], budgets.flatten())
     return project_weights(

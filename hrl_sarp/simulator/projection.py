@@ -50,16 +50,7 @@ def project_sectors(
     caps: Float[Tensor, "B S"],
     total: Float[Tensor, " B"],
 ) -> Float[Tensor, "B S"]:
-    """Project sector weights onto their caps; the sum is min(total, caps of those above 0).
-
-    Args:
-        sector_weights: nonnegative, of any scale.
-        caps: nonnegative.
-        total: what the weights should sum to.
-
-    Returns:
-        Weights within the caps, pro rata where no cap binds.
-    """
+    """Project sector weights onto their caps; the sum is min(total, caps of those above 0)."""
     filled = _fill(sector_weights.double(), caps.double(), total.double())
     return filled.to(sector_weights.dtype)
 
@@ -71,16 +62,9 @@ def project_within_sectors(
 ) -> Float[Tensor, "B S K"]:
     """Project preferences inside each sector, so that sector sums follow the budgets.
 
-    A sector holds at most the caps of its stocks with p > 0; what it cannot hold goes to the
-    other sectors pro rata to their budgets, up to their room, and then stays cash.
-
-    Args:
-        preferences: nonnegative, of any scale.
-        stock_caps: nonnegative; 0 forbids a stock.
-        budgets: what each sector should hold.
-
-    Returns:
-        Weights of the same dtype.
+    A sector holds at most the caps of its stocks with p > 0. What it cannot hold goes to the other
+    sectors pro rata to their budgets, up to their room, and then stays cash. A cap of 0 forbids a
+    stock.
     """
     wanted, caps, asked = preferences.double(), stock_caps.double(), budgets.double()
     capacity = torch.where(wanted > 0, caps, 0.0).sum(dim=2)
@@ -93,13 +77,7 @@ def cap_turnover(
 ) -> Float[Tensor, "B A"]:
     """Mix the target towards the current weights until half the L1 distance is at most `cap`.
 
-    Args:
-        target: weights that are wanted.
-        current: weights that are held.
-        cap: largest half L1 distance; 1 is no cap.
-
-    Returns:
-        Weights on the way to the target.
+    A cap of 1 is none.
     """
     change = target - current
     half_distance = 0.5 * change.abs().sum(dim=1, keepdim=True)
@@ -111,30 +89,22 @@ def cap_turnover(
 def limit_positions(
     preferences: Float[Tensor, "B S K"], budgets: Float[Tensor, "B S"], max_positions: int
 ) -> Float[Tensor, "B S K"]:
-    """Keep at most `max_positions` stocks: seats per sector by mass, best preferences first.
+    """Keep at most `max_positions` stocks: positions per sector by mass, best preferences first.
 
-    Seats follow D'Hondt's quotients mass / 1, mass / 2, ...; each seated sector's preferences
-    are scaled to its budget, a sector without a seat gets 0. At equal quotients the earlier
-    sector is seated.
-
-    Args:
-        preferences: weights within the limits.
-        budgets: sector sums that should stay.
-        max_positions: stocks in all sectors together.
-
-    Returns:
-        Preferences with 0 where a stock has no seat.
+    Positions follow D'Hondt's quotients mass / 1, mass / 2, ...; the preferences that each sector
+    keeps are scaled to its budget, a sector without a position gets 0. At equal quotients the
+    earlier sector gets the position.
     """
     n_sectors, n_slots = preferences.shape[1:]
     order = preferences.argsort(dim=2, descending=True, stable=True)
     ranked = preferences.gather(2, order)
-    seats = torch.arange(1, n_slots + 1, dtype=budgets.dtype, device=budgets.device)
-    quotients = torch.where(ranked > 0, budgets.detach()[:, :, None] / seats, 0.0).flatten(1)
+    counts = torch.arange(1, n_slots + 1, dtype=budgets.dtype, device=budgets.device)
+    quotients = torch.where(ranked > 0, budgets.detach()[:, :, None] / counts, 0.0).flatten(1)
     best = quotients.argsort(dim=1, descending=True, stable=True)[:, :max_positions]
-    seated = torch.zeros_like(quotients, dtype=torch.bool).scatter(1, best, value=True)
-    seated &= quotients > 0
+    is_kept = torch.zeros_like(quotients, dtype=torch.bool).scatter(1, best, value=True)
+    is_kept &= quotients > 0
     kept = torch.zeros_like(preferences, dtype=torch.bool)
-    kept.scatter_(2, order, seated.view(-1, n_sectors, n_slots))
+    kept.scatter_(2, order, is_kept.view(-1, n_sectors, n_slots))
     mass = torch.where(kept, preferences, 0.0)
     tiny = torch.finfo(preferences.dtype).tiny
     return mass * (budgets / mass.sum(dim=2).clamp_min(tiny))[:, :, None]

@@ -194,16 +194,6 @@ def fill_orders(orders: Orders, costs: TradeCosts) -> Fill:
     Newton from c = 0 runs without gradient until nothing changes (the cost is convex, piecewise
     linear without impact, so it ends after a few rounds); one more step with the slope detached
     carries the exact gradient by the implicit function theorem, for any cost model.
-
-    Args:
-        orders: what is held and asked for at the open.
-        costs: of the trade.
-
-    Returns:
-        The executed trade; differentiable in the orders.
-
-    Raises:
-        SimulatorError: if the impact takes more than half of the wealth.
     """
     tolerance = 4 * torch.finfo(orders.holdings.dtype).eps
     with torch.no_grad():
