@@ -27,7 +27,7 @@ class Saveable(Protocol):
 
     @property
     def critic(self) -> nn.Module:
-        """The network that judges."""
+        """The network that values what the actor does."""
 
 
 Agent = TypeVar("Agent", bound=Saveable)
@@ -36,11 +36,7 @@ Agent = TypeVar("Agent", bound=Saveable)
 def market_identity(tensors: MarketTensors) -> dict[str, Any]:
     """Return what must agree between an agent and its market (any number of stocks is fine).
 
-    Args:
-        tensors: the market.
-
-    Returns:
-        Names of sectors and columns, width of a stock's row and hash of its embeddings.
+    Names of sectors and columns, width of a stock's row and hash of its embeddings.
     """
     market = tensors.market
     width = tensors.slot_features.shape[2]
@@ -54,55 +50,25 @@ def market_identity(tensors: MarketTensors) -> dict[str, Any]:
 
 
 def sector_table_hash(tensors: MarketTensors) -> str:
-    """Hash the sector table that a macro agent reads; empty where there is none.
-
-    Args:
-        tensors: the market.
-
-    Returns:
-        SHA-256 in hexadecimal digits, or an empty text.
-    """
+    """Hash the sector table that a macro agent reads; empty where there is none."""
     table = tensors.sector_embeddings
     return "" if table is None else hashlib.sha256(table.cpu().numpy().tobytes()).hexdigest()
 
 
 def networks_of(agent: Saveable) -> dict[str, dict[str, Any]]:
-    """Copy an agent's networks, which may go on changing.
-
-    Args:
-        agent: to copy from.
-
-    Returns:
-        `actor` and `critic`, as state dicts.
-    """
+    """Copy an agent's `actor` and `critic`, which may go on changing."""
     return copy.deepcopy({"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()})
 
 
 def set_networks(agent: Agent, networks: Mapping[str, Any]) -> Agent:
-    """Fill an agent's networks.
-
-    Args:
-        agent: to fill.
-        networks: as `networks_of` returns them, of an agent with the same shapes.
-
-    Returns:
-        The agent.
-    """
+    """Fill an agent's networks."""
     agent.actor.load_state_dict(networks["actor"])
     agent.critic.load_state_dict(networks["critic"])
     return agent
 
 
 def save_agent(path: Path, agent: Saveable) -> Path:
-    """Write an agent's networks and the market they are for.
-
-    Args:
-        path: of the file; replaced in one step.
-        agent: to write.
-
-    Returns:
-        The path.
-    """
+    """Write an agent's networks and the market they are for."""
     payload = {
         "kind": agent.kind,
         "market": market_identity(agent.tensors),
@@ -113,15 +79,7 @@ def save_agent(path: Path, agent: Saveable) -> Path:
 
 
 def load_agent(path: Path, agent: Agent) -> Agent:
-    """Fill `agent` from a file that `save_agent` wrote for a market like its own.
-
-    Args:
-        path: of the file.
-        agent: fresh, on the market that it is to act on.
-
-    Returns:
-        The agent, with the networks of the file.
-    """
+    """Fill `agent` from a file that `save_agent` wrote for a market like its own."""
     payload = load_payload(path)
     if payload["kind"] != agent.kind:
         raise CheckpointError(f"{path}: expected a {agent.kind} agent, found {payload['kind']}")
@@ -151,13 +109,6 @@ def require_finite(
 ) -> None:
     """Stop a phase at the first loss that is not a number.
 
-    Args:
-        name: of the value in the log.
-        value: to check.
-        step: of the phase.
-        days: first and last market row that it was computed from.
-        tensors: the market.
-
     Raises:
         TrainingDivergedError: naming the step, the market rows of the batch and their dates.
     """
@@ -169,15 +120,6 @@ def require_finite(
 
 
 def describe_days(tensors: MarketTensors, first: int, last: int) -> str:
-    """Name rows of the market with their dates, for a message.
-
-    Args:
-        tensors: the market.
-        first: row.
-        last: row, inclusive.
-
-    Returns:
-        A part of a sentence.
-    """
+    """Name a first and a last row of the market with their dates, for a message."""
     dates = tensors.market.dates
     return f"market rows {first} to {last} ({dates[first]} to {dates[last]})"

@@ -8,26 +8,16 @@ from torch import Tensor, nn
 
 
 def masked_mean(values: Float[Tensor, "B X D"], mask: Bool[Tensor, "B X"]) -> Float[Tensor, "B D"]:
-    """Average over the entries that count.
+    """Average over the entries that count; 0 where there is none.
 
-    Args:
-        values: of X entries; those outside the mask must be finite.
-        mask: entries that count.
-
-    Returns:
-        The means, 0 where no entry counts.
+    Entries outside the mask must be finite.
     """
     weight = mask.to(values.dtype)[..., None]
     return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
 def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
-    """Multiply weights and biases of linear layers in place.
-
-    Args:
-        layers: whose outputs are scaled.
-        factor: of the outputs.
-    """
+    """Multiply weights and biases of linear layers, and so their outputs, in place."""
     with torch.no_grad():
         for layer in layers:
             layer.weight.mul_(factor)
@@ -35,12 +25,7 @@ def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
 
 
 def set_dropout(module: nn.Module, probability: float) -> None:
-    """Set every dropout layer's probability.
-
-    Args:
-        module: whose layers are set, however deep.
-        probability: from 0 (none) to below 1.
-    """
+    """Set every dropout layer's probability."""
     for layer in module.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = probability

@@ -28,10 +28,8 @@ SATURATED = 0.95
 class GradientNorms:
     """Notes the gradient norm of each group at every backward pass, before anything clips it.
 
-    A context manager, for algorithms that run their backward passes themselves.
-
-    Args:
-        groups: name -> parameters; those that need no gradient now are left out.
+    A context manager, for algorithms that run their backward passes themselves. Parameters that
+    need no gradient when it is made are left out.
     """
 
     def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]]) -> None:
@@ -65,13 +63,7 @@ class GradientNorms:
     def summary(self, limit: float) -> dict[str, float]:
         """Return `<group>_grad_norm`, the mean norms, and `clipped`, the share above `limit`.
 
-        `clipped` refers to the norm over all groups together.
-
-        Args:
-            limit: above which the algorithm shortens a gradient.
-
-        Returns:
-            Measures by name; empty if nothing was noted.
+        `clipped` refers to the norm over all groups together. Empty if nothing was noted.
         """
         noted = {name: torch.stack(norms) for name, norms in self._norms.items() if norms}
         means = {f"{name}_grad_norm": float(norms.mean()) for name, norms in noted.items()}
@@ -82,15 +74,7 @@ class GradientNorms:
 
 
 def spread(name: str, values: Float[np.ndarray, "..."]) -> dict[str, float]:
-    """Return mean, deviation and range of `values` under `<name>_mean`, ..., `<name>_max`.
-
-    Args:
-        name: of the quantity.
-        values: any shape, at least one; NaN is not skipped.
-
-    Returns:
-        Four measures by name.
-    """
+    """Return mean, deviation and range as `<name>_mean`, ..., `<name>_max`; skips no NaN."""
     kinds = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
     return {f"{name}_{kind}": float(value) for kind, value in kinds.items()}
 
@@ -98,15 +82,7 @@ def spread(name: str, values: Float[np.ndarray, "..."]) -> dict[str, float]:
 def goal_measures(
     shares: Float[Tensor, "B S"], regime: Float[Tensor, "B R"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Measure deterministic goals over many dates: concentration, and whether they ever change.
-
-    Args:
-        shares: sector shares of each date.
-        regime: regime probabilities of each date.
-
-    Returns:
-        Measures by name, as tensors of one number.
-    """
+    """Measure deterministic goals over many dates: concentration, and whether they ever change."""
     bear = regime[:, Regime.BEAR]
     return {
         "goal_hhi": shares.square().sum(dim=1).mean(),
@@ -117,14 +93,7 @@ def goal_measures(
 
 
 def dirichlet_measures(distribution: SectorDirichlet) -> dict[str, Float[Tensor, ""]]:
-    """Measure how much a macro policy explores: its entropy and its concentration kappa.
-
-    Args:
-        distribution: of B decisions.
-
-    Returns:
-        `entropy` (nats) and `kappa`, means over the decisions.
-    """
+    """Measure how much a macro policy explores: mean `entropy` (nats) and concentration `kappa`."""
     kappa = (distribution.alpha - 1).sum(dim=1)
     return {"entropy": distribution.entropy().mean(), "kappa": kappa.mean()}
 
@@ -132,15 +101,7 @@ def dirichlet_measures(distribution: SectorDirichlet) -> dict[str, Float[Tensor,
 def score_measures(
     scores: Float[Tensor, "B N"], tradable: Bool[Tensor, "B N"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Measure scores of tradable slots: deviation, and share at the end of the range.
-
-    Args:
-        scores: from -1 to 1.
-        tradable: slots that count.
-
-    Returns:
-        `score_std` and `score_saturation`.
-    """
+    """Measure scores of tradable slots: deviation, and share at the end of the range."""
     given = scores[tradable]
     saturated = (given.abs() > SATURATED).to(scores.dtype)
     return {"score_std": given.std(correction=0), "score_saturation": saturated.mean()}
@@ -149,15 +110,7 @@ def score_measures(
 def critic_measures(
     values: tuple[Float[Tensor, " B"], Float[Tensor, " B"]], target: Float[Tensor, " B"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Measure a twin critic beside its targets on one batch.
-
-    Args:
-        values: of both critics.
-        target: what they are taught.
-
-    Returns:
-        Measures by name, in the reward's unit.
-    """
+    """Measure a twin critic beside its targets on one batch, in the reward's unit."""
     first, second = values
     return {
         "q1_mean": first.mean(),
@@ -172,14 +125,7 @@ def critic_measures(
 
 
 def as_numbers(measures: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read many one-number tensors with one wait for the device.
-
-    Args:
-        measures: tensors of one number on one device.
-
-    Returns:
-        The same names with plain numbers.
-    """
+    """Read many one-number tensors with one wait for the device."""
     if not measures:
         return {}
     stacked = torch.stack([measure.detach() for measure in measures.values()])
@@ -190,11 +136,6 @@ def portfolio_measures(
     tensors: MarketTensors, step: LevelStep, risk: RiskConfig
 ) -> dict[str, Float[Tensor, " B"]]:
     """Measure B portfolios after their trade: exposure, concentration, limits that bind.
-
-    Args:
-        tensors: the market.
-        step: of a level.
-        risk: caps and cash floor.
 
     Returns:
         `exposure` (share of wealth), `alignment` with the goal, `weights_hhi` and `sector_hhi` (of
@@ -220,14 +161,7 @@ def portfolio_measures(
 
 
 def mean_terms(step: LevelStep) -> dict[str, float]:
-    """Average reward, its terms and the level's measures over the batch, with one device wait.
-
-    Args:
-        step: of a batch of environments.
-
-    Returns:
-        `reward` and each term by name.
-    """
+    """Average `reward`, its terms and the level's measures over the batch, with one device wait."""
     terms = {"reward": step.reward, **step.terms}
     means = torch.stack(list(terms.values())).mean(dim=1)
     return dict(zip(terms, means.tolist(), strict=True))
@@ -241,14 +175,8 @@ def fit_ridge(
 ) -> Float[np.ndarray, " F"]:
     """Fit a ridge regression without intercept (features and labels are centred each day).
 
-    Args:
-        features: standardised across each day.
-        label: standardised across each day.
-        mask: entries that count.
-        penalty: times rows times the mean feature variance.
-
-    Returns:
-        Coefficients.
+    Both are standardised across each day; the penalty counts times rows times the mean feature
+    variance.
     """
     x, y = features[mask].astype(np.float64), label[mask]
     alpha = penalty * float(np.square(x).sum()) / x.shape[1]
@@ -261,16 +189,7 @@ def daily_rank_ic(
     label: Float[np.ndarray, "V N"],
     mask: Bool[np.ndarray, "V N"],
 ) -> Float[np.ndarray, " V"]:
-    """Compute Spearman's correlation of scores and labels on each day; 0 where scores are equal.
-
-    Args:
-        scores: what was said of each slot.
-        label: what followed.
-        mask: entries that count; they must be finite.
-
-    Returns:
-        One correlation a day.
-    """
+    """Compute Spearman's correlation of scores and labels on each day; 0 where scores are equal."""
     correlations = np.zeros(len(scores))
     for day, chosen in enumerate(mask):
         first, second = rankdata(scores[day, chosen]), rankdata(label[day, chosen])
@@ -284,12 +203,7 @@ def daily_rank_ic(
 def mean_with_error(series: Float[np.ndarray, " V"], overlap: int) -> tuple[float, float]:
     """Return the mean and its Newey-West standard error (Bartlett weights, `overlap` lags).
 
-    Args:
-        series: one value a day, without NaN.
-        overlap: lags that are taken for correlated: the sessions that labels share.
-
-    Returns:
-        Mean and standard error.
+    Lags that labels share are taken for correlated.
 
     Source: Newey and West (1987), Econometrica 55(3).
     """
@@ -311,16 +225,9 @@ def compare_with_ridge(
 ) -> dict[str, float]:
     """Put the rank correlation of scores beside that of a ridge's on the same days and stocks.
 
-    Args:
-        scores: of a network.
-        ridge: scores of the ridge.
-        label: what followed.
-        mask: entries that count.
-        overlap: sessions over which labels overlap.
-
     Returns:
         `rank_ic`, `ridge_rank_ic` and `rank_ic_minus_ridge`, each a mean over days, and their
-        standard errors under `<name>_se`.
+        standard errors under `<name>_se`, for labels that overlap over `overlap` sessions.
     """
     own, other = daily_rank_ic(scores, label, mask), daily_rank_ic(ridge, label, mask)
     named = {"rank_ic": own, "ridge_rank_ic": other, "rank_ic_minus_ridge": own - other}

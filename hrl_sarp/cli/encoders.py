@@ -271,7 +271,7 @@ def _print_result(result: "PretrainingResult", output: Path) -> None:
     from hrl_sarp.encoders.pretrain.reconstruction import BASELINES, best_baseline
     from hrl_sarp.encoders.pretrain.task import MODEL
 
-    scores = result.judged
+    scores = result.evaluated
     losses = ", ".join(f"{name} {scores[name].loss:.4f}" for name in (MODEL, *BASELINES))
     verb = "beats" if result.beats_baselines else "does not beat"
     split = "test" if result.test else "validation"

@@ -167,13 +167,14 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
         overnight, intraday = _split_returns(close, adjusted, place("open"), tradable)
         log_high, log_low = np.log(place("high") / close), np.log(place("low") / close)
         dollars = np.nan_to_num(close * place("volume"), posinf=0.0, neginf=0.0)
+    is_move = tradable & ~_crosses_jump(tradable, printed, mark)
     planted = _planted_features(raw, sessions, symbols)
     return PricePanel(
         dates=sessions.to_numpy().astype(DAY),
         symbols=tuple(symbols.to_list()),
         sector_of=sector_of,
         n_sectors=len(sectors),
-        overnight_return=np.where(tradable & ~_voided(tradable, printed, mark), overnight, 0.0),
+        overnight_return=np.where(is_move, overnight, 0.0),
         intraday_return=np.where(tradable, intraday, 0.0),
         printed=printed,
         tradable=tradable,
@@ -278,7 +279,7 @@ def _before(values: Table, valid: Bool[np.ndarray, "T A"]) -> Table:
     return np.where(last >= 0, found, np.nan)
 
 
-def _voided(
+def _crosses_jump(
     tradable: Bool[np.ndarray, "T A"],
     printed: Bool[np.ndarray, "T A"],
     mark: Callable[[frozenset[str]], Bool[np.ndarray, "T A"]],

@@ -16,7 +16,12 @@ RANK, SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 
 @dataclass(frozen=True)
 class World:
-    """All processes of a run, seen from one of them."""
+    """All processes of a run, seen from one of them.
+
+    Example:
+        >>> World(rank=1, size=2, device=torch.device("cpu")).share(7)
+        slice(3, 7, None)
+    """
 
     rank: int
     size: int

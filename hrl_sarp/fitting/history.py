@@ -27,6 +27,11 @@ class History:
     TensorBoard files are rewritten from the history at the start, never appended to, so a resumed
     run shows each point once.
 
+    Args:
+        folder: of the run, where TensorBoard's files go; None writes none.
+        rows: of the run that is resumed; they are copied.
+        prefix: written before each name, with a slash between.
+
     Example:
         >>> history = History(prefix="pretrain")
         >>> history.add(0, {"loss": 0.5})
@@ -40,13 +45,6 @@ class History:
         rows: list[dict[str, Any]] | None = None,
         prefix: str = "",
     ) -> None:
-        """Begin a history, or continue one.
-
-        Args:
-            folder: of the run, where TensorBoard's files go; None writes none.
-            rows: of the run that is resumed; they are copied.
-            prefix: written before each name, with a slash between.
-        """
         self.rows: list[dict[str, Any]] = []
         self.offset = 0
         """Added to steps: the parts of phase 5 each count from 0."""
@@ -117,15 +115,7 @@ class History:
 
 
 def curve_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Tell of each quantity of a history where it began, went and ended.
-
-    Args:
-        title: of the table.
-        rows: of the history; a row without the quantity, or with null, does not count.
-
-    Returns:
-        A table of quantity, first, lowest, highest and last value.
-    """
+    """Tell of each quantity of a history where it began, went and ended; skips null values."""
     curves: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():

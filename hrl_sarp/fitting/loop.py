@@ -28,7 +28,12 @@ CUDA_LOOK_EVERY = 20
 
 @runtime_checkable
 class Task(Protocol):
-    """What is taught: a module, its rows and its loss."""
+    """What is taught: a module, its rows and its loss.
+
+    Example:
+        >>> isinstance(nn.Linear(1, 1), Task)  # a module alone has no rows and no loss
+        False
+    """
 
     @property
     def title(self) -> str:
@@ -62,7 +67,7 @@ class Task(Protocol):
         ...
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Judge the module, which is in evaluation mode.
+        """Measure the module, which is in evaluation mode.
 
         Returns:
             The loss that chooses the epoch, and measures to log. Equal in all processes.
@@ -97,7 +102,16 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train."""
+    """How long and how fast to train.
+
+    Example:
+        >>> schedule = Schedule(
+        ...     epochs=4, patience=2, batch_size=8, learning_rate=0.1, weight_decay=0.0,
+        ...     max_grad_norm=1.0, checkpoint_seconds=60.0, low_epoch=3, final_share=0.0,
+        ... )
+        >>> [round(schedule.rate(epoch), 3) for epoch in range(4)]
+        [0.1, 0.075, 0.025, 0.0]
+    """
 
     epochs: int
     patience: int
@@ -120,7 +134,7 @@ class Schedule:
     """What a validation loss must gain to be better."""
     drop_last: bool = False
     """Learn nothing of an incomplete last batch; its rows come up in other epochs."""
-    judge_first: bool = False
+    validate_first: bool = False
     """Let the untrained module compete, as epoch -1."""
 
     @classmethod
@@ -155,7 +169,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a finished epoch measured."""
+    """What a finished epoch measured.
+
+    Example:
+        >>> terms = {"total_loss": 0.9, "grad_norm": 1.2, "clipped": 0.0}
+        >>> Epoch(0, terms, 0.8, {}, {}, rate=0.01, seconds=2.5, is_best=True).loss
+        0.8
+    """
 
     number: int
     """From 0."""
@@ -177,7 +197,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run came to; the module holds the weights of the best epoch."""
+    """What a run came to; the module holds the weights of the best epoch.
+
+    Example:
+        >>> Fitted(best_epoch=1, best_loss=0.7, epochs=3, seconds=[2.5, 2.5, 2.4]).best_epoch
+        1
+    """
 
     best_epoch: int
     """-1 if none was better than the untrained module."""
@@ -210,6 +235,20 @@ class Fit:
 
     Every draw follows from the seed and the numbers of epoch and batch, so a checkpoint holds no
     state of a generator, and a run that was killed within an epoch continues with the next batch.
+
+    Args:
+        task: what to teach.
+        schedule: how long and how fast.
+        run: where checkpoints are kept; None keeps nothing.
+        seed: of order and draws.
+        stop: looked at after each batch (each 20th on CUDA).
+        world: the processes that train together.
+        history: gets one row an epoch and is restored when resuming; None makes one.
+        on_epoch: called after each epoch, before its checkpoint is written.
+        extra: plain values of the caller that checkpoints hold, too; filled when resuming.
+
+    Raises:
+        DataError: if there is no row, or a batch has fewer rows than processes.
 
     Example:
         >>> class Mean:  # a task: the weight of a line goes to 3
@@ -245,22 +284,6 @@ class Fit:
         on_epoch: Callable[[Epoch], None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        """Prepare a run; nothing is read or written yet.
-
-        Args:
-            task: what to teach.
-            schedule: how long and how fast.
-            run: where checkpoints are kept; None keeps nothing.
-            seed: of order and draws.
-            stop: looked at after each batch (each 20th on CUDA).
-            world: the processes that train together.
-            history: gets one row an epoch and is restored when resuming; None makes one.
-            on_epoch: called after each epoch, before its checkpoint is written.
-            extra: plain values of the caller that checkpoints hold, too; filled when resuming.
-
-        Raises:
-            DataError: if there is no row, or a batch has fewer rows than processes.
-        """
         self.task, self.schedule, self.state = task, schedule, run
         self.seed, self.stop, self.world = seed, stop, world
         self.history = History() if history is None else history
@@ -372,10 +395,10 @@ class Fit:
         self._save()
 
     def _begin(self) -> None:
-        """Restore the state of the run to resume, else judge the untrained module if asked to."""
+        """Restore the run to resume, else validate the untrained module if asked to."""
         saved = None if self.state is None else self.state.load()
         if self.state is None or saved is None:
-            if self.schedule.judge_first:
+            if self.schedule.validate_first:
                 self.progress.best_loss, measures = self._validate()
                 self.history.add(-1, measures)
             return
@@ -449,7 +472,7 @@ class Fit:
         try:
             loss, measures = self.task.validate()
         except StoppedEarly:
-            if self.progress.batch:  # else the untrained module is not judged yet: begin anew
+            if self.progress.batch:  # else the untrained module is not validated yet: begin anew
                 self._save()
             raise
         if not math.isfinite(loss):

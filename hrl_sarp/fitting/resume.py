@@ -125,15 +125,7 @@ class RunState:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
-    """Name each entry of an identity that another one does not share.
-
-    Args:
-        there: the identity that was found.
-        here: the one that was expected; its entries are compared.
-
-    Returns:
-        Entry -> line with both values; of nested dicts only the values that differ.
-    """
+    """Name each entry of `here`, nested ones too, that `there` does not share, with both values."""
     return {
         key: f"{key}: {_both(there.get(key), value)}"
         for key, value in here.items()
@@ -158,13 +150,8 @@ def _shown(value: Any) -> str:
 def require_finite_weights(title: str, module: nn.Module, where: str) -> None:
     """Keep weights that are not numbers out of checkpoints and selection.
 
-    Args:
-        title: of the run, for the message.
-        module: whose weights are looked at.
-        where: how far the run has come, for example `step 12`.
-
     Raises:
-        TrainingDivergedError: naming the run, the first such weight and the place.
+        TrainingDivergedError: naming the run, the first such weight and the place (`where`).
     """
     for name, weights in module.named_parameters():
         if not bool(torch.isfinite(weights).all()):

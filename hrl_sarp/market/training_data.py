@@ -63,18 +63,11 @@ class TrainingDataLoader:
         config: a merged configuration of that market; None reads the default one.
 
     Example:
-        >>> from hrl_sarp.contracts import Split
-        >>> up, mask, days = np.full((4, 1), 0.01), np.ones((4, 1), dtype=bool), DayRange(0, 4)
-        >>> market = Market(
-        ...     *("tiny", np.arange("2024-01-02", "2024-01-06", dtype="datetime64[D]"), ("A",)),
-        ...     *(("tech",), np.array([0]), 0 * up, up, mask, mask, mask, np.zeros((4, 1), int)),
-        ...     *(0 * up[:, 0], up[:, 0], "index", up, np.zeros((4, 1, 1)), ("return_1d",), up),
-        ...     *(("index_return_1w",), np.ones((4, 3)) / 3, ~mask[:, 0], Split(days, days, days)),
-        ... )
-        >>> loader = TrainingDataLoader.of(market, load_config(market="us"))
-        >>> week = loader.load_micro_training_data("2024-01-02", "2024-01-05")
-        >>> week.stock_returns.round(2).tolist()  # from Wednesday's open to Thursday's, and so on
-        [[0.01], [0.01]]
+        >>> from hrl_sarp.known_markets.reachable_goals import goal_market
+        >>> loader = TrainingDataLoader.of(goal_market(20), load_config(market="us"))
+        >>> days = loader.load_micro_training_data("1600-01-01", "1601-12-31")
+        >>> days.stock_returns.shape == days.stock_masks.shape
+        True
     """
 
     def __init__(self, data_dir: Path, market: str, config: RunConfig | None = None) -> None:

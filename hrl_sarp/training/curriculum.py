@@ -45,14 +45,7 @@ MICRO_OF = {3: 2, 4: 2, 5: 4}
 
 
 def require_phase(number: int) -> None:
-    """Refuse a number that is no phase.
-
-    Args:
-        number: to check.
-
-    Raises:
-        HrlSarpError: naming the phases.
-    """
+    """Refuse a number that is no phase; the error names the phases."""
     if number not in RUNNERS:
         raise HrlSarpError(f"--phase must be one of {sorted(RUNNERS)}, found {number}")
 
@@ -109,8 +102,7 @@ def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
 def _require_inputs(number: int, context: PhaseContext) -> PhaseContext:
     """Read everything that a phase starts from before anything is written.
 
-    Returns:
-        The context with the sector table of phase 1, for later phases.
+    The context that comes back carries the sector table of phase 1, for later phases.
     """
     context.state(number).load()
     if number == 1:
@@ -165,13 +157,7 @@ def make_context(
 
 
 def config_of_run(log_dir: Path) -> RunConfig:
-    """Read the configuration that a run wrote beside its first phase.
-
-    Args:
-        log_dir: of the run.
-
-    Returns:
-        The configuration of the run, checked by today's schema.
+    """Read the configuration that a run wrote beside its first phase, checked by today's schema.
 
     Raises:
         MissingArtifactError: if no phase has begun there.
@@ -187,12 +173,6 @@ def config_of_run(log_dir: Path) -> RunConfig:
 
 def phase_tables(log_dir: Path) -> list[Table]:
     """Make a table of the curves of each finished phase.
-
-    Args:
-        log_dir: of a run.
-
-    Returns:
-        The tables, in the order of the phases.
 
     Raises:
         MissingArtifactError: if no phase has finished there.

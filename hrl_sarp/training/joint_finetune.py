@@ -41,28 +41,16 @@ class Pair:
     """Summaries of the curriculum stages of each part."""
 
     def networks(self) -> dict[str, Any]:
-        """Copy the networks of both agents.
-
-        Returns:
-            `macro` and `micro`, each with `actor` and `critic`.
-        """
+        """Copy the networks of both agents: `macro` and `micro`, each with `actor` and `critic`."""
         return {"macro": networks_of(self.macro), "micro": networks_of(self.micro)}
 
     def load(self, networks: dict[str, Any]) -> None:
-        """Put copied networks back.
-
-        Args:
-            networks: what `networks` returned.
-        """
+        """Put copied networks back."""
         set_networks(self.macro, networks["macro"])
         set_networks(self.micro, networks["micro"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a checkpoint keeps, as plain values and tensors.
-
-        Returns:
-            What `load_state_dict` reads.
-        """
+        """Return everything that a checkpoint keeps, as plain values and tensors."""
         return {
             "networks": self.networks(),
             "selector": self.selector.state_dict(),
@@ -72,25 +60,14 @@ class Pair:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where a checkpoint was written.
-
-        Args:
-            state: what `state_dict` returned.
-        """
+        """Continue where a checkpoint was written."""
         self.load(state["networks"])
         self.selector.load_state_dict(state["selector"])
         self.best, self.part, self.stages = state["best"], state["part"], state["stages"]
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Alternate until validation stops improving; write the best pair.
-
-    Args:
-        context: of the phase; both agents start from phases 3 and 4.
-
-    Returns:
-        Where the metrics are, and their numbers.
-    """
+    """Alternate until validation stops improving; write the best pair."""
     joint = context.config.curriculum.joint
     pair = Pair(
         context.load_macro(3), context.load_micro(4), Selector(joint.selection_window), best={}
@@ -99,7 +76,7 @@ def run(context: PhaseContext) -> PhaseResult:
     running = state.load()
     log = History(context.folder(NUMBER), running["history"] if running else None)
     if running is None:
-        _judge(context, pair, log)
+        _validate(context, pair, log)
     else:
         with restoring(state.path):
             pair.load_state_dict(running["extra"])
@@ -115,7 +92,7 @@ def run(context: PhaseContext) -> PhaseResult:
 def _train_part(
     context: PhaseContext, pair: Pair, log: History, running: dict[str, Any] | None
 ) -> None:
-    """Train one agent against the other as it is now, and judge the pair after a full round."""
+    """Train one agent against the other as it is now, and validate the pair after a full round."""
     algorithm, plan = _prepare(context, pair)
     plan = replace(plan, eval_prefix=f"eval_{plan.prefix}", extra=pair.state_dict())
     log.offset = (pair.part // len(PARTS)) * plan.total_timesteps
@@ -130,7 +107,7 @@ def _train_part(
     pair.part += 1
     log.offset = 0
     if pair.part % len(PARTS) == 0:
-        _judge(context, pair, log)
+        _validate(context, pair, log)
     payload = {"algorithm": None, "history": log.rows, "extra": pair.state_dict()}
     context.state(NUMBER).save(payload)
 
@@ -154,7 +131,7 @@ def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, Lo
     return micro, micro_plan(context, micro, pair.macro, NUMBER, joint.micro_steps)
 
 
-def _judge(context: PhaseContext, pair: Pair, log: History) -> None:
+def _validate(context: PhaseContext, pair: Pair, log: History) -> None:
     score = validate_pair(context.tensors, context.config, pair.macro, pair.micro)
     if pair.selector.add(score):
         pair.best = pair.networks()

@@ -91,37 +91,16 @@ class PhaseContext:
     """Hash of the market's content: dates, stocks, returns, features, stock embeddings."""
 
     def folder(self, number: int) -> Path:
-        """Folder of a phase.
-
-        Args:
-            number: of the phase, 1 to 5.
-
-        Returns:
-            Below the log folder; it need not exist.
-        """
+        """Folder of a phase below the log folder; it need not exist."""
         return self.log_dir / PHASES[number - 1].folder
 
     def has(self, number: int) -> bool:
-        """Say whether a phase has finished.
-
-        Args:
-            number: of the phase, 1 to 5.
-
-        Returns:
-            Whether all files of its best agents are there.
-        """
+        """Say whether all files of a phase's best agents are there."""
         files = PHASES[number - 1].best
         return all((self.folder(number) / name).is_file() for name in files)
 
     def best(self, number: int, which: int = 0) -> Path:
-        """File of a phase's best agent.
-
-        Args:
-            number: of the phase, 1 to 5.
-            which: of its files, as `PHASES` lists them.
-
-        Returns:
-            The file, which exists.
+        """File of a phase's best agent; `which` counts its files as `PHASES` lists them.
 
         Raises:
             MissingArtifactError: naming the phase to run first.
@@ -135,66 +114,29 @@ class PhaseContext:
         return path
 
     def with_market(self, market: Market) -> "PhaseContext":
-        """Return the context over another market.
-
-        Args:
-            market: of the same columns.
-
-        Returns:
-            A copy; this context stays as it is.
-        """
+        """Return the context over another market with the same columns."""
         tensors = MarketTensors(market, self.tensors.dtype, self.tensors.device)
         return replace(self, market=market, tensors=tensors)
 
     def with_sector_embeddings(self, table: Float[np.ndarray, "T S E"]) -> "PhaseContext":
-        """Return the context over the same market with this sector table.
-
-        Args:
-            table: one vector a day and sector.
-
-        Returns:
-            A copy; this context stays as it is.
-        """
+        """Return the context over the same market with this sector table."""
         market = replace(self.market, sector_embeddings=table)
         return replace(self, market=market, tensors=self.tensors.with_sector_table(market))
 
     def micro_settings(self) -> MicroSettings:
-        """Settings of the micro networks on this market.
-
-        Returns:
-            Market, sizes, limits and costs.
-        """
+        """Settings of the micro networks on this market."""
         return MicroSettings(self.tensors, self.config)
 
     def load_macro(self, number: int) -> MacroAgent:
-        """Load the macro agent that a phase left.
-
-        Args:
-            number: of the phase, 1 to 5.
-
-        Returns:
-            The agent, on this market.
-        """
+        """Load the macro agent that a phase left, on this market."""
         return MacroAgent.load(self.best(number), self.tensors, self.config.macro_agent)
 
     def load_micro(self, number: int, which: int = 0) -> MicroAgent:
-        """Load the micro agent that a phase left.
-
-        Args:
-            number: of the phase, 1 to 5.
-            which: of its files, as `PHASES` lists them.
-
-        Returns:
-            The agent, on this market.
-        """
+        """Load the micro agent that a phase left, on this market."""
         return MicroAgent.load(self.best(number, which), self.micro_settings())
 
     def run_identity(self) -> dict[str, Any]:
-        """Return what a checkpoint of an unfinished phase must agree with.
-
-        Returns:
-            Hashes of configuration and market, and the seed.
-        """
+        """Return what a checkpoint of an unfinished phase must agree with."""
         return {
             "config_hash": config_hash(self.config),
             "market": self.fingerprint,
@@ -202,23 +144,12 @@ class PhaseContext:
         }
 
     def state(self, number: int) -> RunState:
-        """Return what an unfinished phase keeps, and who may continue it.
-
-        Args:
-            number: of the phase.
-
-        Returns:
-            The state, whether or not its file exists.
-        """
+        """Return what an unfinished phase keeps, and who may continue it."""
         folder, identity = self.folder(number), self.run_identity()
         return RunState(folder, f"phase {number}", identity, self.resume, self.config)
 
     def forget_results(self, number: int) -> None:
-        """Remove what an earlier run of the phase left: a fresh start must not mix with it.
-
-        Args:
-            number: of the phase.
-        """
+        """Remove what an earlier run of the phase left: a fresh start must not mix with it."""
         files = PHASES[number - 1]
         for name in (*files.best, files.metrics):
             (self.folder(number) / name).unlink(missing_ok=True)
@@ -227,13 +158,8 @@ class PhaseContext:
     def finish(self, number: int, history: History, summary: Mapping[str, Any]) -> PhaseResult:
         """Write the metrics of a phase whose agents are written, and end it.
 
-        Args:
-            number: of the phase.
-            history: its rows; closed here.
-            summary: its numbers, written after phase and identity and before the history.
-
-        Returns:
-            Where the metrics are, and all numbers before the history.
+        The summary is written after phase and identity and before the history, which is closed
+        here.
         """
         whole = {"phase": number, **self.run_identity(), **summary}
         metrics = history.write(self.folder(number) / PHASES[number - 1].metrics, whole)
@@ -247,19 +173,9 @@ def fit_phase(
 ) -> tuple[History, dict[str, Any]]:
     """Run the supervised part of a phase: the untrained module competes as epoch -1.
 
-    Args:
-        task: what to teach.
-        number: of the phase.
-        config: how long and how fast.
-        context: of the phase.
-
     Returns:
         The history, and `best_epoch` and `best_val_loss`; the module holds the best epoch's
         weights.
-
-    Raises:
-        StoppedEarly: after writing a checkpoint, if a stop was asked for.
-        TrainingDivergedError: at the first loss that is not finite.
     """
     schedule = Schedule.of(
         config,
@@ -267,7 +183,7 @@ def fit_phase(
         checkpoint_seconds=context.config.curriculum.checkpoint_seconds,
         low_epoch=config.epochs,
         final_share=0.0,
-        judge_first=True,
+        validate_first=True,
     )
     history = History(context.folder(number), prefix=PREFIXES[number])
     seed = derive_seed(context.config.seed, number)
@@ -279,14 +195,7 @@ def fit_phase(
 
 
 def market_fingerprint(market: Market) -> str:
-    """Hash what agents and their checkpoints depend on; sector embeddings are derived from it.
-
-    Args:
-        market: to hash.
-
-    Returns:
-        SHA-256 in hexadecimal digits.
-    """
+    """Hash what agents and checkpoints depend on; sector embeddings are derived from it."""
     digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
     digest.update(market.embeddings_hash.encode())
     tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
@@ -296,16 +205,7 @@ def market_fingerprint(market: Market) -> str:
 
 
 def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> Path:
-    """Write the sector embeddings of phase 1 with the span they were fitted on.
-
-    Args:
-        path: of the file.
-        context: of phase 1.
-        table: (T, S, E), one vector a day and sector.
-
-    Returns:
-        The path.
-    """
+    """Write the (T, S, E) sector embeddings of phase 1 with the span they were fitted on."""
     split = context.market.split
     payload = {
         "kind": SECTOR_TABLE,
@@ -318,12 +218,6 @@ def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> P
 
 def with_sector_table(context: PhaseContext) -> PhaseContext:
     """Return the context whose market carries the sector embeddings of phase 1.
-
-    Args:
-        context: over the same market, without the table.
-
-    Returns:
-        A copy whose market carries the table.
 
     Raises:
         MissingArtifactError: if phase 1 has not finished.

@@ -28,14 +28,7 @@ NUMBER = 1
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Train, sharpen on validation, write agent, sector table and metrics.
-
-    Args:
-        context: of the phase.
-
-    Returns:
-        Where the metrics are, and their numbers.
-    """
+    """Train, calibrate on validation, write agent, sector table and metrics."""
     task = MacroTask(context)
     history, fitted = fit_phase(task, NUMBER, context.config.macro_agent.pretrain, context)
     table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
@@ -43,7 +36,7 @@ def run(context: PhaseContext) -> PhaseResult:
     agent = MacroAgent(tensors, config.macro_agent, config.seed)
     agent.actor.load_state_dict(task.agent.actor.state_dict())
     partner = FollowGoal(tensors, config.risk)
-    sharpening = choose_temperature(
+    calibration = choose_temperature(
         agent.actor,
         config.curriculum.temperature_grid,
         lambda: validate_pair(tensors, config, agent, partner),
@@ -51,7 +44,7 @@ def run(context: PhaseContext) -> PhaseResult:
     files = PHASES[NUMBER - 1]
     agent.save(context.folder(NUMBER) / files.best[0])
     save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
-    return context.finish(NUMBER, history, {**fitted, **task.validate()[1], **sharpening})
+    return context.finish(NUMBER, history, {**fitted, **task.validate()[1], **calibration})
 
 
 class MacroTask:
@@ -103,14 +96,10 @@ class MacroTask:
             self.agent.actor.regime.bias.copy_(self.prior.log())
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the normalised total of a batch of market rows and its terms.
+        """Return the loss of a batch of market rows and its two terms.
 
-        Args:
-            rows: of the market.
-            generator: of the portfolios that the agent is shown.
-
-        Returns:
-            The total, in units of what a constant predictor gets, and its two terms.
+        The total is in units of what a constant predictor gets; the generator draws the portfolios
+        that the agent is shown.
         """
         shares, logits = self._predict(rows, self._random_portfolio(rows, generator))
         regime = nn.functional.cross_entropy(logits, self.regime[rows])
@@ -119,14 +108,7 @@ class MacroTask:
         return total, {"regime_loss": regime, "alloc_loss": error}
 
     def describe(self, rows: Tensor) -> str:
-        """Say which market rows a batch holds.
-
-        Args:
-            rows: of the market.
-
-        Returns:
-            First and last row with their dates.
-        """
+        """Say which market rows a batch holds, with their dates."""
         return describe_days(self.tensors, int(rows.min()), int(rows.max()))
 
     def _predict(self, rows: Tensor, portfolio: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,12 +146,10 @@ class MacroTask:
 
     @torch.no_grad()
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return the total loss, and skill and the regime's accuracy beside two constant answers.
+        """Return the total loss, and under `val_<name>` skill and the regime's accuracy.
 
-        The constants are the majority and the prior of the classes in training.
-
-        Returns:
-            The total loss, and all measures under `val_<name>`.
+        Beside the accuracy stand two constant answers: the majority and the prior of the classes in
+        training.
         """
         rows = self.validation_rows
         shares, logits = self._predict(rows, self._even_portfolio(rows))

@@ -33,26 +33,19 @@ NUMBER = 2
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Train, sharpen on validation, write agent and metrics.
-
-    Args:
-        context: of the phase.
-
-    Returns:
-        Where the metrics are, and their numbers.
-    """
+    """Train, calibrate on validation, write agent and metrics."""
     task = MicroTask(context)
     history, fitted = fit_phase(task, NUMBER, context.config.micro_agent.pretrain, context)
     _, measures = task.validate()
     ranking = task.compare_with_ridge(context.config.evaluation.ridge_penalty)
     goal = ProportionalGoal(context.tensors)
-    sharpening = choose_temperature(
+    calibration = choose_temperature(
         task.agent.actor.network,
         context.config.curriculum.temperature_grid,
         lambda: validate_pair(context.tensors, context.config, goal, task.agent),
     )
     task.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
-    return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **sharpening})
+    return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **calibration})
 
 
 class MicroTask:
@@ -84,14 +77,9 @@ class MicroTask:
         self._mask: Tensor = torch.as_tensor(self.usable, device=self.tensors.device)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean cross-entropy of a batch of market rows under random goals.
+        """Return the mean cross-entropy of a batch of market rows, and the deviation of the scores.
 
-        Args:
-            rows: of the market.
-            generator: of the goals and of the weights that the agent holds.
-
-        Returns:
-            The loss, and the deviation of the scores beside it.
+        The generator draws the goals and the weights that the agent holds.
         """
         noise = torch.randn(len(rows), self.tensors.n_slots, generator=generator)
         inputs, request = self._inputs(rows, self._random_goal(rows, generator), noise)
@@ -100,14 +88,7 @@ class MicroTask:
         return loss, {"loss": loss, "score_std": scores.detach().std()}
 
     def describe(self, rows: Tensor) -> str:
-        """Say which market rows a batch holds.
-
-        Args:
-            rows: of the market.
-
-        Returns:
-            First and last row with their dates.
-        """
+        """Say which market rows a batch holds, with their dates."""
         return describe_days(self.tensors, int(rows.min()), int(rows.max()))
 
     def _random_goal(self, rows: Tensor, generator: torch.Generator) -> Goal:
@@ -158,11 +139,7 @@ class MicroTask:
 
     @torch.no_grad()
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return cross-entropy, and its gain over following the goal and the scores' rank IC.
-
-        Returns:
-            The loss, and all measures under `val_<name>`.
-        """
+        """Return cross-entropy, and its gain over following the goal and the scores' rank IC."""
         rows = self.validation_rows
         inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request)
@@ -182,14 +159,7 @@ class MicroTask:
 
     @torch.no_grad()
     def compare_with_ridge(self, penalty: float) -> dict[str, float]:
-        """Rank the validation span beside a ridge on the same universe, label and rows.
-
-        Args:
-            penalty: of the ridge, times rows times the mean feature variance.
-
-        Returns:
-            As `agents.measures.compare_with_ridge`.
-        """
+        """Rank the validation span beside a ridge on the same universe, label and rows."""
         train, rows = self.train_rows.cpu().numpy(), self.validation_rows
         features = self.tensors.slot_features.cpu().numpy()
         target = standardise_cross_section(self.label[train], self.usable[train])

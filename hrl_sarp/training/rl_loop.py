@@ -53,11 +53,11 @@ class LoopPlan:
 
     number: int
     agent: MacroAgent | MicroAgent
-    """Holds the networks as they were last judged; a best checkpoint copies them."""
+    """Holds the networks as they were last validated; a best checkpoint copies them."""
     total_timesteps: int
     eval_every: int
     evaluate: Callable[[], ValidationScore]
-    """Lets `agent` adopt the networks that are being trained, and judges it."""
+    """Lets `agent` adopt the networks that are being trained, and scores it."""
     eval_prefix: str = "eval"
     """Of the evaluation's metric names."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -75,15 +75,7 @@ class LoopPlan:
 
 
 class PhaseLoop(BaseCallback):
-    """Runs at each rollout boundary: stop, checkpoint, stage, evaluation, progress.
-
-    Args:
-        context: the phase's context.
-        plan: what the phase trains and how it is judged.
-        state: fresh, or restored from a checkpoint.
-        log: the phase's history.
-        bar: its progress bar.
-    """
+    """Runs at each rollout boundary: stop, checkpoint, stage, evaluation, progress."""
 
     def __init__(
         self,
@@ -123,10 +115,10 @@ class PhaseLoop(BaseCallback):
     def _on_step(self) -> bool:
         reply = self.locals["infos"].reply
         means = mean_terms(reply)
-        tally = self.state.stages[-1]
-        tally["batch_steps"] += 1
+        stage = self.state.stages[-1]
+        stage["batch_steps"] += 1
         for name, value in means.items():
-            tally["sums"][name] = tally["sums"].get(name, 0.0) + value
+            stage["sums"][name] = stage["sums"].get(name, 0.0) + value
         self._record(means)
         if self.model.num_timesteps // self.training_env.num_envs % MEASURE_EVERY == 0:
             measures = portfolio_measures(self.context.tensors, reply, self.context.config.risk)
@@ -138,11 +130,7 @@ class PhaseLoop(BaseCallback):
             self.logger.record_mean(f"{self.plan.prefix}/{name}", value)
 
     def evaluate(self, step: int) -> None:
-        """Judge the current networks on validation and keep them if their moving mean is best.
-
-        Args:
-            step: environment steps of the phase so far.
-        """
+        """Score the current networks on validation and keep them if their moving mean is best."""
         score = self.plan.evaluate()
         span, tensors = self.context.market.split.validation, self.context.tensors
         days = (span.start, span.stop - 1)
@@ -217,19 +205,7 @@ def run_loop(
     bar: PhaseBar,
     running: dict[str, Any] | None,
 ) -> LoopState:
-    """Train to the end of the plan, continuing `running` if given, and judge the last networks.
-
-    Args:
-        algorithm: fresh; its networks are where training starts.
-        context: of the phase.
-        plan: what is trained and how it is judged.
-        log: gets all rows; restored already.
-        bar: shows environment steps.
-        running: checkpoint to continue, None to begin.
-
-    Returns:
-        The state at the end, best networks and scores among it.
-    """
+    """Train to the end of the plan, continuing `running` if given, and score the last networks."""
     state = LoopState(Selector(context.config.curriculum.selection_window))
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
@@ -270,18 +246,7 @@ def train_phase(
     plan: LoopPlan,
     start: ValidationScore,
 ) -> PhaseResult:
-    """Run a whole phase: train, keep the best networks, write agent and metrics.
-
-    Args:
-        context: of the phase.
-        agent: gets the best networks.
-        algorithm: fresh, on the agent's networks.
-        plan: what is trained and how it is judged.
-        start: score of the agent before training.
-
-    Returns:
-        Where the metrics are, and their numbers.
-    """
+    """Run a whole phase: train, keep the best networks, write agent and metrics."""
     files = PHASES[plan.number - 1]
     folder = context.folder(plan.number)
     running = context.state(plan.number).load()
@@ -300,14 +265,7 @@ def train_phase(
 
 
 def snapshot(algorithm: Algorithm) -> dict[str, Any]:
-    """Return networks, targets, optimisers, counters, env, last observation, replay and noise.
-
-    Args:
-        algorithm: between two rollouts.
-
-    Returns:
-        Tensors and plain values.
-    """
+    """Return networks, targets, optimisers, counters, env, last observation, replay and noise."""
     env: Any = algorithm.env
     last_observation: Any = algorithm._last_obs
     state: dict[str, Any] = {
@@ -333,12 +291,7 @@ def snapshot(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
-    """Put `snapshot` into a freshly built algorithm.
-
-    Args:
-        algorithm: freshly built, for the same configuration.
-        state: what `snapshot` returned.
-    """
+    """Put `snapshot` into a freshly built algorithm."""
     env: Any = algorithm.env
     algorithm.policy.load_state_dict(state["policy"])
     algorithm.num_timesteps = state["num_timesteps"]
@@ -363,13 +316,8 @@ def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
 def stage_summaries(stages: list[Stage], scores: list[dict[str, float]]) -> list[dict[str, Any]]:
     """Say of each stage what its steps earned on average and how validation went meanwhile.
 
-    Args:
-        stages: tallies in their order.
-        scores: all evaluations of the phase.
-
-    Returns:
-        Of each stage its tally, with `means` (of what was earned) instead of sums, and
-        `validation_excess_growth_pct`, None without an evaluation.
+    Means of what was earned stand in place of the sums; `validation_excess_growth_pct` is None
+    without an evaluation.
     """
     ends = [stage["from_evaluation"] for stage in stages[1:]] + [len(scores)]
     summaries = []
@@ -403,12 +351,5 @@ class _HistoryWriter(KVWriter):
 
 
 def algorithm_logger(history: History) -> Logger:
-    """Return a Stable-Baselines3 logger that writes into a history only.
-
-    Args:
-        history: gets a row at each dump.
-
-    Returns:
-        For `set_logger`.
-    """
+    """Return a Stable-Baselines3 logger that writes into a history only."""
     return Logger(folder=None, output_formats=[_HistoryWriter(history)])

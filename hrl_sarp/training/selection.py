@@ -38,17 +38,9 @@ def validate_pair(
     micro: MicroPolicy,
     span: DayRange | None = None,
 ) -> ValidationScore:
-    """Judge a pair by the backtest of a span, from cash to its last session.
+    """Score a pair by the backtest of a span, from cash to its last session.
 
-    Args:
-        tensors: the market, in the dtype of the accounting.
-        config: costs, limits, weights of the reward.
-        macro: sets goals.
-        micro: trades.
-        span: the validation span if None.
-
-    Returns:
-        Growth and what it came with.
+    The span is validation unless another is given.
     """
     span = span or tensors.market.split.validation
     frictions = Variant(config.market_profile.costs, config.risk)
@@ -74,32 +66,17 @@ def validate_pair(
 
 
 @runtime_checkable
-class Sharpenable(Protocol):
+class Calibratable(Protocol):
     """A network whose decisions can be made more extreme."""
 
-    def sharpen(self, temperature: float) -> None:
-        """Multiply what the decision is made from.
-
-        Args:
-            temperature: factor; above 1 decisions become more extreme.
-        """
+    def calibrate(self, temperature: float) -> None:
+        """Multiply what the decision is made from; above 1 decisions become more extreme."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the weights.
-
-        Returns:
-            Name -> tensor, not copied.
-        """
+        """Return the weights, not copied."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> object:
-        """Replace the weights.
-
-        Args:
-            state_dict: weights of the same shapes.
-
-        Returns:
-            What PyTorch says of names that do not match.
-        """
+        """Replace the weights."""
 
 
 @dataclass
@@ -112,16 +89,10 @@ class Selector:
     best_index: int = -1
 
     def add(self, score: ValidationScore) -> bool:
-        """Add an evaluation.
+        """Add an evaluation; True if the moving mean that ends here is the best so far.
 
         The first evaluation is the policy before training: the reference that full windows of
         later ones have to beat. Shorter windows do not compete.
-
-        Args:
-            score: of the policy as it is now.
-
-        Returns:
-            True if the moving mean that ends here is the best so far.
         """
         self.scores.append(asdict(score))
         if 1 < len(self.scores) <= self.window:
@@ -135,28 +106,16 @@ class Selector:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: plain values, all but the window.
-
-        Returns:
-            What `load_state_dict` reads.
-        """
+        """Return what a checkpoint keeps: plain values, all but the window."""
         return {name: value for name, value in vars(self).items() if name != "window"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue a selection.
-
-        Args:
-            state: what `state_dict` returned.
-        """
+        """Continue a selection."""
         self.scores = state["scores"]
         self.best_mean, self.best_index = state["best_mean"], state["best_index"]
 
     def summary(self) -> dict[str, Any]:
-        """Return what a report must say about the selection.
-
-        Returns:
-            Counts, the best moving mean in % a year, and the first and the best score.
-        """
+        """Return counts, the best moving mean in % a year, and the first and the best score."""
         return {
             "n_evaluations": len(self.scores),
             "selection_window": self.window,
@@ -168,16 +127,12 @@ class Selector:
 
 
 def choose_temperature(
-    network: Sharpenable, grid: Sequence[float], evaluate: Callable[[], ValidationScore]
+    network: Calibratable, grid: Sequence[float], evaluate: Callable[[], ValidationScore]
 ) -> dict[str, Any]:
-    """Sharpen a network by the temperature whose policy grows most on validation.
+    """Calibrate a network in place by the temperature whose policy grows most on validation.
 
     Supervised losses leave decisions too flat: they pay for being sure only where they are right.
-
-    Args:
-        network: sharpened in place.
-        grid: temperatures to try; of two that grow alike the smaller one is taken.
-        evaluate: judges the policy of the network as it is.
+    Of two temperatures that grow alike the smaller one is taken.
 
     Returns:
         For the metrics: `temperature`, `temperatures` (temperature -> excess growth, % a year) and
@@ -186,10 +141,10 @@ def choose_temperature(
     flat, scores = copy.deepcopy(network.state_dict()), {}
     for temperature in grid:
         network.load_state_dict(flat)
-        network.sharpen(temperature)
+        network.calibrate(temperature)
         scores[temperature] = evaluate()
     best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
     network.load_state_dict(flat)
-    network.sharpen(best)
+    network.calibrate(best)
     tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
     return {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}

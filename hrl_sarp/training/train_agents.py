@@ -19,14 +19,7 @@ MACRO, MICRO = 3, 4
 
 
 def run_macro(context: PhaseContext) -> PhaseResult:
-    """Train from phase 1's actor and write the best agent by validation.
-
-    Args:
-        context: of the phase; the micro agent of phase 2 trades.
-
-    Returns:
-        Where the metrics are, and their numbers.
-    """
+    """Train from phase 1's actor and write the best agent by validation; phase 2's agent trades."""
     ppo = context.config.macro_agent.ppo
     agent, partner = context.load_macro(1), context.load_micro(2)
     agent.seed = context.config.seed
@@ -39,11 +32,7 @@ def run_macro(context: PhaseContext) -> PhaseResult:
 def run_micro(context: PhaseContext) -> PhaseResult:
     """Train from phase 2's actor and write the best agent by validation.
 
-    Args:
-        context: of the phase; the macro agent of phase 3 sets half of the goals.
-
-    Returns:
-        Where the metrics are, and their numbers.
+    The macro agent of phase 3 sets half of the goals.
     """
     td3 = context.config.micro_agent.td3
     agent, partner = context.load_micro(2), context.load_macro(3)
@@ -57,17 +46,7 @@ def run_micro(context: PhaseContext) -> PhaseResult:
 def macro_algorithm(
     context: PhaseContext, agent: MacroAgent, partner: MicroPolicy, ppo: PPOConfig
 ) -> MacroPPO:
-    """Build PPO over the macro level.
-
-    Args:
-        context: market and configuration.
-        agent: whose networks it starts from.
-        partner: who trades; it stays as it is.
-        ppo: section of the configuration, changed in phase 5.
-
-    Returns:
-        The algorithm with its environment.
-    """
+    """Build PPO over the macro level."""
     level = make_level(context.tensors, context.config, "macro", ppo.n_envs, partner)
     starts = make_starts(context.tensors, context.config, "macro", None)
     return agent.algorithm(PortfolioVecEnv(level, starts, group=ppo.envs_per_group), ppo)
@@ -76,17 +55,7 @@ def macro_algorithm(
 def micro_algorithm(
     context: PhaseContext, agent: MicroAgent, partner: MacroPolicy, td3: TD3Config
 ) -> MicroTD3:
-    """Build TD3 over the micro level; its goals are half the partner's, half sampled.
-
-    Args:
-        context: market and configuration.
-        agent: whose networks it starts from.
-        partner: who sets goals; it stays as it is.
-        td3: section of the configuration, changed in phase 5.
-
-    Returns:
-        The algorithm with its environment.
-    """
+    """Build TD3 over the micro level; its goals are half the partner's, half sampled."""
     seed = derive_seed(agent.seed, MICRO)
     goals = SampledGoal(context.tensors, td3.dirichlet_goal_share, partner, seed)
     level = make_level(context.tensors, context.config, "micro", td3.n_envs, goals)
@@ -101,25 +70,14 @@ def macro_plan(
     number: int,
     total_timesteps: int,
 ) -> LoopPlan:
-    """Say how a macro agent in training is judged.
-
-    Args:
-        context: market and configuration.
-        algorithm: that trains it.
-        partner: who trades beside it.
-        number: of the phase.
-        total_timesteps: weekly steps over all environments.
-
-    Returns:
-        The plan of the loop.
-    """
-    judged = MacroAgent(context.tensors, context.config.macro_agent, context.config.seed)
+    """Say how a macro agent in training is validated; steps are weekly, over all environments."""
+    validated = MacroAgent(context.tensors, context.config.macro_agent, context.config.seed)
 
     def evaluate() -> ValidationScore:
-        return validate_pair(context.tensors, context.config, judged.adopt(algorithm), partner)
+        return validate_pair(context.tensors, context.config, validated.adopt(algorithm), partner)
 
     every = context.config.macro_agent.ppo.eval_every_steps
-    return LoopPlan(number, judged, total_timesteps, every, evaluate)
+    return LoopPlan(number, validated, total_timesteps, every, evaluate)
 
 
 def micro_plan(
@@ -129,22 +87,11 @@ def micro_plan(
     number: int,
     total_timesteps: int,
 ) -> LoopPlan:
-    """Say how a micro agent in training is judged.
-
-    Args:
-        context: market and configuration.
-        algorithm: that trains it.
-        partner: who sets its goals.
-        number: of the phase.
-        total_timesteps: daily steps over all environments.
-
-    Returns:
-        The plan of the loop.
-    """
-    judged = MicroAgent(context.micro_settings(), context.config.seed)
+    """Say how a micro agent in training is validated; steps are daily, over all environments."""
+    validated = MicroAgent(context.micro_settings(), context.config.seed)
 
     def evaluate() -> ValidationScore:
-        return validate_pair(context.tensors, context.config, partner, judged.adopt(algorithm))
+        return validate_pair(context.tensors, context.config, partner, validated.adopt(algorithm))
 
     every = context.config.micro_agent.td3.eval_every_steps
-    return LoopPlan(number, judged, total_timesteps, every, evaluate)
+    return LoopPlan(number, validated, total_timesteps, every, evaluate)

@@ -29,7 +29,7 @@ SCHEDULE = Schedule(
     checkpoint_seconds=0.0,
     low_epoch=6,
     final_share=0.0,
-    judge_first=True,
+    validate_first=True,
 )
 
 
@@ -128,7 +128,7 @@ def test_a_task_that_learns_nothing_returns_the_untrained_module() -> None:
 
 def test_without_a_first_judgement_the_first_epoch_counts_whatever_it_gives() -> None:
     task = ScriptedTask([9.0, 9.5, 9.5])
-    fitted = fit(task, judge_first=False)
+    fitted = fit(task, validate_first=False)
     assert (fitted.best_epoch, fitted.best_loss, fitted.epochs) == (0, 9.0, 3)
 
 

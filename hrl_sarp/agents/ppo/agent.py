@@ -34,6 +34,16 @@ class MacroAgent:
         tensors: the market, with a sector table.
         config: section `macro_agent`.
         seed: of the networks' initial values.
+
+    Example:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.known_markets.reachable_goals import goal_market
+        >>> from hrl_sarp.known_markets.small_market import on_cpu
+        >>> tensors, config = on_cpu(goal_market(20)), load_config(market="synthetic")
+        >>> agent = MacroAgent(tensors, config.macro_agent, seed=1)
+        >>> index = {"day": torch.tensor([[5]]), "portfolio": torch.zeros(1, tensors.n_sectors + 3)}
+        >>> float(agent.goal(index).sector_weights.sum().round(decimals=3))
+        1.0
     """
 
     kind = "macro"

@@ -60,14 +60,7 @@ class DirichletActorCritic(ActorCriticPolicy):
         self.optimizer = make_optimizer(trained, lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def inputs(self, observation: Any) -> MacroInputs:
-        """Read an observation of either form.
-
-        Args:
-            observation: index observation (a mapping) or flat rows (B, D).
-
-        Returns:
-            What the networks read.
-        """
+        """Read an index observation (a mapping) or flat rows (B, D)."""
         tensors = self.tensors
         if isinstance(observation, Mapping):
             return macro_inputs(tensors, observation)
@@ -75,27 +68,12 @@ class DirichletActorCritic(ActorCriticPolicy):
         return MacroInputs.unflatten(observation.float(), tensors.n_sectors, width)
 
     def distribution(self, inputs: MacroInputs) -> tuple[SectorDirichlet, Tensor]:
-        """Return the distribution of sector shares and the regime probabilities.
-
-        Args:
-            inputs: of B decisions.
-
-        Returns:
-            Distribution over sector shares, and probabilities (B, R).
-        """
+        """Return the distribution of sector shares and the regime probabilities."""
         shares, regime = self.actor(inputs.sectors, inputs.context, inputs.listed)
         return shares, torch.softmax(regime, dim=1)
 
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # noqa: FBT001, FBT002
-        """Return actions, values and log-probabilities.
-
-        Args:
-            obs: of B decisions.
-            deterministic: take the mode instead of a draw.
-
-        Returns:
-            Goals (B, G), values (B, 1) and log densities of the shares (B,).
-        """
+        """Return goals (B, G), values (B, 1) and log densities of the shares (B,)."""
         inputs = self.inputs(obs)
         shares, regime = self.distribution(inputs)
         chosen = shares.mode if deterministic else shares.sample()
@@ -103,15 +81,7 @@ class DirichletActorCritic(ActorCriticPolicy):
         return torch.cat([chosen, regime], dim=1), value, shares.log_prob(chosen)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return values, log-probabilities of the sector shares and entropies.
-
-        Args:
-            obs: of B decisions.
-            actions: goals (B, G) that were sampled.
-
-        Returns:
-            Values (B, 1), log densities (B,) and entropies (B,).
-        """
+        """Return values (B, 1), log densities (B,) and entropies (B,) of sampled goals."""
         inputs = self.inputs(obs)
         shares, _ = self.distribution(inputs)
         value = self.critic(inputs.sectors, inputs.context, inputs.listed)
@@ -119,14 +89,7 @@ class DirichletActorCritic(ActorCriticPolicy):
         return value, shares.log_prob(chosen), shares.entropy()
 
     def predict_values(self, obs: Any) -> Tensor:
-        """Return values.
-
-        Args:
-            obs: of B decisions.
-
-        Returns:
-            Values (B, 1).
-        """
+        """Return values (B, 1)."""
         inputs = self.inputs(obs)
         value: Tensor = self.critic(inputs.sectors, inputs.context, inputs.listed)
         return value
@@ -200,13 +163,6 @@ def compare_on_same_day(
     The market is exogenous, so rows of one day earn on the same returns whatever they decide: what
     they earn in common is noise to the gradient. The others' mean does not depend on the row's own
     action, so the gradient stays unbiased. A row alone on its day keeps its advantage.
-
-    Args:
-        advantages: of a rollout of T steps and B environments.
-        days: market row of each observation.
-
-    Returns:
-        Advantages of the same shape.
 
     Source:
         Mao et al. (2019), Variance reduction for reinforcement learning in input-driven

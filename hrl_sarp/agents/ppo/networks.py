@@ -35,35 +35,20 @@ class SectorDirichlet:
         self.alpha: Float[Tensor, "B S"] = 1 + concentration[:, None] * self.mode
 
     def sample(self) -> Float[Tensor, "B S"]:
-        """Draw shares with the global generator, clamped and renormalised.
-
-        Returns:
-            Shares that sum to 1, 0 for unlisted sectors.
-        """
+        """Draw shares with the global generator, clamped and renormalised; unlisted ones are 0."""
         gamma = torch._standard_gamma(self.alpha.detach()) * self.listed
         shares = gamma / gamma.sum(dim=1, keepdim=True)
         shares = shares.clamp(min=SMALLEST_SHARE) * self.listed
         return shares / shares.sum(dim=1, keepdim=True)
 
     def log_prob(self, shares: Float[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        """Return the log density of shares that `sample` made.
-
-        Args:
-            shares: that sum to 1; 0 for unlisted sectors.
-
-        Returns:
-            Log densities over the listed sectors.
-        """
+        """Return the log density of shares that `sample` made, over the listed sectors."""
         safe = torch.where(self.listed, shares, 1.0).clamp(min=SMALLEST_SHARE / 2)
         kernel = (self.alpha - 1) * safe.log() * self.listed
         return kernel.sum(dim=1) - self._log_normaliser()
 
     def entropy(self) -> Float[Tensor, " B"]:
-        """Return the differential entropy.
-
-        Returns:
-            In nats; it may be negative.
-        """
+        """Return the differential entropy in nats; it may be negative."""
         alpha, listed = self.alpha, self.listed
         total = (alpha * listed).sum(dim=1)
         count = listed.sum(dim=1)
@@ -90,15 +75,7 @@ class SectorTrunk(nn.Module):
     def forward(
         self, sectors: Float[Tensor, "B S D"], context: Float[Tensor, "B C"]
     ) -> Float[Tensor, "B S H"]:
-        """Return hidden vectors.
-
-        Args:
-            sectors: columns of each sector.
-            context: what all sectors share.
-
-        Returns:
-            One vector a sector.
-        """
+        """Return one hidden vector a sector; `context` is what all sectors share."""
         hidden = self.sector(sectors) + self.context(context)[:, None] + self.identity.weight
         hidden = self.dropout(torch.tanh(hidden))
         mixed: Tensor = torch.tanh(self.mix(hidden))
@@ -135,13 +112,7 @@ class MacroActor(nn.Module):
     ) -> tuple[SectorDirichlet, Float[Tensor, "B R"]]:
         """Return the distribution of sector shares and the regime logits.
 
-        Args:
-            sectors: columns of each sector.
-            context: what all sectors share.
-            listed: sectors that can be bought; at least one a row.
-
-        Returns:
-            Distribution of B decisions, and logits of the regimes.
+        At least one sector of each row is listed.
         """
         hidden = self.trunk(sectors, context)
         logits = self.logit(hidden).squeeze(2) + self.by_context(context)
@@ -150,12 +121,8 @@ class MacroActor(nn.Module):
         concentration = self.concentration_min + self.concentration_range * share
         return SectorDirichlet(logits, concentration, listed), self.regime(context)
 
-    def sharpen(self, temperature: float) -> None:
-        """Multiply the sector logits; written into the last layers, so that learning goes on.
-
-        Args:
-            temperature: factor; above 1 goals become more extreme.
-        """
+    def calibrate(self, temperature: float) -> None:
+        """Multiply the sector logits; written into the last layers, so that learning goes on."""
         scale_layers((self.logit, self.by_context), temperature)
 
 
@@ -173,27 +140,11 @@ class MacroCritic(nn.Module):
         context: Float[Tensor, "B C"],
         listed: Bool[Tensor, "B S"],
     ) -> Float[Tensor, "B 1"]:
-        """Return values.
-
-        Args:
-            sectors: columns of each sector.
-            context: what all sectors share.
-            listed: sectors that can be bought.
-
-        Returns:
-            Discounted reward still to come.
-        """
+        """Return the discounted reward still to come."""
         value: Tensor = self.value(masked_mean(self.trunk(sectors, context), listed))
         return value
 
 
 def macro_network_sizes(tensors: MarketTensors) -> tuple[int, int, int]:
-    """Return (sectors, columns per sector, columns of context).
-
-    Args:
-        tensors: the market.
-
-    Returns:
-        Three counts.
-    """
+    """Return (sectors, columns per sector, columns of context)."""
     return (tensors.n_sectors, *macro_sizes(tensors))

@@ -26,7 +26,23 @@ from hrl_sarp.envs.vectorized import PortfolioVecEnv
 
 
 class MicroAgent:
-    """The daily agent as users meet it: act, learn, save, load."""
+    """The daily agent as users meet it: act, learn, save, load.
+
+    Args:
+        settings: market, network sizes, limits and costs.
+        seed: of the networks' initial values.
+
+    Example:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.known_markets.reachable_goals import goal_market
+        >>> from hrl_sarp.known_markets.small_market import on_cpu
+        >>> tensors, config = on_cpu(goal_market(20)), load_config(market="synthetic")
+        >>> agent = MicroAgent(MicroSettings(tensors, config), seed=1)
+        >>> index = {"day": torch.tensor([[5]]), "portfolio": torch.zeros(1, tensors.n_slots + 4)}
+        >>> index["desired_goal"] = torch.ones(1, tensors.n_sectors + 3) / tensors.n_sectors
+        >>> agent.target(index).shape == (1, tensors.n_slots)
+        True
+    """
 
     kind = "micro"
 

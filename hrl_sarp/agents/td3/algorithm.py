@@ -32,25 +32,11 @@ class WeightActorCritic(TD3Policy):
         self._squash_output = False  # else `predict` would stretch weights from [-1, 1]
 
     def make_actor(self, features_extractor: Any = None) -> Any:
-        """Build the actor; it needs no feature extractor.
-
-        Args:
-            features_extractor: not used.
-
-        Returns:
-            The actor, on the market's device.
-        """
+        """Build the actor on the market's device; it needs no feature extractor."""
         return WeightActor(self._settings).to(self._settings.tensors.device)
 
     def make_critic(self, features_extractor: Any = None) -> Any:
-        """Build the critic; it needs no feature extractor.
-
-        Args:
-            features_extractor: not used.
-
-        Returns:
-            The critic, on the market's device.
-        """
+        """Build the critic on the market's device; it needs no feature extractor."""
         return TwinCritic(self._settings).to(self._settings.tensors.device)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:  # noqa: FBT001, FBT002
@@ -69,15 +55,7 @@ class MicroTD3(TD3):
     _last_obs: Any
 
     def configure(self, td3: TD3Config, seed: int) -> "MicroTD3":
-        """Set what Stable-Baselines3's constructor does not know.
-
-        Args:
-            td3: section `micro_agent.td3`.
-            seed: of noise and replay.
-
-        Returns:
-            This algorithm.
-        """
+        """Set what Stable-Baselines3's constructor does not know."""
         self.td3 = td3
         (n_slots,) = self.action_space.shape or (0,)
         self.noise = torch.zeros(self.n_envs, n_slots)
@@ -124,9 +102,7 @@ class MicroTD3(TD3):
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
         """Update critics, and after their warm-up every few steps the actor.
 
-        Args:
-            gradient_steps: updates of the critics.
-            batch_size: not used: the buffer knows its batch.
+        `batch_size` is not used: the buffer knows its batch.
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
@@ -148,14 +124,7 @@ class MicroTD3(TD3):
         move(tuple(target.parameters()), _trained(network), 0)
 
     def compute_target(self, batch: MicroBatch) -> Tensor:
-        """Return reward + gamma x the smaller target value; time limits are bootstrapped.
-
-        Args:
-            batch: of transitions.
-
-        Returns:
-            Targets (B,), in the reward's unit.
-        """
+        """Return reward + gamma x the smaller target value; time limits are bootstrapped."""
         with torch.no_grad():
             shape = batch.executed.shape
             noise = torch.randn(shape, generator=self.generator).to(batch.executed)

@@ -33,15 +33,7 @@ class MicroBatch:
 class HindsightBuffer(BaseBuffer):
     """A ring of vectorised steps; market rows are never stored, only their day.
 
-    Args:
-        buffer_size: transitions over all environments.
-        observation_space: index observation of the micro level.
-        action_space: its action space.
-        device: where batches go.
-        n_envs: environments per step.
-        td3: share of relabelled goals and the shape of a batch.
-        reward: weights of the one reward function.
-        n_sectors: goal entries that are relabelled; the regime entries stay.
+    `n_sectors` goal entries are relabelled; the regime entries stay.
     """
 
     def __init__(
@@ -79,11 +71,7 @@ class HindsightBuffer(BaseBuffer):
         self.rng = np.random.default_rng(0)
 
     def bytes_per_transition(self) -> float:
-        """Memory of one stored transition.
-
-        Returns:
-            Bytes; market rows are not among them.
-        """
+        """Memory of one stored transition; market rows are not among it."""
         total = sum(array.nbytes for array in self.arrays.values())
         return total / (self.n_steps * self.n_envs)
 
@@ -94,14 +82,7 @@ class HindsightBuffer(BaseBuffer):
         transition: MicroTransition,
         terminated: np.ndarray,
     ) -> None:
-        """Store one step of all environments.
-
-        Args:
-            observation: index observation before the step.
-            next_portfolio: what each environment holds after it; of one that ended, its last.
-            transition: what was executed, achieved and gained.
-            terminated: environments whose wealth ran out.
-        """
+        """Store one step of all environments; of one that ended, the portfolio is its last."""
         row = {
             "day": observation["day"][:, 0],
             "portfolio": observation["portfolio"],
@@ -120,10 +101,9 @@ class HindsightBuffer(BaseBuffer):
         self.full = self.full or self.pos == 0
 
     def sample_batch(self) -> MicroBatch:
-        """Draw groups of rows that share their day, and relabel a share of their goals.
+        """Draw `batch_days` groups of `batch_per_day` rows that share their day.
 
-        Returns:
-            `batch_days` x `batch_per_day` transitions.
+        A share of their goals is relabelled.
         """
         steps, envs = self._draw_groups()
         rows = {name: array[steps, envs] for name, array in self.arrays.items()}
@@ -176,22 +156,14 @@ class HindsightBuffer(BaseBuffer):
         raise TypeError("call sample_batch: hindsight batches are drawn by day")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the filled part, the position and the generator.
-
-        Returns:
-            What `load_state_dict` reads.
-        """
+        """Return the filled part, the position and the generator."""
         size = self.n_steps if self.full else self.pos
         arrays = {name: torch.from_numpy(array[:size]) for name, array in self.arrays.items()}
         state = self.rng.bit_generator.state
         return {"arrays": arrays, "pos": self.pos, "full": self.full, "rng": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`.
-
-        Args:
-            state: what `state_dict` returned, of a buffer of the same size.
-        """
+        """Restore `state_dict`."""
         for name, values in state["arrays"].items():
             self.arrays[name][: len(values)] = values.numpy()
         self.pos, self.full = state["pos"], state["full"]

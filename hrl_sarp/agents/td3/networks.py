@@ -38,15 +38,7 @@ class StockTower(nn.Module):
     def forward(
         self, features: Float[Tensor, "D N F"], tradable: Bool[Tensor, "D N"]
     ) -> Float[Tensor, "D N H"]:
-        """Return hidden vectors, equivariant to the order of stocks.
-
-        Args:
-            features: of each slot of D days, finite everywhere.
-            tradable: slots that may be traded.
-
-        Returns:
-            One vector a slot.
-        """
+        """Return one hidden vector a slot, equivariant to the order of stocks."""
         pooled = self.market(masked_mean(features, tradable))
         hidden = self.stock(features).add_(pooled[:, None]).relu_()
         mixed: Tensor = self.mix(hidden).relu_()
@@ -76,13 +68,6 @@ class MicroActor(nn.Module):
 
         They are centred among the stocks that compete with each other: the decode does not feel a
         common shift, so nothing would keep training from drifting into one that saturates them.
-
-        Args:
-            inputs: what B decisions see.
-            request: goal and limits of each.
-
-        Returns:
-            Scores that are not bounded.
         """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
@@ -92,24 +77,12 @@ class MicroActor(nn.Module):
         n_groups = request.budgets.shape[1] if self.competes_in_sector else 1
         return centred(scores, view.tradable, n_groups)
 
-    def sharpen(self, temperature: float) -> None:
-        """Multiply the unsquashed scores; written into the last layers, as in `MacroActor`.
-
-        Args:
-            temperature: factor; above 1 weights become more extreme.
-        """
+    def calibrate(self, temperature: float) -> None:
+        """Multiply the unsquashed scores; written into the last layers, as in `MacroActor`."""
         scale_layers((self.out, self.direct), temperature)
 
     def forward(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
-        """Return scores in [-1, 1].
-
-        Args:
-            inputs: what B decisions see.
-            request: goal and limits of each.
-
-        Returns:
-            One score a slot, 0 where nothing can be traded.
-        """
+        """Return a score in [-1, 1] for each slot, 0 where nothing can be traded."""
         return torch.tanh(self.logits(inputs, request))
 
 
@@ -147,13 +120,7 @@ class MicroCritic(nn.Module):
     ) -> Float[Tensor, " B"]:
         """Return the value of holding `executed` after the trade.
 
-        Args:
-            inputs: what B decisions see.
-            request: goal and limits of each.
-            executed: weights after the trade.
-
-        Returns:
-            Discounted reward still to come, in percent.
+        It is the discounted reward still to come, in percent.
         """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
@@ -175,17 +142,7 @@ def portfolio_output(
     own: list[Float[Tensor, "B N"]],
     inputs: MicroInputs,
 ) -> Float[Tensor, "B N"]:
-    """Return out(relu(stock(market) + portfolio(WEIGHT_SCALE x own) + context)) of each stock.
-
-    Args:
-        network: whose layers are used.
-        market: what a day says of each stock.
-        own: what the portfolio says of each stock.
-        inputs: what B decisions see.
-
-    Returns:
-        One number a stock and decision.
-    """
+    """Return out(relu(stock(market) + portfolio(WEIGHT_SCALE x own) + context)) of each stock."""
     context = network.context(micro_context(inputs)) + network.portfolio.bias
     weight = WEIGHT_SCALE * network.portfolio.weight.t()
     stock, out = network.stock(market), network.out.weight[0]
@@ -193,43 +150,19 @@ def portfolio_output(
 
 
 def single_output(layer: nn.Linear, values: Float[Tensor, "X N H"]) -> Float[Tensor, "X N"]:
-    """Apply a layer with one output; as a product with a vector its gradient is a lot cheaper.
-
-    Args:
-        layer: with one output.
-        values: of each stock.
-
-    Returns:
-        One number a stock.
-    """
+    """Apply a layer with one output; as a product with a vector its gradient is a lot cheaper."""
     return values @ layer.weight[0] + layer.bias
 
 
 def micro_context(inputs: MicroInputs) -> Float[Tensor, "B C"]:
-    """Return what all stocks of a decision share: regime probabilities and portfolio scalars.
-
-    Args:
-        inputs: what B decisions see.
-
-    Returns:
-        R + 4 columns.
-    """
+    """Return R + 4 columns that all stocks of a decision share: regime and portfolio scalars."""
     return torch.cat([inputs.view.goal.regime_probabilities, inputs.view.scalars], dim=1)
 
 
 def centred(
     scores: Float[Tensor, "B N"], mask: Bool[Tensor, "B N"], n_groups: int
 ) -> Float[Tensor, "B N"]:
-    """Subtract the mean over the masked entries of each of `n_groups` runs; 0 elsewhere.
-
-    Args:
-        scores: of the slots.
-        mask: entries that count.
-        n_groups: of equal length, one after the other.
-
-    Returns:
-        Scores whose mean is 0 in each group.
-    """
+    """Subtract the mean over the masked entries of each of `n_groups` runs; 0 elsewhere."""
     weight = mask.to(scores.dtype).unflatten(1, (n_groups, -1))
     grouped = scores.unflatten(1, (n_groups, -1))
     total = (grouped * weight).sum(dim=2, keepdim=True)
@@ -238,7 +171,20 @@ def centred(
 
 
 class MicroSettings:
-    """What the micro networks are built for: market, network sizes, risk limits and costs."""
+    """What the micro networks are built for: market, network sizes, risk limits and costs.
+
+    Args:
+        tensors: the market.
+        config: of the run.
+
+    Example:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.known_markets.reachable_goals import goal_market
+        >>> from hrl_sarp.known_markets.small_market import on_cpu
+        >>> tensors, config = on_cpu(goal_market(20)), load_config(market="synthetic")
+        >>> MicroSettings(tensors, config).n_features  # stock features of a slot
+        1
+    """
 
     def __init__(self, tensors: MarketTensors, config: RunConfig) -> None:
         self.tensors, self.config, self.risk = tensors, config.micro_agent, config.risk
@@ -295,49 +241,21 @@ class WeightActor(nn.Module):
         self.network = MicroActor(settings.n_features, settings.n_context, network)
 
     def forward(self, observation: Any) -> Tensor:
-        """Return deterministic target weights (B, N).
-
-        Args:
-            observation: of B decisions.
-
-        Returns:
-            Weights (B, N).
-        """
+        """Return deterministic target weights (B, N)."""
         inputs, request = self.settings.read(observation)
         return self.settings.decode(self.network(inputs, request), request)
 
     def with_noise(self, observation: Any, noise: Tensor) -> Tensor:
-        """Return target weights of scores + noise: noise lives before the decode.
-
-        Args:
-            observation: of B decisions.
-            noise: (B, N), in the unit of scores.
-
-        Returns:
-            Weights (B, N).
-        """
+        """Return target weights of scores + noise (B, N): noise lives before the decode."""
         return self.noisy_weights(*self.settings.read(observation), noise)
 
     def noisy_weights(self, inputs: MicroInputs, request: SlotRequest, noise: Tensor) -> Tensor:
-        """Return `with_noise` for an observation that was read already.
-
-        Args:
-            inputs: what was read.
-            request: goal and limits.
-            noise: (B, N), in the unit of scores.
-
-        Returns:
-            Weights (B, N).
-        """
+        """Return `with_noise` for an observation that was read already."""
         scores = (self.network(inputs, request) + noise).clamp(-1, 1)
         return self.settings.decode(scores, request)
 
     def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
-        """Stable-Baselines3's name for `train`.
-
-        Args:
-            mode: True to train.
-        """
+        """Stable-Baselines3's name for `train`."""
         self.train(mode)
 
 
@@ -355,36 +273,15 @@ class TwinCritic(nn.Module):
         self.second = MicroCritic(sizes, network, costs)
 
     def forward(self, observation: Any, executed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both values (B,).
-
-        Args:
-            observation: of B decisions.
-            executed: weights (B, N) after the trade.
-
-        Returns:
-            Two values a decision.
-        """
+        """Return both values (B,)."""
         return self.values(*self.settings.read(observation), executed)
 
     def values(
         self, inputs: MicroInputs, request: SlotRequest, executed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return both values for an observation that was read already.
-
-        Args:
-            inputs: what was read.
-            request: goal and limits.
-            executed: weights (B, N) after the trade.
-
-        Returns:
-            Two values a decision.
-        """
+        """Return both values for an observation that was read already."""
         return self.first(inputs, request, executed), self.second(inputs, request, executed)
 
     def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
-        """Stable-Baselines3's name for `train`.
-
-        Args:
-            mode: True to train.
-        """
+        """Stable-Baselines3's name for `train`."""
         self.train(mode)

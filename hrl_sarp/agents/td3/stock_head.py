@@ -27,18 +27,8 @@ def stock_head(
 ) -> Float[Tensor, "B N"]:
     """Return out . relu(market[row] + sum_p own[p] weight[p] + context) of each stock.
 
-    The product is over the H hidden numbers. Differentiable once, in everything but `row_of`.
-
-    Args:
-        market: what a day says of each stock.
-        own: what the portfolio says of each stock, at most `N_OWN` tables.
-        weight: of the portfolio's part.
-        context: what all stocks of a decision share.
-        out: weights of the layer above.
-        row_of: row of `market` that each decision looks at.
-
-    Returns:
-        One number a stock and decision.
+    The product is over the H hidden numbers. Differentiable once, in everything but `row_of`, the
+    row of `market` that each decision looks at. `own` holds at most `N_OWN` tables.
     """
     if market.device.type != "cpu":
         return _at_once(market, own, weight, context, out, row_of)

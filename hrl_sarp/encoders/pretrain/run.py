@@ -218,7 +218,7 @@ def _write_results(prepared: Prepared, result: PretrainingResult, said: dict[str
         "val_metrics": result.val_metrics,
         "test_metrics": as_plain(result.test, columns),
         "best_epoch_val_metrics": as_plain(result.validation, columns),
-        "best_baseline": best_baseline(result.judged),
+        "best_baseline": best_baseline(result.evaluated),
         "beats_best_baseline": result.beats_baselines,
         "columns": columns,
         "windows": prepared.windows.counts(),

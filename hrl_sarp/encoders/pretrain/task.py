@@ -30,7 +30,7 @@ from hrl_sarp.run.session import StopFlag, derive_seed
 MODEL = "model"
 """Name of the trained module beside the baselines."""
 TITLE = "pretraining"
-JUDGED = ("validation", "test")
+EVALUATED = ("validation", "test")
 """Splits that nothing is learned from."""
 TRAIN_METRICS, VAL_METRICS = "train_metrics", "val_metrics"
 
@@ -73,7 +73,7 @@ class PretrainingResult:
     """Spent training; the parts of a resumed run added up."""
 
     @property
-    def judged(self) -> dict[str, Errors]:
+    def evaluated(self) -> dict[str, Errors]:
         """Errors on the test split, or on validation where there is no test."""
         return self.test or self.validation
 
@@ -85,7 +85,7 @@ class PretrainingResult:
     @property
     def beats_baselines(self) -> bool:
         """Whether the model's loss is below that of the best baseline."""
-        return self.judged[MODEL].loss < self.judged[best_baseline(self.judged)].loss
+        return self.evaluated[MODEL].loss < self.evaluated[best_baseline(self.evaluated)].loss
 
 
 def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> PretrainingResult:
@@ -112,16 +112,16 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
         trained = {"train_loss": epoch.terms["total_loss"], "train_batch": fit.n_batches}
         trained |= {"train_epoch": epoch.number, "train_lr": epoch.rate}
         n_blocks = -(-len(data.validation) // task.at_once)
-        judged = {"val_loss": epoch.loss, "val_batch": n_blocks, "val_epoch": epoch.number}
+        validated = {"val_loss": epoch.loss, "val_batch": n_blocks, "val_epoch": epoch.number}
         metrics[TRAIN_METRICS].append({**trained, "epoch_time": epoch.seconds})
-        metrics[VAL_METRICS].append(judged)
+        metrics[VAL_METRICS].append(validated)
         if run.keep is None or not run.world.is_first:
             return
         checkpoint = {
             "epoch": epoch.number,
             "model_state_dict": module.state_dict(),
             "optimizer_state_dict": fit.optimizer.state_dict(),
-            "metrics": {**metrics[TRAIN_METRICS][-1], **judged},
+            "metrics": {**metrics[TRAIN_METRICS][-1], **validated},
         }
         run.keep(checkpoint, [row["val_loss"] for row in metrics[VAL_METRICS]], epoch.is_best)
 
@@ -189,7 +189,7 @@ class MaskedReconstruction:
         self.at_once = min(run.config.batch_size, len(data.train))
         self.hidden = {
             split: self._masks(len(getattr(data, split)), number)
-            for number, split in enumerate(JUDGED)
+            for number, split in enumerate(EVALUATED)
         }
         """By split: which bars of each window are hidden."""
 
@@ -220,7 +220,7 @@ class MaskedReconstruction:
         return f"windows from row {int(rows.min())} to {int(rows.max())} of the table"
 
     def errors(self, split: str) -> Errors:
-        """Measure the module over all processes on one of `JUDGED`; it is put into evaluation mode.
+        """Measure the module over all processes on one of `EVALUATED`, in evaluation mode.
 
         Processes may have different numbers of batches here and could not agree on a stop, so they
         finish first.
@@ -240,7 +240,7 @@ class MaskedReconstruction:
         return sums.means()
 
     def baseline_errors(self, split: str) -> dict[str, Errors]:
-        """Measure every baseline on one of `JUDGED`; each process computes all of them."""
+        """Measure every baseline on one of `EVALUATED`; each process computes all of them."""
         sums = {name: self._sums() for name in BASELINES}
         for bars, hidden in self._blocks(split, slice(None)):
             rebuilds = baseline_rebuilds(bars, hidden)
