@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from benchmarks import cases, timing
-from hrl_sarp.encoders.embed.table import EmbeddingJob, write_table
+from hrl_sarp.encoders.embedding_table import EmbeddingJob, write_table
 from hrl_sarp.encoders.networks import EncoderKind, PanelEncoder, build_encoder
 from hrl_sarp.encoders.networks.projection import Projection
-from hrl_sarp.encoders.windows.panel_features import panel_columns
+from hrl_sarp.encoders.windows.panel import panel_columns
 
 N_DAYS, N_STOCKS, REPEATS = 16, 99, 5
 TARGET_RATIO = 0.9

@@ -17,11 +17,9 @@ from torch import nn
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
-from hrl_sarp.encoders.pretrain.masking import MaskRule
-from hrl_sarp.encoders.pretrain.reconstruction import precision
+from hrl_sarp.encoders.pretrain.reconstruction import MaskRule, precision
 from hrl_sarp.encoders.pretrain.task import PretrainingRun, pretrain
-from hrl_sarp.encoders.windows.cut import Windows
-from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
+from hrl_sarp.encoders.windows.cut import Windows, WindowTable, fit_scaler
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag, resolve_device

@@ -55,7 +55,7 @@ def new_run() -> tuple[Fit, BuyTask]:
 
 def our_epoch(run: Fit) -> None:
     """Make the updates of an epoch, without its validation."""
-    run.run_epoch(PhaseBar.silent())
+    run._run_epoch(PhaseBar.silent())
     run.progress.batch = 0
 
 

@@ -48,7 +48,7 @@ def load_market(
         (20, 11)
     """
     from hrl_sarp.config.loading import load_config
-    from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
+    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import assembled_market, bundled_sample
     from hrl_sarp.run.session import resolve_device
 

@@ -258,7 +258,7 @@ encoders.add_commands(app)
 
 def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
     """Load the market, with the embeddings it is to show, and build what all phases share."""
-    from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
+    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import assembled_market
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
     from hrl_sarp.training.curriculum import make_context

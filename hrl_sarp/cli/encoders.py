@@ -83,10 +83,9 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Several processes: torchrun --nproc-per-node 2 main.py pretrain-encoder ...
     """
-    from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
     from hrl_sarp.encoders.pretrain import run
-    from hrl_sarp.encoders.pretrain.bars import prepare_bars
-    from hrl_sarp.encoders.pretrain.panel import prepare_panel
+    from hrl_sarp.encoders.pretrain.prepare import prepare_bars, prepare_panel
+    from hrl_sarp.encoders.stock_embeddings import encoder_folder
     from hrl_sarp.run.session import StopFlag, configure_threads
 
     kind = _encoder_kind(encoder, data, mask_strategy, is_panel=panel)

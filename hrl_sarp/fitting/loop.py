@@ -89,26 +89,12 @@ class Task(Protocol):
         ...
 
 
-@runtime_checkable
-class Settings(Protocol):
-    """What every section of the configuration about training holds."""
-
-    epochs: int
-    patience: int
-    learning_rate: float
-    weight_decay: float
-    max_grad_norm: float
-
-
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train.
 
     Example:
-        >>> schedule = Schedule(
-        ...     epochs=4, patience=2, batch_size=8, learning_rate=0.1, weight_decay=0.0,
-        ...     max_grad_norm=1.0, checkpoint_seconds=60.0, low_epoch=3, final_share=0.0,
-        ... )
+        >>> schedule = Schedule(4, 2, 8, 0.1, 0.0, 1.0, 60.0, low_epoch=3, final_share=0.0)
         >>> [round(schedule.rate(epoch), 3) for epoch in range(4)]
         [0.1, 0.075, 0.025, 0.0]
     """
@@ -138,11 +124,11 @@ class Schedule:
     """Let the untrained module compete, as epoch -1."""
 
     @classmethod
-    def of(cls, settings: Settings, **others: Any) -> "Schedule":
+    def of(cls, settings: Any, **others: Any) -> "Schedule":
         """Take over what a section of the configuration says of training.
 
         Args:
-            settings: the section.
+            settings: the section, with `epochs`, `patience`, `learning_rate` and so on.
             others: the other fields.
 
         Returns:
@@ -263,8 +249,8 @@ class Fit:
         ...     def describe(self, rows):
         ...         return f"rows {rows.tolist()}"
         >>> schedule = Schedule(
-        ...     epochs=90, patience=90, batch_size=4, learning_rate=0.1, weight_decay=0.0,
-        ...     max_grad_norm=1.0, checkpoint_seconds=60.0,
+        ...     *(90, 90, 4), learning_rate=0.1, weight_decay=0.0, max_grad_norm=1.0,
+        ...     checkpoint_seconds=60.0,
         ... )
         >>> world = World.alone(torch.device("cpu"))
         >>> Fit(Mean(), schedule, None, seed=1, stop=StopFlag(), world=world).run().best_loss < 0.1
@@ -332,18 +318,14 @@ class Fit:
             bar = phase_progress(self.task.title, epochs * self.n_batches, self._batches_done())
         with bar as shown:
             while now.epoch < epochs and now.epoch - 1 - now.best_epoch < patience:
-                self.run_epoch(shown)
-                self.close_epoch()
+                self._run_epoch(shown)
+                self._close_epoch()
         self.task.module.load_state_dict(now.best_state)
         self.task.module.eval()
         return Fitted(now.best_epoch, now.best_loss, now.epoch, list(now.seconds))
 
-    def run_epoch(self, bar: PhaseBar) -> None:
-        """Train on what is left of an epoch.
-
-        Args:
-            bar: shows batches done.
-        """
+    def _run_epoch(self, bar: PhaseBar) -> None:
+        """Train on what is left of an epoch; the bar shows batches done."""
         now, batches = self.progress, self._batches()
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(now.epoch)
@@ -361,7 +343,7 @@ class Fit:
             if time.monotonic() - self._saved_at >= self.schedule.checkpoint_seconds:
                 self._save()
 
-    def close_epoch(self) -> None:
+    def _close_epoch(self) -> None:
         """Validate an epoch, keep its weights if they are the best, and write a checkpoint."""
         now, schedule = self.progress, self.schedule
         require_finite_weights(self.task.title, self.task.module, f"epoch {now.epoch}")
@@ -380,14 +362,7 @@ class Fit:
             + (", best" if is_best else "")
         )
         epoch = Epoch(
-            number=now.epoch,
-            terms=terms,
-            loss=loss,
-            measures=measures,
-            gradients=now.gradients,
-            rate=rate,
-            seconds=now.seconds[-1],
-            is_best=is_best,
+            *(now.epoch, terms, loss, measures, now.gradients, rate, now.seconds[-1], is_best)
         )
         now.epoch, now.batch, now.sums, now.gradients, now.spent = now.epoch + 1, 0, {}, {}, 0.0
         if self.on_epoch is not None:

@@ -8,10 +8,9 @@ import torch
 from hrl_sarp.config.encoder_schema import JadeConfig, PretrainingConfig
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
-from hrl_sarp.encoders.pretrain.masking import MaskRule
+from hrl_sarp.encoders.pretrain.reconstruction import MaskRule
 from hrl_sarp.encoders.pretrain.task import Keep, PretrainingRun
-from hrl_sarp.encoders.windows.cut import Windows
-from hrl_sarp.encoders.windows.table import WindowTable, fit_scaler
+from hrl_sarp.encoders.windows.cut import Windows, WindowTable, fit_scaler
 from hrl_sarp.fitting import RunState, World
 from hrl_sarp.run.session import StopFlag
 

@@ -10,10 +10,10 @@ import torch
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.data.store import write_raw
-from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.networks import EncoderKind
-from hrl_sarp.encoders.pretrain.panel import prepare_panel
+from hrl_sarp.encoders.pretrain.prepare import prepare_panel
 from hrl_sarp.encoders.pretrain.run import pretrain_encoder
+from hrl_sarp.encoders.stock_embeddings import encoder_folder
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.session import StopFlag
 from tests import raw_data, tiny_runs

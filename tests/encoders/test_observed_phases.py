@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrl_sarp.encoders.embed.stock_embeddings import with_stock_embeddings
+from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.evaluation.backtest import run_backtest
 from hrl_sarp.evaluation.policies import trained_policies

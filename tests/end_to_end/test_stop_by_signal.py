@@ -61,7 +61,7 @@ def test_a_phase_stops_at_its_next_boundary(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session, "STOP_SECONDS", 600.0)  # a busy machine is no fault
-    module, name = {1: (Fit, "run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
+    module, name = {1: (Fit, "_run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
     sent = then(lambda: signal.raise_signal(number), getattr(module, name))
     monkeypatch.setattr(module, name, sent)
     result = command("train", "--phase", phase, *site.folders, "--experiment", EXPERIMENT)
@@ -77,7 +77,7 @@ def test_a_phase_that_reaches_no_boundary_is_interrupted(
         threading.Event().wait(60.0)
 
     monkeypatch.setattr(session, "STOP_SECONDS", 0.05)
-    module, name = {1: (Fit, "run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
+    module, name = {1: (Fit, "_run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
     monkeypatch.setattr(module, name, then(work_for_long, getattr(module, name)))
     began = time.monotonic()
     result = command("train", "--phase", phase, *site.folders, "--experiment", EXPERIMENT)

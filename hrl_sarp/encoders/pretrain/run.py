@@ -1,27 +1,22 @@
 """A pretraining run: prepared bars in; checkpoints, results, loss curve and encoder out."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from loguru import logger
 
-from hrl_sarp.config.encoder_schema import PretrainingConfig
 from hrl_sarp.config.loading import config_hash
-from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.encoders.networks import EncoderKind, PanelEncoder, build_autoencoder
+from hrl_sarp.encoders.networks import PanelEncoder, build_autoencoder
 from hrl_sarp.encoders.networks.projection import PROJECTION, fit_projection, save_projection
-from hrl_sarp.encoders.pretrain.masking import MaskRule
+from hrl_sarp.encoders.pretrain.prepare import Prepared
 from hrl_sarp.encoders.pretrain.reconstruction import as_plain, best_baseline
 from hrl_sarp.encoders.pretrain.task import PretrainingResult, PretrainingRun, pretrain
 from hrl_sarp.encoders.transfer import CODE_FOLDERS, DESCRIPTION, WEIGHTS, export_encoder
-from hrl_sarp.encoders.windows.cut import Windows, gather
-from hrl_sarp.encoders.windows.scaler import Scaler
-from hrl_sarp.encoders.windows.table import WindowTable
+from hrl_sarp.encoders.windows.cut import WindowTable, gather
 from hrl_sarp.fitting import RunState, World
 from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
 from hrl_sarp.run.checkpoints import save_payload
@@ -34,43 +29,6 @@ EPOCHS = "checkpoint_epoch_*_loss_*.pt"
 RESULTS, CURVE = "training_results.json", "loss_curve.png"
 IDENTIFYING = ("kind", "sizes", "features", "data_hash", "fitted_to", "symbol", "market")
 """Of a description: what a resumed run must share beside settings, windows, seed and machine."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Bars as features and windows: everything that can be wrong with the data is known."""
-
-    kind: EncoderKind
-    output: Path
-    """Folder of all files that are written."""
-    resume: bool
-    config: RunConfig
-    settings: PretrainingConfig
-    """Schedule and masks."""
-    rule: MaskRule
-    features: Float32[np.ndarray, "N F"]
-    """Scaled; not finite in rows that no window holds."""
-    scaler: Scaler
-    windows: Windows
-    cutting: dict[str, Any]
-    """How windows were cut, in plain values."""
-    source: dict[str, Any]
-    """What the description of the encoder says of its data: columns, span, hash, ..."""
-    facts: dict[str, Any]
-    """What else the results say of the data."""
-    embedding_size: int | None = None
-    """Columns of the projection that is fitted beside the encoder; None fits none."""
-
-
-def mask_rule(settings: PretrainingConfig, ratio: float, warmup_bars: int, length: int) -> MaskRule:
-    """Return how bars are hidden.
-
-    Raises:
-        ConfigError: if no bar of a window could be hidden, or none would stay visible.
-    """
-    rule = MaskRule(settings.mask_strategy, ratio, warmup_bars, settings.patch_bars)
-    rule.count(length)
-    return rule
 
 
 def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> PretrainingResult:

@@ -10,18 +10,18 @@ from loguru import logger
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import PretrainingConfig
-from hrl_sarp.encoders.pretrain.masking import MaskRule, draw_masks
 from hrl_sarp.encoders.pretrain.reconstruction import (
     BASELINES,
     Errors,
     ErrorSums,
+    MaskRule,
     baseline_rebuilds,
     best_baseline,
+    draw_masks,
     huber_sum,
     precision,
 )
-from hrl_sarp.encoders.windows.cut import gather
-from hrl_sarp.encoders.windows.table import WindowTable
+from hrl_sarp.encoders.windows.cut import WindowTable, gather
 from hrl_sarp.errors import DataError, StoppedEarly
 from hrl_sarp.fitting import Epoch, Fit, RunState, Schedule, World
 from hrl_sarp.fitting.loop import VALIDATION as HIDDEN_BARS

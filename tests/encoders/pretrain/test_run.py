@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.encoders.pretrain.bars import prepare_bars
+from hrl_sarp.encoders.pretrain.prepare import prepare_bars
 from hrl_sarp.encoders.pretrain.run import keep_epoch, loss_panel, pretrain_encoder
 from hrl_sarp.encoders.pretrain.task import pretrain
 from hrl_sarp.errors import CheckpointError

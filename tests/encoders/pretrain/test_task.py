@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import PretrainingConfig
-from hrl_sarp.encoders.pretrain.masking import MaskRule
+from hrl_sarp.encoders.pretrain.reconstruction import MaskRule
 from hrl_sarp.encoders.pretrain.task import MODEL, course, pretrain
 from hrl_sarp.errors import DataError, StoppedEarly, TrainingDivergedError
 from hrl_sarp.fitting import RunState

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hrl_sarp.config.encoder_schema import JadeConfig
-from hrl_sarp.encoders.embed.table import (
+from hrl_sarp.encoders.embedding_table import (
     UNFINISHED,
     EmbeddingJob,
     finished_hash,

@@ -13,15 +13,15 @@ import torch
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
-from hrl_sarp.encoders.embed import stock_embeddings
-from hrl_sarp.encoders.embed.stock_embeddings import (
+from hrl_sarp.encoders import stock_embeddings
+from hrl_sarp.encoders.embedding_table import embed_windows
+from hrl_sarp.encoders.networks import EncoderKind
+from hrl_sarp.encoders.stock_embeddings import (
     embedding_job,
     encoder_folder,
     read_frozen,
     with_stock_embeddings,
 )
-from hrl_sarp.encoders.embed.table import embed_windows
-from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.encoders.windows.panel import read_panel_bars
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.graph import node_features

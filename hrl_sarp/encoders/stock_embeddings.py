@@ -11,7 +11,7 @@ import torch
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
 from hrl_sarp.data.bars import Bars
-from hrl_sarp.encoders.embed.table import (
+from hrl_sarp.encoders.embedding_table import (
     EmbeddingJob,
     finished_hash,
     read_table,
@@ -21,8 +21,12 @@ from hrl_sarp.encoders.embed.table import (
 from hrl_sarp.encoders.networks import EncoderKind, PanelEncoder, build_encoder
 from hrl_sarp.encoders.networks.projection import PROJECTION, Projection, load_projection
 from hrl_sarp.encoders.transfer import WEIGHTS, load_encoder, read_description
-from hrl_sarp.encoders.windows.panel import read_panel_bars, window_table
-from hrl_sarp.encoders.windows.panel_features import panel_columns, panel_features
+from hrl_sarp.encoders.windows.panel import (
+    panel_columns,
+    panel_features,
+    read_panel_bars,
+    window_table,
+)
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.run.files import sha256_file, sha256_plain, source_hash
@@ -36,7 +40,12 @@ OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
 """Choice of `encoders.observe` -> encoders, in the order of their columns."""
 SHAPING = {"window_length", "max_missing_sessions", "clip", "block_windows", "dtype"}
 """Keys of `encoders.panel` that a table depends on beside its encoder."""
-CODE_FOLDERS = ("encoders/embed", "encoders/networks", "encoders/windows")
+CODE = (
+    "encoders/stock_embeddings.py",
+    "encoders/embedding_table.py",
+    "encoders/networks",
+    "encoders/windows",
+)
 """What shapes a table, beside the market."""
 
 
@@ -179,7 +188,7 @@ def _key(frozen: FrozenEncoder, market: Market, config: RunConfig) -> str:
         "market": market_hash,
         "features": config.windowed.feature_config.model_dump(mode="json"),
         "panel": config.encoders.panel.model_dump(mode="json", include=SHAPING),
-        "code": source_hash(*CODE_FOLDERS),
+        "code": source_hash(*CODE),
     }
     return sha256_plain(sections)
 

@@ -6,7 +6,7 @@ import torch
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders import JadeEncoder, load_encoder, read_description
-from hrl_sarp.encoders.pretrain.bars import prepare_bars
+from hrl_sarp.encoders.pretrain.prepare import prepare_bars
 from hrl_sarp.encoders.pretrain.reconstruction import BASELINES
 from hrl_sarp.encoders.pretrain.run import Prepared, pretrain_encoder
 from hrl_sarp.encoders.pretrain.task import MODEL, PretrainingResult

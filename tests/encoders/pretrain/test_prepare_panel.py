@@ -7,14 +7,14 @@ import pytest
 import yaml
 
 from hrl_sarp.contracts import Market
-from hrl_sarp.encoders.embed.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.encoders.networks.projection import load_projection
-from hrl_sarp.encoders.pretrain.panel import (
+from hrl_sarp.encoders.pretrain.prepare import (
     panel_settings,
     prepare_panel,
 )
 from hrl_sarp.encoders.pretrain.run import pretrain_encoder
+from hrl_sarp.encoders.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.transfer import read_description
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting.distributed import World

@@ -1,1 +1,0 @@
-"""Frozen encoders as columns of a market: projection, table on disk, what agents observe."""

@@ -1,0 +1,178 @@
+"""What pretraining reads: features and windows of a file of bars or of the stocks of a market."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from loguru import logger
+
+from hrl_sarp.config.encoder_schema import EncodersConfig, PretrainingConfig
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.data.bars import read_bars
+from hrl_sarp.encoders.networks import EncoderKind
+from hrl_sarp.encoders.pretrain.reconstruction import MaskRule
+from hrl_sarp.encoders.windows.cut import Windows, cut_windows, fit_scaler
+from hrl_sarp.encoders.windows.panel import (
+    panel_columns,
+    panel_features,
+    pretraining_windows,
+    read_panel_bars,
+)
+from hrl_sarp.encoders.windows.scaler import Scaler
+from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, load_relativity
+from hrl_sarp.market.cache import assembled_market
+
+FEATURES = "features"
+"""Folder beside those of runs, which share it: features of a file are computed once."""
+CUTTING = {
+    *("window_length", "max_missing_sessions", "stride", "warmup_bars", "val_share", "clip"),
+}
+"""Keys of `encoders.panel` that training depends on beside its schedule: a finished run resumed
+with another `embedding_size` fits its projection anew and trains nothing."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Bars as features and windows: everything that can be wrong with the data is known."""
+
+    kind: EncoderKind
+    output: Path
+    """Folder of all files that are written."""
+    resume: bool
+    config: RunConfig
+    settings: PretrainingConfig
+    """Schedule and masks."""
+    rule: MaskRule
+    features: Float32[np.ndarray, "N F"]
+    """Scaled; not finite in rows that no window holds."""
+    scaler: Scaler
+    windows: Windows
+    cutting: dict[str, Any]
+    """How windows were cut, in plain values."""
+    source: dict[str, Any]
+    """What the description of the encoder says of its data: columns, span, hash, ..."""
+    facts: dict[str, Any]
+    """What else the results say of the data."""
+    embedding_size: int | None = None
+    """Columns of the projection that is fitted beside the encoder; None fits none."""
+
+
+def prepare_bars(
+    data: Path, symbol: str | None, output: Path, config: RunConfig, *, resume: bool
+) -> Prepared:
+    """Read bars, cut windows and compute features for Jade; writes no encoder.
+
+    Without a symbol all are taken, and no window crosses from one to another. Features are kept
+    beside the output folder.
+
+    Raises:
+        DataError: if the bars, or the windows cut from them, cannot be used.
+        ConfigError: if no bar of a window could be hidden.
+    """
+    windowed, settings = config.windowed, config.encoders.pretraining
+    length = windowed.window_length
+    rule = _mask_rule(settings, windowed.mask_ratio, windowed.warmup_bars, length)
+    bars = read_bars(data, symbol)
+    windows = cut_windows(bars.timestamps, bars.instrument, windowed)
+    table = load_relativity(bars, windowed.feature_config, length, output.parent / FEATURES)
+    features = np.ascontiguousarray(table[:, : len(PRETRAINING_COLUMNS)])
+    scaler = fit_scaler(features, windows)
+    # the choice of the best epoch depends on validation, so the encoder is fitted up to its end
+    fitted = np.concatenate((windows.train, windows.validation))
+    return Prepared(
+        kind="jade",
+        output=output,
+        resume=resume,
+        config=config,
+        settings=settings,
+        rule=rule,
+        features=scaler.apply(features),
+        scaler=scaler,
+        windows=windows,
+        cutting=windowed.model_dump(mode="json"),
+        source={
+            "columns": list(PRETRAINING_COLUMNS),
+            "fitted_from": str(bars.timestamps[fitted].min()),
+            "fitted_to": str(bars.timestamps[fitted + length - 1].max()),
+            "data_hash": bars.content_hash,
+            "symbol": symbol,
+        },
+        facts={"bars_excluded": bars.excluded},
+    )
+
+
+def prepare_panel(
+    kind: EncoderKind, data_dir: Path, output: Path, config: RunConfig, *, resume: bool
+) -> Prepared:
+    """Load the market, rebuild its bars, compute features and cut windows; writes no encoder.
+
+    The encoder counts as fitted on the whole training span, because selection reads its end.
+
+    Raises:
+        DataError: if the bars, or the windows cut from them, cannot be used.
+        ConfigError: if no bar of a window could be hidden.
+    """
+    panel, ratio = config.encoders.panel, config.windowed.mask_ratio
+    settings = panel_settings(kind, config.encoders)
+    rule = _mask_rule(settings, ratio, panel.warmup_bars, panel.window_length)
+    market = assembled_market(data_dir, config)
+    bars = read_panel_bars(data_dir, market, config)
+    features = panel_features(kind, bars, config)
+    windows = pretraining_windows(bars, np.isfinite(features).all(axis=1), market, panel)
+    scaler = fit_scaler(features, windows)
+    counts = ", ".join(f"{name} {count}" for name, count in windows.counts().items())
+    logger.info(f"{len(bars.instruments)} stocks, windows of {windows.length} sessions: {counts}")
+    train = market.split.train
+    return Prepared(
+        kind=kind,
+        output=output,
+        resume=resume,
+        config=config,
+        settings=settings,
+        rule=rule,
+        features=np.clip(scaler.apply(features), -panel.clip, panel.clip),
+        scaler=scaler,
+        windows=windows,
+        cutting={**panel.model_dump(mode="json", include=CUTTING), "mask_ratio": ratio},
+        source={
+            "columns": list(panel_columns(kind)),
+            "fitted_from": str(market.dates[train.start]),
+            "fitted_to": str(market.dates[train.stop - 1]),
+            "data_hash": bars.content_hash,
+            "market": market.name,
+            "embedding_size": panel.embedding_size,
+        },
+        facts={"stocks": len(bars.instruments)},
+        embedding_size=panel.embedding_size,
+    )
+
+
+def panel_settings(kind: EncoderKind, encoders: EncodersConfig) -> PretrainingConfig:
+    """Return how an encoder is trained on a panel: `pretraining` with the panel's own schedule.
+
+    The transformer is masked by patches: neighbours of a single hidden candle nearly tell it.
+    """
+    panel = encoders.panel
+    changes: dict[str, Any] = {
+        "epochs": panel.epochs,
+        "warmup_epochs": panel.warmup_epochs,
+        "batch_size": panel.batch_size,
+    }
+    if kind == "transformer":
+        changes["mask_strategy"] = "patch"
+    return encoders.pretraining.model_copy(update=changes)
+
+
+def _mask_rule(
+    settings: PretrainingConfig, ratio: float, warmup_bars: int, length: int
+) -> MaskRule:
+    """Return how bars are hidden.
+
+    Raises:
+        ConfigError: if no bar of a window could be hidden, or none would stay visible.
+    """
+    rule = MaskRule(settings.mask_strategy, ratio, warmup_bars, settings.patch_bars)
+    rule.count(length)
+    return rule
