@@ -6,47 +6,27 @@ its last close, scales it, looks at the loss and counts gradients.
 Run: `python -m benchmarks.transformer`. Writes `logs/benchmarks/transformer.json`.
 """
 
-import numpy as np
 import torch
 from torch import nn
 
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data.bars import Bars
 from hrl_sarp.fitting import Fit
 from hrl_sarp.price_action.buys.training import BuyTask, new_fit
 from hrl_sarp.price_action.buys.windows import cut_candle_windows
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.run.terminal import PhaseBar
+from tests.price_action.buys.candle_factories import noise_bars
 
 N_CANDLES, UPDATES, REPEATS = 4000, 10, 7
 GOAL = 0.9
 """Of the bare loop's rate."""
 
 
-def drawn_bars() -> Bars:
-    """Draw a random walk of 15-minute candles."""
-    rng = np.random.default_rng(0)
-    close = 100.0 * np.exp(np.cumsum(0.003 * rng.normal(size=N_CANDLES)))
-    before = np.concatenate([close[:1], close[:-1]])
-    step = np.timedelta64(15, "m").astype("timedelta64[us]")
-    return Bars(
-        timestamps=np.datetime64("2024-01-01", "us") + step * np.arange(N_CANDLES),
-        instrument=np.zeros(N_CANDLES, dtype=np.int32),
-        instruments=("drawn",),
-        open=before,
-        high=np.maximum(close, before) * 1.001,
-        low=np.minimum(close, before) / 1.001,
-        close=close,
-        volume=rng.lognormal(size=N_CANDLES),
-        content_hash="drawn",
-    )
-
-
 def new_run() -> tuple[Fit, BuyTask]:
-    """Return a run of the default size over the drawn candles, and its task."""
+    """Return a run of the default size over a random walk of candles, and its task."""
     config = load_config()
-    windows = cut_candle_windows(drawn_bars(), config.encoders)
+    windows = cut_candle_windows(noise_bars(N_CANDLES), config.encoders)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = BuyTask(windows, config, device)
     task.train_rows = task.train_rows[: UPDATES * task.settings.batch_size]

@@ -6,8 +6,8 @@ both, so each leg is charged half, 1 %. The band and its growth come from dynami
 grid of drifted weights with exactly the simulator's costs.
 """
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,16 +55,14 @@ THRESHOLDS = (
 )
 
 
-@dataclass(frozen=True)
-class Band:
+class Band(NamedTuple):
     """A rule: trade to the nearest end where the drifted weight is outside."""
 
     low: float
     high: float
 
 
-@dataclass(frozen=True)
-class LongRun:
+class LongRun(NamedTuple):
     """What a rule earns and trades a week in its stationary state."""
 
     growth: float

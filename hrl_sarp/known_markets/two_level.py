@@ -54,7 +54,7 @@ BISECTIONS = 60
 
 @dataclass(frozen=True)
 class PathPlan:
-    """How many weeks are learned from, selected on and scored on."""
+    """How many weeks train and validate, and how many paths of how many weeks test."""
 
     train_weeks: int = 10_400
     validation_weeks: int = 260

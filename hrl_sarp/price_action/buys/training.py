@@ -34,6 +34,18 @@ from hrl_sarp.run.session import StopFlag, derive_seed
 
 MODEL, SCALER = "best_model.pth", "scaler.json"
 WRITER = "hrl-sarp finetune-encoder --variant price-action"
+RUNNING = "price_action_running.pt"
+"""State of an unfinished run, for --resume."""
+RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
+KIND = "price-action"
+EVALUATED = ("validation", "test")
+HALF = 0.5
+"""Threshold of the measures of an epoch."""
+FIRST_WEIGHTS, UPDATES, BOOTSTRAP = range(3)
+"""Roles of the seed."""
+EVALUATED_AT_ONCE = 128
+"""Windows in memory while a span is evaluated; more do not fit into a processor's cache."""
+HOURS = 24
 
 
 @dataclass(frozen=True)
@@ -112,22 +124,8 @@ def _require(path: Path, found: Any, types: Mapping[str, type], values: Mapping[
         )
 
 
-RUNNING = "price_action_running.pt"
-"""State of an unfinished run, for --resume."""
-RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
-KIND = "price-action"
-EVALUATED = ("validation", "test")
-HALF = 0.5
-"""Threshold of the measures of an epoch."""
-FIRST_WEIGHTS, UPDATES, BOOTSTRAP = range(3)
-"""Roles of the seed."""
-EVALUATED_AT_ONCE = 128
-"""Windows in memory while a span is evaluated; more do not fit into a processor's cache."""
-HOURS = 24
-
-
 class BuyTask:
-    """Telling buys that are worth it, as `fitting.Fit` asks for it, over the windows of one file.
+    """The task of `fitting.Fit` that tells buys that are worth it from others, in one file.
 
     Rows are the first rows of windows in the table of candles.
     """

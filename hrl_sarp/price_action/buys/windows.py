@@ -43,7 +43,7 @@ class CandleWindows:
     label: Int[np.ndarray, " N"]
     """1 for a buy that is worth it, 0 for one that is not, -1 where it is not known."""
     fall: Int[np.ndarray, " N"]
-    """As `label`, of the mirrored fall: what knows direction tells the two apart."""
+    """As `label`, for a fall as large as the rise: a model of direction tells them apart."""
     first: Parts
     """First rows of the windows of each span, in the order of time."""
     to_target: int
@@ -53,7 +53,7 @@ class CandleWindows:
     """Windows that were left out, by reason."""
 
     def targets(self, span: str) -> Int[np.ndarray, " W"]:
-        """Find the rows whose labels windows predict."""
+        """Find the rows whose labels the windows of a span predict, in the order of time."""
         return self.first[span] + self.to_target
 
     def labels(self, span: str) -> Int[np.ndarray, " W"]:
@@ -74,16 +74,19 @@ class CandleScaling:
     """Of all candles of the training windows."""
 
     def apply(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Scale a batch."""
+        """Turn candles as they are into what the network reads."""
         return self.scaler.apply_to(self.relate(windows))
 
     def relate(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Set prices and volume in relation to their window, if levels are relative."""
+        """Set prices and volume in relation to their window if levels are relative."""
         return relate_to_last_close(windows) if self.levels == "relative" else windows
 
 
 def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-    """Divide prices and ATR by the last close, volume by its mean; log(1 + x) of the latter."""
+    """Divide prices and ATR by the last close; replace volume by log(1 + volume / its mean).
+
+    Volume is 0 throughout a window without any.
+    """
     factor = torch.ones_like(windows[:, 0])
     factor[:, _PRICED] = 1.0 / windows[:, -1, _CLOSE, None]
     mean_volume = windows[:, :, _VOLUME].mean(dim=1)
@@ -97,7 +100,7 @@ def relate_to_last_close(windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L 
 def fit_scaling(
     table: Table, starts: Int[Tensor, " W"], length: int, levels: Literal["relative", "raw"]
 ) -> CandleScaling:
-    """Compute means and deviations over all candles of the given windows, the training ones."""
+    """Compute means and deviations over all candles of the windows that begin at `starts`."""
     n_columns = table.shape[1]
     plain = CandleScaling(levels, Scaler.of(np.zeros(n_columns), np.ones(n_columns)))
     sums = torch.zeros(2, n_columns, dtype=torch.float64, device=table.device)
@@ -116,7 +119,8 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     """Compute features and labels, cut windows at every candle and split them by time.
 
     Training labels end before the first candle of any validation window, and validation labels
-    before the first of any test window.
+    before the first of any test window. A span with too few windows, or with labels of one class,
+    is refused.
     """
     task, length = config.price_action, config.transformer.window_length
     table = candles.candle_table(bars)

@@ -52,7 +52,7 @@ MEASURED = (
 
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """What to fine-tune; how stands in the configuration."""
+    """What to fine-tune; the settings come from the configuration."""
 
     variant: str
     data: Path
@@ -76,7 +76,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A model and its windows: everything that can be wrong with either is known."""
+    """A model with its windows, both checked: training can begin."""
 
     request: FinetuneRequest
     windows: LabelledWindows
@@ -231,7 +231,7 @@ def finetune(job: Job, stop: StopFlag) -> Outcome:
         ):
             (folder / name).unlink(missing_ok=True)
     _log_start(job)
-    task, rows = job.task(), tables.empty_rows()
+    task, rows = job.task(), {name: [] for name in tables.COLUMNS}
 
     def on_epoch(epoch: Epoch) -> None:
         tables.add_epoch(rows, epoch, task, job.variant.features)

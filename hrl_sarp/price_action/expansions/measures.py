@@ -72,9 +72,12 @@ def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
     n_windows, n_bars = truth.inside.shape
     everywhere = np.ones((n_windows, n_bars))
     result = span_scores(everywhere, truth.inside)
+    half_bars = np.arange(2 * n_bars - 1) / 2 / (n_bars - 1)
+    away = np.abs(half_bars[:, None] - training.pointers[:, 0]) * (n_bars - 1)
     for k in HIT_BARS:
-        place = np.array([[best_place(training.pointers, k, n_bars), 0.0]])
-        result[f"hit_at_{k}"] = hit_rate(center_distance(place, truth.pointers, n_bars), k)
+        best = half_bars[(away <= k + ROUNDING_BARS).mean(axis=1).argmax()]
+        found = center_distance(np.array([[best, 0.0]]), truth.pointers, n_bars)
+        result[f"hit_at_{k}"] = hit_rate(found, k)
     constant = best_interval(training.pointers, n_bars)
     result["iou"] = float(interval_iou(constant, truth.pointers, n_bars).mean())
     majority = np.bincount(training.label).argmax()
@@ -115,13 +118,6 @@ def interval_iou(
 ) -> Float[np.ndarray, " W"]:
     """Compute intersection over union of the intervals that pointers name."""
     return _overlap(_edges(found, n_bars), _edges(truth, n_bars))
-
-
-def best_place(training: Float[np.ndarray, "W 2"], k: int, n_bars: int) -> float:
-    """Find the center, on a grid of half bars, that hits most training windows."""
-    grid = np.arange(2 * n_bars - 1) / 2 / (n_bars - 1)
-    away = np.abs(grid[:, None] - training[:, 0]) * (n_bars - 1)
-    return float(grid[(away <= k + ROUNDING_BARS).mean(axis=1).argmax()])
 
 
 def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, "1 2"]:

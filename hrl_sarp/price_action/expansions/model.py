@@ -21,6 +21,9 @@ from hrl_sarp.errors import CheckpointError
 
 TASKS = ("type", "pointers", "span", "countdown")
 TYPES = 2
+KIND = "jade"
+INPUT_WEIGHTS = ("lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse")
+"""Weights with a column for each input."""
 
 
 class MultiTaskOutput(NamedTuple):
@@ -103,11 +106,6 @@ class JadeMultiTask(nn.Module):
 
     def _each_bar(self, head: str, per_bar: Float[Tensor, "B L W"]) -> Float[Tensor, "B L"]:
         return cast("Tensor", self.heads[head](per_bar)).squeeze(-1)
-
-
-KIND = "jade"
-INPUT_WEIGHTS = ("lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse")
-"""Weights with a column for each input."""
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,6 @@ Row = dict[str, Any]
 Rows = dict[str, list[Row]]
 
 
-def empty_rows() -> Rows:
-    """Begin the tables."""
-    return {name: [] for name in COLUMNS}
-
-
 def add_epoch(rows: Rows, epoch: Epoch, task: ExpansionTask, columns: Sequence[str]) -> None:
     """Add an epoch's rows to the tables."""
     number, probability = epoch.number + 1, task.found.inside

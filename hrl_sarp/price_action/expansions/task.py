@@ -23,8 +23,6 @@ EVALUATED_AT_ONCE = 512
 """Windows of a pass without gradients."""
 LARGEST_ENCODED_BYTES = 2 << 30
 """What a frozen encoder makes of all windows is kept if it needs no more."""
-BYTES = 4
-"""Of a float."""
 LEAST_LOSS = 1e-6
 """A task that a constant solves starts as if this were its loss."""
 
@@ -49,7 +47,7 @@ class Targets(NamedTuple):
 
 
 class ExpansionTask:
-    """Finding expansions, as `fitting.Fit` asks for it: any split, any device.
+    """The task of `fitting.Fit` that teaches a model to find expansions.
 
     The plain sum of the tasks' losses chooses the epoch: sigmas change their weighted sum.
     """
@@ -84,8 +82,8 @@ class ExpansionTask:
         chance = constant_losses(taught, config, pos_weight)
         starts = [0.5 * math.log(max(chance[task], LEAST_LOSS)) for task in model.tasks]
         model.log_sigma.data.copy_(torch.tensor(starts))
-        n_windows, length, _ = inputs.shape
-        fits = n_windows * length * model.encoder.width * BYTES <= LARGEST_ENCODED_BYTES
+        n_bytes = inputs[..., 0].numel() * model.encoder.width * inputs.element_size()
+        fits = n_bytes <= LARGEST_ENCODED_BYTES
         self.encoded = self._encode_all() if is_frozen and fits else None
 
     def loss(

@@ -33,6 +33,7 @@ OHLC = ("open", "high", "low", "close")
 WRITER = "python scripts/label_expansions.py"
 SHARED_BARS = 8
 """Windows with this many equal bars in a row are taken to overlap."""
+WINDOWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,9 @@ class LabelledWindows:
 
     def rows(self, chosen: Int[np.ndarray, " K"]) -> "LabelledWindows":
         """Choose some of the windows."""
-        return replace(
-            self,
-            window_id=tuple(self.window_id[row] for row in chosen),
-            ohlc=self.ohlc[chosen],
-            label=self.label[chosen],
-            start=self.start[chosen],
-            end=self.end[chosen],
-            group=self.group[chosen],
-        )
+        columns = ("ohlc", "label", "start", "end", "group")
+        kept: dict[str, Any] = {name: getattr(self, name)[chosen] for name in columns}
+        return replace(self, window_id=tuple(self.window_id[row] for row in chosen), **kept)
 
 
 @dataclass(frozen=True)
@@ -107,8 +102,8 @@ def window_features(
 ) -> Float32[np.ndarray, "W L F"]:
     """Compute features of each window from its own bars.
 
-    Swings and means start anew with each window, unlike in pretraining, where they have seen the
-    bars before: users who label windows bring these bars only.
+    Swings and means start anew with each window, because users who label windows bring only these
+    bars. In pretraining they have seen the bars before.
     """
     known = (*CANDLE_COLUMNS, POSITION)
     unknown = [name for name in columns if name not in known]
@@ -265,19 +260,14 @@ def _refuse(
         )
 
 
-WINDOWS_AT_ONCE = 8192
-ONLY_ONE = 1
-"""Expansions that a labelled window holds."""
-
-
 def label_bars(
     bars: Bars, windowed: WindowedConfig, rule: ExpansionConfig
 ) -> tuple[pl.DataFrame, dict[str, int | float]]:
     """Label every window with exactly one expansion.
 
     A window lies in one stretch of bars and in one block of `block_days`, counted from 1970-01-01;
-    the windows of a block are a group, whatever their instrument. Windows with several expansions
-    are left out: bars of an expansion would be called outside. So are those without.
+    the windows of a block are a group, whatever their instrument. Windows without an expansion or
+    with several are left out: with several, bars of the others would count as outside.
 
     Returns:
         A row for each window, with the columns `COLUMNS`, its group and the time of its first bar.
@@ -316,7 +306,7 @@ def label_bars(
     return frame.drop("rising"), {
         "scanned": len(count),
         "without": int((count == 0).sum()),
-        "several": int((count > ONLY_ONE).sum()),
+        "several": int((count > 1).sum()),
         "labelled": frame.height,
         "share_inside": float(inside.mean() / length),
         "mean_bars": float(inside.mean()),
@@ -361,7 +351,7 @@ def _frame(
     found: Expansions,
 ) -> pl.DataFrame:
     """Return a row for each window with one expansion, and whether it rises."""
-    chosen = np.flatnonzero(found.count == ONLY_ONE)
+    chosen = np.flatnonzero(found.count == 1)
     first = starts[chosen]
     times = bars.timestamps[first]
     names = [bars.instruments[number] for number in bars.instrument[first]]
