@@ -7,11 +7,10 @@ phases hold fresh agents, which follow 1/N.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
@@ -40,15 +39,12 @@ from hrl_sarp.studies.summary import Threshold
 from hrl_sarp.training.curriculum import make_context, run_phase
 from hrl_sarp.training.phase import PHASES, PhaseContext, save_sector_table, with_sector_table
 
-MACRO_THRESHOLDS = (Threshold("macro_share", ">=", 0.60),)
-MICRO_THRESHOLDS = (Threshold("micro_share", ">=", 0.60),)
 PAIR_THRESHOLDS = (
     Threshold("phase5", ">=", 0.65),
     Threshold("phase4_minus_calibrated_in_se", ">=", -1.0),
     Threshold("phase5_minus_phase4_in_se", ">=", -1.0),
     Threshold("regime_gain_share", ">=", 0.80),
 )
-HIDDEN_THRESHOLDS = (Threshold("macro_share", ">=", 0.80),)
 ORACLE_SPEED = 0.8
 """Best of a grid from 0.05 to 1 for the micro oracle, on this market's costs."""
 
@@ -75,23 +71,23 @@ class TwoLevelStudy:
         context = self.context("macro_from_scratch")
         write_untrained(context, (1, 2))
         run_phase(3, context)
-        return {"macro_share": self._macro_share(context, 3)}
+        return {"macro_share": self._share(context, 3, "macro")}
 
     def macro_pretrained(self) -> dict[str, float]:
         """Train phases 1 and 3 over a rule; return the share of the gap after each."""
         context = self.context("macro_pretrained")
         run_phase(1, context)
-        calibrated = self._macro_share(context, 1)
+        calibrated = self._share(context, 1, "macro")
         write_untrained(context, (2,))
         run_phase(3, context)
-        return {"calibrated": calibrated, "macro_share": self._macro_share(context, 3)}
+        return {"calibrated": calibrated, "macro_share": self._share(context, 3, "macro")}
 
     def micro_from_scratch(self) -> dict[str, float]:
         """Train phase 4 on a fresh micro agent below a fresh macro agent, which asks for 1/N."""
         context = self.context("micro_from_scratch")
         write_untrained(context, (1, 2, 3))
         run_phase(4, context)
-        return {"micro_share": self._micro_share(context, 4)}
+        return {"micro_share": self._share(context, 4, "micro")}
 
     def pretrained(self) -> dict[str, float]:
         """Train all five phases; return the share of the two-level gap after each stage."""
@@ -105,13 +101,16 @@ class TwoLevelStudy:
             "phase4": (context.load_macro(3), context.load_micro(4)),
             "phase5": (context.load_macro(5), context.load_micro(5, which=1)),
         }
-        score = self.score(context)
-        oracle, even = self._oracle(context, "both"), score.equal_weight()
+        score, tensors, risk = self.score(context), context.tensors, self.config.risk
+        oracle = score.growth(
+            MacroOracle(tensors, self.planted, risk), MicroOracle(tensors, risk, ORACLE_SPEED)
+        )
+        even = score.equal_weight()
         growth = {name: score.growth(*pair) for name, pair in pairs.items()}
         return {
             **{name: share_of_gap(earned, oracle, even) for name, earned in growth.items()},
-            "macro_share": self._macro_share(context, 3),
-            "micro_share": self._micro_share(context, 4),
+            "macro_share": self._share(context, 3, "macro"),
+            "micro_share": self._share(context, 4, "micro"),
             "phase4_minus_calibrated_in_se": _paired(growth["phase4"], growth["calibrated"]),
             "phase5_minus_phase4_in_se": _paired(growth["phase5"], growth["phase4"]),
             "regime_gain_share": self.regime_gain_share(context),
@@ -122,7 +121,7 @@ class TwoLevelStudy:
         return PathScore(context.tensors, self.config, self.planted.plan)
 
     def regime_gain_share(self, context: PhaseContext) -> float:
-        """Log-loss gain of the regime head over the class prior, as a share of the filter's.
+        """Return the log-loss gain of the regime head over the prior, as a share of the filter's.
 
         Both are measured at the week ends of the test paths; the prior is that of the training
         span.
@@ -144,37 +143,26 @@ class TwoLevelStudy:
         constant = -np.log(prior[truth]).mean()
         return float((constant - _log_loss(head, truth)) / (constant - _log_loss(bayes, truth)))
 
-    def _macro_share(self, context: PhaseContext, number: int) -> float:
+    def _share(self, context: PhaseContext, number: int, level: Literal["macro", "micro"]) -> float:
+        """Return the share of the gap that one level's agent closes, the other following a rule."""
         context = with_sector_table(context)
-        rule = FollowGoal(context.tensors, self.config.risk)
-        return self._share(context, (context.load_macro(number), rule), "macro")
-
-    def _micro_share(self, context: PhaseContext, number: int) -> float:
-        context = with_sector_table(context)
-        even = ProportionalGoal(context.tensors)
-        return self._share(context, (even, context.load_micro(number)), "micro")
-
-    def _share(
-        self, context: PhaseContext, pair: tuple[MacroPolicy, MicroPolicy], level: str
-    ) -> float:
-        score = self.score(context)
-        oracle = self._oracle(context, level)
-        return share_of_gap(score.growth(*pair), oracle, score.equal_weight())
-
-    def _oracle(self, context: PhaseContext, level: str) -> Float[np.ndarray, " P"]:
-        """Growth of the oracle of one level, the other following its rule, or of both."""
         tensors, risk = context.tensors, self.config.risk
-        macro: MacroPolicy = MacroOracle(tensors, self.planted, risk)
-        micro: MicroPolicy = MicroOracle(tensors, risk, ORACLE_SPEED)
+        agent: tuple[MacroPolicy, MicroPolicy]
+        oracle: tuple[MacroPolicy, MicroPolicy]
         if level == "macro":
-            micro = FollowGoal(tensors, risk)
-        elif level == "micro":
-            macro = ProportionalGoal(tensors)
-        return self.score(context).growth(macro, micro)
+            rule = FollowGoal(tensors, risk)
+            agent = (context.load_macro(number), rule)
+            oracle = (MacroOracle(tensors, self.planted, risk), rule)
+        else:
+            even = ProportionalGoal(tensors)
+            agent = (even, context.load_micro(number))
+            oracle = (even, MicroOracle(tensors, risk, ORACLE_SPEED))
+        score = self.score(context)
+        return share_of_gap(score.growth(*agent), score.growth(*oracle), score.equal_weight())
 
 
 def _paired(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean difference of paired growths in its standard errors; 0 where they are the same."""
+    """Return the mean difference in its standard errors; 0 where the growths are the same."""
     difference = first - second
     error = difference.std(ddof=1) / len(difference) ** 0.5
     return float(difference.mean() / error) if error > 0 else 0.0
@@ -244,19 +232,21 @@ STUDIES = {
     "two_level_macro": KnownMarket(
         "two_level",
         lambda config, folder: prepare(config, folder).macro_from_scratch(),
-        MACRO_THRESHOLDS,
+        (Threshold("macro_share", ">=", 0.60),),
     ),
     "two_level_micro": KnownMarket(
         "two_level",
         lambda config, folder: prepare(config, folder).micro_from_scratch(),
-        MICRO_THRESHOLDS,
+        (Threshold("micro_share", ">=", 0.60),),
     ),
     "two_level": KnownMarket(
         "two_level_pretrained",
         lambda config, folder: prepare(config, folder).pretrained(),
         PAIR_THRESHOLDS,
     ),
-    "hidden_regimes": KnownMarket("hidden_regimes", hidden_study, HIDDEN_THRESHOLDS),
+    "hidden_regimes": KnownMarket(
+        "hidden_regimes", hidden_study, (Threshold("macro_share", ">=", 0.80),)
+    ),
 }
 """Name of a market -> how it is run."""
 

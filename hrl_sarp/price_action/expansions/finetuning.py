@@ -231,7 +231,8 @@ def finetune(job: Job, stop: StopFlag) -> Outcome:
         ):
             (folder / name).unlink(missing_ok=True)
     _log_start(job)
-    task, rows = job.task(), {name: [] for name in tables.COLUMNS}
+    task = job.task()
+    rows: tables.Rows = {name: [] for name in tables.COLUMNS}
 
     def on_epoch(epoch: Epoch) -> None:
         tables.add_epoch(rows, epoch, task, job.variant.features)
