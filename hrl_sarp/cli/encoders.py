@@ -254,7 +254,7 @@ def _price_action(
 
 @contextmanager
 def _processes(device: str) -> Iterator["World"]:
-    """Join the processes that torchrun started; only the first one speaks."""
+    """Join the processes that torchrun started; only the first one logs."""
     from loguru import logger
 
     from hrl_sarp.fitting.distributed import join_world

@@ -85,7 +85,7 @@ def fetch_history(ticker: str, start: date, session: Any = None) -> pd.DataFrame
 
     The frame is that of `yfinance.Ticker.history`: midnights of the exchange's time zone as index;
     Open, High, Low, Close, Volume and Dividends divided by later splits; Adj Close; Stock Splits (0
-    on other days). Whatever yfinance raises is raised; `ask` sorts it.
+    on other days). Errors of yfinance pass through: `ask` decides which of them are final.
     """
     import yfinance
     from yfinance.data import YfData
