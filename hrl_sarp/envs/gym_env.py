@@ -52,6 +52,18 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         span: rows that episodes may touch; the training span if None.
         partner: policy of the other level; the documented rule if None.
         observation: form of the observation.
+
+    Example:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.contracts import DayRange, Split
+        >>> from hrl_sarp.known_markets.small_market import market_of_returns
+        >>> split = Split(DayRange(0, 90), DayRange(90, 90), DayRange(90, 99))
+        >>> market = market_of_returns("two stocks", np.full((99, 2), 0.01), np.arange(2), split)
+        >>> config = load_config(market="sample")
+        >>> env = HierarchicalEnv(market, config, level="micro")
+        >>> observation, info = env.reset(seed=0)
+        >>> sorted(observation)
+        ['achieved_goal', 'desired_goal', 'observation']
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (gymnasium's own declaration)

@@ -40,7 +40,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Decision:
-    """Orders of a policy's B portfolios for the next open."""
+    """Orders of a policy's B portfolios for the next open.
+
+    Example:
+        >>> decision = Decision(np.full(4, 0.2))  # a fifth of wealth in each of four slots
+        >>> round(1 - float(decision.slot_weights.sum()), 2)  # the rest is cash
+        0.2
+    """
 
     slot_weights: Float[Tensor, "*B N"] | Float[np.ndarray, "*B N"] | None
     """Target weights of the day's slots, before the limits; (N,) serves all portfolios. None sends
@@ -62,6 +68,19 @@ class DecisionView:
 
     A policy has one portfolio for each span and each variant of the rollout; all of them stand at
     the same step. The view is the same object at every step.
+
+    Example:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.contracts import DayRange, Split
+        >>> from hrl_sarp.known_markets.small_market import market_of_returns
+        >>> split = Split(DayRange(0, 3), DayRange(3, 3), DayRange(3, 6))
+        >>> market = market_of_returns("two stocks", np.full((6, 2), 0.01), np.arange(2), split)
+        >>> config = load_config(market="sample")
+        >>> tensors = MarketTensors(market, torch.float64, "cpu")
+        >>> clocks = TwoClocks(tensors, config.market_profile.costs, config.risk, n_envs=1)
+        >>> view = DecisionView(clocks, rows=slice(0, 1))
+        >>> view.is_first, view.feature("is_asset_0").tolist()
+        (True, [[1.0, 0.0]])
     """
 
     clocks: TwoClocks

@@ -33,6 +33,20 @@ class PortfolioVecEnv(VecEnv):
         starts: where episodes begin.
         form: `index` for training, `full` for any other library.
         group: rows that start together on one day (they differ in portfolio, goal and noise).
+
+    Example:
+        >>> from hrl_sarp.envs import make_level, make_starts, to_tensors
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.contracts import DayRange, Split
+        >>> from hrl_sarp.known_markets.small_market import market_of_returns
+        >>> split = Split(DayRange(0, 90), DayRange(90, 90), DayRange(90, 99))
+        >>> market = market_of_returns("two stocks", np.full((99, 2), 0.01), np.arange(2), split)
+        >>> config = load_config(market="sample")
+        >>> tensors = to_tensors(market)
+        >>> level = make_level(tensors, config, "micro", n_envs=3)
+        >>> env = PortfolioVecEnv(level, make_starts(tensors, config, "micro", None))
+        >>> env.reset()["day"].shape
+        (3, 1)
     """
 
     def __init__(
@@ -72,6 +86,9 @@ class PortfolioVecEnv(VecEnv):
 
         Returns:
             Observations, rewards, ends, and `StepInfos` with the reply of the level.
+
+        Raises:
+            RuntimeError: if `step_async` was not called before.
         """
         if self._actions is None:
             raise RuntimeError("step_wait was called before step_async")

@@ -18,7 +18,21 @@ ACCOUNTING_DTYPE = torch.float64
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """Everything a report is computed from."""
+    """Everything a report is computed from.
+
+    Example:
+        >>> import numpy as np
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.contracts import DayRange, Split
+        >>> from hrl_sarp.known_markets.small_market import market_of_returns
+        >>> split = Split(DayRange(0, 60), DayRange(60, 60), DayRange(60, 99))
+        >>> market = market_of_returns("two stocks", np.full((99, 2), 0.01), np.arange(2), split)
+        >>> none = {"evaluation": {"baselines": [], "random_portfolios": 0}}
+        >>> config = load_config(market="sample", overrides=none)
+        >>> result = run_backtest(market, [], "test", config)
+        >>> result.main.names
+        ('index', '1/N')
+    """
 
     market: Market
     config: RunConfig

@@ -45,6 +45,21 @@ class PortfolioSimulator:
         dtype: of the accounting.
         device: of the accounting.
         gated: rows that have the drawdown gate; None is all of them, if `risk` has it.
+
+    Example:
+        >>> import numpy as np
+        >>> from hrl_sarp.config.loading import load_config
+        >>> from hrl_sarp.contracts import DayRange, Split
+        >>> from hrl_sarp.known_markets.small_market import market_of_returns
+        >>> split = Split(DayRange(0, 3), DayRange(3, 3), DayRange(3, 6))
+        >>> market = market_of_returns("two stocks", np.full((6, 2), 0.01), np.arange(2), split)
+        >>> config = load_config(market="sample")
+        >>> costs = config.market_profile.costs
+        >>> simulator = PortfolioSimulator(market, costs, config.risk, n_envs=1)
+        >>> start = simulator.reset(torch.tensor([0]))
+        >>> result = simulator.step(torch.tensor([[0.5, 0.5]]))
+        >>> round(float(result.gross_return), 4)
+        0.01
     """
 
     def __init__(

@@ -31,6 +31,13 @@ class TradeCosts:
         config: one for all rows, or one for each row.
         dtype: of the trades; only rates that differ by row need it.
         device: of the trades; only rates that differ by row need it.
+
+    Example:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> costs = TradeCosts(load_config(market="sample").market_profile.costs)
+        >>> trade = torch.tensor([[0.5, -0.5]])  # half of wealth from one stock to the other
+        >>> round(float(costs.cost(trade, torch.ones(1), None)), 6)
+        0.0006
     """
 
     def __init__(

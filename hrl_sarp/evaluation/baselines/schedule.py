@@ -30,6 +30,13 @@ class ScheduledPolicy:
         config: of the rule, with how often it decides.
         knows_until: last row that it looks at; decisions on later days repeat that row's.
         only_once: buys on the first day and never trades again.
+
+    Example:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> def half_cash(market, days, config):
+        ...     return np.full((len(days), market.n_slots), 0.5 / market.n_slots)
+        >>> ScheduledPolicy("half cash", half_cash, load_config(market="sample")).name
+        'half cash'
     """
 
     def __init__(
