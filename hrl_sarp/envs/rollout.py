@@ -261,7 +261,15 @@ def sessions(
             policy.prepare(tensors, spans)
     per_variant = len(policies) * len(spans)
     starts = torch.tensor([span.start for span in spans]).repeat_interleave(len(policies))
-    clocks = _clocks(tensors, variants, per_variant)
+    gates = [variant.risk.drawdown_gate for variant in variants]
+    gated = torch.tensor(gates, device=tensors.device).repeat_interleave(per_variant)
+    clocks = TwoClocks(
+        tensors,
+        [variant.costs for variant in variants for _ in range(per_variant)],
+        variants[0].risk.model_copy(update={"drawdown_gate": any(gates)}),
+        per_variant * len(variants),
+        None if all(gates) == any(gates) else gated,
+    )
     clocks.reset(starts.repeat(len(variants)), torch.ones(clocks.n_envs, dtype=torch.bool))
     orders = _Orders(clocks, policies, variants)
     for step in range(len(spans[0]) - 1):
@@ -361,20 +369,6 @@ def _check(
             "rollout: expected variants that share their limits; only costs, lag and drawdown "
             "gate may differ; run others one after the other"
         )
-
-
-def _clocks(tensors: MarketTensors, variants: Sequence[Variant], per_variant: int) -> TwoClocks:
-    """Build the clocks of all rows, with costs and gate by row where the variants differ."""
-    gates = [variant.risk.drawdown_gate for variant in variants]
-    risk = variants[0].risk.model_copy(update={"drawdown_gate": any(gates)})
-    gated = torch.tensor(gates, device=tensors.device).repeat_interleave(per_variant)
-    return TwoClocks(
-        tensors,
-        [variant.costs for variant in variants for _ in range(per_variant)],
-        risk,
-        per_variant * len(variants),
-        None if all(gates) == any(gates) else gated,
-    )
 
 
 class _Orders:

@@ -120,7 +120,20 @@ def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) 
     ]
     day = market.split.test.stop - 1
     if config.stress.shocks:
-        results += _run_shocks(market, policies_on, day, config)
+        if day < config.stress.warm_up_days:
+            raise MarketError(
+                f"stress test: {market.name} has {day} sessions before {market.dates[day]}, "
+                f"expected the {config.stress.warm_up_days} of stress.warm_up_days; collect more "
+                "data"
+            )
+        longest = max(shock.days + shock.recovery_days for shock in config.stress.shocks)
+        frozen = frozen_market(market, day, longest)
+        readers = list(policies_on(frozen))  # they read features and masks, alike in every shock
+        for shock in config.stress.shocks:
+            last = day + shock.days
+            span = _StressSpan(day, last, last + shock.recovery_days)
+            shocked = shocked_market(frozen, day, shock, config)
+            results.append(_measure(shocked, readers, span, config, name=shock.name, kind=SHOCK))
     return StressResult(
         market=market,
         config=config,
@@ -163,26 +176,6 @@ def _covered_windows(
         else:
             not_covered[window.name] = "the data have no two sessions in it"
     return covered, not_covered
-
-
-def _run_shocks(
-    market: Market, policies_on: PoliciesOn, day: int, config: RunConfig
-) -> list[ScenarioResult]:
-    if day < config.stress.warm_up_days:
-        raise MarketError(
-            f"stress test: {market.name} has {day} sessions before {market.dates[day]}, expected "
-            f"the {config.stress.warm_up_days} of stress.warm_up_days; collect more data"
-        )
-    longest = max(shock.days + shock.recovery_days for shock in config.stress.shocks)
-    frozen = frozen_market(market, day, longest)
-    policies = list(policies_on(frozen))  # they read features and masks: the same in every shock
-    results = []
-    for shock in config.stress.shocks:
-        last = day + shock.days
-        span = _StressSpan(day, last, last + shock.recovery_days)
-        shocked = shocked_market(frozen, day, shock, config)
-        results.append(_measure(shocked, policies, span, config, name=shock.name, kind=SHOCK))
-    return results
 
 
 def _measure(

@@ -135,21 +135,17 @@ class PortfolioSimulator:
                 f"simulator reset: day {int(days[outside][0])} is outside the market, expected "
                 f"0 to {self.tensors.n_days - 1}; choose a day of the market"
             )
-        fresh = self._all_cash(days)
-        self._state = fresh if rows is None else _pick_rows(chosen, fresh, self.state)
-        return self._state
-
-    def _all_cash(self, days: Int[Tensor, " B"]) -> PortfolioState:
-        dtype, device = self.tensors.dtype, self.tensors.device
-        one = torch.ones(self.n_envs, dtype=dtype, device=device)
-        return PortfolioState(
+        one = torch.ones(self.n_envs, dtype=self.tensors.dtype, device=days.device)
+        fresh = PortfolioState(
             day=days.clone(),
-            weights=torch.zeros(self.n_envs, self.tensors.n_assets, dtype=dtype, device=device),
+            weights=one.new_zeros(self.n_envs, self.tensors.n_assets),
             cash=one,
             wealth=one.clone(),
             peak=one.clone(),
             gate_days=torch.zeros_like(days),
         )
+        self._state = fresh if rows is None else _pick_rows(chosen, fresh, self.state)
+        return self._state
 
     def step(
         self,
@@ -267,27 +263,23 @@ class PortfolioSimulator:
             stays = torch.where(hold[:, None], listed, _on(self.tensors.halted, day))
         elif bool(_on(self._has_frozen, day).any()):
             stays = _on(self.tensors.halted, day)
+        frozen = None
+        if stays is not None:
+            values = holdings * stays
+            frozen = Frozen(
+                values=values,
+                invested_limit=target.sum(dim=1),
+                sector_limits=(target @ self._spread.T).clamp_min(self.risk.sector_cap),
+                sector_targets=fillable @ self._spread.T,
+                sector_values=values @ self._spread.T,
+                spread=self._spread,
+            )
         return Orders(
             holdings=holdings,
             targets=fillable,
-            frozen=None if stays is None else self._freeze(target, fillable, holdings * stays),
+            frozen=frozen,
             wealth=wealth,
             dollar_volume=_on(self.tensors.dollar_volume, day) if self.costs.has_impact else None,
-        )
-
-    def _freeze(
-        self,
-        target: Float[Tensor, "B A"],
-        fillable: Float[Tensor, "B A"],
-        values: Float[Tensor, "B A"],
-    ) -> Frozen:
-        return Frozen(
-            values=values,
-            invested_limit=target.sum(dim=1),
-            sector_limits=(target @ self._spread.T).clamp_min(self.risk.sector_cap),
-            sector_targets=fillable @ self._spread.T,
-            sector_values=values @ self._spread.T,
-            spread=self._spread,
         )
 
     def _commit(

@@ -211,22 +211,16 @@ def fill_orders(orders: Orders, costs: TradeCosts) -> Fill:
                 break
     if torch.is_grad_enabled():
         cost = _newton_step(cost, orders, costs)
-    if costs.has_impact:
-        _check_affordable(cost)
+    if costs.has_impact and not (highest := float(cost.detach().max())) <= MAX_COST:
+        raise SimulatorError(
+            f"simulator step: a trade costs {highest:.3g} of wealth, expected at most {MAX_COST}; "
+            "the account is too large for the market: lower costs.capital or impact_coefficient"
+        )
     left = (1.0 - cost)[:, None]
     weights = _weights_after(left, orders)
     trade = (left * weights).sub_(orders.holdings)
     turnover = 0.5 * trade.abs().sum(dim=1)
     return Fill(cost, weights, turnover)
-
-
-def _check_affordable(cost: Float[Tensor, " B"]) -> None:
-    highest = float(cost.detach().max())
-    if not highest <= MAX_COST:
-        raise SimulatorError(
-            f"simulator step: a trade costs {highest:.3g} of wealth, expected at most {MAX_COST}; "
-            "the account is too large for the market: lower costs.capital or impact_coefficient"
-        )
 
 
 def _newton_step(

@@ -39,12 +39,15 @@ def equal_weight(market: Market, days: Days, config: RunConfig) -> Weights:
 
 def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights:
     """Weights proportional to 1 / trailing volatility; stocks with half a window of bars."""
-    window = config.evaluation.volatility_days
-    returns = market.session_return()
-    rows = [
-        _volatility(trailing(returns, day, window), trailing(market.tradable, day, window))
-        for day in days.tolist()
-    ]
+    window, session_return, rows = config.evaluation.volatility_days, market.session_return(), []
+    for day in days.tolist():
+        returns = trailing(session_return, day, window)
+        tradable = trailing(market.tradable, day, window)
+        count = tradable.sum(axis=0)
+        mean = np.where(tradable, returns, 0.0).sum(axis=0) / np.maximum(count, 1)
+        squares = np.where(tradable, (returns - mean) ** 2, 0.0).sum(axis=0)
+        is_enough = count >= max(2, len(returns) // 2)
+        rows.append(np.where(is_enough, np.sqrt(squares / np.maximum(count - 1, 1)), 0.0))
     volatility = slot_values(market, days, np.array(rows))
     known = usable_slots(market, days) & (volatility > 0)
     return normalise(np.where(known, 1.0 / np.where(known, volatility, 1.0), 0.0))
@@ -161,17 +164,6 @@ def random_stocks(market: Market, days: Days, config: RunConfig, draw: int) -> W
     usable = usable_slots(market, days)
     count = n_selected(config, config.evaluation.random_positions, market, days)
     return equal_shares(top_slots(rng.random(usable.shape), usable, count))
-
-
-def _volatility(
-    returns: Float[np.ndarray, "W A"], tradable: Bool[np.ndarray, "W A"]
-) -> Float[np.ndarray, " A"]:
-    """Compute the deviation over printed bars; 0 for fewer than half a window of them."""
-    count = tradable.sum(axis=0)
-    mean = np.where(tradable, returns, 0.0).sum(axis=0) / np.maximum(count, 1)
-    squares = np.where(tradable, (returns - mean) ** 2, 0.0).sum(axis=0)
-    is_enough = count >= max(2, len(returns) // 2)
-    return np.where(is_enough, np.sqrt(squares / np.maximum(count - 1, 1)), 0.0)
 
 
 def _momentum(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from hrl_sarp import metrics
 from hrl_sarp.config.market_schema import CostConfig
@@ -206,13 +205,12 @@ def _luck(random: Trajectory | None, market: Market, main: Trajectory) -> dict[s
         "growth_excess": (growth - base) * YEAR,
         "max_drawdown": [metrics.max_drawdown(random.net_return[:, i]) for i in rows],
     }
-    return {name: _range(np.array(values)) for name, values in figures.items()}
-
-
-def _range(values: Float[np.ndarray, " n"]) -> LuckRange:
-    low, high = np.quantile(values, [0.05, 0.95])
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return LuckRange(float(values.mean()), deviation, float(low), float(high))
+    luck = {}
+    for name, values in figures.items():
+        low, high = np.quantile(values, [0.05, 0.95])
+        deviation = float(np.std(values, ddof=1)) if len(rows) > 1 else 0.0
+        luck[name] = LuckRange(float(np.mean(values)), deviation, float(low), float(high))
+    return luck
 
 
 def _regime_scores(
