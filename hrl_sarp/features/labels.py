@@ -57,7 +57,9 @@ def stock_label_between(
     market: Market, start: Int[np.ndarray, " W"], stop: Int[np.ndarray, " W"]
 ) -> tuple[Float[np.ndarray, "W A"], Bool[np.ndarray, " W"]]:
     """Compute `stock_label` between the fills of two decisions, one row per pair of rows."""
-    fill_wealth = _wealth_at_open(market)
+    wealth = np.ones((market.n_days, market.n_assets))  # at the close before each row
+    wealth[1:] = np.cumprod(market.session_growth()[:-1], axis=0)
+    fill_wealth = wealth * (1.0 + market.overnight_return)
     valid = (start >= 0) & (stop > start) & (stop + 1 < market.n_days)
     values = np.full((len(start), market.n_assets), np.nan)
     values[valid] = fill_wealth[stop[valid] + 1] / fill_wealth[start[valid] + 1] - 1
@@ -164,7 +166,9 @@ def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -
     found = first > NOWHERE
     apart = (start > NOWHERE) & ((bars < first[:, None]) | (start > end[:, None]))
     direction = np.where(found, np.where(rising[rows, end] == first, 1, -1), 0)
-    behind = _move_against(close, first, direction, config.context_bars)
+    before = np.maximum(first[:, None] - 1 - np.arange(config.context_bars), 0)
+    past = np.take_along_axis(close, before, axis=1) * direction[:, None]
+    behind = past.max(axis=1) - past[:, 0]
     return Expansions(
         count=np.where(found, 1 + apart.any(axis=1), 0),
         start=first,
@@ -205,13 +209,6 @@ def oracle_weights(
     return np.divide(weight, total, out=np.zeros_like(weight), where=total > 0.0)
 
 
-def _wealth_at_open(market: Market) -> Float[np.ndarray, "T A"]:
-    """Compound every stock from the first row to the open of each row."""
-    before = np.ones((market.n_days, market.n_assets))
-    before[1:] = np.cumprod(market.session_growth()[:-1], axis=0)
-    return before * (1.0 + market.overnight_return)
-
-
 def _true_range_before(
     ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig
 ) -> Float[np.ndarray, "W L"]:
@@ -243,15 +240,3 @@ def _shortest_runs(
         new = far & (retrace[ends] <= config.max_retrace * move) & (start[ends] == NOWHERE)
         start[ends] = np.where(new, np.arange(1, close.shape[1] - n_bars + 1), start[ends])
     return start
-
-
-def _move_against(
-    close: Float[np.ndarray, "W L"],
-    first: Int[np.ndarray, " W"],
-    direction: Int[np.ndarray, " W"],
-    n_bars: int,
-) -> Float[np.ndarray, " W"]:
-    """Measure how far the close before `first` lies behind the best of the bars before it."""
-    columns = np.maximum(first[:, None] - 1 - np.arange(n_bars), 0)
-    past = np.take_along_axis(close, columns, axis=1) * direction[:, None]
-    return past.max(axis=1) - past[:, 0]

@@ -22,6 +22,7 @@ from hrl_sarp.features.technical import row_mean
 
 DAY = "datetime64[D]"
 REVERSALS = frozenset({"adjustment_reversal"})
+PRICES = ("open", "high", "low", "close", "volume")
 Table = Float[np.ndarray, "T A"]
 
 
@@ -168,6 +169,9 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
         log_high, log_low = np.log(place("high") / close), np.log(place("low") / close)
         dollars = np.nan_to_num(close * place("volume"), posinf=0.0, neginf=0.0)
     is_move = tradable & ~_crosses_jump(tradable, printed, mark)
+    begun = np.maximum.accumulate(tradable, axis=0)
+    continues = np.maximum.accumulate(tradable[::-1], axis=0)[::-1]
+    columns = [name for name in PRICES if bars[name].null_count() < bars.height]
     planted = _planted_features(raw, sessions, symbols)
     return PricePanel(
         dates=sessions.to_numpy().astype(DAY),
@@ -178,11 +182,11 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
         intraday_return=np.where(tradable, intraday, 0.0),
         printed=printed,
         tradable=tradable,
-        listed=_listed(tradable),
+        listed=begun & continues,
         high_to_close=np.where(tradable & np.isfinite(log_high), np.maximum(log_high, 0.0), np.nan),
         low_to_close=np.where(tradable & np.isfinite(log_low), np.minimum(log_low, 0.0), np.nan),
         dollar_volume=np.where(tradable, np.maximum(dollars, 0.0), np.nan),
-        columns=_columns_of(bars) | frozenset(planted),
+        columns=frozenset(columns) | frozenset(planted),
         planted=planted,
     )
 
@@ -237,11 +241,6 @@ def _planted_features(raw: RawData, sessions: pl.Series, symbols: pl.Series) -> 
     }
 
 
-def _columns_of(bars: pl.DataFrame) -> frozenset[str]:
-    names = ("open", "high", "low", "close", "volume")
-    return frozenset(name for name in names if bars[name].null_count() < bars.height)
-
-
 def _adjusted_levels(place: _Placer) -> tuple[Table, Table]:
     """Return raw closes and a total-return level; made from splits and dividends if need be."""
     close = place("close")
@@ -290,12 +289,6 @@ def _crosses_jump(
     taken_back = reversal & (_before(jump.astype(np.float64), printed) == 1.0)
     jumps = np.cumsum(jump.astype(np.int64) - taken_back, axis=0).astype(np.float64)
     return tradable & (jumps != _before(jumps, tradable)) & np.isfinite(_before(jumps, tradable))
-
-
-def _listed(tradable: Bool[np.ndarray, "T A"]) -> Bool[np.ndarray, "T A"]:
-    begun = np.maximum.accumulate(tradable, axis=0)
-    continues = np.maximum.accumulate(tradable[::-1], axis=0)[::-1]
-    return begun & continues
 
 
 def _log(gross: Table) -> Table:

@@ -94,7 +94,15 @@ def load_relativity(
 
     The table is mapped into memory, not read; what is written to it stays out of the file.
     """
-    key = _key(bars, config, window_length)
+    depends_on = {
+        "bars": bars.content_hash,
+        "instruments": bars.instruments,  # a file may be read whole or one symbol at a time
+        "n_bars": len(bars),
+        "config": config.model_dump(mode="json"),
+        "window_length": window_length,
+        "code": source_hash(*_CODE_FILES),
+    }
+    key = sha256_plain(depends_on)[:16]
     for path in folder.glob(f"relativity-{key}-*.npy"):
         table = _mapped(path)
         if table is not None:
@@ -165,19 +173,6 @@ def average_true_range(
     is_first = np.diff(instrument, prepend=-1) != 0
     before = np.where(is_first, np.nan, np.roll(close, 1))
     return _mean_of_last(true_range(high, low, before), instrument, period)
-
-
-def _key(bars: Bars, config: RelativityConfig, window_length: int) -> str:
-    """Hash what the table depends on; a file may be read whole or one symbol at a time."""
-    parts = {
-        "bars": bars.content_hash,
-        "instruments": bars.instruments,
-        "n_bars": len(bars),
-        "config": config.model_dump(mode="json"),
-        "window_length": window_length,
-        "code": source_hash(*_CODE_FILES),
-    }
-    return sha256_plain(parts)[:16]
 
 
 def _name(key: str, table: np.ndarray) -> str:

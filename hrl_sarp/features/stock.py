@@ -130,10 +130,6 @@ def _market_table(panel: PricePanel) -> Table:
     return np.repeat(np.log1p(panel.market_return)[:, None], len(panel.symbols), axis=1)
 
 
-def _sector_table(panel: PricePanel) -> Table:
-    return np.log1p(panel.sector_return)[:, panel.sector_of]
-
-
 def _downside_volatility(panel: PricePanel) -> Table:
     loss = np.minimum(panel.log_return, 0.0)
     return np.sqrt(SESSIONS_PER_YEAR * np.maximum(rolling_mean(loss**2, 20), 0.0))
@@ -267,7 +263,10 @@ STOCK_FEATURES: dict[str, StockFeature] = {
         _sector_relative_strength, CLOSE, 65, "log return over the sector's"
     ),
     "sector_correlation_60d": StockFeature(
-        lambda p: rolling_correlation(p.log_return, _sector_table(p), 60), CLOSE, 60, "correlation"
+        lambda p: rolling_correlation(p.log_return, np.log1p(p.sector_return)[:, p.sector_of], 60),
+        CLOSE,
+        60,
+        "correlation",
     ),
     **{name: _planted(name) for name in PLANTED_NAMES},
 }

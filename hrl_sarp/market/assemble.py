@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
-from hrl_sarp.config.market_schema import CalendarChanges, SpanConfig, SpansConfig
+from hrl_sarp.config.market_schema import CalendarChanges, SpansConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
@@ -112,10 +112,14 @@ def make_split(
     Raises:
         MarketError: if spans overlap, or one keeps no session; lists all such spans.
     """
-    problems = _overlaps(spans)
+    ordered = [("train", spans.train), ("validation", spans.validation), ("test", spans.test)]
+    problems = [
+        f"{later_name} starts {later.start}, not after the end of {earlier_name} {earlier.end}"
+        for (earlier_name, earlier), (later_name, later) in pairwise(ordered)
+        if later.start <= earlier.end
+    ]
     kept = {}
-    for name in ("train", "validation", "test"):
-        wanted: SpanConfig = getattr(spans, name)
+    for name, wanted in ordered:
         start = int(np.searchsorted(dates, np.datetime64(wanted.start), side="left"))
         stop = int(np.searchsorted(dates, np.datetime64(wanted.end), side="right"))
         kept[name] = DayRange(
@@ -133,15 +137,6 @@ def make_split(
             f"{dates[0]} to {dates[-1]}: change `spans` in config/markets/ or collect more data"
         )
     return Split(**kept)
-
-
-def _overlaps(spans: SpansConfig) -> list[str]:
-    ordered = [("train", spans.train), ("validation", spans.validation), ("test", spans.test)]
-    return [
-        f"{later_name} starts {later.start}, not after the end of {earlier_name} {earlier.end}"
-        for (earlier_name, earlier), (later_name, later) in pairwise(ordered)
-        if later.start <= earlier.end
-    ]
 
 
 def week_ends(

@@ -3,9 +3,9 @@
 import io
 import json
 import zipfile
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,10 +65,8 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
         MarketError: if no market can be assembled.
     """
     path = market_path(data_dir, config)
-    if path.is_file():
-        cached = _read_if_whole(path)
-        if cached is not None:
-            return cached
+    with suppress(MarketError):  # not there, or damaged: it is assembled anew
+        return read_market(path)
     # numba and the exchange calendars take seconds to import; a cached market needs neither
     from hrl_sarp.data.quality.validation import read_validated
     from hrl_sarp.market.assemble import assemble_market
@@ -129,25 +127,11 @@ def read_market(path: Path) -> Market:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(META).tobytes())
-        return Market(**arrays, **_plain_fields(meta))
+        split = Split(**{name: DayRange(**span) for name, span in meta["split"].items()})
+        values = {name: meta[name] for name in PLAIN_FIELDS}
+        names = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Market(**arrays, **names, split=split, manifest=meta["manifest"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise MarketError(
             f"{path}: expected an assembled market, found something else ({error}); delete the file"
         ) from error
-
-
-def _plain_fields(meta: dict[str, Any]) -> dict[str, Any]:
-    split = Split(**{name: DayRange(**span) for name, span in meta["split"].items()})
-    names = {
-        name: tuple(meta[name]) if isinstance(meta[name], list) else meta[name]
-        for name in PLAIN_FIELDS
-    }
-    return {**names, "split": split, "manifest": meta["manifest"]}
-
-
-def _read_if_whole(path: Path) -> Market | None:
-    """Return the cached market, or None if the file is damaged: it is then assembled anew."""
-    try:
-        return read_market(path)
-    except MarketError:
-        return None

@@ -81,12 +81,27 @@ def run(context: PhaseContext) -> PhaseResult:
         with restoring(state.path):
             pair.load_state_dict(running["extra"])
         running = running if running["algorithm"] else None
-    with phase_progress(f"phase {NUMBER}", joint.max_rounds * len(PARTS), pair.part) as bar:
-        while pair.part < joint.max_rounds * len(PARTS) and not _is_stuck(context, pair):
+    last = joint.max_rounds * len(PARTS)
+    with phase_progress(f"phase {NUMBER}", last, pair.part) as bar:
+        while pair.part < last:
+            # rounds since the best one; the first score is the starting pair's
+            age = len(pair.selector.scores) - 1 - pair.selector.best_index
+            if pair.part % len(PARTS) == 0 and age >= joint.patience_rounds:
+                break
             _train_part(context, pair, log, running)
             running = None
             bar.update(pair.part)
-    return _finish(context, pair, log)
+    pair.load(pair.best)
+    folder, files = context.folder(NUMBER), PHASES[NUMBER - 1]
+    pair.macro.save(folder / files.best[0])
+    pair.micro.save(folder / files.best[1])
+    summary = {
+        "rounds": pair.part // len(PARTS),
+        "start": pair.selector.scores[0],
+        **pair.selector.summary(),
+        "stages": pair.stages,
+    }
+    return context.finish(NUMBER, log, summary)
 
 
 def _train_part(
@@ -140,23 +155,3 @@ def _validate(context: PhaseContext, pair: Pair, log: History) -> None:
         f"phase {NUMBER} round {pair.part // len(PARTS)}: validation excess growth "
         f"{score.excess_growth_pct:+.2f} % a year"
     )
-
-
-def _is_stuck(context: PhaseContext, pair: Pair) -> bool:
-    """Say whether the best pair is too many rounds old; the first score is the starting pair's."""
-    age = len(pair.selector.scores) - 1 - pair.selector.best_index
-    return pair.part % len(PARTS) == 0 and age >= context.config.curriculum.joint.patience_rounds
-
-
-def _finish(context: PhaseContext, pair: Pair, log: History) -> PhaseResult:
-    pair.load(pair.best)
-    folder, files = context.folder(NUMBER), PHASES[NUMBER - 1]
-    pair.macro.save(folder / files.best[0])
-    pair.micro.save(folder / files.best[1])
-    summary = {
-        "rounds": pair.part // len(PARTS),
-        "start": pair.selector.scores[0],
-        **pair.selector.summary(),
-        "stages": pair.stages,
-    }
-    return context.finish(NUMBER, log, summary)

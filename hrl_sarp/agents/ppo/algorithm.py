@@ -123,8 +123,8 @@ class MacroPPO(PPO):
             parameter.requires_grad = True
         self._log_rollout(norms, is_measured=is_measured)
         loss = self.logger.name_to_value["train/loss"]
-        tensors = self.policy.tensors
-        require_finite("macro/loss", loss, self.num_timesteps, self._rollout_days(), tensors)
+        span, tensors = (int(days.min()), int(days.max())), self.policy.tensors
+        require_finite("macro/loss", loss, self.num_timesteps, span, tensors)
 
     def _log_rollout(self, norms: GradientNorms, *, is_measured: bool) -> None:
         """Log what this update was made from and what the policy now says about its rollout."""
@@ -149,10 +149,6 @@ class MacroPPO(PPO):
         index = {n: torch.as_tensor(v[::stride], device=self.device) for n, v in rows.items()}
         shares, regime = self.policy.distribution(self.policy.inputs(index))
         return {**dirichlet_measures(shares), **goal_measures(shares.mode, regime)}
-
-    def _rollout_days(self) -> tuple[int, int]:
-        days = self.rollout_buffer.observations["day"]
-        return int(days.min()), int(days.max())
 
 
 def compare_on_same_day(

@@ -153,8 +153,12 @@ def baseline_rebuilds(
     Where a window has no visible bar on one side, the nearest on the other side is copied. Bars are
     in deviations from the mean of the training bars.
     """
-    before, after = _nearest_visible(hidden)
-    place = torch.arange(hidden.shape[1], device=hidden.device)
+    length = hidden.shape[1]
+    place = torch.arange(length, device=hidden.device)
+    seen_before = torch.where(hidden, -1, place).cummax(dim=1).values
+    seen_after = torch.where(hidden, length, place).flip(1).cummin(dim=1).values.flip(1)
+    before = torch.where(seen_before < 0, seen_after, seen_before)
+    after = torch.where(seen_after == length, seen_before, seen_after)
     share = (place - before) / (after - before).clamp(min=1)
     earlier, later = _take(bars, before), _take(bars, after)
     between = earlier + share.unsqueeze(-1).to(bars.dtype) * (later - earlier)
@@ -183,18 +187,6 @@ def as_plain(errors: dict[str, Errors], columns: list[str]) -> dict[str, Any]:
         }
         for name, part in errors.items()
     }
-
-
-def _nearest_visible(
-    hidden: Bool[Tensor, "B L"],
-) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """Return the places of the nearest visible bars at or before, and at or after, each bar."""
-    length = hidden.shape[1]
-    place = torch.arange(length, device=hidden.device).expand_as(hidden)
-    before = torch.where(hidden, -1, place).cummax(dim=1).values
-    backwards = torch.where(hidden, length, place).flip(1)
-    after = backwards.cummin(dim=1).values.flip(1)
-    return torch.where(before < 0, after, before), torch.where(after == length, before, after)
 
 
 def _take(bars: Float[Tensor, "B L F"], places: Int[Tensor, "B L"]) -> Float[Tensor, "B L F"]:

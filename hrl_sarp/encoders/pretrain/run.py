@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from loguru import logger
 
 from hrl_sarp.config.loading import config_hash
@@ -107,18 +106,6 @@ def keep_epoch(
             old.unlink()
 
 
-def pooled_embeddings(
-    encoder: PanelEncoder, table: WindowTable, batch_size: int
-) -> Float[np.ndarray, "W H"]:
-    """Embed the training windows of a table, in their order."""
-    parts = []
-    with torch.inference_mode():
-        for starts in table.train.split(batch_size):
-            windows = gather(table.table, starts, table.length)
-            parts.append(encoder.embed(windows).float().cpu().numpy())
-    return np.concatenate(parts)
-
-
 def loss_panel(result: PretrainingResult) -> Panel:
     """Show training and validation loss per epoch beside what the baselines reach."""
     epochs = range(len(result.val_metrics))
@@ -156,7 +143,10 @@ def _write_projection(
     prepared: Prepared, encoder: PanelEncoder, table: WindowTable, size: int
 ) -> None:
     at_once = prepared.config.encoders.panel.block_windows
-    projection = fit_projection(pooled_embeddings(encoder, table, at_once), size)
+    with torch.inference_mode():
+        windows = (gather(table.table, rows, table.length) for rows in table.train.split(at_once))
+        pooled = [encoder.embed(bars).float().cpu().numpy() for bars in windows]
+    projection = fit_projection(np.concatenate(pooled), size)
     facts = {key: prepared.source[key] for key in ("fitted_from", "fitted_to")}
     facts["encoder_hash"] = sha256_file(prepared.output / WEIGHTS)
     save_projection(prepared.output / PROJECTION, projection, facts)

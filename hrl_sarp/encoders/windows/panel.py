@@ -170,7 +170,20 @@ def panel_features(kind: EncoderKind, bars: Bars, config: RunConfig) -> Float[np
         length = config.encoders.panel.window_length
         table = relativity_features(bars, config.windowed.feature_config, length)
         return np.ascontiguousarray(table[:, : len(PRETRAINING_COLUMNS)])
-    return _relative_candles(bars)
+    raw = candles.candle_table(bars)
+    close = raw[:, candles.COLUMNS.index(CLOSE)]
+    is_first = np.diff(bars.instrument, prepend=-1) != 0
+    table = np.empty(raw.shape, dtype=np.float32)
+    for index, name in enumerate(candles.COLUMNS):
+        values = raw[:, index]
+        if name == CLOSE:
+            values = np.where(is_first, 0.0, np.diff(np.log(close), prepend=np.log(close[:1])))
+        elif name == VOLUME:
+            values = _log_over_mean(values, is_first)
+        elif _relative_name(name) != name:
+            values = values / close
+        table[:, index] = values
+    return table
 
 
 def _row_of(bars: Bars, market: Market, at: Int[np.ndarray, " W"]) -> Int[np.ndarray, " W"]:
@@ -202,23 +215,6 @@ def _relative_name(name: str) -> str:
     if name == VOLUME:
         return "log_volume_over_mean"
     return f"{name}_over_close" if name in candles.LEVELS or name == RANGE else name
-
-
-def _relative_candles(bars: Bars) -> Float[np.ndarray, "N 14"]:
-    raw = candles.candle_table(bars)
-    close = raw[:, candles.COLUMNS.index(CLOSE)]
-    is_first = np.diff(bars.instrument, prepend=-1) != 0
-    table = np.empty(raw.shape, dtype=np.float32)
-    for index, name in enumerate(candles.COLUMNS):
-        values = raw[:, index]
-        if name == CLOSE:
-            values = np.where(is_first, 0.0, np.diff(np.log(close), prepend=np.log(close[:1])))
-        elif name == VOLUME:
-            values = _log_over_mean(values, is_first)
-        elif _relative_name(name) != name:
-            values = values / close
-        table[:, index] = values
-    return table
 
 
 def _log_over_mean(
