@@ -1,12 +1,14 @@
-"""Judging a pair of policies on the validation span: one full rollout, and the best so far."""
+"""Scores of a pair of policies on the validation span: one full rollout, and the best so far."""
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
+from hrl_sarp.agents.ppo.networks import MacroActor
+from hrl_sarp.agents.td3.networks import MicroActor
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, StepResult
 from hrl_sarp.envs.observations import achieved_sectors
@@ -65,20 +67,6 @@ def validate_pair(
     )
 
 
-@runtime_checkable
-class Calibratable(Protocol):
-    """A network whose decisions can be made more extreme."""
-
-    def calibrate(self, temperature: float) -> None:
-        """Multiply what the decision is made from; above 1 decisions become more extreme."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the weights, not copied."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
-        """Replace the weights."""
-
-
 @dataclass
 class Selector:
     """Keeps the evaluation whose moving mean is best, and counts how many were looked at."""
@@ -127,7 +115,7 @@ class Selector:
 
 
 def choose_temperature(
-    network: Calibratable, grid: Sequence[float], evaluate: Callable[[], ValidationScore]
+    network: MacroActor | MicroActor, grid: Sequence[float], evaluate: Callable[[], ValidationScore]
 ) -> dict[str, Any]:
     """Calibrate a network in place by the temperature whose policy grows most on validation.
 

@@ -21,7 +21,7 @@ def one_stock() -> Market:
 
 def test_next_day_label_by_hand(one_stock: Market) -> None:
     values, valid = labels.stock_label(one_stock, 1)
-    # decided at close 0, filled at open 1, judged at open 2: day 1's day and the night after
+    # decided at close 0, filled at open 1, valued at open 2: day 1's day and the night after
     assert values[0, 0] == pytest.approx(1.10 * 1.02 - 1)
     assert values[2, 0] == pytest.approx(1.30 * 1.04 - 1)
     np.testing.assert_array_equal(valid, [True, True, True, False, False])

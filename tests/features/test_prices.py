@@ -124,7 +124,7 @@ def test_a_lasting_jump_of_the_adjusted_series_earns_nothing() -> None:
 
 
 def test_a_jump_that_is_taken_back_leaves_the_true_move() -> None:
-    # the shape of TRMB 2007-02-23 and -26: doubled for a day; 40 -> 44 is true
+    # the shape of TRMB 2007-02-23 and -26: twice the price for a day; 40 -> 44 is true
     rows = [
         (0, _bar(80, 80, 40)),
         (1, _bar(80, 80, 80)),

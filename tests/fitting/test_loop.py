@@ -126,7 +126,7 @@ def test_a_task_that_learns_nothing_returns_the_untrained_module() -> None:
     assert history.rows[0] == {"step": -1, "val_loss": 1.0}
 
 
-def test_without_a_first_judgement_the_first_epoch_counts_whatever_it_gives() -> None:
+def test_without_a_first_validation_the_first_epoch_counts_whatever_it_gives() -> None:
     task = ScriptedTask([9.0, 9.5, 9.5])
     fitted = fit(task, validate_first=False)
     assert (fitted.best_epoch, fitted.best_loss, fitted.epochs) == (0, 9.0, 3)

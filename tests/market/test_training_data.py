@@ -54,7 +54,7 @@ def test_micro_rows_carry_the_return_after_the_row(loader: TrainingDataLoader) -
 
 def test_rows_without_a_complete_label_are_left_out(loader: TrainingDataLoader) -> None:
     data = loader.load_micro_training_data("2006-01-01", "2030-01-01")
-    assert data.dates[-1] == loader.market.dates[-3]  # filled at the open of -2, judged at -1's
+    assert data.dates[-1] == loader.market.dates[-3]  # filled at the open of -2, valued at -1's
     assert np.isfinite(data.stock_returns).all()
 
 

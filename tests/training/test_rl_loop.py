@@ -18,7 +18,7 @@ def test_the_algorithms_logger_writes_into_the_history_only() -> None:
 
 
 def stage(name: str, begun: tuple[int, int], steps: int, **sums: float) -> Stage:
-    """Return the tally of a stage that began at an environment step and an evaluation."""
+    """Return the sums of a stage that began at an environment step and an evaluation."""
     return {
         "name": name,
         "from_step": begun[0],
