@@ -6,6 +6,7 @@ import zipfile
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,9 @@ def read_market(path: Path) -> Market:
         meta = json.loads(arrays.pop(META).tobytes())
         split = Split(**{name: DayRange(**span) for name, span in meta["split"].items()})
         values = {name: meta[name] for name in PLAIN_FIELDS}
-        names = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        names: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         return Market(**arrays, **names, split=split, manifest=meta["manifest"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise MarketError(
