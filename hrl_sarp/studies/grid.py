@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -233,7 +232,13 @@ def _run_all(study: Study, cells: Sequence[Cell], jobs: int, *, in_process: bool
 
 
 def _run_apart(study: Study, cell: Cell) -> None:
-    with _printing_to(study.folder / cell.name / SCREEN):
+    """Run a cell in a process of its own; everything that it prints goes to a file."""
+    path = study.folder / cell.name / SCREEN
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as screen:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(screen.fileno(), stream.fileno())
         run_cell(study, cell)
 
 
@@ -242,14 +247,3 @@ def _record_death(study: Study, cell: Cell, process: BaseProcess) -> None:
     if process.exitcode:
         reason = f"the process ended with exit code {process.exitcode}; see {SCREEN} beside this"
         write_json(study.folder / cell.name / FAILURE, {"reason": reason})
-
-
-@contextmanager
-def _printing_to(path: Path) -> Iterator[None]:
-    """Send everything that this process prints to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as screen:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(screen.fileno(), stream.fileno())
-        yield

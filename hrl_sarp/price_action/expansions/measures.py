@@ -114,17 +114,20 @@ def hit_rate(distance_bars: Float[np.ndarray, " W"], k: int) -> float:
 
 
 def interval_iou(
-    found: Float[np.ndarray, "#W 2"], truth: Float[np.ndarray, "W 2"], n_bars: int
-) -> Float[np.ndarray, " W"]:
-    """Compute intersection over union of the intervals that pointers name."""
-    return _overlap(_edges(found, n_bars), _edges(truth, n_bars))
+    found: Float[np.ndarray, "*M 2"], truth: Float[np.ndarray, "*W 2"], n_bars: int
+) -> np.ndarray:
+    """Compute intersection over union of the intervals that pointers name; broadcasts."""
+    low, high = _edges(found, n_bars)
+    begin, end = _edges(truth, n_bars)
+    shared = np.clip(np.minimum(high, end) - np.maximum(low, begin), 0.0, None)
+    return shared / ((high - low) + (end - begin) - shared)
 
 
 def best_interval(training: Float[np.ndarray, "W 2"], n_bars: int) -> Float[np.ndarray, "1 2"]:
     """Find the interval around a whole bar that overlaps training windows most."""
     places, lengths = np.arange(n_bars) / (n_bars - 1), np.unique(training[:, 1])
     choices = np.stack(np.meshgrid(places, lengths, indexing="ij"), axis=2).reshape(-1, 1, 2)
-    overlap = _overlap(_edges(choices, n_bars), _edges(training, n_bars))
+    overlap = interval_iou(choices, training, n_bars)
     return choices[overlap.mean(axis=1).argmax()]
 
 
@@ -151,11 +154,3 @@ def _edges(pointers: Float[np.ndarray, "*N 2"], n_bars: int) -> tuple[np.ndarray
     """Return both ends of each interval, in bars: bar t covers t to t + 1."""
     middle, half = pointers[..., 0] * (n_bars - 1) + 0.5, pointers[..., 1] * n_bars / 2
     return middle - half, middle + half
-
-
-def _overlap(
-    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    shared = np.minimum(first[1], second[1]) - np.maximum(first[0], second[0])
-    shared = np.clip(shared, 0.0, None)
-    return shared / ((first[1] - first[0]) + (second[1] - second[0]) - shared)
