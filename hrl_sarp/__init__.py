@@ -82,6 +82,8 @@ def train(
 
     Raises:
         HrlSarpError: in one line with the cure, for example for a folder of another run.
+        StoppedEarly: at Ctrl-C, after a checkpoint. A second Ctrl-C, or five seconds without a safe
+            moment, give a KeyboardInterrupt. `resume=True` goes on in both cases.
     """
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.run.session import RunFolder, StopFlag, resolve_device
@@ -130,6 +132,7 @@ def backtest(
     market: "Market",
     config: "RunConfig | None" = None,
     span: str = "test",
+    n_trials: int = 1,
 ) -> "Backtest":
     """Backtest policies beside all baselines, net of costs, in the simulator that trains.
 
@@ -139,12 +142,16 @@ def backtest(
         market: of `load_market`.
         config: costs, limits and baselines; None takes the defaults of the market's profile.
         span: `train`, `validation` or `test`.
+        n_trials: policies that you have tried for this question, all variants counted. The deflated
+            Sharpe ratio allows for them; the rows of the table count in any case.
 
     Returns:
-        A backtest that can be printed and written.
+        A backtest that can be printed and written. A policy that never sent an order is named in a
+        warning: a function that forgets to return looks like one that stays in cash.
 
     Raises:
-        HrlSarpError: for an unknown span or a policy that returns what cannot be meant.
+        HrlSarpError: for an unknown span, what is no market, or a policy that returns what cannot
+            be meant.
 
     Example:
         >>> def equal(view):
@@ -153,7 +160,10 @@ def backtest(
         >>> "equal" in str(found)
         True
     """
+    from loguru import logger
+
     from hrl_sarp.config.loading import load_config
+    from hrl_sarp.contracts import Market
     from hrl_sarp.errors import HrlSarpError
     from hrl_sarp.evaluation.backtest import run_backtest
     from hrl_sarp.evaluation.own_policy import as_policies
@@ -161,6 +171,14 @@ def backtest(
 
     if span not in ("train", "validation", "test"):
         raise HrlSarpError(f"span must be train, validation or test, found '{span}'")
+    if not isinstance(market, Market):
+        raise HrlSarpError(
+            f"market: expected what load_market returns, found {type(market).__name__}; "
+            "the order is backtest(policy, market)"
+        )
     chosen = config or load_config(market=market.name)
-    result = run_backtest(market, as_policies(policy), span, chosen)
+    result = run_backtest(market, as_policies(policy), span, chosen, n_trials)
+    for name in result.policy_names:
+        if not result.main.turnover[:, result.main.names.index(name)].any():
+            logger.warning(f"{name} never traded: does it return its weights?")
     return Backtest(result, analyse(result))

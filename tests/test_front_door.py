@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from loguru import logger
 
 import hrl_sarp
 from hrl_sarp.contracts import Market
@@ -63,15 +65,56 @@ def test_what_a_function_may_not_return_is_refused_with_day_and_reason(
     sample: Market, config: Any
 ) -> None:
     cases: dict[str, Any] = {
-        "expected one for each of 20": lambda view: np.ones(3),
+        "one for each of": lambda view: np.ones(3),
         "the weight nan for": lambda view: np.full(20, np.nan),
         "the weight -1.0 for": lambda view: -np.ones(20),
         "unknown symbols XYZ": lambda view: {"XYZ": 1.0},
+        "str, which is no array of numbers": lambda view: "all",
+        "1 or more, found 0": lambda view: view.past_returns(0),
     }
     for reason, function in cases.items():
         with pytest.raises(SimulatorError, match=reason) as refusal:
             hrl_sarp.backtest(FunctionPolicy(function, "mine"), sample, config, "validation")
-        assert "'mine' at the close of" in str(refusal.value)
+        told = [str(refusal.value), *getattr(refusal.value, "__notes__", [])]
+        assert any("'mine' at the close of 2015" in line for line in told)
+
+
+def test_an_error_inside_a_function_names_policy_and_day(sample: Market, config: Any) -> None:
+    with pytest.raises(ZeroDivisionError) as problem:
+        hrl_sarp.backtest(FunctionPolicy(lambda view: 1 / 0, "mine"), sample, config, "validation")
+    assert "in policy 'mine' at the close of 2015" in problem.value.__notes__[0]
+
+
+def test_weights_with_an_index_go_by_symbol_in_any_order(sample: Market, config: Any) -> None:
+    ordered = {symbol: (0.05 if at < 3 else 0.0) for at, symbol in enumerate(sample.symbols)}
+    turned = pd.Series(dict(reversed(ordered.items())))
+    found = hrl_sarp.backtest(
+        [
+            FunctionPolicy(lambda view: ordered, "by name"),
+            FunctionPolicy(lambda _: turned, "series"),
+        ],
+        sample,
+        config,
+        "validation",
+    )
+    returns = found.trajectory.net_return
+    first, second = (found.trajectory.names.index(name) for name in ("by name", "series"))
+    np.testing.assert_array_equal(returns[:, first], returns[:, second])
+
+
+def test_a_policy_that_never_trades_is_named(
+    sample: Market, config: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    sink = logger.add(told.append, level="WARNING")
+    found = hrl_sarp.backtest(
+        FunctionPolicy(lambda view: None, "forgot"), sample, config, "validation"
+    )
+    logger.remove(sink)
+    assert any("forgot never traded" in line for line in told)
+    assert repr(found) == "<Backtest of forgot on the validation span>"
+    with pytest.raises(HrlSarpError, match="name a folder"):
+        found.write_report(Path(__file__))
 
 
 def test_a_weight_by_symbol_is_the_weight_of_that_stock(sample: Market, config: Any) -> None:
@@ -93,6 +136,10 @@ def test_other_things_are_refused_in_one_line(sample: Market, config: Any, tmp_p
         hrl_sarp.backtest(equal, sample, config, span="tomorrow")
     with pytest.raises(SimulatorError, match=r"docs/your_policy\.md"):
         hrl_sarp.backtest(3, sample, config)  # type: ignore[arg-type]  # what a user may try
+    with pytest.raises(HrlSarpError, match=r"backtest\(policy, market\)"):
+        hrl_sarp.backtest(sample, equal)  # type: ignore[arg-type]  # what a user may try
+    with pytest.raises(SimulatorError, match=r"hand in FunctionPolicy\(\)"):
+        hrl_sarp.backtest(FunctionPolicy, sample, config)
     with pytest.raises(MissingArtifactError, match="hrl-sarp train"):
         hrl_sarp.load_agents(tmp_path, sample)
     with pytest.raises(MarketError, match="folder of its collected data"):

@@ -31,8 +31,7 @@ class PastView:
         (5, 20)
     """
 
-    market: Market
-    """Its later rows are the future; use the methods, which serve the past alone."""
+    _market: Market
     row: int
     """Of the market, at whose close the function decides."""
     weights: Float[np.ndarray, " A"]
@@ -43,22 +42,22 @@ class PastView:
     @property
     def date(self) -> np.datetime64:
         """Session at whose close the function decides."""
-        return self.market.dates[self.row]
+        return self._market.dates[self.row]
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """Stocks, in the order of every array."""
-        return self.market.symbols
+        return self._market.symbols
 
     @property
     def is_week_end(self) -> bool:
         """Last session of its exchange week."""
-        return bool(self.market.is_week_end[self.row])
+        return bool(self._market.is_week_end[self.row])
 
     @property
     def usable(self) -> Bool[np.ndarray, " A"]:
         """Stocks that may be bought: in the universe of the day, with a bar."""
-        market = self.market
+        market = self._market
         return _read_only(market.eligible[self.row] & market.tradable[self.row])
 
     def past_returns(self, n_days: int) -> Float[np.ndarray, "D A"]:
@@ -69,9 +68,16 @@ class PastView:
 
         Returns:
             Oldest first; fewer rows at the start of the data. 0 where a stock has no bar.
+
+        Raises:
+            SimulatorError: unless `n_days` is a whole number of 1 or more.
         """
-        rows = slice(max(0, self.row + 1 - n_days), self.row + 1)
-        market = self.market
+        if n_days < 1 or int(n_days) != n_days:
+            raise SimulatorError(
+                f"past_returns: expected a whole number of sessions, 1 or more, found {n_days!r}"
+            )
+        rows = slice(max(0, self.row + 1 - int(n_days)), self.row + 1)
+        market = self._market
         growth = session_growth(market.overnight_return[rows], market.intraday_return[rows])
         return _read_only(growth - 1.0)
 
@@ -87,10 +93,10 @@ class PastView:
         Raises:
             SimulatorError: for a name that is not there; it lists those that are.
         """
-        names = self.market.feature_names
+        names = self._market.feature_names
         if name not in names:
             raise SimulatorError(f"no feature '{name}'; there are: {', '.join(names)}")
-        return _read_only(self.market.stock_features[self.row, :, names.index(name)])
+        return _read_only(self._market.stock_features[self.row, :, names.index(name)])
 
 
 class FunctionPolicy:
@@ -140,24 +146,41 @@ class FunctionPolicy:
 
     def _ask(self, past: PastView) -> Float[np.ndarray, " A"] | None:
         """Ask for one portfolio; refuse what cannot be meant."""
-        answer = self.function(past)
+        try:
+            answer: Any = self.function(past)
+        except Exception as error:
+            error.add_note(f"in policy '{self.name}' at the close of {past.date}")
+            raise
         if answer is None:
             return None
         symbols = past.symbols
-        if isinstance(answer, Mapping):
-            unknown = sorted(answer.keys() - set(symbols))
+        if hasattr(answer, "items"):  # a dictionary, or a Series whose order may be another one
+            by_symbol = dict(answer.items())
+            unknown = [str(symbol) for symbol in by_symbol if symbol not in symbols]
             if unknown:
-                raise self._refusal(past, f"weights of unknown symbols {', '.join(unknown)}")
-            weights = np.array([answer.get(symbol, 0.0) for symbol in symbols])
-        else:
+                raise self._refusal(
+                    past,
+                    f"weights of unknown symbols {', '.join(unknown[:SHOWN_SYMBOLS])}; there are "
+                    f"{', '.join(symbols[:SHOWN_SYMBOLS])}, ... (cash is what is left)",
+                )
+            answer = [by_symbol.get(symbol, 0.0) for symbol in symbols]
+        try:
             weights = np.asarray(answer, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise self._refusal(
+                past, f"{type(answer).__name__}, which is no array of numbers"
+            ) from error
         if weights.shape != (len(symbols),):
             raise self._refusal(
-                past, f"weights of shape {weights.shape}, expected one for each of {len(symbols)}"
+                past,
+                f"weights of shape {weights.shape}; expected {len(symbols)}, one for each of "
+                "`view.symbols`",
             )
         if not np.isfinite(weights).all() or (weights < 0).any():
             at = int(np.argmax(~(weights >= 0) | np.isinf(weights)))
-            raise self._refusal(past, f"the weight {weights[at]} for {symbols[at]}")
+            raise self._refusal(
+                past, f"the weight {weights[at]} for {symbols[at]}; expected 0 or more"
+            )
         out_of_reach = (weights > 0) & ~past.usable & (past.weights == 0)
         if out_of_reach.any():
             named = ", ".join(symbols[at] for at in np.flatnonzero(out_of_reach)[:SHOWN_SYMBOLS])
@@ -167,10 +190,7 @@ class FunctionPolicy:
         return weights
 
     def _refusal(self, past: PastView, found: str) -> SimulatorError:
-        return SimulatorError(
-            f"policy '{self.name}' at the close of {past.date}: expected finite weights of 0 or "
-            f"more, found {found}"
-        )
+        return SimulatorError(f"policy '{self.name}' at the close of {past.date} returned {found}")
 
 
 def as_policies(given: Any) -> list[Policy]:
@@ -189,6 +209,10 @@ def as_policies(given: Any) -> list[Policy]:
     several = given if isinstance(given, Sequence) else [given]
     policies: list[Policy] = []
     for one in several:
+        if isinstance(one, type):
+            raise SimulatorError(
+                f"expected a policy, found the class {one.__name__}: hand in {one.__name__}()"
+            )
         if isinstance(one, Policy):
             policies.append(one)
         elif callable(one):

@@ -62,6 +62,9 @@ def imported(tree: ast.Module) -> set[str]:
 
 
 def _catches_everything(node: ast.ExceptHandler) -> bool:
+    last = node.body[-1]
+    if isinstance(last, ast.Raise) and last.exc is None:
+        return False  # it adds something and lets the error go on
     caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
     names = {ast.unparse(kind) if kind else "BaseException" for kind in caught}
     return bool(names & {"Exception", "BaseException"})

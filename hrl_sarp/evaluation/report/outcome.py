@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hrl_sarp.contracts import Trajectory
+from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.evaluation.report.figures import wealth_and_drawdown
@@ -41,6 +42,11 @@ class Backtest:
         """The ledger at the market's costs: index, baselines and policies, session by session."""
         return self.result.main
 
+    def __repr__(self) -> str:
+        """The rows and the span in one line."""
+        names = ", ".join(self.result.policy_names)
+        return f"<Backtest of {names} on the {self.result.span_name} span>"
+
     def __str__(self) -> str:
         """The main table and what it says."""
         screen = StringIO()
@@ -66,6 +72,11 @@ class Backtest:
 
         Returns:
             The page.
+
+        Raises:
+            HrlSarpError: if the folder is a file.
         """
+        if Path(folder).is_file():
+            raise HrlSarpError(f"{folder} is a file; name a folder for the report")
         write_backtest(self.result, Path(folder))
         return Path(folder) / REPORT_NAME

@@ -124,7 +124,7 @@ def _table(folder: Path, stem: str) -> Path:
     path = find_table(folder, stem)
     if path is None:
         raise MissingArtifactError(
-            f"{folder}: expected {stem}.csv or {stem}.parquet (README lists the standard tables, "
+            f"{folder}: expected {stem}.csv or {stem}.parquet (docs/your_data.md lists them, "
             "`data.named_tables` of a market profile names others), found neither; add the table"
         )
     return path
