@@ -155,16 +155,16 @@ def test_position_limit_keeps_the_best_of_each_sector_and_the_sectors_mass() -> 
     risk = factories.risk_config(max_positions=3, stock_cap=0.4)
     action = rows(0.1, 0.15, 0.05, 0.1, 0.0, 0.02)
     target = target_weights(two_sectors(), DAY, torch.zeros_like(action), action, FULL, risk)
-    # masses 0.30 and 0.12: quotients 0.30, 0.15, 0.12 -> two seats and one
+    # masses 0.30 and 0.12: quotients 0.30, 0.15, 0.12 -> two positions and one
     torch.testing.assert_close(target, rows(0.12, 0.18, 0, 0.12, 0, 0))
 
 
-@given(seed=st.integers(0, 2**32 - 1), seats=st.integers(0, 8))
+@given(seed=st.integers(0, 2**32 - 1), positions=st.integers(0, 8))
 @settings(max_examples=20, deadline=None)
-def test_targets_of_random_actions_keep_every_limit(seed: int, seats: int) -> None:
+def test_targets_of_random_actions_keep_every_limit(seed: int, positions: int) -> None:
     rng = np.random.default_rng(seed)
     tensors = tensors_of(factories.random_market(rng, n_days=12))
-    risk = factories.risk_config(max_positions=seats)
+    risk = factories.risk_config(max_positions=positions)
     day = torch.as_tensor(rng.integers(0, 12, 16))
     held = torch.as_tensor(rng.dirichlet(np.ones(tensors.n_assets + 1), 16)[:, :-1])
     action = torch.as_tensor(rng.exponential(0.1, (16, tensors.n_slots)))
@@ -178,8 +178,8 @@ def test_targets_of_random_actions_keep_every_limit(seed: int, seats: int) -> No
     assert float((free @ member - limits.sector_caps).max()) <= 1e-12
     assert float((free.sum(1) - limits.exposure).max()) <= 1e-12
     assert bool((free[~(tensors.tradable[day] & tensors.eligible[day])] == 0).all())
-    if seats:
-        assert int((free > 0).sum(1).max()) <= seats
+    if positions:
+        assert int((free > 0).sum(1).max()) <= positions
 
 
 def test_gate_closes_at_the_drawdown_counts_down_and_starts_a_new_peak() -> None:

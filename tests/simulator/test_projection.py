@@ -210,8 +210,8 @@ def test_turnover_cap_mixes_towards_the_current_weights() -> None:
     torch.testing.assert_close(capped, torch.tensor([[0.3, 0.1], [0.25, 0.2]]))
 
 
-def test_seats_go_to_sectors_by_mass_and_keep_their_mass() -> None:
-    # D'Hondt with 4 seats for masses 0.5, 0.3, 0.1: 0.5, 0.3, 0.25, 0.166 -> 3 seats, 1 seat, 0
+def test_positions_go_to_sectors_by_mass_and_keep_their_mass() -> None:
+    # D'Hondt, 4 positions, masses 0.5, 0.3, 0.1: quotients 0.5, 0.3, 0.25, 0.166 -> 3, 1 and 0
     p = torch.tensor([[[0.2, 0.1, 0.15, 0.05], [0.1, 0.2, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]]])
     w = limit_positions(p, p.sum(2), 4)
     scale = 0.5 / 0.45
@@ -221,12 +221,12 @@ def test_seats_go_to_sectors_by_mass_and_keep_their_mass() -> None:
     torch.testing.assert_close(w, expected)
 
 
-@given(seed=SEEDS, seats=st.integers(1, 12))
+@given(seed=SEEDS, positions=st.integers(1, 12))
 @settings(max_examples=30, deadline=None)
-def test_never_more_positions_than_seats(seed: int, seats: int) -> None:
+def test_never_more_positions_than_allowed(seed: int, positions: int) -> None:
     p, _, _, _ = draw_problem(seed)
-    w = limit_positions(p, p.sum(2), seats)
-    wanted = (p > 0).sum((1, 2)).clamp_max(seats)
+    w = limit_positions(p, p.sum(2), positions)
+    wanted = (p > 0).sum((1, 2)).clamp_max(positions)
     assert torch.equal((w > 0).sum((1, 2)), wanted)
 
 
