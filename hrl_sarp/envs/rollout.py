@@ -17,9 +17,10 @@ from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import DayRange, PortfolioState, Regime, StepResult, Trajectory
 from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
-from hrl_sarp.envs.two_clocks import TwoClocks
+from hrl_sarp.envs.two_clocks import Rows, TwoClocks
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.session import one_thread
 
 INDEX = "index"
 """Name of the first column of every ledger: the market's index, without costs or holdings."""
@@ -202,7 +203,7 @@ class _Pairs:
     """Decides for the rows of several pairs; those that share a network are one batch."""
 
     def __init__(self, pairs: Sequence[tuple[HierarchicalPolicy, Int[Tensor, " n"]]]) -> None:
-        self.rows: Int[Tensor, " n"] = torch.cat([rows for _, rows in pairs])
+        self.rows: Rows = _as_slice(torch.cat([rows for _, rows in pairs]))
         self._macros = _by_network([(pair.macro, rows) for pair, rows in pairs])
         self._micros = _by_network([(pair.micro, rows) for pair, rows in pairs])
 
@@ -218,17 +219,25 @@ class _Pairs:
             slot_weights[rows] = micro.target(_only(seen, rows)).to(slot_weights.dtype)
 
 
-def _by_network(asked: Sequence[tuple[Any, Int[Tensor, " n"]]]) -> list[tuple[Any, Tensor]]:
+def _by_network(asked: Sequence[tuple[Any, Int[Tensor, " n"]]]) -> list[tuple[Any, Rows]]:
     """Join the rows of policies that are one object."""
     networks = {id(network): network for network, _ in asked}
     return [
-        (network, torch.cat([rows for other, rows in asked if other is network]))
+        (network, _as_slice(torch.cat([rows for other, rows in asked if other is network])))
         for network in networks.values()
     ]
 
 
-def _only(observation: Mapping[str, Tensor], rows: Int[Tensor, " n"]) -> dict[str, Tensor]:
-    return {name: value.index_select(0, rows) for name, value in observation.items()}
+def _as_slice(rows: Int[Tensor, " n"]) -> Rows:
+    """Return the same rows as a slice, if they are evenly spaced."""
+    steps = rows.diff().unique().tolist() or [1]
+    if len(steps) > 1 or steps[0] < 1:
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1, steps[0])
+
+
+def _only(observation: Mapping[str, Tensor], rows: Rows) -> dict[str, Tensor]:
+    return {name: value[rows] for name, value in observation.items()}
 
 
 @dataclass(frozen=True)
@@ -243,7 +252,7 @@ class Session:
     """In force when the session was decided; NaN for a policy without goals."""
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sessions(
     policies: Sequence[Policy],
     tensors: MarketTensors,
@@ -277,6 +286,7 @@ def sessions(
         yield Session(clocks.trade_day(*due), goal)
 
 
+@one_thread()
 def rollout(
     policies: Sequence[Policy],
     tensors: MarketTensors,

@@ -21,6 +21,9 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.limits import exposure_limit, feasible_goal, target_weights
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 
+Rows = Int[Tensor, " n"] | slice
+"""Some of the portfolios; a slice reads them without a copy."""
+
 
 @dataclass
 class EpisodeState:
@@ -85,9 +88,7 @@ class TwoClocks:
             steps=episode.steps * keep,
         )
 
-    def set_goal(
-        self, goal: Goal, renewed: Bool[Tensor, " B"], rows: Int[Tensor, " n"] | None = None
-    ) -> None:
+    def set_goal(self, goal: Goal, renewed: Bool[Tensor, " B"], rows: Rows | None = None) -> None:
         """Make goals feasible and hold them until the next ones.
 
         `goal` is of the portfolios in `rows`, all of them if None. Only portfolios that are
@@ -100,9 +101,11 @@ class TwoClocks:
         weights = feasible_goal(self.tensors, day, weights, self.risk)
         probabilities = goal.regime_probabilities.to(self.tensors.dtype)
         vector = torch.where(renewed[:, None], Goal(weights, probabilities).to_vector(), held)
-        self.episode.goal = (
-            vector if rows is None else self.episode.goal.index_copy(0, rows, vector)
-        )
+        if rows is None:
+            self.episode.goal = vector
+        else:
+            self.episode.goal = self.episode.goal.clone()
+            self.episode.goal[rows] = vector
 
     def p_bear(self) -> Float[Tensor, " B"]:
         """Return the probability of a bear regime in the goal in force, which lowers the exposure.

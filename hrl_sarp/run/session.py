@@ -95,6 +95,20 @@ def configure_threads(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one CPU thread while the block runs.
+
+    For work on tensors so small that threads wait for each other longer than they compute.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators that libraries draw from; our own code is handed generators."""
     random.seed(seed)

@@ -17,6 +17,7 @@ from hrl_sarp.envs.rewards import goal_alignment, log1p_growth, micro_gain, micr
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, sessions
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
+from hrl_sarp.run.session import one_thread
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ValidationScore:
     reward_per_day: float
 
 
+@one_thread()
 def validate_pair(
     tensors: MarketTensors,
     config: RunConfig,

@@ -36,6 +36,8 @@ def stock_head(
     own = own + [torch.zeros_like(own[0])] * missing
     weight = nn.functional.pad(weight, (0, 0, 0, missing))
     tables = (market, weight, context, out, row_of, *own)
+    if not torch.is_grad_enabled():
+        return _in_cache(tables)
     result: Tensor = _InCache.apply(*tables)  # type: ignore[no-untyped-call]  # PyTorch gives no types
     return result
 
@@ -60,10 +62,7 @@ class _InCache(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
-        arrays = _arrays(inputs)
-        result = np.empty(arrays[-1].shape, arrays[-1].dtype)
-        _forward(arrays, result)
-        return torch.from_numpy(result)
+        return _in_cache(inputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -81,6 +80,13 @@ class _InCache(torch.autograd.Function):
             _backward_own(inputs, given, found)
             own = [torch.from_numpy(array) for array in found]
         return (*shared, None, *own)
+
+
+def _in_cache(inputs: tuple[Tensor, ...]) -> Tensor:
+    arrays = _arrays(inputs)
+    result = np.empty(arrays[-1].shape, arrays[-1].dtype)
+    _forward(arrays, result)
+    return torch.from_numpy(result)
 
 
 def _arrays(tensors: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
