@@ -42,7 +42,7 @@ def load_market(
     Raises:
         HrlSarpError: naming file, row, cause and cure if the data cannot be used.
 
-    Example:
+    Examples:
         >>> market = load_market()
         >>> market.n_assets, len(market.sector_names)
         (20, 11)
@@ -153,10 +153,12 @@ def backtest(
         HrlSarpError: for an unknown span, what is no market, or a policy that returns what cannot
             be meant.
 
-    Example:
+    Examples:
+        >>> from hrl_sarp.config.loading import load_config
+        >>> few = {"baselines": ["momentum"], "random_portfolios": 0, "bootstrap_samples": 20}
         >>> def equal(view):
         ...     return view.usable / view.usable.sum()
-        >>> found = backtest(equal, load_market(), span="validation")
+        >>> found = backtest(equal, load_market(), load_config(overrides={"evaluation": few}))
         >>> "equal" in str(found)
         True
     """

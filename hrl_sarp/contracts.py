@@ -25,7 +25,7 @@ PORTFOLIO_FEATURES = ("portfolio_drawdown",)
 class Regime(IntEnum):
     """Market regime; the order wherever three regime numbers stand.
 
-    Example:
+    Examples:
         >>> Regime(1).name
         'BULL'
     """
@@ -56,7 +56,7 @@ class Market:
 
     Row t of every array is known at the close of day t. Nothing here holds NaN.
 
-    Example:
+    Examples:
         >>> table, mask, days = np.zeros((2, 2)), np.ones((2, 2), dtype=bool), DayRange(0, 2)
         >>> market = Market(
         ...     *("tiny", np.array(["2024-01-02", "2024-01-03"], "datetime64[D]"), ("A", "B")),
@@ -204,7 +204,7 @@ class Market:
 class DayRange:
     """A half-open range [start, stop) of row indices of a market.
 
-    Example:
+    Examples:
         >>> len(DayRange(3, 5))
         2
     """
@@ -221,7 +221,7 @@ class DayRange:
 class Split:
     """Row ranges for fitting, selecting and testing; purged and embargoed, never overlapping.
 
-    Example:
+    Examples:
         >>> split = Split(train=DayRange(0, 6), validation=DayRange(7, 9), test=DayRange(9, 12))
         >>> split.validation.stop
         9
@@ -236,7 +236,7 @@ class Split:
 class Goal:
     """What the macro agent asks of the micro agent until its next decision.
 
-    Example:
+    Examples:
         >>> goal = Goal(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0, 1.0, 0.0]]))
         >>> goal.to_vector().tolist()
         [[0.5, 0.5, 0.0, 1.0, 0.0]]
@@ -273,7 +273,7 @@ class Goal:
 class PortfolioState:
     """B portfolios at the close of their day.
 
-    Example:
+    Examples:
         >>> one, day = torch.ones(1), torch.tensor([20])
         >>> state = PortfolioState(day, torch.tensor([[0.4, 0.6]]), 0 * one, one, one, 0 * day)
         >>> float(state.weights.sum() + state.cash)
@@ -297,7 +297,7 @@ class PortfolioState:
 class StepResult:
     """What one session earned, from the close of `day` to the close of `day + 1`.
 
-    Example:
+    Examples:
         >>> cash, held, nothing = torch.zeros(1, 2), torch.ones(1, 2) / 2, torch.zeros(1)
         >>> bought = StepResult(torch.tensor([21]), nothing - 0.001, nothing, nothing + 0.001,
         ...     nothing + 0.5, held, cash, cash, held, held, nothing)
@@ -334,7 +334,7 @@ class Trajectory:
 
     Row i is earned on `dates[i]` by the decision at the close of the session before.
 
-    Example:
+    Examples:
         >>> one, weights = np.zeros((1, 1)), np.ones((1, 1, 2)) / 2  # a day, a policy, two stocks
         >>> ledger = Trajectory(("equal weight",), np.array(["2024-01-03"], "datetime64[D]"),
         ...     one, one, one, one, one + 1, weights, weights, weights, np.full((1, 1, 4), np.nan),

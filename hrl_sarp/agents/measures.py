@@ -11,7 +11,6 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
-from hrl_sarp.agents.ppo.networks import SectorDirichlet
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.levels import LevelStep
@@ -90,12 +89,6 @@ def goal_measures(
         "p_bear": bear.mean(),
         "p_bear_std": bear.std(correction=0),
     }
-
-
-def dirichlet_measures(distribution: SectorDirichlet) -> dict[str, Float[Tensor, ""]]:
-    """Measure how much a macro policy explores: mean `entropy` (nats) and concentration `kappa`."""
-    kappa = (distribution.alpha - 1).sum(dim=1)
-    return {"entropy": distribution.entropy().mean(), "kappa": kappa.mean()}
 
 
 def score_measures(

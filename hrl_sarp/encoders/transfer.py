@@ -48,7 +48,7 @@ SHOWN_KEYS = 3
 class LoadReport:
     """What did not match when an encoder was filled from a file.
 
-    Example:
+    Examples:
         >>> report = LoadReport(missing=(), unexpected=("decoder.bias",))
         >>> bool(report.missing)  # the encoder is complete
         False

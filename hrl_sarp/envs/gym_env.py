@@ -53,7 +53,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         partner: policy of the other level; the documented rule if None.
         observation: form of the observation.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.contracts import DayRange, Split
         >>> from hrl_sarp.known_markets.small_market import market_of_returns

@@ -43,7 +43,7 @@ class Variant:
 class Decision:
     """Orders of a policy's B portfolios for the next open.
 
-    Example:
+    Examples:
         >>> decision = Decision(np.full(4, 0.2))  # a fifth of wealth in each of four slots
         >>> round(1 - float(decision.slot_weights.sum()), 2)  # the rest is cash
         0.2
@@ -70,7 +70,7 @@ class DecisionView:
     A policy has one portfolio for each span and each variant of the rollout; all of them stand at
     the same step. The view is the same object at every step.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.contracts import DayRange, Split
         >>> from hrl_sarp.known_markets.small_market import market_of_returns
@@ -143,7 +143,7 @@ class DecisionView:
 class Policy(Protocol):
     """Anything that can be backtested; agents, baselines and your own alike.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class Cheapest:
         ...     '''Holds the stocks that fell most over a month, renewed at week ends.'''

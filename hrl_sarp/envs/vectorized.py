@@ -34,7 +34,7 @@ class PortfolioVecEnv(VecEnv):
         form: `index` for training, `full` for any other library.
         group: rows that start together on one day (they differ in portfolio, goal and noise).
 
-    Example:
+    Examples:
         >>> from hrl_sarp.envs import make_level, make_starts, to_tensors
         >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.contracts import DayRange, Split

@@ -20,7 +20,7 @@ ACCOUNTING_DTYPE = torch.float64
 class BacktestResult:
     """Everything a report is computed from.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.contracts import DayRange, Split

@@ -24,7 +24,7 @@ class PastView:
 
     Arrays are by stock, in the order of `symbols`, and cannot be written to.
 
-    Example:
+    Examples:
         >>> import hrl_sarp
         >>> view = PastView(hrl_sarp.load_market(), 300, np.zeros(20), is_first=True)
         >>> view.past_returns(5).shape
@@ -110,7 +110,7 @@ class FunctionPolicy:
         function: from what was known after a close to weights; called at every close.
         name: in tables and legends.
 
-    Example:
+    Examples:
         >>> equal = FunctionPolicy(lambda view: view.usable / view.usable.sum(), "equal")
         >>> equal.name
         'equal'

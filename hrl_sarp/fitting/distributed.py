@@ -18,7 +18,7 @@ RANK, SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 class World:
     """All processes of a run, seen from one of them.
 
-    Example:
+    Examples:
         >>> World(rank=1, size=2, device=torch.device("cpu")).share(7)
         slice(3, 7, None)
     """

@@ -32,7 +32,7 @@ class History:
         rows: of the run that is resumed; they are copied.
         prefix: written before each name, with a slash between.
 
-    Example:
+    Examples:
         >>> history = History(prefix="pretrain")
         >>> history.add(0, {"loss": 0.5})
         >>> history.rows

@@ -30,7 +30,7 @@ CUDA_LOOK_EVERY = 20
 class Task(Protocol):
     """What is taught: a module, its rows and its loss.
 
-    Example:
+    Examples:
         >>> isinstance(nn.Linear(1, 1), Task)  # a module alone has no rows and no loss
         False
     """
@@ -93,7 +93,7 @@ class Task(Protocol):
 class Schedule:
     """How long and how fast to train.
 
-    Example:
+    Examples:
         >>> schedule = Schedule(4, 2, 8, 0.1, 0.0, 1.0, 60.0, low_epoch=3, final_share=0.0)
         >>> [round(schedule.rate(epoch), 3) for epoch in range(4)]
         [0.1, 0.075, 0.025, 0.0]
@@ -157,7 +157,7 @@ class Schedule:
 class Epoch:
     """What a finished epoch measured.
 
-    Example:
+    Examples:
         >>> terms = {"total_loss": 0.9, "grad_norm": 1.2, "clipped": 0.0}
         >>> Epoch(0, terms, 0.8, {}, {}, rate=0.01, seconds=2.5, is_best=True).loss
         0.8
@@ -185,7 +185,7 @@ class Epoch:
 class Fitted:
     """What a run came to; the module holds the weights of the best epoch.
 
-    Example:
+    Examples:
         >>> Fitted(best_epoch=1, best_loss=0.7, epochs=3, seconds=[2.5, 2.5, 2.4]).best_epoch
         1
     """
@@ -236,7 +236,7 @@ class Fit:
     Raises:
         DataError: if there is no row, or a batch has fewer rows than processes.
 
-    Example:
+    Examples:
         >>> class Mean:  # a task: the weight of a line goes to 3
         ...     title, module, train_rows = "mean", nn.Linear(1, 1, bias=False), torch.arange(8)
         ...

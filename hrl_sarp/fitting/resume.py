@@ -30,7 +30,7 @@ HASH_LENGTH, SHOWN_DIGITS = 64, 12
 class RunState:
     """What an unfinished run keeps, and the test whether a run may continue it.
 
-    Example:
+    Examples:
         >>> from tempfile import mkdtemp
         >>> state = RunState(Path(mkdtemp()), "a course", {"seed": 1}, resume=True)
         >>> state.load() is None

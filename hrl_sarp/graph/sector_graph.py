@@ -135,7 +135,7 @@ class SectorGNN(nn.Module):
         n_features: columns of the node features.
         config: layer type and sizes.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.config.loading import load_config
         >>> network = SectorGNN(10, load_config().macro_agent.graph)
         >>> network(torch.zeros(2, 11, 10), torch.eye(11).expand(2, 11, 11)).shape[:2]

@@ -62,7 +62,7 @@ class TrainingDataLoader:
         market: name of the market profile.
         config: a merged configuration of that market; None reads the default one.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.known_markets.reachable_goals import goal_market
         >>> loader = TrainingDataLoader.of(goal_market(20), load_config(market="us"))
         >>> days = loader.load_micro_training_data("1600-01-01", "1601-12-31")

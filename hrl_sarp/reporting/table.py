@@ -24,7 +24,7 @@ class Table:
 
     `Console().print(table)` draws it. On the page it is a block of a section (`reporting.page`).
 
-    Example:
+    Examples:
         >>> table = Table("Policies", ("policy", "return"), [("1/N", percent(0.081))])
         >>> print(table.markdown())
         | policy | return |
@@ -130,7 +130,7 @@ def paragraphs(sentences: Iterable[str]) -> Group:
 class Form:
     """How one kind of number is written.
 
-    Example:
+    Examples:
         >>> Form(1, 100, " %")(0.0812)
         '8.1 %'
     """

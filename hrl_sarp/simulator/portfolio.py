@@ -46,7 +46,7 @@ class PortfolioSimulator:
         device: of the accounting.
         gated: rows that have the drawdown gate; None is all of them, if `risk` has it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.contracts import DayRange, Split

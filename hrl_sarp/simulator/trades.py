@@ -32,7 +32,7 @@ class TradeCosts:
         dtype: of the trades; only rates that differ by row need it.
         device: of the trades; only rates that differ by row need it.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.config.loading import load_config
         >>> costs = TradeCosts(load_config(market="sample").market_profile.costs)
         >>> trade = torch.tensor([[0.5, -0.5]])  # half of wealth from one stock to the other

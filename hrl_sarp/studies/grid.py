@@ -27,7 +27,7 @@ RESULT, FAILURE, SCREEN = "cell.json", "failed.json", "screen.log"
 class Cell:
     """One job of a study.
 
-    Example:
+    Examples:
         >>> Cell("jade", 1).name
         'jade-1'
     """
@@ -46,7 +46,7 @@ class Cell:
 class Study(Protocol):
     """What is run; an object that other processes can be sent (plain values and paths).
 
-    Example:
+    Examples:
         >>> class Squares:
         ...     title, folder = "squares", Path("logs/squares")
         ...
@@ -98,7 +98,7 @@ class Study(Protocol):
 class Results:
     """What the cells of a study came to.
 
-    Example:
+    Examples:
         >>> Results({Cell("jade", 0): {"rank_ic": 0.01}}, {}).by_seed("jade", "rank_ic")
         {0: 0.01}
     """

@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 class Moments:
     """A measure over seeds.
 
-    Example:
+    Examples:
         >>> moments([0.01, 0.03]).standard_error
         0.01
     """
@@ -83,7 +83,7 @@ def paired_difference(
 class Threshold:
     """A figure of a study and the bound that its mean over seeds is held against.
 
-    Example:
+    Examples:
         >>> Threshold("share_of_gap", ">=", 0.6).is_met(0.6)
         True
     """

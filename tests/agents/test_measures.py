@@ -12,7 +12,6 @@ from hrl_sarp.agents.measures import (
     compare_with_ridge,
     critic_measures,
     daily_rank_ic,
-    dirichlet_measures,
     fit_ridge,
     goal_measures,
     mean_terms,
@@ -100,7 +99,7 @@ def test_constant_even_goals_show_neither() -> None:
 def test_kappa_is_read_back_from_the_distribution_unlisted_sectors_or_not() -> None:
     listed = torch.tensor([[True, True, False], [True, True, True]])
     shares = SectorDirichlet(torch.zeros(2, 3), torch.tensor([10.0, 30.0]), listed)
-    found = as_numbers(dirichlet_measures(shares))
+    found = as_numbers(shares.measures())
     assert found["kappa"] == pytest.approx(20.0)
     assert found["entropy"] == pytest.approx(float(shares.entropy().mean()))
 

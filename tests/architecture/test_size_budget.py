@@ -1,8 +1,16 @@
 """The size budget: a page of code fits on a screen. CONTRIBUTING.md states the numbers."""
 
 import ast
+from collections import Counter
 
-from tests.architecture.source_tree import class_bases, functions, label, parse, source_files
+from tests.architecture.source_tree import (
+    PACKAGE,
+    class_bases,
+    functions,
+    label,
+    parse,
+    source_files,
+)
 
 FILES = source_files()
 MEASURED = [(label(path), function) for path in FILES for function in functions(parse(path))]
@@ -31,6 +39,11 @@ def test_no_function_nests_deeper_than_3_blocks() -> None:
 def test_modules_stay_short() -> None:
     lengths = {label(path): len(path.read_text().splitlines()) for path in FILES}
     assert {path: length for path, length in lengths.items() if length > 500} == {}
+
+
+def test_no_folder_holds_more_than_nine_files() -> None:
+    folders = Counter(label(path.parent) for path in FILES if path.is_relative_to(PACKAGE))
+    assert {folder: count for folder, count in folders.items() if count > 9} == {}
 
 
 def test_classes_inherit_once_within_the_package() -> None:

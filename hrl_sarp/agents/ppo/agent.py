@@ -35,7 +35,7 @@ class MacroAgent:
         config: section `macro_agent`.
         seed: of the networks' initial values.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.known_markets.reachable_goals import goal_market
         >>> from hrl_sarp.known_markets.small_market import on_cpu

@@ -17,7 +17,6 @@ from hrl_sarp.agents.layers import set_dropout
 from hrl_sarp.agents.measures import (
     GradientNorms,
     as_numbers,
-    dirichlet_measures,
     goal_measures,
     spread,
 )
@@ -148,7 +147,7 @@ class MacroPPO(PPO):
         stride = len(rows["day"]) // MEASURED_ROWS | 1
         index = {n: torch.as_tensor(v[::stride], device=self.device) for n, v in rows.items()}
         shares, regime = self.policy.distribution(self.policy.inputs(index))
-        return {**dirichlet_measures(shares), **goal_measures(shares.mode, regime)}
+        return {**shares.measures(), **goal_measures(shares.mode, regime)}
 
 
 def compare_on_same_day(

@@ -59,6 +59,11 @@ class SectorDirichlet:
         total = (self.alpha * self.listed).sum(dim=1)
         return (torch.lgamma(self.alpha) * self.listed).sum(dim=1) - torch.lgamma(total)
 
+    def measures(self) -> dict[str, Float[Tensor, ""]]:
+        """Measure how much the policy explores: mean `entropy` (nats) and concentration `kappa`."""
+        kappa = (self.alpha - 1).sum(dim=1)
+        return {"entropy": self.entropy().mean(), "kappa": kappa.mean()}
+
 
 class SectorTrunk(nn.Module):
     """One hidden vector per sector from its own columns, its identity and the context."""

@@ -177,7 +177,7 @@ class MicroSettings:
         tensors: the market.
         config: of the run.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.known_markets.reachable_goals import goal_market
         >>> from hrl_sarp.known_markets.small_market import on_cpu

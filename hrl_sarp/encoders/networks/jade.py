@@ -22,7 +22,7 @@ class JadeEncoder(nn.Module):
         n_features: F, columns of a bar.
         config: hidden units, layers, dropout.
 
-    Example:
+    Examples:
         >>> encoder = JadeEncoder(3, JadeConfig(hidden=4, layers=1, dropout=0.0))
         >>> windows = torch.zeros(2, 5, 3)  # two windows of five bars
         >>> tuple(encoder(windows).shape), tuple(encoder.embed(windows).shape)
@@ -77,7 +77,7 @@ class JadeMaskedAutoencoder(nn.Module):
         n_features: F, columns of a bar.
         config: size of the encoder.
 
-    Example:
+    Examples:
         >>> module = JadeMaskedAutoencoder(3, JadeConfig(hidden=4, layers=1, dropout=0.0))
         >>> bars, hidden = torch.randn(2, 5, 3), torch.zeros(2, 5, dtype=torch.bool)
         >>> hidden[:, 2] = True

@@ -30,7 +30,7 @@ class Projection:
     Whitened, because the agents' other stock features have one scale as well and their networks
     would ignore columns a hundred times smaller.
 
-    Example:
+    Examples:
         >>> points = np.array([[3, 1], [-3, 1], [3, -1], [-3, -1]], dtype=np.float32)
         >>> projection = fit_projection(points, size=1)  # the first column varies most
         >>> projection(torch.from_numpy(points)).flatten().round().tolist()

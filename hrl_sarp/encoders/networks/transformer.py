@@ -24,7 +24,7 @@ class CandleEncoder(nn.Module):
         n_features: F, columns of a candle.
         config: widths, layers, longest window.
 
-    Example:
+    Examples:
         >>> config = TransformerConfig(
         ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
         ... )
@@ -89,7 +89,7 @@ class PriceActionTransformer(nn.Module):
         n_features: F, columns of a candle.
         config: size of encoder and head.
 
-    Example:
+    Examples:
         >>> config = TransformerConfig(
         ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
         ... )
@@ -159,7 +159,7 @@ class TransformerMaskedAutoencoder(nn.Module):
         n_features: F, columns of a candle.
         config: size of the encoder.
 
-    Example:
+    Examples:
         >>> config = TransformerConfig(
         ...     window_length=8, width=4, heads=2, layers=1, feedforward=8, head=4, dropout=0.0
         ... )

@@ -19,7 +19,7 @@ BASELINES = ("mean", "previous bar", "linear interpolation")
 class MaskRule:
     """How bars are hidden. All strategies hide the same number, so that their losses compare.
 
-    Example:
+    Examples:
         >>> MaskRule("block", ratio=0.25, warmup_bars=4, patch_bars=3).count(20)
         4
     """
@@ -111,7 +111,7 @@ class Errors:
 class ErrorSums:
     """Adds up errors batch by batch, in float64 and without leaving the device.
 
-    Example:
+    Examples:
         >>> sums = ErrorSums(n_features=1, delta=1.0, device=torch.device("cpu"))
         >>> hidden = torch.tensor([[True, False]])  # the second bar does not count
         >>> sums.add(torch.ones(1, 2, 1), torch.zeros(1, 2, 1), hidden)

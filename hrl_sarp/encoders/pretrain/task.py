@@ -163,7 +163,7 @@ class MaskedReconstruction:
 
     Hidden bars of windows that nothing is learned from never change, so that losses compare.
 
-    Example:
+    Examples:
         As `pretrain` uses it::
 
             task = MaskedReconstruction(module, data, run)

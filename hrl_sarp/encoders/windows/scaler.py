@@ -23,7 +23,7 @@ that would turn noise into signal.
 class Scaler:
     """Mean and standard deviation of every column over the bars that training reads.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> scaler = Scaler.fit(np.array([[1, 7], [3, 7]], dtype=np.float32))
         >>> scaler.apply(np.array([[5, 7]], dtype=np.float32)).tolist()

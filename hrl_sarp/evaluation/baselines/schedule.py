@@ -31,7 +31,7 @@ class ScheduledPolicy:
         knows_until: last row that it looks at; decisions on later days repeat that row's.
         only_once: buys on the first day and never trades again.
 
-    Example:
+    Examples:
         >>> from hrl_sarp.config.loading import load_config
         >>> def half_cash(market, days, config):
         ...     return np.full((len(days), market.n_slots), 0.5 / market.n_slots)

@@ -24,12 +24,16 @@ WIDTH = 100
 class Backtest:
     """A finished backtest: policies, baselines, and every figure about them.
 
-    Example:
+    Examples:
         >>> import hrl_sarp
-        >>> found = hrl_sarp.backtest(lambda view: view.usable / view.usable.sum(),
-        ...                           hrl_sarp.load_market(), span="validation")
-        >>> found.trajectory.names[:2]
-        ('index', '1/N')
+        >>> from hrl_sarp.config.loading import load_config
+        >>> few = {"baselines": [], "random_portfolios": 0, "bootstrap_samples": 20}
+        >>> config = load_config(overrides={"evaluation": few})
+        >>> found = hrl_sarp.backtest(
+        ...     lambda view: view.usable / view.usable.sum(), hrl_sarp.load_market(), config
+        ... )
+        >>> found.trajectory.names
+        ('index', '1/N', '<lambda>')
     """
 
     result: BacktestResult
