@@ -1,4 +1,4 @@
-"""Gymnasium envs of both levels and their batched twins for Stable-Baselines3."""
+"""Gymnasium envs of both levels, and batched versions of them for Stable-Baselines3."""
 
 import gymnasium as gym
 

@@ -1,4 +1,4 @@
-"""The hierarchy as one Gymnasium env: the trained level acts, the other is a partner policy."""
+"""A Gymnasium env for either level: the agent acts on one, a partner policy on the other."""
 
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -28,18 +28,18 @@ LevelName = Literal["macro", "micro"]
 
 
 class HierarchicalEnv(gym.Env[Any, Any]):
-    """Both clocks in one env; `level` says which agent the actions come from.
+    """One level of the hierarchy as an env; a partner policy decides for the other level.
 
     Observation:
-        `full`: a plain array (macro) or a goal dictionary with one (micro); any library can use
-        it. `index`: day, portfolio and goals; the networks gather the market rows themselves.
+        `full`: an array (macro) or a goal dictionary that holds one (micro), for any library.
+        `index`: day, portfolio and goals, for networks that look up the market rows themselves.
     Action:
-        macro: 11 sector weights and 3 regime probabilities, each part divided by its sum.
-        micro: target weights of the day's slots, projected onto the limits (unchanged if feasible).
+        macro: 11 sector weights and 3 regime probabilities. Each part is divided by its sum.
+        micro: target weights of the day's slots. They are projected onto the limits.
     Reward:
         % of log growth, see `hrl_sarp.envs.rewards`.
     Episode end:
-        truncated after the horizon (weeks or sessions), terminated below 10 % of the first wealth.
+        truncated after the horizon (weeks or sessions); terminated below 10 % of the first wealth.
     Timing:
         an observation at the close of t uses rows <= t; orders fill at the open of t + 1.
     Costs:
@@ -89,7 +89,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         self.action_space = self.level.action_space
         self._over = True
         if level == "micro" and observation == "full":
-            # libraries take any env with this attribute for one with goal dictionaries
+            # libraries treat every env with this attribute as one with goal dictionaries
             self.compute_reward = self._hindsight_reward
 
     def reset(
@@ -102,7 +102,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
             options: `day` is the row of the market to start at.
 
         Returns:
-            The first observation, and the day it is of.
+            The first observation, and its day.
         """
         super().reset(seed=seed)
         if seed is not None:
@@ -134,7 +134,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
             reply = self.level.step(given[None])
         info = {name: float(value[0]) for name, value in reply.terms.items()}
         observation, reward = self._observe(), float(reply.reward[0])
-        if reply.transition is not None:  # the function and arrays that hindsight replay will use
+        if reply.transition is not None:  # what hindsight replay of other libraries reads
             desired = reply.goal[0].float().cpu().numpy()
             reward = float(self._hindsight_reward(observation["achieved_goal"], desired, info))
         terminated, truncated = bool(reply.terminated[0]), bool(reply.truncated[0])
@@ -142,7 +142,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         return observation, reward, terminated, truncated, info
 
     def _hindsight_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """Reward of the micro level for any goal: for hindsight replay of other libraries."""
+        """Return the micro reward for any goal, for hindsight replay of other libraries."""
         config = self.level.config.micro_agent.reward
         achieved = np.asarray(achieved_goal, np.float64)
         gain = info["gain"] if isinstance(info, dict) else np.array([each["gain"] for each in info])
@@ -170,7 +170,7 @@ def sample_market() -> tuple[Market, RunConfig]:
 
 
 def to_tensors(market: Market | MarketTensors) -> MarketTensors:
-    """Put a market on the CPU in float64 unless it already is on a device.
+    """Put a market on the CPU in float64; tensors come back as they are.
 
     Args:
         market: either form.

@@ -1,7 +1,7 @@
-"""The two levels of the hierarchy as batched steps: what an action is, what it earns, its episodes.
+"""The two levels of the hierarchy, stepped in batches: their actions, rewards and episodes.
 
-A level owns its clocks and asks a partner policy for the decisions of the other level. Envs for
-Gymnasium and Stable-Baselines3 are thin adapters over it.
+A level asks a partner policy for the decisions of the other level. The envs for Gymnasium and
+Stable-Baselines3 are thin adapters over a level.
 """
 
 from collections.abc import Sequence
@@ -44,39 +44,39 @@ LONGEST_WEEK = 7
 
 @dataclass(frozen=True)
 class MicroTransition:
-    """What hindsight replay needs of a micro step beside the observations."""
+    """What hindsight replay stores of a micro step, apart from the observations."""
 
     executed: Float[Tensor, "B N"]
     """Weights after the trade in the slots of the decision day."""
     achieved: Float[Tensor, "B S"]
     """Sector shares that were executed."""
     gain: Float[Tensor, " B"]
-    """What any goal's reward is made from, see `micro_gain`."""
+    """The part of the reward that does not depend on the goal, see `micro_gain`."""
     next_desired: Float[Tensor, "B G"]
     """Goal in force after the step, before any reset."""
     renewed: Bool[Tensor, " B"]
-    """The step ended at a week end, where the macro partner set this goal anew."""
+    """True where the step ended at a week end, so that the macro partner set a new goal."""
 
 
 @dataclass(frozen=True)
 class LevelStep:
-    """All that one step of a level tells: to envs, algorithms and whoever measures portfolios."""
+    """Result of one step of a level."""
 
     reward: Float[Tensor, " B"]
     terminated: Bool[Tensor, " B"]
     truncated: Bool[Tensor, " B"]
     terms: dict[str, Float[Tensor, " B"]]
-    """Reward terms and measures, each logged apart."""
+    """Reward terms and measures; each is logged under its name."""
     trade: StepResult
     """The first session after a macro decision, or that of the micro step."""
     goal: Float[Tensor, "B G"]
-    """In force when it was decided."""
+    """The goal in force when the step was decided."""
     transition: MicroTransition | None = None
     """None for the macro level."""
 
 
 class MacroLevel:
-    """One step is a week: sets a goal, lets the micro partner trade until the next week end."""
+    """One step is a week: the action sets a goal, the micro partner trades until the week end."""
 
     def __init__(
         self,
@@ -138,7 +138,8 @@ class MacroLevel:
     def goal_of(self, action: Float[Tensor, "B G"]) -> Goal:
         """Read an action as a goal: both parts are divided by their sums.
 
-        Values below 0 count as 0. A part without any mass falls on 1/N and on the filtered regime.
+        Values below 0 count as 0. Sector weights that are all 0 become 1/N. Regime probabilities
+        that are all 0 become the filtered regime.
         """
         goal = Goal.from_vector(action.to(self.tensors.dtype).clamp(min=0))
         day = self.clocks.day
@@ -168,7 +169,7 @@ class MacroLevel:
 
 
 class MicroLevel:
-    """One step is a session: trades towards the goal that the macro partner renews at week ends."""
+    """One step is a session: the action trades, the macro partner sets a new goal at week ends."""
 
     def __init__(
         self,
@@ -214,7 +215,7 @@ class MicroLevel:
         return {"observation": observation, **goals}
 
     def step(self, action: Float[Tensor, "B N"]) -> LevelStep:
-        """Trade one session; the reward refers to the goal under which it was decided.
+        """Trade one session, and reward it under the goal that was in force at the decision.
 
         `action` holds target weights of the day's slots, before the limits.
         """
@@ -256,10 +257,10 @@ Level = MacroLevel | MicroLevel
 
 
 class EpisodeStarts:
-    """Draws start days such that a whole episode fits into the span.
+    """Draws start days from which a whole episode fits into the span.
 
-    `horizon` counts weeks if `weekly`, else sessions. Of the market only the calendar and the
-    filtered regime are used. The state of the generator is part of a checkpoint.
+    `horizon` counts weeks if `weekly`, else sessions. The draw reads only the calendar and the
+    filtered regime of the market.
     """
 
     def __init__(

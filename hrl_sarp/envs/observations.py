@@ -1,7 +1,7 @@
-"""What each agent sees: index observations (day + portfolio), the network inputs and the limits.
+"""What each agent sees: index observations, the inputs of its networks, and its limits.
 
-An index observation is a small dict; `macro_inputs` and `micro_inputs` gather the market rows it
-points to. A full observation is those inputs flattened, so both forms mean the same.
+An index observation holds a day and a portfolio. `macro_inputs` and `micro_inputs` look up the
+market rows of that day. A full observation is the same inputs, flattened.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ from hrl_sarp.simulator.limits import DecisionLimits, decision_limits, exposure_
 
 MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
 MICRO_SCALARS = ("cash", "active_drawdown", "gate_on", "days_left")
-"""Portfolio scalars behind the weights, in this order; `days_left` is a share of the week."""
+"""Portfolio scalars that follow the weights, in this order. `days_left` is a share of the week."""
 SCALAR_OF = {"portfolio_drawdown": MACRO_SCALARS.index("active_drawdown")}
-"""Place of the scalar that each of `PORTFOLIO_FEATURES` repeats."""
+"""Index in `MACRO_SCALARS` of the scalar that each of `PORTFOLIO_FEATURES` repeats."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class MicroInputs:
     features: Float[Tensor, "D N F"]
     """Market rows of the D distinct days among the B decisions."""
     tradable: Bool[Tensor, "D N"]
-    """Slots that count on those days."""
+    """True for slots that are filled on those days."""
     row_of: Int[Tensor, " B"]
     """Row of `features` that each decision looks at."""
     view: MicroView
@@ -99,17 +99,17 @@ class MicroInputs:
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """Limits and prior of B decisions over the day's slots, from what the agent observes."""
+    """Limits and prior of B decisions over the day's slots."""
 
     limits: DecisionLimits
     budgets: Float[Tensor, "B S"]
     """Exposure x goal sector weight: what each sector may hold."""
     prior: Float[Tensor, "B N"]
-    """Budget spread evenly over the sector's tradable slots: what following the goal means."""
+    """Each sector's budget, spread evenly over its tradable slots. It follows the goal exactly."""
 
 
 def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
-    """Work out what the actor may hold, and what following the goal means."""
+    """Compute what the actor may hold, and the prior that follows the goal."""
     gate = (view.scalars[:, MICRO_SCALARS.index("gate_on")] > 0.5).long()
     p_bear = view.goal.regime_probabilities[:, Regime.BEAR]
     invested = exposure_limit(p_bear, risk, gate)
@@ -208,7 +208,7 @@ def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> M
 
 
 def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
-    """Return the sector table or say how to get one."""
+    """Return the sector embeddings; without them, the error says how to get them."""
     if tensors.sector_embeddings is None:
         raise MarketError(
             "the market has no sector embeddings: run `hrl-sarp train --phase 1`, or add raw "

@@ -1,6 +1,6 @@
-"""What a policy of either level must do, rules that do it, and the decode from scores to weights.
+"""Protocols of the policies of both levels, simple rules, and the decode from scores to weights.
 
-The decode is the one path of the actor, the rules and the backtest.
+Actor, rules and backtest use the same decode.
 """
 
 from collections.abc import Mapping
@@ -38,19 +38,18 @@ class MicroPolicy(Protocol):
 
 
 NO_VIEW = (0.0, 0.5, 0.5)
-"""Regime entries of a goal whose policy says nothing of the regime, in the order of `Regime`.
+"""Regime entries of a goal whose policy does not forecast the regime, in the order of `Regime`.
 
-The exposure is not cut; no report takes them for a forecast."""
+They do not reduce the exposure, and reports do not score them as a forecast."""
 
 
 def decode_within_sector(
     scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
 ) -> Float[Tensor, "B N"]:
-    """Tilt the goal's prior by exp(temperature x score) inside each sector's budget.
+    """Multiply the goal's prior by exp(temperature x score) inside each sector's budget.
 
-    Score 0 follows the goal; the sector weights stay the macro agent's. The weights are within all
-    limits and differentiable in the scores, which lie in [-1, 1]. Source: spec of the micro action,
-    decode `within_sector`.
+    Scores lie in [-1, 1]; scores of 0 follow the goal. The sector weights stay those of the goal.
+    The result is within all limits and differentiable in the scores.
     """
     limits = request.limits
     caps = limits.stock_caps
@@ -64,7 +63,7 @@ def decode_within_sector(
 def decode_free(
     scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
 ) -> Float[Tensor, "B N"]:
-    """Spread the exposure over all stocks by exp(temperature x score); the goal is only seen."""
+    """Spread the exposure over all stocks by exp(temperature x score), whatever the goal."""
     limits = request.limits
     caps = limits.stock_caps
     tilt = torch.exp(temperature * scores).unflatten(1, caps.shape[1:]) * (caps > 0)
@@ -72,13 +71,13 @@ def decode_free(
 
 
 class ProportionalGoal:
-    """Each sector gets the share of eligible stocks it has, without a view on the regime.
+    """The goal weighs each sector by its share of the eligible stocks, and forecasts no regime.
 
-    Following it is 1/N at full exposure.
+    A micro agent that follows this goal holds 1/N at full exposure.
     """
 
     has_view = False
-    """Its regime entries are `NO_VIEW`; a policy without this attribute has one."""
+    """False: the regime entries are `NO_VIEW`. Policies without this attribute do forecast."""
 
     def __init__(self, tensors: MarketTensors) -> None:
         self.tensors = tensors
@@ -91,10 +90,10 @@ class ProportionalGoal:
 
 
 class SampledGoal:
-    """Goals for training: Dirichlet(1) over listed sectors, mixed with those of another policy.
+    """Goals for training: some drawn from Dirichlet(1) over listed sectors, some of another policy.
 
-    `share` of the decisions is sampled, the rest asks `policy`, usually the frozen macro agent. The
-    state of the generator is part of a checkpoint.
+    `share` is the part of the decisions that is drawn. The others come from `policy`, usually the
+    frozen macro agent.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class SampledGoal:
         self.generator = torch.Generator().manual_seed(seed)
 
     def goal(self, observation: Observation) -> Goal:
-        """Return sampled or asked goals; the regime always is the policy's."""
+        """Return B goals; the regime probabilities are always those of `policy`."""
         asked = self.policy.goal(observation)
         day = observation["day"].long().flatten()
         shape = asked.sector_weights.shape
@@ -127,7 +126,7 @@ class SampledGoal:
 
 
 class FollowGoal:
-    """Equal weight inside each sector, sector weights as the goal says."""
+    """Holds the goal's sector weights, with equal weights inside each sector."""
 
     def __init__(self, tensors: MarketTensors, risk: RiskConfig) -> None:
         self.tensors = tensors

@@ -1,4 +1,4 @@
-"""The reward terms of both levels, in % of log growth; each is logged apart."""
+"""The reward terms of both levels, in % of log growth."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ class MacroReward:
     """Terms of one week; their sum is the reward."""
 
     growth: Float[Tensor, " B"]
-    """100 [ln(W'/W) - ln(B'/B)], B the exogenous 1/N benchmark: a control variate."""
+    """100 [ln(W'/W) - ln(B'/B)]. B is the 1/N benchmark, which reduces the variance."""
     concentration: Float[Tensor, " B"]
     drawdown: Float[Tensor, " B"]
 
@@ -60,11 +60,11 @@ def macro_reward(
 def micro_gain(
     tensors: MarketTensors, result: StepResult, config: MicroRewardConfig
 ) -> Float[Tensor, " B"]:
-    """Return what a session gained, in %; it has no goal in it, so it is stored once for any goal.
+    """Return what a session gained, in %. It does not depend on the goal.
 
     The selection gain is 100 x (returns over the own sector's mean, overnight and intraday, minus
-    cost). `growth` counts the square of the risk, which the selection gain, linear in the weights,
-    does not: only with it is the best policy one that spreads.
+    cost). It is linear in the weights, so it does not reward diversification. The gain `growth`
+    does: log growth falls with the variance.
     """
     if config.gain == "growth":
         benchmark = tensors.reward_benchmark[result.day]
@@ -75,15 +75,15 @@ def micro_gain(
 
 
 def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:
-    """Return 1 - half the L1 distance of the first `n_sectors` entries; works on both libraries."""
+    """Return 1 - half the L1 distance of the first `n_sectors` entries, of arrays or tensors."""
     distance = abs(achieved[..., :n_sectors] - desired[..., :n_sectors])
     return 1 - 0.5 * distance.sum(-1)
 
 
 def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConfig) -> Any:
-    """Return gain - weight x (1 - alignment) in %: the one function of env and hindsight.
+    """Return gain - weight x (1 - alignment), in %. The env and hindsight replay both call it.
 
-    Arrays and tensors will do: gain (B,), achieved sector shares and desired goal (B, G). With
+    Takes arrays or tensors: gain (B,), achieved sector shares and desired goal (B, G). With
     `reached` the reward is 0 where the goal is reached and -1 elsewhere, whatever the gain.
     """
     n_sectors = desired.shape[-1] - len(Regime)

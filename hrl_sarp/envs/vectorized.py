@@ -1,4 +1,4 @@
-"""The batched envs for Stable-Baselines3: no process per env, no Python loop over envs."""
+"""B envs as one batch for Stable-Baselines3, without a process or a Python loop per env."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ GOAL_STREAM = 3
 
 
 class StepInfos(list[dict[str, Any]]):
-    """The info dictionaries of a step, one a row, with the reply of the level that they are from.
+    """The info dictionaries of a step, one a row, with the step of the level.
 
-    Stable-Baselines3 hands this list to callbacks and algorithms as it is.
+    Stable-Baselines3 hands this list to callbacks and algorithms unchanged.
     """
 
     reply: LevelStep
@@ -32,7 +32,7 @@ class PortfolioVecEnv(VecEnv):
         level: macro or micro mechanics with its partner policy.
         starts: where episodes begin.
         form: `index` for training, `full` for any other library.
-        group: rows that start together on one day (they differ in portfolio, goal and noise).
+        group: number of rows that start on the same day. They differ in portfolio, goal and noise.
 
     Examples:
         >>> from hrl_sarp.envs import make_level, make_starts, to_tensors

@@ -1,4 +1,4 @@
-"""The portfolio simulator: limits, projection, costs and exact accounting, batched in torch."""
+"""The portfolio simulator: limits, projection, costs and accounting, batched in PyTorch."""
 
 from hrl_sarp.simulator.limits import exposure_limit, target_weights
 from hrl_sarp.simulator.portfolio import PortfolioSimulator

@@ -16,15 +16,15 @@ from hrl_sarp.simulator.projection import (
 )
 
 ROUNDING = 4
-"""Multiples of the smallest step at 1 by which weights may exceed a limit that they were cut to."""
+"""Machine epsilons by which rounding may lift weights above a limit that was applied to them."""
 
 
 @dataclass(frozen=True)
 class DecisionLimits:
-    """What is left for new target weights, after the holdings that cannot trade."""
+    """Limits of new target weights, reduced by the holdings that cannot trade."""
 
     stock_caps: Float[Tensor, "B S K"]
-    """0 in empty slots and where no bar was printed."""
+    """0 in empty slots and for stocks without a bar."""
     sector_caps: Float[Tensor, "B S"]
     """Less what halted holdings take already, down to 0."""
     exposure: Float[Tensor, " B"]
@@ -37,10 +37,10 @@ def decision_limits(
     exposure: Float[Tensor, " B"],
     risk: RiskConfig,
 ) -> DecisionLimits:
-    """Return the limits of a decision: what agents see of them and what the simulator applies.
+    """Return the limits of a decision, as agents see them and as the simulator applies them.
 
-    `tradable` is 1 in slots whose stock printed a bar, else 0. `halted` are the holdings of each
-    sector that are listed but printed no bar, as shares of wealth.
+    `tradable` is 1 in slots whose stock has a bar, else 0. `halted` sums the holdings of each
+    sector that are listed but have no bar, as shares of wealth.
     """
     return DecisionLimits(
         stock_caps=risk.stock_cap * tradable,
@@ -78,11 +78,11 @@ def next_gate_state(
     risk: RiskConfig,
     gated: Bool[Tensor, " B"] | None = None,
 ) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
-    """Move peak and gate past one session that ended with `wealth`.
+    """Update peak and gate after a session that ended with `wealth`.
 
-    An open gate closes for `gate_days` sessions at a drawdown of `gate_drawdown` or more. A closed
-    one counts down. When it opens, the peak starts again at the current wealth, so that it cannot
-    latch. `gated` marks the rows that have a gate at all; None is all of them.
+    An open gate closes for `gate_days` sessions at a drawdown of `gate_drawdown` or more. When it
+    opens again, the peak restarts at the current wealth. Otherwise the old drawdown would close it
+    at once. `gated` marks the rows that have a gate; None means all rows.
     """
     peak = torch.maximum(peak, wealth)
     if not risk.drawdown_gate:
@@ -123,10 +123,10 @@ def target_weights(
 ) -> Float[Tensor, "B A"]:
     """Turn an action on the day's slots into target weights of all stocks within the limits.
 
-    The action is read as target weights: its sum over tradable slots, at most what the exposure
-    leaves, is what gets invested, so a feasible action comes back unchanged up to rounding.
-    Halted holdings stay beside it (a position limit does not count them); tradable holdings
-    without a slot are sold. The turnover cap comes last and may keep old weights above a cap.
+    An action within the limits comes back unchanged up to rounding. Its sum over tradable slots is
+    what gets invested, at most what the exposure leaves. Halted holdings stay, and the position
+    limit does not count them. Tradable holdings without a slot are sold. The turnover cap comes
+    last, so it may leave old weights above a cap.
 
     Args:
         tensors: market.
@@ -155,9 +155,9 @@ def target_weights(
 def _within_limits(
     wanted: Float[Tensor, "B S K"], limits: DecisionLimits
 ) -> Float[Tensor, "B S K"]:
-    """Project onto the limits; where nothing can flow back, weights within them stay as they are.
+    """Project onto the limits, and skip the work where the weights are within them already.
 
-    Most decisions in training come from a decode that respects the limits already.
+    Most decisions in training are, because the decode respects the limits.
     """
     by_sector = wanted.sum(dim=2)
     asked = by_sector.sum(dim=1)
@@ -176,7 +176,7 @@ def _within_limits(
 def _limit_positions(
     slots: Float[Tensor, "B S K"], limits: DecisionLimits, max_positions: int
 ) -> Float[Tensor, "B S K"]:
-    """Keep the best positions of each sector; what no longer fits there goes to the others."""
+    """Keep the largest positions of each sector; weight that no longer fits goes to the others."""
     budgets = slots.sum(dim=2)
     kept = limit_positions(slots, budgets, max_positions)
     flat = kept.flatten(0, 1)[:, None, :]

@@ -1,7 +1,7 @@
-"""Portfolio accounting of B environments at once: exact, differentiable, on any device.
+"""Accounting of B portfolios at once: exact, differentiable, on any device.
 
-A session runs over night on the old holdings, trades at the open with costs, and runs to the
-close on the new holdings. All shares of wealth; nothing is created or lost.
+In a session the old holdings earn the night, trade at the open with costs, and the new holdings
+earn the day until the close. All amounts are shares of wealth.
 """
 
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ Rows = TypeVar("Rows", PortfolioState, StepResult)
 
 
 class PortfolioSimulator:
-    """B portfolios on one market; holds their state and moves it by sessions.
+    """State of B portfolios on one market, and its steps by sessions.
 
     Cost: charged at the open on the trade from drifted holdings to targets, entry and exit
-    included. Target weights are weights of wealth after costs.
-    Timing: targets decided at the close of `day` fill at the open of `day + 1`; orders for stocks
-    without a bar there are cancelled, and the others are scaled down so that neither a sector nor
-    the whole ends above what was asked.
-    Delisting: a stock without further bars becomes cash at its last close, sell cost charged.
+    included. Target weights are shares of the wealth after costs.
+    Timing: targets decided at the close of `day` fill at the open of `day + 1`. Orders for stocks
+    without a bar there are cancelled. If holdings that cannot trade would lift a sector or the
+    whole above its target, the other orders are scaled down.
+    Delisting: a stock without further bars becomes cash at its last close, less the sell cost.
 
     Args:
         market: returns, masks and volumes.
@@ -111,7 +111,7 @@ class PortfolioSimulator:
     def reset(
         self, days: Int[Tensor, " B"], rows: Bool[Tensor, " B"] | None = None
     ) -> PortfolioState:
-        """Put rows (all if None) to cash, wealth 1, at the close of `days`.
+        """Start rows (all if None) in cash, with wealth 1, at the close of `days`.
 
         Args:
             days: rows of the market.
@@ -309,7 +309,7 @@ def _check_targets(target: Float[Tensor, "B A"]) -> None:
 
 
 def _on(table: Tensor, day: Int[Tensor, " B"]) -> Tensor:
-    """Pick the rows of the days; several times faster than indexing."""
+    """Pick the rows of the days. `index_select` is several times faster than indexing."""
     return table.index_select(0, day)
 
 

@@ -1,7 +1,7 @@
-"""The one place where a preference becomes weights; batched, exact, differentiable a.e.
+"""Turns preferences into weights within limits: batched, exact, differentiable almost everywhere.
 
-Everything rests on `_fill`: w = argmin KL(w || p) with 0 <= w <= u and a given sum is
-w_i = min(u_i, theta p_i). Limits are never widened: what does not fit stays cash.
+All projections use `_fill`: the weights w that minimise KL(w || p) with 0 <= w <= u and a given
+sum are w_i = min(u_i, theta p_i). What does not fit the limits stays cash.
 """
 
 from typing import no_type_check
@@ -12,7 +12,7 @@ from numba import njit
 from torch import Tensor
 
 SMALLEST_MASS = 1e-150
-"""Preferences that sum to less count as none; its inverse squared is still finite."""
+"""Preferences that sum to less count as 0. The inverse square of this number is still finite."""
 
 
 def project_weights(
@@ -75,10 +75,7 @@ def project_within_sectors(
 def cap_turnover(
     target: Float[Tensor, "B A"], current: Float[Tensor, "B A"], cap: float
 ) -> Float[Tensor, "B A"]:
-    """Mix the target towards the current weights until half the L1 distance is at most `cap`.
-
-    A cap of 1 is none.
-    """
+    """Move the target towards the current weights until half the L1 distance is at most `cap`."""
     change = target - current
     half_distance = 0.5 * change.abs().sum(dim=1, keepdim=True)
     tiny = torch.finfo(target.dtype).tiny
@@ -91,9 +88,9 @@ def limit_positions(
 ) -> Float[Tensor, "B S K"]:
     """Keep at most `max_positions` stocks: positions per sector by mass, best preferences first.
 
-    Positions follow D'Hondt's quotients mass / 1, mass / 2, ...; the preferences that each sector
-    keeps are scaled to its budget, a sector without a position gets 0. At equal quotients the
-    earlier sector gets the position.
+    Sectors get positions by D'Hondt's quotients mass / 1, mass / 2, ...; at equal quotients the
+    earlier sector comes first. The preferences that a sector keeps are scaled to its budget. A
+    sector without a position gets 0.
     """
     n_sectors, n_slots = preferences.shape[1:]
     order = preferences.argsort(dim=2, descending=True, stable=True)
@@ -117,8 +114,8 @@ def _fill(
 ) -> Float[Tensor, "*batch K"]:
     """Return min(cap, theta p) with sum min(total, capacity) along the last axis.
 
-    Theta is found without gradient; with the capped stocks fixed it is one closed-form line, which
-    gives the exact gradient. Beyond the capacity all stocks with p > 0 end at their cap.
+    The search for theta runs without gradient. Given the capped stocks, theta has a closed form,
+    which gives the exact gradient. Beyond the capacity all stocks with p > 0 are at their cap.
     """
     with torch.no_grad():
         theta = _find_theta(preferences, caps, total)
@@ -140,9 +137,9 @@ def _find_theta(
 ) -> Float[Tensor, "*batch"]:
     """Solve sum min(u, theta p) = total; beyond the capacity any theta that fills all caps.
 
-    Newton on this concave, piecewise-linear sum from its left end: theta only grows and so does
-    the capped set, hence at most K + 1 rounds, usually three or four. Row by row on a CPU, where
-    all rounds of a row stay in its cache; all rows at once elsewhere.
+    Newton's method starts at the left end of this concave, piecewise-linear sum. Theta only grows,
+    and so does the set of capped stocks, so it takes at most K + 1 rounds, usually three or four.
+    A CPU works row by row, so that a row stays in its cache.
     """
     if preferences.device.type != "cpu":
         return _find_theta_at_once(preferences, caps, total)
@@ -170,8 +167,8 @@ def _find_theta_at_once(
         theta = grown
 
 
-# No shape annotations: the run-time checks of the tests would wrap the kernel and the compiler
-# could not read it. Sums may be reordered; NaN must stay NaN, so the other short cuts are off.
+# No shape annotations: the run-time checks of the tests would wrap the kernel, and Numba could not
+# compile it. fastmath may reorder sums; its other options are off, because NaN must stay NaN.
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
 def _find_theta_by_row(preferences, caps, total, theta):

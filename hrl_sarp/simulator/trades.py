@@ -1,7 +1,7 @@
-"""The trade at the open: what it costs, and how far it comes towards the target weights.
+"""The trade at the open: its cost, and the weights that it reaches.
 
-Target weights are weights of the wealth after costs, which depend on the trade: with m = 1 - c
-the share of wealth left, the cost c solves c = cost(values after(m) - values before).
+Target weights are shares of the wealth after costs, and the costs depend on the trade. With
+m = 1 - c the share of wealth left, the cost c solves c = cost(values after(m) - values before).
 """
 
 import copy
@@ -18,14 +18,14 @@ from hrl_sarp.errors import SimulatorError
 BPS = 1e-4
 MAX_NEWTON_ROUNDS = 20
 MAX_COST = 0.5
-"""Share of wealth beyond which the square-root law of the impact has lost its meaning."""
+"""Share of wealth above which the square-root law of market impact is not credible."""
 
 
 class TradeCosts:
-    """Costs of trades that are given as signed shares of wealth, buys above 0.
+    """Costs of trades, which are given as signed shares of wealth: buys above 0, sells below.
 
-    A side costs its rate; impact costs coefficient x trade x sqrt(trade / dollar volume) and is 0
-    where the volume of the day is unknown (0).
+    A buy and a sell cost their rates plus slippage. Market impact adds
+    coefficient x trade x sqrt(trade / dollar volume), or 0 where the day's volume is unknown (0).
 
     Args:
         config: one for all rows, or one for each row.
@@ -196,11 +196,11 @@ class Fill:
 
 
 def fill_orders(orders: Orders, costs: TradeCosts) -> Fill:
-    """Trade to the targets and pay for it, exactly and differentiably.
+    """Trade to the targets and pay the costs, exactly and differentiably.
 
-    Newton from c = 0 runs without gradient until nothing changes (the cost is convex, piecewise
-    linear without impact, so it ends after a few rounds); one more step with the slope detached
-    carries the exact gradient by the implicit function theorem, for any cost model.
+    Newton's method starts at c = 0 and runs without gradient until c stays the same. It needs few
+    rounds, because the cost is convex. One more step with the slope detached carries the exact
+    gradient, by the implicit function theorem.
     """
     tolerance = 4 * torch.finfo(orders.holdings.dtype).eps
     with torch.no_grad():
@@ -260,8 +260,8 @@ def _scales(
 ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B 1"], Float[Tensor, "B S"], Float[Tensor, "B 1"]]:
     """Return what part of the targets is filled, by sector and overall, and both slopes in `left`.
 
-    Frozen holdings come first; the other fills of a sector shrink to what its limit leaves, then
-    all fills shrink to what the limit of the whole leaves.
+    Frozen holdings use up limits first. The other orders of a sector shrink to what its limit
+    leaves. Then all orders shrink to what the limit of the whole portfolio leaves.
     """
     wanted, held = frozen.sector_targets, frozen.sector_values
     by_sector, sector_slope = _scale(frozen.sector_limits, held, wanted, left)
