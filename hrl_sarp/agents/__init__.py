@@ -1,4 +1,4 @@
-"""The two agents."""
+"""The macro agent (weekly, PPO) and the micro agent (daily, TD3)."""
 
 from hrl_sarp.agents.ppo.agent import MacroAgent
 from hrl_sarp.agents.td3.agent import MicroAgent

@@ -1,4 +1,4 @@
-"""Agents as files, with the market they are for."""
+"""Saves and loads agents, and checks that a file fits the market."""
 
 import copy
 import hashlib
@@ -34,9 +34,10 @@ Agent = TypeVar("Agent", bound=Saveable)
 
 
 def market_identity(tensors: MarketTensors) -> dict[str, Any]:
-    """Return what must agree between an agent and its market (any number of stocks is fine).
+    """Return what must agree between an agent and its market; the number of stocks may differ.
 
-    Names of sectors and columns, width of a stock's row and hash of its embeddings.
+    These are the names of sectors and columns, the width of a stock's row and a hash of the
+    embeddings.
     """
     market = tensors.market
     width = tensors.slot_features.shape[2]
@@ -56,7 +57,7 @@ def sector_table_hash(tensors: MarketTensors) -> str:
 
 
 def networks_of(agent: Saveable) -> dict[str, dict[str, Any]]:
-    """Copy an agent's `actor` and `critic`, which may go on changing."""
+    """Copy the weights of an agent's `actor` and `critic`."""
     return copy.deepcopy({"actor": agent.actor.state_dict(), "critic": agent.critic.state_dict()})
 
 
@@ -107,11 +108,7 @@ def load_agent(path: Path, agent: Agent) -> Agent:
 def require_finite(
     name: str, value: float, step: int, days: tuple[int, int], tensors: MarketTensors
 ) -> None:
-    """Stop a phase at the first loss that is not a number.
-
-    Raises:
-        TrainingDivergedError: naming the step, the market rows of the batch and their dates.
-    """
+    """Refuse a loss that is not finite; the error names step, market rows and their dates."""
     if not math.isfinite(value):
         raise TrainingDivergedError(
             f"{name} is {value} at step {step}, batch of {describe_days(tensors, *days)}: lower "
@@ -120,6 +117,6 @@ def require_finite(
 
 
 def describe_days(tensors: MarketTensors, first: int, last: int) -> str:
-    """Name a first and a last row of the market with their dates, for a message."""
+    """Return a range of market rows with their dates, for a message."""
     dates = tensors.market.dates
     return f"market rows {first} to {last} ({dates[first]} to {dates[last]})"

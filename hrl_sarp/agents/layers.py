@@ -1,4 +1,4 @@
-"""Parts that the networks of both agents share."""
+"""Functions that the networks of both agents share."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def masked_mean(values: Float[Tensor, "B X D"], mask: Bool[Tensor, "B X"]) -> Float[Tensor, "B D"]:
-    """Average over the entries that count; 0 where there is none.
+    """Average over the masked entries; 0 where there is none.
 
     Entries outside the mask must be finite.
     """

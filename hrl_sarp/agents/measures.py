@@ -1,4 +1,4 @@
-"""What training logs about networks, gradients, portfolios and rankings: plain measures."""
+"""Measures that training logs: of networks, gradients, portfolios and rankings."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -19,16 +19,16 @@ from hrl_sarp.envs.rewards import goal_alignment
 from hrl_sarp.market.tensors import MarketTensors
 
 CAP_TOLERANCE = 1e-4
-"""A weight this close to its cap, in shares of wealth, is at the cap."""
+"""A weight within this distance of its cap, in shares of wealth, counts as capped."""
 SATURATED = 0.95
-"""Beyond it tanh passes less than a tenth of the gradient: 1 - 0.95^2 = 0.0975."""
+"""Scores beyond it count as saturated: tanh passes less than a tenth of the gradient there."""
 
 
 class GradientNorms:
-    """Notes the gradient norm of each group at every backward pass, before anything clips it.
+    """Context manager that records each group's gradient norm at every backward pass.
 
-    A context manager, for algorithms that run their backward passes themselves. Parameters that
-    need no gradient when it is made are left out.
+    The norms are those before clipping. Parameters that need no gradient when the object is made
+    are left out.
     """
 
     def __init__(self, groups: Mapping[str, Iterable[nn.Parameter]]) -> None:
@@ -62,7 +62,7 @@ class GradientNorms:
     def summary(self, limit: float) -> dict[str, float]:
         """Return `<group>_grad_norm`, the mean norms, and `clipped`, the share above `limit`.
 
-        `clipped` refers to the norm over all groups together. Empty if nothing was noted.
+        `clipped` refers to the norm over all groups together. Empty without a backward pass.
         """
         noted = {name: torch.stack(norms) for name, norms in self._norms.items() if norms}
         means = {f"{name}_grad_norm": float(norms.mean()) for name, norms in noted.items()}
@@ -81,7 +81,7 @@ def spread(name: str, values: Float[np.ndarray, "..."]) -> dict[str, float]:
 def goal_measures(
     shares: Float[Tensor, "B S"], regime: Float[Tensor, "B R"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Measure deterministic goals over many dates: concentration, and whether they ever change."""
+    """Measure how concentrated deterministic goals are, and how much they change over dates."""
     bear = regime[:, Regime.BEAR]
     return {
         "goal_hhi": shares.square().sum(dim=1).mean(),
@@ -94,7 +94,7 @@ def goal_measures(
 def score_measures(
     scores: Float[Tensor, "B N"], tradable: Bool[Tensor, "B N"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Measure scores of tradable slots: deviation, and share at the end of the range."""
+    """Measure scores of tradable slots: standard deviation, and the share that is saturated."""
     given = scores[tradable]
     saturated = (given.abs() > SATURATED).to(scores.dtype)
     return {"score_std": given.std(correction=0), "score_saturation": saturated.mean()}
@@ -118,7 +118,7 @@ def critic_measures(
 
 
 def as_numbers(measures: Mapping[str, Tensor]) -> dict[str, float]:
-    """Read many one-number tensors with one wait for the device."""
+    """Read many one-number tensors in a single transfer from the device."""
     if not measures:
         return {}
     stacked = torch.stack([measure.detach() for measure in measures.values()])
@@ -140,7 +140,7 @@ def portfolio_measures(
     shares = weights / invested.clamp(min=1e-12)[:, None]
     sectors = achieved_sectors(tensors, weights)
     at_cap = weights >= risk.stock_cap - CAP_TOLERANCE
-    # goals are capped as shares of the invested part, so that binds before the share of wealth does
+    # goals are capped as shares of the invested part; that cap binds before the one on wealth
     sector_at_cap = sectors >= risk.sector_cap - CAP_TOLERANCE
     return {
         "exposure": invested,
@@ -154,7 +154,7 @@ def portfolio_measures(
 
 
 def mean_terms(step: LevelStep) -> dict[str, float]:
-    """Average `reward`, its terms and the level's measures over the batch, with one device wait."""
+    """Average `reward`, its terms and the level's measures over the batch."""
     terms = {"reward": step.reward, **step.terms}
     means = torch.stack(list(terms.values())).mean(dim=1)
     return dict(zip(terms, means.tolist(), strict=True))
@@ -196,7 +196,7 @@ def daily_rank_ic(
 def mean_with_error(series: Float[np.ndarray, " V"], overlap: int) -> tuple[float, float]:
     """Return the mean and its Newey-West standard error (Bartlett weights, `overlap` lags).
 
-    Lags that labels share are taken for correlated.
+    Labels overlap over `overlap` lags, which correlates them.
 
     Source: Newey and West (1987), Econometrica 55(3).
     """
@@ -216,7 +216,7 @@ def compare_with_ridge(
     mask: Bool[np.ndarray, "V N"],
     overlap: int,
 ) -> dict[str, float]:
-    """Put the rank correlation of scores beside that of a ridge's on the same days and stocks.
+    """Compare the rank correlation of scores with that of a ridge, on the same days and stocks.
 
     Returns:
         `rank_ic`, `ridge_rank_ic` and `rank_ic_minus_ridge`, each a mean over days, and their

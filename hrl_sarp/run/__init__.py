@@ -1,1 +1,1 @@
-"""How a run lives on disk and on the screen: files, checkpoints, session, terminal."""
+"""What every run needs: its files, checkpoints, session and terminal."""

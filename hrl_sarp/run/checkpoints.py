@@ -1,4 +1,4 @@
-"""Files of tensors and plain values that run no code when opened, and the state a run resumes."""
+"""Checkpoints of tensors and plain values, and the random state. Opening one runs no code."""
 
 import pickle
 import random
@@ -16,7 +16,7 @@ from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.run.files import atomic_path, unwritable
 
 LONGEST_REASON = 200
-"""Characters of another library's message that a line of ours repeats."""
+"""Characters of another library's message that our errors quote."""
 
 
 def save_payload(path: Path, payload: dict[str, Any]) -> Path:
@@ -24,7 +24,7 @@ def save_payload(path: Path, payload: dict[str, Any]) -> Path:
     with atomic_path(path) as temporary:
         try:
             torch.save(payload, temporary)
-        except RuntimeError as error:  # what PyTorch makes of a write that the disk refused
+        except RuntimeError as error:  # PyTorch raises it when the disk refuses a write
             raise unwritable(path, "only a part of it could be written") from error
     return path
 
@@ -56,7 +56,7 @@ def load_plain(path: Path) -> Any:
 
 
 def _require_intact(path: Path) -> None:
-    """Read every byte against its checksum: PyTorch itself loads flipped bits without a word."""
+    """Check every byte against its checksum. PyTorch itself loads damaged bits without an error."""
     with ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -64,7 +64,7 @@ def _require_intact(path: Path) -> None:
 
 
 def load_module(path: Path, module: nn.Module, state: dict[str, Any]) -> None:
-    """Fill a network, turning a mismatch into one clear line."""
+    """Fill a network; a mismatch of shapes becomes an error of one line."""
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -74,7 +74,7 @@ def load_module(path: Path, module: nn.Module, state: dict[str, Any]) -> None:
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Turn what breaks while a checkpoint of other code is put back into one clear line."""
+    """Turn errors from restoring a checkpoint of another version into one line."""
     try:
         yield
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -100,7 +100,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def require_same_threads(n_threads: int) -> None:
-    """Refuse to continue a run with another number of threads: its sums would round otherwise."""
+    """Refuse to continue a run with another number of threads: sums would round differently."""
     if n_threads != torch.get_num_threads():
         raise CheckpointError(
             f"the run used {n_threads} threads, this one {torch.get_num_threads()}: "

@@ -1,8 +1,7 @@
-"""Writes files so that a reader sees the old one or the new one, never a part of either.
+"""Writes files atomically: a reader sees the old file or the new one, never a part.
 
-Temp file beside the target, fsync, rename, fsync of the folder. A writer holds its temp file
-locked, so what a killed one left behind is known and removed. JSON manifests and file hashes live
-here too, because every stage writes one and every later stage checks it.
+A writer fills and locks a temporary file beside the target, then renames it. A temporary file
+without a lock was left by a killed writer and is removed. JSON files and hashes are here too.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of the source code."""
 _MEGABYTE = 1 << 20
 _MARK = ".hrl_sarp.tmp"
-"""Part of the name of every temporary file, so that nobody else's is taken for ours."""
+"""Part of the name of our temporary files, which tells them from other programs' files."""
 _UNFINISHED = re.compile(rf"\..+{re.escape(_MARK)}(\.[^.]+)?")
 
 
@@ -51,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise unwritable(path, error.strerror or str(error)) from error
     temporary = Path(name)
     try:
-        lock_descriptor(descriptor)  # says that its writer lives; see `remove_unfinished`
+        lock_descriptor(descriptor)  # shows that the writer is alive; see `remove_unfinished`
         yield temporary
         _flush_to_disk(temporary)
         mask = os.umask(0)  # the only portable way to read the mask is to set it ...
@@ -69,7 +68,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def remove_unfinished(folder: Path) -> list[Path]:
     """Remove and return the temporary files that killed writers left below a folder.
 
-    Only files that are named and locked as `atomic_path` does count; one whose writer lives stays.
+    Files of other names stay, and so do files whose writer is alive.
     """
     removed = []
     for path in sorted(folder.rglob(f".*{_MARK}*")):
@@ -83,7 +82,7 @@ def remove_unfinished(folder: Path) -> list[Path]:
 
 
 def unwritable(path: Path, reason: str) -> StorageError:
-    """Make the error for a file that cannot be written; its text tells the space that is left."""
+    """Make the error for a file that cannot be written; it states the free space."""
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(folder).free / _MEGABYTE
     return StorageError(
@@ -162,7 +161,7 @@ def sha256_plain(content: Any) -> str:
 
 @cache
 def source_hash(*parts: str) -> str:
-    """Return the SHA-256 of source code of the package, so that files of other code are not reused.
+    """Return the SHA-256 of package source, which shows whether other code wrote a file.
 
     The parts are modules (`data/bars.py`) and whole folders below the package.
     """

@@ -1,4 +1,4 @@
-"""What a run needs of its machine: folder, lock, threads, seeds, device, log, stop signals."""
+"""Sets up a run: folder, lock, threads, seeds, device, log and stop signals."""
 
 import _thread
 import os
@@ -22,17 +22,17 @@ from hrl_sarp.run.terminal import log_to_screen
 
 LOCK_FILE = "run.lock"
 LOCK_SECONDS = 0.2
-"""How long a run asks for its folder: the file may belong to a run that ends at this moment."""
+"""How long a run waits for its folder, in case another run is just ending."""
 FILE_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level} | {module} | {message}"
 DEVICES = ("auto", "cpu", "cuda")
 STOP_SECONDS = 5.0
-"""How long a stop waits for the next safe boundary before it interrupts what is running."""
+"""How long a stop waits for the next safe boundary before it interrupts the computation."""
 
 
 class RunFolder:
     """The folder a run writes to; made when it is missing.
 
-    `option` is the one with which a command names it, for messages.
+    Messages name the command's `option` for it.
     """
 
     def __init__(self, path: Path, option: str = "--log-dir") -> None:
@@ -49,9 +49,9 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep every other run out of the folder while the block runs.
 
-        The operating system holds the lock, so it ends with the process however that dies; the
-        process id in the file only serves the message. The file is removed at the end, and so are
-        folders that were made here and are still empty: a run that is refused leaves no trace.
+        The operating system holds the lock, so it ends with the process even after a crash. The
+        process id in the file is for the message. At the end the file is removed, and so are
+        folders that were made here and are still empty.
         """
         lock = FileLock(
             self.path / LOCK_FILE, timeout=LOCK_SECONDS, is_singleton=False, on_acquired=_sign
@@ -99,7 +99,7 @@ def configure_threads(n_threads: int) -> None:
 def one_thread() -> Iterator[None]:
     """Let PyTorch use one CPU thread while the block runs.
 
-    For work on tensors so small that threads wait for each other longer than they compute.
+    For tensors so small that threads would wait for each other longer than they compute.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -161,7 +161,7 @@ def configure_logging(log_dir: Path) -> Path:
 
 @contextmanager
 def file_errors_shown_once() -> Iterator[None]:
-    """Print no OSError of other threads: TensorBoard's hands its own to the thread that uses it."""
+    """Print no OSError of other threads: TensorBoard raises it again in the thread that uses it."""
     former = threading.excepthook
     threading.excepthook = lambda problem: (
         None if issubclass(problem.exc_type, OSError) else former(problem)
@@ -176,9 +176,9 @@ class StopFlag:
     """Ctrl-C and SIGTERM as a flag that a training loop reads at its next safe boundary.
 
     Use it as a context manager in the main thread; the former handlers come back at the end.
-    The first signal sets the flag. If nobody reads it within `STOP_SECONDS` (an epoch or an
-    evaluation may be longer), or at a second Ctrl-C, KeyboardInterrupt ends the run where it is;
-    the work since the last checkpoint is lost then, as after a kill.
+    The first signal sets the flag. If the loop does not read it within `STOP_SECONDS`, or at a
+    second Ctrl-C, KeyboardInterrupt ends the run at once. The work since the last checkpoint is
+    lost then, as after a kill.
     """
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class StopFlag:
     @property
     def is_set(self) -> bool:
         """True once a stop was asked for."""
-        if self._is_set:  # the boundary has come: what is saved now may take its time
+        if self._is_set:  # a boundary is reached: saving may take longer than the wait
             self._end_wait()
         return self._is_set
 

@@ -1,6 +1,6 @@
-"""What a person sees of a run: log lines, and one progress bar a phase.
+"""Log lines and progress bars on the terminal.
 
-Apart from `session`, which takes a second to import.
+This module is apart from `session` because that one takes a second to import.
 """
 
 import sys
@@ -25,7 +25,7 @@ SCREEN_FORMAT = "{time:HH:mm:ss} | {level: <7} | {message}"
 def log_to_screen() -> None:
     """Send log lines to the screen alone, and close the files they went to."""
     logger.remove()
-    # not sys.stderr itself: what it is may change, under test for example
+    # a function, because sys.stderr may be replaced later, for example by a test
     logger.add(_show, format=SCREEN_FORMAT, level="INFO", diagnose=False)
 
 

@@ -1,4 +1,4 @@
-"""The weekly agent as users meet it."""
+"""The weekly (macro) agent."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ from hrl_sarp.market.tensors import MarketTensors
 
 
 class MacroAgent:
-    """The weekly agent as users meet it: act, learn, save, load.
+    """The weekly agent: it sets goals, learns by PPO, and is saved and loaded.
 
     Args:
         tensors: the market, with a sector table.
@@ -58,7 +58,7 @@ class MacroAgent:
 
     @torch.no_grad()
     def goal(self, observation: Mapping[str, Tensor]) -> Goal:
-        """Return the deterministic goal for index observations: the mode and the regime head.
+        """Return the deterministic goal: the policy's mode and the regime head's probabilities.
 
         Args:
             observation: `day` and `portfolio` of B decisions.

@@ -1,4 +1,4 @@
-"""PPO over sector shares: a Dirichlet policy, a critic that warms up, advantages within a day."""
+"""PPO over sector shares, with a Dirichlet policy and advantages compared within a day."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,20 +32,20 @@ from hrl_sarp.envs.observations import MacroInputs, macro_inputs, macro_sizes
 from hrl_sarp.market.tensors import MarketTensors
 
 MEASURED_ROWS = 64
-"""About as many decisions of a rollout say what the policy does."""
+"""About this many decisions of a rollout are used to measure the policy."""
 MEASURE_EVERY = 4
-"""Rollouts between two looks at gradients and policy: at every one they cost a few percent."""
+"""Rollouts between two measurements of gradients and policy, which cost time."""
 
 
 class DirichletActorCritic(ActorCriticPolicy):
     """Actor and critic over sectors; an action is sector shares, then regime probabilities.
 
-    The regime entries come from a head that phase 1 trains and PPO never moves: they are part of
-    the action only so that the goal has one vector.
+    The regime entries come from a head that phase 1 trains and PPO leaves unchanged. They are part
+    of the action because the goal is a single vector.
     """
 
     def __init__(self, *args: Any, tensors: MarketTensors, config: MacroAgentConfig, **kw: Any):
-        self.tensors, self._config = tensors, config  # plain attributes: never copied or saved
+        self.tensors, self._config = tensors, config  # plain attributes are not saved
         super().__init__(*args, **kw)
 
     def _build(self, lr_schedule: Any) -> None:
@@ -112,7 +112,7 @@ class MacroPPO(PPO):
         frozen = [p for p in self.policy.actor.parameters() if p.requires_grad] if warming else []
         for parameter in frozen:
             parameter.requires_grad = False
-            parameter.grad = None  # else Adam would apply the last one again
+            parameter.grad = None  # Adam would apply an old gradient again
         parts = {"actor": self.policy.actor, "critic": self.policy.critic}
         is_measured = self._n_updates // self.n_epochs % MEASURE_EVERY == 0
         watched = parts.items() if is_measured else ()
@@ -126,7 +126,7 @@ class MacroPPO(PPO):
         require_finite("macro/loss", loss, self.num_timesteps, span, tensors)
 
     def _log_rollout(self, norms: GradientNorms, *, is_measured: bool) -> None:
-        """Log what this update was made from and what the policy now says about its rollout."""
+        """Log the rollout of this update, and the updated policy on it."""
         buffer = self.rollout_buffer
         values = {
             **norms.summary(self.max_grad_norm),
@@ -143,7 +143,7 @@ class MacroPPO(PPO):
     def _measure_policy(self) -> dict[str, Tensor]:
         seen: Any = self.rollout_buffer.observations
         rows = {name: values.reshape(-1, values.shape[-1]) for name, values in seen.items()}
-        # an odd stride meets other envs and other weeks in turn
+        # an odd stride samples all envs and weeks in turn
         stride = len(rows["day"]) // MEASURED_ROWS | 1
         index = {n: torch.as_tensor(v[::stride], device=self.device) for n, v in rows.items()}
         shares, regime = self.policy.distribution(self.policy.inputs(index))
@@ -153,11 +153,11 @@ class MacroPPO(PPO):
 def compare_on_same_day(
     advantages: Float[np.ndarray, "T B"], days: Shaped[np.ndarray, "T B"]
 ) -> Float[np.ndarray, "T B"]:
-    """Subtract from each advantage the mean of the other rows that stood on the same day.
+    """Subtract from each advantage the mean of the other rows of the same day.
 
-    The market is exogenous, so rows of one day earn on the same returns whatever they decide: what
-    they earn in common is noise to the gradient. The others' mean does not depend on the row's own
-    action, so the gradient stays unbiased. A row alone on its day keeps its advantage.
+    Rows of one day meet the same returns, whatever they decide. The part that they have in common
+    is noise in the gradient. The mean of the other rows does not depend on the row's own action,
+    so the gradient stays unbiased. A row alone on its day keeps its advantage.
 
     Source:
         Mao et al. (2019), Variance reduction for reinforcement learning in input-driven

@@ -12,14 +12,14 @@ from hrl_sarp.market.tensors import MarketTensors
 
 INITIAL_CONCENTRATION_LOGIT = -1.0
 SMALLEST_SHARE = 1e-6
-"""Samples are clamped to it and renormalised before storage: log-probabilities stay finite."""
+"""Smallest share of a sample. It keeps log-probabilities finite."""
 
 
 class SectorDirichlet:
     """Dirichlet with alpha = 1 + kappa x softmax(z) over the listed sectors.
 
-    alpha > 1, so the density is bounded and its mode is exactly softmax(z): what supervised
-    training fits and what the deterministic action is. Unlisted sectors have share 0.
+    As alpha > 1, the density is bounded and its mode is exactly softmax(z). The mode is what
+    supervised training fits, and the deterministic action. Unlisted sectors have share 0.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class SectorDirichlet:
         self.alpha: Float[Tensor, "B S"] = 1 + concentration[:, None] * self.mode
 
     def sample(self) -> Float[Tensor, "B S"]:
-        """Draw shares with the global generator, clamped and renormalised; unlisted ones are 0."""
+        """Draw shares with the global generator, clamped and renormalised; 0 where unlisted."""
         gamma = torch._standard_gamma(self.alpha.detach()) * self.listed
         shares = gamma / gamma.sum(dim=1, keepdim=True)
         shares = shares.clamp(min=SMALLEST_SHARE) * self.listed
@@ -90,8 +90,8 @@ class SectorTrunk(nn.Module):
 class MacroActor(nn.Module):
     """Sector logits, concentration and regime logits.
 
-    Each sector also has linear coefficients of its own on the context: a regime moves different
-    sectors differently, which shared weights alone express poorly.
+    Each sector also has linear coefficients of its own on the context. A regime moves different
+    sectors differently, and shared weights alone express that poorly.
     """
 
     def __init__(self, sizes: tuple[int, int, int], config: MacroNetworkConfig) -> None:
@@ -127,7 +127,7 @@ class MacroActor(nn.Module):
         return SectorDirichlet(logits, concentration, listed), self.regime(context)
 
     def calibrate(self, temperature: float) -> None:
-        """Multiply the sector logits; written into the last layers, so that learning goes on."""
+        """Multiply the sector logits by scaling the last layers, which keep learning."""
         scale_layers((self.logit, self.by_context), temperature)
 
 

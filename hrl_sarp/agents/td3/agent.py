@@ -1,4 +1,4 @@
-"""The daily agent as users meet it."""
+"""The daily (micro) agent."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ from hrl_sarp.envs.vectorized import PortfolioVecEnv
 
 
 class MicroAgent:
-    """The daily agent as users meet it: act, learn, save, load.
+    """The daily agent: it chooses target weights, learns by TD3, and is saved and loaded.
 
     Args:
         settings: market, network sizes, limits and costs.
@@ -70,7 +70,7 @@ class MicroAgent:
     def act(self, observation: Mapping[str, Any], deterministic: bool = True) -> np.ndarray:  # noqa: FBT001, FBT002
         """Return target weights (B, N) for observations of either form, with a batch axis.
 
-        The policy is deterministic; exploration noise belongs to training.
+        The policy is deterministic. Only training adds exploration noise.
 
         Args:
             observation: index observation or flat arrays, with a batch axis.
@@ -125,9 +125,9 @@ class MicroAgent:
         return algorithm.configure(td3, self.seed)
 
     def adopt(self, algorithm: MicroTD3) -> "MicroAgent":
-        """Take over the target networks: averages of those that TD3 has trained.
+        """Take over TD3's target networks, the running averages of those that it trains.
 
-        The actor follows a noisy critic from update to update; its running average does not.
+        The trained actor follows a noisy critic. The average is smoother.
 
         Args:
             algorithm: that `algorithm` built.

@@ -1,4 +1,4 @@
-"""TD3 over executed weights, with noise in score space and hindsight goals."""
+"""TD3 over executed weights, with exploration noise on the scores and hindsight goals."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from hrl_sarp.run.session import derive_seed
 NOISE_STREAM, REPLAY_STREAM = 1, 2
 """Roles of derived seeds."""
 MEASURE_EVERY = 8
-"""Updates between two looks at values, scores and what the critic thinks of the actor."""
+"""Updates between two measurements of values, scores and the actor's gain by the critic."""
 
 
 class WeightActorCritic(TD3Policy):
@@ -29,7 +29,7 @@ class WeightActorCritic(TD3Policy):
     def __init__(self, *args: Any, settings: MicroSettings, **kwargs: Any) -> None:
         self._settings = settings
         super().__init__(*args, **kwargs)
-        self._squash_output = False  # else `predict` would stretch weights from [-1, 1]
+        self._squash_output = False  # `predict` would rescale the weights as if from [-1, 1]
 
     def make_actor(self, features_extractor: Any = None) -> Any:
         """Build the actor on the market's device; it needs no feature extractor."""
@@ -45,7 +45,7 @@ class WeightActorCritic(TD3Policy):
 
 
 class MicroTD3(TD3):
-    """TD3 with noise in score space, critic warm-up, clipped gradients and hindsight batches."""
+    """TD3 with noise on the scores, critic warm-up, clipped gradients and hindsight batches."""
 
     replay_buffer: HindsightBuffer  # type: ignore[assignment]
     actor: WeightActor  # type: ignore[assignment]
@@ -55,7 +55,7 @@ class MicroTD3(TD3):
     _last_obs: Any
 
     def configure(self, td3: TD3Config, seed: int) -> "MicroTD3":
-        """Set what Stable-Baselines3's constructor does not know."""
+        """Set the options that Stable-Baselines3's constructor does not take."""
         self.td3 = td3
         (n_slots,) = self.action_space.shape or (0,)
         self.noise = torch.zeros(self.n_envs, n_slots)
@@ -66,7 +66,7 @@ class MicroTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Decode scores plus AR(1) noise: i.i.d. noise would only be turnover."""
+        """Decode scores plus AR(1) noise. Independent noise would mainly cause turnover."""
         done = min(1.0, self.num_timesteps / max(self._total_timesteps, 1))
         start, end = self.td3.exploration_start, self.td3.exploration_end
         scale, rho = start + (end - start) * done, self.td3.noise_correlation
@@ -88,7 +88,7 @@ class MicroTD3(TD3):
         dones: np.ndarray,
         infos: Any,
     ) -> None:
-        """Store what was executed; a row that ended keeps its own last portfolio."""
+        """Store the executed weights; a row that ended stores its portfolio before the reset."""
         reply = infos.reply
         next_portfolio = new_obs["portfolio"]
         if dones.any():
@@ -100,9 +100,9 @@ class MicroTD3(TD3):
         self._last_obs = new_obs
 
     def train(self, gradient_steps: int, batch_size: int = 0) -> None:
-        """Update critics, and after their warm-up every few steps the actor.
+        """Update the critics, and after their warm-up, every few steps, the actor.
 
-        `batch_size` is not used: the buffer knows its batch.
+        `batch_size` is not used, because the buffer sets the size.
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
@@ -119,7 +119,7 @@ class MicroTD3(TD3):
         self.logger.record("micro/n_updates", self._n_updates, exclude="tensorboard")
 
     def _follow(self, network: WeightActor | TwinCritic, target: nn.Module) -> None:
-        """Move the target a share `tau` of the way; all parameters in one call."""
+        """Move the target networks a share `tau` of the way to the trained ones."""
         move = get_ema_multi_avg_fn(1 - self.tau)
         move(tuple(target.parameters()), _trained(network), 0)
 
@@ -171,7 +171,7 @@ class MicroTD3(TD3):
     def _gain_over_goal(
         self, inputs: MicroInputs, request: SlotRequest, values: Tensor
     ) -> dict[str, Tensor]:
-        """Compare the critic's view of the actor with that of following the goal (scores of 0)."""
+        """Compare the critic's value of the actor with that of following the goal (scores of 0)."""
         follow = self.actor.settings.decode(torch.zeros_like(request.prior), request)
         gain = values - self.critic.first(inputs, request, follow)
         return {"q_gain": gain.mean(), "q_gain_share": (gain > 0).to(gain.dtype).mean()}

@@ -1,7 +1,7 @@
-"""Replay of executed weights by index, with goals relabelled in hindsight when sampled.
+"""Replay buffer of executed weights, whose goals are relabelled in hindsight when sampled.
 
-Only goals that were achieved by this or by an independent transition are used. Taking goals from
-later steps of the episode (`future`, `final`) would put later returns into the observation.
+A new goal is one that this transition, or an independent one, achieved. Goals from later steps of
+the same episode (`future`, `final`) would put later returns into the observation.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class MicroBatch:
 
 
 class HindsightBuffer(BaseBuffer):
-    """A ring of vectorised steps; market rows are never stored, only their day.
+    """A ring buffer of vectorised steps. It stores days instead of market rows.
 
-    `n_sectors` goal entries are relabelled; the regime entries stay.
+    The first `n_sectors` entries of a goal are relabelled; the regime entries stay.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class HindsightBuffer(BaseBuffer):
         self.rng = np.random.default_rng(0)
 
     def bytes_per_transition(self) -> float:
-        """Memory of one stored transition; market rows are not among it."""
+        """Memory of one stored transition."""
         total = sum(array.nbytes for array in self.arrays.values())
         return total / (self.n_steps * self.n_envs)
 
@@ -82,7 +82,7 @@ class HindsightBuffer(BaseBuffer):
         transition: MicroTransition,
         terminated: np.ndarray,
     ) -> None:
-        """Store one step of all environments; of one that ended, the portfolio is its last."""
+        """Store a step of all environments; one that ended stores its last portfolio."""
         row = {
             "day": observation["day"][:, 0],
             "portfolio": observation["portfolio"],
@@ -128,7 +128,7 @@ class HindsightBuffer(BaseBuffer):
         return np.repeat(steps, per_group), envs.ravel()
 
     def _relabel(self, rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return desired goals now and next; across a week boundary the next goal stays."""
+        """Return desired goals now and next. Across a week boundary the next goal is kept."""
         n = len(rows["day"])
         size = self.n_steps if self.full else self.pos
         other = self.arrays["achieved"][
@@ -136,7 +136,7 @@ class HindsightBuffer(BaseBuffer):
         ]
         use_current = self.rng.random(n) < self.td3.current_goal_share
         goal = np.where(use_current[:, None], rows["achieved"], other)
-        # an all-cash portfolio achieved no sector weights: no goal to learn from
+        # an all-cash portfolio achieved no sector weights, so it gives no goal
         chosen = (self.rng.random(n) < self.td3.hindsight_share) & (goal.sum(axis=1) > 0.5)
         desired, next_desired = rows["desired"].copy(), rows["next_desired"].copy()
         cut = self.n_sectors
@@ -152,7 +152,7 @@ class HindsightBuffer(BaseBuffer):
         return {key: self.to_torch(value) for key, value in arrays.items()}
 
     def _get_samples(self, batch_inds: np.ndarray, env: Any = None) -> Any:
-        """Stable-Baselines3 samples by position; this buffer only samples by day."""
+        """Refuse Stable-Baselines3's sampling by position: this buffer samples by day."""
         raise TypeError("call sample_batch: hindsight batches are drawn by day")
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The networks of the daily agent: few parameters, shared over stocks."""
+"""The networks of the daily agent. All stocks share their parameters."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.trades import TradeCosts
 
 WEIGHT_SCALE = 10.0
-"""Stock weights are about 0.01-0.1; times this they are of order one for the first layers."""
+"""Factor that brings stock weights of about 0.01-0.1 to order one for the first layers."""
 
 
 class StockTower(nn.Module):
-    """What the market alone says of each stock of a day: shared by all rows of that day."""
+    """Hidden vector of each stock from market data alone, computed once a day for all rows."""
 
     def __init__(self, n_features: int, width: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class StockTower(nn.Module):
 
 
 class MicroActor(nn.Module):
-    """One score in [-1, 1] per stock; a fresh network scores 0 and so follows the goal."""
+    """One score in [-1, 1] per stock. A fresh network scores 0, which follows the goal."""
 
     N_PORTFOLIO = 3  # weight, prior, their difference
 
@@ -66,8 +66,8 @@ class MicroActor(nn.Module):
     def logits(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
         """Return scores before the squashing, 0 in untradable slots.
 
-        They are centred among the stocks that compete with each other: the decode does not feel a
-        common shift, so nothing would keep training from drifting into one that saturates them.
+        They are centred among the stocks that compete with each other. The decode ignores a common
+        shift, so training could otherwise drift to one that saturates the scores.
         """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
@@ -78,7 +78,7 @@ class MicroActor(nn.Module):
         return centred(scores, view.tradable, n_groups)
 
     def calibrate(self, temperature: float) -> None:
-        """Multiply the unsquashed scores; written into the last layers, as in `MacroActor`."""
+        """Multiply the scores before the squashing by scaling the last layers."""
         scale_layers((self.out, self.direct), temperature)
 
     def forward(self, inputs: MicroInputs, request: SlotRequest) -> Float[Tensor, "B N"]:
@@ -87,12 +87,12 @@ class MicroActor(nn.Module):
 
 
 class MicroCritic(nn.Module):
-    """Q of executed weights: a sum over stocks, so it serves any number of them.
+    """Q of executed weights. It is a sum over stocks, so their number may vary.
 
-    A stock adds weight x slope(market) + a network of its market vector, weight, prior and
-    previous weight: gains are linear in the weight, costs and alignment are not. The slope is a
-    linear function of the features plus one of the tower's vector. What the trade costs today is
-    known and not learned: it is subtracted, in the reward's unit.
+    A stock adds weight x slope(market), because gains are linear in the weight. It also adds a
+    network of its market vector, weight, prior and previous weight, for costs and alignment. The
+    slope is a linear function of the features plus one of the tower's vector. Today's trading cost
+    is known, so it is not learned but subtracted, in the reward's unit.
     """
 
     N_PORTFOLIO = 4  # weight, trade, weight - prior, previous weight
@@ -150,7 +150,7 @@ def portfolio_output(
 
 
 def single_output(layer: nn.Linear, values: Float[Tensor, "X N H"]) -> Float[Tensor, "X N"]:
-    """Apply a layer with one output; as a product with a vector its gradient is a lot cheaper."""
+    """Apply a layer with one output as a product with a vector, whose gradient is cheaper."""
     return values @ layer.weight[0] + layer.bias
 
 
@@ -171,7 +171,7 @@ def centred(
 
 
 class MicroSettings:
-    """What the micro networks are built for: market, network sizes, risk limits and costs.
+    """What the micro networks depend on: market, network sizes, risk limits and costs.
 
     Args:
         tensors: the market.
@@ -204,7 +204,7 @@ class MicroSettings:
             observation: index observation or flat arrays, as the micro level gives them.
 
         Returns:
-            What the networks read, and what the decode must keep to.
+            Inputs of the networks, and limits for the decode.
         """
         if "day" in observation:
             inputs = micro_inputs(self.tensors, observation)
@@ -230,7 +230,7 @@ class MicroSettings:
 
 
 class WeightActor(nn.Module):
-    """Observation in, target weights out: the score network and its decode."""
+    """The score network and its decode: maps observations to target weights."""
 
     optimizer: torch.optim.Optimizer
 
@@ -246,7 +246,7 @@ class WeightActor(nn.Module):
         return self.settings.decode(self.network(inputs, request), request)
 
     def with_noise(self, observation: Any, noise: Tensor) -> Tensor:
-        """Return target weights of scores + noise (B, N): noise lives before the decode."""
+        """Return target weights (B, N) after noise was added to the scores."""
         return self.noisy_weights(*self.settings.read(observation), noise)
 
     def noisy_weights(self, inputs: MicroInputs, request: SlotRequest, noise: Tensor) -> Tensor:
@@ -260,7 +260,7 @@ class WeightActor(nn.Module):
 
 
 class TwinCritic(nn.Module):
-    """Two independent values; the target takes the smaller one."""
+    """Two independent critics; TD3's target takes the smaller value."""
 
     optimizer: torch.optim.Optimizer
 

@@ -1,8 +1,7 @@
 """The hidden layer of a stock in the micro networks, computed without writing it to memory.
 
-It is a sum of three small parts, but has B x N x H numbers: an update of 256 decisions over 99
-stocks would move 3 MB in and out of memory for each use of it, forward and backward, and wait for
-little else.
+The layer is a sum of three small parts, but it has B x N x H numbers. With 256 decisions over 99
+stocks each use of it would move 3 MB through memory, and an update would mostly wait for that.
 """
 
 from typing import Any, no_type_check
@@ -14,7 +13,7 @@ from numba import njit
 from torch import Tensor, nn
 
 N_OWN = 4
-"""Numbers that a portfolio may say of a stock; the kernels name each of them."""
+"""Largest number of portfolio tables; the kernels name each of them."""
 
 
 def stock_head(
@@ -57,7 +56,7 @@ def _at_once(
 
 
 class _InCache(torch.autograd.Function):
-    """Computes the hidden layer once forward and once more backward; keeps nothing of it."""
+    """Computes the hidden layer again in the backward pass instead of storing it."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -93,9 +92,9 @@ def _arrays(tensors: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
 
 
-# The kernels below carry no shape annotations: the run-time checks of the tests would wrap them and
-# the compiler could not read them. Sums may be reordered, so that they run in vector registers; a
-# loop over the own numbers instead of four names would keep them from it.
+# The kernels have no shape annotations: the run-time checks of the tests would wrap them, and Numba
+# could not compile them. fastmath may reorder sums, so that they run in vector registers. A loop
+# over the own tables, instead of four names, would prevent that.
 
 
 @njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
