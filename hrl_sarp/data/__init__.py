@@ -1,1 +1,1 @@
-"""Raw market data: where they come from, how they are stored and what is wrong with them."""
+"""Raw market data: their sources, their storage and their checks."""

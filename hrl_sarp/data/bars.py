@@ -1,9 +1,9 @@
-"""Bars of any spacing from one file: typed, ordered, and without the rows that cannot be true.
+"""Reads bars of any spacing from one file; impossible rows are left out.
 
 An instrument is one distinct combination of the columns symbol, contract and instrument_id, as far
-as the file has them. Instruments are ordered by their first bar, and rows by instrument, then time:
-a front-month series whose instrument_id changes stays in the order of time, with a border at each
-roll, and a file of several symbols has a border between any two of them.
+as the file has them. Instruments are ordered by their first bar. Rows are ordered by instrument,
+then by time. So a front-month series whose instrument_id changes at each roll stays in the order of
+time.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,10 @@ _RULES: Mapping[str, tuple[pl.Expr, str]] = {
         "open or close lie outside low .. high",
     ),
 }
-"""Why a bar is left out, and the words for it in the log; a row counts under the first rule."""
+"""Name of a rule -> the rows that break it, and its words in the log.
+
+A row that breaks several rules counts under the first.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Bars:
     """Bars sorted by instrument, then time; strictly increasing times within an instrument."""
 
     timestamps: Shaped[np.ndarray, " N"]
-    """datetime64[us] without a zone, as in the file (times with a zone: in UTC)."""
+    """datetime64[us] without a zone. Times that have a zone in the file are in UTC."""
     instrument: Int32[np.ndarray, " N"]
     """Index into `instruments`, never decreasing."""
     instruments: tuple[str, ...]
@@ -74,13 +77,14 @@ class Bars:
 def read_bars(path: Path, symbol: str | None = None) -> Bars:
     """Read a CSV or Parquet file of bars.
 
-    It needs one column of times (ts, ts_local, ts_event, timestamp, datetime or date; the first
-    that it has counts) and open, high, low, close. The columns symbol, contract, instrument_id and
-    volume are optional; all others are ignored. `symbol` picks a value of the column symbol (with
-    all its contracts) or the full name of one instrument.
+    The file needs open, high, low, close and the time in one of `TIME_COLUMNS`; the first one found
+    is read. The columns symbol, contract, instrument_id and volume are optional. All others are
+    ignored. `symbol` picks a value of the column symbol (with all its contracts) or the full name
+    of one instrument.
 
-    Bars that cannot be true are left out, with a log line for each rule. Of equal bars of one
-    instrument and time one is kept, of differing ones none. A missing volume counts as 0.
+    Impossible bars are left out, with a log line for each rule. Where an instrument has several
+    equal bars at one time, one is kept. Where they differ, none is kept. A missing volume counts
+    as 0.
     """
     if not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; name a file of bars as --data")
@@ -118,7 +122,10 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
 
 
 def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Return time, instrument, group (what a symbol picks), prices and, where there is, volume."""
+    """Return time, instrument, prices, volume if the file has it, and the group.
+
+    The group is the value that `symbol` picks.
+    """
     time_name = next((name for name in TIME_COLUMNS if name in table.columns), None)
     missing = [name for name in PRICE_COLUMNS if name not in table.columns]
     if time_name is None:
@@ -143,7 +150,7 @@ def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _times(column: pl.Series, path: Path) -> pl.Series:
-    """Return datetimes without a zone; null where the file has none."""
+    """Return datetimes without a zone; a missing time is null."""
     if column.dtype in (pl.Date, pl.Null) or isinstance(column.dtype, pl.Datetime):
         return _in_utc(column).cast(_TIME)
     meaning = "times such as 2018-01-31 09:30:00"
@@ -162,14 +169,17 @@ def _times(column: pl.Series, path: Path) -> pl.Series:
 
 
 def _in_utc(times: pl.Series) -> pl.Series:
-    """Drop a zone, whose own clock would show one hour twice each autumn."""
+    """Convert times with a zone to UTC: a local clock shows one hour twice each autumn."""
     if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone:
         return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return times
 
 
 def _without_false_bars(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Leave out the rows that break a rule; volumes become whole or, if none is known, go."""
+    """Leave out the rows that break a rule.
+
+    A missing or negative volume becomes 0. Where no volume is known, the column is dropped.
+    """
     names = list(_RULES)
     reasons = [pl.when(rule).then(pl.lit(i)) for i, (rule, _) in enumerate(_RULES.values())]
     frame = frame.with_columns(broken=pl.coalesce(*reasons))
@@ -193,7 +203,7 @@ def _without_false_bars(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, 
 
 
 def _in_order(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Number the instruments by their first bar and sort; says where the file was not sorted."""
+    """Number the instruments by their first bar and sort; log how many bars were out of order."""
     first_bars = frame.group_by("instrument").agg(first_time=pl.col("time").min())
     numbered = first_bars.sort("first_time", "instrument").with_row_index("number")
     frame = frame.join(
@@ -206,7 +216,7 @@ def _in_order(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def _without_duplicates(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Keep one of equal bars, and none where bars of one time differ: no one knows the true one."""
+    """Keep one of several equal bars; where bars of one time differ, the true one is unknown."""
     key = ("number", "time")
     is_again = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in key)
     frame = frame.with_columns(is_again=is_again.fill_null(value=False))

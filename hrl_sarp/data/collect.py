@@ -28,10 +28,10 @@ def collect(
     macro_path: Path | None = None,
     yahoo_request: YahooRequest | None = None,
 ) -> dict[str, Any]:
-    """Fetch from the source, write atomically to `data_dir` and return the manifest.
+    """Fetch from the source, replace the data in `data_dir` and return the manifest.
 
-    Former data of `data_dir` are replaced. Only `files` takes `input_path` and `macro_path`, only
-    `yahoo` takes `yahoo_request`; the cache of `yahoo` lies beside `data_dir`.
+    Only the source `files` takes `input_path` and `macro_path`. Only `yahoo` takes `yahoo_request`.
+    The cache of `yahoo` lies beside `data_dir`.
     """
     if source not in SOURCES:
         raise DataError(f"source {source!r} is unknown; expected one of {', '.join(SOURCES)}")

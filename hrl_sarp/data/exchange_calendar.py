@@ -12,7 +12,7 @@ from hrl_sarp.config.market_schema import CalendarChanges
 from hrl_sarp.errors import DataError
 
 _SESSIONS_A_YEAR_AT_LEAST = 230
-"""No exchange calendar has fewer; only bounds the search for the n-th session."""
+"""No exchange calendar has fewer. It bounds the search for the n-th session."""
 
 
 def sessions_between(

@@ -1,6 +1,6 @@
 """Raw data in memory (`RawData`) and on disk (`data/raw`): Parquet files and a manifest of hashes.
 
-Nothing is cleaned here; `quality/` says what is wrong.
+The data are stored as collected. `quality/` checks them.
 """
 
 from collections.abc import Mapping
@@ -53,33 +53,33 @@ FINDINGS_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class RawData:
-    """What every source delivers; frames are sorted by symbol or series, then date."""
+    """The data of one source; frames are sorted by symbol or series, then date."""
 
     bars: pl.DataFrame
-    """`BARS_SCHEMA`. Prices and volume as traded, dividend in cash per share on the ex-date, split
-    as the ratio on its date (1 otherwise). open, high, low and volume are null where unknown;
-    adj_close is null where the source has none."""
+    """`BARS_SCHEMA`. Prices and volume are as traded. A dividend is cash per share on the ex-date.
+    A split is new shares for an old one on its date, else 1. Unknown open, high, low, volume and
+    adj_close are null."""
     sectors: pl.DataFrame
     """`SECTORS_SCHEMA`, one row per symbol."""
     macro: pl.DataFrame
-    """`MACRO_SCHEMA`, by reference date (release lags are applied when joined); may be empty."""
+    """`MACRO_SCHEMA`, by reference date: the market adds release delays. May be empty."""
     index: pl.DataFrame
     """`INDEX_SCHEMA`, the benchmark's level; may be empty."""
     source: str
     """Name of the source: sample, synthetic, files or yahoo."""
     adjustment: str
-    """How closes and adj_close relate, in words."""
+    """Sentence that says how closes and adj_close relate."""
     survivorship: str
-    """Whether stocks that disappeared are missing, in words."""
+    """Sentence that says whether delisted stocks are missing."""
     features: pl.DataFrame | None = None
     """`FEATURES_SCHEMA`: planted features of a synthetic market."""
     membership: pl.DataFrame | None = None
     """`MEMBERSHIP_SCHEMA`: when a symbol belonged to the universe."""
     notes: tuple[str, ...] = ()
-    """What the source left out or found by itself."""
+    """Remarks of the source: what it left out, and which defaults it took."""
     import_findings: pl.DataFrame | None = None
-    """`FINDINGS_SCHEMA`: what the source could not take over; validation repeats it. None if it
-    took everything."""
+    """`FINDINGS_SCHEMA`: rows that the source could not read. Validation repeats them. None if it
+    read everything."""
 
 
 class _Table(NamedTuple):
@@ -104,9 +104,9 @@ _TEXT_KEYS = ("source", "adjustment", "survivorship")
 
 
 def write_raw(raw: RawData, data_dir: Path) -> Path:
-    """Write the frames as zstd Parquet and, last, the manifest with their hashes; return its path.
+    """Write the frames as Parquet, then the manifest with their hashes; return the manifest's path.
 
-    A crash in between leaves hashes that do not fit, which `read_raw` refuses.
+    After a crash in between the hashes do not match the files, so `read_raw` refuses them.
     """
     remove_unfinished(data_dir)
     files = {}
@@ -114,11 +114,11 @@ def write_raw(raw: RawData, data_dir: Path) -> Path:
         frame: pl.DataFrame | None = getattr(raw, table.field)
         path = data_dir / table.path
         if frame is None:
-            path.unlink(missing_ok=True)  # of another source, collected here before
+            path.unlink(missing_ok=True)  # an earlier source may have written it
             continue
         write_table(path, frame)
         files[table.path] = {"rows": frame.height, "sha256": sha256_file(path)}
-    # no clock and no user name: the same data give the same manifest, byte for byte
+    # without time and user name, the same data give the same manifest, byte for byte
     manifest = {
         "created_by": f"{COLLECT_COMMAND} --source {raw.source}",
         "source": raw.source,

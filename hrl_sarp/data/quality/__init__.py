@@ -1,1 +1,1 @@
-"""What is wrong with raw data: rules for bars, rules for series, and the report of both."""
+"""Checks of raw data: rules for bars, rules for series, and the report of their findings."""

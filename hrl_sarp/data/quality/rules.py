@@ -1,8 +1,8 @@
-"""The rules that raw bars are checked by. A rule reports; it repairs nothing.
+"""The rules by which raw bars are checked. A rule reports and repairs nothing.
 
-Rules about one row are listed in `row_rules`; rules about a whole symbol are functions below it.
-What is kept out of the market follows from `EXCLUDING` and `BREAKING`. A crash is not an error:
-large moves are named and stay.
+Rules about one row are listed in `row_rules`. Rules about a whole symbol are functions below it.
+`EXCLUDING` and `BREAKING` say what is kept out of the market. Large moves are reported and stay,
+because a crash is not an error.
 """
 
 import math
@@ -26,7 +26,7 @@ STRUCTURAL = frozenset(
         "macro_overlap",
     }
 )
-"""A data set with one of these cannot be used before it is corrected."""
+"""Rules whose breach makes the whole data set unusable."""
 
 EXCLUDING = frozenset(
     {
@@ -42,57 +42,57 @@ EXCLUDING = frozenset(
         "dividend_over_price",
     }
 )
-"""Rows with one of these are kept out of the market: the day counts as a day without a bar."""
+"""Rules whose breach excludes the row from the market: the day counts as a day without a bar."""
 
 BREAKING = frozenset({"adjustment_gap", "dividend_over_price", "undeclared_split", "long_hole"})
-"""Rows at which the adjusted series may jump for good. The market sets the return over the night
-before the next good bar to 0, because dropping the row alone would move the false return to that
-night. A row that is not excluded is that bar itself. Where an `adjustment_reversal` follows at the
-next bar, no return is set."""
+"""Rules whose breach may mean a lasting jump of the adjusted series. The market then sets the
+overnight return into the next good bar to 0: if only the row were dropped, the false return would
+move to that night. The next good bar is the row itself, unless another rule excludes it. If an
+`adjustment_reversal` follows at the next bar, the return stays."""
 
 LEFT_OUT = frozenset(
     {"junk_lines", "bad_row", "no_usable_row", "duplicate_row", "conflicting_rows"}
 )
-"""What a source names here is not in the bars at all (see `sources/files`)."""
+"""Rules of `sources/files` about rows that it did not take into the bars."""
 
 _ROUNDING = 1e-6
-"""Relative slack of price comparisons: adjusted files are rounded to six digits."""
+"""Relative tolerance of price comparisons: adjusted files are rounded to six digits."""
 _REVERSAL_REST = 0.25
-"""A move that takes back more than three quarters of the unexplained gap before it reverses it."""
+"""A reversal may leave at most this share of the unexplained gap before it."""
 _ORDINARY_DIVIDEND = 0.10
-"""A share of the price that only special dividends exceed."""
+"""Only special dividends exceed this share of the price."""
 _SPLIT_RATIOS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
 _SPLIT_TOLERANCE = 0.03
-"""A price ratio this near to 1/2, 1/3 ... looks like a split; the day's own move is in it, too."""
+"""Tolerance around 1/2, 1/3 ...; it allows for the day's own move."""
 _USUAL_DAYS = 20
-"""Bars over which the usual trading is measured."""
+"""Bars whose median dollar volume is the usual one."""
 _FEWEST_USUAL_DAYS = 5
 _NIGHT_SHARE = 0.15
-"""The night's own move may be this share of the split's log ratio ..."""
+"""The night's own move may be at most this share of the split's log ratio."""
 _MAX_NIGHT = 0.11
-"""... up to this log return: a fall by a tenth beside a split is still a split."""
+"""The night's own move may be at most this log return."""
 _MAX_INTRADAY = 0.15
-"""Larger moves from open to close are news, not a change of units."""
+"""A larger log return from open to close is news, not a split."""
 
 
 def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Add to bars, sorted by symbol and date, what the rules compare.
+    """Add the columns that the rules compare to bars sorted by symbol and date.
 
-    All of it is known at the close of the row and null on the first row of a symbol:
+    All are known at the close of the row. What needs an earlier row is null on a symbol's first.
     `previous_close`;
     `total_return`: (split x close + dividend) / previous close - 1;
-    `adjusted_return`: the same by adj_close, where there is none `total_return`;
-    `gap`: adjusted less total return, and `is_gap`, where it exceeds the threshold;
-    `is_dividend`: a gap as a dividend makes it, of a symbol that never states an action;
-    `days`: calendar days since the row before, and `is_after_hole`, where they are too many;
-    `day` and `night`: close over open, and open over the close before, adjusted;
+    `adjusted_return`: return of adj_close, or `total_return` without an adj_close;
+    `gap`: adjusted less total return, and `is_gap`: the gap exceeds the threshold;
+    `is_dividend`: the gap looks like a dividend, and the symbol states no dividend or split at all;
+    `days`: calendar days since the row before, and `is_after_hole`: they are too many;
+    `day`: close over open, and `night`: adjusted open over the close before;
     `busy`: dollar volume over its median of the 20 rows before.
     """
     total = (pl.col("split") * pl.col("close") + pl.col("dividend")) / _before("close") - 1
     states_actions = ((pl.col("dividend") > 0) | (pl.col("split") != 1)).any().over("symbol")
     dollars = pl.col("close") * pl.col("volume")
     usual = dollars.rolling_median(_USUAL_DAYS, min_samples=_FEWEST_USUAL_DAYS)
-    # a dividend lifts the adjusted return; a large one leaves it nearer to 0 than the price's
+    # a dividend lifts the adjusted return above the price's; a large one brings it nearer to 0
     gap = pl.col("gap")
     is_small = (gap < _ORDINARY_DIVIDEND) | (pl.col("adjusted_return").abs() < gap / 2)
     is_dividend = (gap > 0) & is_small & ~states_actions
@@ -116,25 +116,28 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
 
 
 def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
-    """Map the rules about single rows of `prepare`d bars to where each is broken and what it says.
+    """Map each rule about single rows to (where it is broken, the value of its finding).
 
-    `missing_value`: no close, or no other price or volume although the data have it elsewhere.
-    `non_positive_price`: a price of zero or below. `ohlc_inconsistent`: high and low do not contain
-    open and close; the value is the excess. `no_trade`: volume 0 and one price all day, as sources
-    print halts and stocks after their takeover; nobody could trade. `zero_volume`: any other row
-    with a volume of 0 or less; its prices moved, so the volume is what is wrong and the bar stays.
-    `stale_repeat`: all prices and the volume of the row before, as stuck feeds write them.
-    `large_return`: an adjusted return beyond the threshold without a split, real or not.
-    `long_hole`: more than `max_hole_days` calendar days after the row before; splits and dividends
-    may lie in the hole. `undeclared_split`: see `_is_undeclared_split`; the value is the overnight
-    return that is kept out. `suspected_split`: any other return near to 1/2, 1/3 ...; a real crash
-    may have the same size, so it stays.
+    The bars come from `prepare`.
 
-    `adjustment_gap`: adjusted and total return differ by more than the threshold; the value is the
-    difference. `unstated_dividend`: a gap as a dividend makes it, of a symbol for which no dividend
-    or split is ever stated; the row is sound. `adjustment_reversal`: the row after a gap takes the
-    same move back, as when a factor was applied a day early. `dividend_over_price`: a dividend
-    beyond the close before, such as a spin-off booked in other shares.
+    `missing_value`: the close is missing, or a column that the data have in other rows.
+    `non_positive_price`: a price is zero or negative.
+    `ohlc_inconsistent`: open or close lies outside low to high. The value is the excess.
+    `no_trade`: volume 0 and one price all day. Sources print halts and taken-over stocks so.
+    `zero_volume`: any other volume of 0 or less. Prices moved, so only the volume is wrong.
+    `stale_repeat`: prices and volume equal those of the row before, as stuck feeds write them.
+    `large_return`: an adjusted return without a split exceeds the threshold. It may be real.
+    `long_hole`: more than `max_hole_days` calendar days lie before the row. Splits and dividends
+    may be missing there.
+    `undeclared_split`: see `_is_undeclared_split`. The value is the overnight return.
+    `suspected_split`: any other price ratio near 1/2, 1/3 ... The row stays, because a crash may
+    have the same size.
+    `adjustment_gap`: adjusted and total return differ by more than the threshold. The value is the
+    difference.
+    `unstated_dividend`: such a gap looks like a dividend, and the symbol states none. The row is
+    sound.
+    `adjustment_reversal`: the row after a gap takes it back: a factor was applied a day early.
+    `dividend_over_price`: a dividend exceeds the close before, such as a spin-off in other shares.
     """
     close, volume, adjusted = (pl.col(name) for name in ("close", "volume", "adjusted_return"))
     priced = (*PRICE_COLUMNS, "volume")
@@ -189,7 +192,7 @@ def check_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
 def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Report runs of identical closes in bars sorted by symbol and date.
 
-    A finding has the run's first day, its close as the value, and its days as the count.
+    Each finding has the run's first day, its close (value) and its number of days (count).
     """
     runs = (
         bars.with_columns(run=pl.col("close").rle_id().over("symbol"))
@@ -205,8 +208,8 @@ def gaps(
 ) -> pl.DataFrame:
     """Report sessions without a bar between the first and last bar of a symbol.
 
-    A finding has the first missing session, the last close before it as the value, and the number
-    of missing sessions as the count.
+    Each finding has the first missing session, the last close before it (value) and the number of
+    missing sessions (count).
     """
     calendar = _session_numbers(sessions)
     known = bars.select("symbol", "date", "close").join(calendar, on="date", how="inner")
@@ -221,16 +224,16 @@ def gaps(
 def off_session(
     bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"], rule: str = "off_session"
 ) -> pl.DataFrame:
-    """Report bars on days that are no session: joins to the calendar drop them."""
+    """Report bars on days that are no session of the calendar."""
     strange = bars.join(_session_numbers(sessions), on="date", how="anti")
     return findings_of(strange, rule, pl.col("close"))
 
 
 def early_ends(good_bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
-    """Report symbols that end before the data do: delisted, taken over, renamed.
+    """Report symbols that end before the data do: delisted, taken over or renamed.
 
-    A finding has the last bar that no rule excludes, its close as the value, at which a holding
-    becomes cash, and the number of sessions that follow as the count.
+    Each finding has the day of the last bar that no rule excludes, its close (value), at which a
+    holding becomes cash, and the number of later sessions (count).
     """
     last = good_bars.group_by("symbol").agg(pl.all().sort_by("date").last())
     numbered = last.join(_session_numbers(sessions), on="date", how="left")
@@ -247,8 +250,7 @@ def findings_of(
 ) -> pl.DataFrame:
     """Turn rows with `symbol` and `date` into findings of one rule, in `FINDINGS_SCHEMA`.
 
-    `value` is in the unit of the rule; `count` is the number of rows or sessions concerned (1 if
-    None).
+    `count` is the number of rows or sessions concerned; None means 1.
     """
     return rows.select(
         pl.col("symbol").cast(pl.String),
@@ -276,19 +278,21 @@ def _is_incomplete() -> pl.Expr:
 
 
 def _is_undeclared_split(config: ValidationConfig) -> pl.Expr:
-    """Find nights over which a price changed its unit without a declared split.
+    """Find nights over which a price changed as by a split that the data do not state.
 
-    A split moves the price over night and leaves the trading as it was; a crash brings many times
-    the usual trading, or goes on falling in the day. So all of these must hold: no split is
-    declared; open over the close before (adjusted as far as the data are) is near 1 / n or n for
-    one of the configured ratios n; open to close is a usual move; the dollar volume is below n x
-    `split_turnover_multiple` times its usual (unknown volume counts as usual). Bars after a long
-    hole and bars at or after a gap of the adjustment are left to those rules.
+    A split moves the price over night and leaves the dollar volume as it was. A crash multiplies
+    the dollar volume, or goes on during the day. So all of these must hold:
+    no split is stated;
+    open over the close before, adjusted as far as the data are, is near 1 / n or n for one of the
+    configured ratios n;
+    the move from open to close is a usual one;
+    the dollar volume is at most n x `split_turnover_multiple` times the usual one, or unknown;
+    the bar follows no long hole, and neither it nor the bar before has an adjustment gap.
     """
     looks_split = []
     for n in config.undeclared_split_ratios:
         tolerance = min(_MAX_NIGHT, _NIGHT_SHARE * math.log(n))
-        # consolidations give whole numbers of old shares for a new one
+        # a reverse split exchanges a whole number of old shares for a new one
         night = pl.col("night").log()
         change = night.abs() if n == int(n) else -night
         is_usual = pl.col("busy").fill_null(0.0) <= n * config.split_turnover_multiple

@@ -1,8 +1,4 @@
-"""The rules for what stands beside the bars: sectors, the index and macro series.
-
-Like `rules.py`: pure functions that report. What the benchmark leaves out follows from
-`INDEX_BREAKING`.
-"""
+"""The rules by which sectors, the index and macro series are checked; they repair nothing."""
 
 from datetime import date
 from itertools import pairwise
@@ -16,27 +12,26 @@ from hrl_sarp.data.quality.rules import findings_of, gaps, off_session
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 
 INDEX = "index"
-"""What findings call the benchmark."""
+"""Symbol of the benchmark in findings."""
 INDEX_BREAKING = frozenset({"index_jump", "index_not_positive"})
-"""The benchmark earns nothing over a row with one of these. `index_wrong_level` is none of them:
-it is known only once the level is back."""
+"""Rules whose breach sets the benchmark's return to 0. `index_wrong_level` is not among them,
+because only a later level reveals it."""
 REVISED = r"^(ANFCI|NFCI|STLFSI.*|CFNAI.*|USREC.*|GDP.*|M2.*|WM2NS)$"
-"""Macro series that are rewritten after their first print, as FRED names them: financial
-conditions, activity, recessions, national accounts, money. Today's values were not known then, and
-without vintages no lag repairs that: sources leave such series out, and features refuse them."""
+"""FRED's names of macro series that are revised after their first print: financial conditions,
+activity, recessions, national accounts, money. Today's values were not known then, and no delay
+repairs that. So sources leave such series out, and features refuse them."""
 
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2
-"""Series whose median spacing is shorter are daily; slower ones are dated at any weekday."""
+"""A series with a shorter median spacing is daily. Slower ones may be dated at a weekend."""
 _MACRO_SLACK_DAYS = 100
-"""Quarterly values are dated at the start of their quarter, so the last one looks old."""
+"""Days by which a series may end before the bars: quarterly values are dated at their start."""
 
 
 def sector_defects(raw: RawData) -> pl.DataFrame:
     """Report stocks without a sector (`symbol_without_sector`) or with two (`sector_duplicate`).
 
-    The first are dated at the symbol's first bar, and the count is that of its bars; the others
-    have no date.
+    The first has the date of the symbol's first bar and counts its bars. The second has no date.
     """
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
     firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars"))
@@ -53,13 +48,13 @@ def sector_defects(raw: RawData) -> pl.DataFrame:
 def index_defects(
     index: pl.DataFrame, config: ValidationConfig, sessions: Shaped[np.ndarray, " T"]
 ) -> pl.DataFrame:
-    """Report levels of the index that cannot be: each row is dated, with its value.
+    """Report impossible levels of the index; `sessions` span the bars, not the index.
 
-    `index_not_positive`: a level of 0 or below. `index_jump`: a move between two levels beyond the
-    threshold, as after a change of base. `index_wrong_level`: a level between a jump and the one
-    that takes it back. `index_gap`: sessions without a level (dated at the first, the count says
-    how many). `index_off_session`: a level on a day that is no session, such as the value of the
-    base day. `sessions` span the bars, not the index.
+    `index_not_positive`: a level is zero or negative.
+    `index_jump`: the move between two levels exceeds the threshold, as after a change of base.
+    `index_wrong_level`: a level lies between a jump and the jump back.
+    `index_gap`: sessions without a level; it has the first one's date and counts them.
+    `index_off_session`: a level on a day that is no session, such as the base day.
     """
     levels = index.with_columns(symbol=pl.lit(INDEX)).sort("date")
     good = levels.filter(pl.col("close") > 0)
@@ -88,11 +83,12 @@ def index_defects(
 def macro_defects(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
     """Report macro series that contradict themselves, the bars or the calendar.
 
-    `macro_duplicate`: two values of one day; the count says how many. `macro_overlap`: no series
-    overlaps with the bars at all. `macro_span`: a series starts late (dated at its first value) or
-    ends early (at its last); the count says how many values it has. `macro_weekend`: a daily series
-    has values on weekends without a session, as exchanged days and months have; one finding a
-    series, dated at the first such day, with their number.
+    `macro_duplicate`: one day has several values; the count is their number.
+    `macro_overlap`: no series overlaps with the bars.
+    `macro_span`: a series starts late (date of its first value) or ends early (of its last); the
+    count is the number of its values.
+    `macro_weekend`: a daily series has values on weekends without a session, which happens where
+    day and month are exchanged. It has the first such day and counts them.
     """
     named = raw.macro.rename({"series": "symbol"})
     twice = named.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("value"))

@@ -1,4 +1,4 @@
-"""Checks raw data by rules and says which rows stay out of the market; repairs nothing."""
+"""Checks raw data by all rules and says which rows stay out of the market."""
 
 import datetime
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class ValidationReport:
     """Every finding about one data set."""
 
     table: pl.DataFrame
-    """`FINDINGS_SCHEMA` (symbol is a stock, a macro series, `index` or, for the rule `schema`,
-    table.column; date the first day concerned; value in the unit of the rule) and two columns:
-    severity (fail or warn) and is_excluded (the row is kept out of the market)."""
+    """`FINDINGS_SCHEMA` and the columns severity (fail or warn) and is_excluded (the row is kept
+    out of the market). symbol is a stock, a macro series, `index` or, for the rule `schema`,
+    table.column. date is the first day concerned. value is in the unit of the rule."""
     n_bars: int
     n_symbols: int
 
@@ -51,9 +51,9 @@ def validate(
     calendar_name: str,
     changes: CalendarChanges | None = None,
 ) -> ValidationReport:
-    """Check raw data by every rule; what the source left out is among the findings.
+    """Check raw data by every rule; the findings include those of the source.
 
-    `changes` are sessions that took place or not against the published calendar.
+    `changes` are sessions in which the exchange departed from the published calendar.
     """
     expected = {
         "bars": (raw.bars, BARS_SCHEMA),
@@ -93,9 +93,9 @@ def validate(
 
 
 def read_validated(data_dir: Path, config: RunConfig) -> tuple[RawData, ValidationReport]:
-    """Read and check collected data once, for everyone who needs both.
+    """Read collected data and check them.
 
-    Nothing is refused here: `has_failed` of the report says whether a market can be made of them.
+    Broken rules raise nothing: `has_failed` of the report says whether the data can be used.
     """
     raw, data = read_raw(data_dir), config.data
     calendar = config.market_profile.calendar
@@ -125,7 +125,7 @@ def bad_rows(report: ValidationReport) -> pl.DataFrame:
 
 
 def render(report: ValidationReport) -> Table:
-    """Lay out a report, one row per rule: what follows, how many findings, the first cases."""
+    """Show a report, one row per rule: its effect, its number of findings, the first cases."""
     effects = dict.fromkeys(rules.BREAKING, ": night kept out")
     effects |= dict.fromkeys(rules.LEFT_OUT, ": left out")
     effects |= dict.fromkeys(rules.EXCLUDING, ": excluded")

@@ -1,6 +1,6 @@
 """The bundled sample: adjusted closes of 20 large US stocks, 1990-2022, from the package skfolio.
 
-Offline. Closes only: there are no opens, ranges, volumes, dividends or macro series.
+It needs no network. There are no opens, highs, lows, volumes, dividends or macro series.
 """
 
 import pandas as pd
@@ -25,7 +25,7 @@ def load() -> RawData:
 
     Source: `skfolio.datasets.load_sp500_dataset` and `load_sp500_index`, files of that package.
     """
-    # skfolio takes seconds to import and nothing but this source needs its data sets
+    # skfolio takes seconds to import, and only this source needs it
     from skfolio.datasets import load_sp500_dataset, load_sp500_index
 
     closes = _to_long(load_sp500_dataset())

@@ -1,7 +1,7 @@
-"""The two-level planted market: a hidden weekly regime moves sectors, a seen signal moves stocks.
+"""A generated market of two levels: a hidden weekly regime moves sectors, a signal moves stocks.
 
-All randomness comes from one seed. The truth (regimes, signal) leaves beside the data, never in
-them, except the signal, which is one planted feature among pure noise.
+All randomness comes from one seed. The data hold the signal as one feature among features of pure
+noise. They do not hold the regimes.
 
 Source:
     spec/evaluation.md 4, "Two-level market".
@@ -31,12 +31,12 @@ _PERCENT = 1e-2
 _START_PRICE = 100.0
 _SHARES_TRADED = 1e6
 _MIN_SECTORS = 3
-"""Fewer cannot hold a favoured, an unfavoured and a neutral sector."""
+"""One favoured, one unfavoured and one neutral sector."""
 
 
 @dataclass(frozen=True)
 class SyntheticTruth:
-    """What the market was made from, for oracles and tests; no agent may see it."""
+    """What generated the market; for oracles and tests, hidden from agents."""
 
     dates: Shaped[np.ndarray, " T"]
     """Sessions, datetime64[D]."""
@@ -47,11 +47,11 @@ class SyntheticTruth:
     regime: Int[np.ndarray, " W"]
     """`Regime` of each week."""
     signal: Float[np.ndarray, "T A"]
-    """x(t), known at the close of t, earned on t + 1."""
+    """x(t): known at the close of t, part of the return of t + 1."""
     log_return: Float[np.ndarray, "T A"]
     """Close to close; row 0 is the move from the start price."""
     market_log_return: Float[np.ndarray, " T"]
-    """m; the index of the raw data compounds it."""
+    """m: daily log return of the index."""
     sector_tilt: Float[np.ndarray, "R S"]
     """u: -1, 0 or +1 per regime and sector; the planted drift is delta x u a day."""
 
@@ -104,7 +104,7 @@ def draw_truth(
     # 1970-01-01 was a Thursday: shifted by 3 days, ISO weeks (Monday first) start at multiples of 7
     days = sessions.astype("datetime64[D]").astype(np.int64)
     week_of = np.unique((days + 3) // 7, return_inverse=True)[1].astype(np.int64)
-    # a leaver goes to one of the other two alike: steps of 0, 1 or 2 modulo 3
+    # a regime that ends changes to either of the other two with equal probability
     stays = rng.random(week_of[-1] + 1) < config.stay_probability
     steps = np.where(stays, 0, rng.integers(1, len(Regime), len(stays)))
     steps[0] = rng.integers(0, len(Regime))  # the stationary distribution is uniform
@@ -202,7 +202,7 @@ def _to_raw_data(
 def _bar_columns(config: SyntheticConfig, truth: SyntheticTruth) -> dict[str, pl.Series]:
     """Return the columns of the bars, symbol by symbol."""
     close = _START_PRICE * np.exp(np.cumsum(truth.log_return, axis=0))
-    # the intraday part leads back from the close to the open, so the shares are exact
+    # the open follows from the close, so the overnight and intraday shares are exact
     opening = close * np.exp(-(1 - config.overnight_share) * truth.log_return)
     columns = {
         "open": opening,

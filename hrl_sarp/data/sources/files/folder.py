@@ -1,9 +1,9 @@
-"""The user's folder of files as `RawData`: prices, sectors and, where given, series and membership.
+"""Reads the user's folder of files as `RawData`: prices, sectors, series and membership.
 
-There is one reader. A column map (`NamedTables`, from the market profile) says which table and
-column is what; `STANDARD` is the map of a folder that uses our own names. Rows are taken as they
-are and validation checks them; what cannot be taken over is named in `RawData.import_findings`.
-Dates of series stay reference dates; release lags are applied when they join the market.
+`NamedTables` of the market profile name the tables and columns. `STANDARD` holds the names of a
+folder without such a profile. Rows are read unchanged, and validation checks them later.
+`RawData.import_findings` name the rows that could not be read. Series keep their reference dates,
+because the market adds the release delays.
 """
 
 from pathlib import Path
@@ -49,14 +49,14 @@ STANDARD = NamedTables(
     index=IndexTable(table="index", close="close", only=None),
     series=[],
 )
-"""The column map that says nothing: every table and column has the name that README gives it."""
+"""The names that README gives to tables and columns."""
 SIBLING_MACRO_FOLDER = "us_macro"
 _SURELY_A_DAY = 12
-"""A larger number cannot be a month, so the date was not exchanged."""
+"""A larger number cannot be a month, so such a date is right as it is."""
 
 _SERIES_TABLES = ("macro", "fred_series")
 _CLOSE_TABLES = {"vix_ohlc": "VIX", "sector_etf_close": "ETF_", "gold_daily": "GOLD"}
-"""Table of closes -> its series; one that ends in _ is followed by the symbol of the row."""
+"""Table of closes -> name of its series; a name that ends in _ gets the row's symbol."""
 
 
 def load(
@@ -65,13 +65,13 @@ def load(
     """Load a folder of the user's files, or one file of prices with the other tables beside it.
 
     The folder holds `prices.parquet` or `.csv` (or one file per symbol), `sectors` and optionally
-    `index` (date, close), `membership`, `macro` and `actions` (splits and dividends, see
-    `apply_actions`). A .csv or .csv.gz without a column `symbol` is the download of the symbol that
-    the file is named after. Without `macro_path`, tables of standard names also take `macro` or the
-    folder `us_macro` beside the input, where one exists.
+    `index` (date, close), `membership`, `macro` and `actions` (see `apply_actions`). A .csv or
+    .csv.gz without a column `symbol` is the download of the symbol in its file name. With standard
+    names and without a `macro_path`, the reader takes `macro` of the folder or the folder
+    `us_macro` beside it.
 
-    The names of the market profile count where the input is, or holds, the table of prices that
-    they name; otherwise the standard names do. The notes say what was read, left out and corrected.
+    The names of the market profile apply if the input has their table of prices. Otherwise the
+    standard names apply. The notes say what was read, left out and corrected.
     """
     if not input_path.exists():
         raise MissingArtifactError(
@@ -109,7 +109,7 @@ def load(
 
 
 def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:
-    """Say in one line how often each rule left something out, and which symbols are gone."""
+    """Return the note that counts the rows left out by each rule and names the lost symbols."""
     left_out = findings.filter(pl.col("rule").is_in(sorted(LEFT_OUT)))
     if left_out.is_empty():
         return ()
@@ -165,7 +165,7 @@ def _read_index(folder: Path, names: NamedTables) -> Read:
 def _read_all_series(
     input_path: Path, folder: Path, names: NamedTables, macro_path: Path | None
 ) -> Read:
-    """Read the series of named tables and, beside them, those that were given or are found."""
+    """Read the series of the named tables, then those of `macro_path` or of a default place."""
     parts = [_read_series(_table(folder, table.table), table) for table in names.series]
     path, where = macro_path, ""
     if path is None and names is STANDARD:
@@ -206,8 +206,8 @@ def _read_membership(path: Path) -> pl.DataFrame:
 def _read_series(path: Path, names: SeriesTable) -> Read:
     """Read a table whose columns are macro series, as `MACRO_SCHEMA` without missing values.
 
-    Dates whose day and month the profile declares to be exchanged are corrected, counted in a note
-    and named as findings (`day_month_exchanged`).
+    Where the profile declares that day and month are exchanged, dates are corrected. A note and
+    the finding `day_month_exchanged` count them.
     """
     rows = _read_rows(path, names.values, names.only)
     if names.day_month_swapped_until is not None:
@@ -226,8 +226,8 @@ def _read_macro(path: Path) -> Read:
 
     The folder has any of `macro`, `fred_series` (such files), `vix_ohlc`, `sector_etf_close` and
     `gold_daily`. The VIX close becomes VIX, sector ETFs ETF_<symbol>, gold GOLD. Missing values and
-    revised indices are left out. The finding `macro_range` names the days on which the range of the
-    VIX or of gold does not contain its prices; only closes are read, so nothing follows from it.
+    revised indices are left out. The finding `macro_range` names the days on which open or close of
+    the VIX or of gold lies outside low to high. The close is read all the same.
     """
     tables = [path]
     if not path.is_file():
@@ -261,7 +261,7 @@ def _read_macro(path: Path) -> Read:
 
 
 def _read_closes(path: Path, name: str) -> Read:
-    """Read a table of closes as series, and name the rows whose range contradicts itself."""
+    """Read closes as series; report the rows whose open or close lies outside low to high."""
     is_many = name.endswith("_")
     symbol = {"symbol": pl.String()} if is_many else {}
     wider = {other: pl.Float64() for other in PRICE_COLUMNS if other != "close"}
@@ -279,7 +279,7 @@ def _read_closes(path: Path, name: str) -> Read:
 
 
 def _read_rows(path: Path, names: dict[str, str], only: RowFilter | None) -> Read:
-    """Read days and numbers of the rows that are wanted; a note says how many are left out."""
+    """Read days and numbers of the rows that `only` selects; a note counts the others."""
     mark = {} if only is None else {only.column: pl.String()}
     numbers = dict.fromkeys(names, pl.Float64())
     table = read_table(path, {"date": pl.Date(), **mark, **numbers}, names=names, keys=("date",))
@@ -295,9 +295,9 @@ def _read_rows(path: Path, names: dict[str, str], only: RowFilter | None) -> Rea
 
 
 def _with_dates_corrected(rows: Read, names: SeriesTable, path: Path) -> Read:
-    """Correct the dates that the profile declares to have day and month exchanged.
+    """Exchange day and month of the dates that the profile declares to be wrong.
 
-    The finding counts them and is dated at the first as found.
+    The finding counts them and has the first of them as the file states it.
     """
     day = pl.col("date")
     may_be_exchanged = (

@@ -1,10 +1,9 @@
-"""Bars of the user's stocks: one long table, several, or one download per symbol.
+"""Reads bars of the user's stocks: one table, several, or one download per symbol.
 
-A table that breaks the format is refused. A download is read as it is: a job that appends one row a
-day also appends error pages, JSON, a second header and truncated lines, so every line is either
-taken over or named with its number, and nothing is repaired. Of duplicate rows one or none is kept,
-and each of the others is a finding. A table of splits and dividends may complete prices that state
-none.
+A table that breaks the format is refused. A download is not: a job that appends one row a day also
+appends error pages, JSON, a second header and truncated lines. So each line of a download is read
+or reported with its number. Of duplicate rows at most one is kept, and the others are reported. A
+table of splits and dividends may complete the prices.
 """
 
 import gzip
@@ -39,7 +38,7 @@ _KEYS = ("date", "symbol")
 _ROUNDING = 1e-6
 """Relative difference below which two closes are the same."""
 YAHOO_COLUMNS = ("date", *PRICE_COLUMNS, "adj_close", "volume")
-"""The order of a Yahoo download; assumed for rows above the first header."""
+"""Columns of a Yahoo download, in order. Rows above the first header are read by it."""
 DOWNLOAD_SUFFIXES = (".csv", ".csv.gz")
 PLACE = "place"
 """Column with the line number of a row."""
@@ -49,14 +48,14 @@ _REQUIRED = frozenset({"date", *PRICE_COLUMNS, "volume"})
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}([ T]00:00:00.*)?$")
 """What the first field of a row looks like."""
 _SHOWN = 60
-"""Characters of a line that a finding repeats."""
+"""Characters of a line that a finding quotes."""
 
 
 def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
     """Read all bars of a folder, or of the file that was given.
 
-    Where the folder lacks the table of prices that `names` mentions, every other table of it holds
-    prices. The bars have one row per symbol and date and are sorted by both; the text says how the
+    If the folder lacks the table of prices that `names` mentions, its other tables are read as
+    prices. The bars have one row per symbol and date and are sorted by both. The text says how the
     prices are adjusted.
     """
     paths = _price_files(input_path, names.table)
@@ -88,19 +87,19 @@ def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
 
 
 def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
-    """Keep one row of each symbol and date, or none.
+    """Keep at most one row of each symbol and date.
 
-    Of copies that agree in the close the first one stays, as the one that was known first. Of
-    copies that do not agree nobody knows which is right: all leave, and the day has no bar.
-    `place_is` says what the column `place` counts, with the file, such as "AAPL.csv line".
+    If the closes agree, the first row stays, because it was known first. If they differ, no row
+    stays, because the right one is unknown. `place_is` names file and unit of the column `place`,
+    such as "AAPL.csv line".
 
-    Findings: `duplicate_row` for each copy that leaves (the value is its volume) and
-    `conflicting_rows` for each row that contradicts another (the value is its close).
+    Findings: `duplicate_row` for each other row with the same close (the value is its volume) and
+    `conflicting_rows` for each row with a differing close (the value is its close).
     """
     repeated = bars.filter(pl.struct(_KEYS).is_duplicated())
     if repeated.is_empty():
         return Read(bars)
-    # a copy without a close says nothing: it agrees with all and stays only if none has one
+    # a row without a close agrees with every other and stays only if no row has a close
     ranked = repeated.sort(pl.col("close").is_null(), PLACE).with_columns(
         spread=(pl.col("close").max() / pl.col("close").min() - 1).over(_KEYS),
         first_place=pl.col(PLACE).first().over(_KEYS),
@@ -130,8 +129,8 @@ def apply_actions(bars: pl.DataFrame, folder: Path) -> tuple[pl.DataFrame, tuple
     """Write the splits and dividends of `actions.csv` or `.parquet` into the bars.
 
     The table has `date, symbol` and `split` (new shares for an old one, 1 for none) or `dividend`
-    (cash per share), each on the first day without the right. It replaces what the bars state on
-    that day. Where there is no such table, the bars stay as they are.
+    (cash per share). The date is the first day without the right. Its values replace those of the
+    bars. Without such a table the bars stay unchanged.
     """
     path = find_table(folder, "actions")
     if path is None:
@@ -188,10 +187,10 @@ def _price_files(input_path: Path, stem: str) -> list[Path]:
 
 
 def _read_bars(path: Path, names: PricesTable) -> Read:
-    """Read one file of prices; its bars stand in order and once."""
+    """Read one file of prices; the bars are in order, without duplicates."""
     if path.stem != names.table and is_download(path):
         download = read_download(path)
-        # the dates of a download say where a row belongs
+        # rows of a download may be out of order: they are sorted by date
         earlier = download.frame.filter(pl.col("date") < pl.col("date").shift(1))
         detail = pl.format("{} line {}: earlier than the row above", pl.lit(path.name), PLACE)
         unordered = findings_of(
@@ -214,15 +213,12 @@ def _read_bars(path: Path, names: PricesTable) -> Read:
 
 
 def symbol_of(path: Path) -> str:
-    """Return the symbol that a file is named after: BRK.B.csv.gz holds BRK.B."""
+    """Return the symbol in a file name: BRK.B.csv.gz holds BRK.B."""
     return path.name.removesuffix(".gz").removesuffix(".csv")
 
 
 def is_download(path: Path) -> bool:
-    """Tell the download of one symbol from a table of several.
-
-    It is a .csv or .csv.gz whose first line names no column symbol.
-    """
+    """Say whether a file is the download of one symbol: a CSV without a column symbol."""
     if not path.name.endswith(DOWNLOAD_SUFFIXES):
         return False
     first = next((line for _, line in _lines(_read_text(path)[0])), "")
@@ -230,17 +226,17 @@ def is_download(path: Path) -> bool:
 
 
 def read_download(path: Path) -> Read:
-    """Read a .csv or .csv.gz of the one symbol that it is named after.
+    """Read a .csv or .csv.gz of the symbol in its file name.
 
-    A header gives the order of the columns of the lines below it; above the first one the order is
-    Yahoo's. A line is a row if its date is one; its numbers may be missing (null, empty). Rows have
-    the columns of `BARS_SCHEMA` and `place`, the line number; they stand in the order of the file,
-    duplicate dates included.
+    Lines are read by the header above them, or else by `YAHOO_COLUMNS`. A line that begins with a
+    date is a row. Its numbers may be missing (null, empty). Rows have the columns of `BARS_SCHEMA`
+    and `place`, the line number. They keep the order of the file, duplicate dates included.
 
-    The value of a finding is a line number. `junk_lines` is a run of lines without a date, dated at
-    the row above it. `bad_row` has a date, but other fields than the columns or text instead of a
-    number. `no_header` says that rows stand above the first header. `no_usable_row` says that the
-    file is left out.
+    The value of a finding is a line number.
+    `junk_lines`: several lines in a row have no date. It has the date of the row above.
+    `bad_row`: a row has the wrong number of fields, or text instead of a number.
+    `no_header`: rows stand above the first header.
+    `no_usable_row`: the file is left out.
     """
     text, problem = _read_text(path)
     symbol = pl.lit(symbol_of(path))
@@ -259,7 +255,7 @@ def read_download(path: Path) -> Read:
             (strange, "junk_lines", pl.col("count"), pl.col("line")),
         )
     ).sort("value")
-    if good.is_empty():  # one finding tells all: a broken archive, or what the file begins with
+    if good.is_empty():  # one finding is enough: the broken archive, or the first of the file
         start = {"symbol": symbol_of(path), "value": 0.0, "detail": f"{path.name} no line is a row"}
         first = pl.DataFrame([start], schema=FINDINGS_SCHEMA)
         findings = (
@@ -276,7 +272,7 @@ def read_download(path: Path) -> Read:
 
 
 def _read_text(path: Path) -> tuple[str, str | None]:
-    """Return the text and, for a broken archive, what is wrong with it."""
+    """Return the text and, for a broken archive, the problem."""
     content = path.read_bytes()
     problem = None
     if path.suffix == ".gz":
@@ -301,7 +297,7 @@ def _headings(line: str) -> tuple[str, ...]:
 
 
 def _rows_and_junk(text: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the lines that look like rows, as text under our names, and the runs of junk."""
+    """Return the rows, as text under our column names, and the runs of other lines."""
     columns: tuple[str, ...] = YAHOO_COLUMNS
     is_headed, is_in_junk = False, False
     rows: list[dict[str, Any]] = []
@@ -333,7 +329,7 @@ def _rows_and_junk(text: str) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _typed(lines: pl.DataFrame) -> pl.DataFrame:
-    """Convert the cells; a line's problem is the first of its cells that is no number."""
+    """Convert the cells; the problem of a line is its first cell that does not fit."""
     problem, typed = lines["problem"], []
     for name in _COLUMNS:
         column, is_lost = convert(lines[name], BARS_SCHEMA[name])

@@ -1,7 +1,7 @@
-"""Opens one table of the user (CSV, Parquet) and brings it to named, typed columns, or refuses it.
+"""Reads one table of the user (CSV, Parquet) as named, typed columns.
 
-This is the one place that knows how files spell headings, days and missing values. Nothing is
-guessed: whatever does not fit is refused with file, column, row, cause and cure.
+Only this module knows how files spell headings, days and missing values. A value that does not fit
+is refused: the error names file, column, row, cause and cure.
 """
 
 from collections.abc import Mapping
@@ -16,29 +16,28 @@ from hrl_sarp.data.store import FINDINGS_SCHEMA
 from hrl_sarp.errors import DataError, MissingArtifactError
 
 Columns = Mapping[str, Any]
-"""Column names and polars types: a pl.Schema (whose own name the run-time checks cannot take)."""
+"""Column names and polars types. It is a pl.Schema, a class that run-time type checks refuse."""
 
 SUFFIXES = (".parquet", ".csv")
 NULL_TEXTS = ("", "null", "NULL", "NaN", "nan", "NA", "N/A")
 """What files write for a missing number."""
 SAME_COLUMN = {"gics_sector": "sector", "series_id": "series"}
-"""Heading of some files -> the standard heading of the same column, where the file lacks that."""
+"""Other heading -> standard heading of the same column."""
 
 _NONE: Columns = MappingProxyType({})
 _MEANING = {"Date": "dates as YYYY-MM-DD", "Float64": "numbers", "String": "text"}
 _MIDNIGHT = r"[ T]00:00:00.*$"
-"""Follows the day where a file dates its rows at midnight of some zone."""
+"""What follows the day in a file that dates its rows at midnight."""
 
 
 class Read(NamedTuple):
-    """What one or several files gave."""
+    """The content of one or several files."""
 
     frame: pl.DataFrame
-    """The rows that were taken over."""
     notes: tuple[str, ...] = ()
-    """What reading did that belongs into the manifest."""
+    """Remarks for the manifest."""
     findings: pl.DataFrame = FINDINGS_SCHEMA.to_frame()
-    """`FINDINGS_SCHEMA`: what was not taken over as it stands."""
+    """`FINDINGS_SCHEMA`: rows that were changed or left out."""
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -55,10 +54,10 @@ def refusal(
     column: str | None = None,
     rows: pl.Series | None = None,
 ) -> DataError:
-    """Word the one line that a user gets for a table that cannot be used.
+    """Return the error for a table that cannot be used.
 
-    `column` is the heading in the file, None if the whole table is meant; `rows` is a mask of the
-    offending rows in the order of the file.
+    `column` is a heading of the file; None means the whole table. `rows` is a mask of the offending
+    rows, in the order of the file.
     """
     where = f"column {column}: " if column else ""
     row = ""
@@ -76,10 +75,10 @@ def read_table(
 ) -> pl.DataFrame:
     """Read a file and keep the required and, where present, the optional columns.
 
-    `names` maps our names to the file's headings; a column that it does not mention has the
-    standard heading. `keys` are required columns with a value in every row. The columns come under
-    our names, in the order of `required` and `optional`; the rows stay in the order of the file.
-    Missing numbers and days (see `NULL_TEXTS`) are null.
+    `names` maps our column names to the file's headings; without an entry both are equal. `keys`
+    are required columns with a value in every row. The columns get our names, in the order of
+    `required` and `optional`. The rows keep the order of the file. Missing values (see
+    `NULL_TEXTS`) are null.
     """
     table = scan_table(path)
     schema = {**required, **optional}
@@ -133,10 +132,7 @@ def refuse_repeated(column: pl.Series, path: Path) -> None:
 
 
 def scan_table(path: Path) -> pl.DataFrame:
-    """Read all columns of a file as they are, those of a CSV file as text.
-
-    Headings are as `as_heading` writes them.
-    """
+    """Read all columns of a file, those of a CSV file as text; `as_heading` writes the headings."""
     if not path.is_file():
         raise MissingArtifactError(
             f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
@@ -148,7 +144,7 @@ def scan_table(path: Path) -> pl.DataFrame:
         if path.suffix == ".parquet":
             frame = pl.read_parquet(path)
         else:
-            # all text: the conversion below can then name the value that does not fit
+            # as text, so that `typed_column` can name the value that does not fit
             frame = pl.read_csv(path, infer_schema=False, null_values=list(NULL_TEXTS))
     except (PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -156,7 +152,7 @@ def scan_table(path: Path) -> pl.DataFrame:
             path, f"a readable {path.suffix} table", reason, "repair or replace it"
         ) from error
     names = [as_heading(name) for name in frame.columns]
-    # polars renames a repeated CSV heading, which would drop the second column in silence
+    # polars renames a repeated CSV heading, so the second column would be ignored silently
     if len(set(names)) < len(names) or any("_duplicated_" in name for name in names):
         raise refusal(path, "each column once", ", ".join(names), "rename or remove one")
     frame.columns = names
@@ -164,21 +160,18 @@ def scan_table(path: Path) -> pl.DataFrame:
 
 
 def as_heading(text: str) -> str:
-    """Write a heading without case, blanks, quotes and marks: "Adj Close**" is adj_close."""
+    """Normalise a heading: "Adj Close**" becomes adj_close."""
     return text.strip(' "\r').lower().replace(" ", "_").rstrip("*")
 
 
 def typed_column(column: pl.Series, dtype: Any, path: Path) -> pl.Series:
-    """Return a column of a file as the type it is needed in, or refuse it.
-
-    Missing values and NaN are null.
-    """
+    """Convert a column or refuse it; missing values and NaN become null."""
     meaning = _MEANING[str(dtype)]
     found = column.dtype
     fits = found.is_numeric()
     if dtype == pl.Date():
         fits = found == pl.Date or isinstance(found, pl.Datetime)
-    # text may say anything, and a column without any value fits every type
+    # text may hold any type, and a column without a value fits every type
     if not (fits or found in (pl.String, pl.Null) or dtype == pl.String()):
         raise refusal(path, meaning, str(found), "convert the column", column.name)
     typed, is_lost = convert(column, dtype)
@@ -189,10 +182,10 @@ def typed_column(column: pl.Series, dtype: Any, path: Path) -> pl.Series:
 
 
 def convert(column: pl.Series, dtype: Any) -> tuple[pl.Series, pl.Series]:
-    """Convert what can be converted, and return a mask of the values that do not fit.
+    """Convert a column; return it with a mask of the values that do not fit.
 
-    The typed column is null where a value is missing, NaN or does not fit. Text is a day if it is
-    YYYY-MM-DD, or that day's midnight in some zone.
+    Values that are missing, NaN or do not fit become null. A day is YYYY-MM-DD, alone or with the
+    time of midnight.
     """
     there = column.is_not_null()
     if column.dtype == pl.String and dtype != pl.String():
@@ -209,7 +202,7 @@ def convert(column: pl.Series, dtype: Any) -> tuple[pl.Series, pl.Series]:
 
 
 def _heading_in(table: pl.DataFrame, name: str, names: Mapping[str, str]) -> str:
-    """Return the heading under which a table has one of our columns, or should have it."""
+    """Return the heading of one of our columns in a table; the expected one if it is missing."""
     heading = as_heading(names.get(name, name))
     if heading in table.columns:
         return heading

@@ -1,7 +1,7 @@
-"""Yahoo Finance: daily stocks, an index and macro series of a market, ticker by ticker.
+"""Collects daily stocks, the index and macro series of a market from Yahoo Finance.
 
-What was fetched stays in a cache, so that a run after Ctrl-C, a kill or a rate limit asks for the
-rest only. Nothing reaches `data/raw` before all of it is there.
+Fetched tickers stay in a cache, so a run after Ctrl-C, a kill or a rate limit asks only for the
+rest. `data/raw` is written once all tickers are there.
 """
 
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ SYMBOLS_DIR = DEFAULT_CONFIG_DIR / "symbols"
 INDEX_SERIES = "index"
 """The series that becomes the benchmark."""
 SUFFIX_OF_MARKET = {"nse": ".NS"}
-"""Added to a symbol without a ticker of its own."""
+"""Market -> suffix that makes a ticker of a symbol."""
 YEARS_BEFORE_TRAINING = 2
 """The first universe needs a year of bars before a first of January, so up to two years."""
 
 
 @dataclass(frozen=True)
 class YahooRequest:
-    """What the user asked for; None takes the default."""
+    """Options of the user; None takes the default."""
 
     symbols: Path | None
     """File with symbol, sector and optionally ticker; None takes the list of the market."""
@@ -49,14 +49,14 @@ class YahooRequest:
     end: date | None
     """Last day; None takes the end of the profile's test span."""
     today: date
-    """Its bar is not final, so the last day must lie before it."""
+    """The last day must lie before it, because its bar is not final."""
     lists: Path = SYMBOLS_DIR
-    """Folder of the lists of the markets, where `symbols` is None."""
+    """Folder of the lists of symbols, read if `symbols` is None."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be asked of Yahoo."""
+    """The tickers and days to ask Yahoo for."""
 
     stocks: pl.DataFrame
     """symbol, sector, ticker."""
@@ -67,14 +67,14 @@ class Plan:
     end: date
     """Last day."""
     listed_in: str
-    """Where the symbols come from."""
+    """Name of the list of symbols, for messages."""
 
 
 def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) -> RawData:
-    """Collect a market from Yahoo, what was fetched before from disk.
+    """Collect a market from Yahoo; tickers that were fetched before come from the cache.
 
-    `cache_dir` keeps the histories, one folder per span, also if the run fails. The notes say what
-    every series is and what could not be collected.
+    `cache_dir` keeps the histories, one folder per span, even if the run fails. The notes say what
+    each series means and which tickers failed.
     """
     plan = make_plan(request, config)
     cache = HistoryCache(cache_dir / f"{plan.start}_{plan.end}")
@@ -164,7 +164,7 @@ def _read_stocks(path: Path, market: str, profile: MarketProfile) -> pl.DataFram
 
 
 class _Collector:
-    """Gets the histories of a plan, from the cache or from Yahoo, and counts what fails."""
+    """Gets the histories of a plan from the cache or from Yahoo, and notes which tickers fail."""
 
     def __init__(self, plan: Plan, cache: HistoryCache, link: Link, config: YahooConfig) -> None:
         self.plan, self.cache, self.link, self.config = plan, cache, link, config

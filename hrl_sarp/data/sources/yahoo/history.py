@@ -1,7 +1,7 @@
-"""One ticker of Yahoo Finance: asked for with retries, brought to bars as they were traded.
+"""Fetches one ticker of Yahoo Finance, with retries, and restores its bars as traded.
 
-Yahoo divides older prices, volumes and dividends by every later split, those after the wanted end
-included. So a history is always asked for up to now, the splits are undone, and then it is cut.
+Yahoo adjusts prices, volumes and dividends by every later split, even one after the wanted end. So
+a history is fetched up to now, the adjustment is undone, and then the history is cut.
 """
 
 import contextlib
@@ -43,15 +43,14 @@ _YAHOO_NAMES = {
 }
 _PER_SHARE = ("open", "high", "low", "close", "dividend")
 _JITTER = (0.5, 1.5)
-"""Each wait is drawn from this range around the exponential delay, so that clients spread out."""
+"""Each wait is the exponential delay times a draw from this range, so that clients spread out."""
 _NOT_FOUND = 404
 _ODD_ANSWERS = (ValueError, LookupError, TypeError, AttributeError)
-"""What yfinance raises on a page that is no chart (HTML, half of a JSON, missing fields); OSError,
-beside it, is what its two HTTP libraries raise."""
+"""yfinance raises these on a page that is no chart (HTML, truncated JSON, missing fields)."""
 
 
 class NoHistoryError(HrlSarpError):
-    """Yahoo knows no prices of this ticker; asking again is useless."""
+    """Yahoo has no prices of this ticker, so a retry is useless."""
 
 
 class UnreachableError(HrlSarpError):
@@ -60,7 +59,7 @@ class UnreachableError(HrlSarpError):
 
 @dataclass(frozen=True)
 class Link:
-    """How the world is reached; tests replace all three."""
+    """Access to the network, the clock and chance; tests replace all three."""
 
     fetch: Callable[[str, date], pd.DataFrame]
     """Ticker and first day to a daily frame up to now, in the form of `yfinance`."""
@@ -70,11 +69,11 @@ class Link:
 
 
 def live_link(cache_dir: Path) -> Link:
-    """Return the link to Yahoo itself; yfinance keeps its cookies below `cache_dir`."""
-    import yfinance  # takes a second, and only this source needs it
+    """Return the real link to Yahoo; yfinance keeps its cookies below `cache_dir`."""
+    import yfinance  # takes a second to import, and only this source needs it
 
     yfinance.set_tz_cache_location(str(cache_dir / "yfinance"))
-    # every failure is raised, and reported by us
+    # yfinance raises every failure, and this package reports it
     yfinance.config.debug.hide_exceptions = False
     logging.getLogger("yfinance").setLevel(logging.CRITICAL)
     return Link(fetch_history, time.sleep, np.random.default_rng())
@@ -84,24 +83,23 @@ def fetch_history(ticker: str, start: date, session: Any = None) -> pd.DataFrame
     """Ask Yahoo once for the daily history from `start` to now.
 
     The frame is that of `yfinance.Ticker.history`: midnights of the exchange's time zone as index;
-    Open, High, Low, Close, Volume and Dividends divided by later splits; Adj Close; Stock Splits (0
-    on other days). Errors of yfinance pass through: `ask` decides which of them are final.
+    Open, High, Low, Close, Volume and Dividends adjusted by later splits; Adj Close; Stock Splits
+    (0 on other days). `ask` handles the errors of yfinance.
     """
     import yfinance
     from yfinance.data import YfData
 
-    YfData.cache_get.cache_clear()  # yfinance keeps failed answers, too: a retry would get them
+    YfData.cache_get.cache_clear()  # it keeps failed answers, which a retry would get again
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="yfinance")  # pandas' words to its authors
+        warnings.filterwarnings("ignore", module="yfinance")  # deprecations, for its authors
         asked = yfinance.Ticker(ticker, session=session)
         return asked.history(start=start.isoformat(), interval="1d", auto_adjust=False)
 
 
 def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFrame:
-    """Fetch a history, again after growing waits where the failure may pass.
+    """Fetch a history; retry after growing waits.
 
-    Raises NoHistoryError if Yahoo has no such ticker, UnreachableError if no attempt brought a
-    usable answer.
+    Raises NoHistoryError if Yahoo has no such ticker, and UnreachableError if every attempt failed.
     """
     from yfinance.exceptions import YFException, YFTickerMissingError
 
@@ -124,9 +122,9 @@ def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFra
 def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
     """Undo Yahoo's split adjustment and cut the span, both days inclusive.
 
-    Prices and dividends are multiplied by the splits after their day, volume is divided by them.
-    adj_close stays Yahoo's: adjusted for splits and dividends as of the day it was fetched. The
-    result is `HISTORY_SCHEMA`, by date, null where Yahoo has no number.
+    Prices and dividends are multiplied by the splits after their day. Volume is divided by them.
+    adj_close stays adjusted for splits and dividends up to the day of the download. The result is
+    `HISTORY_SCHEMA`, by date; null where Yahoo has no number.
     """
     missing = [name for name in _YAHOO_NAMES.values() if name not in history.columns]
     if missing and len(history):
@@ -161,17 +159,16 @@ def _reason(error: BaseException) -> str:
 
 
 class HistoryCache:
-    """The histories of one span of days on disk, so that a second run asks for the rest only.
+    """The histories of one span of days on disk, so that a second run fetches only the rest.
 
-    One file per ticker: the SHA-256 of what follows, a line end, and Parquet; written whole or not
-    at all.
+    Each ticker has a file: a SHA-256, a line end, and the Parquet content that it belongs to.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder for one span only: its files do not name the days."""
+        """Use a folder for one span only, because its files do not name the days."""
         self.folder = folder
         self.damaged: list[str] = []
-        """Tickers whose file was there but not usable, in the order they were asked for."""
+        """Tickers whose file was damaged, in the order of reading."""
 
     def read(self, ticker: str) -> pl.DataFrame | None:
         """Read a kept history; None if there is none or its file is damaged."""
@@ -181,7 +178,7 @@ class HistoryCache:
         digest, _, content = path.read_bytes().partition(b"\n")
         history = None
         if digest == _digest(content):
-            with contextlib.suppress(PolarsError):  # whole, but written by something else
+            with contextlib.suppress(PolarsError):  # the hash fits, but it is no Parquet
                 history = pl.read_parquet(io.BytesIO(content))
         if history is not None and history.schema == HISTORY_SCHEMA:
             return history
@@ -189,7 +186,7 @@ class HistoryCache:
         return None
 
     def keep(self, ticker: str, history: pl.DataFrame) -> None:
-        """Write a history; a reader sees the old file or the new one."""
+        """Write a history in one step: a reader sees the old file or the new one."""
         buffer = io.BytesIO()
         history.write_parquet(buffer, compression="zstd")
         content = buffer.getvalue()
