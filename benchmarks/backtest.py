@@ -15,7 +15,7 @@ from tests import factories
 
 N_DAYS, WARM_UP_DAYS, REPEATS = 2520, 253, 3
 N_SECTORS, SLOTS_PER_SECTOR = 11, 45
-TARGET_SECONDS = 10.0
+TARGET_SECONDS = 3.0
 
 
 def market() -> Market:

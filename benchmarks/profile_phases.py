@@ -1,8 +1,9 @@
 """Where the time of phases 3 and 4 goes: seconds of the process in each part, parts not nested.
 
 Runs the real loop of both phases, evaluations and logging included, on a drawn market with the
-default sizes. Run: `python -m benchmarks.profile_phases`. Writes
-`logs/benchmarks/profile_phases.json`.
+default sizes. Phase 3 has the length of the quickstart: a shorter one would mostly measure the
+first evaluation, which loads the compiled kernels. Run: `python -m benchmarks.profile_phases`.
+Writes `logs/benchmarks/profile_phases.json`.
 """
 
 import sys
@@ -37,7 +38,7 @@ from hrl_sarp.training.train_agents import (
 )
 from tests import tiny_runs
 
-STEPS = {3: 5120, 4: 25600}
+STEPS = {3: 20480, 4: 25600}
 """Weekly and daily steps."""
 EVALUATION, REST = "evaluation", "library, callback and logging"
 PARTS: list[tuple[Any, str, str]] = [
