@@ -1,4 +1,4 @@
-"""Evaluate policies: one rollout, its baselines, its uncertainty and its report."""
+"""Evaluates policies: backtest, baselines, statistics, stress tests and reports."""
 
 from hrl_sarp import metrics
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy

@@ -1,4 +1,4 @@
-"""Where an excess over 1/N came from: which sectors, which stocks inside them, cash and costs."""
+"""Splits an excess over 1/N into sectors, stocks inside them, cash and costs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ Weights = Float[np.ndarray, "D A"]
 
 @dataclass(frozen=True)
 class Attribution:
-    """Mean daily arithmetic excess over 1/N, times sessions per year, split by decision."""
+    """Mean daily arithmetic excess over 1/N, times sessions per year, split by its source."""
 
     name: str
     sectors: float
-    """Being in other sectors than 1/N: the macro agent's business."""
+    """From sector weights other than those of 1/N, which the macro agent decides."""
     stocks: float
-    """Holding other stocks inside the sectors (interaction included): the micro agent's."""
+    """From other stocks inside the sectors, interaction included; the micro agent decides them."""
     cash: float
-    """Being less or more invested, interest included."""
+    """From holding more or less cash, interest included."""
     costs: float
-    """Paying more (negative) or less than 1/N."""
+    """From paying more (negative) or less than 1/N."""
     residual: float
-    """Products of night, cost and day, which an arithmetic split leaves over."""
+    """Products of night, cost and day, which an arithmetic split cannot assign."""
     total: float
-    """Sum of the above."""
+    """Sum of the parts."""
 
 
 @dataclass(frozen=True)
 class LevelSwaps:
-    """Names of four policies that differ in which level is trained and which follows a rule."""
+    """Names of four policies; in each, either level is a trained agent or follows a rule."""
 
     both: str
     macro_only: str
@@ -47,12 +47,12 @@ class LevelSwaps:
 
 @dataclass(frozen=True)
 class LevelGains:
-    """What each level adds to annual log growth; macro + micro = both - neither."""
+    """Gain of each level in annual log growth. macro + micro = both - neither."""
 
     macro: float
     micro: float
     interaction: float
-    """Both - macro only - micro only + neither; half of it is in each level's gain."""
+    """Both - macro only - micro only + neither. Each level's gain includes half of it."""
 
 
 def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> LevelGains:
@@ -73,10 +73,10 @@ def level_gains(performances: Mapping[str, Performance], swaps: LevelSwaps) -> L
 
 
 def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
-    """Attribute a policy's excess over 1/N to sectors, stocks, cash and costs, night and day apart.
+    """Attribute a policy's excess over 1/N to sectors, stocks, cash and costs.
 
-    The parts sum to the mean daily excess times the sessions of a year. The trajectory holds 1/N
-    and its weights.
+    Night and day are split separately. The parts sum to the mean daily excess times the sessions
+    of a year. The trajectory must include 1/N, with weights.
 
     Source:
         Brinson and Fachler (1985), "Measuring non-US equity portfolio performance".
@@ -105,7 +105,7 @@ def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
 
 
 def _held_over_night(trajectory: Trajectory, market: Market, i: int) -> Weights:
-    """Drift the weights after the trade to the close before; all cash ahead of the first row."""
+    """Return the weights at the close before each session; the first is all cash."""
     rows = market_rows(market, trajectory)
     after = trajectory.weights_after[:-1, i]
     gained = after * market.intraday_return[rows[:-1]]

@@ -1,4 +1,4 @@
-"""The backtest: policies and baselines, under the market's frictions and others, as one batch."""
+"""The backtest: rolls out policies and baselines as one batch, under several cost assumptions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from hrl_sarp.evaluation.baselines import make_baselines, make_random_portfolios
 from hrl_sarp.market.tensors import MarketTensors
 
 ACCOUNTING_DTYPE = torch.float64
-"""Accounting of a backtest is exact to rounding, whatever the agents were trained in."""
+"""Precision of a backtest's accounting, whatever the agents were trained in."""
 
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """Everything a report is computed from.
+    """The rollouts of a backtest, from which the report is computed.
 
     Examples:
         >>> import numpy as np
@@ -45,15 +45,15 @@ class BacktestResult:
     variants: dict[str, Trajectory]
     """The main rows under other frictions, without weights."""
     policy_names: tuple[str, ...]
-    """The policies that were handed in, not baselines."""
+    """Names of the given policies, without baselines."""
     n_trials: int
-    """Policies and checkpoints looked at, as far as the caller knows; at least the rows shown."""
+    """Policies and checkpoints that were compared; at least the number of rows shown."""
 
 
 def backtest(
     market: Market, policies: Sequence[Policy], span: DayRange, config: RunConfig
 ) -> Trajectory:
-    """Roll out the policies over the span at the market's costs, the index in front.
+    """Roll out the policies over the span at the market's costs; the index is the first row.
 
     Args:
         market: with its universe, features and returns.
@@ -85,11 +85,11 @@ def run_backtest(
         policies: agents; may be empty.
         span_name: "train", "validation" or "test".
         config: everything else.
-        n_trials: policies and checkpoints looked at for this question: validation evaluations
-            and temperatures chosen from, plus the policies shown. Rows shown count in any case.
+        n_trials: policies and checkpoints that were compared: validation evaluations and
+            temperatures, plus the policies shown. The rows shown count in any case.
 
     Returns:
-        All that a report needs.
+        The rollouts.
     """
     span: DayRange = getattr(market.split, span_name)
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")

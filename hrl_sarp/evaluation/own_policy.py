@@ -1,4 +1,4 @@
-"""A policy of your own as a plain function of what was known: no tensors, no slots, no batches."""
+"""A policy written as a plain function of past data, without tensors, slots or batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.errors import SimulatorError
 
 Weights = Float[np.ndarray, " A"] | Mapping[str, float] | None
-"""What a function may return: shares by stock, shares by symbol, or None to keep the portfolio."""
+"""Return value of a function: shares by stock, shares by symbol, or None to keep the portfolio."""
 SHOWN_SYMBOLS = 5
-"""Of those that a message names."""
+"""Symbols that a message lists at most."""
 
 
 @dataclass(frozen=True)
 class PastView:
-    """What was known after one close: the only door from a function to the market.
+    """The data known after one close, which a function decides on.
 
-    Arrays are by stock, in the order of `symbols`, and cannot be written to.
+    Arrays are by stock, in the order of `symbols`, and read-only.
 
     Examples:
         >>> import hrl_sarp
@@ -33,11 +33,11 @@ class PastView:
 
     _market: Market
     row: int
-    """Of the market, at whose close the function decides."""
+    """Market row at whose close the function decides."""
     weights: Float[np.ndarray, " A"]
     """Holdings at the close, as shares of wealth."""
     is_first: bool
-    """First decision of the rollout: the portfolio is all cash."""
+    """True at the first decision of the rollout, when the portfolio is all cash."""
 
     @property
     def date(self) -> np.datetime64:
@@ -64,7 +64,7 @@ class PastView:
         """Return simple returns from close to close.
 
         Args:
-            n_days: sessions, the last of them the one that has just closed.
+            n_days: number of sessions; the last one has just closed.
 
         Returns:
             Oldest first; fewer rows at the start of the data. 0 where a stock has no bar.
@@ -91,7 +91,7 @@ class PastView:
             Standardised across the stocks of the day; 0 where the stock has no bar.
 
         Raises:
-            SimulatorError: for a name that is not there; it lists those that are.
+            SimulatorError: for an unknown name.
         """
         names = self._market.feature_names
         if name not in names:
@@ -102,12 +102,12 @@ class PastView:
 class FunctionPolicy:
     """A function of the past as a policy that can be backtested.
 
-    What it returns is a preference: the limits of the backtest cut it as they cut every policy's.
-    Weights that sum to more than may be invested are scaled down, the rest is cash. A holding whose
-    stock has left the universe is sold.
+    The limits of the backtest apply to the returned weights, as to every policy's. Weights that
+    sum to more than may be invested are scaled down. The rest is cash. A holding whose stock has
+    left the universe is sold.
 
     Args:
-        function: from what was known after a close to weights; called at every close.
+        function: maps a `PastView` to weights; called at every close.
         name: in tables and legends.
 
     Examples:
@@ -145,7 +145,7 @@ class FunctionPolicy:
         return Decision(slots, hold=torch.tensor(silent, device=days.device))
 
     def _ask(self, past: PastView) -> Float[np.ndarray, " A"] | None:
-        """Ask for one portfolio; refuse what cannot be meant."""
+        """Call the function for one portfolio, and refuse invalid weights."""
         try:
             answer: Any = self.function(past)
         except Exception as error:
@@ -194,14 +194,14 @@ class FunctionPolicy:
 
 
 def as_policies(given: Any) -> list[Policy]:
-    """Read what a user calls a policy.
+    """Turn a user's functions and policies into policies that can be backtested.
 
     Args:
         given: a function of a `PastView`, an object with `name` and `decide`, or several of them;
-            of any type, because users hand it in.
+            the type is open, because any user input is checked here.
 
     Returns:
-        Policies that can be backtested; a function is called by its own name.
+        The policies; that of a function has the function's name.
 
     Raises:
         SimulatorError: for anything else.

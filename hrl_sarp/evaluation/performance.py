@@ -1,6 +1,6 @@
-"""Every figure of a policy, in one list: its name, how it is computed and how it is written.
+"""The measures of a policy: name, formula and format of each, in one list.
 
-A new figure is one entry of `MEASURES`; files, tables and pages take it from there.
+Files, tables and pages show every entry of `MEASURES`, so a new measure is one entry.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ NOTHING_LOST = -1.0 + 1e-12
 
 @dataclass(frozen=True)
 class PolicyRecord:
-    """One policy's sessions beside what they are held against; the measures read it."""
+    """Input of the measures: one policy's sessions, with those of its benchmarks."""
 
     net: Series
     """Simple returns after costs."""
@@ -79,7 +79,7 @@ class Measure:
     form: Form
     compute: Callable[[PolicyRecord], Figure]
     meaning: str = ""
-    """What the heading alone does not say."""
+    """Explains the heading."""
     not_for: str = ""
     """The policy of which it says nothing, for example 1/N of a difference to 1/N."""
     rank: int | None = None

@@ -1,4 +1,4 @@
-"""The trained pairs of a run as policies of a backtest, each level beside its rule."""
+"""The trained pairs of agents of a run, as policies of a backtest."""
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
@@ -12,11 +12,11 @@ from hrl_sarp.training.phase import PHASES, PhaseContext, with_sector_table
 def trained_policies(
     context: PhaseContext, market: Market | None = None
 ) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
-    """Load what the phases left, each level with the trained and with the rule partner.
+    """Load the agents of the phases, each with the trained agent and with the rule as partner.
 
-    Phases 1 and 2 are the pretrained policies without reinforcement learning; later phases are
-    added if they have finished. The policies read `market`, or the context's own if it is None. The
-    second value names the policies that tell what each level of the last pair adds.
+    Phases 1 and 2 give the pretrained policies, without reinforcement learning. Later phases are
+    added if they have finished. The policies read `market`, or the context's own if it is None.
+    The second value names the policies that show the gain of each level of the last pair.
     """
     context = with_sector_table(context)
     reads = context if market is None else context.with_market(market)
@@ -64,9 +64,9 @@ def select_policies(
 
 
 def count_trials(context: PhaseContext) -> int:
-    """Count what validation has chosen from: temperatures and evaluations of all finished phases.
+    """Count the temperatures and evaluations that validation chose from, in all finished phases.
 
-    The deflated Sharpe ratio of the report allows for it.
+    The deflated Sharpe ratio of the report corrects for their number.
     """
     count = 0
     for files in PHASES:

@@ -1,7 +1,7 @@
-"""How sure a number is: block bootstrap intervals and Sharpe ratios corrected for search.
+"""Uncertainty of figures: block bootstrap intervals and Sharpe ratios corrected for search.
 
-Dates are resampled in blocks of random length (stationary bootstrap) because daily returns are not
-independent; every policy sees the same dates, so that differences are paired.
+Dates are resampled in blocks of random length (stationary bootstrap), because daily returns are
+not independent. All policies get the same dates, so that differences are paired.
 """
 
 import math
@@ -98,7 +98,7 @@ def bootstrap_sharpe(
     A column that does not move has the ratio 0; NaN is not skipped.
     """
     n_periods = len(excess_returns)
-    centre = excess_returns.mean(axis=0)  # subtracted first: the variance is a small difference
+    centre = excess_returns.mean(axis=0)  # subtracted first, to keep digits of the variance
     deviations = excess_returns - centre
     shift = counts @ deviations / n_periods
     second = counts @ deviations**2 / n_periods
@@ -125,8 +125,8 @@ def bootstrap_dates_and_seeds(
 ) -> Float[np.ndarray, " samples"]:
     """Resample dates and seeds together and average over both, annualised: one mean per sample.
 
-    Seeds alone are only training noise: all of them saw the same dates. So one draw of dates serves
-    all seeds of a sample. `series` has one row per seed, on the same dates.
+    All seeds of a sample share one draw of dates, because they were run on the same dates.
+    `series` has one row per seed.
     """
     n_seeds = len(series)
     by_seed = bootstrap_annual_mean(series.T, counts, periods_per_year)  # (samples, seeds)
@@ -166,7 +166,7 @@ def probabilistic_sharpe_ratio(
 
 
 def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
-    """Compute the best Sharpe ratio to expect of `n_trials` that have no skill.
+    """Compute the expected best Sharpe ratio of `n_trials` without skill.
 
     `variance` is that of the Sharpe ratios over the trials; the result has the unit of its root.
 
@@ -183,12 +183,12 @@ def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
 def deflated_sharpe_ratio(
     simple_returns: Float[np.ndarray, " T"], trial_variance: float, n_trials: int
 ) -> float:
-    """Compute the probability that the Sharpe ratio is not only the best of many tries.
+    """Compute the probability that the true Sharpe ratio exceeds the luck of many trials.
 
     Args:
-        simple_returns: net returns less those of a benchmark; else the test certifies beta.
+        simple_returns: net returns less those of a benchmark, so that beta earns no credit.
         trial_variance: variance of the per-period Sharpe ratios over the trials.
-        n_trials: every configuration ever tried, not only those shown.
+        n_trials: number of all configurations tried, also those that are not shown.
 
     Returns:
         The probability; 0.5 for a series that does not move.

@@ -3,12 +3,11 @@
 The simulator, the costs and the limits are those of the backtest. Policies move from cash into
 their own holdings during a warm-up and are measured from the close before the stress on.
 
-For a shock the world stops on a day, then only the scenario happens. Rows up to the day are the
-real ones. Every later row repeats what the day showed (features, universe, who trades), cash earns
-nothing, and stocks earn what their sector's shock says. No feature is rebuilt from shocked prices
-and no rule estimates anything from them: it rebalances to what it wanted on the last real day. So a
-shock tells what holdings and limits lose; how an agent reads a crisis, only the dated windows can
-tell.
+A shock starts after the last real day. Every later row repeats the features, the universe and the
+tradable stocks of that day. Cash earns nothing, and a stock earns its sector's shock. Features are
+not rebuilt from shocked prices and rules do not estimate from them, so a rule rebalances to its
+targets of the last real day. A shock therefore shows the losses of holdings and limits. Only the
+dated windows show how an agent reacts to a crisis.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from hrl_sarp.evaluation.performance import sector_weights
 from hrl_sarp.market.tensors import MarketTensors, reward_benchmark
 
 CAP_TOLERANCE = 1e-6
-"""Weights above a cap by less are rounding."""
+"""Weights above a cap by less than this count as rounding."""
 WINDOW, SHOCK = "window", "shock"
 REPEATED = (
     "listed",
@@ -43,7 +42,7 @@ REPEATED = (
     "stock_embeddings",
     "sector_embeddings",
 )
-"""Tables whose later rows repeat the day on which the world stops."""
+"""Tables whose later rows repeat the last real day."""
 EMPTIED = ("overnight_return", "intraday_return", "risk_free", "benchmark_return")
 """Tables whose later rows are 0."""
 
@@ -53,16 +52,16 @@ PoliciesOn = Callable[[Market], Sequence[Policy]]
 
 @dataclass(frozen=True)
 class StressFigures:
-    """What one policy went through in one scenario."""
+    """Figures of one policy in one scenario."""
 
     loss: float
     """1 - wealth at the end of the stress / wealth before it; negative is a gain."""
     max_drawdown: float
     """During the stress, from the wealth before it on."""
     recovery_days: int | None
-    """Sessions from the deepest point back to the peak before it; None: not while watched."""
+    """Sessions from the deepest point back to the peak before it; None without a recovery."""
     stock_cap_days: int
-    """Sessions of the stress whose open found a stock drifted above its cap."""
+    """Sessions of the stress at whose open a stock had drifted above its cap."""
     sector_cap_days: int
     """The same for sectors."""
     drawdown_limit_days: int
@@ -81,7 +80,7 @@ class ScenarioResult:
     kind: str
     """`window` or `shock`."""
     seen: tuple[str, ...]
-    """Spans of the split that a window overlaps and agents were fitted or chosen on."""
+    """Spans that agents were fitted or chosen on and that the window overlaps."""
     n_days: int
     """Sessions of the stress itself; the paths go on to watch the recovery."""
     dates: Shaped[np.ndarray, " D"]
@@ -93,7 +92,7 @@ class ScenarioResult:
 
 @dataclass(frozen=True)
 class StressResult:
-    """Everything the report of a stress test is made from."""
+    """Results of a stress test, from which its report is made."""
 
     market: Market
     config: RunConfig
@@ -101,9 +100,9 @@ class StressResult:
     not_covered: dict[str, str]
     """Window -> why it was not run."""
     policy_names: tuple[str, ...]
-    """The policies that were handed in, not baselines; the first one leads."""
+    """Names of the given policies, without baselines. The report is about the first."""
     frozen_on: str
-    """Close after which shocks happen to a world that stands still."""
+    """Last real day; shocks happen after its close."""
 
 
 def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) -> StressResult:
@@ -128,7 +127,7 @@ def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) 
             )
         longest = max(shock.days + shock.recovery_days for shock in config.stress.shocks)
         frozen = frozen_market(market, day, longest)
-        readers = list(policies_on(frozen))  # they read features and masks, alike in every shock
+        readers = list(policies_on(frozen))  # they read features and masks, equal in all shocks
         for shock in config.stress.shocks:
             last = day + shock.days
             span = _StressSpan(day, last, last + shock.recovery_days)
@@ -191,7 +190,7 @@ def _measure(
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
     rows = DayRange(span.before - config.stress.warm_up_days, span.watched + 1)
     frictions = Variant(config.market_profile.costs, config.risk)
-    # no rule estimates anything from a shock, as no feature is rebuilt from it
+    # rules do not estimate anything from shocked prices
     baselines = make_baselines(market, config, span.before if kind == SHOCK else None)
     (found,) = rollout([*baselines, *policies], tensors, [rows], [frictions])
     first, n_days = config.stress.warm_up_days, span.last - span.before

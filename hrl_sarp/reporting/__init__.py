@@ -1,1 +1,1 @@
-"""How results are shown: one table, one look of figures, one page; nothing is computed here."""
+"""Shows results as tables, figures and HTML pages."""

@@ -1,7 +1,7 @@
-"""The look of all figures: palette, sizes, files; and the figure of a training run.
+"""Style and files of all figures, and the figure of a training run.
 
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart. Ink, grid and faded
-lines have the colours of a light page; on a page they follow its theme (`svg`).
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart. Text, grid and faded
+lines have the colours of a light page. On an HTML page they follow its theme (`svg`).
 """
 
 import io
@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from hrl_sarp.run.files import atomic_path
 
 INK, GRID, FADED = "#1c1f23", "#dcdfe3", "#b4bac1"
-"""Text and axes; rules; lines that only give a hint."""
+"""Colours of text and axes, of grid lines, and of lines in the background."""
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = PALETTE = (
     "#0072b2",
     "#d55e00",
@@ -34,11 +34,11 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = PALETTE = (
 )
 SPAN_COLOURS = {"training": BLUE, "validation": VERMILION, "test": GREEN}
 WIDTH, PANEL_WIDTH, PANEL_HEIGHT = 8.2, 3.7, 3.4
-"""Inches: of a figure, and of one of several panels side by side."""
+"""Sizes in inches: of a figure, and of one of several panels side by side."""
 DPI = 150
 LEVEL_STYLES = ("--", ":", "-.")
 THEME = {INK: "currentColor", GRID: "var(--rule, #d5d9dd)", FADED: "var(--faded, #b4bac1)"}
-"""What a page shows instead, so that one figure serves light and dark screens."""
+"""Colours on an HTML page in place of these, so that a figure suits light and dark screens."""
 STYLE: dict[Any, Any] = {  # matplotlib types each key as a literal
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -79,18 +79,18 @@ class Panel:
 
     title: str
     curves: Mapping[str, Curve]
-    """By name; training, validation and test have a colour of their own everywhere."""
+    """Curves by name. Training, validation and test have the same colours everywhere."""
     levels: Mapping[str, float] = field(default_factory=dict)
-    """What needs no training, as horizontal lines: baselines, base rates."""
+    """Baselines and base rates, drawn as horizontal lines."""
     best: int | float | None = None
-    """Where a vertical line marks the epoch that was kept."""
+    """The epoch that was kept, drawn as a vertical line."""
     x_label: str = "epoch"
     y_label: str = ""
 
 
 @styled
 def convergence_figure(panels: Sequence[Panel]) -> Figure:
-    """Draw how a training run went, one panel for each quantity from left to right."""
+    """Draw the curves of a training run, one panel for each quantity."""
     width = max(WIDTH, PANEL_WIDTH * len(panels))
     figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -107,10 +107,10 @@ def save_png(path: Path, figure: Figure) -> None:
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
-    """Return a figure as an SVG element that takes ink and rules from the page around it.
+    """Return a figure as an SVG element that follows the theme of the page around it.
 
-    `name` is unique on the page and keeps the ids of two figures apart. `label` is read out in
-    place of the picture.
+    `name` must be unique on the page: it keeps the ids of two figures apart. Screen readers read
+    `label` out.
     """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):

@@ -1,6 +1,6 @@
-"""One HTML page from headings, tables, figures and facts; it loads nothing from elsewhere.
+"""Makes one HTML page of headings, tables, figures and facts, without external files.
 
-`templates/page.css` holds the look, `page.html` and `blocks.html` beside it the markup.
+The style is in `templates/page.css`, the markup in `page.html` and `blocks.html` beside it.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Drawing:
     name: str
     """Unique on the page."""
     caption: str
-    """Also read out in place of the picture."""
+    """Screen readers read it out."""
 
     def svg(self) -> str:
         """Return the picture as an SVG element."""
@@ -38,7 +38,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Fold:
-    """Something that is folded away until the reader opens it."""
+    """Blocks that are hidden until the reader opens them."""
 
     summary: str
     blocks: Sequence["Block"]
@@ -56,7 +56,7 @@ Block = Table | Drawing | Fold | Facts
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands under it."""
+    """A heading and its blocks."""
 
     title: str
     blocks: Sequence[Block]

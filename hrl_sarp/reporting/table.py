@@ -1,4 +1,4 @@
-"""One table of text cells: on a terminal of any width, as Markdown, or cell by cell."""
+"""A table of text cells, for terminals of any width and for Markdown."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from rich.padding import Padding
 
 NONE = "–"  # noqa: RUF001 -- an en dash for what does not exist
 CELL_BORDER = 3
-"""Characters of a terminal's table beside each cell."""
+"""Characters that a terminal's table adds to each cell."""
 HEADING_WIDTH = 10
 """A heading that is wider than this and than its cells continues on the next line."""
 
@@ -37,12 +37,12 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     """As many cells as the header has."""
     note: str = ""
-    """What a reader must know, below the table."""
+    """Explanation below the table."""
     emphasised: frozenset[str] = frozenset()
     """Names of rows that are set in bold."""
     telling: tuple[int, ...] = ()
-    """Columns in the order in which a terminal gives them room; those it has no room for are named
-    below. Empty: all are shown, and text continues on the next line.
+    """Columns in the order in which a terminal shows them while there is room. The others are
+    named below the table. Empty: all are shown, with line breaks in cells.
     """
     text_columns: frozenset[int] = frozenset({0})
     """Columns that are aligned to the left: words, not numbers."""
@@ -55,10 +55,7 @@ class Table:
         )
 
     def columns_within(self, width: int) -> tuple[int, ...]:
-        """Choose the columns that a terminal of `width` characters shows, from left to right.
-
-        All of them are shown if none is marked as telling.
-        """
+        """Choose the columns that a terminal of `width` characters shows, from left to right."""
         left, kept = width - 1, list[int]()
         for column in self.telling:
             cells = [*self._heading(column).split("\n"), *(row[column] for row in self.rows)]

@@ -1,4 +1,4 @@
-"""The order of the five phases: what each needs, and running one or all of them."""
+"""Runs one or all of the five phases, in their order."""
 
 from pathlib import Path
 
@@ -51,25 +51,25 @@ def require_phase(number: int) -> None:
 
 
 def run_phase(number: int, context: PhaseContext) -> PhaseResult:
-    """Run one phase; when resuming, one that has finished is not repeated.
+    """Run one phase. When resuming, a phase that has finished is not repeated.
 
     Args:
         number: of the phase, 1 to 5.
         context: of the run.
 
     Returns:
-        Where the metrics are, and their numbers.
+        The path of the metrics, and the numbers of the closing line.
 
     Raises:
         HrlSarpError: for a number that is no phase.
         MissingArtifactError: naming the phase that has to run first.
-        CheckpointError: if what it reads is damaged or belongs to another run.
-        StoppedEarly: after a checkpoint, if a stop was asked for.
+        CheckpointError: if a file that it reads is damaged or belongs to another run.
+        StoppedEarly: after a checkpoint, if a stop was requested.
     """
     require_phase(number)
     if context.resume and _has_finished(context, number):
         logger.info(f"phase {number} has finished already")
-        context.state(number).finish()  # a kill may have come just before it was removed
+        context.state(number).finish()  # a run killed at its end may have left its checkpoint
         metrics = context.folder(number) / PHASES[number - 1].metrics
         return PhaseResult(number, metrics, read_json(metrics, "hrl-sarp train"))
     context = _require_inputs(number, context)
@@ -100,9 +100,9 @@ def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
 
 
 def _require_inputs(number: int, context: PhaseContext) -> PhaseContext:
-    """Read everything that a phase starts from before anything is written.
+    """Read everything that a phase starts from, before anything is written.
 
-    The context that comes back carries the sector table of phase 1, for later phases.
+    For phases after the first, the returned context carries the sector table of phase 1.
     """
     context.state(number).load()
     if number == 1:
@@ -116,11 +116,7 @@ def _require_inputs(number: int, context: PhaseContext) -> PhaseContext:
 
 
 def _has_finished(context: PhaseContext, number: int) -> bool:
-    """Say whether a phase has finished in this very run.
-
-    Raises:
-        CheckpointError: if it finished with another configuration or on other data.
-    """
+    """Say whether a phase has finished; refuse one of another configuration or other data."""
     metrics = context.folder(number) / PHASES[number - 1].metrics
     if not context.has(number) or not metrics.is_file():
         return False
@@ -145,11 +141,11 @@ def make_context(
         market: in memory.
         log_dir: folder of the run; made when it is missing.
         device: of the market's tensors and all networks.
-        stop: asked between batches and steps.
+        stop: flag that the phases read between batches and steps.
         resume: continue what the folder holds.
 
     Returns:
-        What every phase is given.
+        The context of all phases.
     """
     tensors = MarketTensors(market, torch.float32, device)
     folder = RunFolder(log_dir).path
@@ -157,12 +153,7 @@ def make_context(
 
 
 def config_of_run(log_dir: Path) -> RunConfig:
-    """Read the configuration that a run wrote beside its first phase, checked by today's schema.
-
-    Raises:
-        MissingArtifactError: if no phase has begun there.
-        ConfigError: if the file does not fit the schema.
-    """
+    """Read the configuration that a run wrote beside its first phase, and check it."""
     path = log_dir / PHASES[0].folder / CONFIG
     if not path.is_file():
         raise MissingArtifactError(
@@ -172,11 +163,7 @@ def config_of_run(log_dir: Path) -> RunConfig:
 
 
 def phase_tables(log_dir: Path) -> list[Table]:
-    """Make a table of the curves of each finished phase.
-
-    Raises:
-        MissingArtifactError: if no phase has finished there.
-    """
+    """Make a table of the training curves of each finished phase."""
     tables = []
     for files in PHASES:
         path = log_dir / files.folder / files.metrics

@@ -1,4 +1,4 @@
-"""Phase 5: both agents in turns, each against the live other, at a tenth of the learning rate."""
+"""Phase 5: trains both agents in turns, each with the current other one, at low learning rates."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,14 +29,14 @@ PARTS = ("macro", "micro")
 
 @dataclass
 class Pair:
-    """Both agents and what the rounds so far have found."""
+    """Both agents, and the results of the rounds so far."""
 
     macro: MacroAgent
     micro: MicroAgent
     selector: Selector
     best: dict[str, Any]
     part: int = 0
-    """Parts finished; two make a round."""
+    """Finished parts. A round has two: the macro agent's and the micro agent's."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """Summaries of the curriculum stages of each part."""
 
@@ -84,7 +84,7 @@ def run(context: PhaseContext) -> PhaseResult:
     last = joint.max_rounds * len(PARTS)
     with phase_progress(f"phase {NUMBER}", last, pair.part) as bar:
         while pair.part < last:
-            # rounds since the best one; the first score is the starting pair's
+            # rounds since the best one; the first score is that of the pair before training
             age = len(pair.selector.scores) - 1 - pair.selector.best_index
             if pair.part % len(PARTS) == 0 and age >= joint.patience_rounds:
                 break
@@ -128,7 +128,7 @@ def _train_part(
 
 
 def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, LoopPlan]:
-    """Build the algorithm of this part; critics are trained already, so nothing warms up."""
+    """Build the algorithm of this part, without warm-up: the critics are trained already."""
     joint = context.config.curriculum.joint
     seed = derive_seed(context.config.seed, NUMBER, pair.part)
     if PARTS[pair.part % len(PARTS)] == "macro":

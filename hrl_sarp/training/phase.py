@@ -1,4 +1,4 @@
-"""What every phase is given and what it hands on: context, folders and results."""
+"""The context, the files and the results of a phase."""
 
 import hashlib
 from collections.abc import Mapping
@@ -60,15 +60,15 @@ PHASES = (
 """In the order of the curriculum."""
 
 SECTOR_TABLE = "sector table"
-"""Kind of the file that holds the embeddings of phase 1."""
+"""`kind` of the file that holds the sector embeddings of phase 1."""
 
 PREFIXES = {1: "pretrain", 2: "pretrain_micro"}
-"""Of the metric names of the supervised phases."""
+"""Prefix of the metric names of the supervised phases."""
 
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What a phase leaves behind."""
+    """Metrics of a finished phase."""
 
     number: int
     metrics: Path
@@ -82,7 +82,7 @@ class PhaseContext:
 
     config: RunConfig
     market: Market
-    """With the sector table of phase 1, except in phase 1 itself."""
+    """Carries the sector table of phase 1, except in phase 1 itself."""
     tensors: MarketTensors
     log_dir: Path
     resume: bool
@@ -100,11 +100,7 @@ class PhaseContext:
         return all((self.folder(number) / name).is_file() for name in files)
 
     def best(self, number: int, which: int = 0) -> Path:
-        """File of a phase's best agent; `which` counts its files as `PHASES` lists them.
-
-        Raises:
-            MissingArtifactError: naming the phase to run first.
-        """
+        """Return the file of a phase's best agent; `which` is its index in `PhaseFiles`."""
         path = self.folder(number) / PHASES[number - 1].best[which]
         if not path.is_file():
             raise MissingArtifactError(
@@ -136,7 +132,7 @@ class PhaseContext:
         return MicroAgent.load(self.best(number, which), self.micro_settings())
 
     def run_identity(self) -> dict[str, Any]:
-        """Return what a checkpoint of an unfinished phase must agree with."""
+        """Return the facts in which a checkpoint and a run that resumes it must agree."""
         return {
             "config_hash": config_hash(self.config),
             "market": self.fingerprint,
@@ -144,12 +140,12 @@ class PhaseContext:
         }
 
     def state(self, number: int) -> RunState:
-        """Return what an unfinished phase keeps, and who may continue it."""
+        """Return the checkpoint of an unfinished phase, with the identity of its run."""
         folder, identity = self.folder(number), self.run_identity()
         return RunState(folder, f"phase {number}", identity, self.resume, self.config)
 
     def forget_results(self, number: int) -> None:
-        """Remove what an earlier run of the phase left: a fresh start must not mix with it."""
+        """Remove the results of an earlier run, so that they do not mix with new ones."""
         files = PHASES[number - 1]
         for name in (*files.best, files.metrics):
             (self.folder(number) / name).unlink(missing_ok=True)
@@ -171,11 +167,10 @@ class PhaseContext:
 def fit_phase(
     task: Task, number: int, config: SupervisedConfig, context: PhaseContext
 ) -> tuple[History, dict[str, Any]]:
-    """Run the supervised part of a phase: the untrained module competes as epoch -1.
+    """Fit the module of a supervised phase, and leave the best epoch's weights in it.
 
-    Returns:
-        The history, and `best_epoch` and `best_val_loss`; the module holds the best epoch's
-        weights.
+    The untrained module takes part in the choice, as epoch -1. Returns the history, and
+    `best_epoch` and `best_val_loss`.
     """
     schedule = Schedule.of(
         config,
@@ -195,7 +190,7 @@ def fit_phase(
 
 
 def market_fingerprint(market: Market) -> str:
-    """Hash what agents and checkpoints depend on; sector embeddings are derived from it."""
+    """Hash the market data that agents and checkpoints depend on, without sector embeddings."""
     digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
     digest.update(market.embeddings_hash.encode())
     tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
@@ -219,9 +214,7 @@ def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> P
 def with_sector_table(context: PhaseContext) -> PhaseContext:
     """Return the context whose market carries the sector embeddings of phase 1.
 
-    Raises:
-        MissingArtifactError: if phase 1 has not finished.
-        CheckpointError: if the table is of other data or was fitted past this training span.
+    A table of other data, or one that was fitted past this training span, is refused.
     """
     path = context.best(1, which=1)
     payload = load_payload(path)

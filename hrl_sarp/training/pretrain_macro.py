@@ -1,4 +1,4 @@
-"""Phase 1: teach the macro agent and the sector graph from what sectors earned afterwards."""
+"""Phase 1: teaches the macro agent and the sector graph from later sector returns."""
 
 import numpy as np
 import torch
@@ -48,10 +48,10 @@ def run(context: PhaseContext) -> PhaseResult:
 
 
 class MacroTask:
-    """Rows are week ends; labels start at the next open.
+    """The supervised task of the macro agent. Rows are week ends; labels start at the next open.
 
     Total loss = weight x cross-entropy(regime) / the class prior's + (1 - weight) x squared error
-    of the sector weights / that of uniform weights: 1 is what a constant predictor gets.
+    of the sector weights / that of uniform weights. A constant predictor has a loss of 1.
     """
 
     title = f"phase {NUMBER}"
@@ -98,8 +98,7 @@ class MacroTask:
     def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch of market rows and its two terms.
 
-        The total is in units of what a constant predictor gets; the generator draws the portfolios
-        that the agent is shown.
+        A constant predictor has a total loss of 1. The generator draws the observed portfolios.
         """
         shares, logits = self._predict(rows, self._random_portfolio(rows, generator))
         regime = nn.functional.cross_entropy(logits, self.regime[rows])
@@ -119,13 +118,13 @@ class MacroTask:
         return shares.mode, logits
 
     def _even_portfolio(self, rows: Tensor) -> Tensor:
-        """Return what a 1/N portfolio without drawdown observes on these rows."""
+        """Return the observation of a 1/N portfolio without drawdown on these rows."""
         shares = self.tensors.sector_shares[rows].float()
         scalars = torch.zeros(len(rows), len(MACRO_SCALARS), device=shares.device)
         return torch.cat([shares, scalars], dim=1)
 
     def _random_portfolio(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return random holdings, cash and drawdown: labels do not depend on them."""
+        """Return random holdings, cash and drawdown, on which labels do not depend."""
         shares = self.tensors.sector_shares[rows].float()
         noise = torch.rand(shares.shape, generator=generator).to(shares)
         drawn = shares * -torch.log1p(-noise)
@@ -148,7 +147,7 @@ class MacroTask:
     def validate(self) -> tuple[float, dict[str, float]]:
         """Return the total loss, and under `val_<name>` skill and the regime's accuracy.
 
-        Beside the accuracy stand two constant answers: the majority and the prior of the classes in
+        Two constant answers are scored as well: the majority class and the class shares of
         training.
         """
         rows = self.validation_rows

@@ -1,4 +1,4 @@
-"""Phase 2: teach the micro agent's scores from what stocks earned afterwards."""
+"""Phase 2: teaches the micro agent's scores from later stock returns."""
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def run(context: PhaseContext) -> PhaseResult:
 
 
 class MicroTask:
-    """Rows are days; the target is the oracle's share of each sector's budget.
+    """The supervised task of the micro agent. Rows are days.
 
     Loss = cross-entropy of softmax(2 x score) to softmax(standardised next-5-session return), both
     inside the sector, weighted by the sector's budget under a random goal.
@@ -77,9 +77,9 @@ class MicroTask:
         self._mask: Tensor = torch.as_tensor(self.usable, device=self.tensors.device)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean cross-entropy of a batch of market rows, and the deviation of the scores.
+        """Return a batch's mean cross-entropy, and the standard deviation of its scores.
 
-        The generator draws the goals and the weights that the agent holds.
+        The generator draws the goals and the holdings.
         """
         noise = torch.randn(len(rows), self.tensors.n_slots, generator=generator)
         inputs, request = self._inputs(rows, self._random_goal(rows, generator), noise)
@@ -106,9 +106,9 @@ class MicroTask:
     def _inputs(
         self, rows: Tensor, goal: Goal, noise: Tensor | None = None
     ) -> tuple[MicroInputs, SlotRequest]:
-        """Return what the agent sees holding its prior, or random weights around it.
+        """Return the agent's inputs when it holds its prior, or random weights around it.
 
-        Labels do not depend on holdings: random ones teach the scores not to, either.
+        Labels do not depend on holdings. Random holdings teach the scores to ignore them.
         """
         tensors, risk = self.tensors, self.context.config.risk
         scalars = torch.zeros(len(rows), len(MICRO_SCALARS), device=tensors.device)
@@ -139,7 +139,7 @@ class MicroTask:
 
     @torch.no_grad()
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return cross-entropy, and its gain over following the goal and the scores' rank IC."""
+        """Return the cross-entropy, its gain over following the goal, and the scores' rank IC."""
         rows = self.validation_rows
         inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request)
@@ -159,7 +159,7 @@ class MicroTask:
 
     @torch.no_grad()
     def compare_with_ridge(self, penalty: float) -> dict[str, float]:
-        """Rank the validation span beside a ridge on the same universe, label and rows."""
+        """Compare the scores with a ridge on the same universe, label and validation rows."""
         train, rows = self.train_rows.cpu().numpy(), self.validation_rows
         features = self.tensors.slot_features.cpu().numpy()
         target = standardise_cross_section(self.label[train], self.usable[train])

@@ -1,4 +1,4 @@
-"""The loop of the reinforcement phases: stages, evaluation, checkpoints and exact resume."""
+"""The loop of the phases of reinforcement learning: stages, evaluation, checkpoints, resume."""
 
 import time
 from collections import deque
@@ -27,16 +27,16 @@ from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.selection import Selector, ValidationScore
 
 MEASURE_EVERY = 8
-"""Steps of the batch between two looks at its portfolios."""
+"""Steps of the batch between two measurements of its portfolios."""
 
 Algorithm = MacroPPO | MicroTD3
 Stage = dict[str, Any]
-"""A stage as a checkpoint holds it: when it began, its mix, steps and sums of what was earned."""
+"""A stage in a checkpoint: its first step, its mix, its steps and the sums of its reward terms."""
 
 
 @dataclass
 class LoopState:
-    """What a reinforcement phase remembers beside the algorithm itself."""
+    """State of a phase, apart from that of the algorithm."""
 
     selector: Selector
     stage: int = 0
@@ -44,38 +44,38 @@ class LoopState:
     best: dict[str, Any] = field(default_factory=dict)
     """State of the networks at the best evaluation."""
     stages: list[Stage] = field(default_factory=list)
-    """When each stage began and what its steps earned."""
+    """First step and sums of reward terms of each stage."""
 
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """What differs between the phases that use the loop."""
+    """Settings in which the phases that use the loop differ."""
 
     number: int
     agent: MacroAgent | MicroAgent
-    """Holds the networks as they were last validated; a best checkpoint copies them."""
+    """Agent with the networks that were validated last. The best ones are copied from it."""
     total_timesteps: int
     eval_every: int
     evaluate: Callable[[], ValidationScore]
-    """Lets `agent` adopt the networks that are being trained, and scores it."""
+    """Puts the trained networks into `agent`, and scores it on validation."""
     eval_prefix: str = "eval"
-    """Of the evaluation's metric names."""
+    """Prefix of the evaluation's metric names."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """More values that the phase's checkpoint must hold."""
+    """Further values for the phase's checkpoint."""
 
     @property
     def title(self) -> str:
-        """Of the phase, in messages."""
+        """Name of the phase in messages."""
         return f"phase {self.number}"
 
     @property
     def prefix(self) -> str:
-        """Of the metric names: `macro` or `micro`."""
+        """Prefix of the metric names: `macro` or `micro`."""
         return self.agent.kind
 
 
 class PhaseLoop(BaseCallback):
-    """Runs at each rollout boundary: stop, checkpoint, stage, evaluation, progress."""
+    """Handles stop, checkpoint, stage, evaluation and progress at each rollout boundary."""
 
     def __init__(
         self,
@@ -147,8 +147,8 @@ class PhaseLoop(BaseCallback):
         )
 
     def _leave_stage(self, done: int) -> None:
-        """Promote after a window of good evaluations in this stage, or when its share is over."""
-        # all that are due at once: a resumed run asks again at the same step
+        """Enter the next stage after a window of good evaluations, or when the share is over."""
+        # several stages may end at once; a resumed run checks again at the same step
         while self._is_stage_over(done) and self.state.stage + 1 < len(self.curriculum.stages):
             self._enter_stage(self.state.stage + 1)
 
@@ -183,7 +183,7 @@ class PhaseLoop(BaseCallback):
             "algorithm": snapshot(self.model),  # type: ignore[arg-type]
             "rng": rng_state(),
             "loop": {**vars(self.state), "selector": self.state.selector.state_dict()},
-            # Python's numbers for NumPy's: a checkpoint holds plain values
+            # Python's numbers instead of NumPy's: a checkpoint holds plain values
             "logged": {
                 name: value.item() if isinstance(value, np.generic) else value
                 for name, value in self.logger.name_to_value.items()
@@ -205,7 +205,7 @@ def run_loop(
     bar: PhaseBar,
     running: dict[str, Any] | None,
 ) -> LoopState:
-    """Train to the end of the plan, continuing `running` if given, and score the last networks."""
+    """Train to the end of the plan, from `running` if given, and score the last networks."""
     state = LoopState(Selector(context.config.curriculum.selection_window))
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
@@ -220,7 +220,7 @@ def run_loop(
             algorithm.logger.name_to_count.update(running["logged_count"])
         logger.info(f"phase {plan.number} continues at step {algorithm.num_timesteps}")
     loop = PhaseLoop(context, plan, state, log, bar)
-    env: Any = algorithm.env  # it draws its first episodes before the callback has a say
+    env: Any = algorithm.env  # it draws its first episodes before the callback starts
     env.starts.set_mix(context.config.curriculum.stages[state.stage].regime_mix)
     if running is not None:
         restore_rng(running["rng"])
@@ -232,7 +232,7 @@ def run_loop(
         reset_num_timesteps=running is None,
     )
     require_finite_weights(plan.title, algorithm.policy, f"step {algorithm.num_timesteps}")
-    algorithm.logger.dump(algorithm.num_timesteps)  # what the last update recorded
+    algorithm.logger.dump(algorithm.num_timesteps)  # values of the last update
     loop.evaluate(algorithm.num_timesteps)
     log.stage = None
     bar.update(plan.total_timesteps)
@@ -314,10 +314,9 @@ def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
 
 
 def stage_summaries(stages: list[Stage], scores: list[dict[str, float]]) -> list[dict[str, Any]]:
-    """Say of each stage what its steps earned on average and how validation went meanwhile.
+    """Return for each stage the means of its reward terms, and its mean validation score.
 
-    Means of what was earned stand in place of the sums; `validation_excess_growth_pct` is None
-    without an evaluation.
+    `validation_excess_growth_pct` is None without an evaluation.
     """
     ends = [stage["from_evaluation"] for stage in stages[1:]] + [len(scores)]
     summaries = []
@@ -335,7 +334,7 @@ def stage_summaries(stages: list[Stage], scores: list[dict[str, float]]) -> list
 
 
 class _HistoryWriter(KVWriter):
-    """Stable-Baselines3's side of a history."""
+    """Writes the values of Stable-Baselines3's logger into a history."""
 
     def __init__(self, history: History) -> None:
         self.history = history

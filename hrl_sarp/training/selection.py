@@ -1,4 +1,4 @@
-"""Scores of a pair of policies on the validation span: one full rollout, and the best so far."""
+"""Scores pairs of policies on the validation span, and selects the best."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class ValidationScore:
     """One deterministic rollout over a span, net of costs."""
 
     excess_growth_pct: float
-    """Net log growth over that of the 1/N reward benchmark (gross), % a year: what selects."""
+    """Net log growth less the gross growth of the 1/N benchmark, % a year. It selects."""
     growth_pct: float
     """Net log growth, % a year."""
     turnover_annual: float
@@ -42,10 +42,7 @@ def validate_pair(
     micro: MicroPolicy,
     span: DayRange | None = None,
 ) -> ValidationScore:
-    """Score a pair by the backtest of a span, from cash to its last session.
-
-    The span is validation unless another is given.
-    """
+    """Score a pair by a backtest from cash over the validation span, or over the given one."""
     span = span or tensors.market.split.validation
     frictions = Variant(config.market_profile.costs, config.risk)
     pair = HierarchicalPolicy("pair", macro, micro)
@@ -71,7 +68,7 @@ def validate_pair(
 
 @dataclass
 class Selector:
-    """Keeps the evaluation whose moving mean is best, and counts how many were looked at."""
+    """Finds the evaluation with the best moving mean, and counts all evaluations."""
 
     window: int
     scores: list[dict[str, float]] = field(default_factory=list)
@@ -79,10 +76,10 @@ class Selector:
     best_index: int = -1
 
     def add(self, score: ValidationScore) -> bool:
-        """Add an evaluation; True if the moving mean that ends here is the best so far.
+        """Add an evaluation; return True if the moving mean that ends here is the best so far.
 
-        The first evaluation is the policy before training: the reference that full windows of
-        later ones have to beat. Shorter windows do not compete.
+        The first evaluation is that of the policy before training. Later means must beat it, and
+        only full windows count.
         """
         self.scores.append(asdict(score))
         if 1 < len(self.scores) <= self.window:
@@ -119,14 +116,11 @@ class Selector:
 def choose_temperature(
     network: MacroActor | MicroActor, grid: Sequence[float], evaluate: Callable[[], ValidationScore]
 ) -> dict[str, Any]:
-    """Calibrate a network in place by the temperature whose policy grows most on validation.
+    """Scale a network's outputs in place by the temperature that grows most on validation.
 
-    Supervised losses leave decisions too flat: they pay for being sure only where they are right.
-    Of two temperatures that grow alike the smaller one is taken.
-
-    Returns:
-        For the metrics: `temperature`, `temperatures` (temperature -> excess growth, % a year) and
-        `validation`, the score of the chosen one.
+    Supervised training leaves decisions too close to uniform. At equal growth the smaller
+    temperature is taken. Returns the metrics `temperature`, `temperatures` (temperature -> excess
+    growth, % a year) and `validation`, the score of the chosen one.
     """
     flat, scores = copy.deepcopy(network.state_dict()), {}
     for temperature in grid:

@@ -1,6 +1,6 @@
-"""Phases 3 and 4: PPO teaches the weekly agent, then TD3 with hindsight the daily one.
+"""Phases 3 and 4: train the weekly agent with PPO, then the daily one with TD3 and hindsight.
 
-Each trains against the frozen agent of the other level.
+The agent of the other level is frozen.
 """
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
@@ -19,7 +19,7 @@ MACRO, MICRO = 3, 4
 
 
 def run_macro(context: PhaseContext) -> PhaseResult:
-    """Train from phase 1's actor and write the best agent by validation; phase 2's agent trades."""
+    """Train from phase 1's actor, with phase 2's micro agent, and write the best by validation."""
     ppo = context.config.macro_agent.ppo
     agent, partner = context.load_macro(1), context.load_micro(2)
     agent.seed = context.config.seed
@@ -55,7 +55,7 @@ def macro_algorithm(
 def micro_algorithm(
     context: PhaseContext, agent: MicroAgent, partner: MacroPolicy, td3: TD3Config
 ) -> MicroTD3:
-    """Build TD3 over the micro level; its goals are half the partner's, half sampled."""
+    """Build TD3 over the micro level. Half of its goals are the partner's, half are sampled."""
     seed = derive_seed(agent.seed, MICRO)
     goals = SampledGoal(context.tensors, td3.dirichlet_goal_share, partner, seed)
     level = make_level(context.tensors, context.config, "micro", td3.n_envs, goals)
@@ -70,7 +70,7 @@ def macro_plan(
     number: int,
     total_timesteps: int,
 ) -> LoopPlan:
-    """Say how a macro agent in training is validated; steps are weekly, over all environments."""
+    """Plan the training of a macro agent; steps are weeks, summed over all environments."""
     validated = MacroAgent(context.tensors, context.config.macro_agent, context.config.seed)
 
     def evaluate() -> ValidationScore:
@@ -87,7 +87,7 @@ def micro_plan(
     number: int,
     total_timesteps: int,
 ) -> LoopPlan:
-    """Say how a micro agent in training is validated; steps are daily, over all environments."""
+    """Plan the training of a micro agent; steps are sessions, summed over all environments."""
     validated = MicroAgent(context.micro_settings(), context.config.seed)
 
     def evaluate() -> ValidationScore:

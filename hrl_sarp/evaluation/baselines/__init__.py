@@ -1,4 +1,4 @@
-"""Rules that any method has to beat net of costs, as policies of a backtest."""
+"""Baselines: simple rules that a method should beat net of costs."""
 
 from hrl_sarp.evaluation.baselines.rules import (
     EQUAL_WEIGHT,

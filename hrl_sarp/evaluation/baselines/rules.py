@@ -1,7 +1,7 @@
-"""Baselines from prices and features: rules that any method has to beat net of costs.
+"""Baselines that decide from prices and features.
 
-A rule writes one row of slot weights for each of its decision days, from rows up to that day. The
-limits and the costs are those of every other policy.
+A rule returns one row of slot weights for each of its decision days, from rows up to that day. The
+same limits and costs apply as to every other policy.
 """
 
 from collections.abc import Sequence
@@ -72,24 +72,24 @@ def sector_momentum(market: Market, days: Days, config: RunConfig) -> Weights:
 
 
 def ridge(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold the stocks that a ridge regression fitted on the training span likes best, equally."""
+    """Hold the best stocks by a ridge regression fitted on the training span, equally."""
     return _best_by_ridge(market, days, config, rng=None)
 
 
 def ridge_shuffled(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold what the same scores say after they were shuffled among the day's stocks."""
+    """Hold the best stocks by the scores of `ridge`, shuffled among the day's stocks."""
     return _best_by_ridge(market, days, config, np.random.default_rng([config.seed, len(days)]))
 
 
 def random_policy(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Redraw all weights from Dirichlet(1) at every decision: turnover without information."""
+    """Redraw all weights from Dirichlet(1) at every decision: trading without information."""
     rng = np.random.default_rng([config.seed, len(days)])
     usable = usable_slots(market, days)
     return normalise(np.where(usable, rng.exponential(size=usable.shape), 0.0))
 
 
 def least_traded(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Hold the stocks of lowest dollar volume: much better than 1/N means a biased universe."""
+    """Hold the stocks of lowest dollar volume. If it beats 1/N by far, the universe is biased."""
     window = config.evaluation.covariance_days
     rows = [np.median(trailing(market.dollar_volume, day, window), axis=0) for day in days.tolist()]
     volume = slot_values(market, days, np.array(rows))
@@ -114,10 +114,10 @@ RULES: dict[str, tuple[str, WeightRule]] = {
 def make_baselines(
     market: Market, config: RunConfig, knows_until: int | None = None
 ) -> list[ScheduledPolicy]:
-    """Build the configured baselines; 1/N is always among them, for everything is held against it.
+    """Build the configured baselines. 1/N is always included, because all are compared with it.
 
-    Left out are `least_traded` where volumes are unknown, and the optimised ones in a universe
-    larger than `optimised_max_slots`. See `ScheduledPolicy` for `knows_until`.
+    `least_traded` is left out where volumes are unknown, and the optimised baselines in a universe
+    larger than `optimised_max_slots`.
 
     Args:
         market: says which baselines are possible.
@@ -141,7 +141,7 @@ def make_baselines(
 
 
 def make_random_portfolios(config: RunConfig) -> list[ScheduledPolicy]:
-    """Build the portfolios of random stocks; together they show what luck alone would do.
+    """Build the portfolios of random stocks, which show the range of results by luck alone.
 
     Args:
         config: how many, and of how many stocks.
@@ -159,7 +159,7 @@ def make_random_portfolios(config: RunConfig) -> list[ScheduledPolicy]:
 
 
 def random_stocks(market: Market, days: Days, config: RunConfig, draw: int) -> Weights:
-    """Hold stocks drawn without a look at the market, equally; each `draw` is another portfolio."""
+    """Hold randomly drawn stocks, equally. Each `draw` is another portfolio."""
     rng = np.random.default_rng([config.seed, draw])
     usable = usable_slots(market, days)
     count = n_selected(config, config.evaluation.random_positions, market, days)
@@ -169,7 +169,7 @@ def random_stocks(market: Market, days: Days, config: RunConfig, draw: int) -> W
 def _momentum(
     market: Market, days: Days, config: RunConfig
 ) -> tuple[Float[np.ndarray, "D N"], Bool[np.ndarray, "D N"]]:
-    """Compute the formation return and who was listed over all of it."""
+    """Compute the formation return, and which stocks were listed over all of it."""
     section = config.evaluation
     growth = np.cumprod(1.0 + market.session_return(), axis=0)
     first, last = days - section.momentum_days, days - section.momentum_skip_days

@@ -1,4 +1,4 @@
-"""What a backtest says, in files, on a page, on the terminal and beside other runs."""
+"""Reports of backtests and stress tests: files, page, terminal, and comparisons of runs."""
 
 from hrl_sarp.evaluation.report.analysis import analyse
 from hrl_sarp.evaluation.report.compare import aggregate_runs

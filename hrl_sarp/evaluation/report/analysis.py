@@ -1,6 +1,6 @@
-"""All figures of a report in one value, computed from the trajectories, the market and the config.
+"""Computes all figures of a report from the trajectories, the market and the configuration.
 
-The HTML page, `metrics.json` and the terminal's table show it and compute nothing themselves.
+The HTML page, `metrics.json` and the terminal's table only show them.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class LuckRange:
 
 
 class CostBreakdown(NamedTuple):
-    """What a policy paid, in basis points of wealth a year."""
+    """Costs of a policy by kind, in basis points of wealth a year."""
 
     total: float
     purchases: float
@@ -65,9 +65,9 @@ class RegimeScore:
 
     log_loss: float
     prior_log_loss: float
-    """Of the class frequencies of the training span, said every day."""
+    """Loss of the class frequencies of the training span."""
     sessions: int
-    """With a goal and a complete label."""
+    """Sessions with a goal and a complete label."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class MonthlyReturns:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a backtest says."""
+    """All figures of a backtest's report."""
 
     performances: dict[str, Performance]
     luck: dict[str, LuckRange]
@@ -96,11 +96,11 @@ class Analysis:
     monthly: MonthlyReturns
     years: float
     smallest_information_ratio: float
-    """That this span could have told from luck."""
+    """Smallest information ratio that this span could tell from luck."""
     headline_name: str
     """The policy that the page is about."""
     own_names: tuple[str, ...]
-    """The policies that were handed in, that one first."""
+    """The given policies; the one that the page is about is first."""
 
 
 def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis:
@@ -112,13 +112,13 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
             one with both levels trained, else about the first policy that was handed in.
 
     Returns:
-        What the page, the files and the terminal show.
+        The figures that page, files and terminal show.
     """
     main, market, config = result.main, result.market, result.config
     headline = swaps.both if swaps is not None else (*result.policy_names, EQUAL_WEIGHT)[0]
     own = tuple(sorted(result.policy_names, key=lambda name: name != headline))
     measured = measure_policies(main, market, config, result.n_trials)
-    # the policies handed in, then what they are held against, then the rest
+    # the given policies, then 1/N and the index, then the rest
     performances = {name: measured[name] for name in (*own, EQUAL_WEIGHT, INDEX, *main.names)}
     years = len(main.dates) / YEAR
     stocks = [name for name in performances if name != INDEX]
@@ -157,7 +157,7 @@ def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
 def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> CostBreakdown:
     """Split a policy's costs by what they were paid for, in basis points of wealth a year.
 
-    `costs` are the rates that the trajectory paid; the impact is what no rate explains.
+    `costs` are the rates that the trajectory paid. The impact is the rest of the costs.
     """
     i = column(trajectory, name)
     kept = 1.0 - trajectory.cost[:, i, None]

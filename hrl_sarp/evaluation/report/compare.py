@@ -1,4 +1,4 @@
-"""Several finished backtests of the same span as one table: means over seeds, honest intervals."""
+"""Compares backtests of the same span in one table, with intervals over dates and seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

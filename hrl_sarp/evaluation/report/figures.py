@@ -1,4 +1,4 @@
-"""The figures of a backtest: from trajectories to matplotlib figures, nothing else."""
+"""Draws the matplotlib figures of a backtest from its trajectories."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `hrl_sarp.backtest` hands out: a backtest that can be printed, drawn and written."""
+"""The result of `hrl_sarp.backtest`, which can be printed, drawn and written."""
 
 from dataclasses import dataclass
 from io import StringIO
@@ -52,13 +52,13 @@ class Backtest:
         return f"<Backtest of {names} on the {self.result.span_name} span>"
 
     def __str__(self) -> str:
-        """The main table and what it says."""
+        """The main table and the sentences of the summary."""
         screen = StringIO()
         print_summary(self.result, self.analysis, Console(file=screen, width=WIDTH))
         return screen.getvalue()
 
     def _repr_html_(self) -> str:
-        """The main table, wealth and what it says, where a notebook shows the value of a cell."""
+        """The main table, wealth and the summary, as a notebook shows them."""
         wealth = wealth_and_drawdown(self.result, self.analysis)
         sentences = headline(self.result, self.analysis)
         blocks = (

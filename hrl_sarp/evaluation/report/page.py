@@ -1,4 +1,4 @@
-"""The report of a backtest: what it says first, then tables and figures, in files and on screen."""
+"""Writes the report of a backtest: a summary, then tables and figures, in files and on screen."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,15 +51,7 @@ def print_summary(result: BacktestResult, analysis: Analysis, console: Console) 
 
 
 def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
-    """Say in a few sentences what the backtest shows and what it cannot show.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        Plain sentences, the most telling first.
-    """
+    """Say in a few sentences what the backtest shows and what it cannot show."""
     own, base = (analysis.performances[name] for name in (analysis.headline_name, EQUAL_WEIGHT))
     grew = f"1/N grew {percent(base['annual_return'])} a year net of costs"
     happened = f"No policy was handed in: these are the baselines. {grew}."
@@ -94,15 +86,7 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
 
 
 def render_page(result: BacktestResult, analysis: Analysis) -> str:
-    """Write the whole report as one HTML page.
-
-    Args:
-        result: the rollouts.
-        analysis: of them.
-
-    Returns:
-        The document; the same result gives the same text.
-    """
+    """Write the whole report as one HTML page; the same result gives the same text."""
     main, facts = result.main, provenance(result)
     title = f"Backtest of {analysis.headline_name} on {result.market.name}"
     subtitle = (
