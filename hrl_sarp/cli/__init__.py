@@ -1,4 +1,4 @@
-"""The command line; `main` is what `hrl-sarp` and `python main.py` call."""
+"""The command line. `hrl-sarp` and `python main.py` call `main`."""
 
 from hrl_sarp.cli.app import main
 

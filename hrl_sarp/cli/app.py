@@ -1,4 +1,4 @@
-"""The commands: each reads options, calls one function of the package, prints its result."""
+"""The commands. Each reads options, calls one function of the package and prints its result."""
 
 import errno
 import signal
@@ -184,9 +184,9 @@ def stress_test(
 ) -> None:
     """Put the trained agents of LOG_DIR and all baselines under stress; writes LOG_DIR/stress.
 
-    Dated windows of the market profile that the data cover are replayed, and the sector shocks of
-    config/stress.yaml happen to a world that stands still after the test span. Same simulator,
-    costs and limits as the backtest.
+    Replays the dated windows of the market profile that the data cover. Applies the sector shocks
+    of config/stress.yaml after the test span, to a market that is otherwise still. Simulator,
+    costs and limits are those of the backtest.
     """
     from rich.console import Console
 
@@ -209,9 +209,9 @@ def stress_test(
 
 @app.command("diagnose")
 def diagnose(log_dir: LogDir = DEFAULT_LOG_DIR) -> None:
-    """Show where every curve of the finished phases of LOG_DIR began and ended.
+    """Show the first and last values of the training curves of LOG_DIR.
 
-    docs/diagnosis.md says how to read them.
+    docs/diagnosis.md explains them.
     """
     from rich.console import Console
 
@@ -257,7 +257,7 @@ encoders.add_commands(app)
 
 
 def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
-    """Load the market, with the embeddings it is to show, and build what all phases share."""
+    """Load the market, with the configured stock embeddings, and build the phases' context."""
     from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import assembled_market
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
@@ -289,13 +289,13 @@ def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None
 
 
 def _as_line(error: HrlSarpError) -> str:
-    """Return the message; a heading with a single finding below it becomes one line."""
+    """Return the message; a heading with a single line below it becomes one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(lines) if len(lines) <= 2 else str(error)
 
 
 def main() -> int:
-    """Run the command line; every expected problem is one line and an exit code that is not 0.
+    """Run the command line. An expected problem prints one line and gives an exit code above 0.
 
     Returns:
         0, or 130 after Ctrl-C or SIGTERM, or 1 or 2 for a problem.
@@ -324,7 +324,7 @@ def main() -> int:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """End at SIGTERM as at Ctrl-C; phases have handlers of their own and stop at a boundary."""
+    """Treat SIGTERM as Ctrl-C. Phases have handlers of their own, which stop at a boundary."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     former = {number: signal.getsignal(number) for number in numbers}
     # in the background of a script Ctrl-C is ignored, and stays so
@@ -345,7 +345,7 @@ def _complain(line: str, code: int) -> int:
 
 
 def _as_usage(message: str) -> str:
-    """Say what was given; without a message, the help has been shown already."""
+    """Add the given arguments; an empty message means that the help was shown."""
     given = " ".join(sys.argv[1:])
     return f"UsageError: {message.rstrip('.')}; found `{given}`, see --help" if message else ""
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --h
     from hrl_sarp.price_action.expansions.finetuning import Job
 
 ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
-"""By what they are pretrained on: a file of bars, or the daily bars of a market's stocks."""
+"""Encoders by their data: a file of bars, or (panel) the daily bars of a market's stocks."""
 DEFAULT_PRETRAIN_DIR = Path("artifacts/jade_pretrain")
 DEFAULT_FINETUNE_DIR = Path("artifacts/finetune")
 PRICE_ACTION = "price-action"
@@ -114,7 +114,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 def _encoder_kind(
     encoder: str, data: Path | None, mask_strategy: str | None, *, is_panel: bool
 ) -> "EncoderKind":
-    """Check the options that tell what is pretrained on what."""
+    """Check the options that choose the encoder and its data."""
     choices = ENCODERS["panel" if is_panel else "bars"]
     if encoder not in choices:
         raise HrlSarpError(
@@ -167,9 +167,9 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
-    """Teach an encoder to find expansions in labelled windows; all measures beside baselines.
+    """Teach an encoder to find expansions in labelled windows, and compare it with baselines.
 
-    Variant price-action teaches the transformer on candles whether a buy is worth it.
+    Variant price-action teaches the transformer to tell from candles whether a buy is worth it.
     """
     from hrl_sarp.price_action.expansions.finetuning import FinetuneRequest, prepare
     from hrl_sarp.run.session import configure_threads, resolve_device

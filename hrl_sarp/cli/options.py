@@ -1,4 +1,4 @@
-"""Options that several commands share, the configuration they name, and the run folder."""
+"""Options that several commands share, reading their configuration, and locking their folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,8 +45,8 @@ def read_config(
 ) -> "RunConfig":
     """Read the configuration that the options of a command name.
 
-    A file `own` is laid over the defaults, a folder stands for all of them. `changes` are values of
-    the command's other options by section; None was not given.
+    A file `own` overrides defaults; a folder `own` replaces them all. `changes` are values of the
+    command's other options, by section. None means that the option was not given.
     """
     from hrl_sarp.config.loading import load_config
 
@@ -70,7 +70,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def running(folder: Path, option: str = "--log-dir") -> Iterator[None]:
-    """Hold a folder, tidy up after killed runs and log into it."""
+    """Lock a folder, remove the temporary files of killed runs, and log into it."""
     # torch loads here, inside the commands, so that --help is instant
     from hrl_sarp.run.files import remove_unfinished
     from hrl_sarp.run.session import RunFolder, configure_logging, file_errors_shown_once

@@ -1,1 +1,1 @@
-"""Schema of the configuration and its only reader."""
+"""Schema of the configuration, and the functions that read and check it."""

@@ -1,4 +1,4 @@
-"""Rules that tie configuration values to each other; single values are checked by the schema."""
+"""Checks of configuration values against each other. The schema checks single values."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,7 +12,7 @@ MIX_TOLERANCE = 1e-9
 
 
 def find_contradictions(config: RunConfig) -> list[str]:
-    """Return a line, with both values, for each two that cannot hold together."""
+    """Return one line for each contradiction, with the values."""
     return [
         *_profile_problems(config.market_profile),
         *_span_problems(config.market_profile.spans),
@@ -126,7 +126,7 @@ def _stress_problems(config: RunConfig) -> Iterator[str]:
     again = sorted({name for name in names if names.count(name) > 1})
     if again:
         yield f"stress: each scenario needs a name of its own, duplicate: {', '.join(again)}"
-    # sectors that are not mapped are refused by the command: an experiment may have its own
+    # the command refuses unmapped sectors, because an experiment may have sectors of its own
     mapped = profile.stress.sectors.items()
     wrong = [f"{sector}: {name}" for sector, name in mapped if name not in stress.sectors]
     if wrong:

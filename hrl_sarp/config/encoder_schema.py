@@ -43,7 +43,7 @@ class GatesConfig(Section):
     """Least quality of the windows; a run that misses one is refused."""
 
     min_windows: Count
-    """Of each split."""
+    """Least number of windows in each split."""
     max_mask_ratio: Fraction
     """Highest `mask_ratio`."""
     min_valid_ratio: Fraction
@@ -73,11 +73,11 @@ class JadeConfig(Section):
     """Size of the BiLSTM encoder."""
 
     hidden: Count
-    """Of each direction."""
+    """Hidden units of each direction."""
     layers: Count
     """LSTM layers."""
     dropout: Fraction
-    """Between the layers."""
+    """Dropout between the layers."""
 
 
 class TransformerConfig(Section):
@@ -86,7 +86,7 @@ class TransformerConfig(Section):
     window_length: Count
     """Candles of a window."""
     width: Count
-    """Of the vectors between the layers."""
+    """Size of the vectors between the layers."""
     heads: Count
     """Attention heads."""
     layers: Count
@@ -96,7 +96,7 @@ class TransformerConfig(Section):
     head: Count
     """Hidden units of the classifier."""
     dropout: Fraction
-    """Everywhere in the layers."""
+    """Dropout in all layers."""
 
 
 class PretrainingConfig(Section):
@@ -107,15 +107,15 @@ class PretrainingConfig(Section):
     batch_size: Count
     """Windows of an update."""
     learning_rate: Positive
-    """Highest, of AdamW."""
+    """Highest learning rate of AdamW."""
     weight_decay: float = Field(ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     warmup_epochs: int = Field(ge=0)
     """Epochs in which the learning rate rises linearly; a cosine follows."""
     final_learning_rate_share: Fraction
     """Learning rate of the last epoch, as a share of the highest."""
     max_grad_norm: Positive
-    """Larger gradients are scaled down to it."""
+    """Longer gradients are scaled down to this norm."""
     patience: Count
     """Epochs without a better validation loss after which training ends."""
     min_delta: float = Field(ge=0)
@@ -149,11 +149,11 @@ class FinetuningConfig(Section):
     epochs: Count
     """Passes over the training windows, at most."""
     learning_rate: Positive
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: float = Field(ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: Positive
-    """Larger gradients are scaled down to it."""
+    """Longer gradients are scaled down to this norm."""
     patience: Count
     """Epochs without a better validation loss after which training ends."""
     val_share: Fraction
@@ -161,15 +161,15 @@ class FinetuningConfig(Section):
     test_share: Fraction
     """Share of the windows, by whole groups, that is evaluated once at the end."""
     pointer_huber_delta: Positive
-    """In window lengths."""
+    """Error at which the loss of the pointers turns linear, in window lengths."""
     countdown_huber_delta: Positive
-    """In the unit of the scaled countdown."""
+    """Error at which the loss of the countdown turns linear, in its scaled unit."""
     countdown_bars: Count
     """Bars before the expansion at which the countdown starts; it runs from 1 to 0."""
     dropout: Fraction
-    """Before the heads."""
+    """Dropout before the heads."""
     variants: dict[str, FinetuneVariantConfig]
-    """By the name given as --variant."""
+    """Variants by the name given as --variant."""
 
 
 class ExpansionConfig(Section):
@@ -178,13 +178,13 @@ class ExpansionConfig(Section):
     min_move_atr: Positive
     """Directed move of an expansion, in ATR of the bar before its first."""
     atr_bars: Count
-    """True ranges in that ATR; a plain mean."""
+    """Number of true ranges in that ATR, a plain mean."""
     max_retrace: Fraction
     """Largest retrace inside an expansion, as a share of its move."""
     max_bars: Count
-    """An expansion is no longer than this."""
+    """Largest number of bars in an expansion."""
     context_bars: Count
-    """Bars before an expansion that say what it came from."""
+    """Bars before an expansion that decide its class."""
     context_atr: Positive
     """Distance from the best close of these bars to the last, against the expansion, that makes a
     window a retracement; in ATR of the bar before the expansion."""
@@ -202,31 +202,31 @@ class PriceActionConfig(Section):
     target_offset: int = Field(ge=0)
     """Candles between the last of the window and the one whose label is predicted."""
     levels: Literal["relative", "raw"]
-    """Prices over the window's last close, or as they are."""
+    """Prices divided by the window's last close, or unchanged."""
     max_missing_in_window: int = Field(ge=0)
     """No window crosses a longer stretch of missing candles (outages; nights may be crossed)."""
     max_missing_in_horizon: int = Field(ge=0)
     """No label's horizon crosses a longer stretch of missing candles; 0 ends it with a session."""
     train_share: Fraction
-    """First part of the windows, by time, that is trained on."""
+    """Share of the windows, the first by time, that is for training."""
     train_stride: Count
-    """Every how many-th of them is; neighbours differ by one candle. The others keep all."""
+    """Training takes every n-th window, because neighbours are alike. The others take all."""
     validation_share: Fraction
-    """Part after it that chooses epoch and threshold; what is left is the test."""
+    """Share after them that chooses epoch and threshold. The rest is the test."""
     min_windows: Count
-    """Of each of the three parts; fewer are refused."""
+    """Least number of windows in each of the three parts."""
     min_calls: Count
-    """Buys on validation that a threshold must call to be chosen for its precision."""
+    """Least number of calls on validation of the chosen threshold."""
     epochs: Count
     """Passes over the training windows, at most."""
     batch_size: Count
     """Windows of an update."""
     learning_rate: Positive
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: float = Field(ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: Positive
-    """Larger gradients are scaled down to it."""
+    """Longer gradients are scaled down to this norm."""
     patience: Count
     """Epochs without a better validation loss after which training ends."""
 
@@ -255,16 +255,16 @@ class PanelConfig(Section):
     embedding_size: Count
     """Columns of an encoder's embedding: leading principal components, fitted on training."""
     block_windows: Count
-    """About so many windows are embedded at once."""
+    """Approximate number of windows that are embedded at once."""
     dtype: Literal["float32", "bfloat16"]
-    """Of the table on disk."""
+    """Number type of the table on disk."""
 
 
 class EncodersConfig(Section):
     """Price-action encoders."""
 
     observe: Literal["none", "jade", "transformer", "both"]
-    """Whose embeddings the agents and the sector graph see."""
+    """The encoder whose embeddings the agents and the sector graph see."""
     jade: JadeConfig
     transformer: TransformerConfig
     pretraining: PretrainingConfig

@@ -1,4 +1,4 @@
-"""Reading the YAML configuration, and the only place that does; values live in config/*.yaml."""
+"""Reads the YAML configuration from config/*.yaml. No other module does."""
 
 import difflib
 import hashlib
@@ -20,7 +20,7 @@ from hrl_sarp.errors import ConfigError
 
 _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
 DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] / "config"
-"""`config/` of the repository; in an installed wheel its copy, made when the wheel was built."""
+"""`config/` of the repository, or its copy in an installed wheel."""
 EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
@@ -50,8 +50,8 @@ def load_config(
         The checked configuration; its `market` names the profile that was read.
 
     Raises:
-        ConfigError: with every problem found: unreadable files, duplicate, unknown and missing
-            keys, wrong types, values that contradict each other.
+        ConfigError: listing every problem: unreadable files, duplicate, unknown and missing keys,
+            wrong types, values that contradict each other.
     """
     layers = _Layers(config_dir)
     base_files = sorted(config_dir.glob("*.yaml"))
@@ -119,9 +119,9 @@ def config_hash(config: RunConfig) -> str:
 
 
 def find_changes(dumped: str, config: RunConfig) -> list[str]:
-    """Return a few values in which a configuration differs from what `dump_config` returned.
+    """Return the first values in which a configuration differs from a dumped one.
 
-    Each is a dotted key with both values; there is none if the dump is no YAML.
+    Each is a dotted key with both values. The list is empty if the dump is not YAML.
     """
     try:
         there = _flattened(yaml.safe_load(dumped))
@@ -143,7 +143,7 @@ def list_choices(config_dir: Path, kind: str) -> list[str]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that notes keys given twice or read as no text, instead of taking them silently."""
+    """Safe YAML loader that notes duplicate keys, and keys that YAML does not read as text."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -169,14 +169,14 @@ class _StrictLoader(yaml.SafeLoader):
 
 @dataclass
 class _Layers:
-    """Values merged so far, the file each came from, and the problems met on the way."""
+    """Values merged so far, the file of each, and the problems found."""
 
     config_dir: Path
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[tuple[str, ...], str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     is_complete: bool = True
-    """False if a file could not be read: the keys that are missing then are no finding."""
+    """False if a file could not be read. Missing keys are then not reported."""
 
     def read(self, path: Path) -> dict[str, Any]:
         name = path.name
@@ -232,7 +232,7 @@ class _Layers:
 
 
 def _with_sections(values: dict[str, Any]) -> dict[str, Any]:
-    """Put the keys that are no section's into `windowed`: files of windows often have no more."""
+    """Put top-level keys that are no section into `windowed`, for files that hold only these."""
     sections = {key: value for key, value in values.items() if key in RunConfig.model_fields}
     rest = {key: value for key, value in values.items() if key not in sections}
     is_of_windows = not rest.keys().isdisjoint(WindowedConfig.model_fields)

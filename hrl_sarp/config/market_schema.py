@@ -1,6 +1,6 @@
-"""Types, ranges and meaning of the values about markets, features and data.
+"""Schema of the values about markets, features and data: types, ranges and meaning.
 
-It is the lowest module of the schema, so the base of all sections and the common ranges stand here.
+The other modules of the schema take the class of all sections and the common ranges from here.
 """
 
 from datetime import date
@@ -27,13 +27,13 @@ class CostConfig(Section):
     sell_bps: float = Field(ge=0, lt=1000)
     """Commission and taxes of a sale, basis points of traded value."""
     slippage_bps: float = Field(ge=0, lt=1000)
-    """Added to both sides, basis points of traded value."""
+    """Slippage of purchases and sales, basis points of traded value."""
     impact_coefficient: float = Field(ge=0)
     """Square-root impact: cost = coefficient x trade x sqrt(trade / dollar volume); 0 is off."""
     capital: Positive
     """Account size in the currency of the prices; only the impact needs it."""
     delisting_return: float = Field(ge=-1, le=0)
-    """Return over the last close at which a delisted holding becomes cash."""
+    """Return from the last close to the price at which a delisted holding becomes cash."""
 
 
 class UniverseConfig(Section):
@@ -44,7 +44,7 @@ class UniverseConfig(Section):
     lookback_days: Count
     """Sessions over which dollar volume is measured and bars are counted."""
     min_bars: Count
-    """Bars a stock must have printed in the look-back."""
+    """Bars that a stock must have in the look-back."""
 
 
 class SpanConfig(Section):
@@ -79,7 +79,7 @@ class MarketStressConfig(Section):
     """What `stress-test` does to one market."""
 
     windows: list[StressWindow]
-    """May lie outside the data: those are listed as not covered."""
+    """Dated windows. Those outside the data are listed as not covered."""
     sectors: dict[str, str]
     """Sector of this market -> the sector of the shock scenarios whose return it takes."""
 
@@ -92,7 +92,7 @@ class MarketProfile(Section):
     calendar: str
     """Name of the exchange calendar, as in `exchange_calendars`."""
     benchmark_name: str
-    """What the index is called in tables."""
+    """Name of the index in tables."""
     stock_features: list[str] = Field(min_length=1)
     """Names from the feature registry, in the order of the arrays."""
     macro_features: list[str] = Field(min_length=1)
@@ -114,7 +114,7 @@ class SyntheticConfig(Section):
     n_sectors: Count
     """Sectors generated."""
     seed: int = Field(ge=0)
-    """Of the generator; the run's own seed does not change the market."""
+    """Seed of the generator. The run's seed does not change the market."""
     start: date
     """First session; the rest follow the exchange calendar's weekdays."""
     stay_probability: Fraction
@@ -151,15 +151,15 @@ class ValidationConfig(Section):
     stale_run_days: Count
     """Identical closes in a row that count as a stale run."""
     undeclared_split_ratios: list[float] = Field(min_length=0)
-    """New shares for an old one (2.0 for 1:2) whose night is kept out when no split is declared."""
+    """New shares for an old one. A night that looks like such an undeclared split is kept out."""
     split_turnover_multiple: Positive
-    """Dollar volume over its median, per ratio, beyond which such a night counts as a crash."""
+    """Dollar volume over its median, per ratio, above which such a night counts as a crash."""
     max_hole_days: Count
     """Calendar days between two bars of a stock beyond which the move between is kept out."""
 
 
 class YahooConfig(Section):
-    """How patiently the source yahoo asks, and how many symbols may fail."""
+    """Retries and waits of the source yahoo, and how many symbols may fail."""
 
     attempts: Count
     """Requests for one ticker before it counts as failed."""

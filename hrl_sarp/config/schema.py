@@ -1,6 +1,6 @@
-"""Types, ranges and meaning of the values of a run; the values are in config/*.yaml.
+"""Schema of the values of a run: types, ranges and meaning. The values are in config/*.yaml.
 
-Those about markets and data stand in `market_schema`, those about encoders in `encoder_schema`.
+`market_schema` holds the sections on markets and data, `encoder_schema` those on encoders.
 """
 
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ class RiskConfig(Section):
     turnover_cap: Positive
     """Largest half L1 trade a day, as a share of wealth; 1 is off."""
     max_positions: int = Field(ge=0)
-    """Most stocks held at a time, over all sectors; 0 is off."""
+    """Largest number of stocks held at a time, over all sectors; 0 is off."""
     drawdown_gate: bool
     """Halve the exposure for a while after a drawdown."""
     gate_drawdown: Fraction
@@ -40,7 +40,7 @@ class RiskConfig(Section):
     gate_exposure: Fraction
     """Factor on the exposure while the gate is closed."""
     gate_days: Count
-    """Sessions the gate stays closed; then the peak starts anew."""
+    """Sessions that the gate stays closed. Then the peak restarts at the current wealth."""
 
 
 class MacroRewardConfig(Section):
@@ -74,9 +74,9 @@ class SupervisedConfig(Section):
     batch_size: Count
     """Days in one gradient step."""
     learning_rate: Positive
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: float = Field(ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     patience: Count
     """Epochs without a better validation loss after which the phase ends."""
     max_grad_norm: Positive
@@ -121,11 +121,11 @@ class PPOConfig(Section):
     """Stable-Baselines3 PPO."""
 
     total_timesteps: Count
-    """Env steps (weeks, summed over the envs) of phase 3."""
+    """Env steps of phase 3: weeks, summed over the envs."""
     n_envs: Count
     """Environments in one batch."""
     envs_per_group: Count
-    """Environments that start on one day: advantages are compared among them, 1 is off."""
+    """Environments that start on one day. Advantages are compared among them; 1 is off."""
     n_steps: Count
     """Weeks of each env in one rollout."""
     batch_size: Count
@@ -133,11 +133,11 @@ class PPOConfig(Section):
     n_epochs: Count
     """Passes over each rollout."""
     learning_rate: Positive
-    """Of Adam."""
+    """Learning rate of Adam."""
     gamma: Fraction
     """Discount per week."""
     gae_lambda: Fraction
-    """Bias against variance of the advantages."""
+    """Lambda of generalised advantage estimation: lower has more bias and less variance."""
     clip_range: Positive
     """Largest change of the probability ratio that is rewarded."""
     ent_coef: float = Field(ge=0)
@@ -185,7 +185,7 @@ class TD3Config(Section):
     """Stable-Baselines3 TD3 with hindsight."""
 
     total_timesteps: Count
-    """Env steps (sessions, summed over the envs) of phase 4."""
+    """Env steps of phase 4: sessions, summed over the envs."""
     n_envs: Count
     """Environments in one batch."""
     envs_per_group: Count
@@ -193,7 +193,7 @@ class TD3Config(Section):
     env_steps_per_update: Count
     """Env steps between two gradient steps."""
     batch_days: Count
-    """Different days in one batch: their market towers are computed once."""
+    """Different days in one batch. The market tower runs once for each."""
     batch_per_day: Count
     """Transitions of each of these days."""
     buffer_size: Count
@@ -201,7 +201,7 @@ class TD3Config(Section):
     learning_starts: Count
     """Env steps before the first gradient step."""
     learning_rate: Positive
-    """Of Adam, actor and critics."""
+    """Learning rate of Adam, for actor and critics."""
     gamma: Fraction
     """Discount per session."""
     tau: Fraction
@@ -211,7 +211,7 @@ class TD3Config(Section):
     target_noise: float = Field(ge=0)
     """Deviation of the noise on the target action (scores)."""
     target_noise_clip: float = Field(ge=0)
-    """Bound of that noise."""
+    """Bound of the noise on the target action."""
     exploration_start: float = Field(ge=0)
     """Deviation of the exploration noise (scores) at the first step."""
     exploration_end: float = Field(ge=0)
@@ -221,7 +221,7 @@ class TD3Config(Section):
     hindsight_share: Fraction
     """Share of each batch whose goal is relabelled (k = 4 is 0.8)."""
     current_goal_share: Fraction
-    """Part of the relabelled goals that the transition itself achieved; others by any other one."""
+    """Share of relabelled goals that this transition achieved; another one achieved the rest."""
     dirichlet_goal_share: Fraction
     """Share of training goals drawn from Dirichlet(1) instead of the macro agent."""
     max_grad_norm: Positive
@@ -253,7 +253,7 @@ class StageConfig(Section):
     max_share: Fraction
     """Part of the phase's steps after which the stage ends in any case."""
     promote_above: float
-    """Promotion when the recent validation score exceeds this, in % log growth over 1/N a year."""
+    """The stage ends above this recent validation score, in % log growth over 1/N a year."""
 
 
 class JointConfig(Section):
@@ -266,7 +266,7 @@ class JointConfig(Section):
     micro_steps: Count
     """Env steps of the micro agent in a round."""
     learning_rate_factor: Positive
-    """Times the learning rates of phases 3 and 4."""
+    """Factor on the learning rates of phases 3 and 4."""
     selection_window: Count
     """Rounds in the moving mean that selects the best pair."""
     patience_rounds: Count
@@ -277,7 +277,7 @@ class CurriculumConfig(Section):
     """Order and stages of phases 3 to 5, checkpoints and selection."""
 
     stages: list[StageConfig] = Field(min_length=1)
-    """In their order."""
+    """The stages, in their order."""
     checkpoint_seconds: float = Field(ge=0)
     """Wall time between two checkpoints; 0 saves at every boundary."""
     selection_window: Count
@@ -291,7 +291,7 @@ class EvaluationConfig(Section):
     """Backtest, baselines and statistics."""
 
     rebalance: Literal["weekly", "monthly"]
-    """Clock of the baselines: after the first session of each month, or the last of each week."""
+    """When baselines trade: after the first session of each month, or the last of each week."""
     baselines: list[
         Literal[
             "equal_weight",
@@ -322,29 +322,29 @@ class EvaluationConfig(Section):
     ridge_label_days: Count
     """Horizon of the returns that the ridge regression predicts."""
     ridge_penalty: Positive
-    """Times rows x mean feature variance."""
+    """Penalty of the ridge regression, in units of rows x mean feature variance."""
     random_positions: Count
     """Stocks of each random portfolio and of the inclusion canary (least traded)."""
     max_universe_share: Fraction
-    """A selection takes at most this share of the universe, else it would be 1/N by name."""
+    """Largest share of the universe that a selecting baseline holds; all of it would be 1/N."""
     volatility_days: Count
     """Look-back of inverse volatility."""
     covariance_days: Count
     """Look-back of the optimised baselines."""
     optimised_max_slots: int = Field(ge=0)
-    """Larger universes leave the optimised baselines out: a fit of 500 stocks takes 0.5 s."""
+    """Largest universe with optimised baselines, because a fit of 500 stocks takes 0.5 s."""
     bootstrap_block_days: Count
     """Mean block of the stationary bootstrap."""
     bootstrap_samples: Count
     """Resampled series behind each interval."""
     confidence: Fraction
-    """Of the intervals in the tables."""
+    """Confidence of the intervals in the tables."""
     random_portfolios: int = Field(ge=0)
     """Random portfolios that every policy is ranked against."""
     rolling_days: Count
     """Window of the rolling Sharpe ratio."""
     stressed_delisting_return: float = Field(ge=-1, le=0)
-    """Return of a delisted holding in the variant that stresses it."""
+    """Return of a delisted holding in the variant that tests delistings."""
 
 
 class ShockConfig(Section):
@@ -359,11 +359,11 @@ class ShockConfig(Section):
     recovery_days: Count
     """Sessions in which every sector returns to where it was, evenly in logarithms."""
     probability: Fraction
-    """A year, as the scenario's source has it; shown, never used."""
+    """Probability per year by the scenario's source. It is shown but not used."""
 
 
 class StressConfig(Section):
-    """The command stress-test; dated windows stand in the market profile."""
+    """The command stress-test. The dated windows are in the market profile."""
 
     sectors: list[str] = Field(min_length=1)
     """Sectors whose returns the shocks state."""
@@ -372,7 +372,7 @@ class StressConfig(Section):
     warm_up_days: Count
     """Sessions before a scenario in which policies move from cash into their own holdings."""
     overnight_share: Fraction
-    """Part of each day's log return that falls over night; all of it in data of closes only."""
+    """Share of each day's log return that falls over night. It is 1 for data of closes only."""
     recovery_days: int = Field(ge=0)
     """Sessions after a dated window in which recovery is watched, as far as the data go."""
     recovered_within: Fraction
@@ -389,7 +389,7 @@ class RunConfig(Section):
     market: str
     """Name of the market profile."""
     seed: int = Field(ge=0, lt=2**32)
-    """Of every random generator; NumPy takes 32 bits."""
+    """Seed of every random generator, at most 32 bits."""
     threads: Count
     """CPU threads of PyTorch; results are bit-identical for equal counts only."""
     market_profile: MarketProfile

@@ -1,1 +1,1 @@
-"""Markets whose best policy is known: what agents must reach, and what luck does not."""
+"""Generated markets whose best policy is known, to test whether agents learn it."""

@@ -1,9 +1,9 @@
-"""Independent lognormal assets and cash: the best policy is a constant mix, the Kelly weights.
+"""A market of independent lognormal assets, whose best policy is the constant Kelly weights.
 
-Four risky assets and a riskless one, weekly, no costs, no caps:
+It has four risky assets and a riskless one, weekly returns, no costs and no caps:
 1 + R_i = (1 + mean_i) exp(sd z - sd^2 / 2), z standard normal, independent over weeks and assets.
-The macro agent meets them as five sectors of one stock each, the micro agent as five stocks of
-one sector. Neither sees anything that could foresee a return.
+The macro agent gets five sectors of one stock each, the micro agent five stocks of one sector. No
+observation predicts a return.
 """
 
 import itertools
@@ -41,12 +41,12 @@ RISKY = 4
 LOG_SD = 0.08
 """Weekly deviation of the log return of every risky asset."""
 QUADRATURE_NODES = 7
-"""Per asset; 5 and 9 give the same growth to 1e-10."""
+"""Quadrature points per asset; 5 and 9 give the same growth to 1e-10."""
 N_ASSETS = len(MEAN)
 MACRO_SECTORS = np.arange(N_ASSETS)
 MICRO_SECTORS = np.zeros(N_ASSETS, dtype=np.int64)
 SPANS = WeeklySpans(train_weeks=52_000, n_paths=20, path_weeks=520)
-"""A thousand years to learn from, so that the sample's own best mix is the process's."""
+"""A thousand years of training, so that the best mix of the sample is that of the process."""
 THRESHOLDS = (Threshold("macro", ">=", 0.95), Threshold("micro", ">=", 0.95))
 
 

@@ -1,9 +1,9 @@
-"""One risky asset, one riskless, proportional costs: the best policy trades only outside a band.
+"""A market with proportional costs, whose best policy trades only outside a band of weights.
 
-1 + R = (1 + mean) exp(sd z - sd^2 / 2) a week, 2 % of the traded value a side. The riskless asset
-is a stock as well, because only stocks can be held by choice; a shift between the two then trades
-both, so each leg is charged half, 1 %. The band and its growth come from dynamic programming on a
-grid of drifted weights with exactly the simulator's costs.
+It has a risky asset, 1 + R = (1 + mean) exp(sd z - sd^2 / 2) a week, and a riskless one. A shift
+between them costs 2 % of the shifted value. The riskless asset is a stock too, because policies
+choose stocks only, so each of the two trades costs 1 %. Dynamic programming on a grid of drifted
+weights, with exactly the simulator's costs, gives the band and its growth.
 """
 
 from functools import cache
@@ -38,17 +38,17 @@ from hrl_sarp.studies.summary import Threshold
 MEAN, LOG_SD = 0.005, 0.10
 """Weekly simple mean and deviation of the log return of the risky asset."""
 COST_PER_LEG = 0.01
-"""Of each leg's traded value; the experiment's costs must say the same."""
+"""Cost of each trade, in basis points of its value; the experiment's costs must be equal."""
 SECTORS = np.array([0, 1])
 """Risky, riskless."""
 GRID = 401
 """Drifted weights 0, 0.0025, ..., 1."""
 SHOCKS = np.linspace(-6, 6, 241)
-"""Standard normal on a grid: a quadrature by polynomials misses the kink of the costs."""
+"""Grid for the standard normal: a polynomial quadrature would miss the kink of the costs."""
 TOLERANCE = 1e-12
 SPANS = WeeklySpans(train_weeks=52_000, n_paths=20, path_weeks=624)
 BURN_IN_WEEKS = 104
-"""First weeks of a path that do not count: the entry costs 1 % whatever is bought."""
+"""First weeks of a path, which do not count: the entry costs 1 % under every policy."""
 THRESHOLDS = (
     Threshold("share of the gap", ">=", 0.60),
     Threshold("turnover / oracle's", "<=", 2.5),
@@ -56,14 +56,14 @@ THRESHOLDS = (
 
 
 class Band(NamedTuple):
-    """A rule: trade to the nearest end where the drifted weight is outside."""
+    """A rule: if the drifted weight is outside the band, trade to its nearest end."""
 
     low: float
     high: float
 
 
 class LongRun(NamedTuple):
-    """What a rule earns and trades a week in its stationary state."""
+    """Weekly growth and turnover of a rule in its stationary state."""
 
     growth: float
     turnover: float

@@ -1,8 +1,8 @@
-"""Goals without a market: every goal can be reached, and only hindsight shows how.
+"""A market of goals that can all be reached, which tests hindsight replay.
 
-Eleven assets of eleven sectors that never move, one goal drawn from Dirichlet(1) per episode, a
-reward of 0 where the goal is reached and -1 elsewhere. The decode is `free`: the actor is not led
-to the goal and must learn to turn what it sees of it into weights.
+Eleven assets of eleven sectors never move. Each episode has one goal, drawn from Dirichlet(1). The
+reward is 0 where the goal is reached and -1 elsewhere, so only hindsight shows how to reach
+it. The decode is `free`, so the actor must learn to turn the observed goal into weights.
 """
 
 from dataclasses import replace
@@ -25,12 +25,12 @@ N_ASSETS = 11
 N_EPISODES = 1000
 """Fresh goals that an agent is evaluated on; they begin where the market's second week ends."""
 EVALUATION_STREAM = 11
-"""Role of the derived seed of those goals."""
+"""Role of the derived seed of these goals."""
 THRESHOLDS = (Threshold("with hindsight", ">=", 0.9), Threshold("without", "<=", 0.2))
 
 
 class FollowFreely:
-    """The answer: target weights in proportion to the goal."""
+    """The best policy: target weights in proportion to the goal."""
 
     def target(self, observation: Observation) -> torch.Tensor:
         """Return the goal's sector weights: there is one stock in each sector."""
@@ -62,7 +62,7 @@ def goal_market(horizon_days: int) -> Market:
         split,
         sessions_per_week=horizon_days,
     )
-    # assets are alike: knowing which is which would only be one more thing to ignore
+    # the assets are alike, so an identity feature would only be noise
     return replace(
         market, stock_features=np.zeros((n_rows, N_ASSETS, 1)), feature_names=("nothing",)
     )

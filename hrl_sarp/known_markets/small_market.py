@@ -1,7 +1,7 @@
-"""Markets of a few assets with given returns, agents trained on them, policies run on fresh rows.
+"""Makes markets of a few assets with given returns, trains agents and runs policies on them.
 
-All of a row's return falls between open and close: what is decided at a close is filled at the
-next open and earns the next row in full.
+All of a row's return falls between open and close. A decision is filled at the next open, so it
+earns the next row's whole return.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ DAYS_PER_WEEK = 7
 
 @dataclass(frozen=True)
 class WeeklySpans:
-    """Rows to learn from, then fresh paths to be scored on; a row is a week."""
+    """Training rows, then fresh paths for the scores. A row is a week."""
 
     train_weeks: int
     n_paths: int
@@ -48,7 +48,7 @@ class WeeklySpans:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What P policies held and paid on the fresh paths, week by week."""
+    """Weekly weights and trading of P policies on the fresh paths."""
 
     weights: Float[np.ndarray, "W P A"]
     """After the trade."""
@@ -64,9 +64,9 @@ def market_of_returns(
     split: Split,
     sessions_per_week: int = 1,
 ) -> Market:
-    """Build a market in which nothing can be foreseen: each stock only sees which one it is.
+    """Build a market without predictive features: a stock's features only say which one it is.
 
-    Sectors are nondecreasing and have equally many assets. Every row is a Friday; the macro agent
+    Sectors are nondecreasing and have equally many assets. Every row is a Friday. The macro agent
     decides every `sessions_per_week` rows.
     """
     n_rows, n_assets = simple_return.shape

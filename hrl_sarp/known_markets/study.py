@@ -1,7 +1,7 @@
-"""The studies of known markets: agents from scratch and through all phases, scored on fresh paths.
+"""The studies of known markets: they train agents and score them on fresh paths.
 
-Phases run through the ordinary curriculum; `from scratch` means that the files of the earlier
-phases hold fresh agents, which follow 1/N.
+The ordinary curriculum runs the phases. `from scratch` means that untrained agents, which follow
+1/N, stand in for those of the earlier phases.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ PAIR_THRESHOLDS = (
     Threshold("regime_gain_share", ">=", 0.80),
 )
 ORACLE_SPEED = 0.8
-"""Best of a grid from 0.05 to 1 for the micro oracle, on this market's costs."""
+"""The micro oracle's best speed on this market's costs, from a grid of 0.05 to 1."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TwoLevelStudy:
     config: RunConfig
     planted: PlantedMarket
     log_dir: Path
-    """Gets one folder per variant; what has finished there is not trained again."""
+    """Holds one folder per variant. Phases that have finished there do not run again."""
 
     def context(self, variant: str) -> PhaseContext:
         """Build the phases' context of a variant; an interrupted one continues."""
@@ -83,7 +83,7 @@ class TwoLevelStudy:
         return {"calibrated": calibrated, "macro_share": self._share(context, 3, "macro")}
 
     def micro_from_scratch(self) -> dict[str, float]:
-        """Train phase 4 on a fresh micro agent below a fresh macro agent, which asks for 1/N."""
+        """Train phase 4 on a fresh micro agent, under a fresh macro agent whose goal is 1/N."""
         context = self.context("micro_from_scratch")
         write_untrained(context, (1, 2, 3))
         run_phase(4, context)
@@ -121,10 +121,10 @@ class TwoLevelStudy:
         return PathScore(context.tensors, self.config, self.planted.plan)
 
     def regime_gain_share(self, context: PhaseContext) -> float:
-        """Return the log-loss gain of the regime head over the prior, as a share of the filter's.
+        """Return the regime head's log-loss gain over the prior, as a share of the Bayes filter's.
 
-        Both are measured at the week ends of the test paths; the prior is that of the training
-        span.
+        Both gains are measured at the week ends of the test paths. The prior is the class shares
+        of the training span.
         """
         market, data = context.market, self.config.data
         label = regime_label(market, data.regime)
@@ -169,9 +169,9 @@ def _paired(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def write_untrained(context: PhaseContext, numbers: tuple[int, ...]) -> None:
-    """Write fresh agents where finished phases would have left theirs; keeps what is there.
+    """Write untrained agents as the results of these phases, unless there are results already.
 
-    The sector table holds raw node features: a graph without a network.
+    The sector table holds raw node features instead of a graph network's embeddings.
     """
     config = context.config
     nodes = node_features(context.market, config.macro_agent.graph)
@@ -202,7 +202,7 @@ def prepare(config: RunConfig, log_dir: Path) -> TwoLevelStudy:
 
 
 def hidden_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
-    """Measure the macro level where only returns tell the regime."""
+    """Train and score the macro level on the market where only returns reveal the regime."""
     study = prepare(config, log_dir)
     scratch = study.macro_from_scratch()["macro_share"]
     return {"from_scratch": scratch, **study.macro_pretrained()}
@@ -210,12 +210,12 @@ def hidden_study(config: RunConfig, log_dir: Path) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class KnownMarket:
-    """One market: how a seed of it is run, and what the mean over seeds must reach."""
+    """One market: how a seed of it is run, and the thresholds for the mean over seeds."""
 
     experiment: str
     """Its configuration in `config/experiments/`, steps included."""
     run: Callable[[RunConfig, Path], dict[str, float]]
-    """From the configuration with its seed, and a folder for logs, to figures."""
+    """Computes the figures from a configuration with its seed and a folder for logs."""
     thresholds: tuple[Threshold, ...]
 
 
@@ -248,7 +248,7 @@ STUDIES = {
         "hidden_regimes", hidden_study, (Threshold("macro_share", ">=", 0.80),)
     ),
 }
-"""Name of a market -> how it is run."""
+"""Name of a market -> its study."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class KnownMarkets:
         return load_config(experiment=experiment, overrides={"seed": cell.seed})
 
     def identity(self, cell: Cell) -> dict[str, str]:
-        """Return what a result depends on."""
+        """Return the hashes that a result depends on."""
         return {"config_hash": config_hash(self.config(cell))}
 
     def run(self, cell: Cell, folder: Path) -> dict[str, Any]:

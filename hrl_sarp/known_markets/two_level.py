@@ -1,9 +1,9 @@
-"""The planted two-level market, the best policies for it, and the score of others.
+"""The planted two-level market, its best policies (oracles), and the score of others.
 
-One stationary path is cut into a training span, a validation span and fresh test paths. Everything
-fitted on the training rows (scalers, HMM, graph) serves the test paths as it would in use. The
-process forgets its state within weeks, so the paths are independent. The oracles know every
-parameter of the process, the market factor and the signal; they do not know the regimes.
+One stationary path is cut into a training span, a validation span and fresh test paths. Scalers,
+HMM and graph are fitted on the training rows and applied to the test paths. The process forgets
+its state within weeks, so the paths are independent. The oracles know every parameter of the
+process, the market factor and the signal. They do not know the regimes.
 
 Source:
     spec/evaluation.md 4, "Two-level market".
@@ -46,7 +46,7 @@ DAYS_PER_WEEK = 5
 BURN_IN_WEEKS = 104
 """Rows before the training span: the longest look-back of a feature is a year."""
 FIRST_MONDAY = np.datetime64("1601-01-01")
-"""Early enough for thousands of years of weekdays within the range of the date type."""
+"""First day; early enough for thousands of years within the range of the date type."""
 SIGNAL_STRENGTH = 4.0
 """The micro oracle holds a stock in proportion to exp(4 x signal) inside its sector."""
 BISECTIONS = 60
@@ -54,7 +54,7 @@ BISECTIONS = 60
 
 @dataclass(frozen=True)
 class PathPlan:
-    """How many weeks train and validate, and how many paths of how many weeks test."""
+    """Weeks of training and validation, and the number and weeks of the test paths."""
 
     train_weeks: int = 10_400
     validation_weeks: int = 260
@@ -64,7 +64,7 @@ class PathPlan:
 
     @property
     def n_days(self) -> int:
-        """Count the sessions of the whole market; a last week closes the last path."""
+        """Count the sessions of the whole market; a last week completes the last path."""
         weeks = self.train_weeks + self.validation_weeks + self.n_paths * self.path_weeks
         return DAYS_PER_WEEK * (BURN_IN_WEEKS + weeks + 1)
 
@@ -93,7 +93,7 @@ class PathPlan:
 
 @dataclass(frozen=True)
 class PlantedMarket:
-    """A market and the truth that only oracles may read."""
+    """A market, with the hidden truth that only oracles read."""
 
     market: Market
     truth: SyntheticTruth
@@ -231,7 +231,7 @@ def filter_beliefs(truth: SyntheticTruth, config: SyntheticConfig) -> Float[np.n
 
 
 def transition_matrix(config: SyntheticConfig) -> Float[np.ndarray, "R R"]:
-    """Compute weekly transition probabilities: leavers go to the two other regimes alike."""
+    """Compute weekly transition probabilities; both other regimes are equally likely."""
     stay = config.stay_probability
     moved = (1 - stay) / (len(Regime) - 1)
     return np.full((len(Regime), len(Regime)), moved) + (stay - moved) * np.eye(len(Regime))
@@ -312,12 +312,12 @@ class MacroOracle:
 
 @dataclass(frozen=True)
 class MicroOracle:
-    """Moves a part of the way each day to exp(4 x signal) inside the goal's budgets."""
+    """Moves part of the way each day to weights of exp(4 x signal) inside the goal's budgets."""
 
     tensors: MarketTensors
     risk: RiskConfig
     speed: float
-    """Part of the way per day, between 0 and 1: the answer to costs."""
+    """Part of the way per day, from 0 to 1. Less of it saves costs."""
 
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
         """Return the holdings moved towards the ideal ones."""
@@ -332,7 +332,7 @@ class MicroOracle:
 
 @dataclass(frozen=True)
 class PathScore:
-    """Rolls pairs of policies over the same test paths, net of costs, all paths as one batch."""
+    """Runs pairs of policies over the same test paths, net of costs."""
 
     tensors: MarketTensors
     config: RunConfig
