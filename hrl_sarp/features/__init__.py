@@ -1,1 +1,1 @@
-"""Measures of stocks and of the market as of each day, and the labels that follow it."""
+"""Features of stocks and of the market, known on each day, and labels, which look ahead."""

@@ -1,7 +1,7 @@
-"""Fourteen features of a candle as charts show them: prices, volume, RSI, ATR, averages, bands.
+"""Fourteen features of a candle, known from charts: prices, volume, RSI, ATR, averages, bands.
 
-Row t reads rows <= t of its own column only. Prices, levels and ATR are in the price's unit and
-volume in its own; whoever cuts windows divides by the window's last close, so that nothing drifts.
+Row t reads rows <= t of its own column only. Prices, levels and ATR are in the price's unit.
+The code that cuts windows divides them by a close, because prices drift.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from hrl_sarp.data.bars import Bars
 from hrl_sarp.features import technical
 
 LEVELS = ("open", "high", "low", "close", "ema_50", "ema_200", "bb_middle", "bb_upper", "bb_lower")
-"""Columns that are price levels."""
+"""Columns in the unit of the price level."""
 COLUMNS = (
     *("open", "high", "low", "close", "volume", "rsi_14", "atr_14", "ema_50", "ema_200"),
     *("bb_middle", "bb_upper", "bb_lower", "bb_width", "bb_percent"),
@@ -24,9 +24,9 @@ _RANGE_BARS = 14
 _FAST_SPAN, _SLOW_SPAN = 50, 200
 _BAND_BARS, _BAND_DEVIATIONS = 20, 2.0
 _UNMOVED_PERCENT = 0.5
-"""Place of the close between bands that touch."""
+"""`bb_percent` where both bands are equal."""
 _NEGLIGIBLE_DEVIATION = 1e-12
-"""Of the mean: what rounding leaves of a close that did not move."""
+"""Share of the mean: a smaller deviation is rounding, and the close did not move."""
 
 Table = Float[np.ndarray, "T A"]
 
@@ -34,11 +34,12 @@ Table = Float[np.ndarray, "T A"]
 def candle_features(
     open_price: Table, high: Table, low: Table, close: Table, volume: Table | None
 ) -> Float[np.ndarray, "T A 14"]:
-    """Compute the columns `COLUMNS` of every candle, one table column an instrument.
+    """Compute the columns `COLUMNS` of every candle; each table has one column per instrument.
 
-    RSI and ATR smooth by Wilder, averages start at the mean of their first candles, bands lie two
-    sample deviations of the last 20 closes around their mean. NaN in a table is a missing candle;
-    the result is NaN where too few have been seen. Without volume that column is 0.
+    RSI and ATR use Wilder's mean. The exponential means start at the mean of their first candles.
+    The bands lie two sample deviations of the last 20 closes around their mean. NaN in a table is a
+    missing candle. The result is NaN until there are enough candles. Without a volume table the
+    column is 0.
     """
     middle, deviation = technical.window_moments(close, _BAND_BARS)
     deviation = np.where(deviation > _NEGLIGIBLE_DEVIATION * middle, deviation, 0.0 * deviation)
@@ -69,9 +70,9 @@ def candle_features(
 
 
 def candle_table(bars: Bars) -> Float[np.ndarray, "N 14"]:
-    """Compute `candle_features` of every bar of a file; each instrument starts afresh.
+    """Compute `candle_features` of every bar of a file, one instrument after the other.
 
-    Sessions do not: as on a chart, averages run on over nights and weekends.
+    As on a chart, averages run on over nights and weekends.
     """
     if bars.volume is None:
         logger.info("the bars have no volume: that column is 0 throughout")

@@ -1,9 +1,7 @@
-"""Labels: what a decision at row t earned afterwards, and where bars expanded.
+"""Labels: the return that follows a decision at row t, and strong moves inside windows.
 
-This file alone looks ahead.
-
-A decision at the close of t is filled at the open of t + 1, so every return starts there and ends
-at the open at which the next decision would be filled.
+Only this module looks ahead. A decision at the close of t is filled at the open of t + 1. So every
+return starts there and ends at the open at which the next decision is filled.
 """
 
 from dataclasses import dataclass
@@ -19,23 +17,23 @@ from hrl_sarp.features.relativity import average_true_range
 
 INVALID_CLASS = -1
 NOWHERE = -1
-"""Start and end of an expansion that is not there."""
+"""Start and end in windows without an expansion."""
 
 
 @dataclass(frozen=True)
 class Expansions:
-    """What `expansion_label` found in each window; rows without an expansion hold `NOWHERE`."""
+    """The expansions that `expansion_label` finds in each window."""
 
     count: Int[np.ndarray, " W"]
-    """Expansions that do not overlap: 0, 1, or 2 where there are more."""
+    """Number of expansions that do not overlap: 0, 1, or 2 for two and more."""
     start: Int[np.ndarray, " W"]
-    """First bar of the shortest, in the window."""
+    """First bar of the shortest expansion, from the start of the window; else `NOWHERE`."""
     end: Int[np.ndarray, " W"]
     """Its last bar."""
     direction: Int[np.ndarray, " W"]
     """1 up, -1 down, 0 where there is none."""
     is_retracement: Bool[np.ndarray, " W"]
-    """What came before it: a move against it, or (False) a consolidation."""
+    """Whether it follows a move in the opposite direction; False: a consolidation."""
 
 
 def stock_label(
@@ -128,11 +126,11 @@ def buy_label(
     horizon: int,
     threshold_atr: float,
 ) -> Int[np.ndarray, " N"]:
-    """Say whether the close rises by more than `threshold_atr` true ranges within `horizon` bars.
+    """Label whether the close `horizon` bars later is more than `threshold_atr` ATR higher.
 
-    Row t: 1 if close[t + horizon] - close[t] > threshold_atr x mean_true_range[t], else 0; -1 where
-    the horizon ends in another stretch or the true range is not known. Bars of one uninterrupted
-    stretch have the same `stretch`.
+    Row t: 1 if close[t + horizon] - close[t] > threshold_atr x mean_true_range[t], else 0. -1 if
+    the horizon ends in another stretch or the true range is unknown. A stretch is a run of bars
+    without an interruption, all with the same number.
     """
     label = np.full(len(close), INVALID_CLASS, dtype=np.int64)
     now, later = slice(0, max(0, len(close) - horizon)), slice(horizon, None)
@@ -143,18 +141,20 @@ def buy_label(
 
 
 def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -> Expansions:
-    """Find the shortest run of bars in each window that moves far in one direction.
+    """Find the expansion of each window: the shortest run of bars that moves far in one direction.
 
-    The run s..e qualifies if from the base, the close of bar s - 1, to the close of e it moves at
-    least `min_move_atr` ATR of bar s - 1, while no close inside falls behind an earlier one, base
-    included, by more than `max_retrace` of that move. Closes only: which of a bar's high and low
-    came first is unknown. An expansion is a qualifying run of at most `max_bars` bars; of those
-    that overlap the shortest counts, of equally short ones the first.
-    It is a retracement if the base lies `context_atr` ATR or more behind the best close of the
-    `context_bars` bars before s, else a consolidation.
+    The base of a run s..e is the close of bar s - 1. A run of at most `max_bars` bars is an
+    expansion if
+    it moves from its base to the close of e by at least `min_move_atr` ATR of bar s - 1, and
+    no close falls behind an earlier one, base included, by more than `max_retrace` of that move.
+    Of expansions that overlap the shortest counts, of equally short ones the first. Only closes are
+    read, because a bar does not tell whether its high or its low came first.
 
-    Nothing outside the window is read: s is at least `context_bars` and leaves room for the ATR of
-    `atr_bars`. A bar's label is known once the expansion has ended: it describes, and no more.
+    An expansion is a retracement if its base lies at least `context_atr` ATR behind the best close
+    of the `context_bars` bars before s. Otherwise it is a consolidation.
+
+    Only bars of the window are read. So s is at least `context_bars` and leaves room for the ATR of
+    `atr_bars`. The label is known only after the expansion has ended, so it forecasts nothing.
     """
     close = ohlc[..., 3]
     atr = _true_range_before(ohlc, config)
@@ -198,8 +198,8 @@ def oracle_weights(
 ) -> Float[np.ndarray, "T X"]:
     """Compute softmax(temperature x standardised label) over each row's masked entries.
 
-    Standardised first: the softmax of raw returns is uniform to three digits. Rows sum to 1; a row
-    without a usable entry is 0.
+    Labels are standardised, because the softmax of raw returns is uniform to three digits. Rows sum
+    to 1; a row without a usable entry is 0.
     """
     usable = mask & np.isfinite(label)
     score = temperature * standardise_cross_section(label, mask)
@@ -212,7 +212,7 @@ def oracle_weights(
 def _true_range_before(
     ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig
 ) -> Float[np.ndarray, "W L"]:
-    """Return the ATR of each bar that can be a base; NaN before there is enough to look back on."""
+    """Return the ATR of each bar; NaN before a bar can be a base."""
     n_windows, length, _ = ohlc.shape
     window = np.repeat(np.arange(n_windows, dtype=np.int32), length)
     high, low, close = (np.ascontiguousarray(ohlc[..., k]).ravel() for k in (1, 2, 3))
@@ -226,8 +226,8 @@ def _shortest_runs(
 ) -> Int[np.ndarray, "W L"]:
     """Find the first bar of the shortest rising run that ends at each bar.
 
-    Runs grow backwards from their end, all at once: a base further back adds one retrace, its own
-    height above the lowest close after it.
+    Each round moves the base of all runs one bar back. That adds one retrace: the height of the new
+    base above the lowest close after it.
     """
     start = np.full(close.shape, NOWHERE)
     retrace, lowest = np.zeros_like(close), close.copy()

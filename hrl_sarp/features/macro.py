@@ -1,8 +1,8 @@
-"""The registry of macro features and their computation; adding one is one entry and one test.
+"""The registry of macro features and their computation. A new feature is one entry and one test.
 
-Every formula reads rows <= t. A published series carries the period that it describes, not the day
-on which it was printed: a monthly figure dated the first is known six weeks later. So every series
-enters with the delay of its publication (`RELEASES`).
+Every formula reads rows <= t. The date of a published value is the start of its period, not the day
+of its publication: a monthly value dated the first is known six weeks later. So every series is
+delayed by `RELEASES`.
 """
 
 import re
@@ -25,9 +25,9 @@ WEEK, MONTH, QUARTER, HALF, YEAR = 5, 20, 65, 126, 252
 FLOW_WINDOW = 60
 OIL = ("DCOILWTICO", "DCOILBRENTEU", "WTI_FUTURE", "BRENT_FUTURE")
 OIL_LEVELS = (60.0, 80.0, 100.0)
-"""US dollars a barrel that part the four crude regimes."""
+"""US dollars a barrel: the bounds between the four values of `crude_regime`."""
 MIN_WINDOW_SHARE = 0.08
-"""Part of the trailing window (20 of 252 sessions) below which a series has no z-score yet."""
+"""Share of the trailing window (20 of 252 sessions) that a z-score needs."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Release:
 
 
 SAME_DAY = Release()
-"""Printed by the exchange at its close."""
+"""For values that the exchange publishes at its close."""
 NEXT_SESSION = Release(sessions=1)
 MONTHLY = Release(days=60)
 
@@ -68,32 +68,32 @@ RELEASES: dict[str, Release] = {
     "INDPRO": MONTHLY,
     "UNRATE": MONTHLY,
 }
-"""Series that may be joined; VIX and FRED's VIXCLS are the same numbers."""
+"""Publication delay of every known series. VIX and FRED's VIXCLS are the same numbers."""
 
 
 @dataclass(frozen=True)
 class MacroSources:
-    """What macro features are computed from; row t is known at the close of day t."""
+    """Inputs of macro features; row t is known at the close of day t."""
 
     panel: PricePanel
     index_return: Float[np.ndarray, " T"]
     """Simple return of the benchmark, close to close."""
     filtered_regime: Float[np.ndarray, "T R"]
     series: dict[str, Float[np.ndarray, " T"]]
-    """Published series on sessions, delay applied; NaN before the first publication."""
+    """Published series by session, after the delay; NaN before the first publication."""
 
 
 @dataclass(frozen=True)
 class MacroFeature:
-    """How one macro feature is made."""
+    """The formula of a macro feature and the series that it needs."""
 
     compute: Callable[[MacroSources], Column]
     """Raw values; NaN where they cannot be computed yet."""
     series: tuple[str, ...] = ()
-    """Published series of which one must be there; the first found is used."""
+    """Alternative series: the first that the data have is used, and one is required."""
     unit: str = "log return"
     is_standardised: bool = True
-    """By the trailing window; False for what is bounded already."""
+    """By the trailing window; False for a feature that is bounded already."""
 
 
 def compute_macro_features(
@@ -101,7 +101,7 @@ def compute_macro_features(
 ) -> Float[np.ndarray, "T M"]:
     """Compute the named features, standardised by a trailing window that includes row t.
 
-    float32 in +-clip, free of NaN, in the order of `names`; 0 before a series exists.
+    float32 within +-clip, without NaN, in the order of `names`; 0 before a series begins.
 
     Raises:
         FeatureError: if a name is unknown or its series are missing; lists all of them.
@@ -121,7 +121,7 @@ def compute_macro_features(
 
 
 def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Part a profile's macro features into those of the market and those of the portfolio.
+    """Split a profile's macro features into those of the market and those of the portfolio.
 
     `compute_macro_features` computes the first; the environment appends the second.
     """
@@ -130,7 +130,7 @@ def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def find_macro_problems(names: Sequence[str], series: frozenset[str]) -> list[str]:
-    """List the macro features that are unknown, lack their series or stand in the wrong place."""
+    """List the macro features that are unknown, lack their series or are in the wrong order."""
     own, of_portfolio = split_names(names)
     problems = []
     if tuple(names) != own + of_portfolio:
@@ -160,8 +160,8 @@ def needed_series(names: Sequence[str]) -> list[str]:
 def trailing_z(values: Column, window: int, clip: float) -> Column:
     """Standardise one series by mean and deviation of its last `window` rows, row t included.
 
-    Within +-clip, free of NaN: 0 where the value is NaN, where fewer than a twelfth of the window
-    is there, and where the window does not move.
+    The result is within +-clip. It is 0 where the value is NaN, where the window holds less than
+    `MIN_WINDOW_SHARE` of its values, and where the window is constant.
     """
     needed = max(2, int(np.ceil(MIN_WINDOW_SHARE * window)))
     return _trailing_z(np.ascontiguousarray(values, dtype=np.float64), window, needed, clip)
@@ -175,8 +175,7 @@ def align_series(
 ) -> Float[np.ndarray, " T"]:
     """Give each session the last observation that was published by its close.
 
-    Values are carried forward from their publication, never before; NaN observations (holidays) are
-    passed over. NaN before the first publication.
+    NaN observations (holidays) are skipped. The result is NaN before the first publication.
     """
     known = ~np.isnan(values)
     dates, values = dates[known], values[known]
@@ -211,7 +210,7 @@ def release_of(series: str) -> Release:
 
 
 def sum_over(values: Column, window: int) -> Column:
-    """Sum the last `window` rows, row t included; NaN before there are so many."""
+    """Sum the last `window` rows, row t included; NaN in the first `window` - 1 rows."""
     result = np.full(len(values), np.nan)
     for t in range(window - 1, len(values)):
         result[t] = values[t - window + 1 : t + 1].sum()
@@ -221,8 +220,8 @@ def sum_over(values: Column, window: int) -> Column:
 def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
     """Compute the average correlation that the equal-weight portfolio's variance implies.
 
-    Of N stocks with deviations s_i: rho = (N^2 var(mean) - sum s_i^2) / ((sum s_i)^2 - sum s_i^2).
-    NaN before the window is filled and where no stock moves.
+    For N stocks with deviations s_i, rho = (N^2 var(mean) - sum s_i^2) / ((sum s_i)^2 - sum s_i^2).
+    NaN before the window is full and where no stock moves.
     """
     market = np.log1p(panel.market_return)[:, None]
     variance = technical.rolling_std(market, window)[:, 0] ** 2
@@ -313,7 +312,7 @@ def _crude_regime(sources: MacroSources) -> Column:
 
 
 def _flow(series: str) -> MacroFeature:
-    # over 60 sessions, not the window of the other features: flows grow with the market
+    # 60 sessions, shorter than the window of the other features, because flows grow over years
     return MacroFeature(
         lambda sources: trailing_z(sources.series[series], FLOW_WINDOW, np.inf),
         (series,),

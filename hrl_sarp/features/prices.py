@@ -1,8 +1,8 @@
-"""Raw bars to one panel of returns: the one place where adjustment happens.
+"""Turns raw bars into one panel of returns; only this module adjusts prices.
 
-A bad row counts as a day without a bar: the next good bar earns the move since the last good one.
-Where the adjusted series jumped for good at the bad row that move is false, so the night into the
-next good bar earns 0. Nothing is rescaled: later defects leave earlier rows untouched to the bit.
+A bad row counts as a day without a bar: the next good bar gets the move since the last good one. At
+a lasting jump of the adjusted series that move is false, so the overnight return into the next good
+bar is 0. Prices are never rescaled, so a later defect does not change earlier rows.
 """
 
 from collections.abc import Callable
@@ -30,39 +30,38 @@ Table = Float[np.ndarray, "T A"]
 class PricePanel:
     """Every stock of the data set on every session; row t is known at the close of day t.
 
-    Prices are never levels of an adjusted series: those are scaled by later dividends and splits.
-    What features read (logarithms, running levels, means over stocks) follows from the returns and
-    is computed once, when it is first asked for.
+    It holds returns, because later dividends and splits change the levels of an adjusted series.
+    Logarithms, running levels and means over stocks are computed on their first use.
     """
 
     dates: Shaped[np.ndarray, " T"]
-    """Sessions on which any stock printed a price, datetime64[D], strictly increasing."""
+    """Sessions on which any stock has a price, datetime64[D], strictly increasing."""
     symbols: tuple[str, ...]
     """Length A: every stock that belongs to a sector of the market profile, in order."""
     sector_of: Int[np.ndarray, " A"]
     """Sector index of each stock."""
     n_sectors: int
     overnight_return: Table
-    """Simple return from the last good close to the open, dividends included; 0 without a bar and
-    on the first one. Without an open it is the whole move."""
+    """Simple return from the last good close to the open, dividends included. 0 without a bar and
+    on the first bar. Without an open it reaches to the close."""
     intraday_return: Table
     """Simple return from the open to the close; 0 without a bar."""
     printed: Bool[np.ndarray, "T A"]
-    """A bar with a price, good or bad."""
+    """The stock has a bar, good or bad, with a price."""
     tradable: Bool[np.ndarray, "T A"]
-    """A good bar."""
+    """The stock has a good bar: no rule of `EXCLUDING` is broken."""
     listed: Bool[np.ndarray, "T A"]
-    """From the first good bar to the last: what a source prints after a delisting is not life."""
+    """From the first good bar to the last: sources may print bad bars after a delisting."""
     high_to_close: Table
     """log(high / close), at least 0; NaN without a bar and where the high is unknown."""
     low_to_close: Table
     """log(low / close), at most 0; NaN likewise."""
     dollar_volume: Table
-    """Raw close x raw volume, in currency; 0 where unknown, NaN without a bar."""
+    """Raw close x raw volume, in currency; 0 where the volume is unknown, NaN without a bar."""
     columns: frozenset[str]
     """Which of open, high, low, close, volume and the planted features the data have."""
     planted: dict[str, Table] = field(default_factory=dict)
-    """Features that the data set brings itself (synthetic markets); NaN where it has none."""
+    """Features that the data set itself has (synthetic markets); NaN where they are missing."""
 
     @cached_property
     def session_growth(self) -> Table:
@@ -71,7 +70,7 @@ class PricePanel:
 
     @cached_property
     def has_past(self) -> Bool[np.ndarray, "T A"]:
-        """A good bar that is not the first: it has a return."""
+        """Whether the stock has a good bar that is not its first, so that it has a return."""
         return self.tradable & (np.cumsum(self.tradable, axis=0) > 1)
 
     @cached_property
@@ -81,7 +80,7 @@ class PricePanel:
 
     @cached_property
     def log_overnight(self) -> Table:
-        """The part of `log_return` from the close before to the open; NaN likewise."""
+        """Log return from the close before to the open; NaN as in `log_return`."""
         return np.where(self.has_past, _log(1.0 + self.overnight_return), np.nan)
 
     @cached_property
@@ -102,7 +101,7 @@ class PricePanel:
 
     @cached_property
     def sector_return(self) -> Float[np.ndarray, "T S"]:
-        """The same within each sector; NaN where the sector has no return."""
+        """Mean simple return over the stocks of each sector; NaN where no stock has one."""
         means = [
             row_mean(self._simple_return[:, self.sector_of == s]) for s in range(self.n_sectors)
         ]
@@ -145,7 +144,7 @@ class PricePanel:
 def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
     """Arrange bars by session and symbol and turn them into returns.
 
-    Stocks of other sectors are left out; `findings` are `symbol, date, rule` of the validation.
+    Stocks of other sectors are left out. `findings` are those of the validation.
 
     Raises:
         MarketError: if no stock belongs to one of the sectors.
@@ -192,7 +191,7 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
 
 
 class _Placer:
-    """Writes columns of a long frame into (T, A) tables; NaN where there is no row."""
+    """Arranges columns of a long frame as (T, A) tables; NaN where there is no row."""
 
     def __init__(self, frame: pl.DataFrame, sessions: pl.Series, symbols: pl.Series) -> None:
         self.frame = frame
@@ -242,7 +241,7 @@ def _planted_features(raw: RawData, sessions: pl.Series, symbols: pl.Series) -> 
 
 
 def _adjusted_levels(place: _Placer) -> tuple[Table, Table]:
-    """Return raw closes and a total-return level; made from splits and dividends if need be."""
+    """Return raw closes and a total-return level: adj_close, else from splits and dividends."""
     close = place("close")
     if place.frame["adj_close"].null_count() < place.frame.height:
         return close, place("adj_close")
@@ -261,7 +260,7 @@ def _split_returns(
     valid: Bool[np.ndarray, "T A"],
 ) -> tuple[Table, Table]:
     has_open = valid & np.isfinite(opening) & (opening > 0)
-    # without an open the whole move counts as overnight: that data set fills at the close
+    # without an open the whole move is overnight, so orders of that data set fill at the close
     day = np.where(has_open, close / opening, 1.0)
     whole = np.where(valid, adjusted, np.nan) / _before(adjusted, valid)
     overnight = np.where(np.isfinite(whole), whole / day, 1.0)
@@ -285,12 +284,12 @@ def _crosses_jump(
 ) -> Bool[np.ndarray, "T A"]:
     """Mark good bars whose move since the last good one crosses a lasting jump of adj_close."""
     jump, reversal = mark(rules.BREAKING), mark(REVERSALS)
-    # a jump that the next bar takes back is none: the level before and after fit each other
+    # a jump that the next bar takes back does not last
     taken_back = reversal & (_before(jump.astype(np.float64), printed) == 1.0)
     jumps = np.cumsum(jump.astype(np.int64) - taken_back, axis=0).astype(np.float64)
     return tradable & (jumps != _before(jumps, tradable)) & np.isfinite(_before(jumps, tradable))
 
 
 def _log(gross: Table) -> Table:
-    # a total loss is finite here: -1 would end every running level in -inf
+    # a floor: the log of a total loss would make every later level -inf
     return np.log(np.maximum(gross, 1e-6))

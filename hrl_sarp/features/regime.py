@@ -1,6 +1,7 @@
-"""The 3-state hidden Markov model that the agents see: fitted on training weeks, filtered forwards.
+"""The 3-state hidden Markov model whose probabilities agents see.
 
-Its states are not the classes of the regime label (labels.py): the two never share a score.
+It is fitted on training weeks and filtered forwards. Its states are not the classes of the regime
+label (`labels.py`), so they are never compared with each other.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from hrl_sarp.errors import MarketError
 from hrl_sarp.features.technical import fitted_scale
 
 N_RESTARTS = 5
-"""Expectation maximisation ends in local optima; the best of these seeds 0, 1, 2, ... is kept."""
+"""Number of seeds 0, 1, 2, ...; the best fit is kept, because each ends in a local optimum."""
 MIN_TRAINING_WEEKS = 30
-"""Below, three states with full covariances are not identified."""
+"""Fewer weeks do not identify three states with full covariances."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RegimeModel:
     scale: Float[np.ndarray, " D"]
     """Deviation of the observations over the training weeks."""
     start: Float[np.ndarray, " R"]
-    """Stationary distribution: what is believed before the first week."""
+    """Stationary distribution: the probabilities before the first week."""
     transition: Float[np.ndarray, "R R"]
     means: Float[np.ndarray, "R D"]
     covariances: Float[np.ndarray, "R D D"]
@@ -91,10 +92,10 @@ def filter_regimes(
     rows: Int[np.ndarray, " W"],
     n_days: int,
 ) -> Float[np.ndarray, "T R"]:
-    """Compute P(state | weeks so far) and hold it from each week's last session (`rows`) on.
+    """Compute P(state | weeks so far), valid from each week's last session (`rows`) on.
 
-    Forward recursion only: a smoothed probability would know later weeks. Before the first week
-    ends it is the stationary distribution.
+    The recursion runs forwards only, because a smoothed probability would know later weeks. Before
+    the first week ends, the result is the stationary distribution.
     """
     standardised = (observations - model.centre) / model.scale
     log_likelihood = np.stack(
@@ -109,7 +110,7 @@ def filter_regimes(
     ends = np.append(rows, n_days)
     for week, row in enumerate(rows):
         predicted = belief @ model.transition if week else belief
-        with np.errstate(divide="ignore"):  # log 0 = -inf is a state that cannot be
+        with np.errstate(divide="ignore"):  # log 0 = -inf is an impossible state
             joint = np.log(predicted) + log_likelihood[week]
         weight = np.exp(joint - joint.max())
         belief = weight / weight.sum()
@@ -118,7 +119,7 @@ def filter_regimes(
 
 
 def _fit_best(standardised: np.ndarray, iterations: int) -> Any:
-    # hmmlearn pulls in scikit-learn: seconds that only the assembly of a market needs
+    # hmmlearn takes seconds to import, and only the assembly of a market needs it
     from hmmlearn.hmm import GaussianHMM
 
     best, best_score = None, -np.inf

@@ -1,8 +1,8 @@
-"""Scale-free features of single bars: where it closed, how wide it is, where the last swings lie.
+"""Scale-free features of single bars: shape, width, and distance to the last swings.
 
-OHLC only, causal, dimensionless, clipped; row t reads rows <= t of its own instrument. `range` is
-high - low, `safe` a divisor that is at least `ohlc_eps` of the close, so that a bar which does not
-move gives 0 and no division by 0.
+They are made of open, high, low and close, without a unit, and clipped. Row t reads rows <= t of
+its own instrument. `range` is high - low. A `safe` divisor is at least `ohlc_eps` of the close, so
+a bar that does not move gives 0 and no division by 0.
 
 | column | formula | within |
 |---|---|---|
@@ -19,22 +19,21 @@ move gives 0 and no division by 0.
 
 The exponential mean has alpha = 2 / (period + 1) and starts at the first range.
 
-Swings are known only once a later bar has confirmed them. A leg up has an extreme: the highest high
-since it began (the first of equal ones). A later bar that does not exceed it confirms it as a swing
-high, and the leg turns, if its close lies below the extreme by
+A leg is a move in one direction. The extreme of a leg up is the highest high since it began (the
+first of equal ones). A later bar that does not exceed the extreme confirms it as a swing high, and
+the leg turns, if the bar's close lies below the extreme by
 
 * `zigzag_k` ATR, or
 * `zigzag_hybrid_min_retrace_atr` ATR, once the extreme has stood, and the leg been known, for
   `zigzag_hybrid_confirm_lookback` bars.
 
 The new leg starts from the lowest low after the extreme. Legs down are the mirror image. Before the
-first swing there is no leg: the first bar that confirms the highest high or the lowest low so far
-makes one (the high, if it confirms both). ATR is at least `ohlc_eps` of the close, so that a price
-which does not move confirms nothing.
+first swing there is no leg. The first leg begins at the bar that confirms the highest high or the
+lowest low so far (the high, if it confirms both). ATR is at least `ohlc_eps` of the close, so a
+price that does not move confirms nothing.
 
-The early rule asks for an old extreme, not a young one: confirming extremes of at most 5 bars on a
-retrace of 0.5 ATR turned the leg on 32-50 % of the bars of random walks, whether the retrace was
-measured on the close or the low, and whatever the shape of the bars; this rule does on 16-23 %.
+The second rule requires an old extreme. With extremes of at most 5 bars and a retrace of 0.5 ATR
+the leg turned on 32-50 % of the bars of random walks. With this rule it turns on 16-23 %.
 """
 
 import zlib
@@ -58,9 +57,9 @@ CANDLE_COLUMNS = (
 )
 """In the order of the table's last axis."""
 PRETRAINING_COLUMNS = CANDLE_COLUMNS[:11]
-"""What the masked autoencoder rebuilds."""
+"""The columns that the masked autoencoder reconstructs."""
 POSITION = "position_encoding"
-"""Place of a bar in its window: no column of the table, `window_features` appends it."""
+"""Place of a bar in its window; not a column of the table, `window_features` appends it."""
 LIMITS = (
     *((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 1.0), (0.0, 1.0), (0.0, 3.0)),
     *((-3.0, 3.0), (-3.0, 3.0), (0.0, 3.0), (0.0, 3.0), (-2.0, 2.0), (0.0, 3.0)),
@@ -70,29 +69,29 @@ WIDEST_RANGE = LIMITS[CANDLE_COLUMNS.index("range_z")][1]
 NO_BAR = -1
 """Row of a swing that does not exist yet."""
 TIE = 1e-12
-"""Of the close: retraces this near to a threshold reach it, in whatever unit prices are given."""
+"""Share of the close: a retrace this near to a threshold reaches it, whatever the price's unit."""
 _CODE_FILES = ("features/relativity.py", "features/technical.py", "data/bars.py")
-"""Sources that shape the table, in the package."""
+"""Source files that the table depends on."""
 
 
 @dataclass(frozen=True)
 class Swings:
-    """Per bar, what is known at its close: the leg, and the last confirmed swings."""
+    """The leg and the last confirmed swings, as known at the close of each bar."""
 
     direction: Int8[np.ndarray, " N"]
-    """Of the leg: 1 up, -1 down, 0 before the first confirmed swing."""
+    """Direction of the leg: 1 up, -1 down, 0 before the first confirmed swing."""
     high_row: Int64[np.ndarray, " N"]
     """Row of the bar whose high is the last confirmed swing high; -1 if there is none."""
     low_row: Int64[np.ndarray, " N"]
-    """Likewise for the low."""
+    """Row of the bar whose low is the last confirmed swing low; -1 if there is none."""
 
 
 def load_relativity(
     bars: Bars, config: RelativityConfig, window_length: int, folder: Path
 ) -> Float32[np.ndarray, "N 12"]:
-    """Return `relativity_features`, from the file that an earlier call left in the folder.
+    """Return `relativity_features`; the folder caches them.
 
-    The table is mapped into memory, not read; what is written to it stays out of the file.
+    A cached table is mapped into memory. Writing to the array does not change the file.
     """
     depends_on = {
         "bars": bars.content_hash,
@@ -120,7 +119,7 @@ def relativity_features(
 ) -> Float32[np.ndarray, "N 12"]:
     """Compute the columns `CANDLE_COLUMNS` of every bar; the state restarts at each instrument.
 
-    Values lie within `LIMITS` and are never NaN. They stay the same, but for rounding, if all
+    Values lie within `LIMITS` and are never NaN. Except for rounding, they do not change if all
     prices are multiplied by one number. `window_length` is the unit of the two bars_since columns.
     """
     swings = find_swings(bars.high, bars.low, bars.close, bars.instrument, config)
@@ -165,10 +164,10 @@ def average_true_range(
     instrument: Int32[np.ndarray, " N"],
     period: int,
 ) -> Float64[np.ndarray, " N"]:
-    """Average the last `period` true ranges; the plain mean, not Wilder's.
+    """Average the last `period` true ranges, in the price's unit, by the plain mean.
 
-    A value depends on `period` + 1 bars of its instrument and on nothing before. In the price's
-    unit; the first bar's true range is its own range.
+    A value depends on the last `period` + 1 bars of its instrument only. The first bar's true range
+    is its own range.
     """
     is_first = np.diff(instrument, prepend=-1) != 0
     before = np.where(is_first, np.nan, np.roll(close, 1))
@@ -238,7 +237,7 @@ def _mean_of_last(values, instrument, period):
     for t in range(len(values)):
         if t > 0 and instrument[t] != instrument[t - 1]:
             first = t
-        # summed anew for each bar: a running sum would remember bars that left it, by rounding
+        # summed anew for each bar, because a running sum keeps rounding errors of earlier bars
         start = max(first, t - period + 1)
         total = 0.0
         for s in range(start, t + 1):
@@ -283,7 +282,7 @@ def _find_swings(prices, instrument, unit, retraces, lookback):
 @no_type_check
 def _confirms(retrace, ages, unit, retraces, lookback):
     ordinary, early = retraces
-    if ages[0] == 0:  # a bar does not say in which order it saw its high and its low
+    if ages[0] == 0:  # a bar does not tell whether its high or its low came first
         return False
     return retrace >= ordinary * unit or (min(ages) >= lookback and retrace >= early * unit)
 

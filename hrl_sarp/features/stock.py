@@ -1,6 +1,6 @@
-"""The registry of stock features and their computation; adding one is one entry and one test.
+"""The registry of stock features and their computation. A new feature is one entry and one test.
 
-Every formula reads rows <= t. Before use each is standardised across the stocks of its day.
+Every formula reads rows <= t. Each feature is then standardised across the stocks of the day.
 """
 
 import os
@@ -41,18 +41,21 @@ VOLUME = frozenset({"close", "volume"})
 NORMAL_PER_MAD = 1.4826
 """Deviation of a normal variable per median absolute deviation."""
 NORMAL_PER_MEAN_DEVIATION = 1.2533
-"""Deviation of a normal variable per mean absolute deviation, used where half the day is equal."""
+"""Deviation of a normal variable per mean absolute deviation.
+
+It serves on days on which the median absolute deviation is 0, since most stocks are equal.
+"""
 PLANTED_NAMES = ("planted_signal", *(f"noise_{number:02d}" for number in range(1, 22)))
 
 
 @dataclass(frozen=True)
 class StockFeature:
-    """How one stock feature is made, from which columns and how many sessions."""
+    """The formula of a stock feature and what it needs."""
 
     compute: Callable[[PricePanel], Table]
     """Raw values before standardisation; NaN where there are too few bars."""
     columns: frozenset[str]
-    """Columns of the raw bars, or names of planted features, that must be there."""
+    """Required columns of the raw bars, or names of planted features."""
     lookback_days: int
     """Sessions before the first value."""
     unit: str
@@ -63,8 +66,8 @@ def compute_stock_features(
 ) -> Float[np.ndarray, "T A F"]:
     """Compute and standardise the named features for every stock of the panel.
 
-    float32 in +-clip, in the order of `names`; 0, the median of the day, where the stock has no bar
-    or too short a history.
+    float32 within +-clip, in the order of `names`. A stock without a bar or with too short a
+    history gets 0, the median of the day.
 
     Raises:
         FeatureError: if a name is unknown or its columns are missing; lists all of them.
@@ -78,7 +81,7 @@ def compute_stock_features(
         raw = STOCK_FEATURES[names[index]].compute(panel)
         result[:, :, index] = robust_z(raw, panel.tradable, clip)
 
-    # features are independent, and their kernels let other threads run
+    # features are independent, and their compiled code releases the lock of Python
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for _ in threads.map(fill, range(len(names))):
             pass
@@ -90,14 +93,14 @@ def robust_z(
 ) -> Float[np.ndarray, "T A"]:
     """Standardise each day across its stocks: (x - median) / (1.4826 MAD), clipped to +-clip.
 
-    Only `present` stocks count. NaN and the others become 0, and so does a day on which all stocks
-    are equal.
+    Only `present` stocks count. NaN and the other stocks become 0. A day on which all stocks are
+    equal becomes 0, too.
 
     Source:
         Iglewicz and Hoaglin (1993) for the scale when the MAD is 0.
     """
     usable = np.where(present, values, np.nan).astype(np.float32)
-    # sorted once per day: median and MAD are exact order statistics, blind to the columns' order
+    # median and MAD of sorted values do not depend on the order of the columns
     return _robust_z(usable, np.sort(usable, axis=1), np.float32(clip))
 
 
@@ -144,13 +147,13 @@ def _bollinger_position(panel: PricePanel) -> Table:
 def _average_true_range(panel: PricePanel) -> Table:
     level, past = np.exp(panel.log_level), np.exp(lagged(panel.log_level, 1))
     high, low = level * np.exp(panel.high_to_close), level * np.exp(panel.low_to_close)
-    # without a close before it, a bar's own range says nothing of the night
+    # without a close before, the range would lack the overnight move
     ranges = np.where(np.isnan(past), np.nan, true_range(high, low, past))
     return wilder_mean(ranges, 14) / level
 
 
 def _dollar_volume_ratio(panel: PricePanel) -> Table:
-    # in dollars: raw share volume jumps at every split
+    # dollars, because share volume jumps at every split
     ratio = divide(panel.dollar_volume, rolling_mean(panel.dollar_volume, 20))
     return np.minimum(ratio, 5.0)
 

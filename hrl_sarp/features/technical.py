@@ -1,8 +1,8 @@
 """Measures over (T, A) tables: rolling windows, smoothing, true ranges, sums of rows.
 
-NaN is a missing bar: it is skipped, and a result is NaN where too few bars remain. Row t of every
-result reads rows <= t only, in the order of time. What is rolled or smoothed reads its own column
-only. So neither later rows nor stocks that are listed later can change the last bit of a result.
+NaN is a missing bar. It is skipped, and a result is NaN where too few bars remain. Row t of every
+result reads rows <= t only. Rolling and smoothed measures read their own column only. So neither
+later rows nor stocks that are listed later can change the last bit of a result.
 """
 
 from typing import no_type_check
@@ -12,14 +12,15 @@ from jaxtyping import Float
 from numba import njit
 
 MIN_BARS_SHARE = 0.8
-"""Part of a window that must hold bars: one halt must not blank a year of features."""
+"""Share of a window that must hold bars. It is below 1, so that one halt does not make a year of
+features NaN."""
 NEGLIGIBLE_VARIANCE = 1e-13
-"""Relative to the mean square: below it a running variance is rounding noise, and counts as 0."""
+"""Share of the mean square: a smaller running variance is rounding and counts as 0."""
 MIN_VARIANCE = 1e-14
-"""Daily moves of 1e-7 are what a large move leaves in running sums when it drops out."""
+"""A smaller running variance counts as 0: a large move leaves it in the sums as it drops out."""
 
 NEGLIGIBLE_DEVIATION = 1e-12
-"""A column that deviates by less over the training rows is only centred."""
+"""A column with a smaller deviation over the training rows is only centred."""
 
 Table = Float[np.ndarray, "T A"]
 Column = Float[np.ndarray, " T"]
@@ -33,8 +34,7 @@ def rolling_mean(values: Table, window: int) -> Table:
 def rolling_std(values: Table, window: int) -> Table:
     """Compute the population deviation of the window's bars by running sums; NaN as `rolling_mean`.
 
-    For moves around 0, such as returns: of levels, running sums keep too few digits
-    (`window_moments`).
+    For values around 0, such as returns. Running sums of levels lose digits: use `window_moments`.
     """
     values = _table(values)
     return np.sqrt(_rolling_cross(values, values, window, _min_bars(window))[1])
@@ -49,7 +49,7 @@ def rolling_cross(left: Table, right: Table, window: int) -> tuple[Table, Table,
 
 
 def rolling_correlation(left: Table, right: Table, window: int) -> Table:
-    """Compute Pearson's correlation over pairs of bars; NaN also where a side does not move."""
+    """Compute Pearson's correlation over pairs of bars; NaN also where one side is constant."""
     covariance, left_variance, right_variance = rolling_cross(left, right, window)
     return divide(covariance, np.sqrt(left_variance * right_variance))
 
@@ -57,7 +57,7 @@ def rolling_correlation(left: Table, right: Table, window: int) -> Table:
 def rolling_skewness(values: Table, window: int) -> Table:
     """Compute the moment skewness m3 / m2^1.5 of the window's bars.
 
-    NaN as in `rolling_mean` and where nothing moves.
+    NaN as in `rolling_mean` and where the values are constant.
     """
     return _rolling_skewness(_table(values), window, _min_bars(window))
 
@@ -72,10 +72,10 @@ def rolling_max(values: Table, window: int) -> Table:
 
 
 def window_moments(values: Table, window: int) -> tuple[Table, Table]:
-    """Compute mean and sample deviation of each whole window's bars, summed anew in each row.
+    """Compute mean and sample deviation of each full window, summed anew in each row.
 
-    Slower than `rolling_std`, and exact on levels whose moves are small beside them. NaN before row
-    `window - 1` and as in `rolling_mean`.
+    It is slower than `rolling_std`, but exact on levels whose moves are small beside them. NaN
+    before row `window - 1` and as in `rolling_mean`.
     """
     return _window_moments(_table(values), window, _min_bars(window))
 
@@ -104,7 +104,7 @@ def true_range(
     low: Float[np.ndarray, "*shape"],
     close_before: Float[np.ndarray, "*shape"],
 ) -> Float[np.ndarray, "*shape"]:
-    """Compute each bar's range, stretched to the close before it; without one, its own range.
+    """Compute each bar's range, extended to the close before it if there is one.
 
     Source:
         Wilder (1978), "New Concepts in Technical Trading Systems".
@@ -160,8 +160,8 @@ def log_positive(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*sha
 def row_sum(values: Table) -> Column:
     """Sum the finite entries of each row in the order of the columns; 0 without an entry.
 
-    Plain summation pairs terms by position, so a stock that is listed years later would change the
-    last bit of earlier rows. A running sum passes over it.
+    `np.sum` groups terms by position, so a stock that is listed years later would change the last
+    bit of earlier rows. A running sum does not.
     """
     if values.shape[1] == 0:
         return np.zeros(len(values))
@@ -179,7 +179,7 @@ def fitted_scale(
 ) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, " D"]]:
     """Compute mean and population deviation of each column of the training rows.
 
-    The deviation is 1 for a column that does not move, so that it can be divided by.
+    A constant column gets the deviation 1, so that one can divide by it.
     """
     deviation = rows.std(axis=0)
     return rows.mean(axis=0), np.where(deviation > NEGLIGIBLE_DEVIATION, deviation, 1.0)
@@ -311,7 +311,7 @@ def _rolling_max(values, window):
             last = t % window == window - 1 or t == n_days - 1
             to_end[t, a] = new if last else max(to_end[t + 1, a], new)
     for t in range(n_days):
-        # row t - window + 1 lies in the block before or starts the own: its end is never after t
+        # row t - window + 1 lies in the block before t's or starts t's: no row after t is read
         for a in range(n_assets):
             if t >= window - 1:
                 from_start[t, a] = max(from_start[t, a], to_end[t - window + 1, a])

@@ -1,4 +1,4 @@
-"""Fitting by gradient descent: one loop for every network, runs that resume, and their history."""
+"""Fits networks by gradient descent: one training loop, resumable runs and their history."""
 
 from hrl_sarp.fitting.distributed import World, join_world
 from hrl_sarp.fitting.history import History

@@ -1,4 +1,4 @@
-"""Training in several processes that torchrun starts: who is who, and sums over all of them."""
+"""Training in several processes that torchrun starts: their ranks, shares and sums."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 RANK, SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
-"""What torchrun sets in the environment of each process."""
+"""Environment variables that torchrun sets in each process."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class World:
     rank: int
     size: int
     device: torch.device
-    """Of this process."""
+    """Device of this process."""
 
     @classmethod
     def alone(cls, device: torch.device) -> "World":
         """Return the world of a run in a single process.
 
         Args:
-            device: to train on.
+            device: device to train on.
 
         Returns:
             One process.
@@ -46,13 +46,13 @@ class World:
         return self.rank == 0
 
     def share(self, n_rows: int) -> slice:
-        """Return which of the rows of a global batch are this process's own.
+        """Return the rows of a global batch that belong to this process.
 
         Args:
-            n_rows: of the global batch.
+            n_rows: rows of the global batch.
 
         Returns:
-            Rows next to each other; shares differ by one row at most.
+            Consecutive rows; the shares of two processes differ by one row at most.
         """
         return slice(self.rank * n_rows // self.size, (self.rank + 1) * n_rows // self.size)
 
@@ -60,7 +60,7 @@ class World:
         """Sum a tensor over all processes, in place.
 
         Args:
-            values: of one shape in all processes.
+            values: a tensor of the same shape in all processes.
 
         Returns:
             The same tensor, now with the sum.
@@ -70,10 +70,10 @@ class World:
         return values
 
     def agree(self, *, is_wanted: bool) -> bool:
-        """Return, in every process alike, whether any of them wants it.
+        """Return whether any process wants something, for example to stop.
 
         Args:
-            is_wanted: by this process.
+            is_wanted: whether this process wants it.
 
         Returns:
             The same answer in all processes.
@@ -86,7 +86,7 @@ class World:
         """Return a module whose gradients are the means over all processes.
 
         Args:
-            module: on this process's device.
+            module: a module on this process's device.
 
         Returns:
             The module itself in a run of one process.
@@ -99,13 +99,13 @@ class World:
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started; a process started otherwise is alone.
+    """Join the processes that torchrun started; without torchrun a process is alone.
 
     Args:
         device: CPU (processes talk through gloo) or CUDA (NCCL, one GPU per process).
 
     Returns:
-        A context: the world, left when the block ends.
+        A context that gives the world and leaves it when the block ends.
     """
     size = int(os.environ.get(SIZE, "1"))
     if size == 1:

@@ -1,4 +1,4 @@
-"""The history of a run: kept in its checkpoint, written as JSON and for TensorBoard."""
+"""The history of a run: a part of its checkpoint, also written as JSON and for TensorBoard."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # TensorBoard takes a second to import; only training needs i
     from torch.utils.tensorboard.writer import SummaryWriter
 
 STAGE = "curriculum/stage"
-"""Name under which each row says which curriculum stage it belongs to."""
+"""Name of the value that says which curriculum stage a row belongs to."""
 TIMING = "time/"
-"""Names that begin so depend on the machine and stay out of the metrics."""
+"""Prefix of values that depend on the machine; the history leaves them out."""
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's files, in the folder of the run."""
 
@@ -24,13 +24,12 @@ TENSORBOARD = "tensorboard"
 class History:
     """Rows of (step, name -> value).
 
-    TensorBoard files are rewritten from the history at the start, never appended to, so a resumed
-    run shows each point once.
+    TensorBoard's files are written anew when a run resumes, so that it shows each point once.
 
     Args:
-        folder: of the run, where TensorBoard's files go; None writes none.
-        rows: of the run that is resumed; they are copied.
-        prefix: written before each name, with a slash between.
+        folder: folder of the run, for TensorBoard's files; None writes none.
+        rows: rows of the run that is resumed; they are copied.
+        prefix: text before each name, with a slash between.
 
     Examples:
         >>> history = History(prefix="pretrain")
@@ -47,9 +46,9 @@ class History:
     ) -> None:
         self.rows: list[dict[str, Any]] = []
         self.offset = 0
-        """Added to steps: the parts of phase 5 each count from 0."""
+        """Number added to each step, because each part of phase 5 counts from 0."""
         self.stage: int | None = None
-        """Stands in every row, where there is one."""
+        """Curriculum stage of the rows to come; None leaves it out."""
         self._folder, self._prefix = folder, f"{prefix}/" if prefix else ""
         self._writer: SummaryWriter | None = None
         self.restore(rows or [])
@@ -58,7 +57,7 @@ class History:
         """Replace all rows by those of the run that is resumed.
 
         Args:
-            rows: as `rows` held them when the checkpoint was written; they are copied.
+            rows: rows of the checkpoint; they are copied.
         """
         self.rows = list(rows)
         if self._folder is None:
@@ -76,7 +75,7 @@ class History:
 
         Args:
             step: epoch or environment step.
-            values: name -> number; texts and timings are left out. NaN is kept (null in the file).
+            values: name -> number. Texts and timings are left out. NaN is kept (null in the file).
         """
         row: dict[str, Any] = {"step": int(step) + self.offset}
         if self.stage is not None:
@@ -96,8 +95,8 @@ class History:
         """Write summary and rows as JSON and flush TensorBoard's files.
 
         Args:
-            path: of the file.
-            summary: what stands before the rows, which are called `history` there.
+            path: the JSON file.
+            summary: values that precede the rows, which have the key `history`.
 
         Returns:
             The path.
@@ -115,7 +114,7 @@ class History:
 
 
 def curve_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Tell of each quantity of a history where it began, went and ended; skips null values."""
+    """Show the first, lowest, highest and last value of each quantity; null values are skipped."""
     curves: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():

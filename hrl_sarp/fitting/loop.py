@@ -1,4 +1,4 @@
-"""One training loop for every network that is fitted to rows of data by gradient descent."""
+"""The training loop of every network that is fitted to rows of data by gradient descent."""
 
 import copy
 import math
@@ -21,14 +21,14 @@ from hrl_sarp.run.session import StopFlag, derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 
 ORDER, DRAWS, MODULE, VALIDATION = range(4)
-"""Roles of the seed: the order of rows, a task's own draws, those of its module, of `validate`."""
+"""Roles of seeds: order of the rows, draws of the task, of its module, and in `validate`."""
 CUDA_LOOK_EVERY = 20
-"""Batches between two looks at losses and stop signals; a look waits for the device."""
+"""Batches between two checks of losses and stop signals; each check waits for the device."""
 
 
 @runtime_checkable
 class Task(Protocol):
-    """What is taught: a module, its rows and its loss.
+    """What `Fit` trains: a module, its rows and its loss.
 
     Examples:
         >>> isinstance(nn.Linear(1, 1), Task)  # a module alone has no rows and no loss
@@ -42,27 +42,26 @@ class Task(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """What is trained: its weights that require a gradient. A checkpoint holds all of it."""
+        """The module. Weights that require a gradient are trained; checkpoints hold all of it."""
         ...
 
     @property
     def train_rows(self) -> Tensor:
-        """What an epoch goes through, once each; numbers that mean something to `loss`."""
+        """Numbers of the training rows, which only `loss` interprets; an epoch uses each once."""
         ...
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Compute the mean loss of a batch.
 
         Args:
-            rows: of `train_rows`. In a world of several processes all get the same rows, and each
-                answers for `world.share(len(rows))` of them.
-            generator: on the CPU, seeded for this batch; the same in every process. What the module
-                draws from PyTorch's global generator (dropout) is seeded as well, each process in
-                its own way.
+            rows: some of `train_rows`. All processes get the same rows, and each computes the loss
+                of its `world.share(len(rows))`.
+            generator: a generator on the CPU, seeded for this batch alike in every process. The
+                global generator of PyTorch (dropout) has another seed in each process.
 
         Returns:
-            The loss, with its graph, and terms to log beside it. In several processes each returns
-            its part; parts add up to the mean over the batch.
+            The loss, with its graph, and further terms to log. Each process returns its part; the
+            parts add up to the mean over the batch.
         """
         ...
 
@@ -70,21 +69,21 @@ class Task(Protocol):
         """Measure the module, which is in evaluation mode.
 
         Returns:
-            The loss that chooses the epoch, and measures to log. Equal in all processes.
+            The loss that chooses the best epoch, and measures to log; equal in all processes.
 
         Raises:
-            StoppedEarly: if it looked at the stop flag and a stop was asked for.
+            StoppedEarly: if the task checks the stop flag and it is set.
         """
         ...
 
     def describe(self, rows: Tensor) -> str:
-        """Say what some rows are in the data, for the message of a run that diverges.
+        """Name rows for the error message of a run that diverges.
 
         Args:
-            rows: of `train_rows`.
+            rows: some of `train_rows`.
 
         Returns:
-            A part of a sentence, for example `market rows 3 to 90`.
+            Part of a sentence, for example `market rows 3 to 90`.
         """
         ...
 
@@ -101,15 +100,15 @@ class Schedule:
 
     epochs: int
     patience: int
-    """Epochs without a gain that end the run."""
+    """Training stops after so many epochs without a gain."""
     batch_size: int
     learning_rate: float
-    """Its peak."""
+    """Peak learning rate of AdamW."""
     weight_decay: float
     max_grad_norm: float
-    """Longer gradients are shortened to it."""
+    """Larger gradients are scaled down to this norm."""
     checkpoint_seconds: float
-    """Least time between two checkpoints within an epoch; the end of an epoch always writes one."""
+    """Least time between two checkpoints within an epoch; each epoch ends with one, too."""
     peak_epoch: int = 0
     """The rate rises linearly up to this epoch and falls as a cosine afterwards."""
     low_epoch: int = 1
@@ -117,19 +116,20 @@ class Schedule:
     final_share: float = 1.0
     """Lowest rate over its peak; 1 keeps it constant."""
     min_delta: float = 0.0
-    """What a validation loss must gain to be better."""
+    """A better validation loss is lower by more than this."""
     drop_last: bool = False
-    """Learn nothing of an incomplete last batch; its rows come up in other epochs."""
+    """Skip an incomplete last batch; other epochs use its rows."""
     validate_first: bool = False
-    """Let the untrained module compete, as epoch -1."""
+    """Validate the untrained module, too; it may be the best as epoch -1."""
 
     @classmethod
     def of(cls, settings: Any, **others: Any) -> "Schedule":
-        """Take over what a section of the configuration says of training.
+        """Make a schedule of a section of the configuration.
 
         Args:
-            settings: the section, with `epochs`, `patience`, `learning_rate` and so on.
-            others: the other fields.
+            settings: the section, with `epochs`, `patience`, `learning_rate`, `weight_decay` and
+                `max_grad_norm`.
+            others: the other fields of the schedule.
 
         Returns:
             The schedule.
@@ -141,10 +141,10 @@ class Schedule:
         """Return the learning rate of an epoch.
 
         Args:
-            epoch: from 0.
+            epoch: number of the epoch, from 0.
 
         Returns:
-            The step size of AdamW.
+            The rate of AdamW.
         """
         if epoch <= self.peak_epoch:
             return self.learning_rate * (epoch + 1) / (self.peak_epoch + 1)
@@ -155,7 +155,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a finished epoch measured.
+    """The losses and measures of a finished epoch.
 
     Examples:
         >>> terms = {"total_loss": 0.9, "grad_norm": 1.2, "clipped": 0.0}
@@ -166,24 +166,24 @@ class Epoch:
     number: int
     """From 0."""
     terms: dict[str, float]
-    """Means over the rows while the module learned: `total_loss`, the task's terms, `grad_norm`
-    and `clipped` (share of updates whose gradient was shortened)."""
+    """Means over the training rows: `total_loss`, the task's terms, `grad_norm` and `clipped`
+    (share of updates whose gradient was scaled down)."""
     loss: float
-    """Of validation."""
+    """Validation loss."""
     measures: dict[str, float]
-    """Of validation, as the task returned them."""
+    """Validation measures of the task."""
     gradients: dict[str, float]
-    """Norm of each weight's gradient in the first batch, before it was shortened."""
+    """Norm of each weight's gradient in the first batch, before it was scaled down."""
     rate: float
     """Learning rate."""
     seconds: float
-    """Parts of a resumed epoch are added up."""
+    """Duration; the parts of a resumed epoch are added up."""
     is_best: bool
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run came to; the module holds the weights of the best epoch.
+    """The result of a run; the module then holds the weights of the best epoch.
 
     Examples:
         >>> Fitted(best_epoch=1, best_loss=0.7, epochs=3, seconds=[2.5, 2.5, 2.4]).best_epoch
@@ -191,12 +191,12 @@ class Fitted:
     """
 
     best_epoch: int
-    """-1 if none was better than the untrained module."""
+    """-1 if no epoch was better than the untrained module."""
     best_loss: float
     epochs: int
-    """Done, the best among them."""
+    """Number of epochs trained."""
     seconds: list[float]
-    """Of each epoch."""
+    """Duration of each epoch."""
 
 
 @dataclass
@@ -207,7 +207,7 @@ class _Progress:
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    """Of each term over the rows of this epoch so far."""
+    """Sum of each term over the rows of this epoch so far."""
     gradients: dict[str, float] = field(default_factory=dict)
     best_loss: float = math.inf
     best_epoch: int = -1
@@ -217,21 +217,21 @@ class _Progress:
 
 
 class Fit:
-    """AdamW on a task until patience or epochs run out, bit for bit the same when resumed.
+    """Trains a task with AdamW until patience or epochs run out.
 
-    Every draw follows from the seed and the numbers of epoch and batch, so a checkpoint holds no
-    state of a generator, and a run that was killed within an epoch continues with the next batch.
+    A resumed run gives the same bits. Every draw depends on the seed and the numbers of epoch and
+    batch only, so a run that was killed within an epoch continues with the next batch.
 
     Args:
-        task: what to teach.
-        schedule: how long and how fast.
-        run: where checkpoints are kept; None keeps nothing.
-        seed: of order and draws.
-        stop: looked at after each batch (each 20th on CUDA).
+        task: module, rows and loss.
+        schedule: how long and how fast to train.
+        run: where checkpoints are kept; None keeps none.
+        seed: seed of the order of rows and of all draws.
+        stop: flag that is checked after each batch (each 20th on CUDA).
         world: the processes that train together.
-        history: gets one row an epoch and is restored when resuming; None makes one.
+        history: gets one row per epoch, and the rows of a resumed run; None makes one.
         on_epoch: called after each epoch, before its checkpoint is written.
-        extra: plain values of the caller that checkpoints hold, too; filled when resuming.
+        extra: plain values of the caller; checkpoints hold them, and a resumed run restores them.
 
     Raises:
         DataError: if there is no row, or a batch has fewer rows than processes.
@@ -300,16 +300,16 @@ class Fit:
     def run(self) -> Fitted:
         """Train and load the best epoch's weights.
 
-        A run that has finished already and is resumed trains nothing. The state file stays: call
-        `RunState.finish` when results are written.
+        A resumed run that had finished trains nothing. Call `RunState.finish` when the results are
+        written, because the state file stays until then.
 
         Returns:
-            Which epoch was best, and what it reached.
+            The best epoch and its loss.
 
         Raises:
-            StoppedEarly: after writing a checkpoint, if a stop was asked for.
-            TrainingDivergedError: at a loss that is not finite; checkpoints written before stay.
-            CheckpointError: if the state to resume is of another run.
+            StoppedEarly: if the stop flag is set; a checkpoint is written first.
+            TrainingDivergedError: at a loss that is not finite; earlier checkpoints stay.
+            CheckpointError: if the state to resume belongs to another run.
         """
         self._begin()
         now, epochs, patience = self.progress, self.schedule.epochs, self.schedule.patience
@@ -325,7 +325,7 @@ class Fit:
         return Fitted(now.best_epoch, now.best_loss, now.epoch, list(now.seconds))
 
     def _run_epoch(self, bar: PhaseBar) -> None:
-        """Train on what is left of an epoch; the bar shows batches done."""
+        """Train on the remaining batches of an epoch."""
         now, batches = self.progress, self._batches()
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(now.epoch)
@@ -396,7 +396,7 @@ class Fit:
         return list(rows[order.to(rows.device)][: self.n_rows].split(self.batch_size))
 
     def _step(self, rows: Tensor) -> dict[str, Tensor]:
-        """Make one update; returns this process's part of the loss and its terms."""
+        """Make one update; return this process's part of the loss and of the terms."""
         now, size = self.progress, self.world.size
         place = (now.epoch, now.batch)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, DRAWS, *place))
@@ -412,15 +412,15 @@ class Fit:
             }
         norm = nn.utils.clip_grad_norm_(self.weights, self.schedule.max_grad_norm)
         self.optimizer.step()
-        # gradients are means over the processes: each answers for its share of their norm
+        # gradients are means over the processes, so each process reports a share of the norm
         clipped = (norm > self.schedule.max_grad_norm) / size
         seen = {"total_loss": loss, **terms, "grad_norm": norm / size, "clipped": clipped}
         return {name: value.detach() for name, value in seen.items()}
 
     def _look(self, batches: list[Tensor]) -> float:
-        """Add up what was learned since the last look; returns the mean loss of these batches.
+        """Add up the terms of the batches since the last look; return their mean loss.
 
-        All processes see the sums over all of them, so they agree on what diverges.
+        The sums go over all processes, so all of them see the same divergence.
         """
         now, names, device = self.progress, list(self._unseen[0]), self.world.device
         stacked = [
@@ -447,7 +447,7 @@ class Fit:
         try:
             loss, measures = self.task.validate()
         except StoppedEarly:
-            if self.progress.batch:  # else the untrained module is not validated yet: begin anew
+            if self.progress.batch:  # at 0 the untrained module is validated: a run begins anew
                 self._save()
             raise
         if not math.isfinite(loss):
@@ -459,7 +459,7 @@ class Fit:
         return loss, measures
 
     def _seed_module(self, seed: int) -> None:
-        # torch.manual_seed formats a stack trace in each call while CUDA is not in use
+        # torch.manual_seed is slow: without CUDA it formats a stack trace in each call
         torch.default_generator.manual_seed(seed)
         if self.world.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -486,7 +486,7 @@ class Fit:
         return self.progress.epoch * self.n_batches + self.progress.batch
 
     def _add_time(self) -> float:
-        """Count the seconds since the last call; returns those of this epoch so far."""
+        """Add the seconds since the last call; return those of this epoch so far."""
         now = time.monotonic()
         self.progress.spent += now - self._clock
         self._clock = now

@@ -1,4 +1,4 @@
-"""The state of a run that may be stopped: one file that only the same run may continue."""
+"""The state of a run that may be stopped: a file that only the same run may resume."""
 
 import json
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 
 CONFIG = "config.yaml"
-"""The merged configuration of a run, where its folder holds one."""
+"""The merged configuration in the folder of a run."""
 RUNNING = "running.pt"
 """Usual name of the state of an unfinished run."""
 CONFIG_HASH = "config_hash"
-"""Entry of an identity whose differences `config.yaml` can name one by one."""
+"""Entry of an identity. If it differs, `config.yaml` can name the differing settings."""
 SHOWN_CHARACTERS = 60
-"""Of a value in a message."""
+"""Characters of a value that a message shows."""
 HASH_LENGTH, SHOWN_DIGITS = 64, 12
-"""Of a hash, and how many of its digits a message shows."""
+"""Digits of a hash, and how many of them a message shows."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What an unfinished run keeps, and the test whether a run may continue it.
+    """The saved state of an unfinished run, and the check whether a run may resume it.
 
     Examples:
         >>> from tempfile import mkdtemp
@@ -42,18 +42,18 @@ class RunState:
     """
 
     folder: Path
-    """Of the run; it exists when something is saved."""
+    """Folder of the run; `save` makes it if needed."""
     kind: str
-    """What wrote the file, for example `phase 1`; a file of another kind is refused."""
+    """Kind of run, for example `phase 1`; a file of another kind is refused."""
     identity: Mapping[str, Any]
     """Plain values (numbers, texts, nested dicts) that must agree: data, seed, configuration."""
     resume: bool
-    """False: the run begins anew whatever the folder holds."""
+    """False begins anew and ignores the file."""
     config: RunConfig | None = None
-    """Compared with the folder's `config.yaml` where `config_hash` differs."""
+    """Configuration to compare with the folder's `config.yaml` if `config_hash` differs."""
     file: str = RUNNING
     option: str = "--log-dir"
-    """With which a command names the folder, for messages."""
+    """Option of the command that names the folder, for messages."""
 
     @property
     def path(self) -> Path:
@@ -61,10 +61,10 @@ class RunState:
         return self.folder / self.file
 
     def load(self) -> dict[str, Any] | None:
-        """Read the state to continue from.
+        """Read the state to resume.
 
         Returns:
-            What `save` was given, with `kind` and `identity`; None where the run begins anew.
+            The payload of `save`, with `kind` and `identity`; None if the run begins anew.
 
         Raises:
             CheckpointError: if the file is damaged, of another kind or of another run.
@@ -81,14 +81,14 @@ class RunState:
         return payload
 
     def require_same(self, found: Mapping[str, Any], what: str) -> None:
-        """Refuse what another run left.
+        """Refuse the files of another run.
 
         Args:
-            found: identity of what was left; entries that this run's identity lacks are ignored.
-            what: was left, as the message should call it.
+            found: identity in the files; entries that this run's identity lacks are ignored.
+            what: name of the files in the message.
 
         Raises:
-            CheckpointError: naming every value that differs, there and here.
+            CheckpointError: if values differ; names each with its value there and here.
         """
         differences = self._differences(found)
         if differences:
@@ -99,7 +99,7 @@ class RunState:
             )
 
     def save(self, payload: Mapping[str, Any]) -> None:
-        """Write the state in one step: a kill leaves the former file or this one.
+        """Write the state in one step: a kill leaves the old file or the new one.
 
         Args:
             payload: tensors and plain values.
@@ -125,7 +125,7 @@ class RunState:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
-    """Name each entry of `here`, nested ones too, that `there` does not share, with both values."""
+    """Name each entry of `here`, nested or not, that differs in `there`, with both values."""
     return {
         key: f"{key}: {_both(there.get(key), value)}"
         for key, value in here.items()
@@ -148,10 +148,10 @@ def _shown(value: Any) -> str:
 
 
 def require_finite_weights(title: str, module: nn.Module, where: str) -> None:
-    """Keep weights that are not numbers out of checkpoints and selection.
+    """Refuse weights that are not finite, so that no checkpoint and no selection holds them.
 
     Raises:
-        TrainingDivergedError: naming the run, the first such weight and the place (`where`).
+        TrainingDivergedError: at the first such weight; names the run and the place (`where`).
     """
     for name, weights in module.named_parameters():
         if not bool(torch.isfinite(weights).all()):

@@ -1,4 +1,4 @@
-"""Point-in-time assembly of the market: universe, rates, rows and splits, tensors on a device."""
+"""Assembles the market from raw data, point in time: universe, rates, splits, tensors."""
 
 from hrl_sarp.market.cache import assembled_market
 

@@ -1,4 +1,4 @@
-"""Raw data to `Market`: prices, universe, rates, features and regime on one set of rows."""
+"""Assembles a `Market` from raw data: prices, universe, rates, features and regime by session."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -40,12 +40,11 @@ def assemble_market(
     regime_model: RegimeModel | None = None,
     report: ValidationReport | None = None,
 ) -> Market:
-    """Assemble the market of a profile: adjusted, masked, with causal features.
+    """Assemble the market of a profile: adjusted returns, masks and causal features.
 
-    Rows begin at the first session that has a universe and whose features' look-back is filled;
-    assets are all stocks that were ever eligible. The manifest lacks the hashes of the files.
-    Without a `regime_model` one is fitted on the training span; without a `report` the data are
-    validated here.
+    Rows begin at the first session with a universe and a full look-back of all features. Assets are
+    all stocks that were ever eligible. The manifest lacks the hashes of the files. Without a
+    `regime_model` one is fitted on the training span. Without a `report` the data are validated.
 
     Raises:
         DataError: if the data break a structural rule; names each with its first case.
@@ -105,9 +104,9 @@ def make_split(
 ) -> Split:
     """Turn dated spans into row ranges, purged and embargoed.
 
-    A span may reach past the data on either side. Labels of the `purge_days` last sessions of
-    training and validation would reach into the next span; the `embargo_days` first ones of
-    validation and test are dropped, too.
+    A span may reach past the data on either side. Training and validation lose their last
+    `purge_days` sessions, because the labels would reach into the next span. Validation and test
+    lose their first `embargo_days` sessions.
 
     Raises:
         MarketError: if spans overlap, or one keeps no session; lists all such spans.
@@ -142,10 +141,10 @@ def make_split(
 def week_ends(
     dates: Shaped[np.ndarray, " T"], calendar: str, changes: CalendarChanges | None = None
 ) -> Bool[np.ndarray, " T"]:
-    """Mark the last session of each ISO week by the published calendar, not by the next row.
+    """Mark the last session of each ISO week by the published calendar.
 
-    The data's own next row would be the future; whether Friday is a holiday is published. Closures
-    without notice are in the calendar too: 2001-09-10 counts as a week end in hindsight.
+    The next row of the data is not read, because it is the future. The calendar also holds closures
+    without notice, so 2001-09-10 is a week end in hindsight.
     """
     start, end = dates[0].item(), dates[-1].item()
     sessions = sessions_between(calendar, start, end + timedelta(days=7), changes)
@@ -223,11 +222,11 @@ def _filtered_regime(
     config: RunConfig,
     model: RegimeModel | None,
 ) -> Float[np.ndarray, "T R"]:
-    """Filter on all rows of the data; the fit sees the training weeks only."""
+    """Filter the regime on all rows; the model is fitted to training weeks only."""
     observations, rows = weekly_observations(benchmark, is_week_end)
     if model is None:
         start, stop = first + split.train.start, first + split.train.stop
-        # a week counts if all of it lies inside: its first session follows the week end before
+        # a week counts if all its sessions lie inside the training span
         begins = np.concatenate([[0], rows[:-1] + 1])
         inside = (begins >= start) & (rows < stop)
         model = fit_regime_model(observations[inside], config.data.regime.hmm_iterations)
@@ -239,20 +238,20 @@ def _renumbered(
 ) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, "T N"]]:
     """Return the columns of the panel that were ever eligible, and slots that point into them."""
     chosen = np.unique(slots[slots >= 0])
-    place = np.full(n_stocks + 1, EMPTY, dtype=np.int64)  # the last: empty slots
+    place = np.full(n_stocks + 1, EMPTY, dtype=np.int64)  # the last column stands for empty slots
     place[chosen] = np.arange(len(chosen))
     return chosen, place[slots]
 
 
 def _eligible_of(slots: Int[np.ndarray, "T N"], n_assets: int) -> Bool[np.ndarray, "T A"]:
-    """Mark the stocks that stand in a slot."""
-    marked = np.zeros((len(slots), n_assets + 1), dtype=bool)  # the last takes the empty slots
+    """Mark the stocks that have a slot."""
+    marked = np.zeros((len(slots), n_assets + 1), dtype=bool)  # the last column: empty slots
     marked[np.arange(len(slots))[:, None], slots] = True
     return np.ascontiguousarray(marked[:, :n_assets])
 
 
 def _manifest(raw: RawData, panel: PricePanel, market: Market) -> dict[str, Any]:
-    """Say where the numbers come from, what was fitted where and what was not there."""
+    """Return the origin of the data, the fitted span and what is missing."""
     dates, train = market.dates, market.split.train
     served = set(market.sector_of.tolist())
     return {

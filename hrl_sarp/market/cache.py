@@ -1,4 +1,4 @@
-"""The assembled market on disk: one npz file per data, configuration and code; no pickles."""
+"""Caches assembled markets: one npz file for each combination of data, configuration and code."""
 
 import io
 import json
@@ -17,16 +17,16 @@ from hrl_sarp.errors import MarketError
 from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
 
 SAMPLE = "sample"
-"""Profile of the bundled data."""
+"""Market profile of the bundled data."""
 META = "meta"
-"""Array of the file that holds everything but arrays, as UTF-8 JSON."""
+"""Entry of the file that holds all other fields, as UTF-8 JSON."""
 PLAIN_FIELDS = (
     *("name", "symbols", "sector_names", "benchmark_name"),
     *("feature_names", "macro_names", "portfolio_names"),
 )
-"""Names: strings and tuples of strings."""
+"""Fields that are strings or tuples of strings."""
 CODE_FOLDERS = ("data", "features", "market")
-"""Whatever changes in them makes a new market."""
+"""A change of code in these folders makes a new market."""
 
 
 def bundled_sample(config: RunConfig) -> Market:
@@ -42,7 +42,7 @@ def bundled_sample(config: RunConfig) -> Market:
             f"the bundled data are the market '{SAMPLE}', found a configuration for "
             f"'{config.market}'; name the folder of its collected data"
         )
-    # pandas, numba and the calendars take seconds to import; a collected market needs none of them
+    # these import pandas, numba and the calendars for seconds; a cached market needs none of them
     from hrl_sarp.data.sources import sample
     from hrl_sarp.market.assemble import assemble_market
 
@@ -66,9 +66,9 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
         MarketError: if no market can be assembled.
     """
     path = market_path(data_dir, config)
-    with suppress(MarketError):  # not there, or damaged: it is assembled anew
+    with suppress(MarketError):  # missing or damaged: it is assembled anew
         return read_market(path)
-    # numba and the exchange calendars take seconds to import; a cached market needs neither
+    # these import numba and the calendars for seconds; a cached market needs neither
     from hrl_sarp.data.quality.validation import read_validated
     from hrl_sarp.market.assemble import assemble_market
 
@@ -119,7 +119,7 @@ def write_market(market: Market, path: Path) -> None:
 
 
 def read_market(path: Path) -> Market:
-    """Read what `write_market` wrote, bit for bit; never runs code from the file.
+    """Read what `write_market` wrote, bit for bit; code in the file never runs.
 
     Raises:
         MarketError: if the file is truncated or not a market.

@@ -1,4 +1,4 @@
-"""What cash and the index earn: risk-free rate, benchmark and published series on sessions."""
+"""Computes returns of cash and of the benchmark, and published series, by session."""
 
 from typing import Literal
 
@@ -15,10 +15,10 @@ from hrl_sarp.market.universe import EMPTY
 
 POLICY_RATE = "FEDFUNDS"
 BILL_RATE = "IRX"
-"""13-week treasury bill, percent a year; used where the data lack the policy rate."""
+"""13-week treasury bill, percent a year; read if the data lack the policy rate."""
 ETF_PREFIX = "ETF_"
 MIN_SECTOR_ETFS = 9
-"""Eleven exist since 2018 only; nine cover the market before."""
+"""Until 2018 there were fewer than eleven; nine cover the market."""
 DAYS_PER_YEAR = 360
 """Money market convention ACT/360."""
 
@@ -26,11 +26,11 @@ DAYS_PER_YEAR = 360
 def risk_free_returns(
     macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"]
 ) -> tuple[Float[np.ndarray, " T"], str]:
-    """Compute what cash earns from the close before to the close of each session, a simple return.
+    """Compute the simple return of cash from the close before to the close of each session.
 
-    The previous calendar month's FEDFUNDS, else the treasury bill's rate of the day before; both
-    are in percent a year and count ACT/360 over the calendar days between. 0 in the first row and
-    where no rate is known. The second value says in words what the rates are.
+    The rate is FEDFUNDS of the previous calendar month, else the treasury bill's of the day before.
+    Both are in percent a year and count ACT/360 over the calendar days between. The return is 0 in
+    the first row and where no rate is known. The second value describes the rate.
     """
     known = macro.filter(pl.col("value").is_not_null()).sort("date")
     policy = known.filter(pl.col("series") == POLICY_RATE)
@@ -53,10 +53,10 @@ def benchmark_returns(
 ) -> tuple[Float[np.ndarray, " T"], str]:
     """Compute the index's simple return of each session, 0 in the first row.
 
-    The index of the data if there is one; else the mean of the sector funds where at least nine
-    have a return; else 1/N of the stocks that were eligible the day before (all stocks, before the
-    first universe). Over levels that validation found to be wrong (`INDEX_BREAKING`) the index
-    earns nothing. The second value says in words what the returns are.
+    It is the index of the data if there is one. Without one it is the mean of the sector funds on
+    days with at least nine, and 1/N of the stocks that were eligible the day before on the others
+    (1/N of all stocks before the first universe). A return over a level that validation found wrong
+    (`INDEX_BREAKING`) is 0. The second value describes the returns.
     """
     if not raw.index.is_empty():
         wrong = findings.filter(pl.col("rule").is_in(sorted(INDEX_BREAKING)))
@@ -78,9 +78,9 @@ def benchmark_returns(
 def published_series(
     macro: pl.DataFrame, dates: Shaped[np.ndarray, " T"], names: list[str]
 ) -> dict[str, Float[np.ndarray, " T"]]:
-    """Bring the named series onto sessions, each with its release delay.
+    """Align the named series with sessions, each with its publication delay.
 
-    Series that the data lack are left out; NaN before the first publication.
+    Series that the data lack are left out. Values are NaN before the first publication.
 
     Raises:
         FeatureError: if the release delay of one is not known.

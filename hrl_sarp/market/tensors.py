@@ -1,7 +1,6 @@
-"""A market on one device: the exogenous tensors that everything else only points into by day.
+"""The tables of a market as tensors on one device, read by day.
 
-The agents are price takers, so these tables are never changed or copied; deep copies (target
-networks) share them.
+Agents do not move prices, so the tables never change. Deep copies (target networks) share them.
 """
 
 import copy
@@ -17,20 +16,21 @@ from hrl_sarp.contracts import Market, session_growth
 DAYS_OF_WEEK = 7
 FRIDAY = 4
 DAYS_AT_ONCE = 256
-"""Whose features are gathered together."""
+"""Days whose features are gathered at once."""
 
 
 class MarketTensors:
     """Tables of a market on one device, indexed by day.
 
-    Accounting tables have `dtype` (float64 for reports, float32 for training); what networks see is
-    always float32. N slots are sector-major; asset 0 stands in empty ones, which the masks hide.
+    Accounting tables have `dtype` (float64 for reports, float32 for training). Inputs of networks
+    are always float32. The N slots are ordered by sector. Empty slots hold asset 0, and masks hide
+    them.
     """
 
     overnight: Float[Tensor, "T A"]
     intraday: Float[Tensor, "T A"]
     overnight_relative: Float[Tensor, "T A"]
-    """Less the mean of the sector's tradable stocks; 0 without a bar."""
+    """Overnight return less the mean of the sector's tradable stocks; 0 without a bar."""
     intraday_relative: Float[Tensor, "T A"]
     tradable: Bool[Tensor, "T A"]
     listed: Bool[Tensor, "T A"]
@@ -40,7 +40,7 @@ class MarketTensors:
     dollar_volume: Float[Tensor, "T A"]
     risk_free: Float[Tensor, " T"]
     reward_benchmark: Float[Tensor, " T"]
-    """See the function of that name."""
+    """As the function `reward_benchmark` computes it."""
     sector_of: Int[Tensor, " A"]
     sector_member: Float[Tensor, "A S"]
     """1 where a stock belongs to a sector."""
@@ -48,22 +48,22 @@ class MarketTensors:
     """Asset in each slot; 0 in empty ones."""
     slot_filled: Bool[Tensor, "T N"]
     slot_tradable: Bool[Tensor, "T N"]
-    """Filled with a stock that printed a bar on the day."""
+    """The slot holds a stock with a bar on the day."""
     slot_held: Float[Tensor, "T N"]
-    """`slot_filled` as numbers: to multiply by a bool costs several times more."""
+    """`slot_filled` as numbers, because a product with a bool is several times slower."""
     slot_open: Float[Tensor, "T N"]
     """`slot_tradable` as numbers."""
     sector_listed: Bool[Tensor, "T S"]
     """Sectors with a filled slot."""
     sector_shares: Float[Tensor, "T S"]
-    """Filled slots of each sector over those of all; 0 without any."""
+    """Share of each sector in all filled slots; 0 if no slot is filled."""
     slot_features: Float[Tensor, "T N F"]
     """Stock features, then stock embeddings; 0 in empty slots."""
     macro_features: Float[Tensor, "T M"]
     filtered_regime: Float[Tensor, "T R"]
     week_end: Bool[Tensor, " T"]
     week_left: Float[Tensor, " T"]
-    """Share of the ISO week still to come: by the calendar alone, 0 at its last session."""
+    """Share of the ISO week that is still to come; 0 at its last session."""
     sector_embeddings: Float[Tensor, "T S E"] | None
 
     def __init__(self, market: Market, dtype: torch.dtype, device: torch.device | str) -> None:
@@ -103,7 +103,7 @@ class MarketTensors:
         self.sector_embeddings = self._sector_table(market)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "MarketTensors":
-        """Return itself: a copied network keeps looking at the same market."""
+        """Return itself, so that a copied network reads the same market."""
         return self
 
     def _place(self, array: np.ndarray, dtype: torch.dtype) -> Tensor:
@@ -116,7 +116,7 @@ class MarketTensors:
     def with_sector_table(self, market: Market) -> "MarketTensors":
         """Return the tensors of a market that differs in its sector embeddings only.
 
-        All other tables are shared, not copied: they are the largest thing in memory.
+        All other tables are shared, because they are the largest ones in memory.
         """
         changed = copy.copy(self)
         changed.market = market
@@ -137,15 +137,15 @@ class MarketTensors:
         return assets.scatter_add(1, self.slots.index_select(0, day), slot_values * held)
 
     def by_sector(self, slot_values: Tensor) -> Tensor:
-        """Part the slots by sector: a view (B, S, K, ...) of (B, N, ...)."""
+        """Split the slots by sector: a view (B, S, K, ...) of (B, N, ...)."""
         return slot_values.unflatten(1, (self.n_sectors, self.slots_per_sector))
 
 
 def _slot_features(market: Market) -> Float[np.ndarray, "T N F"]:
-    """Gather what networks see of each day's slots: features, then embeddings; 0 in empty slots.
+    """Gather the features, then the embeddings, of each day's slots; 0 in empty slots.
 
-    Written in place, some days at a time: with embeddings this is the largest table of all, and
-    those of the market may be mapped from a file.
+    The table is filled some days at a time, because it is the largest of all, and the market's
+    embeddings may be mapped from a file.
     """
     tables = [market.stock_features]
     if market.stock_embeddings is not None:
@@ -172,8 +172,8 @@ def _weekdays_left(market: Market) -> Float[np.ndarray, " T"]:
 def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:
     """Compute the daily gross return of 1/N over the stocks eligible the day before.
 
-    No policy moves it. Row t is earned by a decision at the close of t-1, on the clock of the
-    agents; row 0 is 0.
+    It does not depend on any policy. Row t is earned by a decision at the close of t-1, as for the
+    agents. Row 0 is 0.
     """
     held = np.zeros_like(market.eligible)
     held[1:] = market.eligible[:-1]
@@ -189,10 +189,10 @@ def _masked_mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _minus_sector_mean(returns: np.ndarray, market: Market) -> np.ndarray:
-    """Subtract the mean over the sector's tradable stocks of the day before's universe.
+    """Subtract the mean over the sector's tradable stocks in the universe of the day before.
 
-    Later members of the universe do not count: they are in it because they grew. 0 where a stock
-    is not tradable, no subtraction where its sector has no such stock.
+    Later members of the universe do not count, because they joined it after they grew. The result
+    is 0 where a stock is not tradable. Nothing is subtracted where a sector has no such stock.
     """
     counted = np.zeros_like(market.tradable)
     counted[1:] = market.eligible[:-1] & market.tradable[1:]

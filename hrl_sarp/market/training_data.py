@@ -1,4 +1,4 @@
-"""What supervised training reads: what each row knew and what it earned afterwards."""
+"""Inputs and labels of supervised training: features of each row, and the returns that follow."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,12 @@ class MacroTrainingData:
     """One row per week end; everything but the labels is known at its close."""
 
     macro_states: Float[np.ndarray, "W M"]
-    """Macro features, then those of the portfolio: 0, for nobody holds one."""
+    """Macro features, then those of the portfolio, which are 0 here: there is no portfolio."""
     sector_embeddings: Float[np.ndarray, "W S E"] | None
-    """None until phase 1 has written them: there is no honest stand-in."""
+    """None until phase 1 has written them."""
     sector_returns: Float[np.ndarray, "W S"]
-    """Simple return until the next week end's decision is filled, from this one's fill; mean of
-    the sector's eligible stocks, NaN for a sector without."""
+    """Simple return from the fill of this decision to the fill of the next week end's. Mean of the
+    sector's eligible stocks; NaN for a sector without one."""
     regime_labels: Int[np.ndarray, " W"]
     """`Regime` of the 20 sessions after."""
     dates: Shaped[np.ndarray, " W"]
@@ -45,17 +45,17 @@ class MicroTrainingData:
     """Simple return from the fill of this row's decision (the next open) to that of the next."""
     stock_to_sector: Int[np.ndarray, " A"]
     stock_masks: Bool[np.ndarray, "T A"]
-    """In the universe of the day, with a bar: may be bought."""
+    """Stocks that may be bought: in the universe of the day, with a bar."""
     goals: Float[np.ndarray, "T G"]
     """Neutral goals: equal weights over sectors with such stocks, then the filtered regime."""
     dates: Shaped[np.ndarray, " T"]
 
 
 class TrainingDataLoader:
-    """Serves what phases 1 and 2 learn from: labels by market row, or whole arrays by date.
+    """Serves the training data of phases 1 and 2: labels by market row, or whole arrays by date.
 
-    Labels reach past the last row that is asked for. Purge the span first if something later is to
-    be compared with them; the splits of a market are purged already.
+    Labels reach past the last requested row. So purge the span if later data serve for validation.
+    The splits of a market are purged already.
 
     Args:
         data_dir: `data/raw` as written by collect-data.
@@ -76,7 +76,7 @@ class TrainingDataLoader:
 
     @classmethod
     def of(cls, market: Market, config: RunConfig) -> "TrainingDataLoader":
-        """Serve a market that is in memory already.
+        """Serve a market in memory.
 
         Args:
             market: the arrays.

@@ -1,4 +1,4 @@
-"""Which stocks may be bought, and in which slot each stands; chosen once a year from the past."""
+"""Chooses once a year, from past data, which stocks may be bought, and gives each a slot."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ EMPTY = -1
 
 
 def year_starts(dates: Shaped[np.ndarray, " T"]) -> Int[np.ndarray, " Y"]:
-    """Find the first session of each calendar year but the first of the data."""
+    """Find the first session of each calendar year except the first year of the data."""
     years = dates.astype("datetime64[Y]")
     return np.flatnonzero(years[1:] != years[:-1]) + 1
 
@@ -25,10 +25,10 @@ def choose_slots(
 ) -> Int[np.ndarray, "T N"]:
     """Fill the slots of every session, sector by sector, with columns of the panel; -1 is empty.
 
-    At the first session of a year each sector takes its most traded stocks by median dollar volume
-    of the sessions before it; where volume is unknown, all with enough bars, in symbol order. A
-    stock keeps its slot as long as it stays; an ended or expelled one leaves its slot empty until
-    the next choice. All slots are empty before the first choice.
+    At the first session of a year each sector gets the stocks with the largest median dollar volume
+    of the sessions before. Where the data have no volume, it gets those with enough bars, in symbol
+    order. A stock that is chosen again keeps its slot. A stock that ends or leaves the index leaves
+    an empty slot until the next choice. Before the first choice all slots are empty.
     """
     n_days, n_sectors = len(panel.dates), panel.n_sectors
     per_sector = config.stocks_per_sector
@@ -52,9 +52,9 @@ def membership_mask(
     panel: PricePanel,
     membership: pl.DataFrame | None,
 ) -> Bool[np.ndarray, "T A"]:
-    """Mark the sessions on which each stock belonged to the index; all True without an index.
+    """Mark the sessions on which each stock belonged to the index; all True without memberships.
 
-    Memberships are `symbol, start, end`, both days inclusive and null where open.
+    Memberships are `symbol, start, end`. Both days are inclusive; null is an open end.
     """
     shape = (len(panel.dates), len(panel.symbols))
     if membership is None:
@@ -86,7 +86,7 @@ def _rank(
 def _keep_places(
     places: Int[np.ndarray, " K"], chosen: Int[np.ndarray, " C"]
 ) -> Int[np.ndarray, " K"]:
-    """Leave the stocks that stay where they are and put newcomers on the free places in order."""
+    """Keep the places of stocks that are chosen again; newcomers fill the free places in order."""
     kept = np.where(np.isin(places, chosen), places, EMPTY)
     newcomers = [stock for stock in chosen if stock not in kept]
     free = np.flatnonzero(kept == EMPTY)
