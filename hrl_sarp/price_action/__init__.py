@@ -1,5 +1,6 @@
-"""What chart readers mark in price action, taught to encoders: a product beside the agents.
+"""Supervised tasks on price charts for the encoders, independent of the agents.
 
-`expansions` finds a marked move inside a window of bars: detection, no forecast. `buys` says
-whether a buy after a window of candles is worth it, and compares that with what needs no network.
+`expansions` finds a labelled move inside a window of bars. This is detection, not a forecast.
+`buys` predicts whether a buy after a window of candles is worth it, and compares the prediction
+with simple baselines.
 """

@@ -70,7 +70,10 @@ class MacroTask:
         self.tensors = context.with_sector_embeddings(first).tensors
         self.agent = MacroAgent(self.tensors, config.macro_agent, config.seed)
         self._load_labels(market, context)
-        self._start_as_constant()
+        counts = torch.bincount(self.regime[self.train_rows], minlength=len(Regime)).float()
+        self.prior = (counts + 1) / (counts + 1).sum()
+        with torch.no_grad():  # a fresh network predicts the class shares of training
+            self.agent.actor.regime.bias.copy_(self.prior.log())
         set_dropout(self.agent.actor, config.macro_agent.network.dropout)
         self.module = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
 
@@ -87,13 +90,6 @@ class MacroTask:
         self.validation_rows = torch.as_tensor(rows_within(usable, market.split.validation))
         uniform = listed / np.maximum(listed.sum(axis=1, keepdims=True), 1)
         self.uniform: Float[Tensor, "T S"] = torch.as_tensor(uniform, device=device).float()
-
-    def _start_as_constant(self) -> None:
-        """Make the fresh networks predict uniform weights and the training class shares."""
-        counts = torch.bincount(self.regime[self.train_rows], minlength=len(Regime)).float()
-        self.prior = (counts + 1) / (counts + 1).sum()
-        with torch.no_grad():
-            self.agent.actor.regime.bias.copy_(self.prior.log())
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of a batch of market rows and its two terms.

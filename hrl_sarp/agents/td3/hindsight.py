@@ -105,7 +105,11 @@ class HindsightBuffer(BaseBuffer):
 
         A share of their goals is relabelled.
         """
-        steps, envs = self._draw_groups()
+        size = self.n_steps if self.full else self.pos
+        per_group = self.td3.batch_per_day
+        steps = np.repeat(self.rng.integers(size, size=self.td3.batch_days), per_group)
+        groups = self.rng.integers(self.n_envs // per_group, size=self.td3.batch_days)
+        envs = (groups[:, None] * per_group + np.arange(per_group)).ravel()
         rows = {name: array[steps, envs] for name, array in self.arrays.items()}
         desired, next_desired = self._relabel(rows)
         achieved = np.concatenate([rows["achieved"], desired[:, self.n_sectors :]], axis=1)
@@ -118,14 +122,6 @@ class HindsightBuffer(BaseBuffer):
             reward=self.to_torch(reward.astype(np.float32)),
             terminated=self.to_torch(rows["terminated"].astype(np.float32)),
         )
-
-    def _draw_groups(self) -> tuple[np.ndarray, np.ndarray]:
-        size = self.n_steps if self.full else self.pos
-        per_group = self.td3.batch_per_day
-        steps = self.rng.integers(size, size=self.td3.batch_days)
-        groups = self.rng.integers(self.n_envs // per_group, size=self.td3.batch_days)
-        envs = groups[:, None] * per_group + np.arange(per_group)
-        return np.repeat(steps, per_group), envs.ravel()
 
     def _relabel(self, rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return desired goals now and next. Across a week boundary the next goal is kept."""

@@ -1,1 +1,1 @@
-"""Telling buys that are worth it: windows of candles, a transformer, measures, baselines."""
+"""Predicts which buys are worth it: windows of candles, a transformer, measures, baselines."""

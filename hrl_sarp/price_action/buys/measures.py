@@ -1,7 +1,7 @@
-"""How good a yes-or-no classifier is, beside what knows nothing; pure functions of its scores.
+"""Measures of a binary classifier and of baselines that know nothing, from scores and labels.
 
-Everywhere W scores stand in the order of time, labels are 0 or 1, and higher scores mean "yes".
-NaN is refused by scikit-learn, which counts hits and calls here.
+All functions take W scores in the order of time, where higher means "yes", and labels 0 or 1.
+scikit-learn, which counts the calls, refuses NaN.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ from sklearn.metrics import (
 from hrl_sarp.errors import MetricError
 
 RESAMPLES = 1000
-"""Draws of a bootstrap interval."""
+"""Number of bootstrap samples of an interval."""
 LINEAR_STEPS = 1000
-"""Of the solver of a logistic regression, at most."""
+"""Largest number of iterations of the logistic regression's solver."""
 INTERVAL = (2.5, 97.5)
 """Percentiles of a 95 % interval."""
 
@@ -28,7 +28,7 @@ Labels = Int[np.ndarray, " W"]
 
 
 def evaluate_calls(scores: Scores, labels: Labels, threshold: float) -> dict[str, float]:
-    """Compare the calls `score >= threshold` with the labels; what would be 0 / 0 is 0."""
+    """Compare the calls `score >= threshold` with the labels; a measure of 0 / 0 is 0."""
     called = scores >= threshold
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, called, average="binary", zero_division=0
@@ -44,9 +44,9 @@ def evaluate_calls(scores: Scores, labels: Labels, threshold: float) -> dict[str
 
 
 def evaluate_trivial(labels: Labels) -> dict[str, float]:
-    """Compute what random calls, calling all, and always saying the more frequent class reach.
+    """Compute the measures of random calls, of calling all, and of the more frequent class.
 
-    The base rate, the share of positives, is the precision of random calls and their PR-AUC.
+    The base rate, the share of positives, is the precision and the PR-AUC of random calls.
     """
     rate = float((labels == 1).mean())
     return {
@@ -69,8 +69,8 @@ def pr_auc(scores: Scores, labels: Labels) -> float:
 def choose_threshold(scores: Scores, labels: Labels, min_calls: int) -> float:
     """Find the threshold of highest precision among those with enough calls.
 
-    Of equal precisions the one with most calls is taken. The precision reached on the scores that
-    chose it is too good: report it on others.
+    At equal precision the threshold with most calls is taken. The precision on these scores is
+    too high, because they chose the threshold, so report that on others.
     """
     if len(scores) < min_calls:
         raise MetricError(
@@ -110,7 +110,7 @@ def linear_scores(
     labels: Int[np.ndarray, " N"],
     evaluated: Float[np.ndarray, "W F"],
 ) -> Scores:
-    """Score windows by a logistic regression in whose fit both classes weigh alike."""
+    """Score windows by a logistic regression whose fit gives both classes equal weight."""
     model = LogisticRegression(max_iter=LINEAR_STEPS, class_weight="balanced")
     found: Scores = model.fit(train, labels).predict_proba(evaluated)[:, 1]
     return found

@@ -1,4 +1,4 @@
-"""What a run on buys reached, as a table, a sentence and a figure; all numbers come in."""
+"""Reports the measures of a run on buys, as a table, a sentence and a figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,11 +31,11 @@ ROWS = (
 )
 """Title, name and format of each measure in the table."""
 ONE_ANSWER = 0.01
-"""Probabilities that differ by less are the same answer."""
+"""Probabilities that differ by less than this count as equal."""
 
 
 def results_table(spans: Spans, threshold: float) -> Table:
-    """Set every measure beside its trivial baseline."""
+    """Lay out every measure with its trivial baseline."""
     shown = {
         (name, span): NONE if values[name] is None else form.format(values[name])
         for _, name, form in ROWS
@@ -47,7 +47,7 @@ def results_table(spans: Spans, threshold: float) -> Table:
 
 
 def verdict(history: Sequence[Mapping[str, Any]], spans: Spans) -> str:
-    """Say in one sentence whether anything was found, on data that chose nothing."""
+    """Say in one sentence whether the model beats the base rate on the test span."""
     validation, test = spans["validation"], spans["test"]
     low, high = validation["score_low"], validation["score_high"]
     if high - low < ONE_ANSWER:

@@ -1,7 +1,7 @@
-"""Trains the transformer to tell buys that are worth it from others, and says how well it does.
+"""Trains the transformer to tell buys that are worth it from others, and evaluates it.
 
-Epochs are chosen by the loss on validation, the threshold by precision there; the test span, which
-chose nothing, is evaluated once at the end.
+The loss on validation chooses the epoch, and the precision on validation the threshold. The test
+span is evaluated once, at the end.
 """
 
 import math
@@ -42,15 +42,15 @@ EVALUATED = ("validation", "test")
 HALF = 0.5
 """Threshold of the measures of an epoch."""
 FIRST_WEIGHTS, UPDATES, BOOTSTRAP = range(3)
-"""Roles of the seed."""
+"""Roles of derived seeds."""
 EVALUATED_AT_ONCE = 128
-"""Windows in memory while a span is evaluated; more do not fit into a processor's cache."""
+"""Windows of an evaluated batch. More would not fit into a processor's cache."""
 HOURS = 24
 
 
 @dataclass(frozen=True)
 class PriceAction:
-    """A trained transformer with what scales its inputs."""
+    """A trained transformer, with the scaling of its inputs."""
 
     network: PriceActionTransformer
     scaling: CandleScaling
@@ -58,7 +58,7 @@ class PriceAction:
 
     @torch.no_grad()
     def probabilities(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, " B"]:
-        """Return how likely the buy after each window is worth it; candles as they are."""
+        """Return the probability that the buy after each window of raw candles is worth it."""
         self.network.eval()
         logits: Tensor = self.network(self.scaling.apply(windows))
         return torch.sigmoid(logits)
@@ -109,7 +109,7 @@ def load_price_action(folder: Path, config: TransformerConfig) -> PriceAction:
 
 
 def _require(path: Path, found: Any, types: Mapping[str, type], values: Mapping[str, Any]) -> None:
-    """Refuse what is no dictionary with entries of these types and values."""
+    """Refuse anything but a dictionary with entries of these types and values."""
     parts = found if isinstance(found, dict) else {}
     wrong = {
         name: f"a {kind.__name__}"
@@ -151,7 +151,7 @@ class BuyTask:
         )
         rate = float(windows.labels("train").mean())
         self.pos_weight = (1.0 - rate) / rate
-        """Of a buy in the loss: both classes weigh alike."""
+        """Weight of a buy in the loss, under which both classes weigh alike."""
         self.criterion = nn.BCEWithLogitsLoss(
             pos_weight=torch.tensor(self.pos_weight, device=device)
         )
@@ -164,7 +164,7 @@ class BuyTask:
         return self.criterion(self.module(inputs), labels), {}
 
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return the loss that chooses the epoch, and measures of calls at one half."""
+        """Return the loss that chooses the epoch, and measures at a threshold of one half."""
         loss, scores = self.evaluate("validation")
         truth = self.windows.labels("validation")
         half = measures.evaluate_calls(scores, truth, HALF)
@@ -198,7 +198,7 @@ class BuyTask:
         return loss, torch.sigmoid(joined).double().cpu().numpy()
 
     def last_candles(self, span: str) -> Float[np.ndarray, "W F"]:
-        """Read the last candle of each window, all that a linear model is given."""
+        """Return the last candle of each window, the input of the logistic regression."""
         blocks = (self.batch(rows)[0][:, -1] for rows in self.first[span].split(EVALUATED_AT_ONCE))
         return torch.cat(list(blocks)).double().cpu().numpy()
 
@@ -208,7 +208,7 @@ class BuyTask:
 
 
 def new_fit(task: BuyTask, stop: StopFlag, state: RunState | None = None) -> Fit:
-    """Prepare a run; without a `state` nothing is kept."""
+    """Prepare a run; without a `state` it writes no checkpoints."""
     config, settings = task.config, task.settings
     schedule = Schedule.of(
         settings,
@@ -324,10 +324,11 @@ def _measures(
 
 
 def _peers(task: BuyTask, span: str, scores: Float[np.ndarray, " W"]) -> dict[str, float]:
-    """Return PR-AUCs that say what the model adds, and whether it knows more than when to look.
+    """Return the PR-AUCs with which the model is compared.
 
-    Of a logistic regression on each window's last candle; of the training rate of buys at the same
-    hour of the day; and of the model's own scores against falls as large as the rise of a buy.
+    Two are of baselines: a logistic regression on each window's last candle, and the training rate
+    of buys at the same hour of the day. The third is of the model's scores for falls as large as
+    the rise of a buy, which shows whether it tells directions apart.
     """
     windows = task.windows
     train, truth = windows.labels("train"), windows.labels(span)
@@ -348,7 +349,7 @@ def _peers(task: BuyTask, span: str, scores: Float[np.ndarray, " W"]) -> dict[st
 
 
 def _export(task: BuyTask, folder: Path) -> None:
-    """Write the encoder; validation chose its epoch, so it is fitted up to the last label there."""
+    """Write the encoder. It counts as fitted to validation, which chose its epoch."""
     windows, config = task.windows, task.config
     fitted = np.concatenate((windows.first["train"], windows.first["validation"]))
     read = fitted + windows.to_target + task.settings.horizon  # the last bars that labels look at

@@ -1,7 +1,7 @@
-"""Windows of candles with the label of a buy: cut, split by time, scaled; nothing is trained here.
+"""Cuts, splits and scales windows of candles, labelled by whether a buy is worth it.
 
-A window is known by its first row in the table of candles. Prices are set in relation to the
-window's last close when a batch is gathered, so that one table serves all windows.
+A window is stored as its first row in the table of candles. Prices are divided by the window's
+last close when a batch is gathered, so that one table serves all windows.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _CLOSE = candles.COLUMNS.index("close")
 _VOLUME = candles.COLUMNS.index("volume")
 _PRICED = [candles.COLUMNS.index(name) for name in (*candles.LEVELS, "atr_14")]
 _FITTED_AT_ONCE = 4096
-"""Windows in memory while means and deviations are summed up."""
+"""Windows in memory at a time while means and deviations are computed."""
 
 Table = Float[Tensor, "N F"]
 Starts = Int[np.ndarray, " W"]
@@ -39,15 +39,15 @@ class CandleWindows:
 
     bars: Bars
     table: Float[np.ndarray, "N F"]
-    """Columns `candles.COLUMNS`, as they are; NaN while an indicator warms up."""
+    """Columns `candles.COLUMNS`, unscaled; NaN while an indicator warms up."""
     label: Int[np.ndarray, " N"]
     """1 for a buy that is worth it, 0 for one that is not, -1 where it is not known."""
     fall: Int[np.ndarray, " N"]
-    """As `label`, for a fall as large as the rise: a model of direction tells them apart."""
+    """As `label`, for a fall as large as the rise of a buy."""
     first: Parts
     """First rows of the windows of each span, in the order of time."""
     to_target: int
-    """Rows from a window's first to the one whose label it predicts."""
+    """Rows from a window's first row to the row whose label it predicts."""
     length: int
     dropped: dict[str, int]
     """Windows that were left out, by reason."""
@@ -63,7 +63,7 @@ class CandleWindows:
 
 @dataclass(frozen=True)
 class CandleScaling:
-    """Turns gathered candles into what the network reads.
+    """Turns gathered candles into inputs of the network.
 
     With relative levels, prices and ATR are divided by the window's last close and volume becomes
     log(1 + volume / mean volume of the window). Then every column is z-scored.
@@ -71,14 +71,14 @@ class CandleScaling:
 
     levels: Literal["relative", "raw"]
     scaler: Scaler
-    """Of all candles of the training windows."""
+    """Means and deviations of all candles of the training windows."""
 
     def apply(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Turn candles as they are into what the network reads."""
+        """Turn raw candles into inputs of the network."""
         return self.scaler.apply_to(self.relate(windows))
 
     def relate(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L F"]:
-        """Set prices and volume in relation to their window if levels are relative."""
+        """Divide prices and volume by those of their window, if levels are relative."""
         return relate_to_last_close(windows) if self.levels == "relative" else windows
 
 
@@ -104,7 +104,7 @@ def fit_scaling(
     n_columns = table.shape[1]
     plain = CandleScaling(levels, Scaler.of(np.zeros(n_columns), np.ones(n_columns)))
     sums = torch.zeros(2, n_columns, dtype=torch.float64, device=table.device)
-    # around the first window: squares of raw prices would cancel
+    # centred on the first window, because sums of squared raw prices would lose digits
     centre = plain.relate(gather(table, starts[:1], length)).double().mean(dim=(0, 1))
     for block in starts.split(_FITTED_AT_ONCE):
         values = plain.relate(gather(table, block, length)).double() - centre
@@ -149,7 +149,7 @@ def _usable_windows(
     length: int,
     to_target: int,
 ) -> tuple[Starts, dict[str, int]]:
-    """Return first rows of the windows that lack nothing, and why the others were dropped."""
+    """Return first rows of the complete windows, and counts of the others by reason."""
     first, is_whole = cut_stretches(stretch, to_target + 1, stride=1)
     dropped = {"across a border": int((~is_whole).sum())}
     first = first[is_whole]
@@ -166,7 +166,7 @@ def _usable_windows(
 
 
 def _split(bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig) -> Parts:
-    """Split by time; what reaches across a boundary belongs to neither side."""
+    """Split by time, and leave out windows that reach across a boundary."""
     empty = dict.fromkeys(SPANS, usable[:0])
     if not len(usable):
         return empty
@@ -181,7 +181,7 @@ def _split(bars: Bars, usable: Starts, to_target: int, task: PriceActionConfig) 
         span: usable[inside]
         for span, inside in zip(SPANS, inside_spans(begin, known, spans), strict=True)
     }
-    # by row, not by place in time: there, a stride of 2 would leave out one of two instruments
+    # by row: by order in time, a stride of 2 would leave out one of two instruments
     parts["train"] = parts["train"][parts["train"] % task.train_stride == 0]
     return parts
 

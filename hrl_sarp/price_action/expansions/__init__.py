@@ -1,1 +1,1 @@
-"""Finding expansions: label windows of bars, fine-tune Jade on them, measure what it finds."""
+"""Finds expansions: labels windows of bars, fine-tunes Jade on them and measures the result."""

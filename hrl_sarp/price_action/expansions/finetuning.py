@@ -1,4 +1,4 @@
-"""Fine-tuning as a run: labelled windows in; a model, its tables and its measures out."""
+"""A fine-tuning run: turns labelled windows into a model, its tables and its measures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.session import StopFlag, derive_seed
 
 FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
-"""Roles of the seed."""
+"""Roles of derived seeds."""
 KIND = "jade multitask"
 BEST, METADATA, FIGURE = "best_model.pt", "metadata.json", "convergence.png"
 WRITER = "hrl-sarp finetune-encoder"
@@ -52,7 +52,7 @@ MEASURED = (
 
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """What to fine-tune; the settings come from the configuration."""
+    """Options of a fine-tuning run."""
 
     variant: str
     data: Path
@@ -68,7 +68,7 @@ class FinetuneRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Measures on the test windows, and those of rules that never look at one."""
+    """Measures on the test windows: of the model, and of rules that ignore the windows."""
 
     model: dict[str, float]
     trivial: dict[str, float]
@@ -76,22 +76,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A model with its windows, both checked: training can begin."""
+    """A checked model with its windows, ready for training."""
 
     request: FinetuneRequest
     windows: LabelledWindows
     split: GroupSplit
     model: JadeMultiTask
     inputs: Float32[np.ndarray, "W L F"]
-    """Scaled, as the encoder reads them."""
+    """Scaled inputs of the encoder."""
     scaler: Scaler
-    """What scaled them."""
+    """Scaler of the inputs."""
     targets: Targets
     pretrained: Pretrained | None
 
     @property
     def variant(self) -> FinetuneVariantConfig:
-        """Of the configuration."""
+        """Settings of the variant in the configuration."""
         return self.request.config.encoders.finetuning.variants[self.request.variant]
 
     @property
@@ -102,7 +102,7 @@ class Job:
         return balanced_weight(inside) if given is None else given
 
     def task(self) -> ExpansionTask:
-        """Put model and windows on the device asked for."""
+        """Put model and windows on the requested device."""
         device = self.request.device
         return ExpansionTask(
             self.model.to(device),
@@ -123,7 +123,7 @@ class Job:
         return Outcome(model, {name: trivial[name] for name in model})
 
     def facts(self) -> dict[str, Any]:
-        """Gather what a reader of the model's weights needs."""
+        """Collect the facts that are saved with the model's weights."""
         config = self.request.config
         return {
             "variant": self.request.variant,
@@ -162,7 +162,7 @@ def prepare(request: FinetuneRequest) -> Job:
 
 
 def assemble(request: FinetuneRequest, windows: LabelledWindows, split: GroupSplit) -> Job:
-    """Make the model and its inputs for a split that is given."""
+    """Make the model and its inputs for a given split."""
     require_both_classes(windows.label[split.train], "training windows")
     config = request.config
     variant = config.encoders.finetuning.variants[request.variant]

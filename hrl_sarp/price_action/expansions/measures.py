@@ -1,6 +1,6 @@
-"""How well expansions are found, and what rules that never look at a window reach.
+"""Measures of found expansions, for a model and for rules that ignore the windows.
 
-Expansions are marked by bars of the window itself, so these are measures of detection.
+A label depends only on bars of its window, so these are measures of detection, not of forecasts.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 from sklearn.metrics import precision_recall_fscore_support
 
 THRESHOLD = 0.5
-"""A bar is called inside at this probability and above."""
+"""A bar counts as inside at this probability and above."""
 HIT_BARS = (1, 3, 5)
 """Distances between the centers, in bars, that count as hits."""
 CALIBRATION_BINS = 15
 ROUNDING_BARS = 1e-4
-"""Of single precision: a center exactly k bars off is a hit."""
+"""Rounding of single precision, so that a center exactly k bars off is a hit."""
 TRIVIAL_RULES = {
     "span_f1": "every bar inside",
     "span_precision": "every bar inside",
@@ -26,12 +26,12 @@ TRIVIAL_RULES = {
     "separation": "one probability for all bars",
     "ece": "the share of bars inside in training",
 }
-"""What each measure's baseline says of every window."""
+"""The rule of each measure's baseline, which gives every window the same answer."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is to be found in W windows of L bars."""
+    """The labels of W windows of L bars."""
 
     label: Int[np.ndarray, " W"]
     pointers: Float[np.ndarray, "W 2"]
@@ -41,7 +41,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """What a model says; None for what it was not taught."""
+    """Answers of a model; None for tasks that it lacks."""
 
     label: Int[np.ndarray, " W"] | None
     pointers: Float[np.ndarray, "W 2"] | None
@@ -50,7 +50,7 @@ class Found:
 
 
 def measures(found: Found, truth: Truth) -> dict[str, float]:
-    """Measure what a model says of some windows."""
+    """Measure a model's answers for some windows."""
     result: dict[str, float] = {}
     if found.inside is not None:
         result |= span_scores(found.inside, truth.inside)
@@ -68,7 +68,7 @@ def measures(found: Found, truth: Truth) -> dict[str, float]:
 
 
 def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
-    """Measure the rules of `TRIVIAL_RULES`, which never look at a window."""
+    """Measure the rules of `TRIVIAL_RULES`, which ignore the windows."""
     n_windows, n_bars = truth.inside.shape
     everywhere = np.ones((n_windows, n_bars))
     result = span_scores(everywhere, truth.inside)

@@ -1,6 +1,6 @@
-"""Jade with heads for expansions, and a pretrained Jade under other input columns.
+"""Jade with heads for expansions, and loading a pretrained Jade for other input columns.
 
-The heads say what came before an expansion, where it lies, and which bars belong to it.
+The heads predict what came before an expansion, its place, and which bars belong to it.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ INPUT_WEIGHTS = ("lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse")
 
 
 class MultiTaskOutput(NamedTuple):
-    """What the heads say; None for tasks that the model does not have."""
+    """Outputs of the heads; None for tasks that the model lacks."""
 
     type_logits: Float[Tensor, "B 2"] | None
     pointers: Float[Tensor, "B 2"] | None
@@ -37,11 +37,11 @@ class MultiTaskOutput(NamedTuple):
 
 
 class JadeMultiTask(nn.Module):
-    """One encoder, a linear head per task, and what the tasks' losses weigh.
+    """One encoder, a linear head per task, and the weights of the tasks' losses.
 
-    The center is the mean place of the bars under learned weights, which sum to 1, and the length
-    is read from their mean vector under the same weights: a window's plain mean has lost the
-    place. `log_sigma` holds one number per task (Kendall et al. 2018).
+    The center is the mean position of the bars under learned weights, which sum to 1. The length
+    is predicted from the bars' mean vector under the same weights, because a plain mean loses the
+    position. `log_sigma` holds one number per task (Kendall et al. 2018).
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class JadeMultiTask(nn.Module):
             {name: nn.Linear(width, n) for task in tasks for name, n in sizes[task].items()}
         )
         self.tasks = tuple(task for task in TASKS if task in tasks)
-        """What the model is taught."""
+        """Names of the tasks."""
         self.log_sigma = nn.Parameter(torch.zeros(len(self.tasks)))
 
     def log_sigmas(self) -> dict[str, Float[Tensor, ""]]:
@@ -71,7 +71,7 @@ class JadeMultiTask(nn.Module):
 
     @torch.no_grad()
     def start_at(self, constant: MultiTaskOutput) -> None:
-        """Let the heads' biases say what suits all windows; the center starts in the middle."""
+        """Set the heads' biases to a constant answer; the center starts in the middle."""
         biases = {
             "type_head": constant.type_logits,
             "length_head": None if constant.pointers is None else constant.pointers[:, 1].logit(),
@@ -110,14 +110,14 @@ class JadeMultiTask(nn.Module):
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What an encoder brought along."""
+    """Facts about a loaded encoder."""
 
     report: LoadReport
     """Input columns are listed as `input <name>`; those that are missing start at weight 0."""
     scaling: dict[str, tuple[float, float]]
     """Mean and deviation by which each of its columns was scaled; 0 and 1 if it was not."""
     fitted_to: str
-    """Last bar that it was fitted to; labelled windows before it are not new to it."""
+    """Last bar that it was fitted to. Earlier labelled windows are not new to it."""
     weights_hash: str
     """SHA-256 of its weights, by name."""
 
@@ -127,8 +127,8 @@ def load_pretrained(
 ) -> Pretrained:
     """Fill an encoder from one that was pretrained on other columns, in any order.
 
-    Weights of a column that both have are copied, those of a new one set to 0: before fine-tuning
-    the encoder says what it said in pretraining. It is unchanged if an error is raised.
+    Weights of common columns are copied. Weights of new columns are 0, so that the encoder's
+    output is first that of pretraining. The encoder is unchanged if an error is raised.
     """
     description = read_description(path)
     there = tuple(str(name) for name in description["columns"])

@@ -1,4 +1,4 @@
-"""What a fine-tuning run leaves to look at: six tables, one figure, and the table of its measures.
+"""The tables and the figure that a fine-tuning run writes.
 
 | file | rows |
 |---|---|

@@ -1,7 +1,6 @@
-"""What the multi-task model is taught, how its losses become one, and the task of its fit.
+"""Targets, losses and training task of the multi-task model.
 
-All targets describe bars inside the window, the expansion included: this is detection. Nothing
-here says what happens after a window.
+All targets describe bars inside the window, so this is detection, not a forecast.
 """
 
 import math
@@ -20,15 +19,15 @@ from hrl_sarp.price_action.expansions.model import TYPES, JadeMultiTask, MultiTa
 from hrl_sarp.price_action.expansions.windows import GroupSplit, LabelledWindows
 
 EVALUATED_AT_ONCE = 512
-"""Windows of a pass without gradients."""
+"""Batch size of passes without gradients."""
 LARGEST_ENCODED_BYTES = 2 << 30
-"""What a frozen encoder makes of all windows is kept if it needs no more."""
+"""Memory up to which a frozen encoder's output for all windows is kept."""
 LEAST_LOSS = 1e-6
-"""A task that a constant solves starts as if this were its loss."""
+"""Starting loss of a task that a constant answer solves."""
 
 
 class Targets(NamedTuple):
-    """What each window's heads should say."""
+    """Targets of the heads for each window."""
 
     label: Int[Tensor, " W"]
     pointers: Float[Tensor, "W 2"]
@@ -49,7 +48,8 @@ class Targets(NamedTuple):
 class ExpansionTask:
     """The task of `fitting.Fit` that teaches a model to find expansions.
 
-    The plain sum of the tasks' losses chooses the epoch: sigmas change their weighted sum.
+    The plain sum of the tasks' losses chooses the epoch, because learned sigmas change the
+    weighted sum.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class ExpansionTask:
         is_frozen: bool,
         title: str = "expansions",
     ) -> None:
-        """Freeze the encoder if asked to, and let heads and sigmas begin near constant answers.
+        """Freeze the encoder if requested, and start heads and sigmas at constant answers.
 
-        A model that knows nothing would arrive there. From sigma 1, pointers, whose loss is a
-        hundredth of the others', would not be learned for thousands of updates.
+        If sigmas started at 1, the pointers would not be learned for thousands of updates, because
+        their loss is a hundredth of the others'.
         """
         device = inputs.device
         self.module, self.inputs, self.targets, self.title = model, inputs, targets, title
@@ -75,7 +75,7 @@ class ExpansionTask:
         self.train_rows = torch.from_numpy(split.train).to(device)
         self.validation = torch.from_numpy(split.validation).to(device)
         self.found = Found(None, None, None)
-        """What the model said of the validation windows when it was validated last."""
+        """The model's answers for the validation windows at the last validation."""
         model.encoder.requires_grad_(not is_frozen)
         taught = targets.rows(self.train_rows)
         model.start_at(constant_answer(taught, pos_weight))
@@ -107,7 +107,7 @@ class ExpansionTask:
 
     @torch.no_grad()
     def look_at(self, rows: Int[Tensor, " B"]) -> tuple[dict[str, float], Found]:
-        """Return the mean loss of each task over some windows, and what the model says of them."""
+        """Return the mean loss of each task over some windows, and the model's answers."""
         self.module.eval()
         parts = [self._output(block) for block in rows.split(EVALUATED_AT_ONCE)]
         output = MultiTaskOutput(
@@ -131,7 +131,7 @@ class ExpansionTask:
 
     @torch.no_grad()
     def _encode_all(self) -> Float[Tensor, "W L E"]:
-        """Return what the frozen encoder makes of every window: it never changes."""
+        """Return the frozen encoder's output for every window, which never changes."""
         self.module.encoder.eval()
         blocks = self.inputs.split(EVALUATED_AT_ONCE)
         return torch.cat([self.module.encoder(block) for block in blocks])

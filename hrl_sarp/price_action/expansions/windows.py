@@ -1,6 +1,6 @@
-"""Labelled windows of bars: made by the rule of `features.labels`, read from a file, and split.
+"""Labelled windows of bars: labelling by the rule of `features.labels`, reading, and splitting.
 
-Groups of windows never share a bar.
+Windows of different groups share no bar.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_fe
 from hrl_sarp.run.files import sha256_file
 
 CLASSES = ("consolidation", "retracement")
-"""What came before the expansion; a class is its place here."""
+"""What came before the expansion. A class is an index into this tuple."""
 COLUMNS = ("window_id", "features", "label", "expansion_start", "expansion_end")
-"""That a file must have; `group` may be added."""
+"""Columns that a file must have; `group` is optional."""
 OHLC = ("open", "high", "low", "close")
 """Prices of a bar."""
 WRITER = "python scripts/label_expansions.py"
 SHARED_BARS = 8
-"""Windows with this many equal bars in a row are taken to overlap."""
+"""Windows with this many equal bars in a row count as overlapping."""
 WINDOWS_AT_ONCE = 8192
 
 
@@ -49,7 +49,7 @@ class LabelledWindows:
     end: Int[np.ndarray, " W"]
     """Its last bar."""
     group: Int[np.ndarray, " W"]
-    """Of different groups, windows share no bar; fewer than `SHARED_BARS` if the file has none."""
+    """Group of each window. If the file has no groups, windows that share bars form one."""
     content_hash: str
     """SHA-256 of the file."""
 
@@ -65,7 +65,7 @@ class LabelledWindows:
 
 @dataclass(frozen=True)
 class GroupSplit:
-    """Rows of each part; a group lies in one."""
+    """Rows of each part; all windows of a group are in one part."""
 
     train: Int[np.ndarray, " A"]
     validation: Int[np.ndarray, " B"]
@@ -102,8 +102,8 @@ def window_features(
 ) -> Float32[np.ndarray, "W L F"]:
     """Compute features of each window from its own bars.
 
-    Swings and means start anew with each window, because users who label windows bring only these
-    bars. In pretraining they have seen the bars before.
+    Swings and means restart with each window, because files of labelled windows hold no earlier
+    bars. In pretraining they do not restart.
     """
     known = (*CANDLE_COLUMNS, POSITION)
     unknown = [name for name in columns if name not in known]
@@ -136,7 +136,7 @@ def split_by_group(
 ) -> GroupSplit:
     """Shuffle whole groups and give them to test, validation and training.
 
-    A part overshoots its share by less than a group; one of share 0 may stay empty.
+    A part exceeds its share by less than a group. A part of share 0 may stay empty.
     """
     names, sizes = np.unique(group, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(names))
@@ -265,15 +265,12 @@ def label_bars(
 ) -> tuple[pl.DataFrame, dict[str, int | float]]:
     """Label every window with exactly one expansion.
 
-    A window lies in one stretch of bars and in one block of `block_days`, counted from 1970-01-01;
-    the windows of a block are a group, whatever their instrument. Windows without an expansion or
-    with several are left out: with several, bars of the others would count as outside.
+    A window lies in one stretch of bars and in one block of `block_days`, counted from 1970-01-01.
+    The windows of a block form a group, whatever their instrument. Windows without an expansion
+    are left out. So are those with several, because bars of the others would count as outside.
 
-    Returns:
-        A row for each window, with the columns `COLUMNS`, its group and the time of its first bar.
-        And what was found: windows `scanned`, those `without` an expansion, with `several`, and
-        `labelled`; of the latter the shares of bars inside, of retracements and of rises, the mean
-        bars of an expansion, and the number of groups.
+    Returns a row for each window, with the columns `COLUMNS`, its group and the time of its first
+    bar. Also returns counts and shares of what was found.
     """
     length = windowed.window_length
     days = bars.timestamps.astype("datetime64[D]").astype(np.int64)
