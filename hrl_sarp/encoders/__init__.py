@@ -1,4 +1,4 @@
-"""Price-action encoders: a window of causal bar features in, embeddings out."""
+"""Price-action encoders: networks that turn a window of bar features into an embedding."""
 
 from hrl_sarp.encoders.networks.jade import JadeEncoder, JadeMaskedAutoencoder
 from hrl_sarp.encoders.networks.transformer import (

@@ -1,7 +1,8 @@
-"""Every window of a panel embedded once, as a table of days and stocks on disk.
+"""Writes the embeddings of all windows of a panel to disk, as a table of days and stocks.
 
-The file is written front to back, some days at a time, so its length says how far a killed writer
-came: the next one goes on there and ends with the same bytes. Memory holds one block of windows.
+The file is written front to back, some days at a time. So its length tells how many days a killed
+process wrote, and the next process continues there with the same bytes. Only one block of windows
+is in memory.
 """
 
 import io
@@ -27,29 +28,29 @@ from hrl_sarp.run.files import read_json, sha256_file, unwritable, write_json
 from hrl_sarp.run.terminal import phase_progress
 
 UNFINISHED = ".unfinished"
-"""Added to the name of a table that is being written."""
+"""Suffix of a table that is being written."""
 STORED_AS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
-"""NumPy knows no bfloat16: its upper half of a float32 is kept as an unsigned integer."""
+"""NumPy has no bfloat16, so its bits (the upper half of a float32) are stored as integers."""
 HALF_BITS = 16
 JOINED_DAYS = 64
-"""Days of a table that is joined from others, in memory at once."""
+"""Days in memory at once while tables are joined."""
 
 
 @dataclass(frozen=True)
 class EmbeddingJob:
-    """What is embedded, by what, and how it is stored."""
+    """The windows to embed, the networks that embed them, and the format of the table."""
 
     encoder: PanelEncoder
-    """Its dropout is off."""
+    """In evaluation mode."""
     projection: Projection
     features: Float[Tensor, "N F"]
-    """Rows of bars, on the device that embeds."""
+    """One row per bar, on the device of the encoder."""
     starts: Int[np.ndarray, "T A"]
-    """First row of the window that ends on a day; -1 for none, whose embedding is 0."""
+    """First row of the window that ends on a day; -1 without a window, whose embedding is 0."""
     length: int
     """Rows of a window."""
     block_windows: int
-    """About so many windows are embedded at once: those of whole days."""
+    """Windows to embed at once; rounded so that a block holds whole days."""
     dtype: str
     """`float32` or `bfloat16`."""
 
@@ -61,17 +62,17 @@ class EmbeddingJob:
 
     @property
     def days_per_block(self) -> int:
-        """Days that are embedded at once."""
+        """Days whose windows are embedded at once."""
         busiest = int((self.starts != NONE).sum(axis=1).max(initial=0))
         return max(1, self.block_windows // max(1, busiest))
 
 
 def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
-    """Write the table of a job, or what an earlier writer left of it; show a bar; return its hash.
+    """Write the table of a job and return the hash of its content.
 
-    Two processes that want the same table make it once: the second waits. The `.npy` file holds (T,
-    A, E), float32 or the bits of bfloat16, and beside it goes a JSON with the hash of its content.
-    Its name must tell the job from every other.
+    If an earlier process wrote a part, only the rest is written. If another process is writing the
+    table, this one waits for it. The `.npy` file holds (T, A, E), float32 or the bits of bfloat16.
+    A JSON beside it holds the hash. Each job needs its own path.
 
     Raises:
         StorageError: if the disk is full or the folder cannot be written to.
@@ -91,7 +92,7 @@ def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
 
 
 def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
-    """Write float32 tables side by side as one, which a market maps; return its hash."""
+    """Join float32 tables along E into one file, which a market can map; return its hash."""
 
     def joined(days: slice) -> np.ndarray:
         return np.concatenate([part[days] for part in parts], axis=2)
@@ -101,7 +102,7 @@ def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
 
 
 def finished_hash(path: Path) -> str | None:
-    """Return the hash of a finished table's content, None if it is not there or not whole."""
+    """Return the content hash of a finished table; None if it is missing or incomplete."""
     try:
         facts = read_json(path.with_suffix(".json"), "-") if path.is_file() else {}
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape if facts else None
@@ -112,7 +113,7 @@ def finished_hash(path: Path) -> str | None:
 
 
 def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
-    """Map a finished table into memory; bfloat16 is read and widened to float32."""
+    """Map a finished table into memory; bfloat16 is read and converted to float32."""
     table = np.load(path, mmap_mode="r", allow_pickle=False)
     if table.dtype == STORED_AS["float32"]:
         return table
@@ -122,7 +123,7 @@ def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
 
 
 def embed_windows(job: EmbeddingJob, starts: Int[np.ndarray, " W"]) -> Float[Tensor, "W E"]:
-    """Embed and project the windows that begin at `starts`, on the device of the bars."""
+    """Embed and project the windows that begin at the rows `starts`."""
     rows = torch.from_numpy(starts).to(job.features.device)
     with torch.inference_mode():
         windows = gather(job.features, rows, job.length)
@@ -137,7 +138,7 @@ def _made_once(
     block: Callable[[slice], np.ndarray],
     title: str,
 ) -> str:
-    """Let one process write a table under another name; the others wait and take it."""
+    """Let one process write the table under a temporary name, while others wait for it."""
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def _made_once(
                 logger.info(f"waiting for another process that writes {unfinished.name}")
                 lock_descriptor(lock.fileno())
             found = finished_hash(path)
-            if found is not None:  # another process was first; what is open now is a new file
+            if found is not None:  # another process finished it; a file of this name is new
                 unfinished.unlink(missing_ok=True)
                 return found
             _append_blocks(unfinished, shape, stored, days_per_block, block, title)
@@ -166,7 +167,7 @@ def _append_blocks(
     block: Callable[[slice], np.ndarray],
     title: str,
 ) -> None:
-    """Write the days behind those that the file holds already; whole blocks of them count."""
+    """Append the missing days to the file; an incomplete last block is written again."""
     n_days, day_bytes = shape[0], shape[1] * shape[2] * stored.itemsize
     buffer = io.BytesIO()
     description = np.lib.format.dtype_to_descr(stored)

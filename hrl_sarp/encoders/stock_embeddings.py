@@ -1,4 +1,4 @@
-"""Puts the tables of frozen encoders into a market: what the agents and the sector graph see."""
+"""Adds the embeddings of frozen encoders to a market; agents and the sector graph read them."""
 
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -37,21 +37,21 @@ OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
     "transformer": ("transformer",),
     "both": ("jade", "transformer"),
 }
-"""Choice of `encoders.observe` -> encoders, in the order of their columns."""
+"""Value of `encoders.observe` -> encoders, in the order of their columns."""
 SHAPING = {"window_length", "max_missing_sessions", "clip", "block_windows", "dtype"}
-"""Keys of `encoders.panel` that a table depends on beside its encoder."""
+"""Keys of `encoders.panel` that a table of embeddings depends on."""
 CODE = (
     "encoders/stock_embeddings.py",
     "encoders/embedding_table.py",
     "encoders/networks",
     "encoders/windows",
 )
-"""What shapes a table, beside the market."""
+"""Source files that a table of embeddings depends on."""
 
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """An encoder that was pretrained on a panel, as its folder describes it."""
+    """An encoder that was pretrained on a panel, with its scaler and projection."""
 
     kind: EncoderKind
     encoder: PanelEncoder
@@ -59,7 +59,7 @@ class FrozenEncoder:
     scaler: Scaler
     projection: Projection
     fitted_to: str
-    """Last day that encoder and projection were fitted to."""
+    """Last day of the data that encoder and projection were fitted to."""
     identity: str
     """Hash of weights, scaler and projection."""
 
@@ -67,22 +67,22 @@ class FrozenEncoder:
 def with_stock_embeddings(
     market: Market, data_dir: Path, config: RunConfig, device: torch.device
 ) -> Market:
-    """Return the market with `stock_embeddings` (T, A, E) of what `encoders.observe` names.
+    """Return the market with `stock_embeddings` (T, A, E) of the encoders in `encoders.observe`.
 
-    Encoders and tables lie beside `data_dir` (`data/raw`). Tables that are not on disk yet are made
-    first, which takes minutes on a large market.
+    Encoders and tables lie beside `data_dir` (`data/raw`). Missing tables are made first, which
+    takes minutes on a large market.
 
     Raises:
         MissingArtifactError: if an encoder was not pretrained; names the command.
-        CheckpointError: if an encoder is damaged, of other columns, windows or another market, or
-            was fitted past the training span.
+        CheckpointError: if an encoder is damaged, has other columns or windows, belongs to another
+            market, or was fitted past the training span.
         MarketError: if the market was not loaded from a data folder.
     """
     observe, folder = config.encoders.observe, data_dir.parent / "embeddings"
     encoders = [read_frozen(kind, market, data_dir, config) for kind in OBSERVED[observe]]
     if not encoders:
         return market
-    # read once, and only if a table has to be made: it takes a minute on a large market
+    # read once and only if a table is missing, because it takes a minute on a large market
     bars = cache(partial(read_panel_bars, data_dir, market, config))
     paths, contents = [], []
     for frozen in encoders:
@@ -107,17 +107,17 @@ def with_stock_embeddings(
 
 
 def encoder_folder(data_dir: Path, market_name: str, kind: EncoderKind) -> Path:
-    """Return where the encoder of a market's panel is kept: beside `data/raw`."""
+    """Return the folder of a market's encoder, beside `data/raw`."""
     return data_dir.parent / "encoders" / market_name / kind
 
 
 def read_frozen(
     kind: EncoderKind, market: Market, data_dir: Path, config: RunConfig
 ) -> FrozenEncoder:
-    """Read an encoder and its projection and refuse those that do not serve this fold.
+    """Read an encoder and its projection; refuse them if they do not fit market and configuration.
 
     Raises:
-        MissingArtifactError: naming the command that writes it.
+        MissingArtifactError: if there is none; names the command that writes it.
         CheckpointError: as `with_stock_embeddings`.
     """
     folder = encoder_folder(data_dir, market.name, kind)
@@ -160,7 +160,7 @@ def read_frozen(
 def embedding_job(
     frozen: FrozenEncoder, bars: Bars, market: Market, config: RunConfig, device: torch.device
 ) -> EmbeddingJob:
-    """Return what embeds every window of a market's slots."""
+    """Return the job that embeds every window of a market's slots."""
     panel = config.encoders.panel
     table = frozen.scaler.apply(panel_features(frozen.kind, bars, config))
     table = np.clip(table, -panel.clip, panel.clip)
@@ -221,7 +221,7 @@ def _require_fit(
 
 
 def _require_past(path: Path, fitted_to: str, market: Market, command: str) -> None:
-    """Refuse what has seen the future of the fold."""
+    """Refuse a file that was fitted on bars after the training span."""
     end = market.dates[market.split.train.stop - 1]
     if np.datetime64(fitted_to, "D") > end:
         raise CheckpointError(

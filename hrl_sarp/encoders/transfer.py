@@ -1,4 +1,4 @@
-"""An encoder as files that others load: weights as safetensors, and what they were fitted on."""
+"""Writes and reads an encoder as two files: weights (safetensors) and their description (JSON)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from hrl_sarp.run.files import read_json, sha256_file, write_bytes, write_json
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 WRITER = "hrl-sarp pretrain-encoder"
 PREFIX = "encoder."
-"""Of the encoder's weights inside the checkpoint of a larger module."""
+"""Prefix of the encoder's weights in the checkpoint of a larger module."""
 DESCRIPTION_KEYS: dict[str, type | tuple[type, ...]] = {
     "kind": str,
     "n_features": int,
@@ -32,21 +32,21 @@ DESCRIPTION_KEYS: dict[str, type | tuple[type, ...]] = {
     "code_version": str,
     "seed": int,
 }
-"""What a description must say, and the type of each.
+"""Required keys of a description -> their types.
 
-`kind` is jade or transformer; `sizes` its configuration section; `scaler` holds `mean` and `std`
-per column, null if inputs are as the features come; `fitted_from` and `fitted_to` are the ISO
+`kind` is jade or transformer. `sizes` is its configuration section. `scaler` holds `mean` and `std`
+per column; null means that inputs are not scaled. `fitted_from` and `fitted_to` are the ISO
 timestamps of the first and the last training bar.
 """
 CODE_FOLDERS = ("encoders", "features", "fitting")
-"""Of the package: what shapes every encoder's inputs and weights."""
+"""Folders of the package whose code the inputs and weights of every encoder depend on."""
 SHOWN_KEYS = 3
-"""Of a list of weights in a message."""
+"""Names of weights that a message shows."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What did not match when an encoder was filled from a file.
+    """The weights that did not match when an encoder was loaded from a file.
 
     Examples:
         >>> report = LoadReport(missing=(), unexpected=("decoder.bias",))
@@ -55,7 +55,7 @@ class LoadReport:
     """
 
     missing: tuple[str, ...]
-    """Weights of the module that the file lacks; they keep their values."""
+    """Weights of the module that the file lacks; they stay unchanged."""
     unexpected: tuple[str, ...]
     """Weights of the file that the module lacks."""
 
@@ -64,9 +64,9 @@ def export_encoder(folder: Path, encoder: nn.Module, description: dict[str, Any]
     """Write `encoder.safetensors` and `encoder.json`.
 
     Args:
-        folder: where both go; made if needed.
+        folder: folder of both files; made if needed.
         encoder: the encoder alone, without mask token, decoder and heads.
-        description: the keys of `DESCRIPTION_KEYS`; more are kept.
+        description: the keys of `DESCRIPTION_KEYS`, and any others.
 
     Returns:
         The file of the weights.
@@ -84,19 +84,19 @@ def export_encoder(folder: Path, encoder: nn.Module, description: dict[str, Any]
 
 
 def load_encoder(path: Path, module: nn.Module) -> LoadReport:
-    """Fill an encoder from an export or from a checkpoint of `pretrain-encoder`.
+    """Load an encoder from an export or from a checkpoint of `pretrain-encoder`.
 
     Args:
         path: folder of the export, either file of it, or a `.pt` file.
-        module: the encoder; weights that the file lacks keep their values.
+        module: the encoder; weights that the file lacks stay unchanged.
 
     Returns:
-        What the file lacks, and what it holds beside.
+        The weights that the file lacks, and those that the module lacks.
 
     Raises:
         MissingArtifactError: if there is no such file.
-        CheckpointError: if the file is truncated, hostile or damaged, if nothing in it matches, or
-            if a weight of the same name has another shape. The module is unchanged then.
+        CheckpointError: if the file is damaged or holds code, if no weight matches, or if a weight
+            of the same name has another shape. The module then stays unchanged.
     """
     found = _read_weights(path)
     own = module.state_dict()
@@ -118,17 +118,17 @@ def load_encoder(path: Path, module: nn.Module) -> LoadReport:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read what an encoder was fitted on.
+    """Read the description of an encoder: its kind, sizes and training data.
 
     Args:
         path: as for `load_encoder`.
 
     Returns:
-        The keys of `DESCRIPTION_KEYS` and more.
+        The keys of `DESCRIPTION_KEYS`, and any others in the file.
 
     Raises:
         MissingArtifactError: if there is no such file.
-        CheckpointError: if it cannot be read, lacks a key or belongs to other weights.
+        CheckpointError: if the file cannot be read, lacks a key or describes other weights.
     """
     if path.suffix == ".pt":
         description = load_payload(path).get("encoder")
@@ -174,7 +174,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _weights_file(path: Path) -> Path:
-    """Return the weights that a folder, its description or the file itself stands for."""
+    """Return the file of the weights, given itself, its folder or its description."""
     file = path / WEIGHTS if path.is_dir() else path
     file = file.with_name(WEIGHTS) if file.name == DESCRIPTION else file
     if not file.is_file():

@@ -272,10 +272,6 @@ def _index_drawdown(sources: MacroSources) -> Column:
     return level - technical.rolling_max(level[:, None], YEAR)[:, 0]
 
 
-def _index_skewness(sources: MacroSources) -> Column:
-    return technical.rolling_skewness(_index_log(sources)[:, None], QUARTER)[:, 0]
-
-
 def _breadth(days: int) -> MacroFeature:
     def share_of_winners(sources: MacroSources) -> Column:
         gain = technical.difference(sources.panel.log_level, days)
@@ -356,7 +352,10 @@ MACRO_FEATURES: dict[str, MacroFeature] = {
     "volatility_change_1w": MacroFeature(_volatility_change, unit="log change"),
     "volatility_ratio_4w_26w": MacroFeature(_volatility_ratio, unit="ratio"),
     "index_drawdown_52w": MacroFeature(_index_drawdown, unit="log fraction below the high"),
-    "index_skewness_13w": MacroFeature(_index_skewness, unit="m3 / m2^1.5"),
+    "index_skewness_13w": MacroFeature(
+        lambda sources: technical.rolling_skewness(_index_log(sources)[:, None], QUARTER)[:, 0],
+        unit="m3 / m2^1.5",
+    ),
     "breadth_1w": _breadth(WEEK),
     "breadth_20d": _breadth(MONTH),
     "cross_sectional_dispersion": MacroFeature(_dispersion, unit="daily fraction"),

@@ -1,4 +1,4 @@
-"""The encoders by name: each turns a window of bars into one vector by its `embed`."""
+"""Builds encoders and autoencoders by name; `embed` turns a window of bars into one vector."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ def build_encoder(kind: EncoderKind, n_features: int, config: EncodersConfig) ->
 def build_autoencoder(
     kind: EncoderKind, n_features: int, config: EncodersConfig
 ) -> PanelAutoencoder:
-    """Return what pretrains an encoder, its attribute `encoder`; on the CPU."""
+    """Return the autoencoder that pretrains its attribute `encoder`, on the CPU."""
     if kind == "jade":
         return JadeMaskedAutoencoder(n_features, config.jade)
     return TransformerMaskedAutoencoder(n_features, config.transformer)

@@ -10,13 +10,13 @@ from hrl_sarp.config.encoder_schema import JadeConfig
 
 MASK_TOKEN_STD = 0.02
 GATES = 4
-"""Input, forget, cell and output gate lie stacked in each weight of an LSTM."""
+"""Each weight of an LSTM stacks those of the input, forget, cell and output gate."""
 
 
 class JadeEncoder(nn.Module):
     """Bidirectional LSTM: one vector per bar, and one per window.
 
-    Every bar's vector sees the whole window, so a window must end where knowledge ends.
+    Every bar's vector depends on the whole window, so a window must not hold unknown bars.
 
     Args:
         n_features: F, columns of a bar.
@@ -68,10 +68,10 @@ class JadeEncoder(nn.Module):
 
 
 class JadeMaskedAutoencoder(nn.Module):
-    """Rebuilds bars that the encoder never saw.
+    """Reconstructs bars that are hidden from the encoder.
 
-    Masked bars are replaced by a learned token before the encoder reads the window; an encoder that
-    sees what it is to rebuild would learn to copy it.
+    A learned token replaces masked bars before the encoder reads the window. Otherwise the encoder
+    would learn to copy them.
 
     Args:
         n_features: F, columns of a bar.
@@ -96,21 +96,21 @@ class JadeMaskedAutoencoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L F"], masked: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L F"]:
-        """Return all bars as rebuilt from those that are not masked.
+        """Reconstruct all bars from those that are not masked.
 
         Args:
             x: windows of L bars, scaled.
             masked: True where a bar is hidden from the encoder.
 
         Returns:
-            Hidden and visible bars alike; losses count the hidden ones.
+            All bars; losses count only the hidden ones.
         """
         seen = torch.where(masked.unsqueeze(-1), self.mask_token, x)
         return cast("Tensor", self.decoder(self.encoder(seen)))
 
 
 def _initialise(lstm: nn.LSTM) -> None:
-    """Xavier for what comes in, orthogonal for what comes back, gate by gate; biases zero."""
+    """Set input weights by Xavier, recurrent weights orthogonal, gate by gate; biases to 0."""
     for name, weights in lstm.named_parameters():
         if name.startswith("bias"):
             nn.init.zeros_(weights)

@@ -1,4 +1,4 @@
-"""Leading principal components of embeddings, fitted on the training span, stored with it."""
+"""Projects embeddings on principal components that are fitted on the training span."""
 
 import json
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
 from hrl_sarp.run.files import atomic_path
 
 PROJECTION = "projection.safetensors"
-"""Beside the encoder that it belongs to."""
+"""File name, in the folder of the encoder."""
 SMALLEST_SHARE = 1e-7
-"""Of the total variance: components below it are rounding noise and become 0."""
+"""Share of the total variance: a component below it is rounding noise and becomes 0."""
 METADATA = "facts"
 """Entry of the file's header that holds `FACTS`, as JSON."""
 FACTS = ("encoder_hash", "fitted_from", "fitted_to")
@@ -25,10 +25,10 @@ FACTS = ("encoder_hash", "fitted_from", "fitted_to")
 
 @dataclass(frozen=True)
 class Projection:
-    """Embedding -> E columns of mean 0 and variance 1 over the windows it was fitted on.
+    """Projects embeddings to E columns of mean 0 and variance 1 over the training windows.
 
-    Whitened, because the agents' other stock features have one scale as well and their networks
-    would ignore columns a hundred times smaller.
+    All columns have the scale of the other stock features. Otherwise the agents' networks would
+    ignore columns that are a hundred times smaller.
 
     Examples:
         >>> points = np.array([[3, 1], [-3, 1], [3, -1], [-3, -1]], dtype=np.float32)
@@ -41,7 +41,7 @@ class Projection:
     components: Float[Tensor, "H E"]
     """Already divided by the deviation of each component."""
     explained: float
-    """Share of the variance that the components hold."""
+    """Share of the variance that the components explain."""
 
     def __call__(self, embedding: Float[Tensor, "B H"]) -> Float[Tensor, "B E"]:
         """Project embeddings: mean 0 and variance 1 over the windows it was fitted on."""
@@ -53,9 +53,9 @@ class Projection:
 
 
 def fit_projection(embeddings: Float[np.ndarray, "W H"], size: int) -> Projection:
-    """Fit principal components; the largest entry of each is positive, so signs are stable.
+    """Fit principal components of variance 1; one that is only rounding becomes 0.
 
-    Components are whitened; one that holds nothing but rounding is 0.
+    The largest entry of each is positive, so that signs are stable.
 
     Raises:
         DataError: if there are too few windows, or they all embed alike.
@@ -95,7 +95,7 @@ def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -
         "components": projection.components.contiguous(),
         "explained": torch.tensor([projection.explained], dtype=torch.float64),
     }
-    # one entry: safetensors writes several in an order that changes from run to run
+    # one entry, because safetensors writes several in an order that changes from run to run
     written = json.dumps({name: facts[name] for name in FACTS})
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {METADATA: written})

@@ -10,15 +10,15 @@ from hrl_sarp.config.encoder_schema import TransformerConfig
 from hrl_sarp.errors import ConfigError
 
 _LONGEST_WAVE = 10_000.0
-"""Base of the wave lengths of the positions (Vaswani et al. 2017)."""
+"""Base of the wave lengths of the position encoding (Vaswani et al. 2017)."""
 _MASK_SCALE = 0.02
 """Deviation of the mask vector before training."""
 
 
 class CandleEncoder(nn.Module):
-    """One vector per candle; every candle of the window may look at every other one.
+    """Transformer encoder: one vector per candle, which depends on all candles of the window.
 
-    Linear projection, sinusoidal positions, post-norm encoder layers.
+    It has a linear projection, sinusoidal positions and post-norm encoder layers.
 
     Args:
         n_features: F, columns of a candle.
@@ -83,7 +83,7 @@ class CandleEncoder(nn.Module):
 
 
 class PriceActionTransformer(nn.Module):
-    """Says how likely a buy is worth it after the last candle of a window.
+    """Classifies whether a buy after the last candle of a window pays.
 
     Args:
         n_features: F, columns of a candle.
@@ -143,16 +143,16 @@ class PriceActionTransformer(nn.Module):
             x: windows of L candles, scaled.
 
         Returns:
-            Higher where a buy is more likely to be worth it.
+            One logit per window; higher if a buy is more likely to pay.
         """
         logits: Tensor = self.head(self.embed(x))
         return logits.squeeze(-1)
 
 
 class TransformerMaskedAutoencoder(nn.Module):
-    """Rebuilds candles that it does not see.
+    """Reconstructs candles that are hidden from the encoder.
 
-    Attention looks both ways, so neighbours of a single masked candle nearly tell it: mask whole
+    Attention reads both neighbours of a single masked candle, which nearly reveal it. So mask whole
     patches (`mask_strategy: patch`).
 
     Args:
@@ -178,14 +178,14 @@ class TransformerMaskedAutoencoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "B L F"], masked: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L F"]:
-        """Rebuild all candles; masked ones are replaced in the input by the learned vector.
+        """Reconstruct all candles; a learned vector replaces the masked ones in the input.
 
         Args:
             x: windows of L candles, scaled.
             masked: True where a candle is hidden from the encoder.
 
         Returns:
-            Hidden and visible candles alike; losses count the hidden ones.
+            All candles; losses count only the hidden ones.
         """
         seen = torch.where(masked.unsqueeze(-1), self.mask_token, x)
         rebuilt: Tensor = self.decoder(self.encoder(seen))

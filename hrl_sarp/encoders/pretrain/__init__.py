@@ -1,1 +1,1 @@
-"""Masked pretraining: hidden bars are rebuilt, on a file of bars or on the stocks of a market."""
+"""Masked pretraining: an autoencoder reconstructs hidden bars of a file or of a market."""

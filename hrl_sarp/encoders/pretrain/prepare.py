@@ -1,4 +1,4 @@
-"""What pretraining reads: features and windows of a file of bars or of the stocks of a market."""
+"""Prepares features and windows for pretraining, from a file of bars or from a market."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +25,17 @@ from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, load_relativity
 from hrl_sarp.market.cache import assembled_market
 
 FEATURES = "features"
-"""Folder beside those of runs, which share it: features of a file are computed once."""
+"""Folder of cached features, beside the folders of runs, which share it."""
 CUTTING = {
     *("window_length", "max_missing_sessions", "stride", "warmup_bars", "val_share", "clip"),
 }
-"""Keys of `encoders.panel` that training depends on beside its schedule: a finished run resumed
-with another `embedding_size` fits its projection anew and trains nothing."""
+"""Keys of `encoders.panel` that must be equal in a resumed run. `embedding_size` is not among them:
+a finished run with another one only fits its projection again."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Bars as features and windows: everything that can be wrong with the data is known."""
+    """Checked features and windows of bars, with the settings of their pretraining."""
 
     kind: EncoderKind
     output: Path
@@ -46,15 +46,15 @@ class Prepared:
     """Schedule and masks."""
     rule: MaskRule
     features: Float32[np.ndarray, "N F"]
-    """Scaled; not finite in rows that no window holds."""
+    """Scaled. Rows outside all windows may hold NaN."""
     scaler: Scaler
     windows: Windows
     cutting: dict[str, Any]
     """How windows were cut, in plain values."""
     source: dict[str, Any]
-    """What the description of the encoder says of its data: columns, span, hash, ..."""
+    """Entries about the data in the encoder's description: columns, span, hash, ..."""
     facts: dict[str, Any]
-    """What else the results say of the data."""
+    """Further entries about the data in the results."""
     embedding_size: int | None = None
     """Columns of the projection that is fitted beside the encoder; None fits none."""
 
@@ -62,10 +62,10 @@ class Prepared:
 def prepare_bars(
     data: Path, symbol: str | None, output: Path, config: RunConfig, *, resume: bool
 ) -> Prepared:
-    """Read bars, cut windows and compute features for Jade; writes no encoder.
+    """Read bars, cut windows and compute features for Jade.
 
-    Without a symbol all are taken, and no window crosses from one to another. Features are kept
-    beside the output folder.
+    Without a symbol all instruments are read, and no window crosses from one to another. Features
+    are cached beside the output folder.
 
     Raises:
         DataError: if the bars, or the windows cut from them, cannot be used.
@@ -79,7 +79,7 @@ def prepare_bars(
     table = load_relativity(bars, windowed.feature_config, length, output.parent / FEATURES)
     features = np.ascontiguousarray(table[:, : len(PRETRAINING_COLUMNS)])
     scaler = fit_scaler(features, windows)
-    # the choice of the best epoch depends on validation, so the encoder is fitted up to its end
+    # validation chooses the best epoch, so the encoder counts as fitted up to its end
     fitted = np.concatenate((windows.train, windows.validation))
     return Prepared(
         kind="jade",
@@ -106,9 +106,9 @@ def prepare_bars(
 def prepare_panel(
     kind: EncoderKind, data_dir: Path, output: Path, config: RunConfig, *, resume: bool
 ) -> Prepared:
-    """Load the market, rebuild its bars, compute features and cut windows; writes no encoder.
+    """Load the market, rebuild its bars, compute features and cut windows.
 
-    The encoder counts as fitted on the whole training span, because selection reads its end.
+    The encoder counts as fitted on the whole training span, because its end chooses the best epoch.
 
     Raises:
         DataError: if the bars, or the windows cut from them, cannot be used.
@@ -150,9 +150,9 @@ def prepare_panel(
 
 
 def panel_settings(kind: EncoderKind, encoders: EncodersConfig) -> PretrainingConfig:
-    """Return how an encoder is trained on a panel: `pretraining` with the panel's own schedule.
+    """Return the section `encoders.pretraining` with the panel's own schedule.
 
-    The transformer is masked by patches: neighbours of a single hidden candle nearly tell it.
+    The transformer's masks are patches, because neighbours nearly reveal a single hidden candle.
     """
     panel = encoders.panel
     changes: dict[str, Any] = {
@@ -168,11 +168,7 @@ def panel_settings(kind: EncoderKind, encoders: EncodersConfig) -> PretrainingCo
 def _mask_rule(
     settings: PretrainingConfig, ratio: float, warmup_bars: int, length: int
 ) -> MaskRule:
-    """Return how bars are hidden.
-
-    Raises:
-        ConfigError: if no bar of a window could be hidden, or none would stay visible.
-    """
+    """Return the rule for hiding bars; a ratio that hides no bar or all bars is a ConfigError."""
     rule = MaskRule(settings.mask_strategy, ratio, warmup_bars, settings.patch_bars)
     rule.count(length)
     return rule

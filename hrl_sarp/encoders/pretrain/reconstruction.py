@@ -1,4 +1,4 @@
-"""Which bars are hidden, how far rebuilt ones are off, and what rebuilds them without a model."""
+"""Masks of hidden bars, errors of reconstructed bars, and baselines without a model."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ BASELINES = ("mean", "previous bar", "linear interpolation")
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How bars are hidden. All strategies hide the same number, so that their losses compare.
+    """Rule for hiding bars; all strategies hide the same number, so their losses are comparable.
 
     Examples:
         >>> MaskRule("block", ratio=0.25, warmup_bars=4, patch_bars=3).count(20)
@@ -37,7 +37,7 @@ class MaskRule:
         """Return how many bars of a window are hidden.
 
         Raises:
-            ConfigError: if that is none, or if no bar would stay visible.
+            ConfigError: if no bar would be hidden, or none would stay visible.
         """
         usable = length - self.warmup_bars
         hidden = int(self.ratio * max(usable, 0))
@@ -53,11 +53,11 @@ class MaskRule:
 def draw_masks(
     rule: MaskRule, n_windows: int, length: int, generator: torch.Generator
 ) -> Bool[Tensor, "B L"]:
-    """Draw exactly `rule.count(length)` hidden bars a window, on the generator's device.
+    """Draw exactly `rule.count(length)` hidden bars per window, on the generator's device.
 
-    Every bar gets a key, and the bars with the smallest keys are hidden: random keys for single
-    bars, the distance behind a random first bar for a block, and for patches the random rank of
-    the bar's patch with the place inside it.
+    Every bar gets a key, and the bars with the smallest keys are hidden. For single bars the key is
+    random. For a block it is the distance from a random first bar. For patches it is the random
+    rank of the bar's patch, then the place inside the patch.
     """
     hidden, usable = rule.count(length), length - rule.warmup_bars
     device = generator.device
@@ -85,7 +85,7 @@ def huber_sum(
     hidden: Bool[Tensor, "B L"],
     delta: float,
 ) -> Float[Tensor, ""]:
-    """Return the Huber losses of all hidden values, summed, with their graph.
+    """Return the sum of the Huber losses of all hidden values, with its graph.
 
     Source:
         Huber (1964), "Robust estimation of a location parameter".
@@ -109,7 +109,7 @@ class Errors:
 
 
 class ErrorSums:
-    """Adds up errors batch by batch, in float64 and without leaving the device.
+    """Sums errors batch by batch, in float64 and on the device.
 
     Examples:
         >>> sums = ErrorSums(n_features=1, delta=1.0, device=torch.device("cpu"))
@@ -120,10 +120,10 @@ class ErrorSums:
     """
 
     def __init__(self, n_features: int, delta: float, device: torch.device) -> None:
-        """Begin with nothing added; beyond an error of `delta` the loss is linear."""
+        """Begin at 0; the Huber loss is linear for errors above `delta`."""
         self.delta = delta
         self.sums = torch.zeros(4, n_features, dtype=torch.float64, device=device)
-        """Huber, absolute and squared errors, and how many values; per column."""
+        """Rows: Huber, absolute and squared errors, number of values. Columns: features."""
 
     def add(
         self,
@@ -148,10 +148,10 @@ class ErrorSums:
 def baseline_rebuilds(
     bars: Float[Tensor, "B L F"], hidden: Bool[Tensor, "B L"]
 ) -> tuple[Float[Tensor, "B L F"], ...]:
-    """Rebuild windows as `BASELINES` do; what they say of visible bars means nothing.
+    """Reconstruct windows by each of `BASELINES`; only the hidden bars are meaningful.
 
-    Where a window has no visible bar on one side, the nearest on the other side is copied. Bars are
-    in deviations from the mean of the training bars.
+    Without a visible bar on one side, the nearest on the other side is copied. Bars must be scaled,
+    so that their mean is 0.
     """
     length = hidden.shape[1]
     place = torch.arange(length, device=hidden.device)
@@ -166,7 +166,7 @@ def baseline_rebuilds(
 
 
 def precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context to compute in: bfloat16 on CUDA, float32 elsewhere."""
+    """Return the context that sets the precision: bfloat16 on CUDA, float32 elsewhere."""
     is_cuda = device.type == "cuda"
     return torch.autocast(device.type, torch.bfloat16) if is_cuda else nullcontext()
 

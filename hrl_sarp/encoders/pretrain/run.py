@@ -1,4 +1,4 @@
-"""A pretraining run: prepared bars in; checkpoints, results, loss curve and encoder out."""
+"""Runs a pretraining and writes its checkpoints, results, loss curve and encoder."""
 
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,14 @@ BEST, LATEST = "checkpoint_best.pt", "checkpoint_latest.pt"
 EPOCHS = "checkpoint_epoch_*_loss_*.pt"
 RESULTS, CURVE = "training_results.json", "loss_curve.png"
 IDENTIFYING = ("kind", "sizes", "features", "data_hash", "fitted_to", "symbol", "market")
-"""Of a description: what a resumed run must share beside settings, windows, seed and machine."""
+"""Keys of the description that must be equal in a resumed run."""
 
 
 def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> PretrainingResult:
-    """Pretrain and write checkpoints, results, curve and encoder, and its projection if asked.
+    """Pretrain an encoder and write checkpoints, results, curve and encoder.
 
-    The folder keeps the state of its last batch or epoch (`checkpoint_latest.pt`), the best epochs
-    and their weights. A finished run that is resumed trains nothing and writes its results again.
+    The folder also holds the state to resume (`checkpoint_latest.pt`), and the projection if the
+    run has an `embedding_size`. A resumed run that had finished only writes its results again.
     """
     config, folder = prepared.config, prepared.output
     if world.is_first and not prepared.resume:
@@ -89,7 +89,7 @@ def keep_epoch(
 ) -> None:
     """Write an epoch that is among the `top_k` best, and remove those that no longer are.
 
-    `said` is what every checkpoint says beside its epoch.
+    `said` are the entries that all checkpoints share.
     """
     content = {**said, **payload}
     if is_best:
@@ -107,7 +107,7 @@ def keep_epoch(
 
 
 def loss_panel(result: PretrainingResult) -> Panel:
-    """Show training and validation loss per epoch beside what the baselines reach."""
+    """Plot training and validation loss per epoch, with the losses of the baselines."""
     epochs = range(len(result.val_metrics))
     losses = {
         "training": [row["train_loss"] for row in result.train_metrics],

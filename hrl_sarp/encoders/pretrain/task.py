@@ -1,4 +1,4 @@
-"""Masked reconstruction as a task of the training loop: any autoencoder, any table of bars."""
+"""Masked reconstruction as a task of the training loop, for any autoencoder and table of bars."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,20 +28,20 @@ from hrl_sarp.fitting.loop import VALIDATION as HIDDEN_BARS
 from hrl_sarp.run.session import StopFlag, derive_seed
 
 MODEL = "model"
-"""Name of the trained module beside the baselines."""
+"""Name of the trained module in tables that list the baselines, too."""
 TITLE = "pretraining"
 EVALUATED = ("validation", "test")
-"""Splits that nothing is learned from."""
+"""Splits that the module is not trained on."""
 TRAIN_METRICS, VAL_METRICS = "train_metrics", "val_metrics"
 
 Block = tuple[Float[Tensor, "B L F"], Bool[Tensor, "B L"]]
 Keep = Callable[[dict[str, Any], list[float], bool], None]
-"""Takes a checkpoint, the validation losses of all epochs, and whether the last one is the best."""
+"""Arguments: a checkpoint, the validation losses of all epochs, whether the last is the best."""
 
 
 @dataclass(frozen=True)
 class PretrainingRun:
-    """How to train, and where states are kept; nothing in it says on what."""
+    """How to train and where to keep the state, for any module and data."""
 
     config: PretrainingConfig
     rule: MaskRule
@@ -49,7 +49,7 @@ class PretrainingRun:
     world: World
     stop: StopFlag
     state: RunState | None = None
-    """None keeps nothing: a run that is stopped is lost then."""
+    """None keeps no state, so a stopped run is lost."""
     keep: Keep | None = None
     """Called in the first process after each epoch, before the state is written."""
     checkpoint_seconds: float = 0.0
@@ -58,7 +58,7 @@ class PretrainingRun:
 
 @dataclass(frozen=True)
 class PretrainingResult:
-    """What training came to; the module holds the weights of the best epoch."""
+    """The result of pretraining; the module then holds the weights of the best epoch."""
 
     best_val_loss: float
     best_epoch: int
@@ -66,11 +66,11 @@ class PretrainingResult:
     """Per epoch."""
     val_metrics: list[dict[str, float]]
     validation: dict[str, Errors]
-    """Of the model and of each baseline, on the same hidden bars."""
+    """Errors of the model and of each baseline, on the same hidden bars."""
     test: dict[str, Errors] = field(default_factory=dict)
-    """Likewise; empty without test windows."""
+    """The same on the test windows; empty without any."""
     seconds: float = 0.0
-    """Spent training; the parts of a resumed run added up."""
+    """Duration of training; the parts of a resumed run are added up."""
 
     @property
     def evaluated(self) -> dict[str, Errors]:
@@ -79,7 +79,7 @@ class PretrainingResult:
 
     @property
     def baselines(self) -> dict[str, Errors]:
-        """Errors of rebuilding without a model on the validation windows."""
+        """Errors of the baselines on the validation windows."""
         return {name: self.validation[name] for name in BASELINES}
 
     @property
@@ -91,15 +91,15 @@ class PretrainingResult:
 def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> PretrainingResult:
     """Train until patience or epochs run out and load the best epoch's weights.
 
-    Masks do not depend on the number of processes. Nothing is learned of the last, incomplete batch
-    of an epoch; its windows come up in other epochs. `module(bars, hidden)` returns the bars
-    rebuilt without the hidden ones.
+    Masks do not depend on the number of processes. An incomplete last batch of an epoch is skipped;
+    other epochs use its windows. `module(bars, hidden)` returns all bars, reconstructed from those
+    that are not hidden.
 
     Raises:
-        StoppedEarly: after keeping the state, if a stop was asked for.
-        TrainingDivergedError: at a loss that is not finite; what was kept before stays.
-        DataError: if training or validation has no window, or a batch fewer than processes.
-        CheckpointError: if the stored state does not fit.
+        StoppedEarly: if the stop flag is set; the state is kept first.
+        TrainingDivergedError: at a loss that is not finite; earlier checkpoints stay.
+        DataError: if training or validation has no window, or a batch has fewer than processes.
+        CheckpointError: if the stored state belongs to another run.
     """
     task = MaskedReconstruction(module, data, run)
     baselines = task.baseline_errors("validation")
@@ -145,7 +145,7 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
 
 
 def course(config: PretrainingConfig, checkpoint_seconds: float) -> Schedule:
-    """Return the schedule of a pretraining: a linear rise, then a cosine to the last epoch."""
+    """Return the schedule: the learning rate rises linearly, then falls as a cosine."""
     return Schedule.of(
         config,
         batch_size=config.batch_size,
@@ -159,9 +159,9 @@ def course(config: PretrainingConfig, checkpoint_seconds: float) -> Schedule:
 
 
 class MaskedReconstruction:
-    """Rows are first rows of windows; the loss is that of their hidden bars.
+    """Task of `Fit`: rows are first rows of windows, and the loss is that of their hidden bars.
 
-    Hidden bars of windows that nothing is learned from never change, so that losses compare.
+    Validation and test windows always hide the same bars, so that their losses are comparable.
 
     Examples:
         As `pretrain` uses it::
@@ -198,8 +198,8 @@ class MaskedReconstruction:
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Compute this process's part of the mean Huber loss of the hidden values.
 
-        `rows` are the first rows of the batch of all processes, `generator` draws the masks of all
-        of them; the parts of all processes add up to the mean.
+        `rows` and the masks that `generator` draws are those of all processes. The parts of all
+        processes add up to the mean.
         """
         mine = self.run.world.share(len(rows))
         masks = draw_masks(self.run.rule, len(rows), self.data.length, generator)
@@ -216,17 +216,16 @@ class MaskedReconstruction:
         return loss, {"val_loss": loss}
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
-        """Say where the windows of a batch begin, for a message."""
+        """Name the windows of a batch in a message."""
         return f"windows from row {int(rows.min())} to {int(rows.max())} of the table"
 
     def errors(self, split: str) -> Errors:
         """Measure the module over all processes on one of `EVALUATED`, in evaluation mode.
 
-        Processes may have different numbers of batches here and could not agree on a stop, so they
-        finish first.
+        Several processes do not stop before the end, because their numbers of batches may differ.
 
         Raises:
-            StoppedEarly: if a stop was asked for.
+            StoppedEarly: if the stop flag is set in a run of one process.
         """
         world, sums = self.run.world, self._sums()
         self.module.eval()
@@ -240,7 +239,7 @@ class MaskedReconstruction:
         return sums.means()
 
     def baseline_errors(self, split: str) -> dict[str, Errors]:
-        """Measure every baseline on one of `EVALUATED`; each process computes all of them."""
+        """Measure every baseline on one of `EVALUATED`; each process measures all windows."""
         sums = {name: self._sums() for name in BASELINES}
         for bars, hidden in self._blocks(split, slice(None)):
             rebuilds = baseline_rebuilds(bars, hidden)
@@ -249,7 +248,7 @@ class MaskedReconstruction:
         return {name: part.means() for name, part in sums.items()}
 
     def _masks(self, n_windows: int, number: int) -> Bool[Tensor, "W L"]:
-        # drawn on the CPU: the same on every device
+        # drawn on the CPU, so that every device has the same masks
         generator = torch.Generator().manual_seed(derive_seed(self.run.seed, HIDDEN_BARS, number))
         masks = draw_masks(self.run.rule, n_windows, self.data.length, generator)
         return masks.to(self.data.device)

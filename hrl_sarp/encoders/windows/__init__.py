@@ -1,1 +1,1 @@
-"""Windows of bars: where they begin, which split they belong to, in which unit they are read."""
+"""Windows of bars: their first rows, their splits, and the scale of their columns."""

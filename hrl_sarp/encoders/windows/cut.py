@@ -1,9 +1,9 @@
-"""Where windows of bars begin, what they never cross, and which split they belong to.
+"""Cuts bars into windows: their first rows, the borders they never cross, and their split.
 
-A window is a first row of a (N, F) table; windows overlap, so copies would multiply the data. Every
-cut of the package is made here: rows between two borders are a stretch (`number_stretches`),
-windows begin every `stride` rows of a stretch (`cut_stretches`), and a split takes a window only if
-nothing that it holds or predicts lies outside (`inside_spans`).
+A window is stored as its first row in a (N, F) table, because copies of overlapping windows would
+multiply the data. Rows between two borders are a stretch (`number_stretches`). Windows begin every
+`stride` rows of a stretch (`cut_stretches`). A window belongs to a split only if all bars that it
+holds or predicts lie in it (`inside_spans`).
 """
 
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ DROP_REASONS = (
     "lie between splits",
     "lie after the test",
 )
-"""Why windows are left out, as the log says it."""
+"""Reasons for leaving out windows, as the log words them."""
 
 _SPLIT_SPANS = (0, 2, 4)
-"""Of the spans that `_span_edges` divides time into; 1 and 3 lie between splits, 5 after them."""
+"""Spans of the splits among the six of `_span_edges`; 1 and 3 lie between splits, 5 after them."""
 _AFTER_SPAN = 5
 _ONE_DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True)
 class Windows:
-    """First rows of the windows of each split, ascending."""
+    """The windows of each split, as ascending first rows."""
 
     train: Int64[np.ndarray, " W"]
     validation: Int64[np.ndarray, " V"]
@@ -45,7 +45,7 @@ class Windows:
     length: int
     """Bars of every window."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Windows left out, by reason; reasons that did not occur are not listed."""
+    """Reason -> number of windows left out, if there are any."""
 
     def counts(self) -> dict[str, int]:
         """Return the number of windows of each split."""
@@ -54,10 +54,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class WindowTable:
-    """Bars on a device, and the first rows of the windows of each split.
+    """Scaled bars on a device, and the first rows of the windows of each split.
 
-    In deviations of the training bars every column weighs alike in a loss, 1 is the typical error
-    of the mean, which is 0, and the bend of the Huber loss means the same for all columns.
+    Columns are in standard deviations of the training bars, so every column has the same weight in
+    a loss.
     """
 
     table: Float[Tensor, "N F"]
@@ -94,15 +94,15 @@ def number_stretches(
     max_missing: int,
     spacing: np.timedelta64 | int | None = None,
 ) -> Int64[np.ndarray, " N"]:
-    """Number the runs of rows without a border, from 0 on.
+    """Number the stretches: the runs of rows without a border, from 0.
 
     A border lies before a row at which a key changes (another instrument, a contract roll, a new
-    group) and before one that follows more than `max_missing` missing ticks (a closed session, an
-    outage). Only earlier rows decide whether a row follows a border. Ticks ascend while the keys
-    stay the same; without a `spacing` it is `bar_spacing`.
+    group). It also lies before a row that follows more than `max_missing` missing ticks (a closed
+    session, an outage). Only rows up to it decide whether a border lies before a row. Ticks ascend
+    while the keys stay the same. The default of `spacing` is `bar_spacing`.
 
     Raises:
-        DataError: if the spacing cannot be told, because no row follows another.
+        DataError: if the spacing is unknown, because no row follows another.
     """
     step = bar_spacing(ticks) if spacing is None else spacing
     is_border = np.diff(ticks) > (max_missing + 1) * step
@@ -116,11 +116,10 @@ def cut_stretches(
 ) -> tuple[Int64[np.ndarray, " C"], Bool[np.ndarray, " C"]]:
     """Begin a window at every `stride`-th row of each stretch, the first one included.
 
-    `length` counts rows that a window only predicts, too.
+    `length` includes the rows that a window only predicts.
 
     Returns:
-        First rows, ascending, and whether the window ends inside its stretch. Those that do not
-        are returned too, because callers count them.
+        Ascending first rows of all windows, and whether each ends inside its stretch.
     """
     first = np.flatnonzero(np.diff(stretch, prepend=-1))
     stop = np.append(first[1:], len(stretch))
@@ -135,10 +134,10 @@ def inside_spans(
     known: Shaped[np.ndarray, " W"],
     spans: Sequence[tuple[np.generic | int, np.generic | int]],
 ) -> list[Bool[np.ndarray, " W"]]:
-    """Tell which windows lie inside each span (first time, first time after it).
+    """Mark the windows that lie inside each span (first time, first time after it).
 
-    A window that crosses a bound lies in none. This purges: what a window of one span holds or
-    predicts (`known`) is over when the next span begins.
+    A window begins at `begin`, and its last bar or label is known at `known`. A window that crosses
+    a bound belongs to no span, so the spans are purged.
     """
     return [(begin >= start) & (known < stop) for start, stop in spans]
 
@@ -148,13 +147,13 @@ def cut_windows(
     bars_instrument: Int[np.ndarray, " N"],
     config: WindowedConfig,
 ) -> Windows:
-    """Cut the windows of the three splits, log what was dropped, and check the quality gates.
+    """Cut the windows of the three splits, log the dropped ones, and check the quality gates.
 
-    The ends of splits are borders. Validation and test begin one window after the split before
-    them ends: at least `window_length` different times of the file lie between.
+    The ends of splits are borders. At least `window_length` different times of the file lie between
+    two splits.
 
     Raises:
-        DataError: if a gate is missed; names the gate, the splits, what was found.
+        DataError: if a gate fails; names the gate, the splits and the values found.
     """
     _refuse_ratios(config)
     edges = _span_edges(bars_timestamps, config)
@@ -165,7 +164,7 @@ def cut_windows(
     train, validation, test = (starts[is_whole & (at == code)] for code in _SPLIT_SPANS)
     is_lost = ~(is_whole & np.isin(at, _SPLIT_SPANS))
     lost, at = starts[is_lost], at[is_lost]
-    # what ends a stretch stands behind its last bar; the file ends where its last instrument does
+    # the row after a stretch tells why it ends; after the last row the instrument ends, too
     stop = np.searchsorted(stretch, stretch[lost], side="right")
     after = np.minimum(stop, len(stretch) - 1)
     is_end = (stop == len(stretch)) | (bars_instrument[after] != bars_instrument[stop - 1])
@@ -173,7 +172,7 @@ def cut_windows(
     longest = (config.max_missing_bars + 1) * bar_spacing(bars_timestamps)
     is_missing = bars_timestamps[after] - bars_timestamps[stop - 1] > longest
     causes = [is_end, is_missing, is_split_end, ~np.isin(at, _SPLIT_SPANS), at == _AFTER_SPAN]
-    order = [4, 3, 0, 1, 2]  # a window outside the splits is lost for that, whatever it reaches
+    order = [4, 3, 0, 1, 2]  # a window outside the splits has that reason before any other
     reason = np.select([causes[code] for code in order], order)
     windows = Windows(
         train=train,
@@ -182,7 +181,9 @@ def cut_windows(
         length=config.window_length,
         dropped={DROP_REASONS[i]: int(n) for i, n in enumerate(np.bincount(reason)) if n},
     )
-    _log(windows)
+    found = ", ".join(f"{name} {count:,}" for name, count in windows.counts().items())
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in windows.dropped.items())
+    logger.info("windows of {} bars: {}; dropped: {}", windows.length, found, left_out or "none")
     _refuse_few(windows, bars_timestamps, config)
     return windows
 
@@ -204,7 +205,7 @@ def fit_scaler(features: Float32[np.ndarray, "N F"], windows: Windows) -> Scaler
 
 
 def bar_spacing(timestamps: Shaped[np.ndarray, " N"]) -> np.timedelta64:
-    """Return the most common positive step between neighbouring bars; of equals the shortest.
+    """Return the most common positive step between neighbouring bars, the shortest of equals.
 
     Raises:
         DataError: if no bar follows another.
@@ -222,7 +223,7 @@ def bar_spacing(timestamps: Shaped[np.ndarray, " N"]) -> np.timedelta64:
 def _span_edges(
     timestamps: Shaped[np.ndarray, " N"], config: WindowedConfig
 ) -> Shaped[np.ndarray, " 5"]:
-    """Return when training stops, validation starts and stops, the test starts and stops."""
+    """Return five times: end of training, start and end of validation, start and end of test."""
     splits = config.splits
     days = np.array([splits.train_end, splits.val_end, splits.test_end], dtype="datetime64[D]")
     train_stop, val_stop, test_stop = (days + _ONE_DAY).astype(timestamps.dtype)
@@ -234,21 +235,15 @@ def _span_edges(
 def _after_gap(
     timestamps: Shaped[np.ndarray, " N"], start: np.datetime64, stop: np.datetime64, n_bars: int
 ) -> np.datetime64:
-    """Return the first time of [start, stop) that has `n_bars` others before it; stop if none."""
+    """Return the first time in [start, stop) after `n_bars` different ones, or stop."""
     times = np.sort(timestamps[(timestamps >= start) & (timestamps < stop)])
     is_new = np.diff(times, prepend=start - _ONE_DAY) > np.timedelta64(0)
     times = times[is_new]  # np.unique takes ten times as long
     return times[n_bars] if len(times) > n_bars else stop
 
 
-def _log(windows: Windows) -> None:
-    found = ", ".join(f"{name} {count:,}" for name, count in windows.counts().items())
-    lost = ", ".join(f"{count:,} {reason}" for reason, count in windows.dropped.items())
-    logger.info("windows of {} bars: {}; dropped: {}", windows.length, found, lost or "none")
-
-
 def _refuse_ratios(config: WindowedConfig) -> None:
-    """Refuse windows that are masked, or warm up, too long; the same holds for every split."""
+    """Refuse a mask ratio or a warm-up beyond the gates."""
     gates, length = config.gates, config.window_length
     valid = max(0, length - config.warmup_bars) / length
     problems = []

@@ -1,4 +1,4 @@
-"""Daily windows of all stocks of a market: their bars, what encoders read, where windows begin."""
+"""Daily windows of all stocks of a market: their bars, features and first rows."""
 
 from pathlib import Path
 
@@ -26,16 +26,15 @@ from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, relativity_feature
 from hrl_sarp.market.cache import data_hash
 
 NONE = -1
-"""First row of a window that is not complete, and column of a stock that the market lacks."""
+"""Row of an incomplete window, and column of a stock that the market lacks."""
 CLOSE, VOLUME, RANGE = "close", "volume", "atr_14"
 MEAN_VOLUME_BARS = 20
 
 
 def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
-    """Rebuild the bars of all stocks that a market was made from: it holds no highs and lows.
+    """Rebuild the bars of a market from its raw data, because it holds no highs and lows.
 
-    All stocks of the profile's sectors are there, those never eligible too: pretraining must not
-    choose by what the universe becomes later.
+    They include stocks that were never eligible: pretraining must not know the later universe.
 
     Raises:
         DataError: if the returns of the bars are not those of the market.
@@ -47,12 +46,11 @@ def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
 
 
 def panel_bars(panel: PricePanel, content_hash: str) -> Bars:
-    """Lay out the good bars of a panel stock by stock, in units of each stock's first close.
+    """Arrange the good bars of a panel stock by stock, in units of each stock's first close.
 
-    Levels are built forwards, dividends included, so later splits and dividends leave earlier bars
-    untouched. Where the data have closes only, a bar opens at the close before it and its high and
-    low are the larger and the smaller of both. A single unknown high, low or open is taken from
-    the other prices of its bar.
+    Returns, dividends included, are compounded forwards, so later splits and dividends do not
+    change earlier bars. Without opens in the data, a bar opens at the close before it. An unknown
+    high, low or open is replaced by other prices of its bar.
     """
     stock, day = np.nonzero(panel.tradable.T)
     close = np.exp(panel.log_level.T[stock, day])
@@ -64,7 +62,7 @@ def panel_bars(panel: PricePanel, content_hash: str) -> Bars:
     high = close * np.exp(np.nan_to_num(panel.high_to_close.T[stock, day]))
     low = close * np.exp(np.nan_to_num(panel.low_to_close.T[stock, day]))
     volume = None
-    if "volume" in panel.columns:  # in units of the adjusted price: a split leaves it as it was
+    if "volume" in panel.columns:  # dollars over the adjusted price: a split does not change it
         volume = np.nan_to_num(panel.dollar_volume.T[stock, day]) / close
     return Bars(
         timestamps=panel.dates[day].astype("datetime64[us]"),
@@ -83,10 +81,10 @@ def panel_bars(panel: PricePanel, content_hash: str) -> Bars:
 def complete_windows(
     bars: Bars, usable: Bool[np.ndarray, " N"], config: PanelConfig, stride: int
 ) -> Int[np.ndarray, " W"]:
-    """Find the first rows of the windows that lack nothing, every `stride` bars of a stretch.
+    """Find the first rows of the complete windows, every `stride` bars of a stretch.
 
-    They cross neither an unusable bar (a feature is not known yet) nor more than
-    `max_missing_sessions` sessions without a bar; sessions are the days on which any stock has one.
+    A complete window holds no unusable bar (with an unknown feature) and no gap of more than
+    `max_missing_sessions` sessions. A session is a day on which any stock has a bar.
     """
     _, session = np.unique(bars.timestamps, return_inverse=True)
     keys = (bars.instrument, usable)
@@ -98,14 +96,15 @@ def complete_windows(
 def pretraining_windows(
     bars: Bars, usable: Bool[np.ndarray, " N"], market: Market, panel: PanelConfig
 ) -> Windows:
-    """Choose the windows that an encoder is fitted on, selected by and described with.
+    """Choose the training, validation and test windows of an encoder.
 
-    Training and validation windows end inside the market's training span; the last `val_share` of
-    it is validation, whose windows share no bar with training. Test windows lie in the market's
-    validation span and choose nothing. `dropped` counts the bars at which no window ends.
+    Training and validation windows end inside the market's training span. Validation is the last
+    `val_share` of that span, and its windows share no bar with training. Test windows lie in the
+    market's validation span and serve the report only. `dropped` counts the bars at which no window
+    ends.
 
     Raises:
-        DataError: if training or validation is left without a window.
+        DataError: if training or validation has no window.
     """
     split = market.split
     starts = complete_windows(bars, usable, panel, panel.stride)
@@ -113,7 +112,7 @@ def pretraining_windows(
     last = _row_of(bars, market, starts + panel.window_length - 1)
     cut = split.train.stop - round(panel.val_share * len(split.train))
     bounds = ((NONE, cut), (cut, split.train.stop), (split.train.stop, split.validation.stop))
-    ends_from = (split.train.start, NONE, split.validation.start)  # windows may reach further back
+    ends_from = (split.train.start, NONE, split.validation.start)  # windows may begin earlier
     inside = inside_spans(first, last, bounds)
     parts = {
         name: starts[here & (last >= least)]
@@ -134,10 +133,9 @@ def pretraining_windows(
 def window_table(
     bars: Bars, usable: Bool[np.ndarray, " N"], market: Market, panel: PanelConfig
 ) -> Int[np.ndarray, "T A"]:
-    """Place the first row of the window that ends at each day of each stock of a universe.
+    """Return the first row of the window that ends at each day of each stock.
 
-    Only stocks in a slot of the day count: nobody sees the features of others. -1 stands for a
-    stock without a slot, without a bar on the day or with an incomplete window.
+    It is -1 for a stock without a slot, without a bar on the day or with an incomplete window.
     """
     starts = complete_windows(bars, usable, panel, stride=1)
     ending_at = np.full(len(usable), NONE)
@@ -160,11 +158,11 @@ def panel_columns(kind: EncoderKind) -> tuple[str, ...]:
 
 
 def panel_features(kind: EncoderKind, bars: Bars, config: RunConfig) -> Float[np.ndarray, "N F"]:
-    """Compute the inputs of an encoder, float32; NaN while an average has not seen enough bars.
+    """Compute the inputs of an encoder, float32; NaN until an average has enough bars.
 
-    Jade reads relativity features. The transformer reads the columns of a chart without their
-    levels, so that one table serves every window: prices, averages, bands and range over the bar's
-    own close, the close over the one before, volume over its mean of 20 bars.
+    Jade reads relativity features. The transformer reads the columns of `candles.COLUMNS` made
+    relative, so that one table serves every window: prices, averages, bands and ATR over the bar's
+    close, the close over the one before, and volume over its mean of 20 bars.
     """
     if kind == "jade":
         length = config.encoders.panel.window_length

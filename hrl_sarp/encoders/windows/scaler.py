@@ -1,4 +1,4 @@
-"""The unit in which networks read columns: deviations from the mean of the training bars."""
+"""Scales columns to mean 0 and deviation 1 over the training bars."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,9 @@ from torch import Tensor
 from hrl_sarp.errors import CheckpointError
 
 SMALLEST_SPREAD = float(np.finfo(np.float32).eps)
-"""Deviation of a column that counts as movement, as a share of the larger of 1 and its mean's size.
+"""A column whose deviation is smaller, as a share of max(1, abs(mean)), is constant.
 
-Less is rounding: float32 leaves a constant column a spread of its own last digit, and dividing by
-that would turn noise into signal.
+Such a deviation is rounding of float32, and a division by it would turn noise into signal.
 """
 
 
@@ -36,7 +35,7 @@ class Scaler:
 
     @classmethod
     def fit(cls, values: Float[np.ndarray, "*rows F"]) -> "Scaler":
-        """Measure the columns over training rows, summed in float64; NaN spreads to its column."""
+        """Measure the columns over training rows in float64; a NaN makes its column NaN."""
         rows = tuple(range(values.ndim - 1))
         return cls.of(values.mean(axis=rows, dtype=np.float64), values.std(rows, np.float64))
 
