@@ -37,17 +37,17 @@ class PolicyRecord:
     net: Series
     """Simple returns after costs."""
     gross: Series
-    """Simple returns of the same decisions, had every trade been free that day."""
+    """Simple returns of the same decisions, without the costs of that day's trades."""
     excess: Series
-    """Net returns less interest, as the next two."""
+    """Net returns less interest, as are the next two."""
     index_excess: Series
     equal_weight_excess: Series
-    """Of 1/N."""
+    """Excess returns of 1/N."""
     active: Series
     """Net returns less those of 1/N."""
     turnover: Series
     goal: Float[np.ndarray, "D G"]
-    """In force; NaN where there is none."""
+    """Goals in force; NaN where there is none."""
     weights_before: Float[np.ndarray, "D A"] | None
     """None for the index and where the rollout kept no weights, as the next."""
     weights: Float[np.ndarray, "D A"] | None
@@ -58,13 +58,13 @@ class PolicyRecord:
     growth_excess: float
     """Annual log growth less that of 1/N."""
     growth_samples: Float[np.ndarray, " samples"]
-    """Of the growth excess, on resampled dates."""
+    """Samples of the growth excess, on resampled dates."""
     sharpe_samples: Float[np.ndarray, " samples"]
     """On the same dates."""
     trial_variance: float
-    """Of the active Sharpe ratios of a session over the policies shown."""
+    """Variance of the active Sharpe ratios per session over the policies shown."""
     n_trials: int
-    """Policies and checkpoints looked at."""
+    """Policies and checkpoints that were compared."""
     confidence: float
 
 
@@ -75,18 +75,18 @@ class Measure:
     name: str
     """Its key in `metrics.json`."""
     heading: str
-    """Of its column; `{level}` stands for the confidence of the intervals."""
+    """Heading of its column; `{level}` stands for the confidence of the intervals."""
     form: Form
     compute: Callable[[PolicyRecord], Figure]
     meaning: str = ""
     """Explains the heading."""
     not_for: str = ""
-    """The policy of which it says nothing, for example 1/N of a difference to 1/N."""
+    """The policy for which it is not defined, for example 1/N for a difference to 1/N."""
     rank: int | None = None
-    """In the main table: which columns a narrow terminal shows first. None: among the details."""
+    """Order in which a narrow terminal shows columns of the main table. None: a detail."""
 
     def cell(self, policy: str, performance: Performance) -> str:
-        """Write the figure of a policy, or a dash where it says nothing."""
+        """Write the figure of a policy, or a dash where it is not defined."""
         return NONE if policy == self.not_for else self.text(performance[self.name])
 
     def text(self, figure: Figure) -> str:
@@ -154,7 +154,7 @@ def _delistings(record: PolicyRecord) -> int | None:
 
 PERCENT, PERCENT_2, SHARE = Form(1, 100, " %"), Form(2, 100, " %"), Form(0, 100, " %")
 POINTS = Form(1, 100)
-"""Percent without its sign: the heading has it."""
+"""Percent without the sign, which is in the heading."""
 RATIO, TENTHS, COUNT = Form(2), Form(1), Form(0)
 
 MEASURES = (
@@ -168,7 +168,7 @@ MEASURES = (
     ),
     Measure(
         "gross_annual_return", "gross", PERCENT, lambda r: metrics.annual_return(r.gross, YEAR),
-        "Net return of the same decisions, had every trade been free that day.", rank=6,
+        "Return with the trading costs of each session added back.", rank=6,
     ),
     Measure(
         "volatility", "volatility", PERCENT, lambda r: metrics.annual_volatility(r.net, YEAR),
@@ -248,7 +248,7 @@ MEASURES = (
     ),
     Measure(
         "deflated_sharpe", "deflated Sharpe", RATIO, _deflated_sharpe,
-        "Probability that the Sharpe ratio of the return over 1/N is not the luck of the search.",
+        "Probability that the Sharpe ratio over 1/N is more than the luck of many trials.",
         EQUAL_WEIGHT,
     ),
     Measure("cash", "cash", PERCENT, _cash, "Mean share of wealth after the trade."),
@@ -258,7 +258,7 @@ MEASURES = (
     ),
     Measure(
         "goal_alignment", "goal alignment", RATIO, _goal_alignment,
-        "1 if sector weights are those of the goal, mean over the sessions with a goal.",
+        "Mean over the sessions with a goal; 1 if sector weights are those of the goal.",
     ),
     Measure(
         "delistings", "delistings", COUNT, _delistings,

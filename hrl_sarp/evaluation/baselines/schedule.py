@@ -1,4 +1,4 @@
-"""When a baseline trades, which stocks it may choose from, and the policy that a rule becomes."""
+"""Makes policies from the rules of baselines: decision days, usable stocks, weights."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ Days = Int[np.ndarray, " D"]
 Weights = Float[np.ndarray, "D N"]
 """Target weights of each day's slots."""
 WeightRule = Callable[[Market, Days, RunConfig], Weights]
-"""From the rows up to each day to its weights."""
+"""Computes the weights of each day from the rows up to it."""
 
 
 class ScheduledPolicy:
-    """A policy whose targets depend on the market alone; all are computed before the rollout.
+    """A policy whose targets depend on the market alone and are computed before the rollout.
 
     Args:
         name: in tables and legends.
-        rule: from the rows up to a day to its weights.
-        config: of the rule, with how often it decides.
-        knows_until: last row that it looks at; decisions on later days repeat that row's.
+        rule: computes the weights of each day from the rows up to it.
+        config: settings of the rule, and how often it decides.
+        knows_until: last row that the rule reads. Decisions on later days repeat that row's.
         only_once: buys on the first day and never trades again.
 
     Examples:
@@ -83,7 +83,7 @@ class ScheduledPolicy:
         """Trade on decision days, hold on all others.
 
         Args:
-            view: only its step is looked at.
+            view: only its step is used.
 
         Returns:
             The weights of the day, the same in all variants.
@@ -99,10 +99,10 @@ class ScheduledPolicy:
 def decision_days(
     market: Market, span: DayRange, rebalance: Literal["weekly", "monthly"]
 ) -> Int[np.ndarray, " D"]:
-    """List the rows at whose close a baseline decides: the first of the span, then by the clock.
+    """List the rows at whose close a baseline decides: the first of the span, then by schedule.
 
-    Monthly is the first session of each month, because a session is only known to be the last of
-    its month on the next. Weekly is the published end of the exchange week.
+    Monthly is the first session of each month, because the last one is only known on the next
+    session. Weekly is the published end of the exchange week.
     """
     rows = np.arange(span.start, span.stop - 1)
     if rebalance == "weekly":
@@ -115,17 +115,17 @@ def decision_days(
 
 
 def usable_slots(market: Market, days: Days) -> Bool[np.ndarray, "D N"]:
-    """Mark the slots that are filled with a stock that printed a bar on the day."""
+    """Mark the slots whose stock has a bar on the day."""
     return (market.slots[days] >= 0) & slot_values(market, days, market.tradable[days])
 
 
 def slot_values(market: Market, days: Days, values: np.ndarray) -> np.ndarray:
-    """Pick the day's slots from (D, A) values; empty slots repeat some stock: mask them."""
+    """Pick the day's slots from (D, A) values. Mask the empty slots: they repeat some stock."""
     return np.take_along_axis(values, np.maximum(market.slots[days], 0), axis=1)
 
 
 def equal_shares(mask: Bool[np.ndarray, "D N"]) -> Float[np.ndarray, "D N"]:
-    """Spread 1 evenly over each row's marked slots; a row without any is all 0, which is cash."""
+    """Spread 1 evenly over each row's marked slots; a row without any is cash, all 0."""
     return mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
 
 
@@ -146,9 +146,9 @@ def top_slots(
 
 
 def n_selected(config: RunConfig, wanted: int, market: Market, days: Days) -> int:
-    """Lower the positions of a selection in a small universe, where it would become 1/N by name.
+    """Limit the positions of a selection in a small universe, where it would equal 1/N.
 
-    At most `max_universe_share` of the usable slots, but never so few that the stock cap leaves
+    The limit is `max_universe_share` of the usable slots, but not so few that the stock cap leaves
     cash.
     """
     counts = usable_slots(market, days).sum(axis=1)

@@ -32,7 +32,7 @@ COLUMNS = (
     "max_drawdown",
     "turnover",
 )
-"""Measures, and what only several runs have."""
+"""Columns of the table: measures, and figures over several runs."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class SeedSummary:
     annual_return: float
     """Mean over runs."""
     return_deviation: float
-    """Over runs; 0.0 for one run."""
+    """Standard deviation over runs; 0.0 for one run."""
     sharpe: Interval
-    """Mean over runs; the interval resamples dates and runs together, like the next."""
+    """Mean over runs. Its interval resamples dates and runs together, as does the next one."""
     growth_excess: Interval
-    """Log growth over each run's own 1/N."""
+    """Log growth over 1/N of the same run."""
     interquartile_mean: float
-    """Of the growth excess over runs."""
+    """Standard deviation of the growth excess over runs."""
     worst: float
     """Lowest growth excess of a run."""
     probability_of_beating: float
@@ -62,7 +62,7 @@ class SeedSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The aggregate of several runs, ready to be shown."""
+    """The aggregate of several runs, and its table."""
 
     summaries: dict[str, SeedSummary]
     table: Table
@@ -76,7 +76,7 @@ class _Run:
     performances: dict[str, dict[str, Any]]
     """Policy -> figures, as `metrics.json` holds them."""
     luck: dict[str, LuckRange]
-    """Of its random portfolios; empty if it had none."""
+    """Ranges of its random portfolios; empty if it had none."""
     facts: dict[str, Any]
     """The provenance."""
 
@@ -174,9 +174,9 @@ def _read_run(path: Path) -> _Run:
 
 
 def _require_same(runs: Sequence[_Run]) -> None:
-    """Refuse runs of other data or settings, and one run counted twice.
+    """Refuse runs of other data or settings, and runs that are given twice.
 
-    A run that counts twice would narrow the intervals without adding anything.
+    A run that counts twice would narrow the intervals without new information.
     """
     if not runs:
         raise MetricError("comparison of runs: expected at least one folder, found none; name one")
@@ -234,7 +234,7 @@ def _table(summaries: dict[str, SeedSummary], runs: Sequence[_Run], plan: Bootst
 
 
 def _mean_luck(lucks: Sequence[dict[str, LuckRange]]) -> dict[str, LuckRange]:
-    """Average each figure of the random portfolios over the runs: every run drew as many."""
+    """Average the figures of the random portfolios over the runs, which drew equally many."""
     fields = ("mean", "deviation", "low", "high")
     return {
         name: LuckRange(

@@ -35,12 +35,12 @@ from hrl_sarp.reporting.figure import (
 OWN_COLOURS = (BLUE, VERMILION, GREEN, PURPLE)
 REGIME_COLOURS = {Regime.BEAR: VERMILION, Regime.BULL: BLUE, Regime.SIDEWAYS: "#999999"}
 MAX_POINTS = 1000
-"""Points of a line; more cannot be seen and only make the page heavy."""
+"""Largest number of points of a line. More would enlarge the page without a visible difference."""
 
 
 @styled
 def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw wealth on a log scale over the drawdown; random portfolios as a band."""
+    """Draw wealth on a log scale, with the random portfolios as a band, and drawdown below."""
     main = result.main
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
@@ -185,7 +185,7 @@ def attribution_bars(analysis: Analysis) -> Figure:
 
 
 def _line_styles(result: BacktestResult, analysis: Analysis) -> dict[str, dict[str, Any]]:
-    """Give the policies handed in a colour each, 1/N and the index ink, other baselines a hint."""
+    """Draw each given policy in a colour, 1/N and the index as dark lines, other baselines pale."""
     styles: dict[str, dict[str, Any]] = {}
     for name in result.main.names:
         if name not in (EQUAL_WEIGHT, INDEX, *analysis.own_names[: len(OWN_COLOURS)]):
@@ -206,7 +206,7 @@ def _thinned(n_points: int) -> np.ndarray:
 def _draw_heatmap(
     figure: Figure, axes: Axes, dates: np.ndarray, table: Float[np.ndarray, "D R"], rows: list[str]
 ) -> None:
-    """Draw weights as opacity of one hue: readable on light and dark."""
+    """Draw weights as opacity of one hue, which is readable on light and dark pages."""
     shades = LinearSegmentedColormap.from_list(
         "weights", [(0.0, 0.45, 0.7, 0.0), (0.0, 0.45, 0.7, 1.0)]
     )

@@ -84,13 +84,13 @@ def headline(result: StressResult) -> list[str]:
     seen = [scenario.name for scenario in result.scenarios if scenario.seen]
     if seen:
         sentences.append(
-            f"Seen while the agents were fitted or chosen, so no evidence for them: "
+            f"The agents were fitted or chosen on these windows, which are thus no evidence: "
             f"{', '.join(seen)}."
         )
     sentences.append(
-        f"Shocks happen to a world that stands still after {result.frozen_on}: no feature is "
-        "rebuilt from shocked prices, so they tell what holdings lose, not how an agent or a rule "
-        "reads a crisis. A long-only portfolio without cash fails most of them by construction."
+        f"Shocks start after {result.frozen_on}, the last real day. Features are not rebuilt from "
+        "shocked prices, so shocks show what holdings lose, not how an agent or a rule reacts to a "
+        "crisis. A long-only portfolio without cash fails most of them by construction."
     )
     sentences += [f"Not run: {name} ({why})." for name, why in result.not_covered.items()]
     return sentences
@@ -165,7 +165,7 @@ def _sections(result: StressResult) -> Iterator[Section]:
     yield Section("Losses", [overview, drawing, Fold("All policies", [losses])])
     caption = (
         "Wealth (100 at the close before the stress) by sessions; the dotted line is its end. "
-        "After it a shock is undone at an even pace, and history goes on as it did."
+        "After it, a shock is undone evenly, and a window shows the history that followed."
     )
     yield Section("Paths", [Drawing(wealth_paths(result), "paths", caption)])
     cells: dict[str, Cell] = {

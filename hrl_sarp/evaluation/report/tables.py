@@ -54,7 +54,7 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
     """Lay out the measures without a rank: risk and shape of every policy."""
     measures = [measure for measure in MEASURES if measure.rank is None]
     header, rows = _measured(measures, result, analysis)
-    note = f"Deflated Sharpe allows for {result.n_trials} policies and checkpoints looked at."
+    note = f"Deflated Sharpe corrects for {result.n_trials} policies and checkpoints compared."
     return Table("Risk and shape", header, rows, note, _emphasised(result))
 
 
@@ -91,7 +91,7 @@ def variants_table(result: BacktestResult, analysis: Analysis) -> Table:
         rows.append(tuple(row))
     note = (
         "Net return a year, and log growth over 1/N under the same frictions. A method that "
-        "collapses when its orders are one session late read something it should not have."
+        "collapses when its orders are one session late has probably seen future data."
     )
     return Table("Other frictions", tuple(header), rows, note, _emphasised(result))
 
@@ -119,7 +119,7 @@ def attribution_table(result: BacktestResult, analysis: Analysis) -> Table:
 
 
 def cost_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """Lay out what was paid for what, in basis points of wealth a year."""
+    """Lay out the costs by kind, in basis points of wealth a year."""
     header = ("policy", "all costs, bps a year", "purchases", "sales", "slippage", "impact")
     rows = [
         (name, *(number(value, 1) for value in parts)) for name, parts in analysis.cost_bps.items()
@@ -146,8 +146,8 @@ def regime_table(analysis: Analysis) -> Table:
         for name, score in analysis.regime_scores.items()
     ]
     note = (
-        "Nats per session, lower is better; the prior says the class shares of the training span "
-        "every day. On real data no gain is the expected result."
+        "Nats per session, lower is better. The prior is the class shares of the training span. "
+        "On real data no gain is the expected result."
     )
     return Table("Regime predictions", header, rows, note)
 
