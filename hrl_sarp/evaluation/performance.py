@@ -110,21 +110,9 @@ def _sharpe(record: PolicyRecord) -> Interval:
     return statistics.interval(value, record.sharpe_samples, record.confidence)
 
 
-def _growth_excess(record: PolicyRecord) -> Interval:
-    return statistics.interval(record.growth_excess, record.growth_samples, record.confidence)
-
-
 def _cost_drag(record: PolicyRecord) -> float:
     survives = record.net.min() > -1
     return metrics.cost_drag(record.gross, record.net, YEAR) if survives else 0.0
-
-
-def _deflated_sharpe(record: PolicyRecord) -> float:
-    return statistics.deflated_sharpe_ratio(record.active, record.trial_variance, record.n_trials)
-
-
-def _cash(record: PolicyRecord) -> float | None:
-    return None if record.weights is None else float(1.0 - record.weights.sum(axis=1).mean())
 
 
 def _effective_positions(record: PolicyRecord) -> float | None:
@@ -180,7 +168,8 @@ MEASURES = (
     Measure("sortino", "Sortino", RATIO, lambda r: metrics.sortino_ratio(r.excess, YEAR)),
     Measure("calmar", "Calmar", RATIO, lambda r: metrics.calmar_ratio(r.net, YEAR)),
     Measure(
-        "growth_excess", "log growth over 1/N, % a year [{level}]", POINTS, _growth_excess,
+        "growth_excess", "log growth over 1/N, % a year [{level}]", POINTS,
+        lambda r: statistics.interval(r.growth_excess, r.growth_samples, r.confidence),
         "Log growth less that of 1/N, both net of costs; dates are paired.", EQUAL_WEIGHT, rank=0,
     ),
     Measure(
@@ -247,11 +236,16 @@ MEASURES = (
         "Gain over 1/N that is mixed with cash to the same beta.", EQUAL_WEIGHT,
     ),
     Measure(
-        "deflated_sharpe", "deflated Sharpe", RATIO, _deflated_sharpe,
+        "deflated_sharpe", "deflated Sharpe", RATIO,
+        lambda r: statistics.deflated_sharpe_ratio(r.active, r.trial_variance, r.n_trials),
         "Probability that the Sharpe ratio over 1/N is more than the luck of many trials.",
         EQUAL_WEIGHT,
     ),
-    Measure("cash", "cash", PERCENT, _cash, "Mean share of wealth after the trade."),
+    Measure(
+        "cash", "cash", PERCENT,
+        lambda r: None if r.weights is None else float(1.0 - r.weights.sum(axis=1).mean()),
+        "Mean share of wealth after the trade.",
+    ),
     Measure(
         "effective_positions", "effective positions", TENTHS, _effective_positions,
         "1 / Herfindahl index of the invested part, mean over the sessions that hold anything.",

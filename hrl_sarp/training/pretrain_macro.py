@@ -113,12 +113,6 @@ class MacroTask:
         shares, logits = self.agent.actor(inputs.sectors, inputs.context, inputs.listed)
         return shares.mode, logits
 
-    def _even_portfolio(self, rows: Tensor) -> Tensor:
-        """Return the observation of a 1/N portfolio without drawdown on these rows."""
-        shares = self.tensors.sector_shares[rows].float()
-        scalars = torch.zeros(len(rows), len(MACRO_SCALARS), device=shares.device)
-        return torch.cat([shares, scalars], dim=1)
-
     def _random_portfolio(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return random holdings, cash and drawdown, on which labels do not depend."""
         shares = self.tensors.sector_shares[rows].float()
@@ -147,7 +141,9 @@ class MacroTask:
         training.
         """
         rows = self.validation_rows
-        shares, logits = self._predict(rows, self._even_portfolio(rows))
+        even = self.tensors.sector_shares[rows].float()
+        scalars = torch.zeros(len(rows), len(MACRO_SCALARS), device=even.device)  # no drawdown
+        shares, logits = self._predict(rows, torch.cat([even, scalars], dim=1))
         classes = self.regime[rows]
         regime = nn.functional.cross_entropy(logits, classes)
         prior = nn.functional.cross_entropy(self.prior.log().expand(len(rows), -1), classes)

@@ -84,7 +84,7 @@ def headline(result: StressResult) -> list[str]:
     seen = [scenario.name for scenario in result.scenarios if scenario.seen]
     if seen:
         sentences.append(
-            f"The agents were fitted or chosen on these windows, which are thus no evidence: "
+            f"No evidence, because the agents were fitted or chosen on them: "
             f"{', '.join(seen)}."
         )
     sentences.append(

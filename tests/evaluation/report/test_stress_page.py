@@ -53,7 +53,7 @@ def test_the_table_and_the_sentences_say_the_same(result: StressResult) -> None:
     assert rows["replayed"][5] == "15.2 %"
     sentences = " ".join(headline(result))
     assert "Not run: later (the data end on" in sentences
-    assert "no evidence for them: replayed." in sentences
+    assert "the agents were fitted or chosen on them: replayed." in sentences
 
 
 def test_a_narrow_terminal_names_each_column_that_it_leaves_out(result: StressResult) -> None:
