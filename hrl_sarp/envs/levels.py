@@ -149,7 +149,7 @@ class MacroLevel:
         return Goal(_normalised(listed, shares), _normalised(goal.regime_probabilities, filtered))
 
     def _trade_week(self) -> tuple[StepResult, Tensor, Tensor]:
-        """Trade until every row stands at a week end; returns the first session, cost, turnover."""
+        """Trade until every row is at a week end; return the first session, cost and turnover."""
         clocks = self.clocks
         sessions: list[StepResult] = []
         cost = torch.zeros_like(clocks.episode.active_growth)

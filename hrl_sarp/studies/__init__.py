@@ -1,4 +1,4 @@
-"""Studies: a grid of cells that run apart and resume, and what they come to over seeds."""
+"""Studies: grids of resumable runs over settings and seeds, and their summaries."""
 
 from hrl_sarp.studies.grid import Cell, Results, Study, run_grid
 from hrl_sarp.studies.summary import Moments, Threshold, moments, paired_difference

@@ -1,4 +1,4 @@
-"""What a study comes to over seeds: means with their errors, paired differences, thresholds."""
+"""Summarises a study over seeds: means with their errors, paired differences, thresholds."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -107,7 +107,7 @@ def run(context: PhaseContext) -> PhaseResult:
 def _train_part(
     context: PhaseContext, pair: Pair, log: History, running: dict[str, Any] | None
 ) -> None:
-    """Train one agent against the other as it is now, and validate the pair after a full round."""
+    """Train one agent against the current other one; after a full round, validate the pair."""
     algorithm, plan = _prepare(context, pair)
     plan = replace(plan, eval_prefix=f"eval_{plan.prefix}", extra=pair.state_dict())
     log.offset = (pair.part // len(PARTS)) * plan.total_timesteps

@@ -68,7 +68,7 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
             f"{grew}. In log growth that is {percent(abs(excess.value))} a year "
             f"{'more' if excess.value >= 0 else 'less'}; the {level:.0%} interval of the "
             f"difference is {percent(excess.low)} to {percent(excess.high)}: {verdict}. "
-            f"Allowing for {result.n_trials} policies and checkpoints looked at, the deflated "
+            f"Corrected for {result.n_trials} policies and checkpoints compared, the deflated "
             f"Sharpe ratio is {number(own['deflated_sharpe'])} (certified above 0.95)."
         )
     survivorship = result.market.manifest.get("survivorship")
@@ -152,7 +152,7 @@ def _sector_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block
 
 def _provenance(result: BacktestResult) -> Facts:
     facts = provenance(result)
-    labels = {"trials": "policies and checkpoints looked at"}
+    labels = {"trials": "policies and checkpoints compared"}
     pairs = [
         (labels.get(name, name.replace("_", " ")), facts[name]) for name in facts if name != "spans"
     ]

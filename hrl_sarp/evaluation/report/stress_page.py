@@ -84,8 +84,7 @@ def headline(result: StressResult) -> list[str]:
     seen = [scenario.name for scenario in result.scenarios if scenario.seen]
     if seen:
         sentences.append(
-            f"No evidence, because the agents were fitted or chosen on them: "
-            f"{', '.join(seen)}."
+            f"No evidence, because the agents were fitted or chosen on them: {', '.join(seen)}."
         )
     sentences.append(
         f"Shocks start after {result.frozen_on}, the last real day. Features are not rebuilt from "

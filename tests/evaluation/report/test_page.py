@@ -125,8 +125,8 @@ def test_page_says_how_many_policies_and_checkpoints_were_looked_at(
     result: BacktestResult, analysis: Analysis, parsed: _Page
 ) -> None:
     assert result.n_trials == 50
-    assert "Allowing for 50 policies and checkpoints looked at" in headline(result, analysis)[0]
-    label = parsed.texts.index("policies and checkpoints looked at")
+    assert "Corrected for 50 policies and checkpoints compared" in headline(result, analysis)[0]
+    label = parsed.texts.index("policies and checkpoints compared")
     assert parsed.texts[label + 1] == "50"
 
 

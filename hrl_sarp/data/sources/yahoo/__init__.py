@@ -1,1 +1,1 @@
-"""Yahoo Finance: what is asked, how patiently, and what is kept on disk."""
+"""Collects market data from Yahoo Finance, with retries and a cache of fetched tickers."""
