@@ -61,7 +61,7 @@ class Bars:
     high: Float64[np.ndarray, " N"]
     low: Float64[np.ndarray, " N"]
     close: Float64[np.ndarray, " N"]
-    """Positive and finite, as are the other prices; low <= open, close <= high."""
+    """All prices are positive and finite; open and close lie between low and high."""
     volume: Float64[np.ndarray, " N"] | None
     """At least 0; None if the file has none."""
     content_hash: str
@@ -111,7 +111,7 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
         )
     return Bars(
         timestamps=frame["time"].to_numpy(),
-        # an instrument may have lost all its bars: number those that are left
+        # numbered again, because an instrument may have lost all its bars
         instrument=frame["number"].rle_id().cast(pl.Int32).to_numpy(),
         instruments=tuple(frame["instrument"].unique(maintain_order=True)),
         **{name: frame[name].to_numpy() for name in PRICE_COLUMNS},

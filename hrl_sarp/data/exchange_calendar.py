@@ -23,7 +23,7 @@ def sessions_between(
     Source: the package exchange_calendars; its calendar "24/5" has every weekday.
     """
     try:
-        # one extra month: a calendar must hold at least one session
+        # one extra month, because a calendar must hold at least one session
         padded = pd.Timestamp(end) + pd.Timedelta(days=31)
         calendar = exchange_calendars.get_calendar(
             calendar_name, start=pd.Timestamp(start), end=padded

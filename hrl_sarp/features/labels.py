@@ -88,8 +88,8 @@ def sector_label_between(
 def regime_band(market: Market, config: RegimeConfig) -> Float[np.ndarray, " T"]:
     """Compute the log return of the benchmark beyond which the horizon counts as bull or bear.
 
-    `label_band` trailing volatilities x sqrt(horizon); the volatility reads rows <= t. NaN where
-    the look-back is not complete.
+    It is `label_band` x trailing volatility x sqrt(horizon). The volatility reads rows <= t. Rows
+    with an incomplete look-back are NaN.
     """
     log_return = np.log1p(market.benchmark_return)
     volatility = np.full(market.n_days, np.nan)
@@ -102,8 +102,9 @@ def regime_band(market: Market, config: RegimeConfig) -> Float[np.ndarray, " T"]
 def regime_label(market: Market, config: RegimeConfig) -> Int[np.ndarray, " T"]:
     """Classify the benchmark's log return over the horizon after the next session.
 
-    The benchmark has no open, so row t sums days t+2 .. t+1+horizon. Bull above `regime_band`, bear
-    below its negative, else sideways; -1 where the horizon or the look-back is not complete.
+    The benchmark has no open, so row t sums days t+2 .. t+1+horizon. A return above `regime_band`
+    is bull, one below its negative bear, and any other sideways. Rows with an incomplete horizon or
+    look-back are -1.
     """
     log_return, band = np.log1p(market.benchmark_return), regime_band(market, config)
     horizon = config.label_horizon_days

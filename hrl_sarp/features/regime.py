@@ -57,7 +57,7 @@ def fit_regime_model(
 ) -> RegimeModel:
     """Fit the model on training weeks: the best of `N_RESTARTS` fits by likelihood.
 
-    Column `return_axis` of the means names the states: lowest bear, highest bull, middle sideways.
+    The mean in column `return_axis` orders the states: lowest bear, middle sideways, highest bull.
 
     Raises:
         MarketError: if there are too few weeks, or no restart gives a usable model.
@@ -130,7 +130,7 @@ def _fit_best(standardised: np.ndarray, iterations: int) -> Any:
         try:
             model.fit(standardised)
             score = model.score(standardised)
-        except ValueError:  # a restart that emptied a state
+        except ValueError:  # hmmlearn raises it where a state has no week
             continue
         if np.isfinite(score) and score > best_score:
             best, best_score = model, score

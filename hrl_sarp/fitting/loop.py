@@ -447,7 +447,7 @@ class Fit:
         try:
             loss, measures = self.task.validate()
         except StoppedEarly:
-            if self.progress.batch:  # at 0 the untrained module is validated: a run begins anew
+            if self.progress.batch:  # at batch 0 no training is lost, so a run begins anew
                 self._save()
             raise
         if not math.isfinite(loss):

@@ -197,10 +197,11 @@ class TrainingDataLoader:
         rows = np.flatnonzero(usable & (dates >= first) & (dates <= last))
         if len(rows) == 0:
             known = dates[usable]
-            span = f"{known[0]} to {known[-1]}" if len(known) else "nowhere: the market is short"
+            cure = "the market is too short for any"
+            if len(known):
+                cure = f"choose dates between {known[0]} and {known[-1]}"
             raise DataError(
-                f"no {what} of market {self.market.name} between {start} and {end}; they exist "
-                f"from {span}; ask for dates in there"
+                f"no {what} of market {self.market.name} between {start} and {end}; {cure}"
             )
         return rows
 

@@ -63,7 +63,7 @@ _ORDINARY_DIVIDEND = 0.10
 """Only special dividends exceed this share of the price."""
 _SPLIT_RATIOS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
 _SPLIT_TOLERANCE = 0.03
-"""Tolerance around 1/2, 1/3 ...; it allows for the day's own move."""
+"""Tolerance around 1/2, 1/3 ..., because the day has a move of its own."""
 _USUAL_DAYS = 20
 """Bars whose median dollar volume is the usual one."""
 _FEWEST_USUAL_DAYS = 5
@@ -78,14 +78,14 @@ _MAX_INTRADAY = 0.15
 def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Add the columns that the rules compare to bars sorted by symbol and date.
 
-    All are known at the close of the row. What needs an earlier row is null on a symbol's first.
-    `previous_close`;
-    `total_return`: (split x close + dividend) / previous close - 1;
-    `adjusted_return`: return of adj_close, or `total_return` without an adj_close;
-    `gap`: adjusted less total return, and `is_gap`: the gap exceeds the threshold;
-    `is_dividend`: the gap looks like a dividend, and the symbol states no dividend or split at all;
-    `days`: calendar days since the row before, and `is_after_hole`: they are too many;
-    `day`: close over open, and `night`: adjusted open over the close before;
+    All are known at the close of the row. Most compare with the row before and are null on the
+    first row of a symbol.
+    `total_return`: (split x close + dividend) / `previous_close` - 1.
+    `adjusted_return`: return of adj_close, or `total_return` without an adj_close.
+    `gap`: adjusted less total return. `is_gap`: it exceeds the threshold.
+    `is_dividend`: the gap looks like a dividend, and the symbol states no dividend or split at all.
+    `days`: calendar days since the row before. `is_after_hole`: they are too many.
+    `day`: close over open. `night`: adjusted open over the close before.
     `busy`: dollar volume over its median of the 20 rows before.
     """
     total = (pl.col("split") * pl.col("close") + pl.col("dividend")) / _before("close") - 1

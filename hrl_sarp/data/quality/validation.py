@@ -126,7 +126,7 @@ def bad_rows(report: ValidationReport) -> pl.DataFrame:
 
 def render(report: ValidationReport) -> Table:
     """Show a report, one row per rule: its effect, its number of findings, the first cases."""
-    effects = dict.fromkeys(rules.BREAKING, ": night kept out")
+    effects = dict.fromkeys(rules.BREAKING, ": overnight return 0")
     effects |= dict.fromkeys(rules.LEFT_OUT, ": left out")
     effects |= dict.fromkeys(rules.EXCLUDING, ": excluded")
     cells = []

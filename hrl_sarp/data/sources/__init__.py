@@ -1,1 +1,1 @@
-"""One module per origin of raw data; each ends in the same `RawData`."""
+"""Sources of raw data, a module each; all of them return `RawData`."""

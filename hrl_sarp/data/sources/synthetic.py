@@ -59,7 +59,7 @@ class SyntheticTruth:
 def generate(
     config: SyntheticConfig, sessions: Shaped[np.ndarray, " T"]
 ) -> tuple[RawData, SyntheticTruth]:
-    """Generate the market and the truth behind it; equal arguments give the same bits.
+    """Generate a market and the truth behind it, the same bits for equal arguments.
 
     Daily log return r(t) = m + s(sector) + beta x(t-1) - sigma_I^2 / 2 + sigma_I eps. The sessions
     are datetime64[D], strictly increasing, `config.n_days` of them.
@@ -79,10 +79,11 @@ def generate(
 
 
 def sector_tilts(n_sectors: int) -> Float[np.ndarray, "R S"]:
-    """Say which sectors each regime favours: +1 favoured, -1 unfavoured, 0 neutral.
+    """Return which sectors each regime favours: +1 favoured, -1 unfavoured, 0 neutral.
 
-    With 11 sectors: bear +1 on 0-2 and -1 on 8-10, bull the reverse, sideways +1 on 4-6 and -1 on
-    0, 1 and 9; other numbers of sectors keep the proportions.
+    With 11 sectors, a bear regime has +1 for sectors 0-2 and -1 for 8-10. A bull regime has the
+    reverse. A sideways regime has +1 for 4-6 and -1 for 0, 1 and 9. Other numbers of sectors keep
+    the proportions.
     """
     count = max(1, round(3 * n_sectors / 11))
     upper = count // 3
@@ -110,7 +111,7 @@ def draw_truth(
     steps[0] = rng.integers(0, len(Regime))  # the stationary distribution is uniform
     regime = np.cumsum(steps) % len(Regime)
     n_assets = config.n_sectors * config.stocks_per_sector
-    # the signal before the first session is drawn too: day 0 earns it
+    # one more signal, for the day before the first session: it moves day 0
     signal = _draw_signal(config.n_days + 1, n_assets, config.signal_autocorrelation, rng)
     tilt = sector_tilts(config.n_sectors)
     idiosyncratic_sd = config.idiosyncratic_sd_pct * _PERCENT

@@ -78,7 +78,7 @@ def fit_projection(embeddings: Float[np.ndarray, "W H"], size: int) -> Projectio
     fitted = PCA(size, svd_solver="covariance_eigh").fit(embeddings.astype(np.float64))
     axes, share = fitted.components_.T, fitted.explained_variance_ratio_
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(size)])
-    deviation = np.sqrt(share * total)  # scikit-learn's own divides by one window less
+    deviation = np.sqrt(share * total)  # scikit-learn divides by one window less
     is_noise = share < SMALLEST_SHARE
     scale = np.where(is_noise, 0.0, 1.0 / np.where(is_noise, 1.0, deviation))
     return Projection(
@@ -102,7 +102,7 @@ def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -
 
 
 def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str]]:
-    """Read what `save_projection` wrote, and its facts; errors name the command that writes it.
+    """Read a projection and its facts; errors name the command that writes it.
 
     Raises:
         MissingArtifactError: if there is no such file.

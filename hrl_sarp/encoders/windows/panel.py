@@ -191,7 +191,7 @@ def _row_of(bars: Bars, market: Market, at: Int[np.ndarray, " W"]) -> Int[np.nda
 
 
 def _require_same_market(panel: PricePanel, market: Market, data_dir: Path) -> None:
-    """Refuse bars whose returns are not the market's own."""
+    """Refuse bars whose returns differ from those of the market."""
     column = {symbol: number for number, symbol in enumerate(panel.symbols)}
     missing = [symbol for symbol in market.symbols if symbol not in column]
     same = not missing and np.array_equal(panel.dates[-market.n_days :], market.dates)
@@ -221,7 +221,7 @@ def _log_over_mean(
     """Return log(volume / mean of the last bars); 0 where it is 0, NaN before enough bars."""
     row = np.arange(len(volume))
     seen = row - np.maximum.accumulate(np.where(is_first, row, 0)) + 1
-    # summed window by window: a running sum would carry one stock's later bars into the next stock
+    # summed window by window, because a running sum would mix the stocks
     padded = np.concatenate([np.zeros(MEAN_VOLUME_BARS - 1), volume])
     mean = sliding_window_view(padded, MEAN_VOLUME_BARS).mean(axis=1)
     ratio = np.where(volume > 0, volume, 1.0) / np.where(volume > 0, mean, 1.0)

@@ -63,9 +63,7 @@ class Plan:
     series: pl.DataFrame
     """series, ticker, meaning; the benchmark is called `index`."""
     start: date
-    """First day."""
     end: date
-    """Last day."""
     listed_in: str
     """Name of the list of symbols, for messages."""
 
@@ -84,12 +82,12 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
     tickers = plan.stocks.select("symbol", "ticker").iter_rows()
     failed = [f"{symbol}: {failures[ticker]}" for symbol, ticker in tickers if ticker in failures]
     allowed = int(allowed_share * plan.stocks.height)
-    if len(failed) > allowed or len(failed) == plan.stocks.height:  # a lost series is noted only
+    if len(failed) > allowed or len(failed) == plan.stocks.height:  # a lost series is only noted
         raise DataError(
             f"source yahoo: {len(failed)} of {plan.stocks.height} symbols failed, at most "
             f"{allowed} may (data.yahoo.max_failed_share = {allowed_share}); nothing was replaced, "
-            f"what came is kept in {cache.folder}; run the same command again or take them off the "
-            f"list: {'; '.join(failed)}"
+            f"fetched histories stay in {cache.folder}; run the same command again or remove the "
+            f"failed symbols: {'; '.join(failed)}"
         )
     rows = plan.series.iter_rows()
     listed = {ticker: (f"{name} is {ticker}: {meaning}", name) for name, ticker, meaning in rows}
@@ -113,7 +111,7 @@ def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
     """Fill in the defaults of a request and read the lists of symbols and series."""
     spans = config.market_profile.spans
     first = spans.train.start
-    # a 29 February has no counterpart two years before
+    # on the first of the month, because 29 February does not exist two years before
     start = request.start or first.replace(year=first.year - YEARS_BEFORE_TRAINING, day=1)
     end = request.end or spans.test.end
     if start >= end:
