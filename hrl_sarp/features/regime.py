@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hmmlearn.stats import log_multivariate_normal_density
 from jaxtyping import Bool, Float, Int
-from scipy.stats import multivariate_normal
 
 from hrl_sarp.contracts import Regime
 from hrl_sarp.errors import MarketError
@@ -98,12 +98,9 @@ def filter_regimes(
     the first week ends, the result is the stationary distribution.
     """
     standardised = (observations - model.centre) / model.scale
-    log_likelihood = np.stack(
-        [
-            multivariate_normal(mean, covariance).logpdf(standardised).reshape(len(rows))
-            for mean, covariance in zip(model.means, model.covariances, strict=True)
-        ],
-        axis=1,
+    # not SciPy's density: it refuses covariances that are positive definite by a hair
+    log_likelihood = log_multivariate_normal_density(
+        standardised, model.means, model.covariances, "full"
     )
     belief = model.start
     result = np.tile(belief, (n_days, 1))
