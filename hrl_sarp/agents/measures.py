@@ -73,7 +73,7 @@ class GradientNorms:
 
 
 def spread(name: str, values: Float[np.ndarray, "..."]) -> dict[str, float]:
-    """Return mean, deviation and range as `<name>_mean`, ..., `<name>_max`; skips no NaN."""
+    """Return mean, deviation and range as `<name>_mean`, ..., `<name>_max`. NaN is not skipped."""
     kinds = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
     return {f"{name}_{kind}": float(value) for kind, value in kinds.items()}
 
@@ -168,7 +168,7 @@ def fit_ridge(
 ) -> Float[np.ndarray, " F"]:
     """Fit a ridge regression without intercept (features and labels are centred each day).
 
-    Both are standardised across each day; the penalty counts times rows times the mean feature
+    Both are standardised across each day. The penalty counts times rows times the mean feature
     variance.
     """
     x, y = features[mask].astype(np.float64), label[mask]

@@ -156,9 +156,9 @@ class HierarchicalEnv(gym.Env[Any, Any]):
 
 
 MacroEnv = partial(HierarchicalEnv, level="macro")
-"""One step is an exchange week; partner default: equal weight inside each sector."""
+"""One step is an exchange week. The default partner holds equal weights inside each sector."""
 MicroEnv = partial(HierarchicalEnv, level="micro")
-"""One step is a session; partner default: half Dirichlet(1) goals, half 1/N."""
+"""One step is a session. The default partner sets half Dirichlet(1) goals, half 1/N."""
 
 
 @lru_cache(maxsize=1)

@@ -114,7 +114,7 @@ class MacroLevel:
     def step(self, action: Float[Tensor, "B G"]) -> LevelStep:
         """Set the goal of the week and trade until the next week end.
 
-        `action` holds sector weights, then regime probabilities; neither has to sum to 1.
+        `action` holds sector weights, then regime probabilities. Neither has to sum to 1.
         """
         clocks = self.clocks
         everyone = torch.ones(clocks.n_envs, dtype=torch.bool, device=self.tensors.device)
@@ -185,7 +185,7 @@ class MicroLevel:
         self.action_space = spaces.Box(0.0, 1.0, (tensors.n_slots,), np.float32)
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
-        """Return the space of one row of the batch; both forms are goal dictionaries."""
+        """Return the space of one row of the batch, a goal dictionary in either form."""
         slots, goal = self.tensors.n_slots, self.tensors.n_sectors + len(Regime)
         goals = {
             "achieved_goal": spaces.Box(0.0, 1.0, (goal,), np.float32),

@@ -76,7 +76,7 @@ class MicroInputs:
     def flatten(self) -> Float[Tensor, "B X"]:
         """Return one row per decision without the goal: features, weights, tradable, scalars.
 
-        Its shape is (B, N x (F + 2) + P); market rows are repeated for each decision.
+        Its shape is (B, N x (F + 2) + P). Market rows are repeated for each decision.
         """
         view = self.view
         features = self.features[self.row_of].flatten(1)

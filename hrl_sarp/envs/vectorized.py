@@ -26,7 +26,7 @@ class StepInfos(list[dict[str, Any]]):
 
 
 class PortfolioVecEnv(VecEnv):
-    """B environments of one level stepped as one batch; finished rows restart on their own.
+    """B environments of one level, stepped as one batch. Finished rows restart automatically.
 
     Args:
         level: macro or micro mechanics with its partner policy.
@@ -82,7 +82,7 @@ class PortfolioVecEnv(VecEnv):
         self._actions = torch.as_tensor(np.asarray(actions), device=device)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step all rows; rows that end restart and report their last observation.
+        """Step all rows. Rows that end restart, and their infos hold the last observation.
 
         Returns:
             Observations, rewards, ends, and `StepInfos` with the reply of the level.
@@ -167,7 +167,7 @@ class PortfolioVecEnv(VecEnv):
         """Nothing to free."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the attribute once per row; rows share one object.
+        """Return the attribute of the one object that all rows share, once per row.
 
         Args:
             attr_name: of this object.

@@ -22,7 +22,7 @@ class Attribution:
     sectors: float
     """From sector weights other than those of 1/N, which the macro agent decides."""
     stocks: float
-    """From other stocks inside the sectors, interaction included; the micro agent decides them."""
+    """From other stocks in the sectors (interaction included), which the micro agent decides."""
     cash: float
     """From holding more or less cash, interest included."""
     costs: float

@@ -57,7 +57,7 @@ def backtest(
 
     Args:
         market: with its universe, features and returns.
-        policies: agents and baselines; all run as one batch in float64 on the CPU.
+        policies: agents and baselines. All run as one batch in float64 on the CPU.
         span: starts in cash at the close of its first session, ends with its last.
         config: costs, risk limits.
 

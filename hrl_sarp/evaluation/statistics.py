@@ -32,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class BootstrapPlan:
-    """How dates are resampled; stored with the results, so that they can be aggregated later."""
+    """How dates are resampled. It is stored with the results, so that runs can be aggregated."""
 
     block_days: int
     samples: int
@@ -135,7 +135,7 @@ def bootstrap_dates_and_seeds(
 
 
 def interquartile_mean(values: Float[np.ndarray, " n"]) -> float:
-    """Compute the mean of the middle half; values on its border count with their inner part.
+    """Compute the mean of the middle half. Values on its border count in part.
 
     Source:
         Agarwal et al. (2021), "Deep RL at the edge of the statistical precipice".
@@ -168,7 +168,7 @@ def probabilistic_sharpe_ratio(
 def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
     """Compute the expected best Sharpe ratio of `n_trials` without skill.
 
-    `variance` is that of the Sharpe ratios over the trials; the result has the unit of its root.
+    `variance` is that of the Sharpe ratios over the trials. The result has the unit of its root.
 
     Source:
         Bailey and Lopez de Prado (2014), "The deflated Sharpe ratio", equation 1.

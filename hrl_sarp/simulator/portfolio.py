@@ -227,7 +227,7 @@ class PortfolioSimulator:
         hold: Bool[Tensor, " B"] | None,
         gone: Bool[Tensor, "B A"] | None,
     ) -> Fill:
-        """Fill the orders; a row that holds has none, unless a stock of its own was delisted."""
+        """Fill the orders. A row that holds has none, unless one of its stocks was delisted."""
         wealth = self.state.wealth * growth
         if hold is None:
             orders = self._place_orders(target, holdings, wealth, day, None)

@@ -35,7 +35,7 @@ def project_weights(
         exposure: nonnegative.
 
     Returns:
-        Weights of the same dtype; the sum is exact to rounding. Computed in float64, so that
+        Weights of the same dtype. Their sum is exact to rounding. Computed in float64, so that
         preferences may span sixty decades. Gradients flow to all four arguments.
     """
     dtype = preferences.dtype
@@ -135,7 +135,7 @@ def _find_theta(
     caps: Float[Tensor, "*batch K"],
     total: Float[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch"]:
-    """Solve sum min(u, theta p) = total; beyond the capacity any theta that fills all caps.
+    """Solve sum min(u, theta p) = total. Beyond the capacity, return a theta that fills all caps.
 
     Newton's method starts at the left end of this concave, piecewise-linear sum. Theta only grows,
     and so does the set of capped stocks, so it takes at most K + 1 rounds, usually three or four.

@@ -85,7 +85,7 @@ class TradeCosts:
         wealth: Float[Tensor, " B"],
         dollar_volume: Float[Tensor, "B A"] | None,
     ) -> Float[Tensor, " B"]:
-        """Return what all trades of a row cost, as a share of wealth; convex in the trades.
+        """Return the cost of all trades of a row, as a share of wealth. It is convex in the trades.
 
         Args:
             trade_values: signed trades as shares of wealth.
@@ -164,7 +164,7 @@ class Frozen:
     sector_values: Float[Tensor, "B S"]
     """Sector sums of `values`."""
     spread: Float[Tensor, "S A"]
-    """1 where a stock belongs to a sector; turns sector rows into stock rows."""
+    """1 where a stock belongs to a sector. A product with it turns sector rows into stock rows."""
 
 
 @dataclass(frozen=True)

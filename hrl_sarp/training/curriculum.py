@@ -36,7 +36,7 @@ RUNNERS = {
     4: train_agents.run_micro,  # micro of 2, macro of 3 -> micro agent
     5: joint_finetune.run,  # macro of 3, micro of 4 -> both
 }
-"""Phases in order; each reads what the ones before it wrote."""
+"""Phases in order. Each reads the files of earlier ones."""
 
 MACRO_OF = {3: 1, 4: 3, 5: 3}
 """Phase -> the phase whose macro agent it starts from or trains against."""

@@ -67,7 +67,7 @@ class Pair:
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Alternate until validation stops improving; write the best pair."""
+    """Train both agents in turns until validation stops improving, and write the best pair."""
     joint = context.config.curriculum.joint
     pair = Pair(
         context.load_macro(3), context.load_micro(4), Selector(joint.selection_window), best={}

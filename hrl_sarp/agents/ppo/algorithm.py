@@ -98,7 +98,7 @@ class DirichletActorCritic(ActorCriticPolicy):
 
 
 class MacroPPO(PPO):
-    """PPO whose critic warms up before the actor moves; a loss that is not finite stops it."""
+    """PPO whose critic warms up before the actor moves. A loss that is not finite stops it."""
 
     policy: DirichletActorCritic
     critic_warmup_steps: int = 0

@@ -124,7 +124,7 @@ class MicroTD3(TD3):
         move(tuple(target.parameters()), _trained(network), 0)
 
     def compute_target(self, batch: MicroBatch) -> Tensor:
-        """Return reward + gamma x the smaller target value; time limits are bootstrapped."""
+        """Return reward + gamma x the smaller target value. Time limits are bootstrapped."""
         with torch.no_grad():
             shape = batch.executed.shape
             noise = torch.randn(shape, generator=self.generator).to(batch.executed)

@@ -33,12 +33,12 @@ EQUAL_WEIGHT = "1/N"
 
 
 def equal_weight(market: Market, days: Days, config: RunConfig) -> Weights:
-    """1/N over the usable stocks."""
+    """Hold 1/N of the usable stocks."""
     return equal_shares(usable_slots(market, days))
 
 
 def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights:
-    """Weights proportional to 1 / trailing volatility; stocks with half a window of bars."""
+    """Hold stocks with half a window of bars in proportion to 1 / trailing volatility."""
     window, session_return, rows = config.evaluation.volatility_days, market.session_return(), []
     for day in days.tolist():
         returns = trailing(session_return, day, window)

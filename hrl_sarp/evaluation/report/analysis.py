@@ -108,8 +108,8 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
 
     Args:
         result: the rollouts.
-        swaps: the four policies of the level swap, if they were run; the page is then about the
-            one with both levels trained, else about the first policy that was handed in.
+        swaps: the four policies of the level swap, if they were run. The page is then about the
+            one with both levels trained, else about the first given policy.
 
     Returns:
         The figures that page, files and terminal show.
@@ -193,7 +193,7 @@ def _variant(trajectory: Trajectory, market: Market) -> dict[str, dict[str, floa
 
 
 def _luck(random: Trajectory | None, market: Market, main: Trajectory) -> dict[str, LuckRange]:
-    """Summarise the random portfolios; their excess is over the 1/N of the main rollout."""
+    """Summarise the random portfolios. Their excess is over the 1/N of the main rollout."""
     if random is None:
         return {}
     rows = [i for i, name in enumerate(random.names) if name != INDEX]

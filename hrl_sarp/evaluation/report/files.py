@@ -147,7 +147,7 @@ def _cost_by_stock(
     where: tuple[np.ndarray, np.ndarray, np.ndarray],
     traded: np.ndarray,
 ) -> np.ndarray:
-    """Give each stock its commission and slippage; an impact is spread in proportion to them."""
+    """Give each stock its commission and slippage, and its share of the impact in proportion."""
     buy = (costs.buy_bps + costs.slippage_bps) * BPS
     sell = (costs.sell_bps + costs.slippage_bps) * BPS
     linear = buy * traded.clip(min=0.0) - sell * traded.clip(max=0.0)

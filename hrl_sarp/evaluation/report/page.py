@@ -17,7 +17,7 @@ from hrl_sarp.reporting.table import NONE, number, paragraphs, percent
 from hrl_sarp.run.files import write_text
 
 MOST_DRAWN = 6
-"""Policies whose sectors are drawn; each figure adds 100 kB to the page."""
+"""Number of policies whose sectors are drawn. Each figure adds 100 kB to the page."""
 
 
 def write_backtest(

@@ -1,4 +1,4 @@
-"""The tables of a backtest; terminal, page and Markdown show the same ones."""
+"""The tables of a backtest, which terminal, page and Markdown share."""
 
 from collections.abc import Mapping, Sequence
 
