@@ -31,7 +31,7 @@ from hrl_sarp.features.regime import (
 )
 from hrl_sarp.features.stock import compute_stock_features, find_stock_problems, longest_lookback
 from hrl_sarp.market.rates import benchmark_returns, published_series, risk_free_returns
-from hrl_sarp.market.universe import EMPTY, choose_slots, membership_mask
+from hrl_sarp.market.universe import EMPTY, choose_slots, eligible_stocks, membership_mask
 
 
 def assemble_market(
@@ -80,7 +80,7 @@ def assemble_market(
         compute_stock_features(panel, profile.stock_features, data.feature_clip),
         name=config.market,
         sector_names=tuple(profile.sectors),
-        eligible=_eligible_of(own_slots, len(stocks)),
+        eligible=eligible_stocks(own_slots, len(stocks)),
         slots=own_slots,
         risk_free=risk_free[rows],
         benchmark_return=benchmark[rows],
@@ -241,13 +241,6 @@ def _renumbered(
     place = np.full(n_stocks + 1, EMPTY, dtype=np.int64)  # the last column stands for empty slots
     place[chosen] = np.arange(len(chosen))
     return chosen, place[slots]
-
-
-def _eligible_of(slots: Int[np.ndarray, "T N"], n_assets: int) -> Bool[np.ndarray, "T A"]:
-    """Mark the stocks that have a slot."""
-    marked = np.zeros((len(slots), n_assets + 1), dtype=bool)  # the last column: empty slots
-    marked[np.arange(len(slots))[:, None], slots] = True
-    return np.ascontiguousarray(marked[:, :n_assets])
 
 
 def _manifest(raw: RawData, panel: PricePanel, market: Market) -> dict[str, Any]:

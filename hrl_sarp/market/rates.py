@@ -11,7 +11,7 @@ from hrl_sarp.data.store import RawData
 from hrl_sarp.features.macro import align_series, release_of
 from hrl_sarp.features.prices import DAY, PricePanel
 from hrl_sarp.features.technical import row_mean
-from hrl_sarp.market.universe import EMPTY
+from hrl_sarp.market.universe import EMPTY, eligible_stocks
 
 POLICY_RATE = "FEDFUNDS"
 BILL_RATE = "IRX"
@@ -138,10 +138,8 @@ def _fund_returns(
 
 
 def _equal_weight(panel: PricePanel, slots: Int[np.ndarray, "T N"]) -> Float[np.ndarray, " T"]:
-    n_days, n_assets = panel.tradable.shape
-    held = np.zeros((n_days, n_assets + 1), dtype=bool)  # the last column takes the empty slots
-    held[np.arange(1, n_days)[:, None], slots[:-1]] = True
-    chosen = held[:, :n_assets] & panel.listed
+    chosen = np.zeros_like(panel.listed)
+    chosen[1:] = eligible_stocks(slots[:-1], len(panel.symbols)) & panel.listed[1:]
     before_universe = np.concatenate([[True], (slots[:-1] == EMPTY).all(axis=1)])
     chosen[before_universe] = panel.tradable[before_universe]
     simple = np.nan_to_num(row_mean(np.where(chosen, panel.session_growth - 1.0, np.nan)))

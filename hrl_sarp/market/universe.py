@@ -48,6 +48,13 @@ def choose_slots(
     return np.where(filled & alive, slots, EMPTY)
 
 
+def eligible_stocks(slots: Int[np.ndarray, "T N"], n_assets: int) -> Bool[np.ndarray, "T A"]:
+    """Mark the stocks that have a slot."""
+    marked = np.zeros((len(slots), n_assets + 1), dtype=bool)  # the last column: empty slots
+    marked[np.arange(len(slots))[:, None], slots] = True
+    return np.ascontiguousarray(marked[:, :n_assets])
+
+
 def membership_mask(
     panel: PricePanel,
     membership: pl.DataFrame | None,
