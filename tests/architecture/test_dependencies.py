@@ -29,6 +29,7 @@ TOOLS = {
     "ruff": "style and format",
     "nbmake": "runs the notebooks",
     "ipykernel": "runs the notebooks",
+    "pytest-timeout": "ends a test that hangs",
     "pytest-xdist": "runs tests side by side",
     "tensorboard": "torch.utils.tensorboard writes through it, users read with it",
 }

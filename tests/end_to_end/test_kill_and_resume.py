@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hrl_sarp.training import run_phase
 from hrl_sarp.training.phase import PhaseContext
@@ -78,6 +79,7 @@ def _child(number: int, context: PhaseContext) -> Iterator[int]:
     if process == 0:
         code = 1
         try:
+            torch.set_num_threads(1)  # a copy has none of PyTorch's threads to wait for
             run_phase(number, context)
             code = 0
         finally:
