@@ -24,7 +24,7 @@ __all__ = ["backtest", "load_agents", "load_market", "train"]
 
 def load_market(
     data_dir: Path | str | None = None,
-    market_name: str = "sample",
+    market: str = "sample",
     config: "RunConfig | None" = None,
 ) -> "Market":
     """Assemble the market of a collected data folder, or take it from the cache beside it.
@@ -33,7 +33,7 @@ def load_market(
 
     Args:
         data_dir: `data/raw` as written by collect-data; None takes the bundled sample, offline.
-        market_name: profile of `config/markets/`, used where no configuration is given.
+        market: profile of `config/markets/`, used where no configuration is given.
         config: run configuration; it names its own market.
 
     Returns:
@@ -53,8 +53,8 @@ def load_market(
     from hrl_sarp.run.session import resolve_device
 
     if data_dir is None:
-        return bundled_sample(config or load_config(market=market_name))
-    folder, chosen = Path(data_dir), config or load_config(market=market_name)
+        return bundled_sample(config or load_config(market=market))
+    folder, chosen = Path(data_dir), config or load_config(market=market)
     assembled = assembled_market(folder, chosen)
     return with_stock_embeddings(assembled, folder, chosen, resolve_device("auto"))
 

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from hrl_sarp.errors import MarketError
+
 STOCK_EMBEDDINGS = "stock_embeddings"
 """Entry of a market's manifest that says whose embeddings it carries."""
 PORTFOLIO_FEATURES = ("portfolio_drawdown",)
@@ -128,6 +130,22 @@ class Market:
             return ""
         written = self.manifest.get(STOCK_EMBEDDINGS, {}).get("content")
         return written or hashlib.sha256(self.stock_embeddings.tobytes()).hexdigest()
+
+    def feature_column(self, name: str) -> int:
+        """Find a stock feature.
+
+        Args:
+            name: one of `feature_names`.
+
+        Returns:
+            Its place on the axis F of `stock_features`.
+
+        Raises:
+            MarketError: for a name that is not there; it lists those that are.
+        """
+        if name not in self.feature_names:
+            raise MarketError(f"no feature '{name}'; there are: {', '.join(self.feature_names)}")
+        return self.feature_names.index(name)
 
     def session_growth(self) -> Float[np.ndarray, "T A"]:
         """Chain night and day.

@@ -9,8 +9,10 @@ import pytest
 from loguru import logger
 
 import hrl_sarp
+from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import HrlSarpError, MarketError, MissingArtifactError, SimulatorError
+from hrl_sarp.evaluation import Decision, DecisionView
 from hrl_sarp.evaluation.own_policy import FunctionPolicy, PastView
 from tests import tiny_runs
 
@@ -24,8 +26,6 @@ def sample() -> Market:
 
 @pytest.fixture(scope="module")
 def config() -> Any:
-    from hrl_sarp.config.loading import load_config
-
     return load_config(market="sample", overrides={"evaluation": FEW})
 
 
@@ -69,6 +69,7 @@ def test_what_a_function_may_not_return_is_refused_with_day_and_reason(
         "the weight nan for": lambda view: np.full(20, np.nan),
         "the weight -1.0 for": lambda view: -np.ones(20),
         "unknown symbols XYZ": lambda view: {"XYZ": 1.0},
+        "two weights for one symbol": lambda view: pd.Series([0.1, 0.1], view.symbols[:1] * 2),
         "str, which is no array of numbers": lambda view: "all",
         "1 or more, found 0": lambda view: view.past_returns(0),
     }
@@ -77,6 +78,42 @@ def test_what_a_function_may_not_return_is_refused_with_day_and_reason(
             hrl_sarp.backtest(FunctionPolicy(function, "mine"), sample, config, "validation")
         told = [str(refusal.value), *getattr(refusal.value, "__notes__", [])]
         assert any("'mine' at the close of 2015" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "NoneType, not a Decision"),
+        ({"AAPL": 1.0}, "dict, not a Decision"),
+        (Decision(np.full(55, np.nan)), "slot weights that are not finite"),
+        (Decision(np.full(55, np.inf)), "slot weights that are not finite"),
+    ],
+)
+def test_what_an_object_may_not_return_is_refused_with_day_and_reason(
+    sample: Market, config: Any, answer: Any, reason: str
+) -> None:
+    class Mine:
+        name = "mine"
+
+        def decide(self, view: DecisionView) -> Any:
+            return answer
+
+    with pytest.raises(SimulatorError, match=f"'mine' at the close of 2015.* returned {reason}"):
+        hrl_sarp.backtest(Mine(), sample, config, "validation")
+
+
+def test_an_unknown_feature_is_refused_with_those_that_are_there(sample: Market) -> None:
+    view = PastView(sample, 300, np.zeros(sample.n_assets), is_first=False)
+    with pytest.raises(
+        MarketError, match=f"no feature 'luck'; there are: {sample.feature_names[0]}"
+    ):
+        view.feature("luck")
+
+
+def test_the_bundled_sample_refuses_embeddings_that_it_does_not_have() -> None:
+    config = load_config(market="sample", overrides={"encoders": {"observe": "jade"}})
+    with pytest.raises(MarketError, match=r"encoders\.observe is 'jade'"):
+        hrl_sarp.load_market(config=config)
 
 
 def test_an_error_inside_a_function_names_policy_and_day(sample: Market, config: Any) -> None:
@@ -143,7 +180,7 @@ def test_other_things_are_refused_in_one_line(sample: Market, config: Any, tmp_p
     with pytest.raises(MissingArtifactError, match="hrl-sarp train"):
         hrl_sarp.load_agents(tmp_path, sample)
     with pytest.raises(MarketError, match="folder of its collected data"):
-        hrl_sarp.load_market(market_name="us")
+        hrl_sarp.load_market(market="us")
 
 
 def test_agents_are_trained_loaded_and_backtested(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ class Decision:
     """
 
     slot_weights: Float[Tensor, "*B N"] | Float[np.ndarray, "*B N"] | None
-    """Target weights of the day's slots, before the limits; (N,) serves all portfolios. None sends
-    no orders: the portfolios drift."""
+    """Finite target weights of the day's slots, before the limits; values below 0 count as 0. (N,)
+    serves all portfolios. None sends no orders: the portfolios drift."""
     p_bear: float | Float[Tensor, " B"] = 0.0
     """Probability of a bear regime, which lowers the exposure."""
     goal: Float[Tensor, "*B G"] | None = None
@@ -134,8 +134,11 @@ class DecisionView:
 
         Returns:
             Standardised across the stocks of the day; 0 in empty slots.
+
+        Raises:
+            MarketError: for a name that is not there.
         """
-        column = self.tensors.market.feature_names.index(name)
+        column = self.tensors.market.feature_column(name)
         return self.tensors.slot_features[self.days, :, column]
 
 
@@ -425,15 +428,25 @@ class _Orders:
             decision = policy.decide(view)
             if decision is HOLD:
                 continue
+            if not isinstance(decision, Decision):
+                raise self._refusal(policy, view, f"{type(decision).__name__}, not a Decision")
             if decision.goal is not None:
                 goal[view.rows] = decision.goal.to(goal)
             if decision.slot_weights is not None:
-                weights[view.rows] = torch.as_tensor(decision.slot_weights).to(weights)
+                asked = torch.as_tensor(decision.slot_weights).to(weights)
+                if not bool(torch.isfinite(asked).all()):
+                    raise self._refusal(policy, view, "slot weights that are not finite")
+                weights[view.rows] = asked
                 p_bear[view.rows] = decision.p_bear
                 hold[view.rows] = False if decision.hold is None else decision.hold
         if self._lags or clocks.risk.drawdown_gate:
             weights, p_bear, hold = self._due(weights, p_bear, hold)
         return goal, (weights, None, hold if bool(hold.any()) else None, p_bear)
+
+    @staticmethod
+    def _refusal(policy: Policy, view: DecisionView, found: str) -> SimulatorError:
+        day = view.tensors.market.dates[int(view.days[0])]
+        return SimulatorError(f"policy '{policy.name}' at the close of {day} returned {found}")
 
     def _due(self, weights: Tensor, p_bear: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         clocks, tensors = self._clocks, self._clocks.tensors

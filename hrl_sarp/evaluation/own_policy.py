@@ -91,12 +91,10 @@ class PastView:
             Standardised across the stocks of the day; 0 where the stock has no bar.
 
         Raises:
-            SimulatorError: for an unknown name.
+            MarketError: for a name that is not there.
         """
-        names = self._market.feature_names
-        if name not in names:
-            raise SimulatorError(f"no feature '{name}'; there are: {', '.join(names)}")
-        return _read_only(self._market.stock_features[self.row, :, names.index(name)])
+        column = self._market.feature_column(name)
+        return _read_only(self._market.stock_features[self.row, :, column])
 
 
 class FunctionPolicy:
@@ -155,7 +153,10 @@ class FunctionPolicy:
             return None
         symbols = past.symbols
         if hasattr(answer, "items"):  # a dictionary, or a Series whose order may be another one
-            by_symbol = dict(answer.items())
+            pairs = list(answer.items())
+            by_symbol = dict(pairs)
+            if len(by_symbol) < len(pairs):
+                raise self._refusal(past, "two weights for one symbol")
             unknown = [str(symbol) for symbol in by_symbol if symbol not in symbols]
             if unknown:
                 raise self._refusal(

@@ -35,8 +35,13 @@ def bundled_sample(config: RunConfig) -> Market:
     Nothing is written and no network is needed.
 
     Raises:
-        MarketError: if the configuration is for another market.
+        MarketError: if the configuration is for another market, or observes an encoder.
     """
+    if config.encoders.observe != "none":
+        raise MarketError(
+            f"encoders.observe is '{config.encoders.observe}', but the bundled data have no "
+            "embeddings; collect the sample and name its folder"
+        )
     if config.market != SAMPLE:
         raise MarketError(
             f"the bundled data are the market '{SAMPLE}', found a configuration for "
