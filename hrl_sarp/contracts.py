@@ -53,6 +53,36 @@ def session_growth(
 
 
 @dataclass(frozen=True)
+class RiskTables:
+    """Level-preserving risk inputs and classical portfolios of a market, made once.
+
+    Row t is known at the close of day t. Nothing here holds NaN.
+
+    Examples:
+        >>> one = np.ones((2, 1))
+        >>> tables = RiskTables(one, ("log_volatility_5d",), one[..., None], ("log_share",),
+        ...     one, one, one[:, 0], one[:, 0])
+        >>> tables.input_names
+        ('log_volatility_5d',)
+    """
+
+    inputs: Float[np.ndarray, "T C"]
+    """Risk of the whole market, in logs, standardised by the training span."""
+    input_names: tuple[str, ...]
+    sector_inputs: Float[np.ndarray, "T S D"]
+    """Risk of each sector, standardised by the training span over all sectors together."""
+    sector_input_names: tuple[str, ...]
+    sector_prior: Float[np.ndarray, "T S"]
+    """Sector shares of the classical portfolio; they sum to 1, 0 for a sector without stocks."""
+    stock_prior: Float[np.ndarray, "T N"]
+    """Shares of the day's slots inside their sector; each sector with stocks sums to 1."""
+    prior_exposure: Float[np.ndarray, " T"]
+    """Neutral exposure: the largest at normal variance, less when the forecast is above it."""
+    normal_variance: Float[np.ndarray, " T"]
+    """Annual variance of 1/N that counts as normal on the day, from the past alone."""
+
+
+@dataclass(frozen=True)
 class Market:
     """Everything the agents may trade and see, stored once; all else carries an index into it.
 
@@ -122,6 +152,13 @@ class Market:
     `manifest["stock_embeddings"]` says whose, and the hash of the table."""
     sector_embeddings: Float[np.ndarray, "T S H"] | None = None
     """Frozen sector graph output per day, written by phase 1."""
+    range_variance: Float[np.ndarray, "T A"] | None = None
+    """Garman-Klass variance of the session from its range, 0 without a bar; None for closes only.
+    """
+    implied_volatility: Float[np.ndarray, " T"] | None = None
+    """Annual volatility implied by options, known at the close; None where there is no index."""
+    risk: RiskTables | None = None
+    """Risk inputs and priors; None in a market whose objective needs none."""
 
     @property
     def embeddings_hash(self) -> str:

@@ -16,6 +16,7 @@ from hrl_sarp.config.market_schema import (
     Positive,
     Section,
 )
+from hrl_sarp.config.objective_schema import ObjectiveConfig, RiskModelConfig
 
 
 class RiskConfig(Section):
@@ -394,6 +395,8 @@ class RunConfig(Section):
     """CPU threads of PyTorch; results are bit-identical for equal counts only."""
     market_profile: MarketProfile
     data: DataConfig
+    objective: ObjectiveConfig
+    risk_model: RiskModelConfig
     risk: RiskConfig
     macro_agent: MacroAgentConfig
     micro_agent: MicroAgentConfig

@@ -6,7 +6,8 @@ from pathlib import Path
 from tests.architecture.source_tree import PACKAGE, parse
 
 SCHEMA = [
-    PACKAGE / "config" / name for name in ("schema.py", "market_schema.py", "encoder_schema.py")
+    PACKAGE / "config" / name
+    for name in ("schema.py", "market_schema.py", "objective_schema.py", "encoder_schema.py")
 ]
 
 
