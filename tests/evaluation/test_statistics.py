@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from skfolio import measures
 
-from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation import statistics
+from hrl_sarp.resampling import draw_counts, stationary_bootstrap
 
 
 def _counts(n_periods: int, n_samples: int = 400, block: float = 10.0) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return statistics.draw_counts(statistics.stationary_bootstrap(n_periods, block, n_samples, rng))
+    return draw_counts(stationary_bootstrap(n_periods, block, n_samples, rng))
 
 
 def test_deflated_sharpe_of_the_worked_example() -> None:
@@ -49,33 +49,10 @@ def test_three_years_detect_an_information_ratio_of_one_point_six() -> None:
     assert found == pytest.approx(1.6175, abs=1e-3)
 
 
-def test_bootstrap_blocks_have_the_asked_mean_length_and_wrap() -> None:
-    rng = np.random.default_rng(0)
-    drawn = statistics.stationary_bootstrap(100, 10.0, 500, rng)
-    follows = (drawn[:, 1:] - drawn[:, :-1]) % 100 == 1
-    # a step continues the block with 0.9, or starts one right behind it by chance: 0.1 / 100
-    assert follows.mean() == pytest.approx(0.901, abs=0.005)
-    assert ((drawn[:, :-1] == 99) & (drawn[:, 1:] == 0)).any()
-    assert drawn.min() == 0
-    assert drawn.max() == 99
-
-
-def test_bootstrap_of_block_one_is_independent_draws() -> None:
-    drawn = statistics.stationary_bootstrap(50, 1.0, 300, np.random.default_rng(0))
-    assert ((drawn[:, 1:] - drawn[:, :-1]) % 50 == 1).mean() == pytest.approx(1 / 50, abs=0.005)
-
-
-def test_same_generator_state_gives_the_same_draws() -> None:
-    first, second = (
-        statistics.stationary_bootstrap(30, 5.0, 10, np.random.default_rng(7)) for _ in range(2)
-    )
-    np.testing.assert_array_equal(first, second)
-
-
 def test_counts_reproduce_the_sharpe_of_each_resampled_series() -> None:
     series = np.random.default_rng(2).normal(0.01, 0.02, (40, 3))
-    drawn = statistics.stationary_bootstrap(40, 4.0, 6, np.random.default_rng(0))
-    found = statistics.bootstrap_sharpe(series, statistics.draw_counts(drawn), 252)
+    drawn = stationary_bootstrap(40, 4.0, 6, np.random.default_rng(0))
+    found = statistics.bootstrap_sharpe(series, draw_counts(drawn), 252)
     resampled = series[drawn]  # (samples, T, P)
     expected = resampled.mean(axis=1) / resampled.std(axis=1, ddof=1) * 252**0.5
     np.testing.assert_allclose(found, expected, rtol=1e-10)
@@ -116,8 +93,3 @@ def test_interquartile_mean_ignores_the_outer_quarters() -> None:
     assert statistics.interquartile_mean(np.array([-100.0, 1.0, 3.0, 100.0])) == 2.0
     # five values: the middle half is 2.5 values wide: (0.75 x 2 + 3 + 0.75 x 4) / 2.5 = 3
     assert statistics.interquartile_mean(np.arange(1.0, 6.0)) == pytest.approx(3.0)
-
-
-def test_empty_span_is_refused() -> None:
-    with pytest.raises(MetricError, match="0 periods"):
-        statistics.stationary_bootstrap(0, 10.0, 5, np.random.default_rng(0))
