@@ -12,6 +12,8 @@ from hrl_sarp.contracts import Regime, StepResult
 from hrl_sarp.market.tensors import MarketTensors
 
 PERCENT = 100.0
+TOTAL_LOSS_FLOOR = 1e-12
+"""Share of wealth that counts as left after a total loss, where the precision can hold it."""
 
 
 @dataclass(frozen=True)
@@ -94,5 +96,9 @@ def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConf
 
 
 def log1p_growth(simple_return: Tensor) -> Tensor:
-    """Return ln(1 + r), about -27.6 at a total loss."""
-    return torch.log1p(simple_return.clamp(min=-1 + 1e-12))
+    """Return ln(1 + r), finite at a total loss: about -27.6 in float64, -15.9 in float32.
+
+    The floor depends on the precision: in float32, -1 + 1e-12 would round to -1, whose log is -inf.
+    """
+    floor = max(TOTAL_LOSS_FLOOR, torch.finfo(simple_return.dtype).eps)
+    return torch.log1p(simple_return.clamp(min=floor - 1))

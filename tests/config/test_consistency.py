@@ -192,3 +192,19 @@ def test_sizes_of_replay_must_fit_the_environments(values: dict[str, int], expec
 )
 def test_transformer_and_its_spans_must_fit(values: dict[str, Any], expected: str) -> None:
     assert find_contradictions(changed(encoders=values)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("market", "experiment"),
+    [(name, None) for name in list_choices(DEFAULT_CONFIG_DIR, "market")]
+    + [(None, name) for name in list_choices(DEFAULT_CONFIG_DIR, "experiment")],
+)
+def test_holdings_lose_when_a_stock_ceases_except_where_none_can(
+    market: str | None, experiment: str | None
+) -> None:
+    config = load_config(market=market, experiment=experiment)
+    costs = config.market_profile.costs
+    lives_to_the_end = config.market in {"sample", "synthetic", "us"} and experiment != "yahoo_us"
+    assert costs.delisting_return == (0.0 if lives_to_the_end else -0.3)
+    # the row under stress shows something else than the row above it
+    assert config.evaluation.stressed_delisting_return < costs.delisting_return

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hrl_sarp.config.schema import MacroRewardConfig, RunConfig
 from hrl_sarp.contracts import Goal, Market
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
-from hrl_sarp.envs.rewards import goal_alignment, macro_reward, micro_reward
+from hrl_sarp.envs.rewards import goal_alignment, log1p_growth, macro_reward, micro_reward
 from tests import factories, tiny_runs
 
 ONE = torch.ones(1, dtype=torch.bool)
@@ -320,3 +322,24 @@ def test_only_the_coming_weeks_sector_returns_pay_a_goal() -> None:
     past, coming = t_statistics(growth)
     assert abs(past) < 2
     assert coming > 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@given(lost=st.floats(-2.0, 0.0), left=st.floats(0.0, 1.0) | st.floats(0.0, 1e-6))
+def test_log_growth_and_its_gradient_are_finite_in_every_precision(
+    dtype: torch.dtype, lost: float, left: float
+) -> None:
+    simple = torch.tensor([-1.0, -1.0 + left, -1.0 + lost, left], dtype=dtype, requires_grad=True)
+    growth = log1p_growth(simple)
+    (gradient,) = torch.autograd.grad(growth.sum(), simple)
+    assert bool(growth.isfinite().all())
+    assert bool(gradient.isfinite().all())
+    assert bool((growth[1:3] >= growth[0]).all())
+
+
+def test_log_growth_is_exact_where_wealth_is_left() -> None:
+    simple = torch.tensor([-1.0, -0.999, -0.5, 0.0, 1.0], dtype=torch.float64)
+    expected = torch.tensor([1e-12, 1e-3, 0.5, 1.0, 2.0], dtype=torch.float64).log()
+    torch.testing.assert_close(log1p_growth(simple), expected, rtol=1e-4, atol=0)
+    single = torch.nextafter(torch.tensor([-1.0, -0.5]), torch.ones(2))
+    torch.testing.assert_close(log1p_growth(single)[1], torch.log1p(single[1]))
