@@ -5,7 +5,7 @@ from types import TracebackType
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
@@ -166,10 +166,10 @@ def fit_ridge(
     mask: Bool[np.ndarray, "D N"],
     penalty: float,
 ) -> Float[np.ndarray, " F"]:
-    """Fit a ridge regression without intercept (features and labels are centred each day).
+    """Fit a ridge regression without intercept: features and labels come centred.
 
-    Both are standardised across each day. The penalty counts times rows times the mean feature
-    variance.
+    They are centred across each day, or inside the sectors of each day. The penalty counts times
+    rows times the mean feature variance.
     """
     x, y = features[mask].astype(np.float64), label[mask]
     alpha = penalty * float(np.square(x).sum()) / x.shape[1]
@@ -181,16 +181,37 @@ def daily_rank_ic(
     scores: Float[np.ndarray, "V N"],
     label: Float[np.ndarray, "V N"],
     mask: Bool[np.ndarray, "V N"],
+    groups: Int[np.ndarray, " N"] | None = None,
 ) -> Float[np.ndarray, " V"]:
-    """Compute Spearman's correlation of scores and labels on each day; 0 where scores are equal."""
-    correlations = np.zeros(len(scores))
-    for day, chosen in enumerate(mask):
-        first, second = rankdata(scores[day, chosen]), rankdata(label[day, chosen])
-        spread = first.std() * second.std() if chosen.sum() > 1 else 0.0
-        if spread > 0:
-            centred = (first - first.mean()) * (second - second.mean())
-            correlations[day] = centred.mean() / spread
-    return correlations
+    """Compute Spearman's correlation of scores and labels on each day.
+
+    With `groups`, the number of each slot's group, stocks are ranked inside their group, and a
+    day's value is the mean of its groups. A group of n masked stocks weighs n - 1, the inverse
+    variance of a correlation by chance. So a group of one stock counts for nothing. Groups whose
+    scores or labels are all equal count as 0, as do days without two stocks of a group.
+    """
+    groups = np.zeros(mask.shape[1], dtype=np.int64) if groups is None else groups
+    total, weight = np.zeros(len(mask)), np.zeros(len(mask))
+    for group in np.unique(groups):
+        members = groups == group
+        chosen = mask[:, members]
+        first, second = (_centred_ranks(v[:, members], chosen) for v in (scores, label))
+        spread = np.sqrt(np.square(first).sum(axis=1) * np.square(second).sum(axis=1))
+        covariance = (first * second).sum(axis=1)
+        free = np.maximum(chosen.sum(axis=1) - 1, 0)
+        total += free * np.divide(covariance, spread, out=np.zeros(len(mask)), where=spread > 0)
+        weight += free
+    return total / np.maximum(weight, 1)
+
+
+def _centred_ranks(
+    values: Float[np.ndarray, "V X"], mask: Bool[np.ndarray, "V X"]
+) -> Float[np.ndarray, "V X"]:
+    """Rank the masked entries of each row, less their mean; 0 elsewhere. Equal values share one."""
+    ranks = rankdata(np.where(mask, values, np.nan), axis=1, nan_policy="omit")
+    ranks = np.where(mask, ranks, 0.0)
+    mean = ranks.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return np.where(mask, ranks - mean, 0.0)
 
 
 def mean_with_error(series: Float[np.ndarray, " V"], overlap: int) -> tuple[float, float]:
@@ -214,16 +235,24 @@ def compare_with_ridge(
     ridge: Float[np.ndarray, "V N"],
     label: Float[np.ndarray, "V N"],
     mask: Bool[np.ndarray, "V N"],
+    groups: Int[np.ndarray, " N"],
     overlap: int,
 ) -> dict[str, float]:
     """Compare the rank correlation of scores with that of a ridge, on the same days and stocks.
 
     Returns:
-        `rank_ic`, `ridge_rank_ic` and `rank_ic_minus_ridge`, each a mean over days, and their
-        standard errors under `<name>_se`, for labels that overlap over `overlap` sessions.
+        `rank_ic`, `ridge_rank_ic` and `rank_ic_minus_ridge` inside the groups, and
+        `universe_rank_ic` and `ridge_universe_rank_ic` over all stocks. Each is a mean over days,
+        with its standard error under `<name>_se`, for labels that overlap over `overlap` sessions.
     """
-    own, other = daily_rank_ic(scores, label, mask), daily_rank_ic(ridge, label, mask)
-    named = {"rank_ic": own, "ridge_rank_ic": other, "rank_ic_minus_ridge": own - other}
+    own, other = (daily_rank_ic(values, label, mask, groups) for values in (scores, ridge))
+    named = {
+        "rank_ic": own,
+        "ridge_rank_ic": other,
+        "rank_ic_minus_ridge": own - other,
+        "universe_rank_ic": daily_rank_ic(scores, label, mask),
+        "ridge_universe_rank_ic": daily_rank_ic(ridge, label, mask),
+    }
     found = {}
     for name, series in named.items():
         found[name], found[f"{name}_se"] = mean_with_error(series, overlap)

@@ -180,18 +180,47 @@ def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -
 
 
 def standardise_cross_section(
-    label: Float[np.ndarray, "T X"], mask: Bool[np.ndarray, "T X"]
+    label: Float[np.ndarray, "T X"],
+    mask: Bool[np.ndarray, "T X"],
+    groups: Int[np.ndarray, " X"] | None = None,
 ) -> Float[np.ndarray, "T X"]:
     """Subtract the mean and divide by the deviation of each row's masked, finite entries.
 
-    Entries outside the mask and rows without spread are 0.
+    With `groups`, the number of each column's group, every group of a row has a mean and a
+    deviation of its own. Entries outside the mask and rows or groups without spread are 0. So a
+    group of one entry is 0.
     """
+    if groups is not None:
+        found = np.zeros(label.shape)
+        for group in np.unique(groups):
+            members = groups == group
+            found[:, members] = standardise_cross_section(label[:, members], mask[:, members])
+        return found
     usable = mask & np.isfinite(label)
     filled = np.where(usable, label, 0.0)
     count = np.maximum(usable.sum(axis=1, keepdims=True), 1)
     centred = np.where(usable, filled - filled.sum(axis=1, keepdims=True) / count, 0.0)
     deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
     return np.where(deviation > 0.0, centred / np.where(deviation > 0.0, deviation, 1.0), 0.0)
+
+
+def centre_features(
+    features: Float[np.ndarray, "T X F"],
+    mask: Bool[np.ndarray, "T X"],
+    groups: Int[np.ndarray, " X"],
+) -> Float[np.ndarray, "T X F"]:
+    """Subtract from each feature its mean over the row's masked entries of the same group.
+
+    Entries outside the mask are 0.
+    """
+    found = np.zeros_like(features)
+    for group in np.unique(groups):
+        members = groups == group
+        counted = mask[:, members, None]
+        values = np.where(counted, features[:, members], 0.0)
+        mean = values.sum(axis=1, keepdims=True) / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+        found[:, members] = np.where(counted, values - mean, 0.0)
+    return found
 
 
 def oracle_weights(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MicroAgent
@@ -24,7 +24,7 @@ from hrl_sarp.envs.observations import (
     slot_request,
 )
 from hrl_sarp.envs.policies import ProportionalGoal
-from hrl_sarp.features.labels import standardise_cross_section
+from hrl_sarp.features.labels import centre_features, standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, fit_phase
 from hrl_sarp.training.selection import choose_temperature, validate_pair
@@ -51,8 +51,10 @@ def run(context: PhaseContext) -> PhaseResult:
 class MicroTask:
     """The supervised task of the micro agent. Rows are days.
 
-    Loss = cross-entropy of softmax(2 x score) to softmax(standardised next-5-session return), both
-    inside the sector, weighted by the sector's budget under a random goal.
+    The agent chooses inside the sectors only, so labels, losses and rank correlations leave the
+    sectors' own moves out. Loss = cross-entropy of softmax(2 x score) to softmax(standardised
+    next-5-session return), both inside the sector, weighted by the sector's budget under a random
+    goal.
     """
 
     title = f"phase {NUMBER}"
@@ -69,10 +71,14 @@ class MicroTask:
         tradable = self.tensors.slot_tradable.cpu().numpy()
         self.usable: Bool[np.ndarray, "T N"] = tradable & np.isfinite(in_slots)
         self.label: Float[np.ndarray, "T N"] = np.where(self.usable, in_slots, 0.0)
+        self.sectors: Int[np.ndarray, " N"] = np.repeat(
+            np.arange(market.n_sectors), self.tensors.slots_per_sector
+        )
         self.train_rows = torch.as_tensor(rows_within(complete, market.split.train))
         self.validation_rows = torch.as_tensor(rows_within(complete, market.split.validation))
-        self._standardised: Tensor = torch.as_tensor(
-            standardise_cross_section(self.label, self.usable), device=self.tensors.device
+        self.standardised: Tensor = torch.as_tensor(
+            standardise_cross_section(self.label, self.usable, self.sectors),
+            device=self.tensors.device,
         ).float()
         self._mask: Tensor = torch.as_tensor(self.usable, device=self.tensors.device)
 
@@ -128,9 +134,8 @@ class MicroTask:
         shape = (self.tensors.n_sectors, self.tensors.slots_per_sector)
         mask = self._mask[rows].unflatten(1, shape)
         preference = (self.config.network.score_temperature * scores).unflatten(1, shape)
-        oracle = self.config.pretrain.oracle_temperature * self._standardised[rows].unflatten(
-            1, shape
-        )
+        standardised = self.standardised[rows].unflatten(1, shape)
+        oracle = self.config.pretrain.oracle_temperature * standardised
         log_share = torch.log_softmax(preference.masked_fill(~mask, -1e9), dim=2)
         target = torch.softmax(oracle.masked_fill(~mask, -1e9), dim=2) * mask
         budget = request.budgets * mask.any(dim=2)
@@ -139,36 +144,50 @@ class MicroTask:
 
     @torch.no_grad()
     def validate(self) -> tuple[float, dict[str, float]]:
-        """Return the cross-entropy, its gain over following the goal, and the scores' rank IC."""
+        """Return the cross-entropy, its gain over following the goal, and the scores' rank IC.
+
+        `val_rank_ic` ranks inside the sectors, `val_universe_rank_ic` over all stocks.
+        """
         rows = self.validation_rows
         inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request)
         loss = self._cross_entropy(scores, rows, request)
         constant = self._cross_entropy(torch.zeros_like(scores), rows, request)
         at = rows.cpu().numpy()
-        ic = daily_rank_ic(scores.cpu().numpy(), self.label[at], self.usable[at])
-        mean, error = mean_with_error(ic, self.context.config.data.micro_label_days)
+        known = (scores.cpu().numpy(), self.label[at], self.usable[at])
+        horizon = self.context.config.data.micro_label_days
+        mean, error = mean_with_error(daily_rank_ic(*known, self.sectors), horizon)
+        universe, universe_error = mean_with_error(daily_rank_ic(*known), horizon)
         spread = as_numbers(score_measures(scores, inputs.tradable))
         return float(loss), {
             "val_total_loss": float(loss),
             "val_loss_gain": float(1 - loss / constant),
             "val_rank_ic": mean,
             "val_rank_ic_se": error,
+            "val_universe_rank_ic": universe,
+            "val_universe_rank_ic_se": universe_error,
             **{f"val_{name}": value for name, value in spread.items()},
         }
 
     @torch.no_grad()
     def compare_with_ridge(self, penalty: float) -> dict[str, float]:
-        """Compare the scores with a ridge on the same universe, label and validation rows."""
+        """Compare the scores with a ridge on the same label and validation rows.
+
+        The ridge is fitted inside the sectors, too: features and label are centred there.
+        """
         train, rows = self.train_rows.cpu().numpy(), self.validation_rows
+        at = rows.cpu().numpy()
         features = self.tensors.slot_features.cpu().numpy()
-        target = standardise_cross_section(self.label[train], self.usable[train])
-        weights = fit_ridge(features[train], target, self.usable[train], penalty)
+        seen, later = (
+            centre_features(features[row], self.usable[row], self.sectors) for row in (train, at)
+        )
+        target = standardise_cross_section(self.label[train], self.usable[train], self.sectors)
+        weights = fit_ridge(seen, target, self.usable[train], penalty)
         inputs, request = self._inputs(rows, self._even_goal(rows))
         scores = self.agent.actor.network(inputs, request).cpu().numpy()
-        at = rows.cpu().numpy()
-        ridge, horizon = features[at] @ weights, self.context.config.data.micro_label_days
-        return compare_with_ridge(scores, ridge, self.label[at], self.usable[at], horizon)
+        known = (self.label[at], self.usable[at], self.sectors)
+        horizon = self.context.config.data.micro_label_days
+        return compare_with_ridge(scores, later @ weights, *known, horizon)
 
 
 def _shares(drawn: Tensor) -> Tensor:

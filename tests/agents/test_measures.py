@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -209,6 +211,43 @@ def test_days_without_an_order_count_as_zero() -> None:
     np.testing.assert_allclose(daily_rank_ic(scores, label, mask), [0, 0, 0, -1], atol=1e-12)
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    groups=st.lists(st.integers(0, 3), min_size=1, max_size=12).map(np.array),
+    share=st.floats(0.0, 1.0),
+    decimals=st.sampled_from([0, 6]),
+)
+def test_inside_groups_each_spearman_weighs_its_stocks_less_one(
+    seed: int, groups: np.ndarray, share: float, decimals: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores, label = rng.normal(size=(2, 5, len(groups))).round(decimals)
+    mask = rng.random(scores.shape) < share
+    found = daily_rank_ic(scores, label, mask, groups)
+    for day in range(5):
+        parts = []
+        for group in range(4):
+            chosen = mask[day] & (groups == group)
+            pair = scores[day, chosen], label[day, chosen]
+            tied = any(len(set(values)) < 2 for values in pair)
+            parts.append((0.0 if tied else spearmanr(*pair).statistic, max(chosen.sum() - 1, 0)))
+        expected = sum(r * n for r, n in parts) / max(sum(n for _, n in parts), 1)
+        assert found[day] == pytest.approx(expected, abs=1e-12)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_inside_groups_only_the_order_within_them_counts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = np.array([0, 0, 0, 1, 1, 2])  # the last is alone
+    scores, label = rng.normal(size=(2, 4, 6))
+    mask = np.array([True, True, True, True, True, True])[None].repeat(4, axis=0)
+    found = daily_rank_ic(scores, label, mask, groups)
+    moved = label + rng.normal(size=(4, 3))[:, groups], scores * 3 + rng.normal(size=3)[groups]
+    np.testing.assert_array_equal(daily_rank_ic(moved[1], moved[0], mask, groups), found)
+    mask[:, 5] = False
+    np.testing.assert_array_equal(daily_rank_ic(scores, label, mask, groups), found)
+
+
 def test_newey_west_error_by_hand() -> None:
     # mean 2, deviations -1 1 -1 1: variance 1, autocovariances -3/4 and 2/4 (sums over n = 4)
     series = np.array([1.0, 3.0, 1.0, 3.0])
@@ -241,9 +280,11 @@ def test_a_planted_linear_signal_is_ranked_by_the_ridge_and_not_by_noise() -> No
     mask = np.ones((300, 20), dtype=bool)
     weights = fit_ridge(features[:200], label[:200], mask[:200], penalty=0.1)
     scores, ridge = rng.normal(size=(100, 20)), features[200:] @ weights
-    found = compare_with_ridge(scores, ridge, label[200:], mask[200:], overlap=1)
+    one_group = np.zeros(20, dtype=np.int64)
+    found = compare_with_ridge(scores, ridge, label[200:], mask[200:], one_group, overlap=1)
     # Pearson 0.5 / sqrt(1.25) = 0.447, Spearman 6 / pi x asin(0.447 / 2) = 0.431
     assert found["ridge_rank_ic"] == pytest.approx(0.431, abs=0.05)
+    assert found["ridge_universe_rank_ic"] == found["ridge_rank_ic"]
     assert abs(found["rank_ic"]) < 3 * found["rank_ic_se"]
     assert found["rank_ic_minus_ridge"] == pytest.approx(found["rank_ic"] - found["ridge_rank_ic"])
     assert found["rank_ic_minus_ridge"] < -5 * found["rank_ic_minus_ridge_se"]

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market, Regime
@@ -92,6 +94,31 @@ def test_standardised_rows_have_mean_0_and_deviation_1_over_the_mask() -> None:
     found = labels.standardise_cross_section(label, mask)
     np.testing.assert_allclose(found[0], [-np.sqrt(1.5), 0.0, np.sqrt(1.5), 0.0])
     assert not found[1].any()
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    groups=st.lists(st.integers(0, 3), min_size=1, max_size=10).map(np.array),
+)
+def test_groups_are_standardised_as_if_each_were_alone(seed: int, groups: np.ndarray) -> None:
+    rng = np.random.default_rng(seed)
+    label = rng.normal(size=(4, len(groups)))
+    mask = rng.random(label.shape) < 0.8
+    found = labels.standardise_cross_section(label, mask, groups)
+    features = np.stack([label, -2 * label], axis=2)
+    centred = labels.centre_features(features, mask, groups)
+    for row, group in np.ndindex(4, 4):
+        chosen = mask[row] & (groups == group)
+        own = label[row, chosen]
+        if len(own) > 1:
+            expected = own - own.mean()
+            np.testing.assert_allclose(found[row, chosen], expected / own.std(), atol=1e-9)
+            np.testing.assert_allclose(centred[row, chosen, 1], -2 * expected, atol=1e-12)
+        else:
+            assert not found[row, chosen].any()
+            assert not centred[row, chosen].any()
+    assert not found[~mask].any()
+    assert not centred[~mask].any()
 
 
 def test_oracle_weights_prefer_winners_sum_to_one_and_leave_masked_at_zero() -> None:
