@@ -18,6 +18,7 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_span_problems(config.market_profile.spans),
         *_leak_problems(config),
         *_stage_problems(config.curriculum),
+        *_acceptance_problems(config.curriculum),
         *_agent_problems(config.macro_agent, config.micro_agent.td3),
         *_stress_problems(config),
         *_encoder_problems(config.windowed, config.encoders),
@@ -78,6 +79,12 @@ def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
                 f"curriculum.stages[{index}].max_share: {stage.max_share:g} is not above the stage "
                 f"before it, {earlier.max_share:g}"
             )
+
+
+def _acceptance_problems(curriculum: CurriculumConfig) -> Iterator[str]:
+    shares = curriculum.acceptance.shares
+    if 0 not in shares:
+        yield f"curriculum.acceptance.shares: {shares} must contain 0, the prior"
 
 
 def _agent_problems(macro: MacroAgentConfig, td3: TD3Config) -> Iterator[str]:

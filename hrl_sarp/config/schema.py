@@ -274,6 +274,19 @@ class JointConfig(Section):
     """Rounds without a better validation score after which the phase ends."""
 
 
+class AcceptanceConfig(Section):
+    """The rule that decides how far something learned is deployed, in all phases."""
+
+    shares: list[Fraction] = Field(min_length=2)
+    """Shares of the learned policy in a mixture with its prior that are tried. 0 is the prior."""
+    confidence: float = Field(gt=0.5, lt=1)
+    """Confidence of the lower bound of the gain over the prior that must be above 0."""
+    block_days: Count
+    """Mean block of the stationary bootstrap behind the bounds."""
+    samples: Count
+    """Resampled histories behind the bounds."""
+
+
 class CurriculumConfig(Section):
     """Order and stages of phases 3 to 5, checkpoints and selection."""
 
@@ -283,6 +296,7 @@ class CurriculumConfig(Section):
     """Wall time between two checkpoints; 0 saves at every boundary."""
     selection_window: Count
     """Evaluations in the moving mean that selects a checkpoint."""
+    acceptance: AcceptanceConfig
     temperature_grid: list[Positive] = Field(min_length=1)
     """Temperatures tried on validation at the end of phases 1 and 2, to calibrate the agent."""
     joint: JointConfig

@@ -15,7 +15,8 @@ from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, run_loop, stage_summaries
-from hrl_sarp.training.selection import Selector, validate_pair
+from hrl_sarp.training.selection.selector import Selector
+from hrl_sarp.training.selection.validation import validate_pair
 from hrl_sarp.training.train_agents import (
     macro_algorithm,
     macro_plan,

@@ -22,7 +22,8 @@ from hrl_sarp.training.phase import (
     fit_phase,
     save_sector_table,
 )
-from hrl_sarp.training.selection import choose_temperature, validate_pair
+from hrl_sarp.training.selection.selector import choose_temperature
+from hrl_sarp.training.selection.validation import validate_pair
 
 NUMBER = 1
 

@@ -27,7 +27,8 @@ from hrl_sarp.envs.policies import ProportionalGoal
 from hrl_sarp.features.labels import centre_features, standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, fit_phase
-from hrl_sarp.training.selection import choose_temperature, validate_pair
+from hrl_sarp.training.selection.selector import choose_temperature
+from hrl_sarp.training.selection.validation import validate_pair
 
 NUMBER = 2
 

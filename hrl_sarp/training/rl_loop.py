@@ -24,7 +24,8 @@ from hrl_sarp.fitting.resume import require_finite_weights
 from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
-from hrl_sarp.training.selection import Selector, ValidationScore
+from hrl_sarp.training.selection.selector import Selector
+from hrl_sarp.training.selection.validation import ValidationScore
 
 MEASURE_EVERY = 8
 """Steps of the batch between two measurements of its portfolios."""

@@ -12,7 +12,7 @@ from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy, SampledGoal
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, train_phase
-from hrl_sarp.training.selection import ValidationScore, validate_pair
+from hrl_sarp.training.selection.validation import ValidationScore, validate_pair
 
 MACRO, MICRO = 3, 4
 """Numbers of the phases."""

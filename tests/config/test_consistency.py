@@ -81,6 +81,11 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
             "the next span; at least 21 are needed",
         ),
         (
+            "curriculum",
+            {"acceptance": {"shares": [0.5, 1.0]}},
+            "curriculum.acceptance.shares: [0.5, 1.0] must contain 0, the prior",
+        ),
+        (
             "macro_agent",
             {"graph": {"layer": "gat", "hidden": 32, "heads": 5}},
             "macro_agent.graph.heads: 5 must divide hidden = 32",

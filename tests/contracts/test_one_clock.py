@@ -14,7 +14,7 @@ from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, ProportionalGoal
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.training.selection import validate_pair
+from hrl_sarp.training.selection.validation import validate_pair
 from tests import tiny_runs
 
 LEDGER = ("net_return", "gross_return", "cost", "turnover", "delisted_value")

@@ -18,7 +18,7 @@ from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, Proport
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training import run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
-from hrl_sarp.training.selection import validate_pair
+from hrl_sarp.training.selection.validation import validate_pair
 from tests import tiny_runs
 from tests.learning.planted import learning_config, planted_market, random_weights, untrained
 

@@ -7,7 +7,8 @@ import pytest
 
 from hrl_sarp.contracts import DayRange
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
-from hrl_sarp.training.selection import Selector, ValidationScore, validate_pair
+from hrl_sarp.training.selection.selector import Selector
+from hrl_sarp.training.selection.validation import ValidationScore, validate_pair
 from tests import factories, tiny_runs
 
 
