@@ -5,7 +5,13 @@ from itertools import pairwise
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
 from hrl_sarp.config.market_schema import MarketProfile, Section, SpansConfig
-from hrl_sarp.config.schema import CurriculumConfig, MacroAgentConfig, RunConfig, TD3Config
+from hrl_sarp.config.schema import (
+    CurriculumConfig,
+    MacroAgentConfig,
+    MicroNetworkConfig,
+    RunConfig,
+    TD3Config,
+)
 
 MIX_TOLERANCE = 1e-9
 """Rounding allowed in shares that must sum to 1."""
@@ -20,6 +26,7 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_stage_problems(config.curriculum),
         *_acceptance_problems(config.curriculum),
         *_agent_problems(config.macro_agent, config.micro_agent.td3),
+        *_decode_problems(config.micro_agent.network),
         *_stress_problems(config),
         *_encoder_problems(config.windowed, config.encoders),
     ]
@@ -106,6 +113,14 @@ def _agent_problems(macro: MacroAgentConfig, td3: TD3Config) -> Iterator[str]:
         yield (
             f"micro_agent.td3.buffer_size: {td3.buffer_size} is smaller than one batch, "
             f"batch_days x batch_per_day = {batch}"
+        )
+
+
+def _decode_problems(network: MicroNetworkConfig) -> Iterator[str]:
+    if network.decode == "free" and network.trade_speed < 1:
+        yield (
+            f"micro_agent.network.trade_speed: {network.trade_speed:g} slows the decode "
+            "'within_sector' only; set it to 1 beside decode: free"
         )
 
 

@@ -178,6 +178,9 @@ class MicroNetworkConfig(Section):
     """Decode: preference = prior x exp(temperature x score)."""
     decode: Literal["within_sector", "free"]
     """How scores become weights: inside the goal's sectors, or over all stocks."""
+    trade_speed: float = Field(gt=0, le=1)
+    """Decode `within_sector`: share of the way from the holdings' shares of their sector to the
+    target's that a session trades. Less saves costs; sectors follow the goal at any speed."""
     free_temperature: Positive
     """Decode `free`: preference = softmax(temperature x score)."""
 

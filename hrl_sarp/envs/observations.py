@@ -99,13 +99,15 @@ class MicroInputs:
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """Limits and prior of B decisions over the day's slots."""
+    """Limits, prior and holdings of B decisions over the day's slots."""
 
     limits: DecisionLimits
     budgets: Float[Tensor, "B S"]
     """Exposure x goal sector weight: what each sector may hold."""
     prior: Float[Tensor, "B N"]
     """Each sector's budget, spread evenly over its tradable slots. It follows the goal exactly."""
+    held: Float[Tensor, "B N"]
+    """Drifted holdings, the halted ones among them."""
 
 
 def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
@@ -122,6 +124,7 @@ def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
         limits=decision_limits(tradable, halted, invested, risk),
         budgets=budgets,
         prior=(budgets[:, :, None] * spread).flatten(1),
+        held=view.weights,
     )
 
 

@@ -44,12 +44,13 @@ They do not reduce the exposure, and reports do not score them as a forecast."""
 
 
 def decode_within_sector(
-    scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float
+    scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float, trade_speed: float
 ) -> Float[Tensor, "B N"]:
     """Multiply the goal's prior by exp(temperature x score) inside each sector's budget.
 
     Scores lie in [-1, 1]; scores of 0 follow the goal. The sector weights stay those of the goal.
-    The result is within all limits and differentiable in the scores.
+    Below a trade speed of 1 the holdings move only that share of the way. The result is within all
+    limits and differentiable in the scores.
     """
     limits = request.limits
     caps = limits.stock_caps
@@ -57,7 +58,29 @@ def decode_within_sector(
     allowed = torch.minimum(request.budgets, limits.sector_caps)
     room = limits.exposure / allowed.sum(dim=1).clamp(min=1e-12)
     budgets = allowed * room.clamp(max=1.0)[:, None]
-    return project_within_sectors(tilt * (caps > 0), caps, budgets).flatten(1)
+    target = project_within_sectors(tilt * (caps > 0), caps, budgets)
+    if trade_speed < 1:
+        target = _moved_towards(target, request.held.view_as(target), caps, trade_speed)
+    return target.flatten(1)
+
+
+def _moved_towards(
+    target: Float[Tensor, "B S K"],
+    held: Float[Tensor, "B S K"],
+    caps: Float[Tensor, "B S K"],
+    trade_speed: float,
+) -> Float[Tensor, "B S K"]:
+    """Keep 1 - speed of what a sector holds within its target sum; the rest is spread as targeted.
+
+    So a sector that holds its sum moves `speed` of the way to its target, money that is new to a
+    sector goes to the target at once, and a sector's sum is the target's.
+    """
+    total = target.sum(dim=2, keepdim=True)
+    open_held = held * (caps > 0)
+    fits = total / open_held.sum(dim=2, keepdim=True).clamp(min=1e-12)
+    kept = (1 - trade_speed) * open_held * fits.clamp(max=1.0)
+    renewed = 1 - kept.sum(dim=2, keepdim=True) / total.clamp(min=1e-12)
+    return project_within_sectors(kept + renewed * target, caps, total.squeeze(2))
 
 
 def decode_free(
@@ -135,4 +158,5 @@ class FollowGoal:
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
         """Return the goal's prior, inside the caps."""
         request = slot_request(micro_view(self.tensors, observation), self.risk)
-        return decode_within_sector(torch.zeros_like(request.prior), request, temperature=1.0)
+        no_scores = torch.zeros_like(request.prior)
+        return decode_within_sector(no_scores, request, temperature=1.0, trade_speed=1.0)

@@ -324,7 +324,8 @@ class MicroOracle:
         view = micro_view(self.tensors, observation)
         column = self.tensors.market.feature_names.index(SIGNAL_NAME)
         signal = self.tensors.slot_features[observation["day"].long().flatten(), :, column]
-        ideal = decode_within_sector(signal, slot_request(view, self.risk), SIGNAL_STRENGTH)
+        request = slot_request(view, self.risk)
+        ideal = decode_within_sector(signal, request, SIGNAL_STRENGTH, trade_speed=1.0)
         is_new = view.weights.sum(dim=1, keepdim=True) == 0
         speed = torch.where(is_new, 1.0, self.speed)
         return view.weights + speed * (ideal - view.weights)

@@ -10,7 +10,7 @@ import torch
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.contracts import Goal
 from hrl_sarp.envs.observations import MacroInputs, MicroInputs, slot_request
-from hrl_sarp.envs.policies import FollowGoal, SampledGoal
+from hrl_sarp.envs.policies import FollowGoal, SampledGoal, decode_within_sector
 from hrl_sarp.market.tensors import MarketTensors
 from tests import tiny_runs
 
@@ -120,6 +120,25 @@ def test_untradable_slots_are_neither_seen_nor_bought(
         assert torch.equal(value, agent.critic.first(inputs, request, moved))
     assert (scores[blind] == 0).all()
     assert (settings.decode(scores, request)[blind] == 0).all()
+
+
+def test_a_slow_agent_trades_the_configured_share_of_the_way(
+    settings: MicroSettings, tensors: MarketTensors
+) -> None:
+    inputs = full_inputs(settings)
+    targets = []
+    for speed in (1.0, 0.25):
+        config = tiny_runs.tiny_config(micro_agent={"network": {"trade_speed": speed}})
+        agent = tiny_runs.micro_agent(tensors, config)
+        request = slot_request(inputs.view, agent.settings.risk)
+        with torch.no_grad():
+            scores = agent.actor.network(inputs, request)
+            targets.append(agent.settings.decode(scores, request))
+            expected = decode_within_sector(
+                scores, request, config.micro_agent.network.score_temperature, speed
+            )
+        assert torch.equal(targets[-1], expected)
+    assert not torch.allclose(*targets)
 
 
 def test_a_fresh_micro_agent_follows_the_goal(

@@ -131,6 +131,12 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
         ),
         (
             "micro_agent",
+            {"network": {"decode": "free", "trade_speed": 0.5}},
+            "micro_agent.network.trade_speed: 0.5 slows the decode 'within_sector' only; set it to "
+            "1 beside decode: free",
+        ),
+        (
+            "micro_agent",
             {"td3": {"batch_days": 32, "batch_per_day": 8, "buffer_size": 255}},
             "micro_agent.td3.buffer_size: 255 is smaller than one batch, "
             "batch_days x batch_per_day = 256",

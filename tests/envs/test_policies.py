@@ -1,12 +1,15 @@
 """From goal and scores to target weights, by hand: budgets, halted holdings, full sectors."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hrl_sarp.contracts import Goal
-from hrl_sarp.envs.observations import MicroView, achieved_sectors, slot_request
+from hrl_sarp.envs.observations import MicroView, SlotRequest, achieved_sectors, slot_request
 from hrl_sarp.envs.policies import decode_free, decode_within_sector
 from tests import factories, tiny_runs
 
@@ -34,7 +37,7 @@ def view(
 def followed(seen: MicroView, **risk: Any) -> list[float]:
     limits = factories.risk_config(**{"stock_cap": 0.5, "sector_cap": 0.9, **risk})
     request = slot_request(seen, limits)
-    found: list[float] = decode_within_sector(torch.zeros(1, 4), request, 2.0)[0].tolist()
+    found: list[float] = decode_within_sector(torch.zeros(1, 4), request, 2.0, 1.0)[0].tolist()
     return found
 
 
@@ -77,10 +80,100 @@ def test_scores_tilt_inside_a_sector_by_their_exponential() -> None:
     limits = factories.risk_config(stock_cap=0.9, sector_cap=0.9)
     request = slot_request(view([0.5, 0.5]), limits)
     scores = torch.tensor([[1.0, 0.0, -0.5, 0.5]])
-    found = decode_within_sector(scores, request, 2.0)[0]
+    found = decode_within_sector(scores, request, 2.0, 1.0)[0]
     assert float(found[0] / found[1]) == pytest.approx(7.389056, rel=1e-5)  # e^2
     assert float(found[3] / found[2]) == pytest.approx(7.389056, rel=1e-5)
     assert found.view(2, 2).sum(dim=1).tolist() == pytest.approx([0.49, 0.49])
+
+
+def drawn_request(seed: int, *, all_tradable: bool = False) -> SlotRequest:
+    """Draw five decisions over three sectors of four slots: some halted, some sectors not held."""
+    rng = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(5, 12, generator=rng, dtype=torch.float64)
+    tradable = torch.rand(5, 12, generator=rng) < 0.8
+    held = drawn / drawn.sum(dim=1, keepdim=True)
+    held = held * (torch.rand(5, 3, generator=rng) < 0.7).repeat_interleave(4, dim=1)
+    goal = torch.rand(5, 3, generator=rng, dtype=torch.float64)
+    goal = goal / goal.sum(dim=1, keepdim=True)
+    regime = torch.tensor([[0.2, 0.8, 0.0]], dtype=torch.float64).expand(5, -1)
+    scalars = torch.zeros(5, 4, dtype=torch.float64)
+    mask = torch.ones_like(tradable) if all_tradable else tradable
+    seen = MicroView(held, mask, scalars, Goal(goal, regime))
+    return slot_request(seen, factories.risk_config(stock_cap=0.15, sector_cap=0.5))
+
+
+def drawn_scores(seed: int) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(5, 12, generator=rng, dtype=torch.float64) - 1
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+SPEEDS = st.floats(0.01, 0.99)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS)
+def test_at_full_speed_holdings_do_not_matter(seed: int) -> None:
+    request, scores = drawn_request(seed), drawn_scores(seed + 1)
+    found = decode_within_sector(scores, request, 2.0, 1.0)
+    elsewhere = replace(request, held=request.held.flip(0))
+    assert torch.equal(decode_within_sector(scores, elsewhere, 2.0, 1.0), found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, speed=SPEEDS)
+def test_at_any_speed_sectors_follow_the_goal_within_the_limits(seed: int, speed: float) -> None:
+    request, scores = drawn_request(seed), drawn_scores(seed + 1)
+    target, found = (decode_within_sector(scores, request, 2.0, s) for s in (1.0, speed))
+    sums = [weights.view(5, 3, 4).sum(dim=2) for weights in (target, found)]
+    torch.testing.assert_close(sums[1], sums[0], rtol=0, atol=1e-12)
+    assert bool((found >= 0).all())
+    caps = request.limits.stock_caps.flatten(1)  # 0 where nothing trades
+    assert bool((found <= caps + 1e-12).all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=SEEDS, speed=SPEEDS)
+def test_each_session_goes_the_same_share_of_the_way(seed: int, speed: float) -> None:
+    request = drawn_request(seed, all_tradable=True)
+    target, start = (
+        decode_within_sector(drawn_scores(seed + k), request, 2.0, 1.0) for k in (1, 2)
+    )
+    held = start
+    for session in range(1, 5):
+        now = replace(request, held=held)
+        held = decode_within_sector(drawn_scores(seed + 1), now, 2.0, speed)
+        expected = target + (1 - speed) ** session * (start - target)
+        torch.testing.assert_close(held, expected, rtol=0, atol=1e-12)
+
+
+def test_money_that_is_new_to_a_sector_goes_to_the_target_at_once() -> None:
+    # the first sector holds its 0.49; the second has a crumb, which must not draw 0.49 to itself
+    seen = view([0.5, 0.5], weights=(0.29, 0.2, 1e-6, 0.0))
+    request = slot_request(seen, factories.risk_config(stock_cap=0.9, sector_cap=0.9))
+    found = decode_within_sector(torch.zeros(1, 4), request, 2.0, 0.25)[0].tolist()
+    # 0.245 each is wanted; in the first, three quarters of the way remain
+    expected = [0.245 + 0.045 * 0.75, 0.245 - 0.045 * 0.75, 0.245, 0.245]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_sector_that_shrinks_sells_evenly_before_it_moves() -> None:
+    # 0.6 is held as 2 : 1 and 0.294 wanted: 0.196 and 0.098, then half of the way to 0.147 each
+    seen = view([0.3, 0.7], weights=(0.4, 0.2, 0.2, 0.2))
+    request = slot_request(seen, factories.risk_config(stock_cap=0.9, sector_cap=0.9))
+    found = decode_within_sector(torch.zeros(1, 4), request, 2.0, 0.5)[0].tolist()
+    assert found[:2] == pytest.approx([0.1715, 0.1225])
+
+
+def test_slow_weights_are_differentiable_in_scores_and_holdings() -> None:
+    request = drawn_request(3)
+    scores = drawn_scores(4).requires_grad_()
+    held = (request.held + 0.01).requires_grad_()  # 0 is a kink: less than nothing cannot be held
+
+    def decoded(scores: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        return decode_within_sector(scores, replace(request, held=held), 2.0, 0.3)
+
+    assert torch.autograd.gradcheck(decoded, (scores, held))
 
 
 def test_the_free_decode_sees_the_goal_only() -> None:

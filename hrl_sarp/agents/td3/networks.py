@@ -226,7 +226,8 @@ class MicroSettings:
         network = self.config.network
         if network.decode == "free":
             return decode_free(scores, request, network.free_temperature)
-        return decode_within_sector(scores, request, network.score_temperature)
+        speed = network.trade_speed
+        return decode_within_sector(scores, request, network.score_temperature, speed)
 
 
 class WeightActor(nn.Module):
