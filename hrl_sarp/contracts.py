@@ -156,7 +156,8 @@ class Market:
     """Garman-Klass variance of the session from its range, 0 without a bar; None for closes only.
     """
     implied_volatility: Float[np.ndarray, " T"] | None = None
-    """Annual volatility implied by options, known at the close; None where there is no index."""
+    """Annual volatility implied by options, known at the close; None where there is no index.
+    0 before the first publication."""
     risk: RiskTables | None = None
     """Risk inputs and priors; None in a market whose objective needs none."""
 

@@ -52,3 +52,5 @@ class RiskModelConfig(Section):
     """Daily decay of the variance forecast that sets the neutral exposure."""
     min_history_days: Count
     """Sessions before the first forecast; until then all stocks count as equally risky."""
+    input_clip: Positive
+    """Bound of the standardised risk inputs, which keep their level."""

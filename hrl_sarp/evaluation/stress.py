@@ -11,7 +11,7 @@ dated windows show how an agent reacts to a crisis.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int, Shaped
 from hrl_sarp import metrics
 from hrl_sarp.config.market_schema import StressWindow
 from hrl_sarp.config.schema import RunConfig, ShockConfig, StressConfig
-from hrl_sarp.contracts import DayRange, Market, Trajectory
+from hrl_sarp.contracts import DayRange, Market, RiskTables, Trajectory
 from hrl_sarp.envs.rollout import INDEX, Policy, Variant, rollout
 from hrl_sarp.errors import ConfigError, MarketError
 from hrl_sarp.evaluation.backtest import ACCOUNTING_DTYPE
@@ -41,6 +41,8 @@ REPEATED = (
     "filtered_regime",
     "stock_embeddings",
     "sector_embeddings",
+    "range_variance",
+    "implied_volatility",
 )
 """Tables whose later rows repeat the last real day."""
 EMPTIED = ("overnight_return", "intraday_return", "risk_free", "benchmark_return")
@@ -266,12 +268,19 @@ def frozen_market(market: Market, day: int, n_more: int) -> Market:
     The sessions are the weekdays that follow. Stocks that were halted on the day trade again on the
     next.
     """
+
+    def repeated(table: np.ndarray) -> np.ndarray:
+        return np.concatenate([table[: day + 1], np.repeat(table[[day]], n_more, axis=0)])
+
     shown = {name: getattr(market, name) for name in REPEATED}
-    tables: dict[str, Any] = {
-        name: np.concatenate([table[: day + 1], np.repeat(table[[day]], n_more, axis=0)])
-        for name, table in shown.items()
-        if table is not None
-    }
+    tables: dict[str, Any] = {n: repeated(table) for n, table in shown.items() if table is not None}
+    if market.risk is not None:
+        parts = {field.name: getattr(market.risk, field.name) for field in fields(market.risk)}
+        longer: dict[str, Any] = {
+            name: repeated(part) if isinstance(part, np.ndarray) else part
+            for name, part in parts.items()
+        }
+        tables["risk"] = RiskTables(**longer)
     for name in EMPTIED:
         real = getattr(market, name)[: day + 1]
         tables[name] = np.concatenate([real, np.zeros((n_more, *real.shape[1:]), real.dtype)])

@@ -23,6 +23,7 @@ from hrl_sarp.features.technical import Column, log_positive, row_mean, row_sum
 
 WEEK, MONTH, QUARTER, HALF, YEAR = 5, 20, 65, 126, 252
 FLOW_WINDOW = 60
+IMPLIED = "implied_volatility"
 OIL = ("DCOILWTICO", "DCOILBRENTEU", "WTI_FUTURE", "BRENT_FUTURE")
 OIL_LEVELS = (60.0, 80.0, 100.0)
 """US dollars a barrel: the bounds between the four values of `crude_regime`."""
@@ -155,6 +156,19 @@ def needed_series(names: Sequence[str]) -> list[str]:
     """List every published series that one of the features could use."""
     known = (MACRO_FEATURES[name] for name in names if name in MACRO_FEATURES)
     return sorted({series for feature in known for series in feature.series})
+
+
+def implied_volatility(
+    series: dict[str, Float[np.ndarray, " T"]], names: Sequence[str]
+) -> Column | None:
+    """Return the annual volatility, as a fraction, that the profile's feature of it reads.
+
+    0 before its first publication; None where `names` lack the feature.
+    """
+    if IMPLIED not in names:
+        return None
+    points = next(series[name] for name in MACRO_FEATURES[IMPLIED].series if name in series)
+    return np.nan_to_num(points) / 100.0
 
 
 def trailing_z(values: Column, window: int, clip: float) -> Column:
@@ -326,7 +340,7 @@ def _difference(values: Column, lag: int) -> Column:
 
 
 MACRO_FEATURES: dict[str, MacroFeature] = {
-    "implied_volatility": _level("VIX", "VIXCLS", "INDIAVIX", unit="index points"),
+    IMPLIED: _level("VIX", "VIXCLS", "INDIAVIX", unit="index points"),
     "implied_volatility_change_1w": _relative_change(WEEK, "VIX", "VIXCLS", "INDIAVIX"),
     "foreign_flow_60d": _flow("FOREIGN_FLOW"),
     "domestic_flow_60d": _flow("DOMESTIC_FLOW"),

@@ -108,6 +108,28 @@ class PricePanel:
         return np.stack(means, axis=1)
 
     @cached_property
+    def range_variance(self) -> Table | None:
+        """Variance of the session between open and close, from its range; None for closes only.
+
+        0 without a bar. Without an open it is Parkinson's. A bar whose high or low is unknown
+        counts with the square of its move from close to close.
+
+        Source:
+            Parkinson (1980), "The Extreme Value Method for Estimating the Variance of the Rate of
+            Return". Garman and Klass (1980), "On the Estimation of Security Price Volatilities".
+        """
+        if not {"high", "low"} <= self.columns:
+            return None
+        squared_range = (self.high_to_close - self.low_to_close) ** 2
+        if "open" in self.columns:
+            day = np.nan_to_num(self.log_intraday) ** 2
+            variance = 0.5 * squared_range - (2.0 * np.log(2.0) - 1.0) * day
+        else:
+            variance = squared_range / (4.0 * np.log(2.0))
+        whole = np.nan_to_num(self.log_return) ** 2
+        return np.where(self.tradable, np.fmax(np.where(np.isnan(variance), whole, variance), 0), 0)
+
+    @cached_property
     def _simple_return(self) -> Table:
         return np.where(self.has_past, self.session_growth - 1.0, np.nan)
 
@@ -137,6 +159,7 @@ class PricePanel:
             listed=cut(self.listed),
             dollar_volume=np.nan_to_num(cut(self.dollar_volume)),
             stock_features=cut(stock_features),
+            range_variance=None if self.range_variance is None else cut(self.range_variance),
             **given,
         )
 

@@ -1,5 +1,6 @@
 """Assembles a `Market` from raw data: prices, universe, rates, features and regime by session."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ from hrl_sarp.features.macro import (
     MacroSources,
     compute_macro_features,
     find_macro_problems,
+    implied_volatility,
     needed_series,
     split_names,
 )
@@ -32,6 +34,7 @@ from hrl_sarp.features.regime import (
 from hrl_sarp.features.stock import compute_stock_features, find_stock_problems, longest_lookback
 from hrl_sarp.market.rates import benchmark_returns, published_series, risk_free_returns
 from hrl_sarp.market.universe import EMPTY, choose_slots, eligible_stocks, membership_mask
+from hrl_sarp.risk import risk_tables
 
 
 def assemble_market(
@@ -73,6 +76,7 @@ def assemble_market(
         data.macro_window_days,
         data.feature_clip,
     )
+    implied = implied_volatility(series, macro_names)
     stocks, own_slots = _renumbered(slots[rows], len(panel.symbols))
     market = panel.to_market(
         rows,
@@ -92,10 +96,13 @@ def assemble_market(
         is_week_end=is_week_end[rows],
         split=split,
         portfolio_names=portfolio_names,
+        implied_volatility=None if implied is None else implied[rows],
         manifest={"risk_free": risk_free_is, "benchmark": benchmark_is},
     )
     market.manifest.update(_manifest(raw, panel, market))
     check_movement(market)
+    if config.objective.kind == "risk":
+        return replace(market, risk=risk_tables(market, config))
     return market
 
 

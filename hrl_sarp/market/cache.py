@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Market, Split
+from hrl_sarp.contracts import DayRange, Market, RiskTables, Split
 from hrl_sarp.data.store import read_manifest
 from hrl_sarp.errors import MarketError
 from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
@@ -25,7 +25,11 @@ PLAIN_FIELDS = (
     *("feature_names", "macro_names", "portfolio_names"),
 )
 """Fields that are strings or tuples of strings."""
-CODE_FOLDERS = ("data", "features", "market")
+RISK = "risk."
+"""Prefix of the entries that are arrays of the risk tables."""
+RISK_NAMES = ("input_names", "sector_input_names")
+"""Fields of the risk tables that are tuples of strings."""
+CODE_FOLDERS = ("data", "features", "market", "risk")
 """A change of code in these folders makes a new market."""
 
 
@@ -98,6 +102,8 @@ def market_key(data_dir: Path, config: RunConfig) -> str:
         "market": config.market,
         "market_profile": config.market_profile.model_dump(mode="json", exclude={"costs"}),
         "data": config.data.model_dump(mode="json"),
+        "objective": config.objective.model_dump(mode="json"),
+        "risk_model": config.risk_model.model_dump(mode="json"),
         "data_hash": data_hash(data_dir),
         "code": source_hash(*CODE_FOLDERS),
     }
@@ -111,13 +117,13 @@ def data_hash(data_dir: Path) -> str:
 
 def write_market(market: Market, path: Path) -> None:
     """Write a market atomically."""
-    arrays = {
-        field.name: value
-        for field in fields(market)
-        if isinstance(value := getattr(market, field.name), np.ndarray)
-    }
+    arrays = _arrays(market)
+    risk_names: dict[str, tuple[str, ...]] = {}
+    if market.risk is not None:
+        arrays |= {RISK + name: value for name, value in _arrays(market.risk).items()}
+        risk_names = {name: getattr(market.risk, name) for name in RISK_NAMES}
     meta = {name: getattr(market, name) for name in PLAIN_FIELDS}
-    meta |= {"split": asdict(market.split), "manifest": market.manifest}
+    meta |= {"split": asdict(market.split), "manifest": market.manifest, "risk_names": risk_names}
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -138,8 +144,26 @@ def read_market(path: Path) -> Market:
         names: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
-        return Market(**arrays, **names, split=split, manifest=meta["manifest"])
+        risk: dict[str, Any] = {
+            key.removeprefix(RISK): arrays.pop(key) for key in list(arrays) if key.startswith(RISK)
+        }
+        risk |= {key: tuple(value) for key, value in meta["risk_names"].items()}
+        return Market(
+            **arrays,
+            **names,
+            split=split,
+            manifest=meta["manifest"],
+            risk=RiskTables(**risk) if risk else None,
+        )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise MarketError(
             f"{path}: expected an assembled market, found something else ({error}); delete the file"
         ) from error
+
+
+def _arrays(holder: Market | RiskTables) -> dict[str, np.ndarray]:
+    return {
+        field.name: value
+        for field in fields(holder)
+        if isinstance(value := getattr(holder, field.name), np.ndarray)
+    }

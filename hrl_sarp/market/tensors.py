@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.contracts import Market, session_growth
+from hrl_sarp.contracts import Market, RiskTables, session_growth
 
 DAYS_OF_WEEK = 7
 FRIDAY = 4
@@ -65,6 +65,21 @@ class MarketTensors:
     week_left: Float[Tensor, " T"]
     """Share of the ISO week that is still to come; 0 at its last session."""
     sector_embeddings: Float[Tensor, "T S E"] | None
+    risk_inputs: Float[Tensor, "T C"]
+    """Risk of the whole market; no column in a market without risk tables."""
+    sector_risk: Float[Tensor, "T S D"]
+    """Risk of each sector, likewise."""
+    sector_prior: Float[Tensor, "T S"]
+    """Sector shares of the classical portfolio; 1/N without risk tables."""
+    stock_prior: Float[Tensor, "T N"]
+    """Shares inside each sector; equal without risk tables."""
+    prior_exposure: Float[Tensor, " T"]
+    """Neutral exposure; 1 without risk tables."""
+    normal_variance: Float[Tensor, " T"]
+    """Annual; 0 without risk tables."""
+    prior_return: Float[Tensor, "T S"]
+    """Return of each sector held by the stock prior of the day before, without costs; row 0 is 0.
+    """
 
     def __init__(self, market: Market, dtype: torch.dtype, device: torch.device | str) -> None:
         self.market = market
@@ -101,6 +116,18 @@ class MarketTensors:
         self.week_end = place(market.is_week_end, torch.bool)
         self.week_left = place(_weekdays_left(market), dtype)
         self.sector_embeddings = self._sector_table(market)
+        self._place_risk(market)
+
+    def _place_risk(self, market: Market) -> None:
+        risk = market.risk if market.risk is not None else _without_risk(market)
+        place, dtype = self._place, self.dtype
+        self.risk_inputs = place(risk.inputs, torch.float32)
+        self.sector_risk = place(risk.sector_inputs, torch.float32)
+        self.sector_prior = place(risk.sector_prior, dtype)
+        self.stock_prior = place(risk.stock_prior, dtype)
+        self.prior_exposure = place(risk.prior_exposure, dtype)
+        self.normal_variance = place(risk.normal_variance, dtype)
+        self.prior_return = place(_prior_return(market, risk), dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "MarketTensors":
         """Return itself, so that a copied network reads the same market."""
@@ -167,6 +194,32 @@ def _slot_features(market: Market) -> Float[np.ndarray, "T N F"]:
 def _weekdays_left(market: Market) -> Float[np.ndarray, " T"]:
     weekday = (market.dates.astype("datetime64[D]").astype(np.int64) + 3) % DAYS_OF_WEEK
     return np.clip(FRIDAY - weekday, 0, None) * ~market.is_week_end / DAYS_OF_WEEK
+
+
+def _without_risk(market: Market) -> RiskTables:
+    """Return the tables of a market that has none: 1/N, fully invested, nothing to see."""
+    filled = (market.slots >= 0).astype(np.float64)
+    counts = filled.reshape(market.n_days, market.n_sectors, -1).sum(axis=2)
+    per_sector = market.n_slots // market.n_sectors
+    return RiskTables(
+        inputs=np.zeros((market.n_days, 0)),
+        input_names=(),
+        sector_inputs=np.zeros((market.n_days, market.n_sectors, 0)),
+        sector_input_names=(),
+        sector_prior=counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
+        stock_prior=filled / np.maximum(np.repeat(counts, per_sector, axis=1), 1),
+        prior_exposure=np.ones(market.n_days),
+        normal_variance=np.zeros(market.n_days),
+    )
+
+
+def _prior_return(market: Market, risk: RiskTables) -> Float[np.ndarray, "T S"]:
+    earned = np.take_along_axis(
+        market.session_return()[1:], np.maximum(market.slots[:-1], 0), axis=1
+    )
+    by_slot = np.zeros(market.slots.shape)
+    by_slot[1:] = risk.stock_prior[:-1] * earned
+    return by_slot.reshape(market.n_days, market.n_sectors, -1).sum(axis=2)
 
 
 def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:

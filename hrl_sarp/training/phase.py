@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class PhaseContext:
     resume: bool
     stop: StopFlag
     fingerprint: str
-    """Hash of the market's content: dates, stocks, returns, features, stock embeddings."""
+    """Hash of the market's content: dates, stocks, returns, features, risk, stock embeddings."""
 
     def folder(self, number: int) -> Path:
         """Folder of a phase below the log folder; it need not exist."""
@@ -196,6 +196,10 @@ def market_fingerprint(market: Market) -> str:
     tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
     for table in (*tables, market.stock_features, market.macro_features, market.filtered_regime):
         digest.update(table.tobytes())
+    if market.risk is not None:
+        for field in fields(market.risk):
+            part = getattr(market.risk, field.name)
+            digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
     return digest.hexdigest()
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import MarketError, MissingArtifactError
 from hrl_sarp.market import assembled_market
 from hrl_sarp.market.cache import market_key, market_path, read_market, write_market
+from hrl_sarp.risk import risk_tables
 from tests import factories, raw_data
 
 N_DAYS = 700
@@ -29,6 +31,22 @@ def test_a_market_survives_the_disk(tmp_path: Path) -> None:
     found = read_market(tmp_path / "market.npz")
     for field in dataclasses.fields(market):
         expected, value = getattr(market, field.name), getattr(found, field.name)
+        if isinstance(expected, np.ndarray):
+            np.testing.assert_array_equal(value, expected)
+            assert value.dtype == expected.dtype
+        else:
+            assert value == expected
+
+
+def test_risk_tables_survive_the_disk(tmp_path: Path) -> None:
+    bare = factories.random_market(np.random.default_rng(0))
+    risk = risk_tables(bare, load_config(market="sample"))
+    market = dataclasses.replace(bare, risk=risk)
+    write_market(market, tmp_path / "market.npz")
+    found = read_market(tmp_path / "market.npz").risk
+    assert found is not None
+    for field in dataclasses.fields(risk):
+        expected, value = getattr(risk, field.name), getattr(found, field.name)
         if isinstance(expected, np.ndarray):
             np.testing.assert_array_equal(value, expected)
             assert value.dtype == expected.dtype
@@ -63,6 +81,10 @@ def test_the_key_follows_what_shapes_the_market_and_nothing_else(data_dir: Path)
     key = market_key(data_dir, config)
     data = config.data.model_copy(update={"feature_clip": 2.0})
     assert market_key(data_dir, config.model_copy(update={"data": data})) != key
+    model = config.risk_model.model_copy(update={"correlation_shrinkage": 0.1})
+    objective = config.objective.model_copy(update={"invested_share": 0.5})
+    assert market_key(data_dir, config.model_copy(update={"risk_model": model})) != key
+    assert market_key(data_dir, config.model_copy(update={"objective": objective})) != key
     assert market_key(data_dir, config.model_copy(update={"seed": 5, "threads": 1})) == key
 
 
