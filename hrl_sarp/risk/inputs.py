@@ -211,7 +211,9 @@ def _standardised(
     fitted = table[train].reshape(-1, width)
     scaled = np.zeros_like(table, dtype=np.float32)
     for column in range(width):
-        values = fitted[:, column]
-        centre, deviation = fitted_scale(values[np.isfinite(values)][:, None])
+        values = fitted[np.isfinite(fitted[:, column]), column]
+        if len(values) == 0:
+            continue
+        centre, deviation = fitted_scale(values[:, None])
         scaled[..., column] = np.nan_to_num((table[..., column] - centre[0]) / deviation[0])
     return np.clip(scaled, -clip, clip)
