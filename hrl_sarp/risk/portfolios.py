@@ -197,11 +197,12 @@ def _minimum_variance(covariance, pull, tolerance, max_sweeps):
             step = (pull * (1.0 - total) - slope[i]) / (pull + covariance[i, i])
             new = max(0.0, weights[i] + step)
             change = new - weights[i]
-            if change != 0.0:
-                weights[i] = new
-                total += change
-                for j in range(n_stocks):
-                    slope[j] += change * covariance[i, j]
+            if change == 0.0:
+                continue
+            weights[i] = new
+            total += change
+            for j in range(n_stocks):
+                slope[j] += change * covariance[i, j]
         if sweep % 16 == 15:  # takes away the rounding of the updates
             slope, total = covariance @ weights, weights.sum()
         gap = 0.0
