@@ -124,9 +124,10 @@ def target_weights(
     """Turn an action on the day's slots into target weights of all stocks within the limits.
 
     An action within the limits comes back unchanged up to rounding. Its sum over tradable slots is
-    what gets invested, at most what the exposure leaves. Halted holdings stay, and the position
-    limit does not count them. Tradable holdings without a slot are sold. The turnover cap comes
-    last, so it may leave old weights above a cap.
+    what gets invested, at most what the exposure leaves. Halted holdings take up limits with their
+    value of today; the simulator keeps their shares, and the position limit does not count them.
+    Tradable holdings without a slot are sold. The turnover cap comes last, so it may leave old
+    weights above a cap.
 
     Args:
         tensors: market.

@@ -22,7 +22,8 @@ from hrl_sarp.simulator.trades import Fill, Frozen, Orders, TradeCosts, fill_ord
 
 WEIGHT_TOLERANCE = 1e-5
 """Rounding allowed in target weights before they are refused."""
-
+ROUNDING = 16
+"""Machine epsilons by which the values of a portfolio may sum to more than its wealth."""
 
 Rows = TypeVar("Rows", PortfolioState, StepResult)
 
@@ -33,8 +34,10 @@ class PortfolioSimulator:
     Cost: charged at the open on the trade from drifted holdings to targets, entry and exit
     included. Target weights are shares of the wealth after costs.
     Timing: targets decided at the close of `day` fill at the open of `day + 1`. Orders for stocks
-    without a bar there are cancelled. If holdings that cannot trade would lift a sector or the
-    whole above its target, the other orders are scaled down.
+    without a bar there are cancelled. A stock that is halted at the close of `day` gets no order
+    for the next open, whatever its target says: its shares stay through the gap of a reopening. If
+    holdings that cannot trade would lift a sector or the whole above its target, the other orders
+    are scaled down.
     Delisting: a stock without further bars becomes cash at its last close, less the sell cost.
 
     Args:
@@ -87,8 +90,12 @@ class PortfolioSimulator:
         gone[1:] = market.listed[:-1] & ~market.listed[1:]
         self._delisted: Bool[Tensor, "T A"] = gone
         self._has_delisted: Bool[Tensor, " T"] = gone.any(dim=1)
-        self._fillable: Float[Tensor, "T A"] = market.tradable.to(dtype)
-        self._has_frozen: Bool[Tensor, " T"] = (market.halted > 0).any(dim=1)
+        fillable = market.tradable.clone()
+        fillable[1:] &= market.halted[:-1] == 0
+        self._fillable: Float[Tensor, "T A"] = fillable.to(dtype)
+        """1 where an order decided at the close before can be filled at the open of the day."""
+        self._stuck: Float[Tensor, "T A"] = (market.listed & ~fillable).to(dtype)
+        self._has_stuck: Bool[Tensor, " T"] = (self._stuck > 0).any(dim=1)
         self._spread: Float[Tensor, "S A"] = market.sector_member.t().contiguous()
 
     @property
@@ -172,7 +179,9 @@ class PortfolioSimulator:
         day = self._next_day(before.day, active)
         gone = _on(self._delisted, day) if bool(_on(self._has_delisted, day).any()) else None
         night, values = self._run_night(before, day, gone)
-        growth = _positive(1.0 + night)
+        # of an almost total loss 1 + night keeps no digit, while the values that are left do
+        least = (1.0 - ROUNDING * torch.finfo(values.dtype).eps) * values.sum(dim=1)
+        growth = _positive(torch.maximum(1.0 + night, least))
         holdings = values / growth[:, None]
         fill = self._trade(target_weights.to(holdings.dtype), holdings, growth, day, hold, gone)
         gained = fill.weights * _on(self.tensors.intraday, day)
@@ -260,9 +269,9 @@ class PortfolioSimulator:
         if hold is not None and bool(hold.any()):
             fillable = fillable.masked_fill(hold[:, None], 0.0)
             listed = _on(self.tensors.listed, day).to(holdings.dtype)
-            stays = torch.where(hold[:, None], listed, _on(self.tensors.halted, day))
-        elif bool(_on(self._has_frozen, day).any()):
-            stays = _on(self.tensors.halted, day)
+            stays = torch.where(hold[:, None], listed, _on(self._stuck, day))
+        elif bool(_on(self._has_stuck, day).any()):
+            stays = _on(self._stuck, day)
         frozen = None
         if stays is not None:
             values = holdings * stays

@@ -65,11 +65,18 @@ class ReferenceLedger:
         return gain
 
     def _stays(self, asset: int) -> bool:
-        is_listed = self.market.listed[self.day, asset]
-        return bool(is_listed and not self.market.tradable[self.day, asset])
+        return bool(self.market.listed[self.day, asset]) and not self._can_order(asset)
+
+    def _can_order(self, asset: int) -> bool:
+        """The stock has a bar today, and was not halted when the order was decided yesterday."""
+        yesterday = self.day - 1
+        was_halted = (
+            self.market.listed[yesterday, asset] and not self.market.tradable[yesterday, asset]
+        )
+        return bool(self.market.tradable[self.day, asset] and not was_halted)
 
     def _fillable(self, target: list[float]) -> dict[int, float]:
-        return {a: x for a, x in enumerate(target) if x and self.market.tradable[self.day, a]}
+        return {a: x for a, x in enumerate(target) if x and self._can_order(a)}
 
     def _solve(
         self, orders: dict[int, float], target: list[float], stays: set[int]

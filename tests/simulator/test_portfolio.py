@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -147,13 +147,16 @@ def test_delisted_holding_is_sold_even_without_orders() -> None:
 
 
 def test_halted_stock_keeps_its_holding_and_its_orders_are_cancelled() -> None:
-    market = quiet_market(tradable=missing(4, (2, 0)))
+    market = quiet_market(n_days=5, tradable=missing(5, (2, 0)))
     sim = simulator(market)
     sim.reset(days(0))
     sim.step(rows(0.4, 0.0))
     result = sim.step(rows(0.0, 0.4))
     # 0.4 is stuck, so of the 0.4 asked for in all nothing is left for stock 1 (up to costs).
     torch.testing.assert_close(result.weights_after, rows(0.4, 0.0), rtol=0, atol=1e-3)
+    # decided while the stock was halted: no order for it. The next decision can sell it.
+    reopened = sim.step(rows(0.0, 0.4))
+    torch.testing.assert_close(reopened.weights_after, rows(0.4, 0.0), rtol=0, atol=1e-3)
     assert sim.step(rows(0.0, 0.4)).weights_after.tolist() == [[0.0, 0.4]]
 
 
@@ -389,7 +392,8 @@ def test_limits_hold_after_the_trade_whatever_can_be_filled(seed: int) -> None:
         decided = sim.state.day.numpy()
         result = sim.step(target)
         after, u = result.weights_after.numpy(), result.day.numpy()
-        frozen = np.where(market.listed[u] & ~market.tradable[u], after, 0.0)
+        halted = market.listed & ~market.tradable
+        frozen = np.where(market.listed[u] & (halted[u] | halted[u - 1]), after, 0.0)
         kept = np.where(market.listed[decided] & ~market.tradable[decided], target.numpy(), 0.0)
         assert after.min() >= 0
         assert (after[~market.listed[u]] == 0).all()
@@ -400,6 +404,83 @@ def test_limits_hold_after_the_trade_whatever_can_be_filled(seed: int) -> None:
         assert (after.sum(1) <= invested + 1e-12).all()
         within_cash_floor = kept.sum(1) + frozen.sum(1) == 0
         assert (after.sum(1)[within_cash_floor] <= 1 - sim.risk.min_cash + 1e-12).all()
+
+
+@given(
+    seed=SEEDS,
+    gap=st.floats(-0.95, 3.0),
+    held=st.floats(0.02, 0.2),
+    wanted=st.floats(0.0, 0.2),
+    n_halted=st.integers(1, 4),
+)
+@settings(max_examples=40, deadline=None)
+def test_reopening_after_a_halt_trades_no_share_of_the_stock(
+    seed: int, gap: float, held: float, wanted: float, n_halted: int
+) -> None:
+    """Stock 0 is halted for some days, then opens with a gap; nobody could order meanwhile."""
+    rng = np.random.default_rng(seed)
+    n_days, reopens = n_halted + 4, n_halted + 2
+    night = rng.normal(0, 0.02, (n_days, 6))
+    tradable = np.ones((n_days, 6), dtype=bool)
+    tradable[2:reopens, 0] = False
+    night[2:reopens, 0], night[reopens, 0] = 0.0, gap
+    market = factories.market_with(night, 0 * night, [0, 0, 0, 1, 1, 1], tradable=tradable)
+    sim = simulator(market)
+    sim.reset(days(0))
+    shares, price = None, 1.0
+    for day in range(1, n_days - 1):
+        action = torch.as_tensor(rng.dirichlet(np.ones(6))[None] * 0.9)
+        action[0, 0] = held if day == 1 else wanted
+        full = torch.tensor([0.98], dtype=torch.float64)
+        target = target_weights(
+            sim.tensors, sim.state.day, sim.state.weights, action, full, sim.risk
+        )
+        sim.step(target)
+        price *= 1 + night[day, 0]
+        now = (sim.state.weights[0, 0] * sim.state.wealth[0]).item() / price
+        if 2 <= day <= reopens:
+            assert now == pytest.approx(shares, rel=1e-12)
+        shares = now
+
+
+@given(seed=SEEDS, halt_share=st.floats(0.02, 0.5), wild=st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_shares_that_could_not_be_ordered_never_change(
+    seed: int, halt_share: float, *, wild: bool
+) -> None:
+    """A ledger of shares and dollars over random halts and gaps, whatever the targets say."""
+    rng = np.random.default_rng(seed)
+    drawn = factories.random_market(rng, n_days=24, halts=False)
+    kept_rows = rng.random(drawn.listed.shape) > halt_share
+    first_and_last = drawn.listed & ~(np.roll(drawn.listed, 1, 0) & np.roll(drawn.listed, -1, 0))
+    tradable = drawn.listed & (kept_rows | first_and_last)
+    gaps = np.exp(rng.normal(0.0, 0.5, drawn.listed.shape)) - 1  # nights that halve and that double
+    night = np.where(tradable, gaps, 0.0)
+    day_move = np.where(tradable, drawn.intraday_return, 0.0)
+    market = replace(drawn, tradable=tradable, overnight_return=night, intraday_return=day_move)
+    sim = simulator(market, n_envs=3, **draw_costs(rng))
+    sim.reset(days(0, 2, 4))
+    price = np.cumprod((1 + night) * (1 + day_move), axis=0)
+    halted = market.listed & ~tradable
+    for _ in range(18):
+        before = sim.state
+        target = draw_targets(rng, sim)
+        if wild:  # the simulator itself refuses the order, whoever made the target
+            target = torch.as_tensor(rng.dirichlet(np.ones(market.n_assets + 1), 3)[:, :-1])
+        sim.step(target)
+        decided, filled = before.day.numpy(), sim.state.day.numpy()
+        fixed = market.listed[filled] & (halted[decided] | halted[filled])
+        shares_before = _shares(before, price)
+        shares_after = _shares(sim.state, price)
+        np.testing.assert_allclose(
+            shares_after[fixed], shares_before[fixed], rtol=1e-11, atol=1e-15
+        )
+
+
+def _shares(state: PortfolioState, price: np.ndarray) -> np.ndarray:
+    dollars = (state.weights * state.wealth[:, None]).numpy()
+    held: np.ndarray = dollars / price[state.day.numpy()]
+    return held
 
 
 @pytest.mark.parametrize("impact", [0.0, 0.3])
