@@ -1,21 +1,18 @@
 """The registry of macro features and their computation. A new feature is one entry and one test.
 
-Every formula reads rows <= t. The date of a published value is the start of its period, not the day
-of its publication: a monthly value dated the first is known six weeks later. So every series is
-delayed by `RELEASES`.
+Every formula reads rows <= t. Published series come aligned with sessions, after their delays
+(`market/releases.py`).
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from numba import njit
 
 from hrl_sarp.contracts import PORTFOLIO_FEATURES, Regime
-from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features import technical
 from hrl_sarp.features.prices import PricePanel
@@ -29,47 +26,6 @@ OIL_LEVELS = (60.0, 80.0, 100.0)
 """US dollars a barrel: the bounds between the four values of `crude_regime`."""
 MIN_WINDOW_SHARE = 0.08
 """Share of the trailing window (20 of 252 sessions) that a z-score needs."""
-
-
-@dataclass(frozen=True)
-class Release:
-    """Delay of a series: whole sessions (daily series) or calendar days (monthly series)."""
-
-    sessions: int = 0
-    days: int = 0
-
-
-SAME_DAY = Release()
-"""For values that the exchange publishes at its close."""
-NEXT_SESSION = Release(sessions=1)
-MONTHLY = Release(days=60)
-
-RELEASES: dict[str, Release] = {
-    "VIX": SAME_DAY,
-    "VIXCLS": SAME_DAY,
-    "INDIAVIX": SAME_DAY,
-    "GOLD": NEXT_SESSION,
-    "BAMLC0A0CM": NEXT_SESSION,
-    "BAMLH0A0HYM2": NEXT_SESSION,
-    "DCOILBRENTEU": NEXT_SESSION,
-    "DCOILWTICO": NEXT_SESSION,
-    "DGS2": NEXT_SESSION,
-    "DGS10": NEXT_SESSION,
-    "DOMESTIC_FLOW": NEXT_SESSION,  # published in the evening
-    "DTWEXBGS": NEXT_SESSION,
-    "DXY": NEXT_SESSION,
-    "USDINR": NEXT_SESSION,
-    "WTI_FUTURE": NEXT_SESSION,
-    "BRENT_FUTURE": NEXT_SESSION,
-    "IRX": NEXT_SESSION,
-    "FOREIGN_FLOW": NEXT_SESSION,
-    "T10Y2Y": NEXT_SESSION,
-    "CPIAUCSL": MONTHLY,
-    "FEDFUNDS": MONTHLY,
-    "INDPRO": MONTHLY,
-    "UNRATE": MONTHLY,
-}
-"""Publication delay of every known series. VIX and FRED's VIXCLS are the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -179,48 +135,6 @@ def trailing_z(values: Column, window: int, clip: float) -> Column:
     """
     needed = max(2, int(np.ceil(MIN_WINDOW_SHARE * window)))
     return _trailing_z(np.ascontiguousarray(values, dtype=np.float64), window, needed, clip)
-
-
-def align_series(
-    sessions: Shaped[np.ndarray, " T"],
-    dates: Shaped[np.ndarray, " N"],
-    values: Float[np.ndarray, " N"],
-    release: Release,
-) -> Float[np.ndarray, " T"]:
-    """Give each session the last observation that was published by its close.
-
-    NaN observations (holidays) are skipped. The result is NaN before the first publication.
-    """
-    known = ~np.isnan(values)
-    dates, values = dates[known], values[known]
-    reference = sessions - np.timedelta64(release.days, "D")
-    if release.sessions:
-        reference = reference.copy()
-        reference[release.sessions :] = reference[: -release.sessions]
-        reference[: release.sessions] = np.datetime64("0001-01-01")
-    last = np.searchsorted(dates, reference, side="right") - 1
-    if len(values) == 0:
-        return np.full(len(sessions), np.nan)
-    return np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
-
-
-def release_of(series: str) -> Release:
-    """Return the publication delay of a series.
-
-    Raises:
-        FeatureError: if the series is revised after its first print, or its delay is not known.
-    """
-    if re.match(REVISED, series):
-        raise FeatureError(
-            f"macro series {series}: its values are rewritten after their first print, so today's "
-            "file leaks; expected a file of vintages; take it out of the market profile"
-        )
-    if series not in RELEASES:
-        raise FeatureError(
-            f"macro series {series}: its publication delay is not known; add it to RELEASES in "
-            "features/macro.py"
-        )
-    return RELEASES[series]
 
 
 def sum_over(values: Column, window: int) -> Column:

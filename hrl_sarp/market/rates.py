@@ -8,9 +8,9 @@ from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.data.quality.series import INDEX_BREAKING
 from hrl_sarp.data.store import RawData
-from hrl_sarp.features.macro import align_series, release_of
 from hrl_sarp.features.prices import DAY, PricePanel
 from hrl_sarp.features.technical import row_mean
+from hrl_sarp.market.releases import align_series, release_of
 from hrl_sarp.market.universe import EMPTY, eligible_stocks
 
 POLICY_RATE = "FEDFUNDS"

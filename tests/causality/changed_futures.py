@@ -11,9 +11,9 @@ import pytest
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.store import RawData
-from hrl_sarp.features.macro import release_of
 from hrl_sarp.features.regime import RegimeModel
 from hrl_sarp.market.assemble import assemble_market
+from hrl_sarp.market.releases import release_of
 from tests import raw_data
 
 Change = Callable[[RawData, np.datetime64], RawData]
@@ -96,17 +96,16 @@ def unpublish(raw: RawData, day: np.datetime64) -> RawData:
     before = raw.bars["date"].unique().sort().to_numpy().astype("datetime64[D]")
     before = before[before <= day]
 
-    def last_known(series: str) -> pl.Expr:
+    unknown = np.zeros(raw.macro.height, dtype=bool)
+    dates = raw.macro["date"].to_numpy().astype("datetime64[D]")
+    for series in raw.macro["series"].unique():
         if series.startswith("ETF_"):  # traded: printed at the close
-            return pl.lit(day.item())
-        release = release_of(series)
-        return pl.lit((before[-1 - release.sessions] - np.timedelta64(release.days, "D")).item())
-
-    unknown = pl.any_horizontal(
-        (pl.col("series") == series) & (pl.col("date") > last_known(series))
-        for series in raw.macro["series"].unique()
-    )
-    macro = _scaled(raw.macro, unknown, np.random.default_rng(3), "value")
+            is_later = dates > day
+        else:
+            release = release_of(series)
+            is_later = release.earliest(dates) > before[-1 - release.sessions]
+        unknown |= (raw.macro["series"] == series).to_numpy() & is_later
+    macro = _scaled(raw.macro, pl.lit(pl.Series(unknown)), np.random.default_rng(3), "value")
     return dataclasses.replace(raw, macro=macro)
 
 

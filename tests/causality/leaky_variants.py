@@ -15,11 +15,11 @@ import polars as pl
 from hrl_sarp.config.schema import GraphConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.store import RawData
-from hrl_sarp.features.macro import SAME_DAY, Release, align_series
 from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.features.regime import filter_regimes, weekly_observations
 from hrl_sarp.features.stock import compute_stock_features, robust_z
 from hrl_sarp.graph.sector_graph import node_features
+from hrl_sarp.market.releases import Release, align_series
 from hrl_sarp.market.universe import choose_slots
 from tests.causality import changed_futures as futures
 
@@ -102,7 +102,8 @@ def last_observation(
     sessions: np.ndarray, dates: np.ndarray, values: np.ndarray, release: Release
 ) -> np.ndarray:
     """Fill gaps forwards, after a delay that no series exceeds."""
-    known = sessions - np.timedelta64(max(release.days, 10 * release.sessions), "D")
+    waits = max(release.days, 10 * release.sessions, 0 if release.weekday is None else 14)
+    known = sessions - np.timedelta64(waits, "D")
     row = np.searchsorted(dates, known, side="right") - 1
     return np.where(row >= 0, values[np.maximum(row, 0)], np.nan)
 
@@ -111,7 +112,7 @@ def without_delay(
     sessions: np.ndarray, dates: np.ndarray, values: np.ndarray, release: Release
 ) -> np.ndarray:
     """Join a series by the day that it describes, not by the day that it was printed."""
-    return align_series(sessions, dates, values, SAME_DAY)
+    return align_series(sessions, dates, values, Release("the day itself"))
 
 
 def label_as_feature(panel: Any, names: list[str], clip: float) -> np.ndarray:

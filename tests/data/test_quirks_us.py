@@ -43,10 +43,10 @@ from hrl_sarp.data.quality.validation import ValidationReport, bad_rows, validat
 from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError, FeatureError
-from hrl_sarp.features.macro import release_of
 from hrl_sarp.features.prices import PricePanel, build_panel
 from hrl_sarp.market.assemble import assemble_market
 from hrl_sarp.market.rates import published_series
+from hrl_sarp.market.releases import release_of
 
 CONFIG = load_config(market="us")
 US_STOCKS = (
@@ -512,22 +512,23 @@ def test_bond_holidays_are_bridged_by_the_last_published_value(us: Checked) -> N
 
 
 def test_monthly_values_wait_for_their_publication(us: Checked) -> None:
+    # FEDFUNDS is not revised; the consumer prices that stood here are, and are left out below
     values = dict(
-        us.raw.macro.filter(series="CPIAUCSL")
+        us.raw.macro.filter(series="FEDFUNDS")
         .select(pl.col("date").cast(pl.String), "value")
         .rows()
     )
     sessions = us.prices.dates
-    aligned = published_series(us.raw.macro, sessions, ["CPIAUCSL"])["CPIAUCSL"]
+    aligned = published_series(us.raw.macro, sessions, ["FEDFUNDS"])["FEDFUNDS"]
     known = dict(zip(sessions.astype(str), aligned, strict=True))
-    # dated 2019-09-01, printed on 2019-10-10, used from 60 days after its date on
+    # dated 2019-09-01, the mean to the 30th, used from 60 days after its date on
     assert known["2019-10-30"] == values["2019-08-01"]
     assert known["2019-10-31"] == values["2019-09-01"]
 
 
 def test_revised_series_are_left_out_and_refused(us: Checked) -> None:
     (note,) = [text for text in us.raw.notes if "revised" in text]
-    for series in ("GDP", "GDPC1", "ANFCI", "STLFSI4", "USREC", "WM2NS"):
+    for series in ("GDP", "ANFCI", "STLFSI4", "USREC", "WM2NS", "CPIAUCSL", "INDPRO", "UNRATE"):
         assert series in note
         assert us.raw.macro.filter(series=series).is_empty()
         with pytest.raises(FeatureError, match="rewritten after their first print"):

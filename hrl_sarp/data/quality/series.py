@@ -16,10 +16,13 @@ INDEX = "index"
 INDEX_BREAKING = frozenset({"index_jump", "index_not_positive"})
 """Rules whose breach sets the benchmark's return to 0. `index_wrong_level` is not among them,
 because only a later level reveals it."""
-REVISED = r"^(ANFCI|NFCI|STLFSI.*|CFNAI.*|USREC.*|GDP.*|M2.*|WM2NS)$"
+REVISED = (
+    r"^(ANFCI|NFCI|STLFSI.*|CFNAI.*|USREC.*|GDP.*|M2.*|WM2NS|CPIAUCSL|INDPRO|PAYEMS|PCE.*|UNRATE)$"
+)
 """FRED's names of macro series that are revised after their first print: financial conditions,
-activity, recessions, national accounts, money. Today's values were not known then, and no delay
-repairs that. So sources leave such series out, and features refuse them."""
+activity, recessions, national accounts, money, and what is seasonally adjusted anew each year.
+Today's values were not known then, and no delay repairs that. So sources leave such series out, and
+features refuse them."""
 
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2
