@@ -132,7 +132,8 @@ def backtest(
     market: "Market",
     config: "RunConfig | None" = None,
     span: str = "test",
-    n_trials: int = 1,
+    n_trials: int = 0,
+    trial_log: Path | str | None = None,
 ) -> "Backtest":
     """Backtest policies beside all baselines, net of costs, in the simulator that trains.
 
@@ -142,8 +143,11 @@ def backtest(
         market: of `load_market`.
         config: costs, limits and baselines; None takes the defaults of the market's profile.
         span: `train`, `validation` or `test`.
-        n_trials: policies that you have tried for this question, all variants counted. The deflated
-            Sharpe ratio allows for them; the rows of the table count in any case.
+        n_trials: further policies that you have tried on this span elsewhere. The deflated Sharpe
+            ratio allows for them, for the policies given, and for those that the trial log holds.
+        trial_log: file that gets a line for each row of the table, so that every look at a span is
+            counted; None takes the environment variable `HRL_SARP_TRIAL_LOG`, else
+            `logs/trials.jsonl`.
 
     Returns:
         A backtest that can be printed and written. A policy that never sent an order is named in a
@@ -170,6 +174,7 @@ def backtest(
     from hrl_sarp.evaluation.backtest import run_backtest
     from hrl_sarp.evaluation.own_policy import as_policies
     from hrl_sarp.evaluation.report import Backtest, analyse
+    from hrl_sarp.run.trials import TrialLog
 
     if span not in ("train", "validation", "test"):
         raise HrlSarpError(f"span must be train, validation or test, found '{span}'")
@@ -179,7 +184,7 @@ def backtest(
             "the order is backtest(policy, market)"
         )
     chosen = config or load_config(market=market.name)
-    result = run_backtest(market, as_policies(policy), span, chosen, n_trials)
+    result = run_backtest(market, as_policies(policy), span, chosen, n_trials, TrialLog(trial_log))
     for name in result.policy_names:
         if not result.main.turnover[:, result.main.names.index(name)].any():
             logger.warning(f"{name} never traded: does it return its weights?")

@@ -45,5 +45,9 @@ class MetricError(HrlSarpError):
     """A performance measure was asked of an empty series or one that holds NaN."""
 
 
+class TrialLogError(HrlSarpError):
+    """The trial log holds a line that is no trial, or a trial is asked of an empty span."""
+
+
 class StoppedEarly(Exception):  # noqa: N818 -- not an error: the user asked for it
     """A phase was asked to stop and has written its checkpoint."""

@@ -3,7 +3,8 @@
     python scripts/compare_runs.py FIRST SECOND
 
 Each folder holds `logs/` of a run of all phases and `data/market/` of its data. Times are left out
-of the metrics, for they depend on the machine. Exit code 0 if nothing differs, 1 otherwise.
+of the metrics, for they depend on the machine, and earlier looks at the test span, for they depend
+on the project's trial log. Exit code 0 if nothing differs, 1 otherwise.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def find_differences(first: Path, second: Path) -> Iterator[str]:
         elif path.suffix == ".pt":
             yield from _differences(load_payload(path), load_payload(other), path.name)
         elif path.suffix == ".json":
-            there, here = (_timeless(read_json(file, "train")) for file in (path, other))
+            there, here = (_reproducible(read_json(file, "train")) for file in (path, other))
             yield from _differences(there, here, path.name)
         elif path.suffix == ".npz":
             yield from _differences(dict(np.load(path)), dict(np.load(other)), path.name)
@@ -85,12 +86,13 @@ def _is_same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-def _timeless(value: Any) -> Any:
-    """Drop what depends on the machine's speed."""
+def _reproducible(value: Any) -> Any:
+    """Drop what depends on the machine's speed, and what the trial log knew."""
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if not key.startswith("time/")}
-        return {key: _timeless(item) for key, item in kept.items()}
-    return [_timeless(item) for item in value] if isinstance(value, list) else value
+        dropped = {key for key in value if key.startswith("time/") or key == "seen_before"}
+        kept = {key: item for key, item in value.items() if key not in dropped}
+        return {key: _reproducible(item) for key, item in kept.items()}
+    return [_reproducible(item) for item in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -31,11 +31,13 @@ from hrl_sarp.contracts import Market  # noqa: E402
 from hrl_sarp.errors import HrlSarpError  # noqa: E402
 from hrl_sarp.evaluation.backtest import run_backtest  # noqa: E402
 from hrl_sarp.evaluation.performance import spread  # noqa: E402
-from hrl_sarp.evaluation.policies import count_trials, trained_policies  # noqa: E402
+from hrl_sarp.evaluation.policies import trained_policies  # noqa: E402
 from hrl_sarp.evaluation.report import aggregate_runs, write_backtest  # noqa: E402
+from hrl_sarp.evaluation.trials import record_selection  # noqa: E402
 from hrl_sarp.reporting.table import Form, Table  # noqa: E402
 from hrl_sarp.run.files import read_json, write_json, write_text  # noqa: E402
 from hrl_sarp.run.session import StopFlag, configure_threads  # noqa: E402
+from hrl_sarp.run.trials import TrialLog  # noqa: E402
 from hrl_sarp.studies import Cell, Moments, Results, moments, paired_difference, run_grid  # noqa: E402
 from hrl_sarp.training import make_context, run_curriculum  # noqa: E402
 from hrl_sarp.training.phase import PHASES, PhaseContext, market_fingerprint  # noqa: E402
@@ -123,8 +125,9 @@ def main(arguments: list[str]) -> int:
 def backtest(context: PhaseContext) -> dict[str, float]:
     """Backtest a cell on the test span; return what its last pair earned."""
     policies, swaps = trained_policies(context)
-    trials = count_trials(context)
-    result = run_backtest(context.market, policies, "test", context.config, trials)
+    log = TrialLog()
+    record_selection(context.log_dir, context.market, context.config, log)
+    result = run_backtest(context.market, policies, "test", context.config, log=log)
     write_backtest(result, context.log_dir / "backtest", swaps)
     found = aggregate_runs([context.log_dir]).summaries[swaps.both]
     return {

@@ -21,6 +21,7 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+TRIAL_LOG = "HRL_SARP_TRIAL_LOG"
 
 
 # Started in the background of a script, Ctrl-C is ignored, here and in every child; tests send it.
@@ -59,6 +60,20 @@ def _one_thread() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _project_trial_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the trials of session fixtures out of the log of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TRIAL_LOG, str(tmp_path_factory.mktemp("session") / "trials.jsonl"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _trial_log(_project_trial_log: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test a trial log of its own."""
+    monkeypatch.setenv(TRIAL_LOG, str(tmp_path / ".trials" / "trials.jsonl"))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from hrl_sarp.cli.options import (
     OwnConfig,
     Resume,
     Seed,
+    TrialLogFile,
     read_config,
     running,
 )
@@ -124,6 +125,7 @@ def train(
     seed: Seed = None,
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
+    trial_log: TrialLogFile = None,
 ) -> None:
     """Train the five phases in order and backtest on the test span; or one phase."""
     from hrl_sarp.data.store import read_manifest
@@ -142,7 +144,7 @@ def train(
                 run_phase(phase, context)
                 return
             run_curriculum(context)
-        _backtest(_context(data_dir, log_dir, config, "cpu"), "test")
+        _backtest(_context(data_dir, log_dir, config, "cpu"), "test", trial_log)
 
 
 @app.command("backtest")
@@ -160,6 +162,7 @@ def backtest(
     market: MarketName = None,
     own: OwnConfig = None,
     seed: Seed = None,
+    trial_log: TrialLogFile = None,
 ) -> None:
     """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest."""
     if span not in SPANS:
@@ -170,7 +173,7 @@ def backtest(
         raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     with running(log_dir):
         context = _context(data_dir, log_dir, config, "cpu")
-        _backtest(context, span, None if agents == ALL else agents.split(","))
+        _backtest(context, span, trial_log, None if agents == ALL else agents.split(","))
 
 
 @app.command("stress-test")
@@ -269,19 +272,24 @@ def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) ->
     return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
 
 
-def _backtest(context: "PhaseContext", span: str, names: list[str] | None = None) -> None:
+def _backtest(
+    context: "PhaseContext", span: str, trial_log: Path | None, names: list[str] | None = None
+) -> None:
     from rich.console import Console
 
     from hrl_sarp.evaluation.backtest import run_backtest
-    from hrl_sarp.evaluation.policies import count_trials, select_policies, trained_policies
+    from hrl_sarp.evaluation.policies import select_policies, trained_policies
     from hrl_sarp.evaluation.report import print_summary, write_backtest
+    from hrl_sarp.evaluation.trials import record_selection
+    from hrl_sarp.run.trials import TrialLog
 
     policies, pairs = trained_policies(context)
     swaps = pairs if names is None else None
     if names is not None:
         policies = select_policies(policies, names)
-    trials = count_trials(context)
-    result = run_backtest(context.market, policies, span, context.config, trials)
+    log = TrialLog(trial_log)
+    record_selection(context.log_dir, context.market, context.config, log)
+    result = run_backtest(context.market, policies, span, context.config, log=log)
     out_dir = context.log_dir / "backtest"
     analysis = write_backtest(result, out_dir, swaps)
     print_summary(result, analysis, Console())

@@ -30,6 +30,15 @@ MarketName = Annotated[str | None, typer.Option(help="Profile of config/markets/
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run exactly.")]
+TrialLogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--trial-log",
+        help="File that counts what was evaluated on which span, over all runs: the environment "
+        "variable HRL_SARP_TRIAL_LOG, else logs/trials.jsonl.",
+        show_default=False,
+    ),
+]
 
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")

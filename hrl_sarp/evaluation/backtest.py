@@ -10,7 +10,10 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Trajectory
 from hrl_sarp.envs.rollout import Policy, Variant, rollout
 from hrl_sarp.evaluation.baselines import make_baselines, make_random_portfolios
+from hrl_sarp.evaluation.statistics import Trials
+from hrl_sarp.evaluation.trials import SpanHistory, record_backtest
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.trials import Span, TrialLog
 
 ACCOUNTING_DTYPE = torch.float64
 """Precision of a backtest's accounting, whatever the agents were trained in."""
@@ -46,8 +49,10 @@ class BacktestResult:
     """The main rows under other frictions, without weights."""
     policy_names: tuple[str, ...]
     """Names of the given policies, without baselines."""
-    n_trials: int
-    """Policies and checkpoints that were compared; at least the number of rows shown."""
+    trials: Trials
+    """Configurations evaluated on the span, the given policies included; baselines are none."""
+    history: SpanHistory | None
+    """Earlier looks at the span; None where no trial log was kept."""
 
 
 def backtest(
@@ -76,7 +81,8 @@ def run_backtest(
     policies: Sequence[Policy],
     span_name: str,
     config: RunConfig,
-    n_trials: int = 1,
+    n_trials: int = 0,
+    log: TrialLog | None = None,
 ) -> BacktestResult:
     """Backtest the policies beside the configured baselines, random portfolios and variants.
 
@@ -85,8 +91,10 @@ def run_backtest(
         policies: agents; may be empty.
         span_name: "train", "validation" or "test".
         config: everything else.
-        n_trials: policies and checkpoints that were compared: validation evaluations and
-            temperatures, plus the policies shown. The rows shown count in any case.
+        n_trials: further configurations that were evaluated on the span and that the log does not
+            hold. They are added to those that it holds and to the policies shown.
+        log: gets a line for each row, and tells what was evaluated on the span before. None keeps
+            no log.
 
     Returns:
         The rollouts.
@@ -108,6 +116,9 @@ def run_backtest(
     }
     main, *others = rollout(rows, tensors, [span], [Variant(costs, risk), *frictions.values()])
     draws = make_random_portfolios(config)
+    names = tuple(policy.name for policy in policies)
+    looked = record_backtest(main, market, Span.of(market, span_name), config, names, log)
+    trials = replace(looked.trials, count=looked.trials.count + n_trials)
     return BacktestResult(
         market=market,
         config=config,
@@ -115,8 +126,9 @@ def run_backtest(
         main=main,
         random=rollout(draws, tensors, [span], [quiet])[0] if draws else None,
         variants=dict(zip(frictions, others, strict=True)),
-        policy_names=tuple(policy.name for policy in policies),
-        n_trials=max(n_trials, len(rows)),
+        policy_names=names,
+        trials=trials,
+        history=looked.history,
     )
 
 

@@ -3,7 +3,8 @@
 Files, tables and pages show every entry of `MEASURES`, so a new measure is one entry.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval
+from hrl_sarp.evaluation.statistics import Appraisal, BootstrapPlan, Interval, Trials
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.reporting.table import NONE, Form
 
@@ -61,10 +62,10 @@ class PolicyRecord:
     """Samples of the growth excess, on resampled dates."""
     sharpe_samples: Float[np.ndarray, " samples"]
     """On the same dates."""
-    trial_variance: float
-    """Variance of the active Sharpe ratios per session over the policies shown."""
-    n_trials: int
-    """Policies and checkpoints that were compared."""
+    appraisal: Appraisal
+    """Per session, against 1/N."""
+    trials: Trials
+    """Evaluated on the span: those of the given policies, or the baselines shown."""
     confidence: float
 
 
@@ -236,9 +237,19 @@ MEASURES = (
         "Gain over 1/N that is mixed with cash to the same beta.", EQUAL_WEIGHT,
     ),
     Measure(
+        "appraisal_ratio", "appraisal ratio", RATIO,
+        lambda r: r.appraisal.ratio * math.sqrt(YEAR),
+        "Alpha over diluted 1/N per deviation of what diluted 1/N does not explain.", EQUAL_WEIGHT,
+    ),
+    Measure(
+        "needed_appraisal_ratio", "appraisal ratio needed", RATIO,
+        lambda r: statistics.needed_appraisal_ratio(r.appraisal, r.trials) * math.sqrt(YEAR),
+        "The ratio from which the deflated Sharpe ratio certifies more than luck.", EQUAL_WEIGHT,
+    ),
+    Measure(
         "deflated_sharpe", "deflated Sharpe", RATIO,
-        lambda r: statistics.deflated_sharpe_ratio(r.active, r.trial_variance, r.n_trials),
-        "Probability that the Sharpe ratio over 1/N is more than the luck of many trials.",
+        lambda r: statistics.deflated_sharpe_ratio(r.appraisal, r.trials),
+        "Probability that the appraisal ratio is more than the luck of all trials on the span.",
         EQUAL_WEIGHT,
     ),
     Measure(
@@ -264,9 +275,16 @@ BY_NAME = {measure.name: measure for measure in MEASURES}
 
 
 def measure_policies(
-    trajectory: Trajectory, market: Market, config: RunConfig, n_trials: int
+    trajectory: Trajectory,
+    market: Market,
+    config: RunConfig,
+    trials: Trials,
+    policy_names: Collection[str],
 ) -> dict[str, Performance]:
-    """Compute every measure of every policy of a trajectory that holds 1/N and the index."""
+    """Compute every measure of every policy of a trajectory that holds 1/N and the index.
+
+    The trials are those of the named policies. The other rows are compared with each other only.
+    """
     rows = market_rows(market, trajectory)
     counts = bootstrap_plan(config).counts(len(rows))
     net, base = trajectory.net_return, column(trajectory, EQUAL_WEIGHT)
@@ -277,8 +295,8 @@ def measure_policies(
     growth_excess = active_growth.mean(axis=0) * YEAR
     growth_samples = statistics.bootstrap_annual_mean(active_growth, counts, YEAR)
     sharpe_samples = statistics.bootstrap_sharpe(excess, counts, YEAR)
-    trials = np.delete(active, base, axis=1)
-    ratios = [metrics.sharpe_ratio(series, 1) for series in trials.T]
+    appraisals = statistics.appraise(excess, excess[:, base])
+    others = Trials(sum(n not in {*policy_names, EQUAL_WEIGHT} for n in trajectory.names), ())
     keeps_weights = trajectory.weights_after.shape[2] > 0
     performances = {}
     for i, name in enumerate(trajectory.names):
@@ -299,8 +317,8 @@ def measure_policies(
             growth_excess=float(growth_excess[i]),
             growth_samples=growth_samples[:, i],
             sharpe_samples=sharpe_samples[:, i],
-            trial_variance=float(np.var(ratios, ddof=1)) if len(ratios) > 1 else 0.0,
-            n_trials=n_trials,
+            appraisal=appraisals[i],
+            trials=trials if name in policy_names else others,
             confidence=config.evaluation.confidence,
         )
         performances[name] = {measure.name: measure.compute(record) for measure in MEASURES}

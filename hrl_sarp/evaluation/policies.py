@@ -5,8 +5,7 @@ from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, Proport
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.attribution import LevelSwaps
-from hrl_sarp.run.files import read_json
-from hrl_sarp.training.phase import PHASES, PhaseContext, with_sector_table
+from hrl_sarp.training.phase import PhaseContext, with_sector_table
 
 
 def trained_policies(
@@ -61,17 +60,3 @@ def select_policies(
     if unknown:
         raise HrlSarpError(f"no trained pair {unknown}; there are: {', '.join(known)}")
     return [known[name] for name in names]
-
-
-def count_trials(context: PhaseContext) -> int:
-    """Count the temperatures and evaluations that validation chose from, in all finished phases.
-
-    The deflated Sharpe ratio of the report corrects for their number.
-    """
-    count = 0
-    for files in PHASES:
-        path = context.folder(files.number) / files.metrics
-        if path.is_file():
-            found = read_json(path, f"hrl-sarp train --phase {files.number}")
-            count += len(found.get("temperatures", {})) + int(found.get("n_evaluations", 0))
-    return count

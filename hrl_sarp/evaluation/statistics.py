@@ -1,4 +1,4 @@
-"""Uncertainty of figures: block bootstrap intervals and Sharpe ratios corrected for search.
+"""Uncertainty of figures: block bootstrap intervals and appraisal ratios corrected for search.
 
 Dates are resampled in blocks of random length (stationary bootstrap), because daily returns are
 not independent. All policies get the same dates, so that differences are paired.
@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import chi2
 
 from hrl_sarp.errors import MetricError
 from hrl_sarp.resampling import draw_counts, stationary_bootstrap
@@ -19,6 +20,12 @@ POWER = 0.80
 """Probability with which an effect of the smallest detectable size is found."""
 SIGNIFICANCE = 0.05
 """Two-sided level of the smallest detectable effect."""
+CERTIFIED = 0.95
+"""Deflated Sharpe ratio from which a policy is certified."""
+FEWEST_PERIODS = 3
+"""Alpha, beta and deviation take two periods."""
+NO_NOISE = 1e-9
+"""Deviation of the residual, relative to the returns, that is rounding only."""
 NORMAL = NormalDist()
 
 
@@ -29,6 +36,25 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """What a policy earns beyond a benchmark diluted with cash, per unit of risk, per period."""
+
+    ratio: float
+    """Alpha over the deviation of the residual: the Sharpe ratio of residual and alpha."""
+    error: float
+    """Standard error of the ratio."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The configurations that were evaluated on a span; the one in question is one of them."""
+
+    count: int
+    ratios: tuple[float, ...]
+    """Appraisal ratios per period of those for which it is known."""
 
 
 @dataclass(frozen=True)
@@ -114,23 +140,62 @@ def interquartile_mean(values: Float[np.ndarray, " n"]) -> float:
     return float((ordered * inside.clip(min=0.0)).sum() / 0.5)
 
 
-def probabilistic_sharpe_ratio(
-    sharpe: float, threshold: float, n_periods: int, skewness: float, kurtosis: float
-) -> float:
-    """Compute the probability that the true Sharpe ratio exceeds the threshold.
+def appraise(
+    excess: Float[np.ndarray, "T P"],
+    benchmark_excess: Float[np.ndarray, " T"],
+    lags: int | None = None,
+) -> list[Appraisal]:
+    """Appraise every column: the alpha over the benchmark diluted with cash, per its deviation.
 
-    Both ratios are per period, not annualised. A normal series has skewness 0 and kurtosis 3.
+    The error allows for the estimates of beta and deviation, for skewness and fat tails, and for
+    sessions that depend on each other. With independent normal sessions, no benchmark and no lags
+    it is that of the Sharpe ratio of Lo (2002), with other moments that of Mertens (2002). A column
+    that is the benchmark times a number has the ratio 0. Both inputs are returns less cash; NaN is
+    not skipped.
+
+    Args:
+        excess: of the policies.
+        benchmark_excess: of the benchmark.
+        lags: sessions that may depend on each other; None takes 4 (T / 100) ^ (2 / 9).
 
     Source:
-        Bailey and Lopez de Prado (2012), "The Sharpe ratio efficient frontier".
+        Treynor and Black (1973) for the ratio, Newey and West (1987, 1994) for error and lags.
     """
-    variance = 1.0 - skewness * sharpe + 0.25 * (kurtosis - 1.0) * sharpe**2
-    if n_periods < 2 or variance <= 0.0:
+    n_periods = len(excess)
+    if n_periods < FEWEST_PERIODS:
         raise MetricError(
-            f"probabilistic Sharpe ratio of {n_periods} periods with variance {variance:.3g}: "
-            "expected at least 2 periods and a positive variance; use a longer span"
+            f"appraisal of {n_periods} periods: expected at least {FEWEST_PERIODS}; use a longer "
+            "span"
         )
-    return NORMAL.cdf((sharpe - threshold) * math.sqrt((n_periods - 1) / variance))
+    deviation = benchmark_excess - benchmark_excess.mean()
+    variance = float((deviation**2).mean())
+    moves = variance > 0
+    beta = deviation @ excess / (n_periods * variance) if moves else np.zeros(excess.shape[1])
+    earned = excess - beta * benchmark_excess[:, None]
+    alpha = earned.mean(axis=0)
+    noise = earned - alpha
+    # a move of the benchmark's mean moves alpha by way of beta
+    leverage = 1.0 - benchmark_excess.mean() / variance * deviation if moves else np.ones(n_periods)
+    spread = np.sqrt((noise**2).sum(axis=0) / (n_periods - 2))
+    still = spread <= NO_NOISE * np.sqrt((excess**2).mean(axis=0))
+    scaled = noise / np.where(still, 1.0, spread)
+    ratio = np.where(still, 0.0, alpha / np.where(still, 1.0, spread))
+    influence = leverage[:, None] * scaled - 0.5 * ratio * (scaled**2 - (scaled**2).mean(axis=0))
+    count = int(4 * (n_periods / 100) ** (2 / 9)) if lags is None else lags
+    error = np.sqrt(np.where(still, 1.0, _long_run_variance(influence, count)) / n_periods)
+    return [Appraisal(float(r), float(e)) for r, e in zip(ratio, error, strict=True)]
+
+
+def _long_run_variance(series: Float[np.ndarray, "T P"], lags: int) -> Float[np.ndarray, " P"]:
+    """Add the covariances of neighbouring rows to the variance, with falling (Bartlett) weights.
+
+    Rows have the mean 0.
+    """
+    total = (series**2).mean(axis=0)
+    for lag in range(1, lags + 1):
+        weight = 2.0 * (1.0 - lag / (lags + 1))
+        total = total + weight * (series[lag:] * series[:-lag]).sum(axis=0) / len(series)
+    return np.maximum(total, 0.0)
 
 
 def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
@@ -148,30 +213,36 @@ def expected_max_sharpe_ratio(variance: float, n_trials: int) -> float:
     return math.sqrt(variance) * ((1.0 - EULER_MASCHERONI) * first + EULER_MASCHERONI * second)
 
 
-def deflated_sharpe_ratio(
-    simple_returns: Float[np.ndarray, " T"], trial_variance: float, n_trials: int
-) -> float:
-    """Compute the probability that the true Sharpe ratio exceeds the luck of many trials.
+def luck_of_trials(error: float, trials: Trials) -> float:
+    """Compute the best appraisal ratio that trials without skill are expected to reach by luck.
+
+    Configurations of one family are alike, so their luck differs by less than the error of one.
+    How much it differs is read from the ratios that they have reached on the span: by the upper
+    95 % bound of their variance, because few ratios tell it badly. With fewer than two ratios, or
+    a wider spread, which has other reasons than luck, it is the error.
 
     Args:
-        simple_returns: net returns less those of a benchmark, so that beta earns no credit.
-        trial_variance: variance of the per-period Sharpe ratios over the trials.
-        n_trials: number of all configurations tried, also those that are not shown.
-
-    Returns:
-        The probability; 0.5 for a series that does not move.
+        error: of the ratio of one configuration without skill.
+        trials: evaluated on the span.
     """
-    deviation = float(simple_returns.std(ddof=1)) if len(simple_returns) > 1 else 0.0
-    if deviation == 0.0:
-        return 0.5
-    centred = (simple_returns - simple_returns.mean()) / simple_returns.std()
-    return probabilistic_sharpe_ratio(
-        float(simple_returns.mean()) / deviation,
-        expected_max_sharpe_ratio(trial_variance, n_trials),
-        len(simple_returns),
-        float((centred**3).mean()),
-        float((centred**4).mean()),
-    )
+    known = len(trials.ratios)
+    variance = error**2
+    if known > 1:
+        low = float(chi2.ppf(SIGNIFICANCE, known - 1))
+        variance = min(variance, (known - 1) * float(np.var(trials.ratios, ddof=1)) / low)
+    return expected_max_sharpe_ratio(variance, trials.count)
+
+
+def deflated_sharpe_ratio(appraisal: Appraisal, trials: Trials) -> float:
+    """Compute the probability that the true appraisal ratio exceeds the luck of all trials."""
+    excess = appraisal.ratio - luck_of_trials(appraisal.error, trials)
+    return NORMAL.cdf(excess / appraisal.error)
+
+
+def needed_appraisal_ratio(appraisal: Appraisal, trials: Trials) -> float:
+    """Compute the ratio per session from which the policy would be certified, given its error."""
+    quantile = NORMAL.inv_cdf(CERTIFIED)
+    return luck_of_trials(appraisal.error, trials) + quantile * appraisal.error
 
 
 def smallest_detectable_information_ratio(n_years: int | float) -> float:

@@ -16,7 +16,7 @@ SWAPS = LevelSwaps(both="own", macro_only="own", micro_only="1/N", neither="1/N"
 def result() -> BacktestResult:
     market = factories.random_market(np.random.default_rng(5), n_days=400)
     own = even_goal_policy("own", market.n_sectors)
-    return run_backtest(market, [own], "test", small_config(), n_trials=50)
+    return run_backtest(market, [own], "test", small_config(), n_trials=49)
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,24 @@ import pytest
 from hrl_sarp import metrics
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation.backtest import BacktestResult
-from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, column, measure_policies
+from hrl_sarp.evaluation.performance import (
+    BY_NAME,
+    MEASURES,
+    Performance,
+    column,
+    measure_policies,
+)
 from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.evaluation.report.tables import detail_table, main_table
+from hrl_sarp.evaluation.statistics import CERTIFIED, Trials
 from hrl_sarp.reporting.table import NONE
 from tests import factories
 from tests.evaluation.small_runs import small_config
+
+
+def _measured(result: BacktestResult, count: int) -> dict[str, Performance]:
+    main, market, config = result.main, result.market, result.config
+    return measure_policies(main, market, config, Trials(count, ()), result.policy_names)
 
 
 def test_every_measure_has_one_name_one_place_in_a_table_and_a_figure(
@@ -77,19 +89,27 @@ def test_delistings_are_counted_where_held(result: BacktestResult, analysis: Ana
 
 
 def test_more_trials_lower_the_deflated_sharpe(result: BacktestResult) -> None:
-    few, many = (
-        measure_policies(result.main, result.market, result.config, n)["own"]["deflated_sharpe"]
-        for n in (2, 1000)
-    )
-    assert many < few
+    few, many = (_measured(result, count)["own"] for count in (2, 1000))
+    assert many["deflated_sharpe"] < few["deflated_sharpe"]
+    assert many["needed_appraisal_ratio"] > few["needed_appraisal_ratio"]
+    assert many["appraisal_ratio"] == few["appraisal_ratio"]
+
+
+def test_trials_of_policies_do_not_change_baselines(result: BacktestResult) -> None:
+    few, many = (_measured(result, count)["inverse volatility"] for count in (2, 1000))
+    assert few == many
+
+
+def test_needed_ratio_and_certificate_say_the_same(result: BacktestResult) -> None:
+    for name, found in _measured(result, 3).items():
+        passes = found["appraisal_ratio"] > found["needed_appraisal_ratio"]
+        assert passes == (found["deflated_sharpe"] > CERTIFIED), name
 
 
 def test_intervals_follow_the_seed(result: BacktestResult) -> None:
-    first, again = (
-        measure_policies(result.main, result.market, result.config, 2)["own"] for _ in range(2)
-    )
+    first, again = (_measured(result, 2)["own"] for _ in range(2))
     moved = result.config.model_copy(update={"seed": 1})
-    other = measure_policies(result.main, result.market, moved, 2)["own"]
+    other = _measured(replace(result, config=moved), 2)["own"]
     assert first == again
     assert other["sharpe"].low != first["sharpe"].low
     assert other["sharpe"].value == first["sharpe"].value
@@ -98,7 +118,7 @@ def test_intervals_follow_the_seed(result: BacktestResult) -> None:
 def test_trajectory_of_another_market_is_refused(result: BacktestResult) -> None:
     other = factories.random_market(np.random.default_rng(0), n_days=20)
     with pytest.raises(MetricError, match="does not lie on the market"):
-        measure_policies(result.main, other, small_config(), 1)
+        measure_policies(result.main, other, small_config(), Trials(1, ()), [])
 
 
 def test_unknown_policy_is_refused_with_the_names(result: BacktestResult) -> None:
@@ -110,6 +130,6 @@ def test_total_loss_is_measured_not_refused(result: BacktestResult) -> None:
     net = result.main.net_return.copy()
     net[3, column(result.main, "own")] = -1.0
     ruined = replace(result.main, net_return=net)
-    found = measure_policies(ruined, result.market, result.config, 1)["own"]
+    found = _measured(replace(result, main=ruined), 1)["own"]
     assert found["annual_return"] == -1
     assert found["max_drawdown"] == 1

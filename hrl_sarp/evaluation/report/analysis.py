@@ -117,7 +117,7 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
     main, market, config = result.main, result.market, result.config
     headline = swaps.both if swaps is not None else (*result.policy_names, EQUAL_WEIGHT)[0]
     own = tuple(sorted(result.policy_names, key=lambda name: name != headline))
-    measured = measure_policies(main, market, config, result.n_trials)
+    measured = measure_policies(main, market, config, result.trials, result.policy_names)
     # the given policies, then 1/N and the index, then the rest
     performances = {name: measured[name] for name in (*own, EQUAL_WEIGHT, INDEX, *main.names)}
     years = len(main.dates) / YEAR

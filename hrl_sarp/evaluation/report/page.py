@@ -8,10 +8,11 @@ from rich.console import Console
 from hrl_sarp.evaluation.attribution import LevelSwaps
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.performance import MEASURES
+from hrl_sarp.evaluation.performance import MEASURES, Performance
 from hrl_sarp.evaluation.report import figures, tables
 from hrl_sarp.evaluation.report.analysis import Analysis, analyse
 from hrl_sarp.evaluation.report.files import REPORT_NAME, provenance, write_ledgers
+from hrl_sarp.evaluation.statistics import CERTIFIED
 from hrl_sarp.reporting.page import Block, Drawing, Facts, Fold, Section, page
 from hrl_sarp.reporting.table import NONE, number, paragraphs, percent
 from hrl_sarp.run.files import write_text
@@ -68,12 +69,12 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
             f"{grew}. In log growth that is {percent(abs(excess.value))} a year "
             f"{'more' if excess.value >= 0 else 'less'}; the {level:.0%} interval of the "
             f"difference is {percent(excess.low)} to {percent(excess.high)}: {verdict}. "
-            f"Corrected for {result.n_trials} policies and checkpoints compared, the deflated "
-            f"Sharpe ratio is {number(own['deflated_sharpe'])} (certified above 0.95)."
+            f"{_verdict(result, own)}"
         )
     survivorship = result.market.manifest.get("survivorship")
     return [
         happened,
+        _seen_before(result),
         f"With {number(analysis.years, 1)} years the smallest information ratio that could be told "
         f"from luck (80 % power) is {number(analysis.smallest_information_ratio, 1)} a year.",
         f"The index is: {result.market.benchmark_name}. No method is expected to beat 1/N net of "
@@ -83,6 +84,34 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
         else "Survivorship: the data do not say whether stocks that vanished are in them; if they "
         "are not, every figure here is too high, 1/N's included.",
     ]
+
+
+def _verdict(result: BacktestResult, own: Performance) -> str:
+    """Say whether the policy earns more than 1/N mixed with cash, beyond the luck of all trials."""
+    probability = own["deflated_sharpe"]
+    is_certified = probability > CERTIFIED
+    return (
+        f"Against 1/N mixed with cash to the same beta its appraisal ratio is "
+        f"{number(own['appraisal_ratio'])} a year; {number(own['needed_appraisal_ratio'])} is "
+        f"needed, corrected for {tables.configurations(result.trials.count)} evaluated on the "
+        f"span. So it is {'' if is_certified else 'not '}certified: its deflated Sharpe ratio is "
+        f"{number(probability)}, and above {number(CERTIFIED)} certifies."
+    )
+
+
+def _seen_before(result: BacktestResult) -> str:
+    """Say how fresh the span is."""
+    history = result.history
+    if history is None:
+        return f"Without a trial log, earlier looks at the {result.span_name} span are unknown."
+    if history.openings == 0:
+        return f"The {result.span_name} span was opened for the first time, says the trial log."
+    times = "once" if history.openings == 1 else f"{history.openings} times"
+    return (
+        f"The {result.span_name} span was opened {times} before, by "
+        f"{tables.configurations(history.configurations)}. What was chosen after a look at it is "
+        "no longer tested by it."
+    )
 
 
 def render_page(result: BacktestResult, analysis: Analysis) -> str:
@@ -152,9 +181,11 @@ def _sector_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block
 
 def _provenance(result: BacktestResult) -> Facts:
     facts = provenance(result)
-    labels = {"trials": "policies and checkpoints compared"}
+    labels = {"trials": "configurations evaluated on the span"}
     pairs = [
-        (labels.get(name, name.replace("_", " ")), facts[name]) for name in facts if name != "spans"
+        (labels.get(name, name.replace("_", " ")), facts[name])
+        for name in facts
+        if name not in {"spans", "seen_before"}
     ]
     pairs += [
         (f"{name} span", f"{first} to {last}") for name, (first, last) in facts["spans"].items()

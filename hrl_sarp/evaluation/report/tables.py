@@ -54,7 +54,11 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
     """Lay out the measures without a rank: risk and shape of every policy."""
     measures = [measure for measure in MEASURES if measure.rank is None]
     header, rows = _measured(measures, result, analysis)
-    note = f"Deflated Sharpe corrects for {result.n_trials} policies and checkpoints compared."
+    note = (
+        f"Deflated Sharpe is about the appraisal ratio over 1/N. For policies it corrects for "
+        f"{configurations(result.trials.count)} evaluated on the span, for baselines for those "
+        "shown."
+    )
     return Table("Risk and shape", header, rows, note, _emphasised(result))
 
 
@@ -162,6 +166,11 @@ def _measured(
         for name, performance in analysis.performances.items()
     ]
     return header, rows
+
+
+def configurations(count: int) -> str:
+    """Write a number of configurations."""
+    return f"{count} configuration{'' if count == 1 else 's'}"
 
 
 def _emphasised(result: BacktestResult) -> frozenset[str]:

@@ -121,12 +121,12 @@ def test_headline_says_when_the_interval_includes_zero(
     assert "below zero" in headline(result, shown)[0]
 
 
-def test_page_says_how_many_policies_and_checkpoints_were_looked_at(
+def test_page_says_how_many_configurations_were_evaluated_on_the_span(
     result: BacktestResult, analysis: Analysis, parsed: _Page
 ) -> None:
-    assert result.n_trials == 50
-    assert "Corrected for 50 policies and checkpoints compared" in headline(result, analysis)[0]
-    label = parsed.texts.index("policies and checkpoints compared")
+    assert result.trials.count == 50
+    assert "corrected for 50 configurations evaluated" in headline(result, analysis)[0]
+    label = parsed.texts.index("configurations evaluated on the span")
     assert parsed.texts[label + 1] == "50"
 
 
