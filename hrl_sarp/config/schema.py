@@ -318,6 +318,7 @@ class EvaluationConfig(Section):
             "sector_momentum",
             "ridge",
             "ridge_shuffled",
+            "ridge_in_sectors",
             "random_policy",
             "least_traded",
             "minimum_variance",

@@ -14,7 +14,11 @@ from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Goal
 from hrl_sarp.envs.observations import SlotRequest, micro_view, slot_request
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.simulator.projection import project_weights, project_within_sectors
+from hrl_sarp.simulator.projection import (
+    project_sectors,
+    project_weights,
+    project_within_sectors,
+)
 
 Observation = Mapping[str, Tensor]
 
@@ -80,7 +84,8 @@ def _moved_towards(
     fits = total / open_held.sum(dim=2, keepdim=True).clamp(min=1e-12)
     kept = (1 - trade_speed) * open_held * fits.clamp(max=1.0)
     renewed = 1 - kept.sum(dim=2, keepdim=True) / total.clamp(min=1e-12)
-    return project_within_sectors(kept + renewed * target, caps, total.squeeze(2))
+    moved = (kept + renewed * target).flatten(0, 1)  # a row is a sector, and its sum fits
+    return project_sectors(moved, caps.flatten(0, 1), total.flatten()).view_as(target)
 
 
 def decode_free(

@@ -20,6 +20,7 @@ CHEAP_BASELINES = [
     "sector_momentum",
     "ridge",
     "ridge_shuffled",
+    "ridge_in_sectors",
     "random_policy",
     "least_traded",
 ]

@@ -146,6 +146,41 @@ def test_ridge_reads_no_label_that_ends_after_the_training_span() -> None:
     )
 
 
+def _noisy_sectors(seed: int = 0) -> Market:
+    """Feature 0 is the drift inside the sectors; feature 1 that of each sector in training only."""
+    rng = np.random.default_rng(seed)
+    sector_of, stop = np.repeat([0, 1, 2], 4), 120
+    inside = np.tile([-1.5, -0.5, 0.5, 1.5], 3)
+    whole = np.repeat([-1.0, 0.0, 1.0], 4)
+    features = np.broadcast_to(np.stack([inside, whole], axis=1), (200, 12, 2)).copy()
+    intraday = 0.002 * inside + rng.normal(0, 0.005, (200, 12))
+    intraday[:stop] += 0.02 * whole
+    market = factories.market_with(np.zeros_like(intraday), intraday, sector_of)
+    return replace(market, stock_features=features, feature_names=("inside", "whole"))
+
+
+def test_the_ridge_inside_sectors_does_not_see_what_moves_whole_sectors() -> None:
+    market, section = _noisy_sectors(), small_config().evaluation
+    over_all = fit_ridge(market, market.split.train, section)
+    inside = fit_ridge(market, market.split.train, section, in_sectors=True)
+    assert over_all[1] > over_all[0]
+    # inside a sector it has one value, which is 0 once it is centred
+    assert inside[1] == 0
+    assert inside[0] > 2 * over_all[0]
+
+
+def test_ridge_inside_sectors_holds_the_best_of_each_sector() -> None:
+    market = _noisy_sectors()
+    eligible = market.eligible.copy()
+    eligible[:, 0] = False  # the first sector has three stocks, of 11
+    slots = np.where(market.slots == 0, -1, market.slots)
+    market = replace(market, eligible=eligible, slots=slots)
+    config = small_config(ridge_positions=6, max_universe_share=1.0)
+    found = rules.ridge_in_sectors(market, _days(150), config)[0].reshape(3, 4)
+    expected = np.array([[0, 0, 3, 3], [0, 0, 4, 4], [0, 0, 4, 4]]) / 22
+    np.testing.assert_allclose(found, expected)
+
+
 def test_ridge_without_a_complete_label_is_refused() -> None:
     market = _planted_market(strength=0.003)
     with pytest.raises(MarketError, match="lengthen the training span"):

@@ -4,6 +4,7 @@ A rule returns one row of slot weights for each of its decision days, from rows 
 same limits and costs apply as to every other policy.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -27,7 +28,7 @@ from hrl_sarp.evaluation.baselines.schedule import (
     trailing,
     usable_slots,
 )
-from hrl_sarp.features.labels import standardise_cross_section, stock_label
+from hrl_sarp.features.labels import centre_features, standardise_cross_section, stock_label
 
 EQUAL_WEIGHT = "1/N"
 
@@ -81,6 +82,22 @@ def ridge_shuffled(market: Market, days: Days, config: RunConfig) -> Weights:
     return _best_by_ridge(market, days, config, np.random.default_rng([config.seed, len(days)]))
 
 
+def ridge_in_sectors(market: Market, days: Days, config: RunConfig) -> Weights:
+    """Hold the best stocks of each sector by a ridge fitted inside the sectors, equally.
+
+    A sector gets its share of the usable stocks, as in 1/N, so only the choice inside it differs.
+    """
+    coefficients = fit_ridge(market, market.split.train, config.evaluation, in_sectors=True)
+    scores = slot_values(market, days, market.stock_features[days] @ coefficients)
+    usable = usable_slots(market, days)
+    wanted = n_selected(config, config.evaluation.ridge_positions, market, days)
+    by_sector = (len(days) * market.n_sectors, -1)
+    rows = usable.reshape(by_sector)
+    best = top_slots(scores.reshape(by_sector), rows, math.ceil(wanted / market.n_sectors))
+    weights = equal_shares(best) * rows.sum(axis=1, keepdims=True)
+    return normalise(weights.reshape(usable.shape))
+
+
 def random_policy(market: Market, days: Days, config: RunConfig) -> Weights:
     """Redraw all weights from Dirichlet(1) at every decision: trading without information."""
     rng = np.random.default_rng([config.seed, len(days)])
@@ -105,6 +122,7 @@ RULES: dict[str, tuple[str, WeightRule]] = {
     "sector_momentum": ("sector momentum", sector_momentum),
     "ridge": ("ridge", ridge),
     "ridge_shuffled": ("ridge, shuffled", ridge_shuffled),
+    "ridge_in_sectors": ("ridge inside sectors", ridge_in_sectors),
     "random_policy": ("random policy", random_policy),
     "least_traded": ("least traded", least_traded),
 }
@@ -193,11 +211,14 @@ def _best_by_ridge(
     return equal_shares(top_slots(scores, usable, count))
 
 
-def fit_ridge(market: Market, span: DayRange, section: EvaluationConfig) -> Float[np.ndarray, " F"]:
+def fit_ridge(
+    market: Market, span: DayRange, section: EvaluationConfig, *, in_sectors: bool = False
+) -> Float[np.ndarray, " F"]:
     """Fit next-`ridge_label_days` returns, standardised across each day's stocks, in closed form.
 
     Only rows whose label ends inside the span are used. Both sides are centred by day, so there is
-    no intercept. The penalty is times rows x mean feature variance.
+    no intercept. The penalty is times rows x mean feature variance. With `in_sectors` the stocks
+    of a sector are compared with each other only.
     """
     labels, complete = stock_label(market, section.ridge_label_days)
     rows = np.arange(span.start, max(span.start, span.stop - 1 - section.ridge_label_days))
@@ -208,7 +229,10 @@ def fit_ridge(market: Market, span: DayRange, section: EvaluationConfig) -> Floa
         raise MarketError(
             f"ridge baseline: rows [{span.start}, {span.stop}) hold no stock with features and a "
             f"label of {section.ridge_label_days} sessions; lengthen the training span or leave "
-            "'ridge' out of evaluation.baselines"
+            "the ridges out of evaluation.baselines"
         )
-    target = standardise_cross_section(labels[rows], mask)
+    groups = market.sector_of if in_sectors else None
+    if in_sectors:
+        features = centre_features(features, mask, market.sector_of)
+    target = standardise_cross_section(labels[rows], mask, groups)
     return measures.fit_ridge(features, target, mask, section.ridge_penalty)
