@@ -19,6 +19,23 @@ StockPriorName = Literal[
     "maximum_diversification",
 ]
 
+RiskBaselineName = Literal[
+    "equal_weight_neutral",
+    "equal_risk_contribution",
+    "equal_risk_contribution_neutral",
+    "minimum_variance_ridge",
+    "minimum_variance_ridge_neutral",
+    "maximum_diversification",
+    "maximum_diversification_neutral",
+    "sector_minimum_variance",
+    "sector_minimum_variance_neutral",
+    "volatility_target_ewma",
+    "volatility_target_har",
+    "volatility_target_implied",
+]
+"""Baselines of risk: those portfolios with all the wealth or at neutral exposure, and 1/N at a
+volatility."""
+
 
 class ObjectiveConfig(Section):
     """What rewards measure, at both levels."""

@@ -16,7 +16,7 @@ from hrl_sarp.config.market_schema import (
     Positive,
     Section,
 )
-from hrl_sarp.config.objective_schema import ObjectiveConfig, RiskModelConfig
+from hrl_sarp.config.objective_schema import ObjectiveConfig, RiskBaselineName, RiskModelConfig
 
 
 class RiskConfig(Section):
@@ -325,9 +325,12 @@ class EvaluationConfig(Section):
             "mean_variance",
             "risk_budgeting",
             "hierarchical_risk_parity",
+            RiskBaselineName,
         ]
     ]
     """Which baselines a backtest runs beside the index and the random portfolios."""
+    volatility_targets: list[Positive]
+    """Annual volatilities at which the `volatility_target` baselines hold 1/N, one policy each."""
     momentum_positions: Count
     """Stocks that momentum holds."""
     momentum_days: Count

@@ -22,6 +22,7 @@ def risk_tables(market: Market, config: RunConfig) -> RiskTables:
 
     Priors are decided at week ends and on days whose slots differ from the day before, and held
     between. A stock that has no bar keeps its share; users spread it over those that can be traded.
+    Shares of 0 are common: minimum variance leaves out most stocks.
 
     Args:
         market: without risk tables; rows after t do not change row t, except through the training

@@ -1,5 +1,6 @@
 """Baselines: simple rules that a method should beat net of costs."""
 
+from hrl_sarp.evaluation.baselines.risk import make_constant_exposure
 from hrl_sarp.evaluation.baselines.rules import (
     EQUAL_WEIGHT,
     RULES,
@@ -13,5 +14,6 @@ __all__ = [
     "RULES",
     "ScheduledPolicy",
     "make_baselines",
+    "make_constant_exposure",
     "make_random_portfolios",
 ]

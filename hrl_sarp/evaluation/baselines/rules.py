@@ -15,6 +15,7 @@ from hrl_sarp.agents import measures
 from hrl_sarp.config.schema import EvaluationConfig, RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import MarketError
+from hrl_sarp.evaluation.baselines.risk import IMPLIED, RISK_NAMES, risk_rules
 from hrl_sarp.evaluation.baselines.schedule import (
     Days,
     ScheduledPolicy,
@@ -134,8 +135,9 @@ def make_baselines(
 ) -> list[ScheduledPolicy]:
     """Build the configured baselines. 1/N is always included, because all are compared with it.
 
-    `least_traded` is left out where volumes are unknown, and the optimised baselines in a universe
-    larger than `optimised_max_slots`.
+    `least_traded` is left out where volumes are unknown, a target of implied volatility where there
+    is none, and the baselines that skfolio optimises in a universe larger than
+    `optimised_max_slots`.
 
     Args:
         market: says which baselines are possible.
@@ -148,14 +150,19 @@ def make_baselines(
     names: Sequence[str] = ["equal_weight", *config.evaluation.baselines]
     if not market.dollar_volume.any():
         names = [name for name in names if name != "least_traded"]
+    if market.implied_volatility is None:
+        names = [name for name in names if name != IMPLIED]
     if market.n_slots > config.evaluation.optimised_max_slots:
-        names = [name for name in names if name in RULES]
+        names = [name for name in names if name in RULES or name in RISK_NAMES]
     rules = RULES
-    if not rules.keys() >= set(names):  # skfolio takes seconds to import
+    if not {*rules, *RISK_NAMES} >= set(names):  # skfolio takes seconds to import
         from hrl_sarp.evaluation.baselines.optimised import OPTIMISED_RULES
 
         rules = RULES | OPTIMISED_RULES
-    return [ScheduledPolicy(*rules[name], config, knows_until) for name in dict.fromkeys(names)]
+    chosen: dict[str, WeightRule] = {}
+    for name in names:
+        chosen |= risk_rules(name, config) if name in RISK_NAMES else dict([rules[name]])
+    return [ScheduledPolicy(title, rule, config, knows_until) for title, rule in chosen.items()]
 
 
 def make_random_portfolios(config: RunConfig) -> list[ScheduledPolicy]:
