@@ -4,7 +4,7 @@ Actor, rules and backtest use the same decode.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Goal
 from hrl_sarp.envs.observations import SlotRequest, micro_view, slot_request
+from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.projection import (
     project_sectors,
@@ -21,6 +22,7 @@ from hrl_sarp.simulator.projection import (
 )
 
 Observation = Mapping[str, Tensor]
+PolicyT = TypeVar("PolicyT")
 
 
 @runtime_checkable
@@ -165,3 +167,54 @@ class FollowGoal:
         request = slot_request(micro_view(self.tensors, observation), self.risk)
         no_scores = torch.zeros_like(request.prior)
         return decode_within_sector(no_scores, request, temperature=1.0, trade_speed=1.0)
+
+
+class MixedGoal:
+    """(1 - share) x the goal of a prior + share x that of a learned policy, in every entry.
+
+    A share of 0 is the prior and a share of 1 the learned policy, bit by bit.
+    """
+
+    def __init__(self, prior: MacroPolicy, learned: MacroPolicy, share: float) -> None:
+        self.share = share
+        self.parts = _parts(prior, learned, share)
+
+    @property
+    def has_view(self) -> bool:
+        """False if a part does not forecast the regime, because then the mixture is no forecast."""
+        return all(getattr(part, "has_view", True) for part in self.parts)
+
+    def goal(self, observation: Observation) -> Goal:
+        """Return B mixed goals."""
+        vectors = [part.goal(observation).to_vector() for part in self.parts]
+        return Goal.from_vector(_mix(vectors, self.share))
+
+
+class MixedTarget:
+    """(1 - share) x the target weights of a prior + share x those of a learned policy.
+
+    Limits are convex, `max_positions` apart, so the mixture keeps them. A share of 0 is the prior
+    and a share of 1 the learned policy, bit by bit.
+    """
+
+    def __init__(self, prior: MicroPolicy, learned: MicroPolicy, share: float) -> None:
+        self.share = share
+        self.parts = _parts(prior, learned, share)
+
+    def target(self, observation: Observation) -> Float[Tensor, "B N"]:
+        """Return B mixed target weights."""
+        return _mix([part.target(observation) for part in self.parts], self.share)
+
+
+def _parts(prior: PolicyT, learned: PolicyT, share: float) -> tuple[PolicyT, ...]:
+    """Return the policies that a mixture asks."""
+    if not 0.0 <= share <= 1.0:
+        raise SimulatorError(
+            f"mixture of two policies: expected a share of the learned one from 0 to 1, found "
+            f"{share}; choose one of curriculum.acceptance.shares"
+        )
+    return (prior,) if share == 0.0 else (learned,) if share == 1.0 else (prior, learned)
+
+
+def _mix(parts: list[Tensor], share: float) -> Tensor:
+    return parts[0] if len(parts) == 1 else (1.0 - share) * parts[0] + share * parts[1]

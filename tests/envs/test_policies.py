@@ -3,14 +3,24 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrl_sarp.contracts import Goal
+from hrl_sarp.contracts import DayRange, Goal, Trajectory
 from hrl_sarp.envs.observations import MicroView, SlotRequest, achieved_sectors, slot_request
-from hrl_sarp.envs.policies import decode_free, decode_within_sector
+from hrl_sarp.envs.policies import (
+    FollowGoal,
+    MixedGoal,
+    MixedTarget,
+    ProportionalGoal,
+    decode_free,
+    decode_within_sector,
+)
+from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
+from hrl_sarp.errors import SimulatorError
 from tests import factories, tiny_runs
 
 ALL = [True, True, True, True]
@@ -195,3 +205,65 @@ def test_achieved_shares_leave_cash_out() -> None:
     shares = achieved_sectors(tensors, weights)
     assert shares[0].tolist() == pytest.approx([1 / 6, 5 / 6, 0.0])
     assert shares[1].tolist() == [0.0, 0.0, 0.0]  # all cash achieves no goal
+
+
+def mixtures(*shares: float) -> dict[str, Trajectory]:
+    """Roll out a rule, trained networks and their mixtures in the exact simulator."""
+    config = tiny_runs.tiny_config()
+    tensors = tiny_runs.tensors_of(tiny_runs.tiny_market())
+    prior = ProportionalGoal(tensors), FollowGoal(tensors, config.risk)
+    learned = tiny_runs.macro_agent(tensors, config), tiny_runs.micro_agent(tensors, config)
+    pairs = {"prior": prior, "learned": learned}
+    for share in shares:
+        macro = MixedGoal(prior[0], learned[0], share)
+        pairs[str(share)] = macro, MixedTarget(prior[1], learned[1], share)
+    frictions = [Variant(config.market_profile.costs, config.risk)]
+    return {
+        name: rollout([HierarchicalPolicy(name, *pair)], tensors, [DayRange(66, 96)], frictions)[0]
+        for name, pair in pairs.items()
+    }
+
+
+def test_a_mixture_ends_in_its_parts_bit_by_bit() -> None:
+    found = mixtures(0.0, 1.0)
+    for share, part in (("0.0", "prior"), ("1.0", "learned")):
+        for name in ("net_return", "target_weights", "goal"):
+            mixed, alone = (getattr(found[policy], name)[:, 1] for policy in (share, part))
+            np.testing.assert_array_equal(mixed, alone)
+    assert np.ptp(found["prior"].net_return[:, 1] - found["learned"].net_return[:, 1]) > 1e-4
+
+
+def test_a_mixture_asks_for_the_mean_of_both_goals_and_both_targets() -> None:
+    goals = torch.tensor([[0.2, 0.8, 0.0, 0.5, 0.5], [0.6, 0.4, 1.0, 0.0, 0.0]])
+
+    class Fixed:
+        def __init__(self, row: int) -> None:
+            self.row = row
+
+        def goal(self, observation: Any) -> Goal:
+            return Goal.from_vector(goals[self.row : self.row + 1])
+
+        def target(self, observation: Any) -> torch.Tensor:
+            return goals[self.row : self.row + 1, :2]
+
+    mixed = MixedGoal(Fixed(0), Fixed(1), 0.25).goal({})
+    # three quarters of the first, a quarter of the second
+    expected = [[0.3, 0.7, 0.25, 0.375, 0.375]]
+    assert mixed.to_vector().tolist() == pytest.approx(np.array(expected))
+    target = MixedTarget(Fixed(0), Fixed(1), 0.25).target({})
+    assert target.tolist() == pytest.approx(np.array([[0.3, 0.7]]))
+
+
+def test_a_mixture_with_a_rule_that_has_no_view_is_no_forecast() -> None:
+    tensors = tiny_runs.tensors_of(tiny_runs.tiny_market())
+    agent = tiny_runs.macro_agent(tensors, tiny_runs.tiny_config())
+    views = [MixedGoal(ProportionalGoal(tensors), agent, s).has_view for s in (0.0, 0.5, 1.0)]
+    assert views == [False, False, True]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    tensors = tiny_runs.tensors_of(tiny_runs.tiny_market())
+    rule = ProportionalGoal(tensors)
+    with pytest.raises(SimulatorError, match="share of the learned one"):
+        MixedGoal(rule, rule, share)
