@@ -89,9 +89,13 @@ def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
 
 
 def _acceptance_problems(curriculum: CurriculumConfig) -> Iterator[str]:
-    shares = curriculum.acceptance.shares
-    if 0 not in shares:
-        yield f"curriculum.acceptance.shares: {shares} must contain 0, the prior"
+    grids = {
+        "acceptance.shares": curriculum.acceptance.shares,
+        "temperature_grid": curriculum.temperature_grid,
+    }
+    for name, grid in grids.items():
+        if 0 not in grid:
+            yield f"curriculum.{name}: {grid} must contain 0, the prior"
 
 
 def _agent_problems(macro: MacroAgentConfig, td3: TD3Config) -> Iterator[str]:

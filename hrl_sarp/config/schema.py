@@ -257,7 +257,8 @@ class StageConfig(Section):
     max_share: Fraction
     """Part of the phase's steps after which the stage ends in any case."""
     promote_above: float
-    """The stage ends above this recent validation score, in % log growth over 1/N a year."""
+    """The stage ends above this mean score of the last evaluations on validation, % a year over the
+    1/N rule."""
 
 
 class JointConfig(Section):
@@ -268,13 +269,12 @@ class JointConfig(Section):
     macro_steps: Count
     """Env steps of the macro agent in a round."""
     micro_steps: Count
-    """Env steps of the micro agent in a round."""
+    """Env steps of the micro agent in a round. It fills an empty replay buffer first, so that only
+    the steps above `td3.learning_starts` train."""
     learning_rate_factor: Positive
     """Factor on the learning rates of phases 3 and 4."""
-    selection_window: Count
-    """Rounds in the moving mean that selects the best pair."""
     patience_rounds: Count
-    """Rounds without a better validation score after which the phase ends."""
+    """Rounds without a better accepted validation score after which the phase ends."""
 
 
 class AcceptanceConfig(Section):
@@ -298,10 +298,11 @@ class CurriculumConfig(Section):
     checkpoint_seconds: float = Field(ge=0)
     """Wall time between two checkpoints; 0 saves at every boundary."""
     selection_window: Count
-    """Evaluations in the moving mean that selects a checkpoint."""
+    """Evaluations whose networks are averaged. The mean network is evaluated and kept."""
     acceptance: AcceptanceConfig
-    temperature_grid: list[Positive] = Field(min_length=1)
-    """Temperatures tried on validation at the end of phases 1 and 2, to calibrate the agent."""
+    temperature_grid: list[Annotated[float, Field(ge=0)]] = Field(min_length=2)
+    """Temperatures tried on validation at the end of phases 1 and 2, to calibrate the agent. At 0
+    it does not use what it learned."""
     joint: JointConfig
 
 

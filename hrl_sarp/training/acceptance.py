@@ -133,6 +133,20 @@ class Acceptance:
         header = ("candidate", "mean, % a year", "lower bound", "decision")
         return Table(title, header, rows, note, text_columns=frozenset({0, 3}))
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Acceptance":
+        """Read what `as_dict` wrote.
+
+        Args:
+            values: as they came from JSON.
+
+        Returns:
+            The same evidence.
+        """
+        rows = tuple(Evidence(**row) for row in values["evidence"])
+        kept = {name: values[name] for name in ("confidence", "n_folds", "n_series", "n_sessions")}
+        return cls(rows, **kept)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON and checkpoints.
 

@@ -21,8 +21,10 @@ from hrl_sarp.training import (
     pretrain_micro,
     train_agents,
 )
+from hrl_sarp.training.acceptance import Acceptance
 from hrl_sarp.training.phase import (
     PHASES,
+    PREFIXES,
     PhaseContext,
     PhaseResult,
     market_fingerprint,
@@ -163,13 +165,18 @@ def config_of_run(log_dir: Path) -> RunConfig:
 
 
 def phase_tables(log_dir: Path) -> list[Table]:
-    """Make a table of the training curves of each finished phase."""
+    """Make a table of the curves of each finished phase, and one of what it was granted."""
     tables = []
     for files in PHASES:
         path = log_dir / files.folder / files.metrics
         if path.is_file():
             found = read_json(path, f"hrl-sarp train --phase {files.number}")
-            tables.append(curve_table(f"phase {files.number} ({files.title})", found["history"]))
+            title = f"phase {files.number} ({files.title})"
+            tables.append(curve_table(title, found["history"]))
+            if found.get("acceptance"):
+                what = "temperatures" if files.number in PREFIXES else "evaluations"
+                granted = Acceptance.from_dict(found["acceptance"])
+                tables.append(granted.table(f"{title}: {what} asked for and granted"))
     if not tables:
         raise MissingArtifactError(f"no finished phase in {log_dir}: run `hrl-sarp train` first")
     return tables

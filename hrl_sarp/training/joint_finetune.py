@@ -15,7 +15,7 @@ from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, run_loop, stage_summaries
-from hrl_sarp.training.selection.selector import Selector
+from hrl_sarp.training.selection.selector import START, Selector
 from hrl_sarp.training.selection.validation import validate_pair
 from hrl_sarp.training.train_agents import (
     macro_algorithm,
@@ -50,6 +50,11 @@ class Pair:
         set_networks(self.macro, networks["macro"])
         set_networks(self.micro, networks["micro"])
 
+    def keep_actors(self, networks: dict[str, Any]) -> None:
+        """Put copied actors back. The critics stay the last ones: they are not selected."""
+        for agent, copied in ((self.macro, networks["macro"]), (self.micro, networks["micro"])):
+            agent.actor.load_state_dict(copied["actor"])
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint keeps, as plain values and tensors."""
         return {
@@ -70,9 +75,7 @@ class Pair:
 def run(context: PhaseContext) -> PhaseResult:
     """Train both agents in turns until validation stops improving, and write the best pair."""
     joint = context.config.curriculum.joint
-    pair = Pair(
-        context.load_macro(3), context.load_micro(4), Selector(joint.selection_window), best={}
-    )
+    pair = _start(context)
     state = context.state(NUMBER)
     running = state.load()
     log = History(context.folder(NUMBER), running["history"] if running else None)
@@ -92,7 +95,7 @@ def run(context: PhaseContext) -> PhaseResult:
             _train_part(context, pair, log, running)
             running = None
             bar.update(pair.part)
-    pair.load(pair.best)
+    pair.keep_actors(pair.best if pair.selector.settle() > START else _start(context).networks())
     folder, files = context.folder(NUMBER), PHASES[NUMBER - 1]
     pair.macro.save(folder / files.best[0])
     pair.micro.save(folder / files.best[1])
@@ -103,6 +106,11 @@ def run(context: PhaseContext) -> PhaseResult:
         "stages": pair.stages,
     }
     return context.finish(NUMBER, log, summary)
+
+
+def _start(context: PhaseContext) -> Pair:
+    selector = Selector(context.config.curriculum.acceptance, context.config.seed)
+    return Pair(context.load_macro(3), context.load_micro(4), selector, best={})
 
 
 def _train_part(
@@ -151,7 +159,7 @@ def _validate(context: PhaseContext, pair: Pair, log: History) -> None:
     score = validate_pair(context.tensors, context.config, pair.macro, pair.micro)
     if pair.selector.add(score):
         pair.best = pair.networks()
-    log.add(pair.part, {f"joint_eval/{name}": value for name, value in vars(score).items()})
+    log.add(pair.part, {f"joint_eval/{name}": value for name, value in score.figures().items()})
     logger.info(
         f"phase {NUMBER} round {pair.part // len(PARTS)}: validation excess growth "
         f"{score.excess_growth_pct:+.2f} % a year"

@@ -41,6 +41,8 @@ def run(context: PhaseContext) -> PhaseResult:
         agent.actor,
         config.curriculum.temperature_grid,
         lambda: validate_pair(tensors, config, agent, partner),
+        config.curriculum.acceptance,
+        config.seed,
     )
     files = PHASES[NUMBER - 1]
     agent.save(context.folder(NUMBER) / files.best[0])

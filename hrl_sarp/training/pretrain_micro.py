@@ -44,6 +44,8 @@ def run(context: PhaseContext) -> PhaseResult:
         task.agent.actor.network,
         context.config.curriculum.temperature_grid,
         lambda: validate_pair(context.tensors, context.config, goal, task.agent),
+        context.config.curriculum.acceptance,
+        context.config.seed,
     )
     task.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
     return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **calibration})

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from hrl_sarp.fitting.resume import require_finite_weights
 from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
-from hrl_sarp.training.selection.selector import Selector
+from hrl_sarp.training.selection.selector import START, Selector, mean_weights
 from hrl_sarp.training.selection.validation import ValidationScore
 
 MEASURE_EVERY = 8
@@ -43,7 +43,9 @@ class LoopState:
     stage: int = 0
     next_evaluation: int = 0
     best: dict[str, Any] = field(default_factory=dict)
-    """State of the networks at the best evaluation."""
+    """Weights of the actor at the evaluation that is kept."""
+    recent: list[dict[str, Any]] = field(default_factory=list)
+    """Weights of the actors of the last evaluations, whose mean is evaluated."""
     stages: list[Stage] = field(default_factory=list)
     """First step and sums of reward terms of each stage."""
 
@@ -54,11 +56,13 @@ class LoopPlan:
 
     number: int
     agent: MacroAgent | MicroAgent
-    """Agent with the networks that were validated last. The best ones are copied from it."""
+    """Agent with the networks that were validated last. Those that are kept are copied from it."""
     total_timesteps: int
     eval_every: int
+    adopt: Callable[[], Any]
+    """Puts the trained networks into `agent`."""
     evaluate: Callable[[], ValidationScore]
-    """Puts the trained networks into `agent`, and scores it on validation."""
+    """Scores `agent` on validation."""
     eval_prefix: str = "eval"
     """Prefix of the evaluation's metric names."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -131,20 +135,29 @@ class PhaseLoop(BaseCallback):
             self.logger.record_mean(f"{self.plan.prefix}/{name}", value)
 
     def evaluate(self, step: int) -> None:
-        """Score the current networks on validation and keep them if their moving mean is best."""
+        """Score the mean of the last networks on validation and keep it if it is the best.
+
+        The policy before training is scored alone. What is scored is what is kept.
+        """
+        agent, state = self.plan.agent, self.state
+        self.plan.adopt()
+        if state.selector.scores:
+            actors = [*state.recent, networks_of(agent)["actor"]]
+            state.recent = actors[-self.curriculum.selection_window :]
+            agent.actor.load_state_dict(mean_weights(state.recent))
         score = self.plan.evaluate()
         span, tensors = self.context.market.split.validation, self.context.tensors
         days = (span.start, span.stop - 1)
         require_finite(f"{self.plan.prefix}/growth", score.excess_growth_pct, step, days, tensors)
-        is_best = self.state.selector.add(score)
+        is_best = state.selector.add(score)
         if is_best:
-            self.state.best = networks_of(self.plan.agent)
-        values = vars(score).items()
+            self.state.best = networks_of(agent)["actor"]
+        values = score.figures().items()
         self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values})
         logger.info(
             f"phase {self.plan.number} step {step}: validation excess growth "
             f"{score.excess_growth_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
-            f"alignment {score.alignment:.3f}{' (best)' if is_best else ''}"
+            f"alignment {score.alignment:.3f}{' (kept)' if is_best else ''}"
         )
 
     def _leave_stage(self, done: int) -> None:
@@ -156,8 +169,8 @@ class PhaseLoop(BaseCallback):
     def _is_stage_over(self, done: int) -> bool:
         stage, window = self.curriculum.stages[self.state.stage], self.curriculum.selection_window
         since = self.state.stages[-1]["from_evaluation"]
-        scores = [row["excess_growth_pct"] for row in self.state.selector.scores[since:]]
-        good = len(scores) >= window and float(np.mean(scores[-window:])) > stage.promote_above
+        recent = self.state.selector.recent_mean(since, window)
+        good = recent is not None and recent > stage.promote_above
         return good or done >= stage.max_share * self.plan.total_timesteps
 
     def _enter_stage(self, index: int) -> None:
@@ -207,15 +220,13 @@ def run_loop(
     running: dict[str, Any] | None,
 ) -> LoopState:
     """Train to the end of the plan, from `running` if given, and score the last networks."""
-    state = LoopState(Selector(context.config.curriculum.selection_window))
+    state = LoopState(Selector(context.config.curriculum.acceptance, context.config.seed))
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
         with restoring(context.state(plan.number).path):
             kept = running["loop"]
             state.selector.load_state_dict(kept["selector"])
-            state = LoopState(
-                state.selector, kept["stage"], kept["next_evaluation"], kept["best"], kept["stages"]
-            )
+            state = LoopState(**{**kept, "selector": state.selector})
             restore(algorithm, running["algorithm"])
             algorithm.logger.name_to_value.update(running["logged"])
             algorithm.logger.name_to_count.update(running["logged_count"])
@@ -247,18 +258,23 @@ def train_phase(
     plan: LoopPlan,
     start: ValidationScore,
 ) -> PhaseResult:
-    """Run a whole phase: train, keep the best networks, write agent and metrics."""
+    """Run a whole phase: train, keep the best actor, write agent and metrics.
+
+    The critic is the last one, whichever actor is kept: it is not selected, and a phase that starts
+    from it needs no warm-up.
+    """
     files = PHASES[plan.number - 1]
     folder = context.folder(plan.number)
     running = context.state(plan.number).load()
     log = History(folder, running["history"] if running else None)
     with phase_progress(f"phase {plan.number}", plan.total_timesteps) as bar:
         state = run_loop(algorithm, context, plan, log, bar, running)
-    set_networks(agent, state.best)
+    kept = state.best if state.selector.settle() > START else networks_of(agent)["actor"]
+    set_networks(agent, {"actor": kept, "critic": plan.agent.critic.state_dict()})
     agent.save(folder / files.best[0])
     summary = {
         "timesteps": algorithm.num_timesteps,
-        "start": asdict(start),
+        "start": start.figures(),
         **state.selector.summary(),
         "stages": stage_summaries(state.stages, state.selector.scores),
     }

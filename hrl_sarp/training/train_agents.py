@@ -3,6 +3,8 @@
 The agent of the other level is frozen.
 """
 
+from functools import partial
+
 from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.agents.ppo.algorithm import MacroPPO
 from hrl_sarp.agents.td3.algorithm import MicroTD3
@@ -74,10 +76,11 @@ def macro_plan(
     validated = MacroAgent(context.tensors, context.config.macro_agent, context.config.seed)
 
     def evaluate() -> ValidationScore:
-        return validate_pair(context.tensors, context.config, validated.adopt(algorithm), partner)
+        return validate_pair(context.tensors, context.config, validated, partner)
 
     every = context.config.macro_agent.ppo.eval_every_steps
-    return LoopPlan(number, validated, total_timesteps, every, evaluate)
+    adopt = partial(validated.adopt, algorithm)
+    return LoopPlan(number, validated, total_timesteps, every, adopt, evaluate)
 
 
 def micro_plan(
@@ -91,7 +94,8 @@ def micro_plan(
     validated = MicroAgent(context.micro_settings(), context.config.seed)
 
     def evaluate() -> ValidationScore:
-        return validate_pair(context.tensors, context.config, partner, validated.adopt(algorithm))
+        return validate_pair(context.tensors, context.config, partner, validated)
 
     every = context.config.micro_agent.td3.eval_every_steps
-    return LoopPlan(number, validated, total_timesteps, every, evaluate)
+    adopt = partial(validated.adopt, algorithm)
+    return LoopPlan(number, validated, total_timesteps, every, adopt, evaluate)

@@ -86,6 +86,11 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
             "curriculum.acceptance.shares: [0.5, 1.0] must contain 0, the prior",
         ),
         (
+            "curriculum",
+            {"temperature_grid": [1.0, 4.0]},
+            "curriculum.temperature_grid: [1.0, 4.0] must contain 0, the prior",
+        ),
+        (
             "macro_agent",
             {"graph": {"layer": "gat", "hidden": 32, "heads": 5}},
             "macro_agent.graph.heads: 5 must divide hidden = 32",

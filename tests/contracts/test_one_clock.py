@@ -130,7 +130,8 @@ def test_the_validation_score_is_the_backtest_of_its_span(
     ledger = backtested(market, config, agents)
     years = len(ledger.dates) / 252
     growth = np.log1p(ledger.net_return[:, 1])
-    benchmark = np.log1p(tensors.reward_benchmark[SPAN.start + 1 : SPAN.stop].numpy())
+    rule = backtested(market, config, rule_pair(tensors, config, 5))
+    benchmark = np.log1p(rule.net_return[:, 1])
     assert score.growth_pct == pytest.approx(100 * growth.sum() / years, **EQUAL)
     excess = 100 * (growth - benchmark).sum() / years
     assert score.excess_growth_pct == pytest.approx(excess, **EQUAL)

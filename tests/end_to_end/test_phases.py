@@ -13,6 +13,8 @@ from hrl_sarp.errors import CheckpointError, HrlSarpError, MissingArtifactError,
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.training import run_curriculum, run_phase
 from hrl_sarp.training.phase import PHASES
+from hrl_sarp.training.rl_loop import PhaseLoop
+from hrl_sarp.training.selection.selector import START, Selector
 from tests import tiny_runs
 from tests.end_to_end.phase_runs import (
     StopAfter,
@@ -73,6 +75,38 @@ def test_the_first_episodes_are_drawn_by_the_first_stages_mix(
     with pytest.raises(StoppedEarly):
         run_phase(3, replace(context, stop=StopAfter(1)))
     assert drawn[0] == pytest.approx(context.config.curriculum.stages[0].regime_mix)
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_phase_that_keeps_its_start_keeps_the_critic_that_it_trained(
+    number: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[Any] = []
+    monkeypatch.setattr(Selector, "settle", lambda self: START)
+    train = PhaseLoop._on_training_start
+    monkeypatch.setattr(
+        PhaseLoop, "_on_training_start", lambda self: (models.append(self.model), train(self))
+    )
+    run_phase(number, small_context(copy_before(number, undisturbed, tmp_path)))
+    before = load_payload(tmp_path / PHASES[number - 3].folder / PHASES[number - 3].best[0])
+    after = load_payload(tmp_path / PHASES[number - 1].folder / PHASES[number - 1].best[0])
+    policy = models[0].policy
+    trained = policy.critic if number == 3 else policy.critic_target  # what TD3 leaves
+    assert_same(dict(after["critic"]), dict(trained.state_dict()))
+    assert differs(after["critic"], before["critic"])
+    assert_same(after["actor"], before["actor"])
+
+
+def test_the_joint_phase_that_keeps_its_start_keeps_the_critics_that_it_trained(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Selector, "settle", lambda self: START)
+    run_phase(5, small_context(copy_before(5, undisturbed, tmp_path)))
+    for which, earlier in ((0, 3), (1, 4)):
+        before = load_payload(tmp_path / PHASES[earlier - 1].folder / PHASES[earlier - 1].best[0])
+        after = load_payload(tmp_path / PHASES[4].folder / PHASES[4].best[which])
+        assert differs(after["critic"], before["critic"])
+        assert_same(after["actor"], before["actor"])
 
 
 def test_a_stage_ends_when_its_share_of_the_steps_is_over(undisturbed: Path) -> None:

@@ -73,7 +73,7 @@ def learning_config(**values: Any) -> RunConfig:
             "network": {"tower": 16, "head": 8},
             "pretrain": {"epochs": 8, "batch_size": 64, "learning_rate": 5e-3},
         },
-        curriculum={"temperature_grid": [1.0, 4.0, 16.0]},
+        curriculum={"temperature_grid": [0.0, 1.0, 4.0, 16.0]},
     )
     changed: RunConfig = tiny_runs.changed(config, values)
     return changed

@@ -108,7 +108,9 @@ def test_what_is_asked_for_is_not_what_is_granted() -> None:
     assert "1 asked for (mean +12.60 % a year over the prior), 0.25 granted" in sentence
     cells = [row[-1] for row in found.table("Macro").rows]
     assert cells == ["", "granted", "asked"]
-    assert json.loads(json.dumps(found.as_dict()))["granted"] == 0.25
+    written = json.loads(json.dumps(found.as_dict()))
+    assert written["granted"] == 0.25
+    assert Acceptance.from_dict(written) == found
 
 
 @settings(max_examples=25, deadline=None)

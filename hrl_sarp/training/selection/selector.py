@@ -1,78 +1,153 @@
-"""Selects the best of several evaluations, and the temperature of a network."""
+"""Selects the evaluation that a phase keeps, and the temperature of a network."""
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import Tensor
 
 from hrl_sarp.agents.ppo.networks import MacroActor
 from hrl_sarp.agents.td3.networks import MicroActor
+from hrl_sarp.config.schema import AcceptanceConfig
+from hrl_sarp.metrics import SESSIONS_PER_YEAR
+from hrl_sarp.training.acceptance import Acceptance, PairedDays, accept
 from hrl_sarp.training.selection.validation import ValidationScore
+
+START = 0
+"""Number of the evaluation of the policy before training."""
+SPAN = "validation"
+"""The only fold of what is selected while a phase runs."""
+Weights = Mapping[str, Tensor]
 
 
 @dataclass
 class Selector:
-    """Finds the evaluation with the best moving mean, and counts all evaluations."""
+    """Keeps the evaluation with the largest accepted gain over the start, and counts them all."""
 
-    window: int
+    rule: AcceptanceConfig
+    seed: int
     scores: list[dict[str, float]] = field(default_factory=list)
-    best_mean: float = -float("inf")
+    days: list[Tensor] = field(default_factory=list)
+    """Objective of each session of each evaluation, % a day."""
     best_index: int = -1
 
     def add(self, score: ValidationScore) -> bool:
-        """Add an evaluation; return True if the moving mean that ends here is the best so far.
+        """Add an evaluation; return True if its networks are to be kept.
 
-        The first evaluation is that of the policy before training. Later means must beat it, and
-        only full windows count.
+        The first evaluation is that of the policy before training. A later one is kept if the lower
+        bound of its gain over the start is above 0 and above that of the one kept before.
         """
-        self.scores.append(asdict(score))
-        if 1 < len(self.scores) <= self.window:
-            return False
-        recent = [row["excess_growth_pct"] for row in self.scores[1:][-self.window :]]
-        recent = recent or [score.excess_growth_pct]
-        mean = sum(recent) / len(recent)
-        if not mean > self.best_mean:  # so that NaN is never the best
-            return False
-        self.best_mean, self.best_index = mean, len(self.scores) - 1
-        return True
+        self.scores.append(score.figures())
+        self.days.append(torch.from_numpy(score.daily))
+        newest = len(self.scores) - 1
+        if newest > START:
+            bounds = self._bounds()
+            is_best = bounds[newest] > max(bounds[self.best_index], bounds[START])
+        else:
+            is_best = True
+        if is_best:
+            self.best_index = newest
+        return is_best
+
+    def settle(self) -> int:
+        """Return the evaluation to deploy, after all are in: the one kept, or the start.
+
+        Every further evaluation is one more chance to be lucky. The bounds hold for all of them
+        together, so that one kept early may fall below 0 later.
+        """
+        if len(self.days) > 1:
+            found = self.acceptance()
+            logger.info(found.sentence("number of the evaluation that is kept"))
+            if found.evidence[self.best_index].lower_pct <= 0:
+                self.best_index = START
+        return self.best_index
+
+    def acceptance(self) -> Acceptance:
+        """Return the evidence for each evaluation as a candidate; candidate 0 is the start."""
+        start = self.days[START]
+        gains = {float(i): (days - start).numpy() for i, days in enumerate(self.days)}
+        return accept([PairedDays(SPAN, self.seed, gains)], self.rule, self.seed)
+
+    def _bounds(self) -> list[float]:
+        return [row.lower_pct for row in self.acceptance().evidence]
+
+    def recent_mean(self, since: int, window: int) -> float | None:
+        """Return the mean score of the last `window` evaluations from number `since` on, % a year.
+
+        None if there are fewer.
+        """
+        recent = self.days[since:][-window:]
+        if len(recent) < window:
+            return None
+        return SESSIONS_PER_YEAR * float(torch.stack(recent).mean())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: plain values, all but the window."""
-        return {name: value for name, value in vars(self).items() if name != "window"}
+        """Return what a checkpoint keeps."""
+        return {"scores": self.scores, "days": self.days, "best_index": self.best_index}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue a selection."""
-        self.scores = state["scores"]
-        self.best_mean, self.best_index = state["best_mean"], state["best_index"]
+        self.scores, self.days = state["scores"], state["days"]
+        self.best_index = state["best_index"]
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, the best moving mean in % a year, and the first and the best score."""
+        """Return counts, the first and the kept score, and the evidence for every evaluation."""
+        tested = len(self.scores) > 1
         return {
             "n_evaluations": len(self.scores),
-            "selection_window": self.window,
             "best_evaluation": self.best_index,
-            "best_moving_mean_pct": self.best_mean,
-            "first": self.scores[0] if self.scores else None,
+            "first": self.scores[START] if self.scores else None,
             "best": self.scores[self.best_index] if self.scores else None,
+            "acceptance": self.acceptance().as_dict() if tested else None,
         }
 
 
-def choose_temperature(
-    network: MacroActor | MicroActor, grid: Sequence[float], evaluate: Callable[[], ValidationScore]
-) -> dict[str, Any]:
-    """Scale a network's outputs in place by the temperature that grows most on validation.
+def mean_weights(networks: Sequence[Weights]) -> dict[str, Tensor]:
+    """Average the weights of networks of one shape; equal weights keep their bits.
 
-    Supervised training leaves decisions too close to uniform. At equal growth the smaller
-    temperature is taken. Returns the metrics `temperature`, `temperatures` (temperature -> excess
-    growth, % a year) and `validation`, the score of the chosen one.
+    Counters and other whole numbers are those of the last network.
+    """
+    last = networks[-1]
+    return {
+        name: torch.stack([n[name].double() for n in networks]).mean(dim=0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in last.items()
+    }
+
+
+def choose_temperature(
+    network: MacroActor | MicroActor,
+    grid: Sequence[float],
+    evaluate: Callable[[], ValidationScore],
+    rule: AcceptanceConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """Scale a network's outputs in place by the temperature that acceptance grants.
+
+    Supervised training leaves decisions too close to uniform. Temperature 0 is the policy without
+    the network: the prior that it starts from. Returns the metrics `temperature`, `temperatures`
+    (temperature -> growth over the 1/N rule, % a year), `acceptance` and `validation`, the score of
+    the chosen one.
     """
     flat, scores = copy.deepcopy(network.state_dict()), {}
     for temperature in grid:
         network.load_state_dict(flat)
         network.calibrate(temperature)
         scores[temperature] = evaluate()
-    best = max(scores, key=lambda t: (scores[t].excess_growth_pct, -t))
+    prior: np.ndarray = scores[0.0].daily
+    gains = {temperature: score.daily - prior for temperature, score in scores.items()}
+    found = accept([PairedDays(SPAN, seed, gains)], rule, seed)
+    logger.info(found.sentence("temperature"))
     network.load_state_dict(flat)
-    network.calibrate(best)
-    tried = {str(t): score.excess_growth_pct for t, score in scores.items()}
-    return {"temperature": best, "temperatures": tried, "validation": asdict(scores[best])}
+    network.calibrate(found.granted)
+    return {
+        "temperature": found.granted,
+        "temperatures": {str(t): score.excess_growth_pct for t, score in scores.items()},
+        "acceptance": found.as_dict(),
+        "validation": scores[found.granted].figures(),
+    }

@@ -1,4 +1,4 @@
-"""The validation rollout is what it says, and selection keeps the best full window."""
+"""The validation rollout is what it says: net of costs, over the span, against the 1/N rule."""
 
 import math
 
@@ -7,40 +7,11 @@ import pytest
 
 from hrl_sarp.contracts import DayRange
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
-from hrl_sarp.training.selection.selector import Selector
-from hrl_sarp.training.selection.validation import ValidationScore, validate_pair
+from hrl_sarp.training.selection.validation import validate_pair
 from tests import factories, tiny_runs
 
 
-def score(growth: float) -> ValidationScore:
-    return ValidationScore(growth, growth, 0.0, 1.0, 0.0)
-
-
-def test_the_first_evaluation_is_the_reference_and_only_full_windows_compete() -> None:
-    selector = Selector(window=2)
-    # means of two after the first: (9 + 0) / 2 = 4.5, (0 + 11) / 2 = 5.5, (11 + 2) / 2 = 6.5
-    kept = [selector.add(score(growth)) for growth in (5.0, 9.0, 0.0, 11.0, 2.0)]
-    assert kept == [True, False, False, True, True]
-    assert selector.best_mean == 6.5
-    assert selector.summary()["best_evaluation"] == 4
-    assert selector.summary()["n_evaluations"] == 5
-
-
-def test_an_equal_score_does_not_replace_an_earlier_one() -> None:
-    selector = Selector(window=1)
-    assert [selector.add(score(growth)) for growth in (1.0, 1.0)] == [True, False]
-
-
-def test_a_score_that_is_no_number_is_never_the_best() -> None:
-    selector = Selector(window=1)
-    assert [selector.add(score(growth)) for growth in (math.nan, 1.0, math.nan)] == [
-        False,
-        True,
-        False,
-    ]
-
-
-def test_the_rollout_covers_the_span_and_measures_growth_over_1_over_n() -> None:
+def test_the_rollout_covers_the_span_and_pays_its_costs() -> None:
     # one stock a sector, rising 0.1 % a day intraday, free to trade, fully invested from day 1
     n_days = 60
     intraday = np.full((n_days, 2), 0.001)
@@ -57,7 +28,22 @@ def test_the_rollout_covers_the_span_and_measures_growth_over_1_over_n() -> None
     years = 20 / 252
     growth = 20 * math.log(1.001) - math.log(1.01)  # bought once at 1 %: 1 / 1.01 is left
     assert found.growth_pct == pytest.approx(100 * growth / years, rel=1e-9)
-    assert found.excess_growth_pct == pytest.approx(-100 * math.log(1.01) / years, rel=1e-9)
+    assert found.excess_growth_pct == 0.0  # it is the 1/N rule
+    assert found.daily.tolist() == 20 * [0.0]
     assert found.alignment == pytest.approx(1.0, abs=1e-6)
     # half of 1 / 1.01 of wealth is traded once
     assert found.turnover_annual == pytest.approx(0.5 / 1.01 / years, rel=1e-6)
+
+
+def test_the_series_sums_to_the_growth_over_the_rule_that_pays_the_same_costs() -> None:
+    config = tiny_runs.tiny_config()
+    tensors = tiny_runs.tensors_of(tiny_runs.tiny_market())
+    rule = ProportionalGoal(tensors), FollowGoal(tensors, config.risk)
+    pair = tiny_runs.macro_agent(tensors, config), tiny_runs.micro_agent(tensors, config)
+    span = DayRange(66, 96)
+    found, alone = (validate_pair(tensors, config, *policies, span) for policies in (pair, rule))
+    assert (alone.excess_growth_pct, alone.daily.any()) == (0.0, False)
+    assert found.excess_growth_pct == pytest.approx(found.growth_pct - alone.growth_pct, rel=1e-9)
+    assert 252 * found.daily.mean() == pytest.approx(found.excess_growth_pct, rel=1e-9)
+    assert len(found.daily) == 29
+    assert "daily" not in found.figures()
