@@ -154,6 +154,10 @@ class ValidationConfig(Section):
     """New shares for an old one. A night that looks like such an undeclared split is kept out."""
     split_turnover_multiple: Positive
     """Dollar volume over its median, per ratio, above which such a night counts as a crash."""
+    split_max_turnover: Positive
+    """Dollar volume over its median above which such a night counts as a crash at any ratio."""
+    split_min_turnover: float = Field(ge=0)
+    """Dollar volume over its median below which such a night counts as a crash that nobody buys."""
     max_hole_days: Count
     """Calendar days between two bars of a stock beyond which the move between is kept out."""
 

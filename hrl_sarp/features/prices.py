@@ -21,6 +21,9 @@ from hrl_sarp.errors import MarketError
 from hrl_sarp.features.technical import row_mean
 
 DAY = "datetime64[D]"
+SPLITS = frozenset({"undeclared_split"})
+LAST_BARS = 5
+"""A night with fewer bars after it, in a stock that ends before the data, is earned in any case."""
 REVERSALS = frozenset({"adjustment_reversal"})
 PRICES = ("open", "high", "low", "close", "volume")
 Table = Float[np.ndarray, "T A"]
@@ -306,7 +309,11 @@ def _crosses_jump(
     mark: Callable[[frozenset[str]], Bool[np.ndarray, "T A"]],
 ) -> Bool[np.ndarray, "T A"]:
     """Mark good bars whose move since the last good one crosses a lasting jump of adj_close."""
-    jump, reversal = mark(rules.BREAKING), mark(REVERSALS)
+    split, reversal = mark(SPLITS), mark(REVERSALS)
+    later = np.cumsum(tradable[::-1], axis=0)[::-1] - tradable
+    # nobody splits a stock that is about to cease: a fall just before the end is its collapse
+    is_collapse = (later < LAST_BARS) & ~tradable[-1]
+    jump = mark(rules.BREAKING - SPLITS) | (split & ~is_collapse)
     # a jump that the next bar takes back does not last
     taken_back = reversal & (_before(jump.astype(np.float64), printed) == 1.0)
     jumps = np.cumsum(jump.astype(np.int64) - taken_back, axis=0).astype(np.float64)

@@ -23,13 +23,14 @@ def _day(number: int) -> datetime.date:
 def _build(
     rows: list[tuple[int, dict[str, Any]]],
     findings: tuple[tuple[int, str], ...] = (),
+    n_days: int = 6,
     **columns: Any,
 ) -> PricePanel:
-    """Build symbol X from (day, cells) beside a stock that trades on days 0 to 5."""
+    """Build symbol X from (day, cells) beside a stock that trades from day 0 on."""
     plain = {"dividend": 0.0, "split": 1.0, "volume": 10.0}
     bars = [{**plain, "symbol": "X", "date": _day(number), **cells} for number, cells in rows]
     flat = dict.fromkeys(("open", "high", "low", "close", "adj_close"), 1.0)
-    bars += [{**plain, **flat, "symbol": "OTHER", "date": _day(number)} for number in range(6)]
+    bars += [{**plain, **flat, "symbol": "OTHER", "date": _day(number)} for number in range(n_days)]
     frame = pl.DataFrame(bars, schema=BARS_SCHEMA).with_columns(
         pl.lit(value, dtype=pl.Float64).alias(name) for name, value in columns.items()
     )
@@ -121,6 +122,23 @@ def test_a_lasting_jump_of_the_adjusted_series_earns_nothing() -> None:
     panel = _build(rows, ((1, "adjustment_gap"),))
     np.testing.assert_allclose(panel.overnight_return[:3, 1], 0.0, atol=1e-12)
     np.testing.assert_allclose(panel.intraday_return[:3, 1], [0, 0, 84 / 82 - 1], atol=1e-12)
+
+
+@pytest.mark.parametrize("more_bars", [0, 1, 4, 5, 6])
+def test_a_fall_just_before_a_stock_ceases_is_earned_even_if_it_looks_like_a_split(
+    more_bars: int,
+) -> None:
+    bars = [_bar(100, 100, 100), _bar(50, 50, 50), *[_bar(50, 50, 50)] * more_bars]
+    # the other stock goes on to day 8
+    panel = _build(list(enumerate(bars)), ((1, "undeclared_split"),), n_days=9)
+    expected = -0.5 if more_bars < 5 else 0.0
+    assert panel.overnight_return[1, 1] == pytest.approx(expected)
+
+
+def test_a_split_just_before_the_data_end_is_not_earned() -> None:
+    bars = [_bar(100, 100, 100)] * 5 + [_bar(50, 50, 50)]
+    panel = _build(list(enumerate(bars)), ((5, "undeclared_split"),))
+    assert panel.overnight_return[5, 1] == 0
 
 
 def test_a_jump_that_is_taken_back_leaves_the_true_move() -> None:

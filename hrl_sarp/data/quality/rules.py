@@ -50,6 +50,11 @@ overnight return into the next good bar to 0: if only the row were dropped, the 
 move to that night. The next good bar is the row itself, unless another rule excludes it. If an
 `adjustment_reversal` follows at the next bar, the return stays."""
 
+SUMMARISING = frozenset({"stale_run", "calendar_gap", "ends_early"})
+"""Rules about bars that say how long something lasted. Such a finding has the day on which that
+began, and only later rows show it. Nothing but the report reads it. All other rules about bars are
+causal: a finding of a row depends on rows up to its day."""
+
 LEFT_OUT = frozenset(
     {"junk_lines", "bad_row", "no_usable_row", "duplicate_row", "conflicting_rows"}
 )
@@ -83,19 +88,20 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     `total_return`: (split x close + dividend) / `previous_close` - 1.
     `adjusted_return`: return of adj_close, or `total_return` without an adj_close.
     `gap`: adjusted less total return. `is_gap`: it exceeds the threshold.
-    `is_dividend`: the gap looks like a dividend, and the symbol states no dividend or split at all.
+    `is_dividend`: the gap looks like a dividend, and the symbol has stated no dividend or split.
+    What a symbol states later does not count, here and in all rules about rows.
     `days`: calendar days since the row before. `is_after_hole`: they are too many.
     `day`: close over open. `night`: adjusted open over the close before.
     `busy`: dollar volume over its median of the 20 rows before.
     """
     total = (pl.col("split") * pl.col("close") + pl.col("dividend")) / _before("close") - 1
-    states_actions = ((pl.col("dividend") > 0) | (pl.col("split") != 1)).any().over("symbol")
+    is_action = (pl.col("dividend") > 0) | (pl.col("split") != 1)
     dollars = pl.col("close") * pl.col("volume")
     usual = dollars.rolling_median(_USUAL_DAYS, min_samples=_FEWEST_USUAL_DAYS)
     # a dividend lifts the adjusted return above the price's; a large one brings it nearer to 0
     gap = pl.col("gap")
     is_small = (gap < _ORDINARY_DIVIDEND) | (pl.col("adjusted_return").abs() < gap / 2)
-    is_dividend = (gap > 0) & is_small & ~states_actions
+    is_dividend = (gap > 0) & is_small & ~_so_far(is_action)
     return (
         bars.with_columns(
             previous_close=_before("close"),
@@ -120,7 +126,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
 
     The bars come from `prepare`.
 
-    `missing_value`: the close is missing, or a column that the data have in other rows.
+    `missing_value`: the close is missing, a column that some symbol has had by that day, or the
+    adj_close of a file that has any.
     `non_positive_price`: a price is zero or negative.
     `ohlc_inconsistent`: open or close lies outside low to high. The value is the excess.
     `no_trade`: volume 0 and one price all day. Sources print halts and taken-over stocks so.
@@ -130,12 +137,13 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `long_hole`: more than `max_hole_days` calendar days lie before the row. Splits and dividends
     may be missing there.
     `undeclared_split`: see `_is_undeclared_split`. The value is the overnight return.
-    `suspected_split`: any other price ratio near 1/2, 1/3 ... The row stays, because a crash may
-    have the same size.
+    `suspected_split`: any other price ratio near 1/2, 1/3 ..., and a night that looks like a split
+    where the volume or an earlier stated split speaks against it. The night is earned, because a
+    crash may have the same size.
     `adjustment_gap`: adjusted and total return differ by more than the threshold. The value is the
     difference.
-    `unstated_dividend`: such a gap looks like a dividend, and the symbol states none. The row is
-    sound.
+    `unstated_dividend`: such a gap looks like a dividend, and the symbol has stated none so far.
+    The row is sound.
     `adjustment_reversal`: the row after a gap takes it back: a factor was applied a day early.
     `dividend_over_price`: a dividend exceeds the close before, such as a spin-off in other shares.
     """
@@ -150,7 +158,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     no_trade = (is_flat & (volume == 0)).fill_null(value=False)
     repeats = pl.all_horizontal(pl.col(name) == _before(name) for name in priced)
     no_split = pl.col("split") == 1
-    undeclared = _is_undeclared_split(config).fill_null(value=False)
+    like_split, undeclared = (where.fill_null(value=False) for where in _splits_of_nights(config))
     looks_split = [((adjusted + 1) * n - 1).abs() < _SPLIT_TOLERANCE for n in _SPLIT_RATIOS]
     unexplained = pl.col("is_gap") & ~pl.col("is_dividend")
     log_gap = (1 + adjusted).log() - (1 + pl.col("total_return")).log()
@@ -167,7 +175,10 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "large_return": (no_split & (adjusted.abs() > config.max_abs_return), adjusted),
         "undeclared_split": (undeclared, pl.col("night") - 1),
         "long_hole": (pl.col("is_after_hole"), adjusted),
-        "suspected_split": (no_split & _any_of(looks_split) & ~undeclared, adjusted),
+        "suspected_split": (
+            ((no_split & _any_of(looks_split)) | like_split) & ~undeclared,
+            adjusted,
+        ),
         "adjustment_gap": (unexplained, pl.col("gap")),
         "unstated_dividend": (pl.col("is_dividend"), pl.col("gap")),
         "adjustment_reversal": (unexplained.shift(1).over("symbol") & is_back, adjusted),
@@ -273,38 +284,54 @@ def _any_of(conditions: list[pl.Expr]) -> pl.Expr:
 def _is_incomplete() -> pl.Expr:
     others = [name for name in (*PRICE_COLUMNS, "volume", "adj_close") if name != "close"]
     absent = [pl.col(name).is_null() | ~pl.col(name).is_finite() for name in ("close", *others)]
-    needed = [pl.lit(value=True), *(pl.col(name).is_not_null().any() for name in others)]
+    known = {name: pl.col(name).is_not_null() for name in others}
+    due = {name: pl.col("date") >= pl.col("date").filter(known[name]).min() for name in others}
+    # decided for the whole file: its returns are read from adj_close everywhere or nowhere
+    due["adj_close"] = known["adj_close"].any()
+    needed = [pl.lit(value=True), *due.values()]
     return _any_of([gone & is_due for gone, is_due in zip(absent, needed, strict=True)])
 
 
-def _is_undeclared_split(config: ValidationConfig) -> pl.Expr:
+def _so_far(condition: pl.Expr) -> pl.Expr:
+    """Mark the rows of a symbol from the first one on that meets the condition."""
+    return condition.fill_null(value=False).cum_max().over("symbol")
+
+
+def _splits_of_nights(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
     """Find nights over which a price changed as by a split that the data do not state.
 
-    A split moves the price over night and leaves the dollar volume as it was. A crash multiplies
-    the dollar volume, or goes on during the day. So all of these must hold:
+    The first expression looks at prices alone:
     no split is stated;
     open over the close before, adjusted as far as the data are, is near 1 / n or n for one of the
     configured ratios n;
     the move from open to close is a usual one;
-    the dollar volume is at most n x `split_turnover_multiple` times the usual one, or unknown;
     the bar follows no long hole, and neither it nor the bar before has an adjustment gap.
+    The second says which of them are splits and no crashes:
+    n times as many shares change hands for the same money, so the dollar volume stays between
+    `split_min_turnover` and `split_max_turnover` times the usual one, and below n x
+    `split_turnover_multiple` times; a crash multiplies it, and a dying stock loses it;
+    the symbol has stated no split so far: a source that states splits would have stated this one.
+    An unknown volume speaks for neither.
     """
-    looks_split = []
+    looks_split, is_usual = [], []
+    busy = pl.col("busy").fill_null(1.0)
     for n in config.undeclared_split_ratios:
         tolerance = min(_MAX_NIGHT, _NIGHT_SHARE * math.log(n))
         # a reverse split exchanges a whole number of old shares for a new one
         night = pl.col("night").log()
         change = night.abs() if n == int(n) else -night
-        is_usual = pl.col("busy").fill_null(0.0) <= n * config.split_turnover_multiple
-        looks_split.append(((change - math.log(n)).abs() <= tolerance) & is_usual)
-    return (
+        looks_split.append((change - math.log(n)).abs() <= tolerance)
+        most = min(n * config.split_turnover_multiple, config.split_max_turnover)
+        is_usual.append(looks_split[-1] & busy.is_between(config.split_min_turnover, most))
+    of_prices = (
         (pl.col("split") == 1)
         & (pl.col("day").log().abs() <= _MAX_INTRADAY)
         & ~pl.col("is_after_hole")
         & ~pl.col("is_gap")
         & ~_before("is_gap").fill_null(value=False)
-        & _any_of(looks_split)
     )
+    stated = _so_far(pl.col("split") != 1)
+    return of_prices & _any_of(looks_split), of_prices & _any_of(is_usual) & ~stated
 
 
 def _session_numbers(sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:

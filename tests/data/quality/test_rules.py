@@ -3,8 +3,11 @@
 from dataclasses import replace
 from datetime import date, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.market_schema import ValidationConfig
@@ -54,10 +57,23 @@ def test_consolidation_is_a_split_too() -> None:
     assert splits_of(split_at(0.1)) == [("AAA", day(ROW))]
 
 
-def test_fall_with_many_times_the_usual_trading_is_a_crash() -> None:
-    # at 1:2 the line is 2 x 4 times the median of the days before
-    assert splits_of(split_at(2.0, volume=7.5)) == [("AAA", day(ROW))]
-    assert splits_of(split_at(2.0, volume=8.5)) == []
+@pytest.mark.parametrize("ratio", [2.0, 3.0, 10.0])
+def test_fall_with_other_than_the_usual_trading_is_a_crash_that_is_named(ratio: float) -> None:
+    # 0.4 to 3.5 times the median dollar volume of the days before
+    assert splits_of(split_at(ratio, volume=3.3)) == [("AAA", day(ROW))]
+    for volume in (0.2, 3.8, 7.0, 40.0):
+        crash = split_at(ratio, volume=volume)
+        assert splits_of(crash) == []
+        assert found_by("suspected_split", crash.bars)["date"].to_list() == [day(ROW)]
+
+
+def test_fall_of_a_symbol_that_has_stated_a_split_is_a_crash_that_is_named() -> None:
+    raw = split_at(2.0)
+    told = with_cells(with_factor(raw, 3, 0.5, PRICES), 3, split=2.0)  # adj_close goes on smoothly
+    assert splits_of(told) == []
+    assert found_by("suspected_split", told.bars)["date"].to_list() == [day(ROW)]
+    later = with_cells(with_factor(raw, ROW + 3, 0.5, PRICES), ROW + 3, split=2.0)
+    assert splits_of(later) == [("AAA", day(ROW))]  # nobody knew of it then
 
 
 def test_fall_in_the_day_is_a_crash() -> None:
@@ -125,6 +141,79 @@ def test_every_effect_names_a_rule_that_exists() -> None:
     of_others = {"missing_key", "duplicate"}
     assert of_rows | of_others >= rules.EXCLUDING
     assert of_rows >= rules.BREAKING
+
+
+@given(seed=st.integers(0, 2**32 - 1), n_kept=st.integers(1, 19))
+@settings(max_examples=40, deadline=None)
+def test_findings_of_a_row_do_not_depend_on_later_rows(seed: int, n_kept: int) -> None:
+    """Spoil data at random, cut them anywhere: what was found up to there stays, in every rule."""
+    raw = spoiled(np.random.default_rng(seed))
+    last = day(n_kept)
+    cut = replace(raw, bars=raw.bars.filter(pl.col("date") <= pl.lit(last)))
+    whole, part = row_findings(raw), row_findings(cut)
+    assert whole.filter(pl.col("date") <= pl.lit(last)).rows() == part.rows()
+
+
+@pytest.mark.parametrize("later_row", range(ROW + 1, 20))
+@pytest.mark.parametrize("action", [{"dividend": 0.5}, {"split": 2.0}])
+def test_what_is_stated_later_does_not_change_what_a_gap_was(
+    later_row: int, action: dict[str, float]
+) -> None:
+    gap = with_factor(clean_raw(), ROW, 1.03, ["adj_close"])
+    assert found_by("unstated_dividend", gap.bars)["date"].to_list() == [day(ROW)]
+    later = with_cells(gap, later_row, **action)
+    assert found_by("unstated_dividend", later.bars)["date"].to_list() == [day(ROW)]
+    before = with_cells(gap, 3, dividend=0.001)
+    assert day(ROW) in found_by("adjustment_gap", before.bars)["date"].to_list()
+
+
+def test_random_spoiling_breaks_every_rule_about_rows() -> None:
+    rng = np.random.default_rng(0)
+    broken = {rule for _ in range(120) for rule in row_findings(spoiled(rng))["rule"]}
+    assert broken >= set(rules.row_rules(CONFIG)) - {"long_hole"}
+    assert not rules.SUMMARISING & (rules.EXCLUDING | rules.BREAKING)
+
+
+def spoiled(rng: np.random.Generator) -> RawData:
+    """Change some cells, and columns up to a row or from a row on."""
+    raw = clean_raw()
+    for _ in range(rng.integers(1, 6)):
+        row, symbol = int(rng.integers(1, 20)), str(rng.choice(["AAA", "BBB"]))
+        kind = rng.integers(0, 9)
+        if kind == 0:
+            raw = with_cells(raw, row, symbol, dividend=float(rng.choice([0.5, 20.0, 300.0])))
+        elif kind == 1:
+            raw = with_cells(raw, row, symbol, split=float(rng.choice([0.5, 2.0])))
+        elif kind == 2:
+            raw = with_factor(raw, row, float(rng.choice([0.5, 2.0, 1.03])), ["adj_close"])
+        elif kind == 3:
+            raw = with_factor(raw, row, float(rng.choice([0.5, 0.2])), [*PRICES, "adj_close"])
+            raw = with_cells(raw, row, volume=float(rng.choice([1000.0, 2000.0, 20000.0])))
+        elif kind == 4:
+            name = str(rng.choice([*PRICES, "volume", "adj_close"]))
+            raw = with_cells(raw, row, symbol, **{name: rng.choice([None, 0.0, -1.0])})
+        elif kind == 5:  # a column that begins, or ends, with a row
+            name = str(rng.choice(["open", "high", "low", "volume"]))
+            side = pl.col("date") < day(row) if rng.random() < 0.5 else pl.col("date") >= day(row)
+            known = pl.when(side).then(None).otherwise(pl.col(name)).alias(name)
+            raw = replace(raw, bars=raw.bars.with_columns(known))
+        elif kind == 6:
+            is_row = (pl.col("symbol") == symbol) & (pl.col("date") == pl.lit(day(row - 1)))
+            copied = raw.bars.filter(is_row).with_columns(date=pl.lit(day(row)))
+            is_copied = (pl.col("symbol") == symbol) & (pl.col("date") == pl.lit(day(row)))
+            raw = replace(raw, bars=pl.concat([raw.bars.filter(~is_copied), copied]))
+        elif kind == 7:
+            flat = dict.fromkeys([*PRICES, "adj_close"], 100.0)
+            raw = with_cells(raw, row, symbol, **flat, volume=0.0)
+        else:  # an adjustment a day early
+            raw = with_cells(raw, row, symbol, adj_close=float(rng.choice([50.0, 250.0])))
+    return raw
+
+
+def row_findings(raw: RawData) -> pl.DataFrame:
+    """Every finding about a row, sorted."""
+    found = rules.check_rows(raw.bars.sort("symbol", "date"), CONFIG)
+    return found.sort("symbol", "date", "rule")
 
 
 def test_column_that_no_row_has_is_not_missed() -> None:
