@@ -42,7 +42,7 @@ def tensors(n_days: int = 600) -> MarketTensors:
 
 def agents(on: MarketTensors, config: RunConfig) -> tuple[MacroAgent, MicroAgent]:
     """Return fresh agents."""
-    return MacroAgent(on, config.macro_agent, 0), MicroAgent(MicroSettings(on, config), 0)
+    return MacroAgent(on, config, 0), MicroAgent(MicroSettings(on, config), 0)
 
 
 def silent(algorithm: Any) -> Any:

@@ -2,7 +2,7 @@
 
 Axis letters: B batch of environments or policies, T days, A assets, S sectors, K slots per sector,
 N = S x K slots a day, F stock features, M macro features, E embedding of a stock, H of a sector,
-G goal = S + R, R regimes.
+G goal = S + 1 + R, R regimes.
 Returns and weights are fractions (0.01 is 1 %), never percent.
 """
 
@@ -288,18 +288,32 @@ class Split:
     test: DayRange
 
 
+def goal_size(n_sectors: int) -> int:
+    """Count the numbers of a goal.
+
+    Args:
+        n_sectors: S.
+
+    Returns:
+        G: the sector weights, cash and the regime probabilities.
+    """
+    return n_sectors + 1 + len(Regime)
+
+
 @dataclass(frozen=True)
 class Goal:
     """What the macro agent asks of the micro agent until its next decision.
 
     Examples:
-        >>> goal = Goal(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0, 1.0, 0.0]]))
-        >>> goal.to_vector().tolist()
-        [[0.5, 0.5, 0.0, 1.0, 0.0]]
+        >>> sectors, regime = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0, 1.0, 0.0]])
+        >>> Goal(sectors, torch.tensor([0.25]), regime).to_vector().tolist()
+        [[0.5, 0.5, 0.25, 0.0, 1.0, 0.0]]
     """
 
     sector_weights: Float[Tensor, "B S"]
     """On the simplex: shares of the invested part, without cash."""
+    cash: Float[Tensor, " B"]
+    """Share of wealth to leave in cash. Limits of risk may leave more."""
     regime_probabilities: Float[Tensor, "B R"]
     """In the order of `Regime`."""
 
@@ -307,22 +321,24 @@ class Goal:
         """Write the goal into one row.
 
         Returns:
-            Sector weights, then regime probabilities.
+            Sector weights, cash, then regime probabilities.
         """
-        return torch.cat([self.sector_weights, self.regime_probabilities], dim=-1)
+        return torch.cat(
+            [self.sector_weights, self.cash[..., None], self.regime_probabilities], dim=-1
+        )
 
     @classmethod
     def from_vector(cls, vector: Float[Tensor, "B G"]) -> "Goal":
         """Read a goal from one row; the inverse of `to_vector`.
 
         Args:
-            vector: S + R numbers a row.
+            vector: `goal_size` numbers a row.
 
         Returns:
             The goal; its fields are views.
         """
-        n_sectors = vector.shape[-1] - len(Regime)
-        return cls(vector[..., :n_sectors], vector[..., n_sectors:])
+        cash = vector.shape[-1] - len(Regime) - 1
+        return cls(vector[..., :cash], vector[..., cash], vector[..., cash + 1 :])
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 Only markets are made here; numbers come from a generator that is passed in.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.config.schema import RiskConfig
-from hrl_sarp.contracts import DayRange, Market, Split
+from hrl_sarp.contracts import DayRange, Market, RiskTables, Split
 
 N_FEATURES = 5
 N_MACRO = 4
@@ -108,6 +109,28 @@ def market_with(
     return Market(**{**fields, **given})
 
 
+def with_risk(market: Market, seed: int = 0, names: tuple[str, ...] = ("level", "rise")) -> Market:
+    """Draw risk tables whose classical portfolio is unlike 1/N and above every floor."""
+    rng = np.random.default_rng(seed)
+    shape = (market.n_days, market.n_sectors, -1)
+    filled = (market.slots >= 0).reshape(shape)
+    stocks = rng.uniform(0.5, 1.5, filled.shape) * filled
+    sectors = rng.uniform(0.5, 1.5, filled.shape[:2]) * filled.any(axis=2)
+    stocks /= np.maximum(stocks.sum(axis=2, keepdims=True), 1e-12)
+    sectors /= np.maximum(sectors.sum(axis=1, keepdims=True), 1e-12)
+    risk = RiskTables(
+        inputs=rng.normal(size=(market.n_days, len(names))),
+        input_names=names,
+        sector_inputs=rng.normal(size=(*filled.shape[:2], 1)),
+        sector_input_names=("log_share",),
+        sector_prior=sectors,
+        stock_prior=stocks.reshape(market.n_days, -1),
+        prior_exposure=rng.uniform(0.4, 0.9, market.n_days),
+        normal_variance=rng.uniform(0.01, 0.05, market.n_days),
+    )
+    return replace(market, risk=risk)
+
+
 def cost_config(**changes: Any) -> CostConfig:
     """Return unlike rates for both sides and no impact, so that a mix-up shows."""
     values = {
@@ -127,7 +150,6 @@ def risk_config(**changes: Any) -> RiskConfig:
         "stock_cap": 0.2,
         "sector_cap": 0.4,
         "min_cash": 0.02,
-        "bear_exposure_cut": 0.5,
         "turnover_cap": 1.0,
         "max_positions": 0,
         "drawdown_gate": False,

@@ -103,7 +103,7 @@ def tensors_of(market: Market, dtype: torch.dtype = torch.float64) -> MarketTens
 
 def macro_agent(tensors: MarketTensors, config: RunConfig, seed: int = 0) -> MacroAgent:
     """Return a macro agent whose weights are all random: its goals depend on what it sees."""
-    return shaken(MacroAgent(tensors, config.macro_agent, seed), seed)
+    return shaken(MacroAgent(tensors, config, seed), seed)
 
 
 def micro_agent(tensors: MarketTensors, config: RunConfig, seed: int = 0) -> MicroAgent:

@@ -31,15 +31,17 @@ class Saveable(Protocol):
 
 
 Agent = TypeVar("Agent", bound=Saveable)
+_NO_RISK_INPUTS: dict[str, Any] = {"risk_inputs": [], "sector_risk_inputs": []}
 
 
 def market_identity(tensors: MarketTensors) -> dict[str, Any]:
     """Return what must agree between an agent and its market; the number of stocks may differ.
 
-    These are the names of sectors and columns, the width of a stock's row and a hash of the
-    embeddings.
+    These are the names of sectors, columns and risk inputs, the width of a stock's row and a hash
+    of the embeddings.
     """
     market = tensors.market
+    risk = market.risk
     width = tensors.slot_features.shape[2]
     return {
         "sectors": list(market.sector_names),
@@ -47,6 +49,8 @@ def market_identity(tensors: MarketTensors) -> dict[str, Any]:
         "macro_features": [*market.macro_names, *market.portfolio_names],
         "stock_columns": int(width),
         "stock_embeddings": market.embeddings_hash,
+        "risk_inputs": [] if risk is None else list(risk.input_names),
+        "sector_risk_inputs": [] if risk is None else list(risk.sector_input_names),
     }
 
 
@@ -87,14 +91,16 @@ def load_agent(path: Path, agent: Agent) -> Agent:
     missing = [name for name in ("market", "actor", "critic") if name not in payload]
     if missing:
         raise CheckpointError(f"{path}: expected {', '.join(missing)}, found none; train again")
-    here = market_identity(agent.tensors)
+    # a file that does not name a part was written when no market had it
+    found = {**_NO_RISK_INPUTS, **payload["market"]}
     other = [
-        f"expected {key} {here[key]}, found {found}"
-        for key, found in payload["market"].items()
-        if found != here[key]
+        f"expected {key} {expected}, found {found[key]}"
+        for key, expected in market_identity(agent.tensors).items()
+        if found[key] != expected
     ]
     if other:
         raise CheckpointError(f"{path}: was trained for another market: {'; '.join(other)}")
+    _require_same_action(path, payload["actor"], agent.actor.state_dict())
     if agent.kind == "macro" and payload["sector_table"] != sector_table_hash(agent.tensors):
         raise CheckpointError(
             f"{path}: was trained on another sector table: phase 1 has run again since; run the "
@@ -103,6 +109,18 @@ def load_agent(path: Path, agent: Agent) -> Agent:
     for name in ("actor", "critic"):
         load_module(path, getattr(agent, name), payload[name])
     return agent
+
+
+def _require_same_action(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse networks that decide on cash where the agent does not, and the other way round."""
+    decides_there, decides_here = ("cash.weight" in networks for networks in (there, here))
+    if decides_there == decides_here:
+        return
+    kinds = {True: "decides on cash (`objective.kind: risk`)", False: "does not (`growth`)"}
+    raise CheckpointError(
+        f"{path}: was trained for another action: expected an agent that {kinds[decides_here]}, "
+        f"found one that {kinds[decides_there]}; set `objective.kind` as in its run, or train again"
+    )
 
 
 def require_finite(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
 from hrl_sarp.config.schema import RiskConfig
-from hrl_sarp.contracts import Regime
+from hrl_sarp.contracts import Goal, Regime
 from hrl_sarp.envs.levels import LevelStep
 from hrl_sarp.envs.observations import achieved_sectors
 from hrl_sarp.envs.rewards import goal_alignment
@@ -78,12 +78,12 @@ def spread(name: str, values: Float[np.ndarray, "..."]) -> dict[str, float]:
     return {f"{name}_{kind}": float(value) for kind, value in kinds.items()}
 
 
-def goal_measures(
-    shares: Float[Tensor, "B S"], regime: Float[Tensor, "B R"]
-) -> dict[str, Float[Tensor, ""]]:
+def goal_measures(goal: Goal) -> dict[str, Float[Tensor, ""]]:
     """Measure how concentrated deterministic goals are, and how much they change over dates."""
-    bear = regime[:, Regime.BEAR]
+    shares, bear = goal.sector_weights, goal.regime_probabilities[:, Regime.BEAR]
     return {
+        "goal_cash": goal.cash.mean(),
+        "goal_cash_std": goal.cash.std(correction=0),
         "goal_hhi": shares.square().sum(dim=1).mean(),
         "goal_std": shares.std(dim=0, correction=0).mean(),
         "p_bear": bear.mean(),

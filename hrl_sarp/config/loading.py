@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from loguru import logger
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -24,6 +25,10 @@ DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] /
 EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
+RETIRED_KEYS = {
+    ("risk", "bear_exposure_cut"): "the cash of the goal sets the exposure, see `objective.kind`",
+}
+"""Keys that files of earlier versions hold, and what replaced them."""
 
 
 def load_config(
@@ -37,6 +42,7 @@ def load_config(
 
     Later layers win: `*.yaml`, `markets/<market>.yaml`, `experiments/<experiment>.yaml`,
     `own_file`, `overrides`. Mappings are merged key by key; lists and single values are replaced.
+    Keys of earlier versions (`RETIRED_KEYS`) are left out with a warning.
 
     Args:
         config_dir: folder with the base files, `markets/` and `experiments/`.
@@ -219,6 +225,10 @@ class _Layers:
         merged = dict(below) if isinstance(below, Mapping) else {}
         for key, value in above.items():
             here = (*path, str(key))
+            if here in RETIRED_KEYS:
+                name = ".".join(here)
+                logger.warning("{}: '{}' is left out: {}", origin, name, RETIRED_KEYS[here])
+                continue
             self.origins[here] = origin
             is_section = isinstance(value, Mapping)
             merged[key] = self._merge(merged.get(key), value, origin, here) if is_section else value

@@ -28,8 +28,6 @@ class RiskConfig(Section):
     """Largest weight of one sector, as a share of wealth."""
     min_cash: Fraction
     """Smallest share of wealth in cash."""
-    bear_exposure_cut: Fraction
-    """Exposure = 1 - cut x P(bear), at most 1 - min_cash."""
     turnover_cap: Positive
     """Largest half L1 trade a day, as a share of wealth; 1 is off."""
     max_positions: int = Field(ge=0)
@@ -116,6 +114,12 @@ class MacroNetworkConfig(Section):
     """Smallest kappa of the Dirichlet policy: the most exploration."""
     concentration_range: Positive
     """kappa = min + range x sigmoid(k)."""
+    centre: Literal["mode", "mean"]
+    """What of the Dirichlet policy is deployed; PPO climbs the return around its mean."""
+    exchangeable: bool
+    """Sectors share all weights, so that no network can remember which sector won."""
+    largest_tilt: Positive
+    """Bound of a tilt on the classical portfolio, in logs."""
 
 
 class PPOConfig(Section):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Goal, Market, Regime, StepResult
+from hrl_sarp.contracts import DayRange, Goal, Market, Regime, StepResult, goal_size
 from hrl_sarp.envs.observations import (
     MACRO_SCALARS,
     MICRO_SCALARS,
@@ -89,14 +89,13 @@ class MacroLevel:
         self.tensors, self.config, self.partner = tensors, config, partner
         self.clocks = TwoClocks(tensors, config.market_profile.costs, config.risk, n_envs)
         self.horizon = horizon
-        goal_size = tensors.n_sectors + len(Regime)
-        self.action_space = spaces.Box(0.0, 1.0, (goal_size,), np.float32)
+        self.action_space = spaces.Box(0.0, 1.0, (goal_size(tensors.n_sectors),), np.float32)
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
         """Return the space of one row of the batch in the given form."""
         if form == "full":
             width, context = macro_sizes(self.tensors)
-            return _box(self.tensors.n_sectors * width + context)
+            return _box(self.tensors.n_sectors * (width + 1) + context + 1)
         day = spaces.Box(0, self.tensors.n_days - 1, (1,), np.int64)
         return spaces.Dict(
             {"day": day, "portfolio": _box(self.tensors.n_sectors + len(MACRO_SCALARS))}
@@ -114,7 +113,8 @@ class MacroLevel:
     def step(self, action: Float[Tensor, "B G"]) -> LevelStep:
         """Set the goal of the week and trade until the next week end.
 
-        `action` holds sector weights, then regime probabilities. Neither has to sum to 1.
+        `action` holds sector weights, cash, then regime probabilities. The first and the last need
+        not sum to 1.
         """
         clocks = self.clocks
         everyone = torch.ones(clocks.n_envs, dtype=torch.bool, device=self.tensors.device)
@@ -136,17 +136,21 @@ class MacroLevel:
         return LevelStep(reward.total, terminated, truncated, terms, trade, goal)
 
     def goal_of(self, action: Float[Tensor, "B G"]) -> Goal:
-        """Read an action as a goal: both parts are divided by their sums.
+        """Read an action as a goal: sector weights and regimes are divided by their sums.
 
-        Values below 0 count as 0. Sector weights that are all 0 become 1/N. Regime probabilities
-        that are all 0 become the filtered regime.
+        Values below 0 count as 0, cash above 1 as 1. Sector weights that are all 0 become 1/N.
+        Regime probabilities that are all 0 become the filtered regime.
         """
         goal = Goal.from_vector(action.to(self.tensors.dtype).clamp(min=0))
         day = self.clocks.day
         listed = goal.sector_weights * self.tensors.sector_listed[day]
         shares = self.tensors.sector_shares[day]
         filtered = self.tensors.filtered_regime[day].to(shares)
-        return Goal(_normalised(listed, shares), _normalised(goal.regime_probabilities, filtered))
+        return Goal(
+            _normalised(listed, shares),
+            goal.cash.clamp(max=1.0),
+            _normalised(goal.regime_probabilities, filtered),
+        )
 
     def _trade_week(self) -> tuple[StepResult, Tensor, Tensor]:
         """Trade until every row is at a week end; return the first session, cost and turnover."""
@@ -186,7 +190,7 @@ class MicroLevel:
 
     def observation_space(self, form: ObservationForm) -> spaces.Space[Any]:
         """Return the space of one row of the batch, a goal dictionary in either form."""
-        slots, goal = self.tensors.n_slots, self.tensors.n_sectors + len(Regime)
+        slots, goal = self.tensors.n_slots, goal_size(self.tensors.n_sectors)
         goals = {
             "achieved_goal": spaces.Box(0.0, 1.0, (goal,), np.float32),
             "desired_goal": spaces.Box(0.0, 1.0, (goal,), np.float32),
@@ -194,7 +198,7 @@ class MicroLevel:
         portfolio = slots + len(MICRO_SCALARS)
         if form == "full":
             width = self.tensors.slot_features.shape[2]
-            return spaces.Dict({"observation": _box(slots * (width + 1) + portfolio), **goals})
+            return spaces.Dict({"observation": _box(slots * (width + 2) + portfolio), **goals})
         day = spaces.Box(0, self.tensors.n_days - 1, (1,), np.int64)
         return spaces.Dict({"day": day, "portfolio": _box(portfolio), **goals})
 

@@ -29,9 +29,12 @@ class MacroInputs:
     """Inputs of the macro networks for B decisions."""
 
     sectors: Float[Tensor, "B S D"]
-    """Embedding, then drifted sector weight, then 1 where listed."""
+    """Embedding, risk of the sector, then drifted sector weight, then 1 where listed."""
     context: Float[Tensor, "B C"]
-    """Macro features, the portfolio's features among them, filtered regime, portfolio scalars."""
+    """Macro features, the portfolio's features among them, filtered regime, portfolio scalars,
+    risk of the market."""
+    prior: Float[Tensor, "B X"]
+    """Sector shares of the classical portfolio that the policy starts from, then its cash."""
 
     @property
     def listed(self) -> Bool[Tensor, "B S"]:
@@ -39,14 +42,15 @@ class MacroInputs:
         return self.sectors[..., -1] > 0.5
 
     def flatten(self) -> Float[Tensor, "B X"]:
-        """Return one row per decision, (B, S x D + C): sectors, then context."""
-        return torch.cat([self.sectors.flatten(1), self.context], dim=1)
+        """Return one row per decision, (B, S x D + C + S + 1): sectors, context, prior."""
+        return torch.cat([self.sectors.flatten(1), self.context, self.prior], dim=1)
 
     @classmethod
     def unflatten(cls, flat: Tensor, n_sectors: int, width: int) -> "MacroInputs":
         """Rebuild from `flatten`; `width` is the number of columns per sector."""
         cut = n_sectors * width
-        return cls(flat[:, :cut].unflatten(1, (n_sectors, width)), flat[:, cut:])
+        sectors = flat[:, :cut].unflatten(1, (n_sectors, width))
+        return cls(sectors, flat[:, cut : -n_sectors - 1], flat[:, -n_sectors - 1 :])
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class MicroView:
     weights: Float[Tensor, "B N"]
     """Drifted holdings of the day's slots."""
     tradable: Bool[Tensor, "B N"]
+    preference: Float[Tensor, "B N"]
+    """How the classical portfolio weighs the slots of a sector, in any unit."""
     scalars: Float[Tensor, "B P"]
     """In the order of `MICRO_SCALARS`."""
     goal: Goal
@@ -74,23 +80,26 @@ class MicroInputs:
     view: MicroView
 
     def flatten(self) -> Float[Tensor, "B X"]:
-        """Return one row per decision without the goal: features, weights, tradable, scalars.
+        """Return one row per decision without the goal.
 
-        Its shape is (B, N x (F + 2) + P). Market rows are repeated for each decision.
+        It holds features, weights, tradable, preference and scalars, and its shape is
+        (B, N x (F + 3) + P). Market rows are repeated for each decision.
         """
         view = self.view
         features = self.features[self.row_of].flatten(1)
-        tradable = view.tradable.to(features.dtype)
-        return torch.cat([features, view.weights, tradable, view.scalars], dim=1)
+        tradable, preference = (v.to(features.dtype) for v in (view.tradable, view.preference))
+        return torch.cat([features, view.weights, tradable, preference, view.scalars], dim=1)
 
     @classmethod
     def unflatten(cls, flat: Tensor, goal: Tensor, n_slots: int) -> "MicroInputs":
         """Rebuild from `flatten` and the goal vector; each decision has a market row of its own."""
-        cut = flat.shape[1] - len(MICRO_SCALARS) - 2 * n_slots
+        cut = flat.shape[1] - len(MICRO_SCALARS) - 3 * n_slots
+        weights, tradable, preference = flat[:, cut:].split(n_slots, dim=1)[:3]
         view = MicroView(
-            weights=flat[:, cut : cut + n_slots],
-            tradable=flat[:, cut + n_slots : cut + 2 * n_slots] > 0.5,
-            scalars=flat[:, cut + 2 * n_slots :],
+            weights=weights,
+            tradable=tradable > 0.5,
+            preference=preference,
+            scalars=flat[:, cut + 3 * n_slots :],
             goal=Goal.from_vector(goal),
         )
         features = flat[:, :cut].unflatten(1, (n_slots, -1))
@@ -104,8 +113,11 @@ class SlotRequest:
     limits: DecisionLimits
     budgets: Float[Tensor, "B S"]
     """Exposure x goal sector weight: what each sector may hold."""
+    preference: Float[Tensor, "B S K"]
+    """How the classical portfolio weighs the tradable slots of a sector, in any unit; 0 in others.
+    """
     prior: Float[Tensor, "B N"]
-    """Each sector's budget, spread evenly over its tradable slots. It follows the goal exactly."""
+    """Each sector's budget, spread by the preference. It follows the goal exactly."""
     held: Float[Tensor, "B N"]
     """Drifted holdings, the halted ones among them."""
 
@@ -113,16 +125,17 @@ class SlotRequest:
 def slot_request(view: MicroView, risk: RiskConfig) -> SlotRequest:
     """Compute what the actor may hold, and the prior that follows the goal."""
     gate = (view.scalars[:, MICRO_SCALARS.index("gate_on")] > 0.5).long()
-    p_bear = view.goal.regime_probabilities[:, Regime.BEAR]
-    invested = exposure_limit(p_bear, risk, gate)
-    sectors = (len(p_bear), view.goal.sector_weights.shape[1], -1)
+    invested = exposure_limit(view.goal.cash, risk, gate)
+    sectors = (len(invested), view.goal.sector_weights.shape[1], -1)
     tradable = view.tradable.to(view.weights.dtype).view(sectors)
     halted = (view.weights * ~view.tradable).view(sectors).sum(dim=2)
     budgets = (invested[:, None] * view.goal.sector_weights - halted).clamp(min=0)
-    spread = tradable / tradable.sum(dim=2, keepdim=True).clamp(min=1)
+    preference = view.preference.to(tradable).view(sectors) * tradable
+    spread = preference / preference.sum(dim=2, keepdim=True).clamp(min=1e-12)
     return SlotRequest(
         limits=decision_limits(tradable, halted, invested, risk),
         budgets=budgets,
+        preference=preference,
         prior=(budgets[:, :, None] * spread).flatten(1),
         held=view.weights,
     )
@@ -177,10 +190,14 @@ def macro_inputs(
     weights, scalars = portfolio[:, : tensors.n_sectors], portfolio[:, tensors.n_sectors :]
     listed = tensors.sector_listed[day].float()
     table = require_sector_embeddings(tensors)[day] if embeddings is None else embeddings
-    sectors = torch.cat([table, weights[..., None], listed[..., None]], dim=2)
+    risk = tensors.sector_risk[day]
+    sectors = torch.cat([table, risk, weights[..., None], listed[..., None]], dim=2)
     own = [scalars[:, SCALAR_OF[name], None] for name in tensors.market.portfolio_names]
     macro, regime = tensors.macro_features[day], tensors.filtered_regime[day]
-    return MacroInputs(sectors, torch.cat([macro, *own, regime, scalars], dim=1))
+    context = torch.cat([macro, *own, regime, scalars, tensors.risk_inputs[day]], dim=1)
+    cash = 1 - tensors.prior_exposure[day, None]
+    prior = torch.cat([(1 - cash) * tensors.sector_prior[day], cash], dim=1)
+    return MacroInputs(sectors, context, prior.float())
 
 
 def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> MicroView:
@@ -190,6 +207,7 @@ def micro_view(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> Mic
     return MicroView(
         weights=portfolio[:, : tensors.n_slots],
         tradable=tensors.slot_tradable.index_select(0, day),
+        preference=tensors.slot_preference.index_select(0, day),
         scalars=portfolio[:, tensors.n_slots :],
         goal=Goal.from_vector(observation["desired_goal"]),
     )
@@ -222,9 +240,10 @@ def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:
 
 def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
     """Return (columns per sector, columns of context) of `MacroInputs`."""
-    width = require_sector_embeddings(tensors).shape[2] + 2
+    width = require_sector_embeddings(tensors).shape[2] + tensors.sector_risk.shape[2] + 2
     n_macro = tensors.macro_features.shape[1] + len(tensors.market.portfolio_names)
-    return width, n_macro + len(Regime) + len(MACRO_SCALARS)
+    n_risk = tensors.risk_inputs.shape[1]
+    return width, n_macro + len(Regime) + len(MACRO_SCALARS) + n_risk
 
 
 def achieved_sectors(

@@ -46,13 +46,18 @@ class MicroPolicy(Protocol):
 NO_VIEW = (0.0, 0.5, 0.5)
 """Regime entries of a goal whose policy does not forecast the regime, in the order of `Regime`.
 
-They do not reduce the exposure, and reports do not score them as a forecast."""
+Reports do not score them as a forecast."""
+
+
+def no_view(like: Float[Tensor, "B _"]) -> Float[Tensor, "B R"]:
+    """Return `NO_VIEW` for each row of `like`, in its dtype."""
+    return like.new_tensor(NO_VIEW).expand(len(like), -1)
 
 
 def decode_within_sector(
     scores: Float[Tensor, "B N"], request: SlotRequest, temperature: float, trade_speed: float
 ) -> Float[Tensor, "B N"]:
-    """Multiply the goal's prior by exp(temperature x score) inside each sector's budget.
+    """Multiply the classical preference by exp(temperature x score) inside each sector's budget.
 
     Scores lie in [-1, 1]; scores of 0 follow the goal. The sector weights stay those of the goal.
     Below a trade speed of 1 the holdings move only that share of the way. The result is within all
@@ -64,7 +69,7 @@ def decode_within_sector(
     allowed = torch.minimum(request.budgets, limits.sector_caps)
     room = limits.exposure / allowed.sum(dim=1).clamp(min=1e-12)
     budgets = allowed * room.clamp(max=1.0)[:, None]
-    target = project_within_sectors(tilt * (caps > 0), caps, budgets)
+    target = project_within_sectors(tilt * request.preference, caps, budgets)
     if trade_speed < 1:
         target = _moved_towards(target, request.held.view_as(target), caps, trade_speed)
     return target.flatten(1)
@@ -116,7 +121,7 @@ class ProportionalGoal:
         """Return sector shares and no regime view."""
         day = observation["day"].long().flatten()
         shares = self.tensors.sector_shares[day].float()
-        return Goal(shares, shares.new_tensor(NO_VIEW).expand(len(day), -1))
+        return Goal(shares, torch.zeros_like(shares[:, 0]), no_view(shares))
 
 
 class SampledGoal:
@@ -135,7 +140,7 @@ class SampledGoal:
         self.generator = torch.Generator().manual_seed(seed)
 
     def goal(self, observation: Observation) -> Goal:
-        """Return B goals; the regime probabilities are always those of `policy`."""
+        """Return B goals; cash and regime probabilities are always those of `policy`."""
         asked = self.policy.goal(observation)
         day = observation["day"].long().flatten()
         shape = asked.sector_weights.shape
@@ -144,7 +149,7 @@ class SampledGoal:
         drawn = drawn / drawn.sum(dim=1, keepdim=True).clamp(min=1e-12)
         sampled = torch.rand(shape[0], generator=self.generator) < self.share
         weights = torch.where(sampled.to(drawn.device)[:, None], drawn, asked.sector_weights)
-        return Goal(weights, asked.regime_probabilities)
+        return Goal(weights, asked.cash, asked.regime_probabilities)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the generator's state."""
@@ -156,7 +161,7 @@ class SampledGoal:
 
 
 class FollowGoal:
-    """Holds the goal's sector weights, with equal weights inside each sector."""
+    """Holds the goal's sector weights, with the classical portfolio inside each sector."""
 
     def __init__(self, tensors: MarketTensors, risk: RiskConfig) -> None:
         self.tensors = tensors

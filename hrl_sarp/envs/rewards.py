@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hrl_sarp.config.schema import MacroRewardConfig, MicroRewardConfig
-from hrl_sarp.contracts import Regime, StepResult
+from hrl_sarp.contracts import StepResult, goal_size
 from hrl_sarp.market.tensors import MarketTensors
 
 PERCENT = 100.0
@@ -88,7 +88,7 @@ def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConf
     Takes arrays or tensors: gain (B,), achieved sector shares and desired goal (B, G). With
     `reached` the reward is 0 where the goal is reached and -1 elsewhere, whatever the gain.
     """
-    n_sectors = desired.shape[-1] - len(Regime)
+    n_sectors = desired.shape[-1] - goal_size(0)
     misaligned = 1 - goal_alignment(achieved, desired, n_sectors)
     if config.gain == "reached":
         return -1.0 * (misaligned > config.reached_distance)

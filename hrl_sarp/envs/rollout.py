@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.config.schema import RiskConfig
-from hrl_sarp.contracts import DayRange, PortfolioState, Regime, StepResult, Trajectory
+from hrl_sarp.contracts import DayRange, PortfolioState, StepResult, Trajectory, goal_size
 from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
 from hrl_sarp.envs.two_clocks import Rows, TwoClocks
 from hrl_sarp.errors import SimulatorError
@@ -52,8 +52,8 @@ class Decision:
     slot_weights: Float[Tensor, "*B N"] | Float[np.ndarray, "*B N"] | None
     """Finite target weights of the day's slots, before the limits; values below 0 count as 0. (N,)
     serves all portfolios. None sends no orders: the portfolios drift."""
-    p_bear: float | Float[Tensor, " B"] = 0.0
-    """Probability of a bear regime, which lowers the exposure."""
+    cash: float | Float[Tensor, " B"] = 0.0
+    """Share of wealth to leave in cash at least, beside the cash floor of all policies."""
     goal: Float[Tensor, "*B G"] | None = None
     """In force today, for the ledger; None for a policy without goals."""
     hold: Bool[Tensor, " B"] | None = None
@@ -197,9 +197,9 @@ class HierarchicalPolicy:
         """Renew the goals where due and choose the day's weights."""
         clocks = view.clocks
         rows = torch.arange(clocks.n_envs, device=view.tensors.device)[view.rows]
-        weights = clocks.p_bear().new_zeros(clocks.n_envs, view.tensors.n_slots)
+        weights = clocks.goal_cash().new_zeros(clocks.n_envs, view.tensors.n_slots)
         _Pairs([(self, rows)]).decide(clocks, weights)
-        return Decision(weights[rows], clocks.p_bear()[rows], clocks.episode.goal[rows])
+        return Decision(weights[rows], clocks.goal_cash()[rows], clocks.episode.goal[rows])
 
 
 class _Pairs:
@@ -312,7 +312,7 @@ def rollout(
     n_steps, n_spans = max((len(span) - 1 for span in spans), default=0), len(spans)
     shape = (n_steps, len(variants), n_spans, len(names))
     numbers = {name: np.zeros(shape) for name in LEDGER}
-    goals = np.full((*shape, market.n_sectors + len(Regime)), np.nan)
+    goals = np.full((*shape, goal_size(market.n_sectors)), np.nan)
     kept = [v for v, variant in enumerate(variants) if variant.keeps_weights]
     weights = {
         name: np.zeros((n_steps, len(kept), *shape[2:], market.n_assets)) for name in HOLDINGS
@@ -409,19 +409,19 @@ class _Orders:
         self._lags = sorted({variant.lag_days for variant in variants} - {0})
         self._late: list[tuple[Tensor, Tensor, Tensor]] = []
         self._action = torch.zeros_like(clocks.simulator.state.weights)
-        self._p_bear = torch.zeros_like(clocks.simulator.state.cash)
+        self._cash = torch.zeros_like(clocks.simulator.state.cash)
         self._was_gated = torch.zeros_like(every, dtype=torch.bool)
 
     def ask(self, step: int) -> tuple[Tensor, tuple[Tensor, None, Tensor | None, Tensor]]:
         """Return the goals in force, and what `TwoClocks.trade_day` needs."""
         clocks = self._clocks
-        weights = self._p_bear.new_zeros(clocks.n_envs, clocks.tensors.n_slots)
-        p_bear, hold = torch.zeros_like(self._p_bear), torch.ones_like(self._was_gated)
+        weights = self._cash.new_zeros(clocks.n_envs, clocks.tensors.n_slots)
+        cash, hold = torch.zeros_like(self._cash), torch.ones_like(self._was_gated)
         goal = torch.full_like(clocks.episode.goal, torch.nan)
         if self._pairs is not None:
             self._pairs.decide(clocks, weights)
             rows = self._pairs.rows
-            goal[rows], p_bear[rows] = clocks.episode.goal[rows], clocks.p_bear()[rows]
+            goal[rows], cash[rows] = clocks.episode.goal[rows], clocks.goal_cash()[rows]
             hold[rows] = False
         for policy, view in self._others:
             view.step = step
@@ -437,21 +437,21 @@ class _Orders:
                 if not bool(torch.isfinite(asked).all()):
                     raise self._refusal(policy, view, "slot weights that are not finite")
                 weights[view.rows] = asked
-                p_bear[view.rows] = decision.p_bear
+                cash[view.rows] = decision.cash
                 hold[view.rows] = False if decision.hold is None else decision.hold
         if self._lags or clocks.risk.drawdown_gate:
-            weights, p_bear, hold = self._due(weights, p_bear, hold)
-        return goal, (weights, None, hold if bool(hold.any()) else None, p_bear)
+            weights, cash, hold = self._due(weights, cash, hold)
+        return goal, (weights, None, hold if bool(hold.any()) else None, cash)
 
     @staticmethod
     def _refusal(policy: Policy, view: DecisionView, found: str) -> SimulatorError:
         day = view.tensors.market.dates[int(view.days[0])]
         return SimulatorError(f"policy '{policy.name}' at the close of {day} returned {found}")
 
-    def _due(self, weights: Tensor, p_bear: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _due(self, weights: Tensor, cash: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         clocks, tensors = self._clocks, self._clocks.tensors
         action = tensors.to_assets(weights, clocks.day)
-        self._late.append((action, p_bear, hold))
+        self._late.append((action, cash, hold))
         for lag in self._lags:
             is_late = self._lag == lag
             if len(self._late) <= lag:
@@ -459,14 +459,14 @@ class _Orders:
                 continue
             first = self._late[-1 - lag]
             action = torch.where(is_late[:, None], first[0], action)
-            p_bear, hold = (
-                torch.where(is_late, first[1], p_bear),
+            cash, hold = (
+                torch.where(is_late, first[1], cash),
                 torch.where(is_late, first[2], hold),
             )
         del self._late[: -max(self._lags, default=0) or None]
         self._action = torch.where(hold[:, None], self._action, action)
-        self._p_bear = torch.where(hold, self._p_bear, p_bear)
+        self._cash = torch.where(hold, self._cash, cash)
         is_gated = clocks.simulator.state.gate_days > 0  # it moves exposure between decisions, too
         hold = hold & (is_gated == self._was_gated)
         self._was_gated = is_gated
-        return tensors.to_slots(self._action, clocks.day), self._p_bear, hold
+        return tensors.to_slots(self._action, clocks.day), self._cash, hold

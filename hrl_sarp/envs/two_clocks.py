@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.config.schema import RiskConfig
-from hrl_sarp.contracts import Goal, Regime, StepResult
+from hrl_sarp.contracts import Goal, StepResult, goal_size
 from hrl_sarp.envs.observations import achieved_sectors, macro_index, micro_index
 from hrl_sarp.envs.rewards import log1p_growth
 from hrl_sarp.market.tensors import MarketTensors
@@ -62,7 +62,7 @@ class TwoClocks:
         zeros = torch.zeros(n_envs, dtype=tensors.dtype, device=tensors.device)
         self.simulator.reset(zeros.long())
         self.episode = EpisodeState(
-            goal=zeros.new_zeros(n_envs, tensors.n_sectors + len(Regime)),
+            goal=zeros.new_zeros(n_envs, goal_size(tensors.n_sectors)),
             traded=zeros.new_zeros(n_envs, tensors.n_assets),
             active_growth=zeros,
             active_peak=zeros,
@@ -99,27 +99,24 @@ class TwoClocks:
             day, held, renewed = day[rows], held[rows], renewed[rows]
         weights = goal.sector_weights.to(self.tensors.dtype)
         weights = feasible_goal(self.tensors, day, weights, self.risk)
-        probabilities = goal.regime_probabilities.to(self.tensors.dtype)
-        vector = torch.where(renewed[:, None], Goal(weights, probabilities).to_vector(), held)
+        cash, regime = (v.to(self.tensors.dtype) for v in (goal.cash, goal.regime_probabilities))
+        vector = torch.where(renewed[:, None], Goal(weights, cash, regime).to_vector(), held)
         if rows is None:
             self.episode.goal = vector
         else:
             self.episode.goal = self.episode.goal.clone()
             self.episode.goal[rows] = vector
 
-    def p_bear(self) -> Float[Tensor, " B"]:
-        """Return the probability of a bear regime in the goal in force, which lowers the exposure.
-
-        It is 0 where there is no goal.
-        """
-        return self.episode.goal[:, self.tensors.n_sectors + Regime.BEAR]
+    def goal_cash(self) -> Float[Tensor, " B"]:
+        """Return the share of wealth that the goal in force leaves in cash; 0 without a goal."""
+        return self.episode.goal[:, self.tensors.n_sectors]
 
     def trade_day(
         self,
         slot_action: Float[Tensor, "B N"],
         active: Bool[Tensor, " B"] | None = None,
         hold: Bool[Tensor, " B"] | None = None,
-        p_bear: Float[Tensor, " B"] | None = None,
+        cash: Float[Tensor, " B"] | None = None,
     ) -> StepResult:
         """Project the action, trade at the next open and book the day.
 
@@ -127,11 +124,11 @@ class TwoClocks:
             slot_action: target weights of the day's slots, before the limits.
             active: rows whose clock moves; all of them if None.
             hold: rows without orders, whose action is ignored; none if None.
-            p_bear: that of the goal in force if None.
+            cash: share of wealth to leave in cash; that of the goal in force if None.
         """
-        p_bear = self.p_bear() if p_bear is None else p_bear
+        cash = self.goal_cash() if cash is None else cash
         state, action = self.simulator.state, slot_action.to(self.tensors.dtype)
-        wanted = (state.day, state.weights, action, p_bear, state.gate_days)
+        wanted = (state.day, state.weights, action, cash, state.gate_days)
         if hold is None:
             target = self._target(*wanted)
         else:
@@ -155,10 +152,10 @@ class TwoClocks:
         day: Int[Tensor, " B"],
         weights: Float[Tensor, "B A"],
         action: Float[Tensor, "B N"],
-        p_bear: Float[Tensor, " B"],
+        cash: Float[Tensor, " B"],
         gate_days: Int[Tensor, " B"],
     ) -> Float[Tensor, "B A"]:
-        exposure = exposure_limit(p_bear, self.risk, gate_days)
+        exposure = exposure_limit(cash, self.risk, gate_days)
         return target_weights(self.tensors, day, weights, action, exposure, self.risk)
 
     def is_week_end(self) -> Bool[Tensor, " B"]:
@@ -183,7 +180,7 @@ class TwoClocks:
         return micro_index(self.tensors, state, self.episode.goal, self.active_drawdown())
 
     def achieved_goal(self) -> Float[Tensor, "B G"]:
-        """Return what the last trade reached: sector shares, then the regime entries of the goal.
+        """Return what the last trade reached: sector shares, then cash and regimes as the goal.
 
         The shares are those of the invested part, 0 before the first trade.
         """

@@ -94,7 +94,7 @@ def reference_shares(config: RunConfig, spans: WeeklySpans) -> dict[str, float]:
     """Return the shares of networks before training and of random weights each week."""
     sectors = on_cpu(kelly_market(config.seed, MACRO_SECTORS, spans))
     stocks = on_cpu(kelly_market(config.seed, MICRO_SECTORS, spans))
-    macro = MacroAgent(sectors, config.macro_agent, config.seed)
+    macro = MacroAgent(sectors, config, config.seed)
     micro = MicroAgent(MicroSettings(stocks, config), config.seed)
     random = SampledGoal(sectors, 1.0, ProportionalGoal(sectors), config.seed)
     return {

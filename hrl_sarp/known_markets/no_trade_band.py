@@ -18,12 +18,12 @@ from hrl_sarp.agents import MacroAgent
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Goal, Market
 from hrl_sarp.envs.policies import (
-    NO_VIEW,
     FollowGoal,
     MacroPolicy,
     Observation,
     ProportionalGoal,
     SampledGoal,
+    no_view,
 )
 from hrl_sarp.known_markets.small_market import (
     WeeklySpans,
@@ -81,9 +81,8 @@ class BandPolicy:
         middle = (self.band.low + self.band.high) / 2
         risky = torch.where(held.sum(dim=1) > 0, held[:, 0], middle)
         risky = risky.clamp(self.band.low, self.band.high)
-        return Goal(
-            torch.stack([risky, 1 - risky], dim=1), risky.new_tensor(NO_VIEW).expand(len(risky), -1)
-        )
+        sectors = torch.stack([risky, 1 - risky], dim=1)
+        return Goal(sectors, torch.zeros_like(risky), no_view(sectors))
 
 
 def expected_growth(risky: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
@@ -162,7 +161,7 @@ def study(config: RunConfig, spans: WeeklySpans = SPANS) -> dict[str, float]:
 def reference_figures(config: RunConfig, spans: WeeklySpans) -> dict[str, float]:
     """Return the shares of the gap of a network before training and of random weights."""
     tensors = on_cpu(band_market(config.seed, spans))
-    untrained = MacroAgent(tensors, config.macro_agent, config.seed)
+    untrained = MacroAgent(tensors, config, config.seed)
     random = SampledGoal(tensors, 1.0, ProportionalGoal(tensors), config.seed)
     policies: dict[str, MacroPolicy] = {"untrained": untrained, "random": random}
     return {

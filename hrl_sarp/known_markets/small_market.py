@@ -110,7 +110,7 @@ def train_macro(tensors: MarketTensors, config: RunConfig) -> MacroAgent:
     ppo = config.macro_agent.ppo
     level = make_level(tensors, config, "macro", ppo.n_envs)
     starts = make_starts(tensors, config, "macro", None)
-    agent = MacroAgent(tensors, config.macro_agent, config.seed)
+    agent = MacroAgent(tensors, config, config.seed)
     return agent.learn(
         PortfolioVecEnv(level, starts, group=ppo.envs_per_group), ppo.total_timesteps
     )

@@ -186,7 +186,7 @@ def write_untrained(context: PhaseContext, numbers: tuple[int, ...]) -> None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         if number in (1, 3):
-            MacroAgent(seen.tensors, config.macro_agent, config.seed).save(path)
+            MacroAgent(seen.tensors, config, config.seed).save(path)
         else:
             MicroAgent(MicroSettings(seen.tensors, config), config.seed).save(path)
 

@@ -307,7 +307,8 @@ class MacroOracle:
     def goal(self, observation: Observation) -> Goal:
         """Return the oracle's sector shares and the Bayes belief."""
         day = observation["day"].long().flatten()
-        return Goal(self.shares[day], self.beliefs[day])
+        shares = self.shares[day]
+        return Goal(shares, torch.zeros_like(shares[:, 0]), self.beliefs[day])
 
 
 @dataclass(frozen=True)

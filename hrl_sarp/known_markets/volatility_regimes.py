@@ -29,6 +29,7 @@ from hrl_sarp.envs.policies import (
     MicroPolicy,
     Observation,
     ProportionalGoal,
+    no_view,
 )
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
 from hrl_sarp.features.technical import fitted_scale
@@ -388,13 +389,10 @@ class SectorTable:
 
 
 def ask(weights: Float[Tensor, "B S"]) -> Goal:
-    """Make a goal of sector weights as shares of wealth; the rest stays cash.
-
-    The probability of a bear regime asks for the cash, so `bear_exposure_cut` must be 1.
-    """
-    invested = weights.sum(dim=1, keepdim=True)
-    half = invested.clamp(max=1.0) / 2
-    return Goal(weights / invested, torch.cat([1 - 2 * half, half, half], dim=1))
+    """Make a goal of sector weights as shares of wealth; the rest stays cash."""
+    invested = weights.sum(dim=1)
+    cash = 1 - invested.clamp(max=1.0)
+    return Goal(weights / invested[:, None], cash, no_view(weights))
 
 
 class StockTable:

@@ -15,6 +15,10 @@ from hrl_sarp.contracts import Market, RiskTables, session_growth
 
 DAYS_OF_WEEK = 7
 FRIDAY = 4
+SMALLEST_PREFERENCE = 0.005
+"""Least share of a stock inside its sector, where the classical portfolio holds none of it.
+
+A full sector can then pass weight on, and the micro agent can choose the stock."""
 DAYS_AT_ONCE = 256
 """Days whose features are gathered at once."""
 
@@ -73,6 +77,8 @@ class MarketTensors:
     """Sector shares of the classical portfolio; 1/N without risk tables."""
     stock_prior: Float[Tensor, "T N"]
     """Shares inside each sector; equal without risk tables."""
+    slot_preference: Float[Tensor, "T N"]
+    """How policies start to spread a sector: the stock prior, with a least share; 1 without."""
     prior_exposure: Float[Tensor, " T"]
     """Neutral exposure; 1 without risk tables."""
     normal_variance: Float[Tensor, " T"]
@@ -128,6 +134,9 @@ class MarketTensors:
         self.prior_exposure = place(risk.prior_exposure, dtype)
         self.normal_variance = place(risk.normal_variance, dtype)
         self.prior_return = place(_prior_return(market, risk), dtype)
+        # of a market without risk tables exactly 1, so that rules spread evenly to the last digit
+        preferred = self.stock_prior.clamp(min=SMALLEST_PREFERENCE) * self.slot_held
+        self.slot_preference = self.slot_held if market.risk is None else preferred
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "MarketTensors":
         """Return itself, so that a copied network reads the same market."""

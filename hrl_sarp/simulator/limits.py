@@ -50,22 +50,21 @@ def decision_limits(
 
 
 def exposure_limit(
-    p_bear: Float[Tensor, " B"], risk: RiskConfig, gate_days: Int[Tensor, " B"]
+    cash: Float[Tensor, " B"], risk: RiskConfig, gate_days: Int[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
     """Return the share of wealth that may be invested.
 
-    min(1 - min_cash, 1 - bear_exposure_cut x p_bear), times `gate_exposure` while the drawdown
-    gate is closed.
+    min(1 - min_cash, 1 - cash), times `gate_exposure` while the drawdown gate is closed.
 
     Args:
-        p_bear: probability of a bear regime.
-        risk: cash floor, cut and gate.
+        cash: share of wealth that the goal leaves in cash.
+        risk: cash floor and gate.
         gate_days: sessions that the gate stays closed; 0 is open.
 
     Returns:
         Largest share of wealth in stocks.
     """
-    exposure = (1.0 - risk.bear_exposure_cut * p_bear).clamp_max(1.0 - risk.min_cash)
+    exposure = (1.0 - cash).clamp(0.0, 1.0 - risk.min_cash)
     if not risk.drawdown_gate:
         return exposure
     return torch.where(gate_days > 0, risk.gate_exposure * exposure, exposure)

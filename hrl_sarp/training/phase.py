@@ -125,7 +125,7 @@ class PhaseContext:
 
     def load_macro(self, number: int) -> MacroAgent:
         """Load the macro agent that a phase left, on this market."""
-        return MacroAgent.load(self.best(number), self.tensors, self.config.macro_agent)
+        return MacroAgent.load(self.best(number), self.tensors, self.config)
 
     def load_micro(self, number: int, which: int = 0) -> MicroAgent:
         """Load the micro agent that a phase left, on this market."""

@@ -9,7 +9,8 @@ from hrl_sarp.agents import MacroAgent
 from hrl_sarp.agents.files import describe_days
 from hrl_sarp.agents.layers import set_dropout
 from hrl_sarp.agents.measures import as_numbers, goal_measures
-from hrl_sarp.contracts import Market, Regime
+from hrl_sarp.agents.ppo.networks import MacroDecision
+from hrl_sarp.contracts import Goal, Market, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
 from hrl_sarp.envs.policies import FollowGoal
 from hrl_sarp.features.labels import oracle_weights
@@ -34,7 +35,7 @@ def run(context: PhaseContext) -> PhaseResult:
     history, fitted = fit_phase(task, NUMBER, context.config.macro_agent.pretrain, context)
     table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
     tensors, config = context.with_sector_embeddings(table).tensors, context.config
-    agent = MacroAgent(tensors, config.macro_agent, config.seed)
+    agent = MacroAgent(tensors, config, config.seed)
     agent.actor.load_state_dict(task.agent.actor.state_dict())
     partner = FollowGoal(tensors, config.risk)
     calibration = choose_temperature(
@@ -71,7 +72,7 @@ class MacroTask:
             self.graph = SectorGNN(self.nodes.shape[2], graph).to(device)
         first = embed_all(self.graph, self.nodes, self.edges).cpu().numpy()
         self.tensors = context.with_sector_embeddings(first).tensors
-        self.agent = MacroAgent(self.tensors, config.macro_agent, config.seed)
+        self.agent = MacroAgent(self.tensors, config, config.seed)
         self._load_labels(market, context)
         counts = torch.bincount(self.regime[self.train_rows], minlength=len(Regime)).float()
         self.prior = (counts + 1) / (counts + 1).sum()
@@ -99,9 +100,9 @@ class MacroTask:
 
         A constant predictor has a total loss of 1. The generator draws the observed portfolios.
         """
-        shares, logits = self._predict(rows, self._random_portfolio(rows, generator))
+        goal, logits = self._predict(rows, self._random_portfolio(rows, generator))
         regime = nn.functional.cross_entropy(logits, self.regime[rows])
-        error = _squared_error(shares, self.oracle[rows])
+        error = _squared_error(goal.sector_weights, self.oracle[rows])
         total = self._total(regime, error, rows)
         return total, {"regime_loss": regime, "alloc_loss": error}
 
@@ -109,12 +110,12 @@ class MacroTask:
         """Say which market rows a batch holds, with their dates."""
         return describe_days(self.tensors, int(rows.min()), int(rows.max()))
 
-    def _predict(self, rows: Tensor, portfolio: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, rows: Tensor, portfolio: Tensor) -> tuple[Goal, Tensor]:
         embeddings = self.graph(self.nodes[rows], self.edges[rows])
         observation = {"day": rows[:, None], "portfolio": portfolio}
         inputs = macro_inputs(self.tensors, observation, embeddings)
-        shares, logits = self.agent.actor(inputs.sectors, inputs.context, inputs.listed)
-        return shares.mode, logits
+        decision: MacroDecision = self.agent.actor(inputs)
+        return decision.goal(decision.shares.centre), decision.regime
 
     def _random_portfolio(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return random holdings, cash and drawdown, on which labels do not depend."""
@@ -146,16 +147,16 @@ class MacroTask:
         rows = self.validation_rows
         even = self.tensors.sector_shares[rows].float()
         scalars = torch.zeros(len(rows), len(MACRO_SCALARS), device=even.device)  # no drawdown
-        shares, logits = self._predict(rows, torch.cat([even, scalars], dim=1))
+        goal, logits = self._predict(rows, torch.cat([even, scalars], dim=1))
         classes = self.regime[rows]
         regime = nn.functional.cross_entropy(logits, classes)
         prior = nn.functional.cross_entropy(self.prior.log().expand(len(rows), -1), classes)
-        error = _squared_error(shares, self.oracle[rows])
+        error = _squared_error(goal.sector_weights, self.oracle[rows])
         constant = _squared_error(self.uniform[rows], self.oracle[rows])
         hit = logits.argmax(dim=1) == classes
         counts = torch.bincount(classes, minlength=len(Regime)).float()
         hits = torch.bincount(classes[hit], minlength=len(Regime)).float()
-        goals = as_numbers(goal_measures(shares, torch.softmax(logits, dim=1)))
+        goals = as_numbers(goal_measures(goal))
         total = float(self._total(regime, error, rows))
         return total, {
             "val_total_loss": total,

@@ -23,7 +23,7 @@ from hrl_sarp.envs.observations import (
     SlotRequest,
     slot_request,
 )
-from hrl_sarp.envs.policies import ProportionalGoal
+from hrl_sarp.envs.policies import ProportionalGoal, no_view
 from hrl_sarp.features.labels import centre_features, standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, fit_phase
@@ -106,11 +106,11 @@ class MicroTask:
         drawn = -torch.log1p(-torch.rand(len(rows), sum(sizes), generator=generator))
         sectors, regime = drawn.to(self.tensors.device).split(sizes, dim=1)
         sectors = sectors * self.tensors.sector_listed[rows]
-        return Goal(_shares(sectors), _shares(regime))
+        return Goal(_shares(sectors), torch.zeros_like(sectors[:, 0]), _shares(regime))
 
     def _even_goal(self, rows: Tensor) -> Goal:
         shares = self.tensors.sector_shares[rows].float()
-        return Goal(shares, shares.new_full((len(rows), len(Regime)), 1 / len(Regime)))
+        return Goal(shares, torch.zeros_like(shares[:, 0]), no_view(shares))
 
     def _inputs(
         self, rows: Tensor, goal: Goal, noise: Tensor | None = None
@@ -123,12 +123,13 @@ class MicroTask:
         scalars = torch.zeros(len(rows), len(MICRO_SCALARS), device=tensors.device)
         empty = torch.zeros(len(rows), tensors.n_slots, device=tensors.device)
         tradable = tensors.slot_tradable[rows]
-        prior = slot_request(MicroView(empty, tradable, scalars, goal), risk).prior
+        preference = tensors.slot_preference[rows]
+        prior = slot_request(MicroView(empty, tradable, preference, scalars, goal), risk).prior
         held = prior if noise is None else prior * torch.exp(noise.to(prior.device))
         held = held / held.sum(dim=1, keepdim=True).clamp(min=1.0)
         scalars[:, MICRO_SCALARS.index("cash")] = 1 - held.sum(dim=1)
         scalars[:, MICRO_SCALARS.index("days_left")] = tensors.week_left[rows].float()
-        view = MicroView(held, tradable, scalars, goal)
+        view = MicroView(held, tradable, preference, scalars, goal)
         each = torch.arange(len(rows), device=tensors.device)
         inputs = MicroInputs(tensors.slot_features[rows], tradable, each, view)
         return inputs, slot_request(view, risk)

@@ -73,7 +73,7 @@ def macro_plan(
     total_timesteps: int,
 ) -> LoopPlan:
     """Plan the training of a macro agent; steps are weeks, summed over all environments."""
-    validated = MacroAgent(context.tensors, context.config.macro_agent, context.config.seed)
+    validated = MacroAgent(context.tensors, context.config, context.config.seed)
 
     def evaluate() -> ValidationScore:
         return validate_pair(context.tensors, context.config, validated, partner)

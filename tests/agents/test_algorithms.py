@@ -87,7 +87,7 @@ def test_the_macro_critic_warms_up_alone_and_the_regime_head_never_moves(
     assert at_start == (set(), set())
     assert after_1[0] == after_2[0] == set()
     assert "value.weight" in after_1[1]
-    assert {"logit.weight", "by_context.weight", "concentration.weight"} <= after_3[0]
+    assert {"logit.weight", "cash.weight", "concentration.weight"} <= after_3[0]
     assert not {name for name in moved(algorithm.policy.actor, actor) if "regime" in name}
 
 
@@ -102,7 +102,8 @@ def test_ppo_logs_gradients_before_clipping_and_the_advantages_it_used(
     advantages = algorithm.rollout_buffer.advantages
     assert logged["macro/advantage_mean"] == pytest.approx(advantages.mean())
     assert logged["macro/advantage_max"] == pytest.approx(advantages.max())
-    low, span = algorithm.policy.actor.concentration_min, algorithm.policy.actor.concentration_range
+    network = algorithm.policy.actor.config
+    low, span = network.concentration_min, network.concentration_range
     assert low < logged["macro/kappa"] < low + span
 
 

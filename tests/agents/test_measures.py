@@ -23,7 +23,7 @@ from hrl_sarp.agents.measures import (
     spread,
 )
 from hrl_sarp.agents.ppo.networks import SectorDirichlet
-from hrl_sarp.contracts import StepResult
+from hrl_sarp.contracts import Goal, StepResult
 from hrl_sarp.envs.levels import LevelStep
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
@@ -84,16 +84,24 @@ def test_spread_names_mean_deviation_and_range() -> None:
 def test_goals_that_switch_sectors_are_concentrated_and_move() -> None:
     shares = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     regime = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.2, 0.2]])
-    found = as_numbers(goal_measures(shares, regime))
+    found = as_numbers(goal_measures(Goal(shares, torch.tensor([0.1, 0.3]), regime)))
     # each sector is 0 or 1 half of the time: deviation 0.5; P(bear) is 0.4 +- 0.2
     assert found == pytest.approx(
-        {"goal_hhi": 1.0, "goal_std": 0.5, "p_bear": 0.4, "p_bear_std": 0.2}
+        {
+            "goal_cash": 0.2,
+            "goal_cash_std": 0.1,
+            "goal_hhi": 1.0,
+            "goal_std": 0.5,
+            "p_bear": 0.4,
+            "p_bear_std": 0.2,
+        }
     )
 
 
 def test_constant_even_goals_show_neither() -> None:
     shares = torch.full((3, 4), 0.25)
-    found = as_numbers(goal_measures(shares, torch.full((3, 3), 1 / 3)))
+    goal = Goal(shares, torch.full((3,), 0.1), torch.full((3, 3), 1 / 3))
+    found = as_numbers(goal_measures(goal))
     assert found["goal_hhi"] == pytest.approx(0.25)
     assert found["goal_std"] == found["p_bear_std"] == 0.0
 
@@ -162,7 +170,7 @@ def test_portfolios_are_measured_against_their_limits_and_goal() -> None:
     still = np.zeros((3, 4))
     market = factories.market_with(still, still, [0, 0, 1, 1])
     tensors = MarketTensors(market, torch.float64, "cpu")
-    goal = torch.tensor([[0.5, 0.5, 0.2, 0.5, 0.3]] * 3, dtype=torch.float64)
+    goal = torch.tensor([[0.5, 0.5, 0.0, 0.2, 0.5, 0.3]] * 3, dtype=torch.float64)
     trade = traded([0.2, 0.2, 0.1, 0.0], [0.2, 0.3, 0.2, 0.28], [0.0] * 4)
     risk = factories.risk_config(stock_cap=0.3, sector_cap=0.5)
     found = portfolio_measures(tensors, level_step(trade, goal), risk)

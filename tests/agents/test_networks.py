@@ -36,11 +36,11 @@ def observation(tensors: MarketTensors, seed: int = 0) -> dict[str, torch.Tensor
     weights = torch.from_numpy(rng.dirichlet(np.ones(N), B)).float() * 0.9
     weights *= tensors.slot_filled[days]
     scalars = torch.from_numpy(rng.random((B, 4))).float()
-    goal = np.concatenate([rng.dirichlet(np.ones(S), B), rng.dirichlet(np.ones(3), B)], axis=1)
+    goal = [rng.dirichlet(np.ones(S), B), 0.2 * rng.random((B, 1)), rng.dirichlet(np.ones(3), B)]
     return {
         "day": days[:, None],
         "portfolio": torch.cat([weights, scalars], dim=1),
-        "desired_goal": torch.from_numpy(goal).float(),
+        "desired_goal": torch.from_numpy(np.concatenate(goal, axis=1)).float(),
     }
 
 
@@ -57,6 +57,7 @@ def permuted(inputs: MicroInputs, order: torch.Tensor) -> MicroInputs:
         inputs.view,
         weights=inputs.view.weights[:, order],
         tradable=inputs.view.tradable[:, order],
+        preference=inputs.view.preference[:, order],
     )
     return MicroInputs(inputs.features[:, order], view.tradable, inputs.row_of, view)
 
@@ -219,39 +220,43 @@ def test_unlisted_sectors_get_nothing_and_change_no_value(tensors: MarketTensors
     sectors = torch.randn(B, S, width, generator=generator)
     sectors[..., -1] = 1.0
     sectors[::2, 1, -1] = 0.0
-    inputs = MacroInputs(sectors, torch.randn(B, context, generator=generator))
+    prior = torch.rand(B, S + 1, generator=generator)
+    inputs = MacroInputs(sectors, torch.randn(B, context, generator=generator), prior)
     unlisted = ~inputs.listed
     assert unlisted.any()
     changed = sectors.clone()
     changed[..., :-1] += 3.0 * unlisted[..., None]
+    prior_of_unlisted = torch.cat([0.5 * unlisted, torch.zeros(B, 1)], dim=1)
+    unseen = replace(inputs, sectors=changed, prior=prior + prior_of_unlisted)
     with torch.no_grad():
-        shares, _ = agent.actor(sectors, inputs.context, inputs.listed)
-        other, _ = agent.actor(changed, inputs.context, inputs.listed)
-        value = agent.critic(sectors, inputs.context, inputs.listed)
-        assert torch.equal(value, agent.critic(changed, inputs.context, inputs.listed))
-    assert (shares.mode[unlisted] == 0).all()
-    torch.testing.assert_close(shares.mode.sum(dim=1), torch.ones(B))
-    assert torch.equal(shares.mode, other.mode)
-    assert torch.equal(shares.alpha[inputs.listed], other.alpha[inputs.listed])
+        shares, other = agent.actor(inputs).shares, agent.actor(unseen).shares
+        assert torch.equal(agent.critic(inputs), agent.critic(unseen))
+    assert (shares.centre[~shares.listed] == 0).all()
+    torch.testing.assert_close(shares.centre.sum(dim=1), torch.ones(B))
+    assert torch.equal(shares.centre, other.centre)
+    assert torch.equal(shares.alpha[shares.listed], other.alpha[shares.listed])
 
 
-def test_a_fresh_macro_agent_wants_equal_weights_and_knows_no_regime(
+def test_a_fresh_macro_agent_of_growth_wants_equal_weights_and_knows_no_regime(
     tensors: MarketTensors,
 ) -> None:
-    agent = MacroAgent(tensors, tiny_runs.tiny_config().macro_agent, seed=0)
+    agent = MacroAgent(tensors, tiny_runs.tiny_config(objective={"kind": "growth"}), seed=0)
     days = torch.arange(0, 200, 10)
     zeros = torch.zeros(len(days), S + 3)
     goal = agent.goal({"day": days[:, None], "portfolio": zeros})
     listed = tensors.sector_listed[days].float()
     torch.testing.assert_close(goal.sector_weights, listed / listed.sum(dim=1, keepdim=True))
     torch.testing.assert_close(goal.regime_probabilities, torch.full((len(days), 3), 1 / 3))
+    assert (goal.cash == 0).all()
 
 
 def test_sampled_goals_mix_the_policys_with_uniform_ones(tensors: MarketTensors) -> None:
+    one_sector = torch.tensor([[1.0, 0.0, 0.0]])
+
     class Constant:
         def goal(self, observation: Any) -> Any:
             n = len(observation["day"])
-            return Goal(torch.tensor([[1.0, 0.0, 0.0]]).expand(n, 3), torch.eye(3)[[1] * n])
+            return Goal(one_sector.expand(n, 3), torch.full((n,), 0.3), torch.eye(3)[[1] * n])
 
     n = 4000
     goals = SampledGoal(tensors, 0.25, Constant(), seed=0)
@@ -264,3 +269,4 @@ def test_sampled_goals_mix_the_policys_with_uniform_ones(tensors: MarketTensors)
     torch.testing.assert_close(drawn.mean(dim=0), torch.full((3,), 1 / 3), rtol=0, atol=0.03)
     torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), 0.2357), rtol=0, atol=0.02)
     assert (goal.regime_probabilities[:, 1] == 1).all()
+    assert (goal.cash == 0.3).all()

@@ -1,16 +1,16 @@
 """Whatever happens after day t, what both agents see and do at its close stays the same."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.contracts import Market
+from hrl_sarp.contracts import Market, RiskTables
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.market.tensors import MarketTensors
-from tests import tiny_runs
+from tests import factories, tiny_runs
 
 TABLES = (
     "overnight_return",
@@ -38,7 +38,33 @@ def with_another_future(market: Market, other: Market, t: int) -> Market:
             name: np.concatenate([getattr(market, name)[: t + 1], getattr(other, name)[t + 1 :]])
             for name in TABLES
         },
+        risk=joined(market.risk, other.risk, t),
     )
+
+
+def joined(before: RiskTables | None, after: RiskTables | None, t: int) -> RiskTables:
+    """Take the rows of all risk tables after t from another market."""
+    assert before is not None
+    assert after is not None
+    pairs = {f.name: (getattr(before, f.name), getattr(after, f.name)) for f in fields(before)}
+    return replace(
+        before,
+        **{
+            name: np.concatenate([first[: t + 1], second[t + 1 :]])
+            for name, (first, second) in pairs.items()
+            if isinstance(first, np.ndarray)
+        },
+    )
+
+
+def with_permuted_risk(market: Market, t: int) -> Market:
+    """Shuffle the rows of all risk tables after t."""
+    order = np.arange(market.n_days)
+    np.random.default_rng(4).shuffle(order[t + 1 :])
+    assert market.risk is not None
+    tables = {f.name: getattr(market.risk, f.name) for f in fields(market.risk)}
+    permuted = {n: v[order] for n, v in tables.items() if isinstance(v, np.ndarray)}
+    return replace(market, risk=replace(market.risk, **permuted))
 
 
 def with_permuted_returns(market: Market, t: int) -> Market:
@@ -51,18 +77,23 @@ def with_permuted_returns(market: Market, t: int) -> Market:
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return tiny_runs.with_nodes(tiny_runs.tiny_market(seed=1, delistings=False))
+    return drawn(seed=1)
 
 
-@pytest.mark.parametrize("change", ["other future", "permuted returns"])
+def drawn(seed: int) -> Market:
+    market = tiny_runs.with_nodes(tiny_runs.tiny_market(seed=seed, delistings=False))
+    return factories.with_risk(market, seed)
+
+
+@pytest.mark.parametrize("change", ["other future", "permuted returns", "permuted risk"])
 @pytest.mark.parametrize(("level", "t"), [("macro", 69), ("micro", 69), ("micro", 71)])
 def test_observations_and_actions_ignore_the_future(
     market: Market, level: str, t: int, change: str
 ) -> None:
     # row 69 is a Friday, row 71 a Tuesday
-    other = tiny_runs.with_nodes(tiny_runs.tiny_market(seed=2, delistings=False))
     future = {
-        "other future": with_another_future(market, other, t),
+        "other future": with_another_future(market, drawn(seed=2), t),
+        "permuted risk": with_permuted_risk(market, t),
         "permuted returns": with_permuted_returns(market, t),
     }[change]
     first, second = seen_until(market, level, t), seen_until(future, level, t)
@@ -85,11 +116,12 @@ def seen_until(market: Market, level: str, t: int) -> dict[str, bytes]:
     index, full = env._numpy(made.observe("index")), env._numpy(made.observe("full"))
     agents = {"macro": tiny_runs.macro_agent, "micro": tiny_runs.micro_agent}
     action = agents[level](tensors, config).act(index)
-    fields: dict[str, Any] = {f"index {name}": value for name, value in index.items()}
-    fields |= full if isinstance(full, dict) else {"full": full}
-    fields["action"] = action
-    fields["wealth"] = made.clocks.simulator.state.wealth.numpy()
-    return {name: np.ascontiguousarray(value).tobytes() for name, value in fields.items()}
+    seen: dict[str, Any] = {f"index {name}": value for name, value in index.items()}
+    seen |= full if isinstance(full, dict) else {"full": full}
+    seen["action"] = action
+    seen["wealth"] = made.clocks.simulator.state.wealth.numpy()
+    seen["classical portfolio's returns"] = tensors.prior_return[: t + 1].numpy()
+    return {name: np.ascontiguousarray(value).tobytes() for name, value in seen.items()}
 
 
 def test_the_control_sees_another_past(market: Market) -> None:
@@ -99,3 +131,12 @@ def test_the_control_sees_another_past(market: Market) -> None:
     first = seen_until(market, "micro", 69)
     second = seen_until(replace(market, overnight_return=overnight), "micro", 69)
     assert first["index portfolio"] != second["index portfolio"]
+
+
+@pytest.mark.parametrize("level", ["macro", "micro"])
+def test_the_control_sees_the_risk_tables(market: Market, level: str) -> None:
+    first, second = (
+        seen_until(market, level, 69),
+        seen_until(with_permuted_risk(market, 67), level, 69),
+    )
+    assert first["action"] != second["action"]

@@ -1,10 +1,12 @@
 import shutil
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from loguru import logger
 
 from hrl_sarp.config.loading import (
     DEFAULT_CONFIG_DIR,
@@ -46,6 +48,14 @@ def folder(tmp_path: Path) -> Path:
         write(folder / "markets" / f"{name}.yaml", PROFILE)
     write(folder / "experiments" / "quickstart.yaml", "market: us\nrisk: {stock_cap: 0.2}\n")
     return folder
+
+
+@pytest.fixture
+def warnings_of_loguru() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lambda told: lines.append(told.record["message"]), level="WARNING")
+    yield lines
+    logger.remove(sink)
 
 
 def write(path: Path, text: str) -> None:
@@ -109,6 +119,37 @@ def test_overrides_win_over_every_file(folder: Path) -> None:
     write(folder / "experiments" / "seeded.yaml", "seed: 5\n")
     assert load_config(folder, experiment="seeded").seed == 5
     assert load_config(folder, experiment="seeded", overrides={"seed": 3}).seed == 3
+
+
+def test_a_retired_key_is_left_out_with_a_warning_that_says_what_replaced_it(
+    folder: Path, tmp_path: Path, warnings_of_loguru: list[str]
+) -> None:
+    plain = load_config(folder)
+    write(tmp_path / "own.yaml", "risk: {bear_exposure_cut: 0.5, stock_cap: 0.2}\n")
+    own = load_config(folder, own_file=tmp_path / "own.yaml")
+    assert own.risk.stock_cap == 0.2
+    assert warnings_of_loguru == [
+        "own.yaml: 'risk.bear_exposure_cut' is left out: the cash of the goal sets the exposure, "
+        "see `objective.kind`"
+    ]
+    assert load_config(folder, overrides={"risk": {"bear_exposure_cut": 0.0}}) == plain
+    assert "command line: 'risk.bear_exposure_cut'" in warnings_of_loguru[1]
+
+
+def test_the_configuration_of_an_old_run_still_loads(
+    folder: Path, tmp_path: Path, warnings_of_loguru: list[str]
+) -> None:
+    plain = load_config(folder)
+    values = yaml.safe_load(dump_config(plain))
+    values["risk"]["bear_exposure_cut"] = 0.5
+    write(tmp_path / "config.yaml", yaml.safe_dump(values))
+    assert load_config(folder, own_file=tmp_path / "config.yaml") == plain
+    assert len(warnings_of_loguru) == 1
+
+
+def test_a_retired_key_elsewhere_is_an_unknown_key(folder: Path) -> None:
+    found = problems_of(folder, overrides={"objective": {"bear_exposure_cut": 0.5}})
+    assert "objective.bear_exposure_cut: unknown key" in found
 
 
 def test_loading_leaves_the_callers_overrides_alone(folder: Path) -> None:

@@ -12,15 +12,21 @@ from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.run.checkpoints import save_payload
-from tests import tiny_runs
+from hrl_sarp.run.checkpoints import load_payload, save_payload
+from tests import factories, tiny_runs
 
 LEVELS = ("macro", "micro")
 
 
 @pytest.fixture(scope="module")
 def tensors() -> MarketTensors:
-    return tiny_runs.tensors_of(tiny_runs.tiny_market(), torch.float32)
+    return tensors_with()
+
+
+def tensors_with(names: tuple[str, ...] = ("level", "rise"), **options: Any) -> MarketTensors:
+    """Draw a market with risk tables."""
+    market = factories.with_risk(tiny_runs.tiny_market(**options), names=names)
+    return tiny_runs.tensors_of(market, torch.float32)
 
 
 def agent_of(level: str, tensors: MarketTensors, seed: int = 0, **config: Any) -> Any:
@@ -31,7 +37,7 @@ def agent_of(level: str, tensors: MarketTensors, seed: int = 0, **config: Any) -
 def load(level: str, path: Path, tensors: MarketTensors, **config: Any) -> Any:
     values = tiny_runs.tiny_config(**config)
     if level == "macro":
-        return MacroAgent.load(path, tensors, values.macro_agent)
+        return MacroAgent.load(path, tensors, values)
     return MicroAgent.load(path, MicroSettings(tensors, values))
 
 
@@ -156,9 +162,46 @@ def test_an_agent_of_other_sectors_is_refused(
     level: str, tensors: MarketTensors, tmp_path: Path
 ) -> None:
     agent_of(level, tensors).save(tmp_path / "agent.pt")
-    other = tiny_runs.tensors_of(tiny_runs.tiny_market(n_sectors=4), torch.float32)
+    other = tensors_with(n_sectors=4)
     with pytest.raises(CheckpointError, match=r"another market: expected sectors .*found") as no:
         load(level, tmp_path / "agent.pt", other)
+    assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_agent_of_other_risk_inputs_is_refused_by_their_names(
+    level: str, tensors: MarketTensors, tmp_path: Path
+) -> None:
+    agent_of(level, tensors).save(tmp_path / "agent.pt")
+    other = tensors_with(names=("level", "fall"))
+    with pytest.raises(CheckpointError, match=r"risk_inputs .*'fall'.* found .*'rise'") as no:
+        load(level, tmp_path / "agent.pt", other)
+    assert "\n" not in str(no.value)
+    bare = tiny_runs.tensors_of(tiny_runs.tiny_market(), torch.float32)
+    with pytest.raises(CheckpointError, match=r"expected risk_inputs \[\], found"):
+        load(level, tmp_path / "agent.pt", bare)
+
+
+def test_a_file_that_names_no_risk_inputs_is_of_a_market_without(
+    tensors: MarketTensors, tmp_path: Path
+) -> None:
+    bare = tiny_runs.tensors_of(tiny_runs.tiny_market(), torch.float32)
+    path = agent_of("micro", bare).save(tmp_path / "agent.pt")
+    payload = load_payload(path)
+    del payload["market"]["risk_inputs"], payload["market"]["sector_risk_inputs"]
+    save_payload(path, payload)
+    load("micro", path, bare)
+    with pytest.raises(CheckpointError, match=r"risk_inputs \['level', 'rise'\], found \[\]"):
+        load("micro", path, tensors)
+
+
+@pytest.mark.parametrize(("there", "here"), [("risk", "growth"), ("growth", "risk")])
+def test_an_agent_that_decides_on_cash_is_no_agent_that_does_not(
+    there: str, here: str, tensors: MarketTensors, tmp_path: Path
+) -> None:
+    agent_of("macro", tensors, objective={"kind": there}).save(tmp_path / "agent.pt")
+    with pytest.raises(CheckpointError, match=r"another action: expected .*`objective.kind`") as no:
+        load("macro", tmp_path / "agent.pt", tensors, objective={"kind": here})
     assert "\n" not in str(no.value)
 
 
@@ -166,7 +209,7 @@ def test_one_micro_agent_serves_another_number_of_stocks(
     tensors: MarketTensors, tmp_path: Path
 ) -> None:
     agent_of("micro", tensors).save(tmp_path / "agent.pt")
-    wider = tiny_runs.tensors_of(tiny_runs.tiny_market(slots_per_sector=6), torch.float32)
+    wider = tensors_with(slots_per_sector=6)
     agent = load("micro", tmp_path / "agent.pt", wider)
     index, _ = observations("micro", wider)[0]
     assert agent.act(index).shape == (6, wider.n_slots)

@@ -114,8 +114,12 @@ def test_full_observations_hold_what_the_index_points_to(level: str) -> None:
         features = tensors.slot_features[int(b["day"][0])].numpy().ravel()
         assert flat[: len(features)].tobytes() == features.tobytes()
         assert np.array_equal(a["desired_goal"], b["desired_goal"])
-    scalars = portfolio[-3:]
-    assert np.array_equal(flat[-3:], scalars)
+        assert np.array_equal(flat[-3:], portfolio[-3:])
+    else:
+        day, prior = int(b["day"][0]), flat[-tensors.n_sectors - 1 :]
+        assert np.array_equal(flat[: -len(prior)][-3:], portfolio[-3:])
+        np.testing.assert_allclose(prior[:-1], tensors.sector_shares[day], rtol=1e-6)
+        assert prior[-1] == 0  # without risk tables, nothing in cash
 
 
 def test_a_market_without_sector_table_is_refused_with_the_command_to_run() -> None:

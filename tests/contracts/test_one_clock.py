@@ -37,7 +37,7 @@ class Simplex:
     def goal(self, observation: Any) -> Goal:
         asked = self.policy.goal(observation)
         regime = asked.regime_probabilities.double()
-        return Goal(asked.sector_weights, regime / regime.sum(dim=1, keepdim=True))
+        return Goal(asked.sector_weights, asked.cash, regime / regime.sum(dim=1, keepdim=True))
 
 
 def trained_pair(tensors: MarketTensors, config: RunConfig, seed: int) -> tuple[Any, Any]:

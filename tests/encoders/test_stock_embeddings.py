@@ -139,10 +139,8 @@ def test_the_setting_widens_what_agents_and_sector_graph_see(
     graph = config.macro_agent.graph
     widths = [node_features(seen_market, graph).shape[2] for seen_market in (market, plain)]
     assert widths[0] - widths[1] == columns
-    macro = MacroAgent(tensors, config.macro_agent, 0)
-    narrow = MacroAgent(
-        MarketTensors(tiny_runs.with_nodes(plain), torch.float32, "cpu"), config.macro_agent, 0
-    )
+    macro = MacroAgent(tensors, config, 0)
+    narrow = MacroAgent(MarketTensors(tiny_runs.with_nodes(plain), torch.float32, "cpu"), config, 0)
     inputs = [sum(p.numel() for p in agent.actor.parameters()) for agent in (macro, narrow)]
     assert inputs[0] > inputs[1]
 

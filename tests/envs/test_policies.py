@@ -31,16 +31,18 @@ def view(
     *,
     weights: Any = (0.0, 0.0, 0.0, 0.0),
     tradable: Any = ALL,
-    p_bear: float = 0.0,
+    preference: Any = (1.0, 1.0, 1.0, 1.0),
+    cash: float = 0.0,
     gate: float = 0.0,
 ) -> MicroView:
     """Return one decision over two sectors of two slots."""
-    regime = torch.tensor([[p_bear, 1 - p_bear, 0.0]])
+    regime = torch.tensor([[0.0, 0.5, 0.5]])
     return MicroView(
         weights=torch.tensor([weights]),
         tradable=torch.tensor([tradable]),
+        preference=torch.tensor([preference]),
         scalars=torch.tensor([[0.0, 0.0, gate, 0.0]]),
-        goal=Goal(torch.tensor([goal]), regime),
+        goal=Goal(torch.tensor([goal]), torch.tensor([cash]), regime),
     )
 
 
@@ -79,10 +81,18 @@ def test_what_a_full_sector_cannot_hold_goes_to_the_other_and_then_to_cash() -> 
     assert followed(view([0.8, 0.2]), stock_cap=0.3) == pytest.approx([0.3, 0.3, 0.19, 0.19])
 
 
-def test_fear_and_the_gate_leave_cash() -> None:
-    # 1 - 0.5 x 0.6 = 0.7; behind the gate half of it
-    assert sum(followed(view([0.5, 0.5], p_bear=0.6))) == pytest.approx(0.7)
-    behind = followed(view([0.5, 0.5], p_bear=0.6, gate=1.0), drawdown_gate=True)
+def test_a_budget_is_spread_by_the_classical_portfolio() -> None:
+    seen = view([0.5, 0.5], preference=(3.0, 1.0, 0.0, 0.2))
+    # 0.49 a sector: three parts to one; the third stock gets nothing
+    assert followed(seen, stock_cap=0.9) == pytest.approx([0.3675, 0.1225, 0.0, 0.49])
+    halted = view([0.5, 0.5], preference=(3.0, 1.0, 1.0, 1.0), tradable=[False, True, True, True])
+    assert followed(halted, stock_cap=0.9) == pytest.approx([0.0, 0.49, 0.245, 0.245])
+
+
+def test_the_goals_cash_and_the_gate_leave_cash() -> None:
+    # behind the gate half of it
+    assert sum(followed(view([0.5, 0.5], cash=0.3))) == pytest.approx(0.7)
+    behind = followed(view([0.5, 0.5], cash=0.3, gate=1.0), drawdown_gate=True)
     assert sum(behind) == pytest.approx(0.35)
 
 
@@ -106,9 +116,11 @@ def drawn_request(seed: int, *, all_tradable: bool = False) -> SlotRequest:
     goal = torch.rand(5, 3, generator=rng, dtype=torch.float64)
     goal = goal / goal.sum(dim=1, keepdim=True)
     regime = torch.tensor([[0.2, 0.8, 0.0]], dtype=torch.float64).expand(5, -1)
+    cash = torch.full((5,), 0.1, dtype=torch.float64)
+    preference = 0.1 + torch.rand(5, 12, generator=rng, dtype=torch.float64)
     scalars = torch.zeros(5, 4, dtype=torch.float64)
     mask = torch.ones_like(tradable) if all_tradable else tradable
-    seen = MicroView(held, mask, scalars, Goal(goal, regime))
+    seen = MicroView(held, mask, preference, scalars, Goal(goal, cash, regime))
     return slot_request(seen, factories.risk_config(stock_cap=0.15, sector_cap=0.5))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrl_sarp.config.schema import MacroRewardConfig, RunConfig
-from hrl_sarp.contracts import Goal, Market
+from hrl_sarp.contracts import Goal, Market, goal_size
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from hrl_sarp.envs.rewards import goal_alignment, log1p_growth, macro_reward, micro_reward
@@ -36,7 +36,8 @@ class FixedGoal:
 
     def goal(self, observation: Any) -> Goal:
         n = len(observation["day"])
-        return Goal(self.weights.expand(n, -1), torch.tensor([[0.0, 0.5, 0.5]]).expand(n, -1))
+        calm = torch.tensor([[0.0, 0.5, 0.5]]).expand(n, -1)
+        return Goal(self.weights.expand(n, -1), torch.zeros(n), calm)
 
 
 def micro_level(
@@ -64,7 +65,7 @@ def test_growth_terms_sum_to_the_log_growth_over_the_benchmark() -> None:
     start(level, day=4)
     rng, total = np.random.default_rng(0), np.zeros(3)
     for _ in range(52):
-        action = torch.from_numpy(rng.random((3, tensors.n_sectors + 3)))
+        action = torch.from_numpy(rng.random((3, goal_size(tensors.n_sectors))))
         total += level.step(action).terms["growth"].numpy()
     wealth = level.clocks.simulator.state.wealth.numpy()
     stop = int(level.clocks.day[0])
@@ -139,11 +140,11 @@ def test_a_stock_without_a_bar_is_in_no_sector_mean() -> None:
 
 
 @pytest.mark.parametrize("library", [np.array, torch.tensor])
-def test_misaligned_sectors_cost_their_weight_and_regimes_nothing(library: Any) -> None:
+def test_misaligned_sectors_cost_their_weight_and_cash_and_regimes_nothing(library: Any) -> None:
     config = tiny_runs.tiny_config().micro_agent.reward
     assert config.alignment_weight == 0.3
-    achieved = library([[1.0, 0.0, 0.2, 0.3, 0.5], [0.4, 0.6, 0.0, 0.0, 1.0]])
-    desired = library([[0.5, 0.5, 1.0, 0.0, 0.0], [0.4, 0.6, 0.2, 0.3, 0.5]])
+    achieved = library([[1.0, 0.0, 0.9, 0.2, 0.3, 0.5], [0.4, 0.6, 0.0, 0.0, 0.0, 1.0]])
+    desired = library([[0.5, 0.5, 0.1, 1.0, 0.0, 0.0], [0.4, 0.6, 0.3, 0.2, 0.3, 0.5]])
     # half the L1 distance of (1, 0) and (0.5, 0.5) is 0.5
     assert goal_alignment(achieved, desired, 2).tolist() == pytest.approx([0.5, 1.0])
     reward = micro_reward(library([2.0, -1.0]), achieved, desired, config)
@@ -155,8 +156,8 @@ def test_a_goal_is_reached_up_to_the_distance_whatever_was_gained(library: Any) 
     reached = {"gain": "reached", "reached_distance": 0.05}
     config = tiny_runs.changed(tiny_runs.tiny_config().micro_agent.reward, reached)
     # half the L1 distances from (0.5, 0.5): 0, 0.04, 0.06
-    achieved = library([[0.5, 0.5, 0, 0, 1], [0.54, 0.46, 0, 0, 1], [0.56, 0.44, 0, 0, 1]])
-    desired = library([[0.5, 0.5, 0, 1, 0]] * 3)
+    achieved = library([[0.5, 0.5, 0, 0, 0, 1], [0.54, 0.46, 0, 0, 0, 1], [0.56, 0.44, 0, 0, 0, 1]])
+    desired = library([[0.5, 0.5, 0, 0, 1, 0]] * 3)
     reward = micro_reward(library([3.0, -3.0, 3.0]), achieved, desired, config)
     assert reward.tolist() == [0.0, 0.0, -1.0]
 
@@ -174,7 +175,7 @@ def test_the_growth_gain_is_net_log_growth_over_the_benchmark() -> None:
 
 
 def test_cash_is_half_aligned_with_any_goal() -> None:
-    achieved, desired = np.zeros((1, 5)), np.array([[0.3, 0.7, 0.0, 0.0, 1.0]])
+    achieved, desired = np.zeros((1, 6)), np.array([[0.3, 0.7, 0.0, 0.0, 0.0, 1.0]])
     assert goal_alignment(achieved, desired, 2) == pytest.approx(0.5)
 
 
@@ -237,7 +238,7 @@ def test_macro_reward_and_net_growth_rank_the_same_four_policies(path: Market) -
     tensors, config = tiny_runs.tensors_of(path), loose_config(buy_bps=60.0, sell_bps=60.0)
     level = MacroLevel(tensors, config, 4, FollowGoal(tensors, config.risk), horizon=1000)
     start(level, day=4)
-    calm = np.tile([0.0, 0.5, 0.5], (4, 1))
+    calm = np.tile([0.0, 0.0, 0.5, 0.5], (4, 1))  # no cash, no bear
     total = sum(
         level.step(torch.from_numpy(np.concatenate([np.stack(decisions(t)), calm], axis=1))).reward
         for t in range(4, 354, 5)
@@ -259,7 +260,7 @@ def test_doing_nothing_away_from_the_goal_never_earns_more_than_following_it() -
     moves = rng.normal(0, 0.01, (2, 30, 3))[:, :, sectors]
     market = factories.market_with(moves[0], moves[1], sectors)
     n = 300
-    goals = SimpleNamespace(goal=lambda observation: Goal(wanted, calm))
+    goals = SimpleNamespace(goal=lambda observation: Goal(wanted, torch.zeros(n), calm))
     wanted = torch.from_numpy(rng.dirichlet(np.ones(3), size=n))
     calm = torch.tensor([[0.0, 0.5, 0.5]], dtype=torch.float64).expand(n, 3)
     held = torch.from_numpy(rng.dirichlet(np.full(6, 0.3), size=n) * rng.uniform(0, 1, (n, 1)))
@@ -317,7 +318,7 @@ def test_only_the_coming_weeks_sector_returns_pay_a_goal() -> None:
     growth = []
     for t in range(9, 379, 5):
         weeks = moves[t - 4 : t + 1].sum(axis=0), moves[t + 1 : t + 6].sum(axis=0)
-        goals = [[*np.eye(3)[week.argmax()], 0.0, 0.5, 0.5] for week in weeks]
+        goals = [[*np.eye(3)[week.argmax()], 0.0, 0.0, 0.5, 0.5] for week in weeks]
         growth.append(level.step(torch.tensor(goals)).terms["growth"].numpy())
     past, coming = t_statistics(growth)
     assert abs(past) < 2

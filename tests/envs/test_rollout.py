@@ -126,11 +126,10 @@ def test_late_order_still_means_the_same_stock_when_slots_change() -> None:
     assert found.weights_after[-1, 1] == pytest.approx([0.6, 0.0])
 
 
-def test_probable_bear_lowers_the_exposure() -> None:
+def test_cash_that_a_policy_asks_for_lowers_the_exposure() -> None:
     market = steady_market([0.0], 4, [0])
-    fearful = ScriptedPolicy("own", lambda view: Decision(torch.ones(1), p_bear=0.8))
-    # 1 - 0.5 x 0.8
-    assert _run(market, fearful).weights_after[0, 1, 0] == pytest.approx(0.6)
+    careful = ScriptedPolicy("own", lambda view: Decision(torch.ones(1), cash=0.4))
+    assert _run(market, careful).weights_after[0, 1, 0] == pytest.approx(0.6)
 
 
 def test_closed_gate_halves_a_policy_that_only_holds() -> None:
@@ -145,7 +144,9 @@ def test_closed_gate_halves_a_policy_that_only_holds() -> None:
 def test_goal_is_recorded_and_missing_goals_are_nan() -> None:
     market = factories.random_market(np.random.default_rng(2))
     found = _run(market, even_goal_policy("own", 3), ScriptedPolicy("idle", lambda view: HOLD))
-    np.testing.assert_allclose(found.goal[7, 1], [1 / 3, 1 / 3, 1 / 3, 0.2, 0.5, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(
+        found.goal[7, 1], [1 / 3, 1 / 3, 1 / 3, 0.1, 0.2, 0.5, 0.3], rtol=1e-6
+    )
     assert np.isnan(found.goal[:, [0, 2]]).all()
 
 
@@ -221,7 +222,7 @@ def test_variants_and_spans_side_by_side_equal_each_one_alone() -> None:
     spans = [DayRange(0, 60), DayRange(57, 117)]
 
     def daily(view: DecisionView) -> Decision:
-        return Decision(view.tradable / view.tradable.sum(dim=1, keepdim=True), p_bear=0.2)
+        return Decision(view.tradable / view.tradable.sum(dim=1, keepdim=True), cash=0.1)
 
     def policies() -> list[Any]:
         even = make_baselines(market, small_config())[0]

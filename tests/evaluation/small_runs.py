@@ -91,11 +91,11 @@ def buy_once(*shares: float) -> Callable[[DecisionView], Decision]:
 
 def even_goal_policy(name: str, n_sectors: int) -> ScriptedPolicy:
     """Trade to equal weight daily with an even goal and an undecided regime."""
-    goal = torch.cat([torch.full((n_sectors,), 1 / n_sectors), torch.tensor([0.2, 0.5, 0.3])])
+    goal = torch.cat([torch.full((n_sectors,), 1 / n_sectors), torch.tensor([0.1, 0.2, 0.5, 0.3])])
 
     def script(view: DecisionView) -> Decision:
         usable = view.tradable[0].double()
-        return Decision(usable / usable.sum(), p_bear=0.2, goal=goal.double())
+        return Decision(usable / usable.sum(), cash=0.1, goal=goal.double())
 
     return ScriptedPolicy(name, script)
 

@@ -63,7 +63,7 @@ def learning_config(**values: Any) -> RunConfig:
     """Return wide limits and 6 bps a side, as in the synthetic profile."""
     config = tiny_runs.tiny_config(
         market_profile={"costs": {"buy_bps": 1.0, "sell_bps": 1.0}},
-        risk={"stock_cap": 0.25, "sector_cap": 0.6, "bear_exposure_cut": 0.0},
+        risk={"stock_cap": 0.25, "sector_cap": 0.6},
         macro_agent={
             "network": {"hidden": 16, "dropout": 0.1},
             "graph": {"correlation_days": 40, "update_days": 20, "hidden": 16, "embedding": 8},
@@ -82,7 +82,7 @@ def learning_config(**values: Any) -> RunConfig:
 def untrained(tensors: MarketTensors, config: RunConfig) -> tuple[MacroAgent, MicroAgent]:
     """Return fresh agents: equal weights."""
     return (
-        MacroAgent(tensors, config.macro_agent, seed=0),
+        MacroAgent(tensors, config, seed=0),
         MicroAgent(MicroSettings(tensors, config), seed=0),
     )
 

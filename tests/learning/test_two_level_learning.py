@@ -82,7 +82,7 @@ def courses(unchecked_shapes: None) -> list[Course]:
 
 
 def fresh_macro(course: Course) -> MacroAgent:
-    return MacroAgent(course.tensors, course.config.macro_agent, course.config.seed)
+    return MacroAgent(course.tensors, course.config, course.config.seed)
 
 
 def fresh_micro(course: Course, config: RunConfig | None = None) -> MicroAgent:

@@ -35,7 +35,7 @@ from hrl_sarp.risk.covariance import forecast_covariances
 WEEKLY = {"optimum": 0.3007, "macro optimum": 0.2734, "micro optimum": 0.2747, "1/N": 0.1918}
 """Means over the paths of `PLAN`, seed 0."""
 PLAN = PathPlan(train_weeks=52, validation_weeks=26, n_paths=20, path_weeks=52)
-CONFIG = load_config(market="synthetic", overrides={"risk": {"bear_exposure_cut": 1.0}})
+CONFIG = load_config(market="synthetic")
 FULL = CONFIG.objective.invested_share
 CHOICES = {
     "both levels": regimes.free_choice(CONFIG.risk),

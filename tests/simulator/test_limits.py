@@ -40,15 +40,15 @@ def all_but(*assets: int) -> np.ndarray:
     return mask
 
 
-def test_exposure_falls_with_the_bear_probability_and_halves_behind_the_gate() -> None:
-    p_bear, gate = torch.tensor([0.0, 0.5, 1.0, 0.0]), torch.tensor([0, 0, 0, 3])
+def test_exposure_is_what_the_goal_does_not_keep_in_cash_and_halves_behind_the_gate() -> None:
+    cash, gate = torch.tensor([0.0, 0.25, 1.0, 1.5, 0.0]), torch.tensor([0, 0, 0, 0, 3])
     risk = factories.risk_config(drawdown_gate=True)
-    # min(0.98, 1 - 0.5 p); the last is halved
+    # min(0.98, 1 - cash), at least 0; the last is halved
     torch.testing.assert_close(
-        exposure_limit(p_bear, risk, gate), torch.tensor([0.98, 0.75, 0.5, 0.49])
+        exposure_limit(cash, risk, gate), torch.tensor([0.98, 0.75, 0.0, 0.0, 0.49])
     )
-    no_gate = exposure_limit(p_bear, factories.risk_config(), gate)
-    assert no_gate[3].item() == pytest.approx(0.98)
+    no_gate = exposure_limit(cash, factories.risk_config(), gate)
+    assert no_gate[4].item() == pytest.approx(0.98)
 
 
 def limits_on(

@@ -15,12 +15,8 @@ from hrl_sarp.agents.files import (
     set_networks,
 )
 from hrl_sarp.agents.ppo.algorithm import DirichletActorCritic, MacroPPO
-from hrl_sarp.agents.ppo.networks import (
-    MacroActor,
-    MacroCritic,
-    macro_network_sizes,
-)
-from hrl_sarp.config.schema import MacroAgentConfig, PPOConfig
+from hrl_sarp.agents.ppo.networks import MacroDecision, macro_networks
+from hrl_sarp.config.schema import PPOConfig, RunConfig
 from hrl_sarp.contracts import Goal
 from hrl_sarp.envs.observations import MacroInputs, macro_inputs, macro_sizes
 from hrl_sarp.envs.vectorized import PortfolioVecEnv
@@ -32,7 +28,7 @@ class MacroAgent:
 
     Args:
         tensors: the market, with a sector table.
-        config: section `macro_agent`.
+        config: of the run.
         seed: of the networks' initial values.
 
     Examples:
@@ -40,7 +36,7 @@ class MacroAgent:
         >>> from hrl_sarp.known_markets.reachable_goals import goal_market
         >>> from hrl_sarp.known_markets.small_market import on_cpu
         >>> tensors, config = on_cpu(goal_market(20)), load_config(market="synthetic")
-        >>> agent = MacroAgent(tensors, config.macro_agent, seed=1)
+        >>> agent = MacroAgent(tensors, config, seed=1)
         >>> index = {"day": torch.tensor([[5]]), "portfolio": torch.zeros(1, tensors.n_sectors + 3)}
         >>> float(agent.goal(index).sector_weights.sum().round(decimals=3))
         1.0
@@ -48,27 +44,27 @@ class MacroAgent:
 
     kind = "macro"
 
-    def __init__(self, tensors: MarketTensors, config: MacroAgentConfig, seed: int) -> None:
+    def __init__(self, tensors: MarketTensors, config: RunConfig, seed: int) -> None:
         self.tensors, self.config, self.seed = tensors, config, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            sizes = macro_network_sizes(tensors)
-            self.actor = MacroActor(sizes, config.network).to(tensors.device).eval()
-            self.critic = MacroCritic(sizes, config.network).to(tensors.device).eval()
+            actor, critic = macro_networks(tensors, config)
+        self.actor = actor.to(tensors.device).eval()
+        self.critic = critic.to(tensors.device).eval()
 
     @torch.no_grad()
     def goal(self, observation: Mapping[str, Tensor]) -> Goal:
-        """Return the deterministic goal: the policy's mode and the regime head's probabilities.
+        """Return the deterministic goal: the policy's centre and the regime head's probabilities.
 
         Args:
             observation: `day` and `portfolio` of B decisions.
 
         Returns:
-            Sector weights (B, S) and regime probabilities (B, R), on the market's device.
+            Sector weights (B, S), cash (B,) and regime probabilities (B, R), on the market's
+            device.
         """
-        inputs = macro_inputs(self.tensors, observation)
-        shares, regime = self.actor(inputs.sectors, inputs.context, inputs.listed)
-        return Goal(shares.mode, torch.softmax(regime, dim=1))
+        decision: MacroDecision = self.actor(macro_inputs(self.tensors, observation))
+        return decision.goal(decision.shares.centre)
 
     @torch.no_grad()
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:  # noqa: FBT001, FBT002
@@ -76,10 +72,10 @@ class MacroAgent:
 
         Args:
             observation: index observation (a mapping) or flat rows, with a batch axis.
-            deterministic: take the mode instead of a draw.
+            deterministic: take the centre instead of a draw.
 
         Returns:
-            Goals (B, G): sector weights, then regime probabilities.
+            Goals (B, G): sector weights, cash, then regime probabilities.
         """
         if isinstance(observation, Mapping):
             device = self.tensors.device
@@ -89,10 +85,10 @@ class MacroAgent:
             width, _ = macro_sizes(self.tensors)
             flat = torch.as_tensor(observation, device=self.tensors.device)
             inputs = MacroInputs.unflatten(flat, self.tensors.n_sectors, width)
-        shares, regime = self.actor(inputs.sectors, inputs.context, inputs.listed)
-        chosen = shares.mode if deterministic else shares.sample()
-        action = torch.cat([chosen, torch.softmax(regime, dim=1)], dim=1)
-        return np.asarray(action.cpu())
+        decision: MacroDecision = self.actor(inputs)
+        shares = decision.shares
+        chosen = shares.centre if deterministic else shares.sample()
+        return np.asarray(decision.goal(chosen).to_vector().cpu())
 
     def algorithm(self, env: PortfolioVecEnv, ppo: PPOConfig) -> MacroPPO:
         """Build PPO on `env` that starts from this agent's networks.
@@ -163,7 +159,7 @@ class MacroAgent:
         Returns:
             This agent, trained.
         """
-        algorithm = self.algorithm(env, self.config.ppo)
+        algorithm = self.algorithm(env, self.config.macro_agent.ppo)
         algorithm.learn(total_timesteps, callback)
         return self.adopt(algorithm)
 
@@ -179,13 +175,13 @@ class MacroAgent:
         return save_agent(path, self)
 
     @classmethod
-    def load(cls, path: Path, tensors: MarketTensors, config: MacroAgentConfig) -> "MacroAgent":
+    def load(cls, path: Path, tensors: MarketTensors, config: RunConfig) -> "MacroAgent":
         """Read an agent for this market.
 
         Args:
             path: of the file.
             tensors: the market it is to act on, with a sector table.
-            config: section `macro_agent`, of the same network sizes.
+            config: of the run, with the same network sizes.
 
         Returns:
             The agent.

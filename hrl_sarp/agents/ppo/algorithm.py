@@ -20,13 +20,8 @@ from hrl_sarp.agents.measures import (
     goal_measures,
     spread,
 )
-from hrl_sarp.agents.ppo.networks import (
-    MacroActor,
-    MacroCritic,
-    SectorDirichlet,
-    macro_network_sizes,
-)
-from hrl_sarp.config.schema import MacroAgentConfig
+from hrl_sarp.agents.ppo.networks import MacroDecision, macro_networks
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Goal
 from hrl_sarp.envs.observations import MacroInputs, macro_inputs, macro_sizes
 from hrl_sarp.market.tensors import MarketTensors
@@ -38,20 +33,18 @@ MEASURE_EVERY = 4
 
 
 class DirichletActorCritic(ActorCriticPolicy):
-    """Actor and critic over sectors; an action is sector shares, then regime probabilities.
+    """Actor and critic over sectors; an action is a goal: sector shares, cash, regimes.
 
     The regime entries come from a head that phase 1 trains and PPO leaves unchanged. They are part
     of the action because the goal is a single vector.
     """
 
-    def __init__(self, *args: Any, tensors: MarketTensors, config: MacroAgentConfig, **kw: Any):
+    def __init__(self, *args: Any, tensors: MarketTensors, config: RunConfig, **kw: Any):
         self.tensors, self._config = tensors, config  # plain attributes are not saved
         super().__init__(*args, **kw)
 
     def _build(self, lr_schedule: Any) -> None:
-        sizes = macro_network_sizes(self.tensors)
-        self.actor = MacroActor(sizes, self._config.network)
-        self.critic = MacroCritic(sizes, self._config.network)
+        self.actor, self.critic = macro_networks(self.tensors, self._config)
         set_dropout(self, 0.0)  # else log-probabilities would differ between rollout and update
         self.actor.regime.requires_grad_(requires_grad=False)
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -66,31 +59,24 @@ class DirichletActorCritic(ActorCriticPolicy):
         width, _ = macro_sizes(tensors)
         return MacroInputs.unflatten(observation.float(), tensors.n_sectors, width)
 
-    def distribution(self, inputs: MacroInputs) -> tuple[SectorDirichlet, Tensor]:
-        """Return the distribution of sector shares and the regime probabilities."""
-        shares, regime = self.actor(inputs.sectors, inputs.context, inputs.listed)
-        return shares, torch.softmax(regime, dim=1)
-
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # noqa: FBT001, FBT002
         """Return goals (B, G), values (B, 1) and log densities of the shares (B,)."""
         inputs = self.inputs(obs)
-        shares, regime = self.distribution(inputs)
-        chosen = shares.mode if deterministic else shares.sample()
-        value = self.critic(inputs.sectors, inputs.context, inputs.listed)
-        return torch.cat([chosen, regime], dim=1), value, shares.log_prob(chosen)
+        decision: MacroDecision = self.actor(inputs)
+        shares = decision.shares
+        chosen = shares.centre if deterministic else shares.sample()
+        return decision.goal(chosen).to_vector(), self.critic(inputs), shares.log_prob(chosen)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values (B, 1), log densities (B,) and entropies (B,) of sampled goals."""
         inputs = self.inputs(obs)
-        shares, _ = self.distribution(inputs)
-        value = self.critic(inputs.sectors, inputs.context, inputs.listed)
-        chosen = Goal.from_vector(actions).sector_weights
-        return value, shares.log_prob(chosen), shares.entropy()
+        decision: MacroDecision = self.actor(inputs)
+        chosen = decision.shares_of(Goal.from_vector(actions))
+        return self.critic(inputs), decision.shares.log_prob(chosen), decision.shares.entropy()
 
     def predict_values(self, obs: Any) -> Tensor:
         """Return values (B, 1)."""
-        inputs = self.inputs(obs)
-        value: Tensor = self.critic(inputs.sectors, inputs.context, inputs.listed)
+        value: Tensor = self.critic(self.inputs(obs))
         return value
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:  # noqa: FBT001, FBT002
@@ -146,8 +132,9 @@ class MacroPPO(PPO):
         # an odd stride samples all envs and weeks in turn
         stride = len(rows["day"]) // MEASURED_ROWS | 1
         index = {n: torch.as_tensor(v[::stride], device=self.device) for n, v in rows.items()}
-        shares, regime = self.policy.distribution(self.policy.inputs(index))
-        return {**shares.measures(), **goal_measures(shares.mode, regime)}
+        decision: MacroDecision = self.policy.actor(self.policy.inputs(index))
+        goal = decision.goal(decision.shares.centre)
+        return {**decision.shares.measures(), **goal_measures(goal)}
 
 
 def compare_on_same_day(

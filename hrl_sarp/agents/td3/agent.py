@@ -39,7 +39,7 @@ class MicroAgent:
         >>> tensors, config = on_cpu(goal_market(20)), load_config(market="synthetic")
         >>> agent = MicroAgent(MicroSettings(tensors, config), seed=1)
         >>> index = {"day": torch.tensor([[5]]), "portfolio": torch.zeros(1, tensors.n_slots + 4)}
-        >>> index["desired_goal"] = torch.ones(1, tensors.n_sectors + 3) / tensors.n_sectors
+        >>> index["desired_goal"] = torch.ones(1, tensors.n_sectors + 4) / tensors.n_sectors
         >>> agent.target(index).shape == (1, tensors.n_slots)
         True
     """

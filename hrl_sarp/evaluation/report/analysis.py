@@ -224,7 +224,7 @@ def _regime_scores(
     decided = labels[market_rows(market, trajectory) - 1]
     scores: dict[str, RegimeScore] = {}
     for i, name in enumerate(trajectory.names):
-        said = trajectory.goal[:, i, market.n_sectors :]
+        said = trajectory.goal[:, i, -len(Regime) :]
         known = np.isfinite(said).all(axis=1) & (decided != INVALID_CLASS)
         if known.any():
             truth = decided[known]

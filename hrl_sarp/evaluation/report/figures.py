@@ -103,7 +103,7 @@ def sectors_and_regimes(trajectory: Trajectory, market: Market, name: str) -> Fi
     i = column(trajectory, name)
     held = sector_weights(trajectory.weights_after[:, i], market)
     table = np.concatenate([held, 1.0 - held.sum(axis=1, keepdims=True)], axis=1)
-    regimes = trajectory.goal[:, i, market.n_sectors :]
+    regimes = trajectory.goal[:, i, -len(Regime) :]
     has_goal = bool(np.isfinite(regimes).any())
     days = _thinned(len(trajectory.dates))
     height = 1.2 + 0.27 * table.shape[1] + (1.6 if has_goal else 0)

@@ -73,7 +73,7 @@ def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
         "risk_free": market.risk_free[market_rows(market, trajectory)][day].astype(np.float64),
     }
     goals = trajectory.goal.reshape(n_days * n_policies, -1)
-    names = [f"goal/{name}" for name in (*market.sector_names, "bear", "bull", "sideways")]
+    names = [f"goal/{name}" for name in (*market.sector_names, "cash", "bear", "bull", "sideways")]
     columns |= dict(zip(names, goals.T, strict=True))
     return pl.DataFrame(columns).with_columns(pl.col(names).fill_nan(None))
 

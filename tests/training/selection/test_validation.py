@@ -17,7 +17,7 @@ def test_the_rollout_covers_the_span_and_pays_its_costs() -> None:
     intraday = np.full((n_days, 2), 0.001)
     market = factories.market_with(np.zeros((n_days, 2)), intraday, [0, 1])
     config = tiny_runs.tiny_config(
-        risk={"stock_cap": 1.0, "sector_cap": 1.0, "min_cash": 0.0, "bear_exposure_cut": 0.0},
+        risk={"stock_cap": 1.0, "sector_cap": 1.0, "min_cash": 0.0},
         market_profile={"costs": {"buy_bps": 100.0, "sell_bps": 0.0, "slippage_bps": 0.0}},
     )
     tensors = tiny_runs.tensors_of(market)
