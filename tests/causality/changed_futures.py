@@ -37,8 +37,18 @@ BY_STOCK = (
     "eligible",
     "tradable",
     "dollar_volume",
+    "range_variance",
 )
-BY_DAY = ("macro_features", "filtered_regime", "is_week_end", "risk_free", "benchmark_return")
+BY_DAY = (
+    "implied_volatility",
+    "macro_features",
+    "filtered_regime",
+    "is_week_end",
+    "risk_free",
+    "benchmark_return",
+)
+OF_RISK = ("sector_prior", "stock_prior", "prior_exposure", "normal_variance")
+"""Without the inputs: their scale is the training span's, which a truncated data set shortens."""
 
 
 def truncate(raw: RawData, day: np.datetime64) -> RawData:
@@ -144,10 +154,18 @@ def moved_until(expected: Market, found: Market, day: np.datetime64) -> list[str
     pairs = {
         name: (getattr(expected, name)[:n_rows][:, left], getattr(found, name)[:n_rows][:, right])
         for name in BY_STOCK
+        if getattr(expected, name) is not None
     }
     pairs |= {
-        name: (getattr(expected, name)[:n_rows], getattr(found, name)[:n_rows]) for name in BY_DAY
+        name: (getattr(expected, name)[:n_rows], getattr(found, name)[:n_rows])
+        for name in BY_DAY
+        if getattr(expected, name) is not None
     }
+    if expected.risk is not None and found.risk is not None:
+        pairs |= {
+            name: (getattr(expected.risk, name)[:n_rows], getattr(found.risk, name)[:n_rows])
+            for name in OF_RISK
+        }
     columns = {"stock_features": expected.feature_names, "macro_features": expected.macro_names}
     moved = []
     for name, (before, after) in pairs.items():

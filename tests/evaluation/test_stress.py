@@ -1,5 +1,6 @@
 """Scenarios through the simulator: losses, breaches and recoveries worked out by hand."""
 
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -18,6 +19,7 @@ from hrl_sarp.evaluation.stress import (
     run_stress_test,
     shocked_market,
 )
+from hrl_sarp.risk import risk_tables
 from tests import factories
 from tests.evaluation.small_runs import ScriptedPolicy, stress_config
 from tests.evaluation.small_stress import (
@@ -63,6 +65,18 @@ def test_the_past_stays_and_the_future_repeats_the_last_day() -> None:
         before, after = getattr(market, name), getattr(frozen, name)
         np.testing.assert_array_equal(after[: DAY + 1], before[: DAY + 1])
         assert not after[DAY + 1 :].any()
+
+
+def test_risk_tables_repeat_the_last_day_too() -> None:
+    market = real_market()
+    risk = risk_tables(market, load_config(market="sample"))
+    frozen = frozen_market(replace(market, risk=risk), DAY, 6)
+    assert frozen.risk is not None
+    assert frozen.risk.input_names == risk.input_names
+    for name in ("inputs", "sector_prior", "stock_prior", "prior_exposure", "normal_variance"):
+        before, after = getattr(risk, name), getattr(frozen.risk, name)
+        np.testing.assert_array_equal(after[: DAY + 1], before[: DAY + 1])
+        np.testing.assert_array_equal(after[DAY + 1 :], np.repeat(before[[DAY]], 6, axis=0))
 
 
 def test_appended_sessions_are_the_weekdays_that_follow() -> None:

@@ -84,6 +84,25 @@ def test_closes_only_put_the_whole_move_into_the_night() -> None:
     assert not np.nan_to_num(panel.dollar_volume).any()
 
 
+def test_the_range_of_a_session_is_a_variance() -> None:
+    rows = [
+        (0, _bar(10, 10, 10)),
+        (1, _bar(10, 11, 11) | {"high": 12.0, "low": 9.0}),
+        (3, _bar(11, 11, 11) | {"high": None, "low": None}),  # its move since row 1 is 0
+        (4, _bar(12, 12, 12) | {"high": None, "low": None}),
+    ]
+    found = _build(rows).range_variance
+    assert found is not None
+    log_range, day = np.log(12 / 9), np.log(11 / 10)
+    garman_klass = 0.5 * log_range**2 - (2 * np.log(2) - 1) * day**2
+    expected = [0, garman_klass, 0, 0, np.log(12 / 11) ** 2, 0]
+    np.testing.assert_allclose(found[:, 1], expected, atol=1e-12)
+    without_open = _build(rows, open=None).range_variance
+    assert without_open is not None
+    assert without_open[1, 1] == pytest.approx(log_range**2 / (4 * np.log(2)))
+    assert _build(rows, high=None).range_variance is None
+
+
 def test_after_a_halt_the_night_runs_from_the_last_valid_close() -> None:
     rows = [(0, _bar(10, 10, 10)), (3, _bar(12, 13, 13)), (5, _bar(13, 13, 13))]
     panel = _build(rows)

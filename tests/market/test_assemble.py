@@ -45,6 +45,31 @@ def test_nothing_is_nan_and_shapes_agree(market: Market) -> None:
     assert market.portfolio_names == ("portfolio_drawdown",)  # the 18th: the environment has it
 
 
+def test_risk_is_known_without_gaps_and_only_where_the_objective_needs_it(market: Market) -> None:
+    assert market.risk is not None
+    for field in dataclasses.fields(market.risk):
+        value = getattr(market.risk, field.name)
+        if isinstance(value, np.ndarray):
+            assert np.isfinite(value).all(), field.name
+            assert len(value) == market.n_days
+    assert {"log_implied_volatility", "log_range_over_close"} < set(market.risk.input_names)
+    raw = raw_data.random_raw(np.random.default_rng(0), N_DAYS)
+    config = raw_data.small_config("us", N_DAYS)
+    growth = config.objective.model_copy(update={"kind": "growth"})
+    assert assemble_market(raw, config.model_copy(update={"objective": growth})).risk is None
+
+
+def test_implied_volatility_is_a_fraction_and_ranges_are_of_bars(market: Market) -> None:
+    raw = raw_data.random_raw(np.random.default_rng(0), N_DAYS)
+    points = raw.macro.filter(pl.col("series").is_in(["VIX", "VIXCLS"])).sort("date")
+    last = points.filter(pl.col("date") <= market.dates[-1].item())["value"].drop_nulls()[-1]
+    assert market.implied_volatility is not None
+    assert market.range_variance is not None
+    assert market.implied_volatility[-1] == pytest.approx(last / 100)
+    assert (market.range_variance[~market.tradable] == 0).all()
+    assert (market.range_variance[market.tradable] > 0).mean() > 0.99
+
+
 def test_returns_are_zero_without_a_bar(market: Market) -> None:
     halted = market.listed & ~market.tradable
     assert halted.any()
