@@ -1,6 +1,8 @@
 """The volatility-regime market: its parameters, its filter, its optimum and what falls short of it.
 
-Means of a week's risk objective, in %. One run over 20 ten-year paths (seed 0) gives OPTIMUM.
+Scores are means of a week's risk objective, in %. One run over 20 ten-year paths (seed 0): optimum
+0.3007, 0.0404 +- 0.0015 over the classical prior; macro alone 0.0500 +- 0.0029 and micro alone
+0.0239 +- 0.0009 over the prior of that level; the bound without costs is 0.3088.
 """
 
 from collections.abc import Iterator
