@@ -57,8 +57,9 @@ class MicroRewardConfig(Section):
     """Daily reward in % of a gain, less a penalty for leaving the goal."""
 
     gain: Literal["selection", "growth", "reached"]
-    """selection: return over the own sector's mean; growth: log growth over the 1/N benchmark, for
-    a micro agent without a macro agent's sectors; reached: 0 at the goal, else -1, no market."""
+    """Of the objective `growth`. selection: return over the own sector's mean; growth: log growth
+    over the 1/N benchmark, for a micro agent without a macro agent's sectors; reached: 0 at the
+    goal, else -1, no market."""
     alignment_weight: float = Field(ge=0)
     """Times (1 - alignment of achieved and desired sector weights); not of `reached`."""
     reached_distance: Fraction
@@ -82,6 +83,31 @@ class SupervisedConfig(Section):
     """Longer gradients are scaled down to this norm."""
     oracle_temperature: Positive
     """Oracle = softmax(temperature x cross-sectionally standardised label)."""
+
+
+class GradientConfig(Section):
+    """Phases 1 and 2 under the objective `risk`: its gradient through the simulator."""
+
+    epochs: Count
+    """Passes over the training decisions, at most."""
+    batch_size: Count
+    """Decisions in one gradient step."""
+    learning_rate: Positive
+    """Learning rate of AdamW."""
+    weight_decay: float = Field(ge=0)
+    """Weight decay of AdamW."""
+    patience: Count
+    """Epochs without a better validation objective after which the phase ends."""
+    max_grad_norm: Positive
+    """Longer gradients are scaled down to this norm."""
+    prior_weight: float = Field(ge=0)
+    """Times the divergence from the classical portfolio (macro) or the squared scores (micro)."""
+    exposure_weight: float = Field(ge=0)
+    """Times the squared distance to the exposure of the classical portfolio; of the macro agent."""
+    goal_noise: float = Field(ge=0)
+    """Deviation of the noise on the logs of goals that the micro agent meets."""
+    regime_strength: Positive
+    """Inverse of the penalty on the regime head of the macro agent (scikit-learn's C)."""
 
 
 class GraphConfig(Section):
@@ -167,6 +193,7 @@ class MacroAgentConfig(Section):
     network: MacroNetworkConfig
     graph: GraphConfig
     pretrain: SupervisedConfig
+    gradient: GradientConfig
     ppo: PPOConfig
     reward: MacroRewardConfig
 
@@ -247,6 +274,7 @@ class MicroAgentConfig(Section):
 
     network: MicroNetworkConfig
     pretrain: SupervisedConfig
+    gradient: GradientConfig
     td3: TD3Config
     reward: MicroRewardConfig
 

@@ -26,10 +26,12 @@ from hrl_sarp.envs.observations import (
 from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
 from hrl_sarp.envs.rewards import (
     PERCENT,
+    followed_variance,
     goal_alignment,
-    macro_reward,
+    macro_penalties,
     micro_gain,
     micro_reward,
+    session_objective,
 )
 from hrl_sarp.envs.two_clocks import TwoClocks
 from hrl_sarp.errors import MarketError, SimulatorError
@@ -52,6 +54,8 @@ class MicroTransition:
     """Sector shares that were executed."""
     gain: Float[Tensor, " B"]
     """The part of the reward that does not depend on the goal, see `micro_gain`."""
+    followed: Float[Tensor, "B S"]
+    """What the reward is measured from, see `followed_variance`."""
     next_desired: Float[Tensor, "B G"]
     """Goal in force after the step, before any reset."""
     renewed: Bool[Tensor, " B"]
@@ -121,19 +125,22 @@ class MacroLevel:
         clocks.set_goal(self.goal_of(action), everyone)
         n_listed = self.tensors.sector_listed[clocks.day].sum(dim=1)
         growth, drawdown = clocks.episode.active_growth, clocks.active_drawdown()
-        trade, cost, turnover = self._trade_week()
+        trade, rewarded, measured = self._trade_week()
         clocks.episode.steps = clocks.episode.steps + 1
-        reward = macro_reward(
-            clocks.episode.active_growth - growth,
-            (drawdown, clocks.active_drawdown()),
-            clocks.episode.goal[:, : self.tensors.n_sectors],
-            n_listed.to(growth.dtype),
-            self.config.macro_agent.reward,
-        )
-        terms = {**vars(reward), "cost": cost, "turnover": turnover}
-        terminated, truncated = _episode_end(clocks, self.horizon)
         goal = clocks.episode.goal
-        return LevelStep(reward.total, terminated, truncated, terms, trade, goal)
+        if self.config.objective.kind == "growth":
+            rewarded |= macro_penalties(
+                (drawdown, clocks.active_drawdown()),
+                goal[:, : self.tensors.n_sectors],
+                n_listed.to(growth.dtype),
+                self.config.macro_agent.reward,
+            )
+        else:
+            measured["growth"] = PERCENT * (clocks.episode.active_growth - growth)
+        reward = torch.stack(list(rewarded.values())).sum(dim=0)
+        terminated, truncated = _episode_end(clocks, self.horizon)
+        terms = {**rewarded, **measured}
+        return LevelStep(reward, terminated, truncated, terms, trade, goal)
 
     def goal_of(self, action: Float[Tensor, "B G"]) -> Goal:
         """Read an action as a goal: sector weights and regimes are divided by their sums.
@@ -152,20 +159,26 @@ class MacroLevel:
             _normalised(goal.regime_probabilities, filtered),
         )
 
-    def _trade_week(self) -> tuple[StepResult, Tensor, Tensor]:
-        """Trade until every row is at a week end; return the first session, cost and turnover."""
-        clocks = self.clocks
+    def _trade_week(self) -> tuple[StepResult, dict[str, Tensor], dict[str, Tensor]]:
+        """Trade until every row is at a week end.
+
+        Returns the first session, the terms of the objective and further measures of the week.
+        """
+        clocks, objective = self.clocks, self.config.objective
         sessions: list[StepResult] = []
-        cost = torch.zeros_like(clocks.episode.active_growth)
-        turnover = torch.zeros_like(cost)
-        active = torch.ones_like(cost, dtype=torch.bool)
+        rewarded: dict[str, Tensor] = {}
+        measured: dict[str, Tensor] = {}
+        exposure = clocks.exposure_asked()
+        active = torch.ones_like(exposure, dtype=torch.bool)
         while len(sessions) < 2 * LONGEST_WEEK:
             result = clocks.trade_day(self.partner.target(clocks.micro_observation()), active)
             sessions.append(result)
-            cost, turnover = cost + result.cost * active, turnover + result.turnover * active
+            terms = session_objective(self.tensors, objective, result, exposure)
+            _add_where(active, terms, rewarded)
+            _add_where(active, {"cost": result.cost, "turnover": result.turnover}, measured)
             active = active & ~clocks.is_week_end()
             if not bool(active.any()):
-                return sessions[0], cost, turnover
+                return sessions[0], rewarded, measured
         raise SimulatorError(
             f"no week end within {2 * LONGEST_WEEK} sessions after row {int(clocks.day.min())}: "
             "check `is_week_end` of the market"
@@ -224,13 +237,15 @@ class MicroLevel:
         `action` holds target weights of the day's slots, before the limits.
         """
         clocks, rewards = self.clocks, self.config.micro_agent.reward
+        objective, exposure = self.config.objective, self.clocks.exposure_asked()
         decided, goal, growth = clocks.day, clocks.episode.goal, clocks.episode.active_growth
         result = clocks.trade_day(action)
         clocks.episode.steps = clocks.episode.steps + 1
-        gain = micro_gain(self.tensors, result, rewards)
+        gain = micro_gain(self.tensors, result, objective, rewards)
+        followed = followed_variance(self.tensors, objective, result.day, exposure)
         # rewards are made from the goals as observed (float32), so that replay can remake them
         desired, achieved = (seen.float().to(gain.dtype) for seen in (goal, clocks.achieved_goal()))
-        reward = micro_reward(gain, achieved, desired, rewards)
+        reward = micro_reward(gain, achieved, desired, rewards, followed)
         renewed = clocks.is_week_end()
         self._renew_goal(renewed)
         n_sectors = self.tensors.n_sectors
@@ -238,12 +253,13 @@ class MicroLevel:
             executed=self.tensors.to_slots(result.weights_after, decided),
             achieved=achieved[:, :n_sectors],
             gain=gain,
+            followed=followed,
             next_desired=clocks.episode.goal,
             renewed=renewed,
         )
         terms = {
             "gain": gain,
-            "alignment_term": reward - gain,
+            "goal_term": reward - gain,
             "growth": PERCENT * (clocks.episode.active_growth - growth),
             "alignment": goal_alignment(achieved, desired, n_sectors),
             "cost": result.cost,
@@ -310,6 +326,12 @@ class EpisodeStarts:
         """Restore generator state and mix of a draw over the same span."""
         self.rng.bit_generator.state = state["rng"]
         self.probabilities = np.asarray(state["probabilities"])
+
+
+def _add_where(active: Tensor, terms: dict[str, Tensor], totals: dict[str, Tensor]) -> None:
+    """Add each term to its total in the rows that are active."""
+    for name, value in terms.items():
+        totals[name] = totals.get(name, torch.zeros_like(value)) + value * active
 
 
 def _box(size: int) -> spaces.Box:

@@ -124,6 +124,24 @@ class ProportionalGoal:
         return Goal(shares, torch.zeros_like(shares[:, 0]), no_view(shares))
 
 
+class ClassicalGoal:
+    """The goal is the classical portfolio of the market's risk tables, with its neutral exposure.
+
+    Without risk tables it is 1/N, fully invested. Untrained macro agents set this goal.
+    """
+
+    has_view = False
+
+    def __init__(self, tensors: MarketTensors) -> None:
+        self.tensors = tensors
+
+    def goal(self, observation: Observation) -> Goal:
+        """Return the portfolio's sector shares and cash, and no regime view."""
+        day = observation["day"].long().flatten()
+        shares = self.tensors.sector_prior[day].float()
+        return Goal(shares, 1 - self.tensors.prior_exposure[day].float(), no_view(shares))
+
+
 class SampledGoal:
     """Goals for training: some drawn from Dirichlet(1) over listed sectors, some of another policy.
 

@@ -1,48 +1,66 @@
-"""The reward terms of both levels, in % of log growth."""
+"""The reward terms of both levels, in %.
 
-from dataclasses import dataclass
+Under the objective `risk` a reward is a premium on what is invested, less costs and variance. No
+realised mean return counts, because decades of prices hold no signal of it that could be learned.
+Under `growth` a reward is log growth over 1/N, for markets whose best policy is known.
+"""
+
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from hrl_sarp.config.objective_schema import ObjectiveConfig
 from hrl_sarp.config.schema import MacroRewardConfig, MicroRewardConfig
 from hrl_sarp.contracts import StepResult, goal_size
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.metrics import SESSIONS_PER_YEAR
 
 PERCENT = 100.0
 TOTAL_LOSS_FLOOR = 1e-12
-"""Share of wealth that counts as left after a total loss, where the precision can hold it."""
+"""Smallest share of wealth that is left for a logarithm, where the precision can tell it from 0."""
 
 
-@dataclass(frozen=True)
-class MacroReward:
-    """Terms of one week; their sum is the reward."""
+def session_objective(
+    tensors: MarketTensors,
+    objective: ObjectiveConfig,
+    result: StepResult,
+    exposure: Float[Tensor, " B"],
+) -> dict[str, Float[Tensor, " B"]]:
+    """Compute the terms of the objective in one session; their sum is what agents maximise, in %.
 
-    growth: Float[Tensor, " B"]
-    """100 [ln(W'/W) - ln(B'/B)]. B is the 1/N benchmark, which reduces the variance."""
-    concentration: Float[Tensor, " B"]
-    drawdown: Float[Tensor, " B"]
+    risk: premium x exposure - cost - gamma / 2 x squared net return. The premium of a year is
+    gamma x invested share x normal variance, so that the invested share is the best exposure at
+    normal variance. It is no forecast. growth: log growth over the benchmark 1/N.
 
-    @property
-    def total(self) -> Float[Tensor, " B"]:
-        """Sum of the terms."""
-        total: Tensor = sum(vars(self).values(), torch.zeros_like(self.growth))
-        return total
+    Args:
+        tensors: the market.
+        objective: kind and risk aversion.
+        result: of the session.
+        exposure: share of wealth that was to be invested.
+    """
+    if objective.kind == "growth":
+        benchmark = log1p_growth(tensors.reward_benchmark[result.day])
+        return {"growth": PERCENT * (log1p_growth(result.net_return) - benchmark)}
+    decided = (result.day - 1).clamp(min=0)
+    premium = objective.risk_aversion * objective.invested_share * tensors.normal_variance[decided]
+    return {
+        "premium": PERCENT * premium * exposure / SESSIONS_PER_YEAR,
+        "cost_term": -PERCENT * result.cost,
+        "variance": -PERCENT * objective.risk_aversion / 2 * result.net_return.square(),
+    }
 
 
-def macro_reward(
-    active_growth: Float[Tensor, " B"],
+def macro_penalties(
     drawdowns: tuple[Tensor, Tensor],
     sector_weights: Float[Tensor, "B S"],
     n_listed: Float[Tensor, " B"],
     config: MacroRewardConfig,
-) -> MacroReward:
-    """Reward a week, in %.
+) -> dict[str, Float[Tensor, " B"]]:
+    """Compute what the objective `growth` takes off for concentration and drawdown, in %.
 
     Args:
-        active_growth: ln(W'/W) - ln(B'/B) of the week, net of costs.
         drawdowns: active drawdown (of W/B since the episode began) before and after the week.
         sector_weights: the goal that was set.
         n_listed: sectors that could get weight.
@@ -52,22 +70,27 @@ def macro_reward(
     before, after = drawdowns
     threshold = config.drawdown_threshold
     worse = (after - threshold).clamp(min=0) - (before - threshold).clamp(min=0)
-    return MacroReward(
-        growth=PERCENT * active_growth,
-        concentration=-config.concentration_weight * (herfindahl - 1 / n_listed),
-        drawdown=-config.drawdown_weight * PERCENT * worse.clamp(min=0),
-    )
+    return {
+        "concentration": -config.concentration_weight * (herfindahl - 1 / n_listed),
+        "drawdown": -config.drawdown_weight * PERCENT * worse.clamp(min=0),
+    }
 
 
 def micro_gain(
-    tensors: MarketTensors, result: StepResult, config: MicroRewardConfig
+    tensors: MarketTensors,
+    result: StepResult,
+    objective: ObjectiveConfig,
+    config: MicroRewardConfig,
 ) -> Float[Tensor, " B"]:
     """Return what a session gained, in %. It does not depend on the goal.
 
-    The selection gain is 100 x (returns over the own sector's mean, overnight and intraday, minus
-    cost). It is linear in the weights, so it does not reward diversification. The gain `growth`
-    does: log growth falls with the variance.
+    risk: the negative of cost and variance. growth: 100 x (returns over the own sector's mean,
+    overnight and intraday, minus cost), or log growth over 1/N where the configuration says so. The
+    first is linear in the weights, so it does not reward diversification; log growth does.
     """
+    if objective.kind == "risk":
+        variance = objective.risk_aversion / 2 * result.net_return.square()
+        return -PERCENT * (result.cost + variance)
     if config.gain == "growth":
         benchmark = tensors.reward_benchmark[result.day]
         return PERCENT * (log1p_growth(result.net_return) - log1p_growth(benchmark))
@@ -76,22 +99,49 @@ def micro_gain(
     return PERCENT * (night + day - result.cost)
 
 
+def followed_variance(
+    tensors: MarketTensors,
+    objective: ObjectiveConfig,
+    earned: Int[Tensor, " B"],
+    exposure: Float[Tensor, " B"],
+) -> Float[Tensor, "B S"]:
+    """Return what each sector of the classical portfolio adds to the root of a variance term.
+
+    A gain of the objective `risk` is measured from that of following the goal without costs:
+    (sum over sectors of goal x this)^2, in %, see `micro_reward`. It does not depend on the action,
+    so it takes away only the noise that all actions share. It is 0 under `growth`.
+
+    Args:
+        tensors: the market.
+        objective: kind and risk aversion.
+        earned: the session that was earned.
+        exposure: share of wealth that was to be invested.
+    """
+    scale = PERCENT * objective.risk_aversion / 2 if objective.kind == "risk" else 0.0
+    return scale**0.5 * exposure[:, None] * tensors.prior_return[earned]
+
+
 def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:
     """Return 1 - half the L1 distance of the first `n_sectors` entries, of arrays or tensors."""
     distance = abs(achieved[..., :n_sectors] - desired[..., :n_sectors])
     return 1 - 0.5 * distance.sum(-1)
 
 
-def micro_reward(gain: Any, achieved: Any, desired: Any, config: MicroRewardConfig) -> Any:
-    """Return gain - weight x (1 - alignment), in %. The env and hindsight replay both call it.
+def micro_reward(
+    gain: Any, achieved: Any, desired: Any, config: MicroRewardConfig, followed: Any = None
+) -> Any:
+    """Return gain + what following the goal lost - weight x (1 - alignment), in %.
 
-    Takes arrays or tensors: gain (B,), achieved sector shares and desired goal (B, G). With
-    `reached` the reward is 0 where the goal is reached and -1 elsewhere, whatever the gain.
+    The env and hindsight replay both call it. Takes arrays or tensors: gain (B,), achieved sector
+    shares and desired goal (B, G), `followed_variance` (B, S). With `reached` the reward is 0 where
+    the goal is reached and -1 elsewhere, whatever the gain.
     """
     n_sectors = desired.shape[-1] - goal_size(0)
     misaligned = 1 - goal_alignment(achieved, desired, n_sectors)
     if config.gain == "reached":
         return -1.0 * (misaligned > config.reached_distance)
+    if followed is not None:
+        gain = gain + (desired[..., :n_sectors] * followed).sum(-1) ** 2
     return gain - config.alignment_weight * misaligned
 
 

@@ -5,7 +5,7 @@ with what is earned until the close of t+1 (micro) or of the next week end (macr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -110,6 +110,20 @@ class TwoClocks:
     def goal_cash(self) -> Float[Tensor, " B"]:
         """Return the share of wealth that the goal in force leaves in cash; 0 without a goal."""
         return self.episode.goal[:, self.tensors.n_sectors]
+
+    def exposure_asked(self) -> Float[Tensor, " B"]:
+        """Return the share of wealth that the goal in force invests; the gate is not asked."""
+        cash = self.goal_cash()
+        return exposure_limit(cash, self.risk, torch.zeros_like(self.day))
+
+    def start_with(self, days: Int[Tensor, " B"], weights: Float[Tensor, "B A"]) -> None:
+        """Start every row at the close of its day with holdings instead of cash, and no goal yet.
+
+        Gradients flow to the weights.
+        """
+        self.reset(days, torch.ones_like(days, dtype=torch.bool))
+        state = self.simulator.state
+        self.simulator.state = replace(state, weights=weights, cash=1 - weights.sum(dim=1))
 
     def trade_day(
         self,

@@ -179,6 +179,27 @@ def expansion_label(ohlc: Float[np.ndarray, "W L 4"], config: ExpansionConfig) -
     )
 
 
+def volatility_label(market: Market, horizon: int) -> Int[np.ndarray, " T"]:
+    """Classify the benchmark's volatility over the horizon after the next session, in terciles.
+
+    The terciles are those of the training span. Their classes stand where the regimes that they
+    resemble do: stressed is `Regime.BEAR`, calm `Regime.BULL`, normal `Regime.SIDEWAYS`. Row t
+    reads days t+2 .. t+1+horizon. Rows with an incomplete horizon are -1.
+    """
+    squares = np.log1p(market.benchmark_return) ** 2
+    total = np.concatenate([[0.0], np.cumsum(squares)])
+    last = market.n_days - 1 - horizon
+    after = np.arange(max(last, 0)) + 2
+    variance = total[after + horizon] - total[after]
+    train = variance[market.split.train.start : market.split.train.stop - 1 - horizon]
+    label = np.full(market.n_days, INVALID_CLASS, dtype=np.int64)
+    if len(train):
+        low, high = np.quantile(train, [1 / 3, 2 / 3])
+        classes = np.where(variance > high, Regime.BEAR, Regime.SIDEWAYS)
+        label[: len(variance)] = np.where(variance <= low, Regime.BULL, classes)
+    return label
+
+
 def standardise_cross_section(
     label: Float[np.ndarray, "T X"],
     mask: Bool[np.ndarray, "T X"],

@@ -16,6 +16,7 @@ from hrl_sarp.features.labels import (
     sector_label,
     sector_label_between,
     stock_label,
+    volatility_label,
 )
 from hrl_sarp.market.cache import assembled_market
 
@@ -112,7 +113,7 @@ class TrainingDataLoader:
             returns[week_ends], is_complete[week_ends] = found
         else:
             returns, is_complete = sector_label(market, horizon)
-        regimes = regime_label(market, self.config.data.regime)
+        regimes = head_label(market, self.config)
         usable = market.is_week_end & is_complete & (regimes != INVALID_CLASS)
         return returns, regimes, usable
 
@@ -204,6 +205,17 @@ class TrainingDataLoader:
                 f"no {what} of market {self.market.name} between {start} and {end}; {cure}"
             )
         return rows
+
+
+def head_label(market: Market, config: RunConfig) -> Int[np.ndarray, " T"]:
+    """Return the classes that the regime head learns; -1 where they are not complete.
+
+    Under the objective `risk` they are terciles of the volatility to come, which can be predicted;
+    else the regimes of the return to come, which prices do not show.
+    """
+    if config.objective.kind == "risk":
+        return volatility_label(market, config.data.regime.label_horizon_days)
+    return regime_label(market, config.data.regime)
 
 
 def rows_within(usable: Bool[np.ndarray, " T"], span: DayRange) -> Int[np.ndarray, " Y"]:

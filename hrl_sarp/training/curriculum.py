@@ -15,12 +15,7 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.session import RunFolder, StopFlag, configure_threads, seed_everything
-from hrl_sarp.training import (
-    joint_finetune,
-    pretrain_macro,
-    pretrain_micro,
-    train_agents,
-)
+from hrl_sarp.training import joint_finetune, train_agents
 from hrl_sarp.training.acceptance import Acceptance
 from hrl_sarp.training.phase import (
     PHASES,
@@ -30,10 +25,11 @@ from hrl_sarp.training.phase import (
     market_fingerprint,
     with_sector_table,
 )
+from hrl_sarp.training.pretrain import macro, micro
 
 RUNNERS = {
-    1: pretrain_macro.run,  # market, graph -> macro agent, sector table
-    2: pretrain_micro.run,  # market -> micro agent
+    1: macro.run,  # market, graph -> macro agent, sector table
+    2: micro.run,  # market -> micro agent
     3: train_agents.run_macro,  # macro of 1, micro of 2 -> macro agent
     4: train_agents.run_micro,  # micro of 2, macro of 3 -> micro agent
     5: joint_finetune.run,  # macro of 3, micro of 4 -> both

@@ -162,5 +162,5 @@ def _validate(context: PhaseContext, pair: Pair, log: History) -> None:
     log.add(pair.part, {f"joint_eval/{name}": value for name, value in score.figures().items()})
     logger.info(
         f"phase {NUMBER} round {pair.part // len(PARTS)}: validation excess growth "
-        f"{score.excess_growth_pct:+.2f} % a year"
+        f"{score.objective_pct:+.2f} % a year"
     )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import config_hash
-from hrl_sarp.config.schema import RunConfig, SupervisedConfig
+from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
@@ -165,7 +165,7 @@ class PhaseContext:
 
 
 def fit_phase(
-    task: Task, number: int, config: SupervisedConfig, context: PhaseContext
+    task: Task, number: int, config: SupervisedConfig | GradientConfig, context: PhaseContext
 ) -> tuple[History, dict[str, Any]]:
     """Fit the module of a supervised phase, and leave the best epoch's weights in it.
 

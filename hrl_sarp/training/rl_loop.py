@@ -148,7 +148,7 @@ class PhaseLoop(BaseCallback):
         score = self.plan.evaluate()
         span, tensors = self.context.market.split.validation, self.context.tensors
         days = (span.start, span.stop - 1)
-        require_finite(f"{self.plan.prefix}/growth", score.excess_growth_pct, step, days, tensors)
+        require_finite(f"{self.plan.prefix}/growth", score.objective_pct, step, days, tensors)
         is_best = state.selector.add(score)
         if is_best:
             self.state.best = networks_of(agent)["actor"]
@@ -156,7 +156,7 @@ class PhaseLoop(BaseCallback):
         self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values})
         logger.info(
             f"phase {self.plan.number} step {step}: validation excess growth "
-            f"{score.excess_growth_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
+            f"{score.objective_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
             f"alignment {score.alignment:.3f}{' (kept)' if is_best else ''}"
         )
 
@@ -333,18 +333,18 @@ def restore(algorithm: Algorithm, state: dict[str, Any]) -> None:
 def stage_summaries(stages: list[Stage], scores: list[dict[str, float]]) -> list[dict[str, Any]]:
     """Return for each stage the means of its reward terms, and its mean validation score.
 
-    `validation_excess_growth_pct` is None without an evaluation.
+    `validation_objective_pct` is None without an evaluation.
     """
     ends = [stage["from_evaluation"] for stage in stages[1:]] + [len(scores)]
     summaries = []
     for stage, end in zip(stages, ends, strict=True):
         steps = stage["batch_steps"]
-        growth = [row["excess_growth_pct"] for row in scores[stage["from_evaluation"] : end]]
+        growth = [row["objective_pct"] for row in scores[stage["from_evaluation"] : end]]
         summaries.append(
             {
                 **{name: value for name, value in stage.items() if name != "sums"},
                 "means": {name: total / steps for name, total in stage["sums"].items()},
-                "validation_excess_growth_pct": sum(growth) / len(growth) if growth else None,
+                "validation_objective_pct": sum(growth) / len(growth) if growth else None,
             }
         )
     return summaries

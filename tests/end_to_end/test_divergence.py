@@ -13,8 +13,8 @@ from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.errors import TrainingDivergedError
 from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.training import run_phase
-from hrl_sarp.training.pretrain_macro import MacroTask
-from hrl_sarp.training.pretrain_micro import MicroTask
+from hrl_sarp.training.pretrain.macro import MacroTask
+from hrl_sarp.training.pretrain.micro import MicroTask
 from tests.end_to_end.phase_runs import (
     assert_same,
     copy_before,

@@ -13,7 +13,7 @@ from hrl_sarp.config.schema import MacroRewardConfig, RunConfig
 from hrl_sarp.contracts import Goal, Market, goal_size
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
-from hrl_sarp.envs.rewards import goal_alignment, log1p_growth, macro_reward, micro_reward
+from hrl_sarp.envs.rewards import goal_alignment, log1p_growth, macro_penalties, micro_reward
 from tests import factories, tiny_runs
 
 ONE = torch.ones(1, dtype=torch.bool)
@@ -22,7 +22,7 @@ FREE = {"buy_bps": 0.0, "sell_bps": 0.0, "slippage_bps": 0.0}
 
 def loose_config(**costs: Any) -> RunConfig:
     """Let one stock hold everything; costs are 13 bps to buy and 9 to sell unless given."""
-    config = tiny_runs.tiny_config()
+    config = tiny_runs.tiny_config(objective={"kind": "growth"})
     profile = config.market_profile.model_copy(update={"costs": factories.cost_config(**costs)})
     risk = factories.risk_config(stock_cap=1.0, sector_cap=1.0, min_cash=0.0)
     return config.model_copy(update={"market_profile": profile, "risk": risk})
@@ -59,9 +59,8 @@ def start(level: MicroLevel | MacroLevel, day: int = 0) -> None:
 def test_growth_terms_sum_to_the_log_growth_over_the_benchmark() -> None:
     market = tiny_runs.tiny_market(n_days=400)
     tensors = tiny_runs.tensors_of(market)
-    level = MacroLevel(
-        tensors, tiny_runs.tiny_config(), 3, FollowGoal(tensors, factories.risk_config()), 52
-    )
+    config = tiny_runs.tiny_config(objective={"kind": "growth"})
+    level = MacroLevel(tensors, config, 3, FollowGoal(tensors, factories.risk_config()), 52)
     start(level, day=4)
     rng, total = np.random.default_rng(0), np.zeros(3)
     for _ in range(52):
@@ -81,23 +80,20 @@ def one_over_n(market: Market, t: int) -> float:
     return (1 + np.mean(night)) * (1 + np.mean(day)) - 1
 
 
-def test_macro_terms_are_those_of_the_formula() -> None:
+def test_macro_penalties_are_those_of_the_formula() -> None:
     config = MacroRewardConfig(
         concentration_weight=0.1, drawdown_weight=0.5, drawdown_threshold=0.05
     )
-    reward = macro_reward(
-        torch.tensor([0.02, 0.02]),
+    penalties = macro_penalties(
         (torch.tensor([0.04, 0.08]), torch.tensor([0.07, 0.06])),
         torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.25, 0.25]]),
         torch.tensor([2.0, 3.0]),
         config,
     )
-    assert reward.growth.tolist() == pytest.approx([2.0, 2.0])
     # 0.36 + 0.16 - 1/2 = 0.02; 0.25 + 0.0625 + 0.0625 - 1/3 = 0.041667
-    assert reward.concentration.tolist() == pytest.approx([-0.002, -0.0041667], abs=1e-6)
+    assert penalties["concentration"].tolist() == pytest.approx([-0.002, -0.0041667], abs=1e-6)
     # 4 % -> 7 %: 2 % beyond the threshold, so -0.5 x 2; 8 % -> 6 % is a recovery: never paid
-    assert reward.drawdown.tolist() == pytest.approx([-1.0, 0.0], abs=1e-5)
-    assert reward.total.tolist() == pytest.approx([0.998, 1.9958333], abs=1e-5)
+    assert penalties["drawdown"].tolist() == pytest.approx([-1.0, 0.0], abs=1e-5)
 
 
 # ---- micro

@@ -9,7 +9,7 @@ from torch import nn
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.training.phase import fit_phase
-from hrl_sarp.training.pretrain_macro import MacroTask
+from hrl_sarp.training.pretrain.macro import MacroTask
 from tests import factories, tiny_runs
 
 N_SECTORS, N_DAYS = 6, 1000

@@ -139,16 +139,22 @@ class MacroActor(nn.Module):
     """
 
     def __init__(
-        self, sizes: tuple[int, int, int], config: MacroNetworkConfig, *, decides_cash: bool
+        self,
+        sizes: tuple[int, int, int],
+        config: MacroNetworkConfig,
+        *,
+        decides_cash: bool,
+        n_regime_inputs: int,
     ) -> None:
         super().__init__()
         self.n_sectors, _, context = sizes
+        self.n_regime_inputs = n_regime_inputs
         self.config = config
         self.trunk = SectorTrunk(sizes, config)
         self.logit = nn.Linear(config.hidden, 1)
         self.by_context = None if config.exchangeable else nn.Linear(context, self.n_sectors)
         self.concentration = nn.Linear(config.hidden, 1)
-        self.regime = nn.Linear(context, len(Regime))
+        self.regime = nn.Linear(n_regime_inputs, len(Regime))
         self.cash = nn.Linear(config.hidden + context, 1) if decides_cash else None
         for layer in (*self._last_layers(), self.concentration, self.regime):
             nn.init.zeros_(layer.weight)
@@ -162,7 +168,7 @@ class MacroActor(nn.Module):
         pooled = masked_mean(hidden, listed)
         share = torch.sigmoid(self.concentration(pooled)).squeeze(1)
         concentration = self.config.concentration_min + self.config.concentration_range * share
-        regime = self.regime(inputs.context)
+        regime = self.regime(inputs.context[:, -self.n_regime_inputs :])
         tilt = self.logit(hidden).squeeze(2)
         if self.by_context is not None:
             tilt = tilt + self.by_context(inputs.context)
@@ -216,5 +222,8 @@ class MacroCritic(nn.Module):
 def macro_networks(tensors: MarketTensors, config: RunConfig) -> tuple[MacroActor, MacroCritic]:
     """Build actor and critic for a market; under the objective `risk` the actor decides on cash."""
     sizes, network = (tensors.n_sectors, *macro_sizes(tensors)), config.macro_agent.network
-    actor = MacroActor(sizes, network, decides_cash=config.objective.kind == "risk")
+    n_risk, is_risk = tensors.risk_inputs.shape[1], config.objective.kind == "risk"
+    # the classes of the objective `risk` are of volatility, which the risk inputs show
+    n_seen = n_risk if is_risk and n_risk else sizes[2]
+    actor = MacroActor(sizes, network, decides_cash=is_risk, n_regime_inputs=n_seen)
     return actor, MacroCritic(sizes, network)

@@ -98,6 +98,7 @@ class MicroAgent:
             "td3": td3,
             "reward": self.settings.config.reward,
             "n_sectors": self.tensors.n_sectors,
+            "is_risk": self.settings.is_risk,
         }
         algorithm = MicroTD3(
             WeightActorCritic,

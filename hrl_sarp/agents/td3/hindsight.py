@@ -48,6 +48,7 @@ class HindsightBuffer(BaseBuffer):
         td3: TD3Config,
         reward: MicroRewardConfig,
         n_sectors: int,
+        is_risk: bool,
     ) -> None:
         self.n_steps = max(buffer_size // n_envs, 1)
         super().__init__(self.n_steps, observation_space, action_space, device, n_envs)
@@ -65,6 +66,7 @@ class HindsightBuffer(BaseBuffer):
             "executed": np.zeros((*shape, self.action_dim), np.float32),
             "achieved": np.zeros((*shape, n_sectors), np.float32),
             "gain": np.zeros(shape, np.float32),
+            **({"followed": np.zeros((*shape, n_sectors), np.float32)} if is_risk else {}),
             "terminated": np.zeros(shape, np.bool_),
             "renewed": np.zeros(shape, np.bool_),
         }
@@ -92,11 +94,12 @@ class HindsightBuffer(BaseBuffer):
             "executed": transition.executed.cpu().numpy(),
             "achieved": transition.achieved.cpu().numpy(),
             "gain": transition.gain.cpu().numpy(),
+            "followed": transition.followed.cpu().numpy(),
             "terminated": terminated,
             "renewed": transition.renewed.cpu().numpy(),
         }
-        for name, value in row.items():
-            self.arrays[name][self.pos] = value
+        for name, array in self.arrays.items():
+            array[self.pos] = row[name]
         self.pos = (self.pos + 1) % self.n_steps
         self.full = self.full or self.pos == 0
 
@@ -113,7 +116,8 @@ class HindsightBuffer(BaseBuffer):
         rows = {name: array[steps, envs] for name, array in self.arrays.items()}
         desired, next_desired = self._relabel(rows)
         achieved = np.concatenate([rows["achieved"], desired[:, self.n_sectors :]], axis=1)
-        reward = micro_reward(rows["gain"], achieved, desired, self.reward)
+        gain, followed = rows["gain"], rows.get("followed")
+        reward = micro_reward(gain, achieved, desired, self.reward, followed)
         day = rows["day"].astype(np.int64)
         return MicroBatch(
             observation=self._observation(day, rows["portfolio"], desired),

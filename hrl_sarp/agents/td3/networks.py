@@ -188,6 +188,7 @@ class MicroSettings:
 
     def __init__(self, tensors: MarketTensors, config: RunConfig) -> None:
         self.tensors, self.config, self.risk = tensors, config.micro_agent, config.risk
+        self.is_risk = config.objective.kind == "risk"
         linear = config.market_profile.costs.model_copy(update={"impact_coefficient": 0.0})
         self.costs = TradeCosts(linear)
         self.n_features = int(tensors.slot_features.shape[2])

@@ -30,7 +30,8 @@ from hrl_sarp.evaluation.performance import (
     market_rows,
     measure_policies,
 )
-from hrl_sarp.features.labels import INVALID_CLASS, regime_label
+from hrl_sarp.features.labels import INVALID_CLASS
+from hrl_sarp.market.training_data import head_label
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.simulator.trades import BPS
 
@@ -217,7 +218,7 @@ def _regime_scores(
     trajectory: Trajectory, market: Market, config: RunConfig
 ) -> dict[str, RegimeScore]:
     """Score the probabilities that each goal held, at the close before each row was earned."""
-    labels = regime_label(market, config.data.regime)
+    labels = head_label(market, config)
     train = labels[market.split.train.start : market.split.train.stop]
     counts = np.bincount(train[train != INVALID_CLASS], minlength=len(Regime)) + 1.0
     prior = counts / counts.sum()

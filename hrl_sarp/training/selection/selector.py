@@ -147,7 +147,7 @@ def choose_temperature(
     network.calibrate(found.granted)
     return {
         "temperature": found.granted,
-        "temperatures": {str(t): score.excess_growth_pct for t, score in scores.items()},
+        "temperatures": {str(t): score.objective_pct for t, score in scores.items()},
         "acceptance": found.as_dict(),
         "validation": scores[found.granted].figures(),
     }

@@ -1,5 +1,6 @@
 """Scores pairs of policies on the validation span."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -8,22 +9,34 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, StepResult
+from hrl_sarp.contracts import DayRange, Goal, StepResult
 from hrl_sarp.envs.observations import achieved_sectors
-from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
-from hrl_sarp.envs.rewards import PERCENT, goal_alignment, log1p_growth, micro_gain, micro_reward
-from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, sessions
+from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MacroPolicy, MicroPolicy
+from hrl_sarp.envs.rewards import (
+    PERCENT,
+    followed_variance,
+    goal_alignment,
+    log1p_growth,
+    micro_gain,
+    micro_reward,
+    session_objective,
+)
+from hrl_sarp.envs.rollout import HierarchicalPolicy, Session, Variant, sessions
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
 from hrl_sarp.run.session import one_thread
+from hrl_sarp.simulator.limits import exposure_limit
 
 
 @dataclass(frozen=True)
 class ValidationScore:
     """One deterministic rollout over a span, net of costs."""
 
+    objective_pct: float
+    """Objective less that of the classical rule under the same costs and limits, % a year. It
+    selects. The rule is 1/N, fully invested, where the market has no risk tables."""
     excess_growth_pct: float
-    """Net log growth less that of the 1/N rule under the same costs and limits, % a year."""
+    """Net log growth less that of the rule, % a year."""
     growth_pct: float
     """Net log growth, % a year."""
     turnover_annual: float
@@ -31,11 +44,36 @@ class ValidationScore:
     """Mean of 1 - half L1 distance of achieved and desired sector weights."""
     reward_per_day: float
     daily: Float[np.ndarray, " T"] = field(repr=False, compare=False)
-    """Objective of each session less that of the 1/N rule, % a day. It selects."""
+    """Objective of each session less that of the rule, % a day."""
 
     def figures(self) -> dict[str, float]:
         """Return the numbers without the series."""
         return {name: value for name, value in vars(self).items() if name != "daily"}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one policy earned over a span, and the goals that it followed; a row a session."""
+
+    earned: StepResult
+    goal: Float[Tensor, "T G"]
+    exposure: Float[Tensor, " T"]
+
+    @classmethod
+    def of(cls, days: Sequence[Session], policy: int, config: RunConfig) -> "_Run":
+        earned = StepResult(
+            **{f.name: torch.stack([getattr(d.result, f.name)[policy] for d in days]) for f in RESULTS}
+        )
+        goal = torch.stack([day.goal[policy] for day in days]).float().to(earned.net_return.dtype)
+        cash = Goal.from_vector(goal).cash
+        return cls(earned, goal, exposure_limit(cash, config.risk, torch.zeros_like(earned.day)))
+
+    def objective(self, tensors: MarketTensors, config: RunConfig) -> Float[np.ndarray, " T"]:
+        """Return what selection maximises, % a day."""
+        terms = session_objective(tensors, config.objective, self.earned, self.exposure)
+        total: Tensor = torch.stack(list(terms.values())).sum(dim=0)
+        values: np.ndarray = total.double().cpu().numpy()
+        return values
 
 
 @one_thread()
@@ -48,41 +86,33 @@ def validate_pair(
 ) -> ValidationScore:
     """Score a pair by a backtest from cash over the validation span, or over the given one.
 
-    The 1/N rule runs beside it, so that following the rule scores 0.
+    The classical rule runs beside it, so that following the rule scores 0.
     """
     span = span or tensors.market.split.validation
     frictions = Variant(config.market_profile.costs, config.risk)
-    rule = HierarchicalPolicy("1/N", ProportionalGoal(tensors), FollowGoal(tensors, config.risk))
+    rule = HierarchicalPolicy("rule", ClassicalGoal(tensors), FollowGoal(tensors, config.risk))
     policies = [HierarchicalPolicy("pair", macro, micro), rule]
     days = list(sessions(policies, tensors, [span], [frictions]))
-    earned, by_rule = (
-        StepResult(
-            **{f.name: torch.stack([getattr(d.result, f.name)[p] for d in days]) for f in RESULTS}
-        )
-        for p in range(len(policies))
-    )
+    own, by_rule = (_Run.of(days, policy, config) for policy in range(len(policies)))
+    earned, goal, objective = own.earned, own.goal, config.objective
     growth = log1p_growth(earned.net_return)
-    excess = growth - log1p_growth(by_rule.net_return)
-    goal = torch.stack([day.goal[0] for day in days]).float().to(growth.dtype)
+    excess = growth - log1p_growth(by_rule.earned.net_return)
     achieved = achieved_sectors(tensors, earned.weights_after).float().to(growth.dtype)
     rewards = config.micro_agent.reward
-    reward = micro_reward(micro_gain(tensors, earned, rewards), achieved, goal, rewards)
+    gain = micro_gain(tensors, earned, objective, rewards)
+    followed = followed_variance(tensors, objective, earned.day, own.exposure)
+    reward = micro_reward(gain, achieved, goal, rewards, followed)
+    daily = own.objective(tensors, config) - by_rule.objective(tensors, config)
     years = len(days) / SESSIONS_PER_YEAR
     return ValidationScore(
+        objective_pct=float(daily.sum()) / years,
         excess_growth_pct=PERCENT * float(excess.double().sum()) / years,
         growth_pct=PERCENT * float(growth.double().sum()) / years,
         turnover_annual=float(earned.turnover.double().sum()) / years,
         alignment=float(goal_alignment(achieved, goal, tensors.n_sectors).double().mean()),
         reward_per_day=float(reward.double().mean()),
-        daily=_objective(earned) - _objective(by_rule),
+        daily=daily,
     )
 
 
 RESULTS = fields(StepResult)
-
-
-def _objective(earned: StepResult) -> Float[np.ndarray, " T"]:
-    """Return what selection maximises: net log growth, % a day."""
-    growth: Tensor = PERCENT * log1p_growth(earned.net_return)
-    values: np.ndarray = growth.double().cpu().numpy()
-    return values

@@ -43,6 +43,7 @@ def make_buffer(
         td3=td3_config(**values),
         reward=tiny_runs.tiny_config().micro_agent.reward,
         n_sectors=n_sectors,
+        is_risk=True,
     )
 
 
@@ -59,6 +60,7 @@ def fill(buffer: HindsightBuffer, n_steps: int, seed: int = 0) -> None:
             executed=torch.from_numpy(rng.random((N_ENVS, N))).float(),
             achieved=torch.from_numpy(rng.dirichlet(np.ones(S), N_ENVS)).float(),
             gain=torch.from_numpy(name).float(),
+            followed=torch.from_numpy(rng.normal(size=(N_ENVS, S))).float(),
             next_desired=torch.from_numpy(following),
             renewed=torch.full((N_ENVS,), renewed),
         )
@@ -180,12 +182,13 @@ def test_the_reward_is_the_one_function_of_env_and_replay() -> None:
     batch = buffer.sample_batch()
     stored = rows_of(buffer, batch)
     achieved = np.concatenate([stored["achieved"], np.zeros((len(stored["gain"]), R))], axis=1)
-    expected = micro_reward(
-        stored["gain"], achieved, batch.observation["desired_goal"].numpy(), buffer.reward
-    )
-    np.testing.assert_allclose(batch.reward, expected, rtol=1e-6)
-    own = (batch.observation["desired_goal"][:, :S].numpy() == stored["achieved"]).all(axis=1)
-    assert np.array_equal(batch.reward[own], stored["gain"][own])  # nothing is misaligned
+    desired = batch.observation["desired_goal"].numpy()
+    expected = micro_reward(stored["gain"], achieved, desired, buffer.reward, stored["followed"])
+    np.testing.assert_allclose(batch.reward, expected, rtol=1e-5)
+    own = (desired[:, :S] == stored["achieved"]).all(axis=1)
+    lost = (stored["achieved"] * stored["followed"]).sum(axis=1) ** 2
+    # nothing is misaligned, and the variance is measured from that of the goal that was achieved
+    np.testing.assert_allclose(batch.reward[own], (stored["gain"] + lost)[own], rtol=1e-5)
 
 
 def test_an_all_cash_portfolio_gives_no_goal() -> None:

@@ -1,4 +1,6 @@
-"""Phase 2: teaches the micro agent's scores from later stock returns."""
+"""Phase 2: teaches the micro agent's scores, by the gradient or by later stock returns."""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +25,11 @@ from hrl_sarp.envs.observations import (
     SlotRequest,
     slot_request,
 )
-from hrl_sarp.envs.policies import ProportionalGoal, no_view
+from hrl_sarp.envs.policies import ClassicalGoal, no_view
 from hrl_sarp.features.labels import centre_features, standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, fit_phase
+from hrl_sarp.training.pretrain.gradient import MicroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
 from hrl_sarp.training.selection.validation import validate_pair
 
@@ -35,19 +38,24 @@ NUMBER = 2
 
 def run(context: PhaseContext) -> PhaseResult:
     """Train, calibrate on validation, write agent and metrics."""
-    task = MicroTask(context)
-    history, fitted = fit_phase(task, NUMBER, context.config.micro_agent.pretrain, context)
-    _, measures = task.validate()
-    ranking = task.compare_with_ridge(context.config.evaluation.ridge_penalty)
-    goal = ProportionalGoal(context.tensors)
+    settings, ranked = context.config.micro_agent, MicroTask(context)
+    task: MicroTask | MicroGradient = ranked
+    if context.config.objective.kind == "risk":
+        task = MicroGradient(context, ranked.agent)
+        history, fitted = fit_phase(task, NUMBER, settings.gradient, context)
+    else:
+        history, fitted = fit_phase(task, NUMBER, settings.pretrain, context)
+    measures = {**ranked.validate()[1], **task.validate()[1]}
+    ranking = ranked.compare_with_ridge(context.config.evaluation.ridge_penalty)
+    goal = ClassicalGoal(context.tensors)
     calibration = choose_temperature(
-        task.agent.actor.network,
+        ranked.agent.actor.network,
         context.config.curriculum.temperature_grid,
-        lambda: validate_pair(context.tensors, context.config, goal, task.agent),
+        lambda: validate_pair(context.tensors, context.config, goal, ranked.agent),
         context.config.curriculum.acceptance,
         context.config.seed,
     )
-    task.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
+    ranked.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
     return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **calibration})
 
 

@@ -1,4 +1,6 @@
-"""Phase 1: teaches the macro agent and the sector graph from later sector returns."""
+"""Phase 1: teaches the macro agent and the sector graph, by the gradient or by later returns."""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from hrl_sarp.training.phase import (
     fit_phase,
     save_sector_table,
 )
+from hrl_sarp.training.pretrain.gradient import MacroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
 from hrl_sarp.training.selection.validation import validate_pair
 
@@ -31,8 +34,10 @@ NUMBER = 1
 
 def run(context: PhaseContext) -> PhaseResult:
     """Train, calibrate on validation, write agent, sector table and metrics."""
-    task = MacroTask(context)
-    history, fitted = fit_phase(task, NUMBER, context.config.macro_agent.pretrain, context)
+    is_risk, settings = context.config.objective.kind == "risk", context.config.macro_agent
+    task = MacroGradient(context) if is_risk else MacroTask(context)
+    section = settings.gradient if is_risk else settings.pretrain
+    history, fitted = fit_phase(task, NUMBER, section, context)
     table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
     tensors, config = context.with_sector_embeddings(table).tensors, context.config
     agent = MacroAgent(tensors, config, config.seed)
