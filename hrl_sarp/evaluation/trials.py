@@ -21,7 +21,7 @@ from hrl_sarp.training.phase import PHASES
 APPRAISAL = "appraisal_ratio"
 """Metric of a backtest's trials: per session, against 1/N."""
 SELECTION = "objective_pct"
-"""Metric of the trials that validation chose from: growth over 1/N, % a year."""
+"""Metric of the trials that validation chose from: the objective over the rule, % a year."""
 DIGITS = 9
 """Decimals of the returns that tell configurations apart; further ones differ between machines."""
 

@@ -161,6 +161,6 @@ def _validate(context: PhaseContext, pair: Pair, log: History) -> None:
         pair.best = pair.networks()
     log.add(pair.part, {f"joint_eval/{name}": value for name, value in score.figures().items()})
     logger.info(
-        f"phase {NUMBER} round {pair.part // len(PARTS)}: validation excess growth "
+        f"phase {NUMBER} round {pair.part // len(PARTS)}: validation objective "
         f"{score.objective_pct:+.2f} % a year"
     )

@@ -155,7 +155,7 @@ class PhaseLoop(BaseCallback):
         values = score.figures().items()
         self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values})
         logger.info(
-            f"phase {self.plan.number} step {step}: validation excess growth "
+            f"phase {self.plan.number} step {step}: validation objective "
             f"{score.objective_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
             f"alignment {score.alignment:.3f}{' (kept)' if is_best else ''}"
         )

@@ -43,7 +43,11 @@ def test_phases_3_to_5_leave_the_regime_head_of_phase_1_alone(undisturbed: Path)
 @pytest.mark.parametrize(
     ("number", "steps", "terms"),
     [
-        (3, [0, 32, 48], {"macro/growth", "macro/concentration", "train/value_loss"}),
+        (
+            3,
+            [0, 32, 48],
+            {"macro/premium", "macro/variance", "macro/cost_term", "train/value_loss"},
+        ),
         (4, [0, 96, 192], {"micro/gain", "micro/alignment", "micro/critic_loss"}),
     ],
 )
@@ -51,10 +55,10 @@ def test_the_history_holds_every_evaluation_and_the_terms_of_the_reward(
     number: int, steps: list[int], terms: set[str], undisturbed: Path
 ) -> None:
     metrics = outcome(number, undisturbed)["metrics"]
-    evaluated = [row for row in metrics["history"] if "eval/excess_growth_pct" in row]
+    evaluated = [row for row in metrics["history"] if "eval/objective_pct" in row]
     assert [row["step"] for row in evaluated] == steps
     assert metrics["n_evaluations"] == len(steps)
-    assert evaluated[0]["eval/excess_growth_pct"] == metrics["start"]["excess_growth_pct"]
+    assert evaluated[0]["eval/objective_pct"] == metrics["start"]["objective_pct"]
     assert terms <= set().union(*metrics["history"])
     assert metrics["stages"][0]["from_step"] == 0
 

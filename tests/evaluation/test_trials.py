@@ -107,7 +107,7 @@ def test_what_validation_chose_from_is_written_once(
         tmp_path / folders[1] / "pretrain_macro_metrics.json",
         {"temperatures": {"0.5": 0.1, "1.0": -0.2}},
     )
-    history = [{"step": 0, "macro/loss": 1.0}, {"step": 0, "eval/excess_growth_pct": 0.3}]
+    history = [{"step": 0, "macro/loss": 1.0}, {"step": 0, "eval/objective_pct": 0.3}]
     write_json(
         tmp_path / folders[3] / "phase3_macro_metrics.json",
         {"n_evaluations": 1, "history": history},

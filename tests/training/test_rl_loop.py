@@ -31,7 +31,7 @@ def stage(name: str, begun: tuple[int, int], steps: int, **sums: float) -> Stage
 
 def test_each_stage_keeps_the_means_of_its_own_steps_and_evaluations() -> None:
     stages = [stage("calm", (0, 0), 2, growth=3.0), stage("stress", (20, 2), 1, growth=-3.0)]
-    scores = [{"excess_growth_pct": value} for value in (1.0, 4.0, -2.0)]
+    scores = [{"objective_pct": value} for value in (1.0, 4.0, -2.0)]
     calm, stress = stage_summaries(stages, scores)
     assert calm == {
         "name": "calm",
@@ -40,12 +40,12 @@ def test_each_stage_keeps_the_means_of_its_own_steps_and_evaluations() -> None:
         "regime_mix": [0.0, 1.0, 0.0],
         "batch_steps": 2,
         "means": {"growth": 1.5},
-        "validation_excess_growth_pct": 2.5,
+        "validation_objective_pct": 2.5,
     }
     assert stress["means"] == {"growth": -3.0}
-    assert stress["validation_excess_growth_pct"] == -2.0
+    assert stress["validation_objective_pct"] == -2.0
 
 
 def test_a_stage_that_ended_at_once_has_no_means() -> None:
     (found,) = stage_summaries([stage("skipped", (0, 0), 0)], [])
-    assert (found["means"], found["validation_excess_growth_pct"]) == ({}, None)
+    assert (found["means"], found["validation_objective_pct"]) == ({}, None)

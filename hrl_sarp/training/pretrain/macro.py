@@ -1,7 +1,5 @@
 """Phase 1: teaches the macro agent and the sector graph, by the gradient or by later returns."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int

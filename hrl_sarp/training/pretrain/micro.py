@@ -1,7 +1,5 @@
 """Phase 2: teaches the micro agent's scores, by the gradient or by later stock returns."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int

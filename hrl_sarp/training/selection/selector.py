@@ -131,7 +131,7 @@ def choose_temperature(
 
     Supervised training leaves decisions too close to uniform. Temperature 0 is the policy without
     the network: the prior that it starts from. Returns the metrics `temperature`, `temperatures`
-    (temperature -> growth over the 1/N rule, % a year), `acceptance` and `validation`, the score of
+    (temperature -> objective over the rule, % a year), `acceptance` and `validation`, the score of
     the chosen one.
     """
     flat, scores = copy.deepcopy(network.state_dict()), {}

@@ -61,9 +61,10 @@ class _Run:
 
     @classmethod
     def of(cls, days: Sequence[Session], policy: int, config: RunConfig) -> "_Run":
-        earned = StepResult(
-            **{f.name: torch.stack([getattr(d.result, f.name)[policy] for d in days]) for f in RESULTS}
-        )
+        table = {
+            f.name: torch.stack([getattr(d.result, f.name)[policy] for d in days]) for f in RESULTS
+        }
+        earned = StepResult(**table)
         goal = torch.stack([day.goal[policy] for day in days]).float().to(earned.net_return.dtype)
         cash = Goal.from_vector(goal).cash
         return cls(earned, goal, exposure_limit(cash, config.risk, torch.zeros_like(earned.day)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hrl_sarp.contracts import DayRange
-from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
+from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, ProportionalGoal
+from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
 from hrl_sarp.training.selection.validation import validate_pair
 from tests import factories, tiny_runs
 
@@ -36,7 +37,7 @@ def test_the_rollout_covers_the_span_and_pays_its_costs() -> None:
 
 
 def test_the_series_sums_to_the_growth_over_the_rule_that_pays_the_same_costs() -> None:
-    config = tiny_runs.tiny_config()
+    config = tiny_runs.tiny_config(objective={"kind": "growth"})
     tensors = tiny_runs.tensors_of(tiny_runs.tiny_market())
     rule = ProportionalGoal(tensors), FollowGoal(tensors, config.risk)
     pair = tiny_runs.macro_agent(tensors, config), tiny_runs.micro_agent(tensors, config)
@@ -44,6 +45,28 @@ def test_the_series_sums_to_the_growth_over_the_rule_that_pays_the_same_costs() 
     found, alone = (validate_pair(tensors, config, *policies, span) for policies in (pair, rule))
     assert (alone.excess_growth_pct, alone.daily.any()) == (0.0, False)
     assert found.excess_growth_pct == pytest.approx(found.growth_pct - alone.growth_pct, rel=1e-9)
-    assert 252 * found.daily.mean() == pytest.approx(found.excess_growth_pct, rel=1e-9)
+    assert 252 * found.daily.mean() == pytest.approx(found.objective_pct, rel=1e-9)
+    assert found.objective_pct == pytest.approx(found.excess_growth_pct, rel=1e-9)
     assert len(found.daily) == 29
     assert "daily" not in found.figures()
+
+
+def test_under_risk_the_series_sums_to_the_objective_over_the_classical_rule() -> None:
+    config = tiny_runs.tiny_config(objective={"kind": "risk"})
+    tensors = tiny_runs.tensors_of(factories.with_risk(tiny_runs.tiny_market(), seed=4))
+    follow, span = FollowGoal(tensors, config.risk), DayRange(66, 96)
+    classical = validate_pair(tensors, config, ClassicalGoal(tensors), follow, span)
+    assert classical.daily.tolist() == 29 * [0.0]
+    policies = [
+        HierarchicalPolicy("whole", ProportionalGoal(tensors), follow),
+        HierarchicalPolicy("classical", ClassicalGoal(tensors), follow),
+    ]
+    variant = Variant(config.market_profile.costs, config.risk)
+    (ledger,) = rollout(policies, tensors, [span], [variant])
+    variance = tensors.normal_variance[span.start : span.stop - 1].numpy()
+    exposure = np.minimum(1 - ledger.goal[:, 1:, tensors.n_sectors], 1 - config.risk.min_cash)
+    premium = 5 * 0.98 * variance[:, None] * exposure / 252
+    net, cost = ledger.net_return[:, 1:], ledger.cost[:, 1:]
+    objective = 100 * (premium - cost - 2.5 * net**2)
+    found = validate_pair(tensors, config, ProportionalGoal(tensors), follow, span)
+    np.testing.assert_allclose(found.daily, objective[:, 0] - objective[:, 1], atol=1e-7)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hrl_sarp.training.pretrain_micro import MicroTask
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.features.labels import standardise_cross_section
+from hrl_sarp.training.pretrain.micro import MicroTask
 from tests import factories, tiny_runs
 
 N_SECTORS, SLOTS, N_DAYS = 4, 6, 500
