@@ -145,7 +145,10 @@ class MacroNetworkConfig(Section):
     exchangeable: bool
     """Sectors share all weights, so that no network can remember which sector won."""
     largest_tilt: Positive
-    """Bound of a tilt on the classical portfolio, in logs."""
+    """Bound of a tilt on the classical portfolio's sectors, in logs."""
+    largest_cash_tilt: float = Field(ge=0)
+    """Bound of the tilt on the odds of its cash, in logs. It is narrow, because a network does not
+    know volatilities above those of its training span, where cash matters most."""
 
 
 class PPOConfig(Section):

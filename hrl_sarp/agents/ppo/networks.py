@@ -155,7 +155,7 @@ class MacroActor(nn.Module):
         self.by_context = None if config.exchangeable else nn.Linear(context, self.n_sectors)
         self.concentration = nn.Linear(config.hidden, 1)
         self.regime = nn.Linear(n_regime_inputs, len(Regime))
-        self.cash = nn.Linear(config.hidden + context, 1) if decides_cash else None
+        self.cash = nn.Linear(config.hidden, 1) if decides_cash else None
         for layer in (*self._last_layers(), self.concentration, self.regime):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -175,7 +175,7 @@ class MacroActor(nn.Module):
         if self.cash is None:
             shares = SectorDirichlet(tilt, concentration, listed, self.config.centre)
             return MacroDecision(shares, regime, self.n_sectors)
-        cash_tilt = self.cash(torch.cat([pooled, inputs.context], dim=1)).squeeze(1)
+        cash_tilt = self.cash(pooled).squeeze(1)
         logits = self._on_prior(inputs, tilt, cash_tilt)
         everything = torch.cat([listed, torch.ones_like(listed[:, :1])], dim=1)
         shares = SectorDirichlet(logits, concentration, everything, self.config.centre)
@@ -185,12 +185,12 @@ class MacroActor(nn.Module):
         self, inputs: MacroInputs, tilt: Float[Tensor, "B S"], cash_tilt: Float[Tensor, " B"]
     ) -> Float[Tensor, "B X"]:
         """Add tilts to the logits of the classical portfolio, sectors and cash apart."""
-        largest = self.config.largest_tilt
+        largest, largest_of_cash = self.config.largest_tilt, self.config.largest_cash_tilt
         sectors, cash = inputs.prior[:, :-1], inputs.prior[:, -1]
         sectors = sectors.clamp(min=SMALLEST_PRIOR).log() + tilt.clamp(-largest, largest)
         sectors = torch.log_softmax(sectors.masked_fill(~inputs.listed, -torch.inf), dim=1)
         cash = cash.clamp(SMALLEST_PRIOR, 1 - SMALLEST_PRIOR)
-        odds = torch.logit(cash) + cash_tilt.clamp(-largest, largest)
+        odds = torch.logit(cash) + cash_tilt.clamp(-largest_of_cash, largest_of_cash)
         invested, kept = nn.functional.logsigmoid(-odds), nn.functional.logsigmoid(odds)
         return torch.cat([invested[:, None] + sectors, kept[:, None]], dim=1)
 
