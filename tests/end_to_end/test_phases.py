@@ -122,17 +122,15 @@ def test_a_stage_ends_when_its_share_of_the_steps_is_over(undisturbed: Path) -> 
     ]
 
 
-def test_supervised_histories_begin_with_the_prior_and_the_class_shares(undisturbed: Path) -> None:
+def test_histories_of_pretraining_begin_with_the_untrained_agents(undisturbed: Path) -> None:
     macro = outcome(1, undisturbed)["metrics"]["history"][0]
     assert macro["step"] == -1
-    # both losses are divided by those of a constant; 1/N of the stocks is not 1/S of the sectors
-    skill = macro["pretrain/val_alloc_skill"]
-    assert 0.0 < abs(skill) < 0.1
-    assert macro["pretrain/val_total_loss"] == pytest.approx(0.3 + 0.7 * (1 - skill), abs=1e-6)
-    assert macro["pretrain/val_regime_gain_nats"] == pytest.approx(0.0, abs=1e-6)
+    assert macro["pretrain/val_total_loss"] == -macro["pretrain/val_objective"]
+    # the classical goal asks for no cash in a market without risk tables, up to the floor of a tilt
+    assert macro["pretrain/val_goal_cash"] == pytest.approx(0.001, abs=1e-4)
     micro = outcome(2, undisturbed)["metrics"]["history"][0]
     assert micro["step"] == -1
-    assert micro["pretrain_micro/val_loss_gain"] == pytest.approx(0.0, abs=1e-6)
+    assert micro["pretrain_micro/val_score_std"] == 0.0
 
 
 def test_the_best_epoch_is_what_a_supervised_phase_leaves(undisturbed: Path) -> None:

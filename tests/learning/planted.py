@@ -60,12 +60,21 @@ def _draw_signal(rng: np.random.Generator, n_assets: int) -> np.ndarray:
 
 
 def learning_config(**values: Any) -> RunConfig:
-    """Return wide limits and 6 bps a side, as in the synthetic profile."""
+    """Return wide limits, 6 bps a side and the objective `growth`, as in the synthetic profile."""
     config = tiny_runs.tiny_config(
+        objective={"kind": "growth"},
         market_profile={"costs": {"buy_bps": 1.0, "sell_bps": 1.0}},
         risk={"stock_cap": 0.25, "sector_cap": 0.6},
         macro_agent={
-            "network": {"hidden": 16, "dropout": 0.1},
+            "network": {
+                "hidden": 16,
+                "dropout": 0.1,
+                "centre": "mode",
+                "exchangeable": False,
+                "concentration_min": 5.0,
+                "concentration_range": 40.0,
+            },
+            "ppo": {"gamma": 0.9, "learning_rate": 1e-3},
             "graph": {"correlation_days": 40, "update_days": 20, "hidden": 16, "embedding": 8},
             "pretrain": {"epochs": 15, "batch_size": 16, "learning_rate": 5e-3},
         },

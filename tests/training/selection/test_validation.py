@@ -63,8 +63,12 @@ def test_under_risk_the_series_sums_to_the_objective_over_the_classical_rule() -
     ]
     variant = Variant(config.market_profile.costs, config.risk)
     (ledger,) = rollout(policies, tensors, [span], [variant])
-    variance = tensors.normal_variance[span.start : span.stop - 1].numpy()
-    exposure = np.minimum(1 - ledger.goal[:, 1:, tensors.n_sectors], 1 - config.risk.min_cash)
+    decided = np.arange(span.start, span.stop - 1)
+    # goals are set at the first close and at week ends
+    due = np.where(tensors.week_end.numpy()[decided] | (decided == span.start), decided, 0)
+    asked = tensors.prior_exposure.float().double().numpy()[np.maximum.accumulate(due)]
+    exposure = np.minimum(np.stack([np.ones(29), asked], axis=1), 1 - config.risk.min_cash)
+    variance = tensors.normal_variance.numpy()[decided]
     premium = 5 * 0.98 * variance[:, None] * exposure / 252
     net, cost = ledger.net_return[:, 1:], ledger.cost[:, 1:]
     objective = 100 * (premium - cost - 2.5 * net**2)
