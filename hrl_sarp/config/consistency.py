@@ -77,7 +77,7 @@ def _leak_problems(config: RunConfig) -> Iterator[str]:
 
 def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
     for index, stage in enumerate(curriculum.stages):
-        total = sum(stage.regime_mix)
+        total = 1.0 if stage.regime_mix is None else sum(stage.regime_mix)
         if abs(total - 1) > MIX_TOLERANCE:
             yield f"curriculum.stages[{index}].regime_mix: must sum to 1, sums to {total:g}"
     for index, (earlier, stage) in enumerate(pairwise(curriculum.stages), start=1):

@@ -57,9 +57,9 @@ class MicroRewardConfig(Section):
     """Daily reward in % of a gain, less a penalty for leaving the goal."""
 
     gain: Literal["selection", "growth", "reached"]
-    """Of the objective `growth`. selection: return over the own sector's mean; growth: log growth
-    over the 1/N benchmark, for a micro agent without a macro agent's sectors; reached: 0 at the
-    goal, else -1, no market."""
+    """Of the objective `growth`. selection: log growth over that of the own sectors; growth: log
+    growth over the 1/N benchmark, for a micro agent without a macro agent's sectors; reached: 0 at
+    the goal, else -1, no market."""
     alignment_weight: float = Field(ge=0)
     """Times (1 - alignment of achieved and desired sector weights); not of `reached`."""
     reached_distance: Fraction
@@ -287,8 +287,9 @@ class StageConfig(Section):
 
     name: str
     """What logs and tables call the stage."""
-    regime_mix: list[Fraction] = Field(min_length=3, max_length=3)
-    """Shares of episodes that start in bear, bull, sideways."""
+    regime_mix: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None
+    """Shares of episodes that start in bear, bull, sideways. null takes all weeks alike, as the
+    agent will meet them."""
     max_share: Fraction
     """Part of the phase's steps after which the stage ends in any case."""
     promote_above: float

@@ -302,11 +302,14 @@ class EpisodeStarts:
         self.rng = np.random.default_rng(seed)
         self.set_mix([1 / len(Regime)] * len(Regime))
 
-    def set_mix(self, mix: Sequence[float]) -> None:
+    def set_mix(self, mix: Sequence[float] | None) -> None:
         """Set the shares of starts in bear, bull and sideways weeks, in the order of `Regime`.
 
-        A regime without days gives its share to the others.
+        A regime without days gives its share to the others. None takes all weeks alike.
         """
+        if mix is None:
+            self.probabilities = np.full(len(self.days), 1 / len(self.days))
+            return
         counts = np.bincount(self.regime, minlength=len(Regime))
         weights = np.where(counts > 0, np.asarray(mix) / np.maximum(counts, 1), 0.0)
         probabilities = weights[self.regime]

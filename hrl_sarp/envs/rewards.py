@@ -84,9 +84,10 @@ def micro_gain(
 ) -> Float[Tensor, " B"]:
     """Return what a session gained, in %. It does not depend on the goal.
 
-    risk: the negative of cost and variance. growth: 100 x (returns over the own sector's mean,
-    overnight and intraday, minus cost), or log growth over 1/N where the configuration says so. The
-    first is linear in the weights, so it does not reward diversification; log growth does.
+    risk: the negative of cost and variance. growth: 100 x (log growth over that of the own sectors
+    at the weights that they have, overnight and intraday, minus cost), or log growth over 1/N where
+    the configuration says so. Sums of returns would pay volatile stocks for what they lose again.
+    A stock without a bar counts as if it moved with its sector.
     """
     if objective.kind == "risk":
         variance = objective.risk_aversion / 2 * result.net_return.square()
@@ -94,9 +95,21 @@ def micro_gain(
     if config.gain == "growth":
         benchmark = tensors.reward_benchmark[result.day]
         return PERCENT * (log1p_growth(result.net_return) - log1p_growth(benchmark))
-    night = (result.weights_start * tensors.overnight_relative[result.day]).sum(dim=1)
-    day = (result.weights_after * tensors.intraday_relative[result.day]).sum(dim=1)
+    night = _growth_over_sectors(
+        result.weights_start, tensors.overnight[result.day], tensors.overnight_relative[result.day]
+    )
+    day = _growth_over_sectors(
+        result.weights_after, tensors.intraday[result.day], tensors.intraday_relative[result.day]
+    )
     return PERCENT * (night + day - result.cost)
+
+
+def _growth_over_sectors(
+    weights: Float[Tensor, "B A"], earned: Float[Tensor, "B A"], relative: Float[Tensor, "B A"]
+) -> Float[Tensor, " B"]:
+    own = (weights * earned).sum(dim=1)
+    of_sectors = (weights * (earned - relative)).sum(dim=1)
+    return log1p_growth(own) - log1p_growth(of_sectors)
 
 
 def followed_variance(

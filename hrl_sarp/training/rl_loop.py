@@ -181,7 +181,7 @@ class PhaseLoop(BaseCallback):
                     "name": stage.name,
                     "from_step": self.model.num_timesteps,
                     "from_evaluation": len(self.state.selector.scores),
-                    "regime_mix": list(stage.regime_mix),
+                    "regime_mix": stage.regime_mix and list(stage.regime_mix),
                     "batch_steps": 0,
                     "sums": {},
                 }

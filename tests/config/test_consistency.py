@@ -165,6 +165,23 @@ def test_regime_mix_must_sum_to_one() -> None:
     assert found == ["curriculum.stages[1].regime_mix: must sum to 1, sums to 1.1"]
 
 
+@pytest.mark.parametrize("market", ["us", "nse", "sample"])
+def test_agents_train_last_on_the_weeks_and_transitions_that_they_are_deployed_on(
+    market: str,
+) -> None:
+    config = load_config(market=market)
+    assert config.curriculum.stages[-1].regime_mix is None
+    # inside the goal's sectors every transition reaches its goal: another one is never met
+    assert config.micro_agent.network.decode == "within_sector"
+    assert config.micro_agent.td3.hindsight_share == 0
+
+
+def test_hindsight_stays_where_goals_can_be_missed() -> None:
+    config = load_config(experiment="reachable_goals")
+    assert config.micro_agent.network.decode == "free"
+    assert config.micro_agent.td3.hindsight_share == 0.8
+
+
 @pytest.mark.parametrize("share", [0.1, 0.2])
 def test_stages_must_end_after_the_stage_before(share: float) -> None:
     stages = load_config().model_dump()["curriculum"]["stages"]

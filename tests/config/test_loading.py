@@ -241,7 +241,7 @@ def test_message_lists_every_problem_with_its_file_and_advice(folder: Path) -> N
 
 
 def test_problem_inside_a_list_names_the_entry(folder: Path) -> None:
-    edit(folder / "curriculum.yaml", "name: mixed", "nam: mixed")
+    edit(folder / "curriculum.yaml", "name: stress", "nam: stress")
     text = problems_of(folder)
     assert "curriculum.stages[1].name: required key is missing [curriculum.yaml]" in text
     assert "curriculum.stages[1].nam: unknown key; did you mean 'name'?" in text

@@ -48,6 +48,17 @@ def test_the_mix_sets_the_share_of_each_regime_however_rare() -> None:
     np.testing.assert_allclose(found, [0.1, 0.7, 0.2], atol=0.015)
 
 
+def test_without_a_mix_all_weeks_are_alike_whatever_their_regime() -> None:
+    regime = np.full(60, Regime.SIDEWAYS)
+    regime[[4, 9]], regime[14] = Regime.BULL, Regime.BEAR
+    market = replace(MARKET, filtered_regime=np.eye(3)[regime])
+    drawn = EpisodeStarts(market, DayRange(0, 60), 5, weekly=False, seed=1)
+    drawn.set_mix([0.6, 0.3, 0.1])
+    drawn.set_mix(None)
+    found = np.bincount(drawn.draw(20_000), minlength=60)[drawn.days] / 20_000
+    np.testing.assert_allclose(found, 1 / len(drawn.days), atol=0.015)
+
+
 def test_a_regime_without_days_leaves_its_share_to_the_others() -> None:
     regime = np.where(np.arange(60) < 30, Regime.BULL, Regime.SIDEWAYS)
     market = replace(MARKET, filtered_regime=np.eye(3)[regime])

@@ -107,19 +107,21 @@ def test_selection_gain_by_hand_on_two_stocks() -> None:
     action = torch.tensor([[0.5, 0.3]], dtype=torch.float64)
 
     first = level.step(action)
-    # from cash: nothing is held over night; intraday mean 2 %: 0.5 x -1 % + 0.3 x 1 % = -0.2 %
+    # from cash: nothing is held over night. Intraday 0.5 x 1 % + 0.3 x 3 % = 1.4 %, and the
+    # sector's mean of 2 % on 0.8 is 1.6 %
     # wealth after / before the purchase: 1 / (1 + 0.0013 x 0.8)
     cost = 1 - 1 / (1 + 0.0013 * 0.8)
-    assert float(first.terms["gain"]) == pytest.approx(100 * (-0.002 - cost), abs=1e-12)
+    expected = 100 * (np.log(1.014 / 1.016) - cost)
+    assert float(first.terms["gain"]) == pytest.approx(expected, abs=1e-12)
     assert float(first.terms["cost"]) == pytest.approx(cost, abs=1e-15)
 
     # the holdings drift to 0.505 and 0.309 of 1.014 of wealth
     held = np.array([0.505, 0.309]) / 1.014
     second = level.step(torch.zeros(1, 2, dtype=torch.float64))
-    # over night mean 2 %: +2 % and -2 %; everything is sold at the open, at 9 bps of its value
+    # over night 4 % and 0, mean 2 %; everything is sold at the open, at 9 bps of its value
     opening = held * [1.04, 1.0]
     sold = 0.0009 * opening.sum() / (1 + held[0] * 0.04)
-    expected = 100 * (0.02 * held[0] - 0.02 * held[1] - sold)
+    expected = 100 * (np.log((1 + 0.04 * held[0]) / (1 + 0.02 * held.sum())) - sold)
     assert float(second.terms["gain"]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -130,9 +132,36 @@ def test_a_stock_without_a_bar_is_in_no_sector_mean() -> None:
     market = factories.market_with(np.zeros((3, 3)), intraday, [0, 0, 0], tradable=tradable)
     level = micro_level(market, config=loose_config(**FREE))
     start(level)
-    # the mean of 1 % and 3 % is 2 %, so 0.4 in the first stock loses 0.4 %
+    # the mean of 1 % and 3 % is 2 %; 0.4 in the first stock earns 0.4 %, in the sector 0.8 %
     step = level.step(torch.tensor([[0.4, 0.0, 0.0]], dtype=torch.float64))
-    assert float(step.terms["gain"]) == pytest.approx(-0.4, abs=1e-12)
+    assert float(step.terms["gain"]) == pytest.approx(100 * np.log(1.004 / 1.008), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_holding_the_most_volatile_stocks_is_paid_their_growth_over_the_sectors(seed: int) -> None:
+    # two sectors of a wild and a calm stock, all with log growth 0: each move is taken back
+    rng = np.random.default_rng(seed)
+    sizes = rng.uniform([0.01, 0.05, 0.01, 0.05], [0.02, 0.10, 0.02, 0.10], (40, 4))
+    signs = rng.choice([-1.0, 1.0], (40, 4))
+    intraday = np.concatenate(
+        [
+            np.zeros((1, 4)),
+            np.expm1(np.stack([1, -1])[:, None, None] * signs * sizes)
+            .transpose(1, 0, 2)
+            .reshape(80, 4),
+        ]
+    )
+    market = factories.market_with(np.zeros((81, 4)), intraday, [0, 0, 1, 1])
+    level = micro_level(market, FixedGoal(0.5, 0.5), loose_config(**FREE))
+    start(level)
+    wild = torch.tensor([[0.0, 0.5, 0.0, 0.5]], dtype=torch.float64)
+    gain = sum(float(level.step(wild).terms["gain"]) for _ in range(80))
+    growth = float(level.clocks.simulator.state.wealth.log())
+    sectors = intraday[1:].reshape(80, 2, 2).mean(axis=2)  # both hold half of wealth
+    over = 100 * (growth - np.log1p(sectors.mean(axis=1)).sum())
+    assert gain == pytest.approx(over, abs=1e-9)
+    # the sum of returns over the sectors' would have paid for volatility
+    assert 100 * (intraday[1:, [1, 3]].mean(axis=1) - sectors.mean(axis=1)).sum() > gain + 1
 
 
 @pytest.mark.parametrize("library", [np.array, torch.tensor])
