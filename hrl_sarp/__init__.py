@@ -67,7 +67,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
 ) -> "HierarchicalPolicy":
-    """Train both agents in all five phases.
+    """Train both agents in all five phases, and certify how far they are deployed.
 
     Args:
         market: of `load_market`.
@@ -78,7 +78,7 @@ def train(
         device: `auto`, `cpu` or `cuda`.
 
     Returns:
-        The trained pair, ready for `backtest`.
+        The certified pair, ready for `backtest`.
 
     Raises:
         HrlSarpError: in one line with the cure, for example for a folder of another run.
@@ -88,11 +88,13 @@ def train(
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.run.session import RunFolder, StopFlag, resolve_device
     from hrl_sarp.training import make_context, run_curriculum
+    from hrl_sarp.training.certify import certify
 
     chosen, folder = config or load_config(market=market.name), Path(log_dir)
     with RunFolder(folder).lock(), StopFlag() as stop:
         context = make_context(chosen, market, folder, resolve_device(device), stop, resume=resume)
         run_curriculum(context)
+        certify(context)
     return load_agents(folder, market, chosen)
 
 
@@ -107,7 +109,8 @@ def load_agents(
         config: of the run; None reads the one that the run wrote beside its first phase.
 
     Returns:
-        The pair of the last phase that has finished, with `macro` and `micro`, on the CPU.
+        The certified pair: each agent as far from the classical policy as evidence granted. Without
+        a certification, the pair of the last phase that has finished. On the CPU.
 
     Raises:
         MissingArtifactError: if phases 1 and 2 have not finished.
@@ -115,7 +118,7 @@ def load_agents(
     """
     import torch
 
-    from hrl_sarp.evaluation.policies import trained_policies
+    from hrl_sarp.evaluation.policies import CERTIFIED, trained_policies
     from hrl_sarp.run.session import StopFlag
     from hrl_sarp.training import make_context
     from hrl_sarp.training.curriculum import config_of_run
@@ -124,7 +127,8 @@ def load_agents(
     chosen = config or config_of_run(folder)
     context = make_context(chosen, market, folder, torch.device("cpu"), StopFlag(), resume=False)
     policies, swaps = trained_policies(context)
-    return next(policy for policy in policies if policy.name == swaps.both)
+    named = {policy.name: policy for policy in policies}
+    return named.get(CERTIFIED, named[swaps.both])
 
 
 def backtest(

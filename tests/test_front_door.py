@@ -190,5 +190,5 @@ def test_agents_are_trained_loaded_and_backtested(tmp_path: Path) -> None:
     first, second = (
         hrl_sarp.backtest(policy, market, config).trajectory for policy in (trained, loaded)
     )
-    assert trained.name == "joint"
+    assert trained.name == "certified"
     np.testing.assert_array_equal(first.net_return, second.net_return)

@@ -61,6 +61,7 @@ TINY: dict[str, Any] = {
     "curriculum": {
         "checkpoint_seconds": 1e9,
         "temperature_grid": [0.0, 1.0, 4.0],
+        "certification": {"folds": 0},
         "joint": {"max_rounds": 1, "macro_steps": 16, "micro_steps": 96, "patience_rounds": 1},
     },
 }

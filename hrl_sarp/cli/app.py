@@ -127,9 +127,10 @@ def train(
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
     trial_log: TrialLogFile = None,
 ) -> None:
-    """Train the five phases in order and backtest on the test span; or one phase."""
+    """Train the five phases, certify the agents and backtest on the test span; or one phase."""
     from hrl_sarp.data.store import read_manifest
     from hrl_sarp.run.session import resolve_device
+    from hrl_sarp.training.certify import certify
     from hrl_sarp.training.curriculum import require_phase, run_curriculum, run_phase
 
     if phase is not None:  # every wrong option is refused before anything is written
@@ -144,6 +145,7 @@ def train(
                 run_phase(phase, context)
                 return
             run_curriculum(context)
+            certify(context)
         _backtest(_context(data_dir, log_dir, config, "cpu"), "test", trial_log)
 
 
@@ -218,9 +220,11 @@ def diagnose(log_dir: LogDir = DEFAULT_LOG_DIR) -> None:
     """
     from rich.console import Console
 
+    from hrl_sarp.training.certify import read_certification
     from hrl_sarp.training.curriculum import phase_tables
 
-    for table in phase_tables(log_dir):
+    tables, certified = phase_tables(log_dir), read_certification(log_dir)
+    for table in tables if certified is None else [*tables, *certified.tables()]:
         Console().print(table)
 
 
@@ -282,6 +286,7 @@ def _backtest(
     from hrl_sarp.evaluation.report import print_summary, write_backtest
     from hrl_sarp.evaluation.trials import record_selection
     from hrl_sarp.run.trials import TrialLog
+    from hrl_sarp.training.certify import read_certification
 
     policies, pairs = trained_policies(context)
     swaps = pairs if names is None else None
@@ -293,6 +298,9 @@ def _backtest(
     out_dir = context.log_dir / "backtest"
     analysis = write_backtest(result, out_dir, swaps)
     print_summary(result, analysis, Console())
+    certified = read_certification(context.log_dir)
+    if certified is not None:
+        typer.echo("\n".join(certified.sentences()))
     typer.echo(f"wrote {out_dir / 'report.html'}")
 
 

@@ -326,6 +326,24 @@ class AcceptanceConfig(Section):
     """Resampled histories behind the bounds."""
 
 
+class CertificationConfig(Section):
+    """Trainings inside the training span, which decide how far the agents are deployed."""
+
+    folds: int = Field(ge=0)
+    """Expanding folds of the training span. 0 trains nothing more and judges the run's own pair on
+    its validation span."""
+    seeds: Count
+    """Trainings of each fold."""
+    phases: int = Field(ge=2, le=5)
+    """The inner trainings run phases 1 to this one."""
+    length: float = Field(gt=0, le=1)
+    """Factor on the epochs and steps of these phases."""
+    first_share: float = Field(gt=0, lt=1)
+    """Part of the training span that lies before the first fold's test."""
+    validation_share: float = Field(gt=0, lt=1)
+    """Part of what lies before a test that chooses networks instead of training them."""
+
+
 class CurriculumConfig(Section):
     """Order and stages of phases 3 to 5, checkpoints and selection."""
 
@@ -336,6 +354,7 @@ class CurriculumConfig(Section):
     selection_window: Count
     """Evaluations whose networks are averaged. The mean network is evaluated and kept."""
     acceptance: AcceptanceConfig
+    certification: CertificationConfig
     temperature_grid: list[Annotated[float, Field(ge=0)]] = Field(min_length=2)
     """Temperatures tried on validation at the end of phases 1 and 2, to calibrate the agent. At 0
     it does not use what it learned."""

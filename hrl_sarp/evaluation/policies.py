@@ -5,7 +5,11 @@ from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, Proport
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.attribution import LevelSwaps
+from hrl_sarp.training.certify import read_certification
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
+
+CERTIFIED = "certified"
+"""Name of the last pair as it is deployed: as far from the classical policy as was granted."""
 
 
 def trained_policies(
@@ -14,8 +18,9 @@ def trained_policies(
     """Load the agents of the phases, each with the trained agent and with the rule as partner.
 
     Phases 1 and 2 give the pretrained policies, without reinforcement learning. Later phases are
-    added if they have finished. The policies read `market`, or the context's own if it is None.
-    The second value names the policies that show the gain of each level of the last pair.
+    added if they have finished, and the certified pair if `train` has certified the run. The
+    policies read `market`, or the context's own if it is None. The second value names the policies
+    that show the gain of each level of the last pair.
     """
     context = with_sector_table(context)
     reads = context if market is None else context.with_market(market)
@@ -44,10 +49,14 @@ def trained_policies(
         micro_only="rule macro + trained micro",
         neither="goal-following",
     )
+    certified = read_certification(context.log_dir)
     pairs.append((swaps.macro_only, macro, follow))
     pairs.append((swaps.micro_only, proportional, micro))
     pairs.sort(key=lambda pair: pair[0] != swaps.both)  # reports lead with the first policy
     policies = [HierarchicalPolicy(name, first, second) for name, first, second in pairs]
+    if certified is not None:
+        deployed = certified.policy(CERTIFIED, reads.tensors, context.config, macro, micro)
+        policies.insert(1, deployed)
     return policies, swaps
 
 

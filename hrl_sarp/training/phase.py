@@ -1,6 +1,7 @@
 """The context, the files and the results of a phase."""
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -61,6 +62,9 @@ PHASES = (
 
 SECTOR_TABLE = "sector table"
 """`kind` of the file that holds the sector embeddings of phase 1."""
+
+CERTIFICATION = Path("certification") / "certification.json"
+"""Below the log folder: what `training/certify.py` granted; its inner trainings lie beside it."""
 
 PREFIXES = {1: "pretrain", 2: "pretrain_micro"}
 """Prefix of the metric names of the supervised phases."""
@@ -145,11 +149,17 @@ class PhaseContext:
         return RunState(folder, f"phase {number}", identity, self.resume, self.config)
 
     def forget_results(self, number: int) -> None:
-        """Remove the results of an earlier run, so that they do not mix with new ones."""
+        """Remove the results of an earlier run, so that they do not mix with new ones.
+
+        What was certified goes with them, because it is about the agents of before.
+        """
         files = PHASES[number - 1]
         for name in (*files.best, files.metrics):
             (self.folder(number) / name).unlink(missing_ok=True)
         self.state(number).finish()
+        certified = (self.log_dir / CERTIFICATION).parent
+        if certified.is_dir():
+            shutil.rmtree(certified)
 
     def finish(self, number: int, history: History, summary: Mapping[str, Any]) -> PhaseResult:
         """Write the metrics of a phase whose agents are written, and end it.

@@ -116,4 +116,18 @@ def validate_pair(
     )
 
 
+@one_thread()
+def daily_objective(
+    tensors: MarketTensors,
+    config: RunConfig,
+    policies: Sequence[HierarchicalPolicy],
+    span: DayRange,
+) -> Float[np.ndarray, "P T"]:
+    """Return the objective of each policy in each session of a backtest from cash, % a day."""
+    frictions = Variant(config.market_profile.costs, config.risk)
+    days = list(sessions(list(policies), tensors, [span], [frictions]))
+    runs = [_Run.of(days, policy, config) for policy in range(len(policies))]
+    return np.stack([run.objective(tensors, config) for run in runs])
+
+
 RESULTS = fields(StepResult)

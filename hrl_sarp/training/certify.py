@@ -1,0 +1,298 @@
+"""Grants the shares of the learned agents that are deployed, by trainings inside the training span.
+
+The pair that is deployed mixes the classical policy with the learned one. How far it may go is
+measured on inner folds: short trainings of the same recipe, each judged on the sessions after it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loguru import logger
+
+from hrl_sarp.config.schema import CertificationConfig, RunConfig
+from hrl_sarp.contracts import DayRange, Market, Split
+from hrl_sarp.envs.policies import (
+    ClassicalGoal,
+    FollowGoal,
+    MacroPolicy,
+    MicroPolicy,
+    MixedGoal,
+    MixedTarget,
+)
+from hrl_sarp.envs.rollout import HierarchicalPolicy
+from hrl_sarp.errors import MarketError
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.reporting.table import Table
+from hrl_sarp.risk import risk_tables
+from hrl_sarp.run.files import read_json, write_json
+from hrl_sarp.run.session import derive_seed
+from hrl_sarp.training.acceptance import PRIOR, Acceptance, PairedDays, accept
+from hrl_sarp.training.curriculum import run_phase
+from hrl_sarp.training.phase import (
+    CERTIFICATION,
+    PhaseContext,
+    market_fingerprint,
+    with_sector_table,
+)
+from hrl_sarp.training.selection.selector import SPAN
+from hrl_sarp.training.selection.validation import daily_objective
+
+STREAM = 6
+"""Number of the stream of seeds, after those of the phases."""
+SHORTEST = 3
+"""Least length of a part of a fold, in lengths of the purge: decisions need labels and holdings."""
+LEVELS = 2
+"""Levels that are tested, each at its part of the error."""
+LENGTHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "macro_agent": {
+        "pretrain": ("epochs",),
+        "gradient": ("epochs",),
+        "ppo": ("total_timesteps", "critic_warmup_steps", "eval_every_steps"),
+    },
+    "micro_agent": {
+        "pretrain": ("epochs",),
+        "gradient": ("epochs",),
+        "td3": (
+            "total_timesteps",
+            "learning_starts",
+            "critic_warmup_updates",
+            "eval_every_steps",
+        ),
+    },
+    "curriculum": {"joint": ("macro_steps", "micro_steps")},
+}
+"""Values that `certification.length` scales."""
+
+
+@dataclass(frozen=True)
+class Certification:
+    """The shares of the learned agents that are deployed, with the evidence for them."""
+
+    macro: Acceptance
+    """Of the macro agent over the classical goal, under the rule as micro policy."""
+    micro: Acceptance
+    """Of the micro agent over the rule, under the goals that are deployed."""
+    is_inner: bool
+    """False: judged on the validation span alone, which also chose the networks."""
+
+    def sentences(self) -> list[str]:
+        """Say what was judged, what was asked for and what was granted."""
+        found = self.macro
+        basis = (
+            f"judged on {found.n_folds} inner folds of the training span, {found.n_series} "
+            f"trainings and {found.n_sessions} sessions"
+            if self.is_inner
+            else f"judged on the {found.n_sessions} sessions of validation alone, which also chose "
+            "the networks; set curriculum.certification.folds for a test on inner folds"
+        )
+        return [
+            f"Certified deployment, {basis}.",
+            self.macro.sentence("Share of the macro agent"),
+            self.micro.sentence("Share of the micro agent"),
+        ]
+
+    def tables(self) -> list[Table]:
+        """Return the evidence of both levels."""
+        title = "certification: shares of the {} agent asked for and granted"
+        return [self.macro.table(title.format("macro")), self.micro.table(title.format("micro"))]
+
+    def policy(
+        self,
+        name: str,
+        tensors: MarketTensors,
+        config: RunConfig,
+        macro: MacroPolicy,
+        micro: MicroPolicy,
+    ) -> HierarchicalPolicy:
+        """Return the pair that is deployed: each level goes as far as it was granted."""
+        goal = MixedGoal(ClassicalGoal(tensors), macro, self.macro.granted)
+        target = MixedTarget(FollowGoal(tensors, config.risk), micro, self.micro.granted)
+        return HierarchicalPolicy(name, goal, target)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained pair, and sessions that it was not trained on."""
+
+    fold: str
+    seed: int
+    tensors: MarketTensors
+    span: DayRange
+    macro: MacroPolicy
+    micro: MicroPolicy
+
+    @classmethod
+    def of(cls, context: PhaseContext, fold: str, span: DayRange) -> "Learned":
+        """Load the last agents of a run."""
+        seen = with_sector_table(context)
+        phases = [number for number in (5, 4, 3, 2, 1) if seen.has(number)]
+        macro = next(number for number in phases if number in (5, 3, 1))
+        micro = next(number for number in phases if number in (5, 4, 2))
+        agents = seen.load_macro(macro), seen.load_micro(micro, which=1 if micro == 5 else 0)
+        return cls(fold, seen.config.seed, seen.tensors, span, *agents)
+
+
+def certify(context: PhaseContext) -> Certification:
+    """Grant both shares and write them with their evidence; a finished result is read again.
+
+    With `curriculum.certification.folds` at 0 the pair of the run itself is judged on its
+    validation span. Else pairs are trained inside the training span, in folders of their own, and
+    an interrupted run goes on where it was.
+    """
+    path, identity = context.log_dir / CERTIFICATION, context.run_identity()
+    if context.resume and path.is_file():
+        found = read_json(path, "hrl-sarp train")
+        context.state(1).require_same(found, str(path))
+        return _from_dict(found)
+    folds = context.config.curriculum.certification.folds
+    learned = list(inner_pairs(context)) if folds else [_own_pair(context)]
+    found = grant(learned, context.config, is_inner=folds > 0)
+    for sentence in found.sentences():
+        logger.info(sentence)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**identity, **_as_dict(found, learned)})
+    return found
+
+
+def read_certification(log_dir: Path) -> Certification | None:
+    """Read what a run was granted; None if it has not been certified."""
+    path = log_dir / CERTIFICATION
+    return _from_dict(read_json(path, "hrl-sarp train")) if path.is_file() else None
+
+
+def grant(learned: Sequence[Learned], config: RunConfig, *, is_inner: bool) -> Certification:
+    """Roll out every share of both levels and accept what the evidence supports.
+
+    The macro agent comes first; the micro agent is judged under the goals that were granted. Each
+    level is tested at half the error, so that any share above 0 is luck no more often than
+    `acceptance.confidence` says.
+    """
+    rule, seed = config.curriculum.acceptance, config.seed
+    part = (1 - rule.confidence) / LEVELS
+    each = rule.model_copy(update={"confidence": 1 - part})
+    macro = accept([_macro_gains(pair, config) for pair in learned], each, seed)
+    micro = accept([_micro_gains(pair, config, macro.granted) for pair in learned], each, seed)
+    return Certification(macro, micro, is_inner)
+
+
+def _macro_gains(pair: Learned, config: RunConfig) -> PairedDays:
+    tensors, follow = pair.tensors, FollowGoal(pair.tensors, config.risk)
+    policies = {
+        share: HierarchicalPolicy(
+            f"macro {share:g}", MixedGoal(ClassicalGoal(tensors), pair.macro, share), follow
+        )
+        for share in _candidates(config)
+    }
+    return _gains(pair, config, policies)
+
+
+def _micro_gains(pair: Learned, config: RunConfig, macro_share: float) -> PairedDays:
+    tensors, follow = pair.tensors, FollowGoal(pair.tensors, config.risk)
+    goal = MixedGoal(ClassicalGoal(tensors), pair.macro, macro_share)
+    policies = {
+        share: HierarchicalPolicy(f"micro {share:g}", goal, MixedTarget(follow, pair.micro, share))
+        for share in _candidates(config)
+    }
+    return _gains(pair, config, policies)
+
+
+def _candidates(config: RunConfig) -> list[float]:
+    return sorted({PRIOR, *config.curriculum.acceptance.shares})
+
+
+def _gains(pair: Learned, config: RunConfig, policies: dict[float, Any]) -> PairedDays:
+    earned = daily_objective(pair.tensors, config, list(policies.values()), pair.span)
+    gains = {share: row - earned[0] for share, row in zip(policies, earned, strict=True)}
+    return PairedDays(pair.fold, pair.seed, gains)
+
+
+def _own_pair(context: PhaseContext) -> Learned:
+    return Learned.of(context, SPAN, context.market.split.validation)
+
+
+def inner_pairs(context: PhaseContext) -> Iterator[Learned]:
+    """Train the pairs of all inner folds and seeds."""
+    settings = context.config.curriculum.certification
+    spans = inner_splits(context.market.split.train, settings, context.config.data.purge_days)
+    for number, split in enumerate(spans):
+        market = inner_market(context.market, split, context.config)
+        seen = replace(context.with_market(market), fingerprint=market_fingerprint(market))
+        first, last = market.dates[split.test.start], market.dates[split.test.stop - 1]
+        for draw in range(settings.seeds):
+            seed = derive_seed(context.config.seed, STREAM, draw)
+            folder = context.log_dir / CERTIFICATION.parent / f"fold_{number}_seed_{draw}"
+            inner = replace(seen, config=shortened(context.config, seed, settings), log_dir=folder)
+            logger.info(f"certification: fold {first} to {last}, training {draw + 1}")
+            for phase in range(1, settings.phases + 1):
+                run_phase(phase, inner)
+            yield Learned.of(inner, f"{first} to {last}", split.test)
+
+
+def inner_splits(train: DayRange, settings: CertificationConfig, purge_days: int) -> list[Split]:
+    """Cut a training span into expanding folds; nothing reaches past the span.
+
+    The tests of the folds follow each other and have equal lengths. What lies before a test is
+    training, then validation, each without its last `purge_days` sessions.
+    """
+    first = train.start + round(settings.first_share * len(train))
+    edges = np.linspace(first, train.stop, settings.folds + 1).round().astype(int).tolist()
+    splits = []
+    for start, stop in pairwise(edges):
+        middle = train.start + round((1 - settings.validation_share) * (start - train.start))
+        split = Split(
+            DayRange(train.start, middle - purge_days),
+            DayRange(middle, start - purge_days),
+            DayRange(start, stop),
+        )
+        shortest = SHORTEST * purge_days
+        if min(len(split.train), len(split.validation), len(split.test)) < shortest:
+            raise MarketError(
+                f"curriculum.certification: {settings.folds} folds of a training span of "
+                f"{len(train)} sessions leave {len(split.train)} to train, "
+                f"{len(split.validation)} to validate and {len(split.test)} to test: expected at "
+                f"least {shortest} each; take fewer folds (0 judges on validation) or a longer "
+                "span"
+            )
+        splits.append(split)
+    return splits
+
+
+def inner_market(market: Market, split: Split, config: RunConfig) -> Market:
+    """Return the market of an inner fold: its split, and risk inputs scaled by its training span.
+
+    The HMM of the filtered regime and stock embeddings stay; they were fitted on the whole training
+    span.
+    """
+    bare = replace(market, split=split, sector_embeddings=None, risk=None)
+    return bare if market.risk is None else replace(bare, risk=risk_tables(bare, config))
+
+
+def shortened(config: RunConfig, seed: int, settings: CertificationConfig) -> RunConfig:
+    """Return the configuration of an inner training: another seed and scaled lengths."""
+    values = config.model_dump()
+    for section, parts in LENGTHS.items():
+        for part, names in parts.items():
+            lengths = values[section][part]
+            for name in names:
+                lengths[name] = max(1, round(settings.length * lengths[name]))
+    return RunConfig.model_validate({**values, "seed": seed})
+
+
+def _as_dict(found: Certification, learned: Sequence[Learned]) -> dict[str, Any]:
+    return {
+        "granted": {"macro": found.macro.granted, "micro": found.micro.granted},
+        "sentences": found.sentences(),
+        "is_inner": found.is_inner,
+        "trainings": [{"fold": pair.fold, "seed": pair.seed} for pair in learned],
+        "macro": found.macro.as_dict(),
+        "micro": found.micro.as_dict(),
+    }
+
+
+def _from_dict(values: dict[str, Any]) -> Certification:
+    macro, micro = (Acceptance.from_dict(values[level]) for level in ("macro", "micro"))
+    return Certification(macro, micro, values["is_inner"])

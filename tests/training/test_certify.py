@@ -1,0 +1,248 @@
+"""Shares are granted on sessions after short trainings inside the training span, level by level."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hrl_sarp.config.schema import CertificationConfig, RunConfig
+from hrl_sarp.contracts import DayRange, Goal
+from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, MixedTarget, no_view
+from hrl_sarp.envs.rollout import HierarchicalPolicy
+from hrl_sarp.errors import CheckpointError, MarketError
+from hrl_sarp.evaluation.policies import trained_policies
+from hrl_sarp.risk import risk_tables
+from hrl_sarp.run.files import read_json
+from hrl_sarp.training import run_phase
+from hrl_sarp.training.certify import (
+    Learned,
+    certify,
+    grant,
+    inner_market,
+    inner_splits,
+    read_certification,
+    shortened,
+)
+from hrl_sarp.training.phase import CERTIFICATION, PhaseContext
+from hrl_sarp.training.selection.validation import daily_objective
+from tests import factories, tiny_runs
+
+PURGE = 21
+SETTINGS = CertificationConfig(
+    folds=4, seeds=3, phases=2, length=0.5, first_share=0.4, validation_share=0.2
+)
+
+
+def folds(**values: Any) -> CertificationConfig:
+    return SETTINGS.model_copy(update=values)
+
+
+# ---- folds
+
+
+@pytest.mark.parametrize("n_folds", [1, 3, 4, 7])
+@pytest.mark.parametrize("span", [DayRange(0, 2000), DayRange(252, 3777)])
+def test_folds_expand_are_purged_and_end_with_the_training_span(
+    n_folds: int, span: DayRange
+) -> None:
+    splits = inner_splits(span, folds(folds=n_folds), PURGE)
+    assert len(splits) == n_folds
+    assert splits[0].test.start == span.start + round(0.4 * len(span))
+    assert splits[-1].test.stop == span.stop
+    for earlier, later in pairwise(splits):
+        assert earlier.test.stop == later.test.start
+        assert len(earlier.train) < len(later.train)
+    for split in splits:
+        assert split.train.start == span.start
+        assert split.train.stop + PURGE == split.validation.start
+        assert split.validation.stop + PURGE == split.test.start
+        share = (split.test.start - split.validation.start) / (split.test.start - span.start)
+        assert share == pytest.approx(0.2, abs=1e-3)
+    assert max(len(s.test) for s in splits) - min(len(s.test) for s in splits) <= 1
+
+
+def test_a_training_span_that_is_too_short_is_refused_with_the_cure() -> None:
+    with pytest.raises(MarketError, match=r"4 folds of a training span of 300 .*take fewer folds"):
+        inner_splits(DayRange(0, 300), SETTINGS, PURGE)
+
+
+def test_an_inner_market_is_scaled_by_its_own_training_span() -> None:
+    market = tiny_runs.tiny_market(n_days=400)
+    config = tiny_runs.tiny_config(objective={"kind": "risk"})
+    outer = replace(market, risk=risk_tables(market, config))
+    split = inner_splits(market.split.train, folds(folds=2), 4)[0]
+    inner = inner_market(outer, split, config)
+    assert inner.split == split
+    assert inner.risk is not None
+    assert not np.array_equal(inner.risk.inputs, outer.risk.inputs)
+    expected = risk_tables(replace(market, split=split), config)
+    np.testing.assert_array_equal(inner.risk.inputs, expected.inputs)
+    # nothing after the fold moves what it sees
+    rows = np.arange(market.n_days) >= split.test.stop
+    later = np.where(rows[:, None], 0.0, market.intraday_return)
+    changed = inner_market(replace(outer, intraday_return=later), split, config)
+    assert changed.risk is not None
+    seen = slice(0, split.test.stop)
+    np.testing.assert_array_equal(inner.risk.inputs[seen], changed.risk.inputs[seen])
+
+
+def test_an_inner_training_is_the_same_recipe_but_shorter() -> None:
+    config = tiny_runs.tiny_config()
+    short = shortened(config, 7, folds(length=0.5))
+    assert short.seed == 7
+    assert short.macro_agent.ppo.total_timesteps == 24
+    assert short.micro_agent.td3.total_timesteps == 96
+    assert short.micro_agent.td3.learning_starts == 24
+    assert short.curriculum.joint.micro_steps == 48
+    assert short.macro_agent.gradient.epochs == config.macro_agent.gradient.epochs / 2
+    assert shortened(config, config.seed, folds(length=1.0)) == config
+
+
+# ---- shares
+
+
+class Always:
+    """Wants one sector."""
+
+    def __init__(self, sector: int) -> None:
+        self.weights = torch.eye(2)[sector]
+
+    def goal(self, observation: Any) -> Goal:
+        weights = self.weights.expand(len(observation["day"]), -1)
+        return Goal(weights, torch.zeros(len(weights)), no_view(weights))
+
+
+class First:
+    """Holds the first stock of each sector."""
+
+    def target(self, observation: Any) -> torch.Tensor:
+        return torch.tensor([[0.5, 0.0, 0.5, 0.0]]).expand(len(observation["day"]), -1)
+
+
+@pytest.fixture(scope="module")
+def two_sectors() -> tuple[RunConfig, Any]:
+    """Sector 0 earns more than sector 1, the first stock of each less than the second."""
+    rng = np.random.default_rng(5)
+    drift = [0.0010, 0.0030, -0.0030, -0.0010]
+    moves = np.array(drift) + rng.normal(0, 0.001, (70, 4))
+    market = factories.market_with(np.zeros((70, 4)), moves, [0, 0, 1, 1])
+    few = {"acceptance": {"shares": [0.0, 1.0], "block_days": 5, "samples": 200}}
+    config = tiny_runs.tiny_config(objective={"kind": "growth"}, curriculum=few)
+    config = config.model_copy(
+        update={"risk": factories.risk_config(stock_cap=1.0, sector_cap=1.0)}
+    )
+    return config, tiny_runs.tensors_of(market)
+
+
+def learned(tensors: Any, macro: Any, micro: Any, n_folds: int = 2) -> list[Learned]:
+    edges = np.linspace(5, 65, n_folds + 1).astype(int).tolist()
+    spans = [DayRange(a, b) for a, b in pairwise(edges)]
+    return [Learned(f"fold {n}", 0, tensors, span, macro, micro) for n, span in enumerate(spans)]
+
+
+def test_what_earns_is_granted_in_full_and_what_loses_not_at_all(two_sectors: Any) -> None:
+    config, tensors = two_sectors
+    follow = FollowGoal(tensors, config.risk)
+    good = grant(learned(tensors, Always(0), follow), config, is_inner=True)
+    assert (good.macro.granted, good.micro.granted) == (1.0, 0.0)
+    assert good.micro.evidence[-1].mean_pct == 0.0  # the rule itself
+    bad = grant(learned(tensors, Always(1), First()), config, is_inner=True)
+    assert (bad.macro.granted, bad.micro.granted) == (0.0, 0.0)
+    assert bad.macro.asked == bad.micro.asked == 0.0
+    assert (bad.macro.n_folds, bad.macro.n_series) == (2, 2)
+    assert config.curriculum.acceptance.confidence == 0.9  # for both levels, each at half the error
+    assert good.macro.confidence == good.micro.confidence == pytest.approx(0.95)
+
+
+def test_the_micro_agent_is_judged_under_the_goals_that_are_deployed(two_sectors: Any) -> None:
+    config, tensors = two_sectors
+    pairs = learned(tensors, Always(0), First(), n_folds=1)
+    found = grant(pairs, config, is_inner=True)
+    assert found.macro.granted == 1.0
+    policies = [
+        HierarchicalPolicy("rule", Always(0), FollowGoal(tensors, config.risk)),
+        HierarchicalPolicy("first", Always(0), First()),
+    ]
+    rule, first = daily_objective(tensors, config, policies, pairs[0].span)
+    assert found.micro.evidence[-1].mean_pct == pytest.approx(252 * (first - rule).mean())
+
+
+# ---- runs
+
+
+def context(folder: Path, *, resume: bool = False, **certification: Any) -> PhaseContext:
+    few = {
+        "certification": {"length": 1.0, "validation_share": 0.4, **certification},
+        "acceptance": {"shares": [0.0, 1.0], "samples": 200},
+        "temperature_grid": [0.0, 1.0],
+    }
+    short = {"gradient": {"epochs": 1}}
+    config = tiny_runs.tiny_config(
+        data={"purge_days": 6}, curriculum=few, macro_agent=short, micro_agent=short
+    )
+    return tiny_runs.context_of(tiny_runs.tiny_market(n_days=300), config, folder, resume=resume)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of phases 1 and 2, certified on two inner folds."""
+    folder = tmp_path_factory.mktemp("certified")
+    whole = context(folder, folds=2, seeds=1, phases=2)
+    for number in (1, 2):
+        run_phase(number, whole)
+    certify(whole)
+    return folder
+
+
+def test_a_certified_run_deploys_both_agents_by_their_shares(pretrained: Path) -> None:
+    seen = context(pretrained, folds=2, seeds=1, phases=2)
+    path = pretrained / CERTIFICATION
+    values = read_json(path, "certify")
+    assert len(values["trainings"]) == 2
+    assert values["macro"]["n_folds"] == 2
+    found = read_certification(pretrained)
+    assert found is not None
+    assert found.is_inner
+    assert found.sentences() == values["sentences"]
+    half = replace(found.macro.evidence[-1], mean_pct=2.0, lower_pct=1.0, candidate=0.5)
+    half_way = replace(found, macro=replace(found.macro, evidence=(found.macro.evidence[0], half)))
+    policies, swaps = trained_policies(seen)
+    assert [policy.name for policy in policies][:2] == [swaps.both, "certified"]
+    deployed = half_way.policy(
+        "half", seen.tensors, seen.config, policies[0].macro, policies[0].micro
+    )
+    assert isinstance(deployed.macro, MixedGoal)
+    assert isinstance(deployed.micro, MixedTarget)
+    assert deployed.macro.share == 0.5
+    assert isinstance(deployed.macro.parts[0], ClassicalGoal)
+    assert deployed.macro.parts[1] is policies[0].macro
+    assert deployed.micro.share == found.micro.granted
+
+
+def test_a_finished_certification_is_not_repeated_and_anothers_is_refused(
+    pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hrl_sarp.training.certify.run_phase", None)
+    same = context(pretrained, folds=2, seeds=1, phases=2, resume=True)
+    assert certify(same) == read_certification(pretrained)
+    other = context(pretrained, folds=2, seeds=2, phases=2, resume=True)
+    with pytest.raises(CheckpointError, match=r"certification\.json is of a run with another"):
+        certify(other)
+
+
+def test_without_folds_the_runs_own_pair_is_judged_on_validation_and_says_so(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    own = context(tmp_path, folds=0)
+    for number in (1, 2):
+        run_phase(number, own)
+    found = certify(own)
+    assert not found.is_inner
+    assert found.macro.n_sessions == len(own.market.split.validation) - 1
+    assert "validation alone" in found.sentences()[0]
+    run_phase(2, own)  # trained anew, so what was certified is about another agent
+    assert read_certification(tmp_path) is None
