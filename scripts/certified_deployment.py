@@ -8,7 +8,7 @@ of the two are rolled out on the two years after training and on the span after 
 span decides the share, the second one shows what the decision earned. Settings are an objective and
 a fold, for example `risk-2008`, and `planted`, where the best policy is known. `deployment.md` and
 `deployment.json` hold the table, and how often noise is granted a share: differences of real
-trainings, moved to a mean of 0 and resampled in blocks, judged 100 times. The same command again
+trainings, moved to a mean of 0 and resampled in blocks, evaluated 100 times. The same command again
 skips the cells that have finished.
 """
 
@@ -55,7 +55,9 @@ FOLDS = {
     "2012": ((2001, 2012), (2013, 2014), (2015, 2015)),
     "2014": ((2001, 2014), (2015, 2016), (2017, 2019)),
 }
-"""Last year of training -> first and last years of training, of the judged and of the next span."""
+"""Last year of training -> first and last years of training, of the evaluated and the next span."""
+GROWTH_RATE = 1e-3
+"""Learning rate under `growth`, as on synthetic markets. The default is for `risk`."""
 PLAN = PathPlan(train_weeks=1560, validation_weeks=104, n_paths=1, path_weeks=52)
 """Lengths of the planted market."""
 N_NOISE = 100
@@ -83,11 +85,13 @@ class Deployment:
             name: {"start": date(first, 1, 1), "end": date(last, 12, 31)}
             for name, (first, last) in zip(names, FOLDS[fold], strict=True)
         }
-        changes = {
+        changes: dict[str, Any] = {
             "seed": cell.seed,
             "objective": {"kind": objective},
             "market_profile": {"spans": spans},
         }
+        if objective == "growth":
+            changes["macro_agent"] = {"ppo": {"learning_rate": GROWTH_RATE}}
         return load_config(experiment="real_us", overrides=changes)
 
     def market(self, cell: Cell) -> Market:
@@ -111,7 +115,7 @@ class Deployment:
         tensors = MarketTensors(seen, torch.float32, "cpu")
         agent = _trained(tensors, config, self.steps)
         return {
-            "judged": _gains(tensors, config, agent, market.split.validation),
+            "evaluated": _gains(tensors, config, agent, market.split.validation),
             "next": _gains(tensors, config, agent, market.split.test),
         }
 
@@ -177,11 +181,11 @@ def report(study: Deployment, results: Results) -> None:
 
 def summarise(results: Results, folds: Sequence[str], rule: AcceptanceConfig) -> dict[str, Any]:
     """Decide by each rule and say what it earned on the span after the one that decided."""
-    judged = {name: _by_seed(results, name, "judged") for name in folds}
+    evaluated = {name: _by_seed(results, name, "evaluated") for name in folds}
     later = {name: _by_seed(results, name, "next") for name in folds}
     rows: dict[str, dict[str, float]] = {}
     decisions = {
-        name: _decide(judged, folds[: number + 1], rule) for number, name in enumerate(folds)
+        name: _decide(evaluated, folds[: number + 1], rule) for number, name in enumerate(folds)
     }
     for chosen in RULES:
         cells = [
@@ -195,19 +199,19 @@ def summarise(results: Results, folds: Sequence[str], rule: AcceptanceConfig) ->
             "worst_pct": min(earned),
             "deployed": float(np.mean([share for share, _ in cells])),
         }
-    pooled = accept(_series(judged, folds), rule, 0)
-    noise = noise_share(_series(judged, folds), rule)
+    pooled = accept(_series(evaluated, folds), rule, 0)
+    noise = noise_share(_series(evaluated, folds), rule)
     return {"rules": rows, "pooled": pooled.as_dict(), "noise_granted": noise, "folds": list(folds)}
 
 
 def _decide(
-    judged: Mapping[str, Mapping[int, Gains]], so_far: Sequence[str], rule: AcceptanceConfig
+    evaluated: Mapping[str, Mapping[int, Gains]], so_far: Sequence[str], rule: AcceptanceConfig
 ) -> dict[str, dict[int, float]]:
     """Return the share of each seed of the last fold by each rule."""
     name = so_far[-1]
-    pooled = accept(_series(judged, so_far), rule, 0).granted
+    pooled = accept(_series(evaluated, so_far), rule, 0).granted
     decided: dict[str, dict[int, float]] = {chosen: {} for chosen in RULES}
-    for seed, gains in judged[name].items():
+    for seed, gains in evaluated[name].items():
         own = accept([PairedDays(name, seed, gains)], rule, 0)
         shares = (max(gains), own.asked, own.granted, pooled, PRIOR)
         for chosen, share in zip(RULES, shares, strict=True):
@@ -223,8 +227,10 @@ def _by_seed(results: Results, setting: str, span: str) -> dict[int, Gains]:
     }
 
 
-def _series(judged: Mapping[str, Mapping[int, Gains]], folds: Sequence[str]) -> list[PairedDays]:
-    return [PairedDays(name, seed, gains) for name in folds for seed, gains in judged[name].items()]
+def _series(evaluated: Mapping[str, Mapping[int, Gains]], folds: Sequence[str]) -> list[PairedDays]:
+    return [
+        PairedDays(name, seed, gains) for name in folds for seed, gains in evaluated[name].items()
+    ]
 
 
 def noise_share(series: Sequence[PairedDays], rule: AcceptanceConfig) -> float:

@@ -1,7 +1,7 @@
 """Grants the shares of the learned agents that are deployed, by trainings inside the training span.
 
 The pair that is deployed mixes the classical policy with the learned one. How far it may go is
-measured on inner folds: short trainings of the same recipe, each judged on the sessions after it.
+measured on inner folds: short trainings of the same recipe, evaluated on the sessions after them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -77,17 +77,17 @@ class Certification:
     micro: Acceptance
     """Of the micro agent over the rule, under the goals that are deployed."""
     is_inner: bool
-    """False: judged on the validation span alone, which also chose the networks."""
+    """False: evaluated on the validation span alone, which also chose the networks."""
 
     def sentences(self) -> list[str]:
-        """Say what was judged, what was asked for and what was granted."""
+        """Say what was evaluated, what was asked for and what was granted."""
         found = self.macro
         basis = (
-            f"judged on {found.n_folds} inner folds of the training span, {found.n_series} "
+            f"evaluated on {found.n_folds} inner folds of the training span, {found.n_series} "
             f"trainings and {found.n_sessions} sessions"
             if self.is_inner
-            else f"judged on the {found.n_sessions} sessions of validation alone, which also chose "
-            "the networks; set curriculum.certification.folds for a test on inner folds"
+            else f"evaluated on the {found.n_sessions} sessions of validation alone, which also "
+            "chose the networks; set curriculum.certification.folds for a test on inner folds"
         )
         return [
             f"Certified deployment, {basis}.",
@@ -139,7 +139,7 @@ class Learned:
 def certify(context: PhaseContext) -> Certification:
     """Grant both shares and write them with their evidence; a finished result is read again.
 
-    With `curriculum.certification.folds` at 0 the pair of the run itself is judged on its
+    With `curriculum.certification.folds` at 0 the pair of the run itself is evaluated on its
     validation span. Else pairs are trained inside the training span, in folders of their own, and
     an interrupted run goes on where it was.
     """
@@ -167,8 +167,8 @@ def read_certification(log_dir: Path) -> Certification | None:
 def grant(learned: Sequence[Learned], config: RunConfig, *, is_inner: bool) -> Certification:
     """Roll out every share of both levels and accept what the evidence supports.
 
-    The macro agent comes first; the micro agent is judged under the goals that were granted. Each
-    level is tested at half the error, so that any share above 0 is luck no more often than
+    The macro agent comes first; the micro agent is evaluated under the goals that were granted.
+    Each level is tested at half the error, so that any share above 0 is luck no more often than
     `acceptance.confidence` says.
     """
     rule, seed = config.curriculum.acceptance, config.seed

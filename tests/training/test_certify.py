@@ -158,7 +158,7 @@ def test_what_earns_is_granted_in_full_and_what_loses_not_at_all(two_sectors: An
     assert good.macro.confidence == good.micro.confidence == pytest.approx(0.95)
 
 
-def test_the_micro_agent_is_judged_under_the_goals_that_are_deployed(two_sectors: Any) -> None:
+def test_the_micro_agent_is_evaluated_under_the_goals_that_are_deployed(two_sectors: Any) -> None:
     config, tensors = two_sectors
     pairs = learned(tensors, Always(0), First(), n_folds=1)
     found = grant(pairs, config, is_inner=True)
@@ -234,7 +234,7 @@ def test_a_finished_certification_is_not_repeated_and_anothers_is_refused(
         certify(other)
 
 
-def test_without_folds_the_runs_own_pair_is_judged_on_validation_and_says_so(
+def test_without_folds_the_runs_own_pair_is_evaluated_on_validation_and_says_so(
     pretrained: Path, tmp_path: Path
 ) -> None:
     own = context(tmp_path, folds=0)
