@@ -43,7 +43,7 @@ def risk_tables(market: Market, config: RunConfig) -> RiskTables:
         >>> moves = np.resize([[0.01, 0.02], [-0.01, 0.02]], (99, 2))
         >>> market = market_of_returns("two stocks", moves, np.arange(2), split)
         >>> risk_tables(market, load_config(market="sample")).sector_prior[-1].round(2).tolist()
-        [0.65, 0.35]
+        [0.67, 0.33]
     """
     model, clip = config.risk_model, config.risk_model.input_clip
     days = prior_days(market)
