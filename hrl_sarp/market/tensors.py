@@ -133,10 +133,23 @@ class MarketTensors:
         self.stock_prior = place(risk.stock_prior, dtype)
         self.prior_exposure = place(risk.prior_exposure, dtype)
         self.normal_variance = place(risk.normal_variance, dtype)
-        self.prior_return = place(_prior_return(market, risk), dtype)
         # of a market without risk tables exactly 1, so that rules spread evenly to the last digit
         preferred = self.stock_prior.clamp(min=SMALLEST_PREFERENCE) * self.slot_held
         self.slot_preference = self.slot_held if market.risk is None else preferred
+        self.prior_return = self._prior_return()
+
+    def _prior_return(self) -> Float[Tensor, "T S"]:
+        """Compute what each sector earned by the preferences of the tradable slots the day before.
+
+        It is what a rule earns that follows a goal, before costs. Row 0 is 0.
+        """
+        wanted = self.by_sector(self.slot_preference * self.slot_open)
+        shares = wanted / wanted.sum(dim=2, keepdim=True).clamp(min=1e-12)
+        earned = (1 + self.overnight[1:]) * (1 + self.intraday[1:]) - 1
+        in_slots = self.by_sector(earned.gather(1, self.slots[:-1]))
+        found = torch.zeros_like(self.sector_shares)
+        found[1:] = (shares[:-1] * in_slots).sum(dim=2)
+        return found
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "MarketTensors":
         """Return itself, so that a copied network reads the same market."""
@@ -220,15 +233,6 @@ def _without_risk(market: Market) -> RiskTables:
         prior_exposure=np.ones(market.n_days),
         normal_variance=np.zeros(market.n_days),
     )
-
-
-def _prior_return(market: Market, risk: RiskTables) -> Float[np.ndarray, "T S"]:
-    earned = np.take_along_axis(
-        market.session_return()[1:], np.maximum(market.slots[:-1], 0), axis=1
-    )
-    by_slot = np.zeros(market.slots.shape)
-    by_slot[1:] = risk.stock_prior[:-1] * earned
-    return by_slot.reshape(market.n_days, market.n_sectors, -1).sum(axis=2)
 
 
 def reward_benchmark(market: Market) -> Float[np.ndarray, " T"]:

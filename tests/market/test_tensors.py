@@ -37,15 +37,20 @@ def test_a_market_without_risk_tables_is_one_over_n_fully_invested() -> None:
     assert (tensors.normal_variance == 0).all()
 
 
-def test_the_prior_return_of_a_sector_is_earned_by_the_shares_of_the_day_before() -> None:
+def test_the_prior_return_of_a_sector_is_earned_by_the_tradable_shares_of_the_day_before() -> None:
     day = np.array([[0.0, 0.0, 0.0], [0.1, 0.3, 0.2], [0.5, 0.5, 0.0]])
     market = factories.market_with(0 * day, day, [0, 0, 1])
     risk = risk_tables(market, load_config(market="sample"))
-    shares = np.array([[0.25, 0.75, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
+    shares = np.array([[0.25, 0.75, 1.0, 0.0], [0.6, 0.4, 1.0, 0.0], [0.5, 0.5, 1.0, 0.0]])
+    halted = np.ones((3, 3), dtype=bool)
+    halted[1, 1] = False
     market = replace(market, risk=replace(risk, stock_prior=shares))
     found = MarketTensors(market, torch.float64, "cpu").prior_return
-    expected = [[0.0, 0.0], [0.25, 0.2], [0.5, 0.0]]
-    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64))
+    expected = torch.tensor([[0.0, 0.0], [0.25, 0.2], [0.5, 0.0]], dtype=torch.float64)
+    assert torch.allclose(found, expected)
+    # on the second day the second stock cannot be bought, so the first one is the whole sector
+    found = MarketTensors(replace(market, tradable=halted), torch.float64, "cpu").prior_return
+    assert torch.allclose(found[2], torch.tensor([0.5, 0.0], dtype=torch.float64))
 
 
 def test_risk_tables_keep_the_dtype_of_what_reads_them() -> None:
