@@ -168,7 +168,8 @@ def test_weights_of_missing_bars_are_spread_and_thin_sessions_left_out() -> None
 
 def test_normal_variance_by_half_life_and_by_expanding_median() -> None:
     daily = np.array([9.0, 1.0, 2.0, 3.0, 10.0])  # row 0 holds no return
-    objective = config_with({"normal_variance_years": 2 / 252}).objective
+    values = {"normal_variance": "half_life", "normal_variance_years": 2 / 252}
+    objective = config_with(values).objective
     found = normal_variance(daily, objective)
     age = 0.5 ** (np.arange(4)[::-1] / 2)
     assert found[-1] == pytest.approx(252 * (age * daily[1:] ** 2).sum() / age.sum())
