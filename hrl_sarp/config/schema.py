@@ -1,6 +1,7 @@
 """Schema of the values of a run: types, ranges and meaning. The values are in config/*.yaml.
 
-`market_schema` holds the sections on markets and data, `encoder_schema` those on encoders.
+`market_schema` holds the sections on markets and data, `encoder_schema` those on encoders,
+`study_schema` that on walk-forward studies.
 """
 
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from hrl_sarp.config.market_schema import (
     Section,
 )
 from hrl_sarp.config.objective_schema import ObjectiveConfig, RiskBaselineName, RiskModelConfig
+from hrl_sarp.config.study_schema import WalkForwardConfig
 
 
 class RiskConfig(Section):
@@ -479,6 +481,7 @@ class RunConfig(Section):
     micro_agent: MicroAgentConfig
     curriculum: CurriculumConfig
     evaluation: EvaluationConfig
+    walk_forward: WalkForwardConfig
     stress: StressConfig
     windowed: WindowedConfig
     encoders: EncodersConfig

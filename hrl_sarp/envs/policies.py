@@ -3,7 +3,7 @@
 Actor, rules and backtest use the same decode.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -47,6 +47,8 @@ NO_VIEW = (0.0, 0.5, 0.5)
 """Regime entries of a goal whose policy does not forecast the regime, in the order of `Regime`.
 
 Reports do not score them as a forecast."""
+SHARE_ROUNDING = 1e-9
+"""By which the shares of a mixture may miss the sum 1."""
 
 
 def no_view(like: Float[Tensor, "B _"]) -> Float[Tensor, "B R"]:
@@ -193,14 +195,21 @@ class FollowGoal:
 
 
 class MixedGoal:
-    """(1 - share) x the goal of a prior + share x that of a learned policy, in every entry.
+    """The goal of a portfolio that divides its wealth among the goals of several policies.
 
-    A share of 0 is the prior and a share of 1 the learned policy, bit by bit.
+    Cash and regime probabilities are weighted means. Sector weights are weighted by what each
+    policy invests, too, because they are shares of the invested part. A policy with the share 1 is
+    asked alone, bit by bit.
+
+    Args:
+        policies: a prior and a learned policy, or the agents of several seeds.
+        shares: of each policy; they sum to 1. None takes equal ones.
     """
 
-    def __init__(self, prior: MacroPolicy, learned: MacroPolicy, share: float) -> None:
-        self.share = share
-        self.parts = _parts(prior, learned, share)
+    def __init__(
+        self, policies: Sequence[MacroPolicy], shares: Sequence[float] | None = None
+    ) -> None:
+        self.parts, self.shares = _parts(policies, shares)
 
     @property
     def has_view(self) -> bool:
@@ -209,35 +218,52 @@ class MixedGoal:
 
     def goal(self, observation: Observation) -> Goal:
         """Return B mixed goals."""
-        vectors = [part.goal(observation).to_vector() for part in self.parts]
-        return Goal.from_vector(_mix(vectors, self.share))
+        goals = [part.goal(observation) for part in self.parts]
+        if len(goals) == 1:
+            return goals[0]
+        invested = _mix([(1 - goal.cash)[:, None] * goal.sector_weights for goal in goals], self)
+        total = invested.sum(dim=1, keepdim=True)
+        plain = _mix([goal.sector_weights for goal in goals], self)
+        return Goal(
+            torch.where(total > 0, invested / total.clamp(min=1e-12), plain),
+            _mix([goal.cash for goal in goals], self),
+            _mix([goal.regime_probabilities for goal in goals], self),
+        )
 
 
 class MixedTarget:
-    """(1 - share) x the target weights of a prior + share x those of a learned policy.
+    """The weighted mean of the target weights of several policies, which follow one goal.
 
-    Limits are convex, `max_positions` apart, so the mixture keeps them. A share of 0 is the prior
-    and a share of 1 the learned policy, bit by bit.
+    Limits are convex, `max_positions` apart, so the mixture keeps them. A policy with the share 1
+    is asked alone, bit by bit. See `MixedGoal` for the arguments.
     """
 
-    def __init__(self, prior: MicroPolicy, learned: MicroPolicy, share: float) -> None:
-        self.share = share
-        self.parts = _parts(prior, learned, share)
+    def __init__(
+        self, policies: Sequence[MicroPolicy], shares: Sequence[float] | None = None
+    ) -> None:
+        self.parts, self.shares = _parts(policies, shares)
 
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
         """Return B mixed target weights."""
-        return _mix([part.target(observation) for part in self.parts], self.share)
+        return _mix([part.target(observation) for part in self.parts], self)
 
 
-def _parts(prior: PolicyT, learned: PolicyT, share: float) -> tuple[PolicyT, ...]:
-    """Return the policies that a mixture asks."""
-    if not 0.0 <= share <= 1.0:
+def _parts(
+    policies: Sequence[PolicyT], shares: Sequence[float] | None
+) -> tuple[tuple[PolicyT, ...], tuple[float, ...]]:
+    """Return the policies that a mixture asks, and their shares."""
+    given = [1.0 / len(policies) for _ in policies] if shares is None else shares
+    usable = bool(policies) and len(given) == len(policies) and all(share >= 0 for share in given)
+    if not usable or abs(sum(given) - 1.0) > SHARE_ROUNDING:
         raise SimulatorError(
-            f"mixture of two policies: expected a share of the learned one from 0 to 1, found "
-            f"{share}; choose one of curriculum.acceptance.shares"
+            f"mixture of {len(policies)} policies: expected as many shares from 0 to 1 that sum to "
+            f"1, found {list(given)}; correct the shares"
         )
-    return (prior,) if share == 0.0 else (learned,) if share == 1.0 else (prior, learned)
+    asked = [(policy, share) for policy, share in zip(policies, given, strict=True) if share > 0]
+    return tuple(policy for policy, _ in asked), tuple(share for _, share in asked)
 
 
-def _mix(parts: list[Tensor], share: float) -> Tensor:
-    return parts[0] if len(parts) == 1 else (1.0 - share) * parts[0] + share * parts[1]
+def _mix(parts: list[Tensor], mixture: MixedGoal | MixedTarget) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    return torch.stack([s * part for s, part in zip(mixture.shares, parts, strict=True)]).sum(dim=0)

@@ -108,8 +108,8 @@ def run_backtest(
     delisting = costs.model_copy(update={"delisting_return": stressed})
     gated = risk.model_copy(update={"drawdown_gate": True})
     frictions = {
-        "zero costs": replace(quiet, costs=_scaled(costs, 0.0)),
-        "double costs": replace(quiet, costs=_scaled(costs, 2.0)),
+        "zero costs": replace(quiet, costs=scaled_costs(costs, 0.0)),
+        "double costs": replace(quiet, costs=scaled_costs(costs, 2.0)),
         "one session late": replace(quiet, lag_days=1),
         f"delisted at {stressed:+.0%}": replace(quiet, costs=delisting),
         "drawdown gate": replace(quiet, risk=gated),
@@ -132,6 +132,7 @@ def run_backtest(
     )
 
 
-def _scaled(costs: CostConfig, factor: float) -> CostConfig:
+def scaled_costs(costs: CostConfig, factor: float) -> CostConfig:
+    """Multiply what a trade costs; what a delisting leaves stays as it is."""
     rates = ("buy_bps", "sell_bps", "slippage_bps", "impact_coefficient")
     return costs.model_copy(update={name: factor * getattr(costs, name) for name in rates})

@@ -227,8 +227,9 @@ def mixtures(*shares: float) -> dict[str, Trajectory]:
     learned = tiny_runs.macro_agent(tensors, config), tiny_runs.micro_agent(tensors, config)
     pairs = {"prior": prior, "learned": learned}
     for share in shares:
-        macro = MixedGoal(prior[0], learned[0], share)
-        pairs[str(share)] = macro, MixedTarget(prior[1], learned[1], share)
+        both = (1 - share, share)
+        macro = MixedGoal((prior[0], learned[0]), both)
+        pairs[str(share)] = macro, MixedTarget((prior[1], learned[1]), both)
     frictions = [Variant(config.market_profile.costs, config.risk)]
     return {
         name: rollout([HierarchicalPolicy(name, *pair)], tensors, [DayRange(66, 96)], frictions)[0]
@@ -245,37 +246,56 @@ def test_a_mixture_ends_in_its_parts_bit_by_bit() -> None:
     assert np.ptp(found["prior"].net_return[:, 1] - found["learned"].net_return[:, 1]) > 1e-4
 
 
-def test_a_mixture_asks_for_the_mean_of_both_goals_and_both_targets() -> None:
-    goals = torch.tensor([[0.2, 0.8, 0.0, 0.5, 0.5], [0.6, 0.4, 1.0, 0.0, 0.0]])
+class Fixed:
+    """Always the same goal and the same target weights."""
 
-    class Fixed:
-        def __init__(self, row: int) -> None:
-            self.row = row
+    def __init__(self, goal: list[float], target: list[float]) -> None:
+        self.fixed = Goal.from_vector(torch.tensor([goal])), torch.tensor([target])
 
-        def goal(self, observation: Any) -> Goal:
-            return Goal.from_vector(goals[self.row : self.row + 1])
+    def goal(self, observation: Any) -> Goal:
+        return self.fixed[0]
 
-        def target(self, observation: Any) -> torch.Tensor:
-            return goals[self.row : self.row + 1, :2]
+    def target(self, observation: Any) -> torch.Tensor:
+        return self.fixed[1]
 
-    mixed = MixedGoal(Fixed(0), Fixed(1), 0.25).goal({})
-    # three quarters of the first, a quarter of the second
-    expected = [[0.3, 0.7, 0.25, 0.375, 0.375]]
+
+def test_a_mixture_asks_for_the_mean_of_the_portfolios_and_of_the_targets() -> None:
+    first = Fixed([0.2, 0.8, 0.0, 0.0, 0.5, 0.5], [0.2, 0.8])
+    second = Fixed([0.6, 0.4, 0.5, 1.0, 0.0, 0.0], [0.6, 0.4])
+    mixed = MixedGoal((first, second), (0.75, 0.25)).goal({})
+    # of wealth: 0.75 x 0.2 + 0.25 x 0.5 x 0.6 = 0.225 in sector 0, 0.65 in sector 1, 0.125 cash
+    expected = [[0.225 / 0.875, 0.65 / 0.875, 0.125, 0.25, 0.375, 0.375]]
     assert mixed.to_vector().tolist() == pytest.approx(np.array(expected))
-    target = MixedTarget(Fixed(0), Fixed(1), 0.25).target({})
+    target = MixedTarget((first, second), (0.75, 0.25)).target({})
     assert target.tolist() == pytest.approx(np.array([[0.3, 0.7]]))
+
+
+def test_a_mixture_of_cash_alone_keeps_the_mean_of_the_sectors() -> None:
+    goals = [Fixed([share, 1 - share, 1.0, 0.0, 0.5, 0.5], [0.0]) for share in (0.2, 0.6)]
+    mixed = MixedGoal(goals).goal({})
+    assert mixed.sector_weights.tolist() == pytest.approx(np.array([[0.4, 0.6]]))
+    assert mixed.cash.tolist() == [1.0]
+
+
+def test_agents_that_agree_mix_to_the_agent() -> None:
+    one = Fixed([0.2, 0.8, 0.25, 0.1, 0.5, 0.4], [0.2, 0.5])
+    alone, three = MixedGoal([one]), MixedGoal([one, one, one])
+    assert torch.equal(alone.goal({}).to_vector(), one.goal({}).to_vector())
+    torch.testing.assert_close(three.goal({}).to_vector(), one.goal({}).to_vector())
+    torch.testing.assert_close(MixedTarget([one, one, one]).target({}), one.target({}))
 
 
 def test_a_mixture_with_a_rule_that_has_no_view_is_no_forecast() -> None:
     tensors = tiny_runs.tensors_of(tiny_runs.tiny_market())
-    agent = tiny_runs.macro_agent(tensors, tiny_runs.tiny_config())
-    views = [MixedGoal(ProportionalGoal(tensors), agent, s).has_view for s in (0.0, 0.5, 1.0)]
+    pair = ProportionalGoal(tensors), tiny_runs.macro_agent(tensors, tiny_runs.tiny_config())
+    views = [MixedGoal(pair, (1 - share, share)).has_view for share in (0.0, 0.5, 1.0)]
     assert views == [False, False, True]
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share: float) -> None:
-    tensors = tiny_runs.tensors_of(tiny_runs.tiny_market())
-    rule = ProportionalGoal(tensors)
-    with pytest.raises(SimulatorError, match="share of the learned one"):
-        MixedGoal(rule, rule, share)
+@pytest.mark.parametrize(
+    "shares", [(1.1, -0.1), (0.5, 0.6), (1.0,), (0.5, float("nan"))], ids=str
+)
+def test_shares_that_are_none_are_refused(shares: tuple[float, ...]) -> None:
+    rule = Fixed([1.0, 0.0, 0.0, 0.0, 0.5, 0.5], [1.0])
+    with pytest.raises(SimulatorError, match="sum to 1"):
+        MixedGoal((rule, rule), shares)

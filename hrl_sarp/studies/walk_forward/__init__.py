@@ -1,0 +1,10 @@
+"""Walk-forward: expanding folds over years, trained and tested one after the other."""
+
+from hrl_sarp.studies.walk_forward.cells import WalkForward
+from hrl_sarp.studies.walk_forward.folds import Fold, Recipe
+
+
+def summarise(study): 
+    return "todo\n"
+
+__all__ = ["Fold", "Recipe", "WalkForward", "summarise"]

@@ -1,0 +1,220 @@
+"""The cells of a walk-forward: baselines, trained seeds, then the ensembles of the seeds."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import Market
+from hrl_sarp.envs.policies import (
+    ClassicalGoal,
+    FollowGoal,
+    MacroPolicy,
+    MicroPolicy,
+    MixedGoal,
+    MixedTarget,
+)
+from hrl_sarp.envs.rollout import HierarchicalPolicy, Policy
+from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT, make_baselines, make_constant_exposure
+from hrl_sarp.evaluation.statistics import appraise
+from hrl_sarp.evaluation.trials import APPRAISAL, DIGITS
+from hrl_sarp.market.cache import SAMPLE, assembled_market, bundled_sample, market_key
+from hrl_sarp.run.files import remove_unfinished, sha256_plain, source_hash
+from hrl_sarp.run.session import StopFlag, configure_logging, configure_threads
+from hrl_sarp.run.trials import Kind, Span, Trial, TrialLog, prices_hash
+from hrl_sarp.studies.grid import Cell
+from hrl_sarp.studies.walk_forward.folds import Fold, Recipe
+from hrl_sarp.studies.walk_forward.ledger import Ledger, joined, read_ledger, roll_out, write_ledger
+from hrl_sarp.training import make_context
+from hrl_sarp.training.curriculum import run_phase
+from hrl_sarp.training.phase import PhaseContext, with_sector_table
+
+BASELINES, ENSEMBLE = "baselines", "ensemble"
+PRIOR, MACRO_ALONE, MICRO_ALONE = "prior", "macro alone", "micro alone"
+SAME_EXPOSURE = "1/N, same exposure"
+"""1/N at the mean exposure of the last phase's ensemble in the fold."""
+Pass = Literal["baselines", "seeds", "ensemble"]
+
+
+def phase_name(number: int) -> str:
+    """Name the pair of agents that a phase leaves."""
+    return f"phase {number}"
+
+
+@dataclass(frozen=True)
+class WalkForward:
+    """The study of one pass over all folds; see `grid.Study`."""
+
+    recipe: Recipe
+    data_dirs: Mapping[str, Path | None]
+    """Market -> its collected data; None for the bundled sample."""
+    folder: Path
+    folds: Mapping[str, Fold]
+    """Name -> fold, over all markets."""
+    seeds: tuple[int, ...]
+    kind: Pass
+    title: str = field(default="walk-forward")
+
+    def cells(self) -> list[Cell]:
+        """List the cells of this pass, a seed of all folds before the next seed."""
+        variants = [BASELINES] if self.kind == "baselines" else list(self.recipe.variants)
+        end = f"-{ENSEMBLE}" if self.kind == "ensemble" else ""
+        seeds = self.seeds if self.kind == "seeds" else (0,)
+        settings = [f"{fold}-{variant}{end}" for fold in self.folds for variant in variants]
+        return [Cell(setting, seed) for seed in seeds for setting in settings]
+
+    def of(self, kind: Pass) -> "WalkForward":
+        """Return another pass of the same study."""
+        return replace(self, kind=kind)
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        """Return what a result depends on: configuration, data and the code of the market."""
+        fold, variant = self._place(cell)
+        configs = {
+            str(seed): config_hash(self.recipe.config(fold, variant, seed))
+            for seed in (self.seeds if self.kind == "ensemble" else (cell.seed,))
+        }
+        config = self.recipe.config(fold, variant, cell.seed)
+        phases = [] if self.kind == "baselines" else list(self.recipe.phases)
+        return {"config": configs, "market": self._market_key(fold, config), "phases": phases}
+
+    def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        """Do the work of a cell from where it stands, and write its series."""
+        fold, variant = self._place(cell)
+        config = self.recipe.config(fold, variant, cell.seed)
+        configure_threads(config.threads)
+        remove_unfinished(folder)
+        configure_logging(folder)
+        market = self._market(fold, config)
+        if self.kind == "baselines":
+            ledger = roll_out(market, market.split.test, make_baselines(market, config), config)
+        elif self.kind == "seeds":
+            pairs = trained_pairs(self._train(config, market, folder))
+            policies = [HierarchicalPolicy(name, *pair) for name, pair in pairs.items()]
+            ledger = roll_out(market, market.split.test, policies, config)
+        else:
+            ledger = self._ensemble(fold, variant, market, config)
+        write_ledger(ledger, folder)
+        reference = ledger
+        if self.kind != "baselines":
+            reference = read_ledger(self.folder / Cell(f"{fold.name}-{BASELINES}", 0).name)
+        _record(ledger, reference, market, config, Span.of_rows(market, market.split.test, fold.name))
+        return {"mean_exposure": _mean_exposures(ledger)}
+
+    def _train(self, config: RunConfig, market: Market, folder: Path) -> PhaseContext:
+        context = self._context(config, market, folder)
+        with context.stop:
+            for number in self.recipe.phases:
+                run_phase(number, context)
+        return context
+
+    def _ensemble(self, fold: Fold, variant: str, market: Market, config: RunConfig) -> Ledger:
+        """Roll out the mean decisions of all seeds, then 1/N at the exposure that they had."""
+        by_seed = []
+        for seed in self.seeds:
+            own = self.recipe.config(fold, variant, seed)
+            folder = self.folder / Cell(f"{fold.name}-{variant}", seed).name
+            by_seed.append(trained_pairs(self._context(own, market, folder)))
+        policies: list[Policy] = [
+            HierarchicalPolicy(name, *mixed([pairs[name] for pairs in by_seed]))
+            for name in by_seed[0]
+        ]
+        ledger = roll_out(market, market.split.test, policies, config)
+        share = _mean_exposures(ledger)[phase_name(self.recipe.phases[-1])]
+        even = make_constant_exposure(config, share)
+        even.name = SAME_EXPOSURE
+        return joined(ledger, roll_out(market, market.split.test, [even], config))
+
+    @staticmethod
+    def _context(config: RunConfig, market: Market, folder: Path) -> PhaseContext:
+        cpu = torch.device("cpu")
+        return make_context(config, market, folder, cpu, StopFlag(), resume=True)
+
+    def _place(self, cell: Cell) -> tuple[Fold, str]:
+        """Return the fold of a cell, and the variant whose market and configuration it takes."""
+        for name, fold in self.folds.items():
+            if cell.setting.startswith(f"{name}-"):
+                variant = cell.setting.removeprefix(f"{name}-").removesuffix(f"-{ENSEMBLE}")
+                return fold, "risk" if variant == BASELINES else variant
+        raise KeyError(cell.setting)
+
+    def _market(self, fold: Fold, config: RunConfig) -> Market:
+        folder = self.data_dirs[fold.market]
+        return bundled_sample(config) if folder is None else assembled_market(folder, config)
+
+    def _market_key(self, fold: Fold, config: RunConfig) -> str:
+        folder = self.data_dirs[fold.market]
+        if folder is None:
+            return f"{SAMPLE}, {source_hash('data', 'features', 'market', 'risk')}"
+        return market_key(folder, config)
+
+
+def trained_pairs(context: PhaseContext) -> dict[str, tuple[MacroPolicy, MicroPolicy]]:
+    """Load the pair that each finished phase left, the classical prior, and each level alone.
+
+    A level that a phase does not train is that of the phase before. Before phase 2 the micro level
+    is the prior.
+    """
+    context = with_sector_table(context)
+    prior = (
+        ClassicalGoal(context.tensors),
+        FollowGoal(context.tensors, context.config.risk),
+    )
+    macro: MacroPolicy = prior[0]
+    micro: MicroPolicy = prior[1]
+    pairs: dict[str, tuple[MacroPolicy, MicroPolicy]] = {PRIOR: prior}
+    loaders = {
+        1: (lambda: context.load_macro(1), None),
+        2: (None, lambda: context.load_micro(2)),
+        3: (lambda: context.load_macro(3), None),
+        4: (None, lambda: context.load_micro(4)),
+        5: (lambda: context.load_macro(5), lambda: context.load_micro(5, 1)),
+    }
+    for number, (load_macro, load_micro) in loaders.items():
+        if not context.has(number):
+            break
+        macro = load_macro() if load_macro else macro
+        micro = load_micro() if load_micro else micro
+        pairs[phase_name(number)] = macro, micro
+    pairs[MACRO_ALONE] = macro, prior[1]
+    pairs[MICRO_ALONE] = prior[0], micro
+    return pairs
+
+
+def mixed(
+    pairs: Sequence[tuple[MacroPolicy, MicroPolicy]],
+) -> tuple[MacroPolicy, MicroPolicy]:
+    """Return the pair that decides as the mean of several pairs does."""
+    macros, micros = zip(*pairs, strict=True)
+    return MixedGoal(macros), MixedTarget(micros)
+
+
+def _mean_exposures(ledger: Ledger) -> dict[str, float]:
+    """Return the mean share of wealth that each policy had in stocks."""
+    return dict(zip(ledger.names, ledger.invested[0].mean(axis=0).tolist(), strict=True))
+
+
+def _record(
+    ledger: Ledger, reference: Ledger, market: Market, config: RunConfig, span: Span
+) -> None:
+    """Write every policy to the trial log, with its appraisal ratio against 1/N.
+
+    A configuration is known by its name and its returns, as in a backtest.
+    """
+    excess = ledger.net_return[0] - ledger.risk_free[:, None]
+    even = reference.net_return[0][:, reference.column(EQUAL_WEIGHT)] - reference.risk_free
+    where, log = prices_hash(market), TrialLog()
+    trials = []
+    for i, (name, found) in enumerate(zip(ledger.names, appraise(excess, even), strict=True)):
+        returns = np.round(ledger.net_return[0, :, i], DIGITS) + 0.0
+        same = sha256_plain([name, hashlib.sha256(returns.tobytes()).hexdigest()])
+        fixed = ledger is reference or name in (PRIOR, SAME_EXPOSURE)
+        kind: Kind = "baseline" if fixed else "study"
+        trials.append(Trial(kind, name, same, where, span, APPRAISAL, found.ratio, config.seed))
+    log.add(*trials)

@@ -1,0 +1,159 @@
+"""What the study keeps of a rollout: daily series of every policy, in one file a cell."""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange, Goal, Market
+from hrl_sarp.envs.rewards import session_objective
+from hrl_sarp.envs.rollout import Policy, Session, Variant, sessions
+from hrl_sarp.errors import DataError
+from hrl_sarp.evaluation.backtest import ACCOUNTING_DTYPE, scaled_costs
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.files import atomic_path
+from hrl_sarp.run.session import one_thread
+from hrl_sarp.simulator.limits import exposure_limit
+
+FILE = "series.npz"
+"""In the folder of a cell."""
+MAIN, DOUBLE, LATE = "main", "double costs", "one session late"
+FRICTIONS = (MAIN, DOUBLE, LATE)
+"""The market's costs; twice as much; orders one session late."""
+NUMBERS = ("net_return", "cost", "turnover", "invested", "asked")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Daily series of P policies over D sessions under the frictions of the study.
+
+    Examples:
+        >>> one = np.zeros((3, 1, 1))
+        >>> days = np.array(["2024-01-02"], "datetime64[D]")
+        >>> Ledger(("prior",), days, one[0, :, 0], one, one, one, one, one, {}).names
+        ('prior',)
+    """
+
+    names: tuple[str, ...]
+    """Length P."""
+    dates: Shaped[np.ndarray, " D"]
+    risk_free: Float[np.ndarray, " D"]
+    """Simple return of cash."""
+    net_return: Float[np.ndarray, "V D P"]
+    """One layer for each of `FRICTIONS`, as below."""
+    cost: Float[np.ndarray, "V D P"]
+    turnover: Float[np.ndarray, "V D P"]
+    invested: Float[np.ndarray, "V D P"]
+    """Share of wealth in stocks just after the trade."""
+    asked: Float[np.ndarray, "V D P"]
+    """Share of wealth that the goal or the target wanted in stocks."""
+    objective: dict[str, Float[np.ndarray, "V D P"]]
+    """Terms of the variant's own objective, % a day."""
+
+    def column(self, name: str) -> int:
+        """Return the place of a policy."""
+        return self.names.index(name)
+
+
+@one_thread()
+def roll_out(market: Market, span: DayRange, policies: Sequence[Policy], config: RunConfig) -> Ledger:
+    """Roll out policies in the exact simulator, all frictions side by side.
+
+    Args:
+        market: with its returns and limits.
+        span: starts in cash at the close of its first session.
+        policies: with unique names.
+        config: costs, limits, objective.
+
+    Returns:
+        One row for each session after the first.
+    """
+    tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
+    costs = config.market_profile.costs
+    variants = [
+        Variant(costs, config.risk),
+        Variant(scaled_costs(costs, 2.0), config.risk),
+        Variant(costs, config.risk, lag_days=1),
+    ]
+    shape = (len(variants), len(policies))
+    rows: dict[str, list[np.ndarray]] = {}
+    for session in sessions(policies, tensors, [span], variants):
+        for name, values in _numbers(session, tensors, config).items():
+            rows.setdefault(name, []).append(values.numpy().reshape(shape))
+    series = {name: np.stack(values, axis=1) for name, values in rows.items()}
+    earned = slice(span.start + 1, span.stop)
+    return Ledger(
+        names=tuple(policy.name for policy in policies),
+        dates=market.dates[earned],
+        risk_free=market.risk_free[earned].astype(np.float64),
+        objective={name: values for name, values in series.items() if name not in NUMBERS},
+        **{name: series[name] for name in NUMBERS},
+    )
+
+
+def joined(first: Ledger, second: Ledger) -> Ledger:
+    """Put the policies of two rollouts over the same sessions side by side."""
+    both = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)], axis=2)
+        for name in NUMBERS
+    }
+    terms = {
+        name: np.concatenate([values, second.objective[name]], axis=2)
+        for name, values in first.objective.items()
+    }
+    names = first.names + second.names
+    return Ledger(names, first.dates, first.risk_free, **both, objective=terms)
+
+
+def write_ledger(ledger: Ledger, folder: Path) -> None:
+    """Write the series of a cell atomically."""
+    arrays = {name: getattr(ledger, name) for name in ("dates", "risk_free", *NUMBERS)}
+    arrays |= {f"objective.{name}": values for name, values in ledger.objective.items()}
+    arrays["names"] = np.frombuffer(json.dumps(ledger.names).encode(), dtype=np.uint8)
+    with atomic_path(folder / FILE) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_ledger(folder: Path) -> Ledger:
+    """Read what `write_ledger` wrote."""
+    path = folder / FILE
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        names = tuple(json.loads(arrays.pop("names").tobytes()))
+        terms = {
+            name.removeprefix("objective."): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith("objective.")
+        }
+        return Ledger(names=names, objective=terms, **arrays)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: expected the series of a cell, found something else ({error}); remove the "
+            "folder of the cell and run the study again"
+        ) from error
+
+
+def _numbers(
+    session: Session, tensors: MarketTensors, config: RunConfig
+) -> dict[str, Float[torch.Tensor, " B"]]:
+    """Return what is kept of one session."""
+    result = session.result
+    cash = Goal.from_vector(session.goal).cash
+    wanted = exposure_limit(cash, config.risk, torch.zeros_like(result.day))
+    asked = torch.where(cash.isnan(), result.target_weights.sum(dim=1), wanted)
+    return {
+        "net_return": result.net_return,
+        "cost": result.cost,
+        "turnover": result.turnover,
+        "invested": result.weights_after.sum(dim=1),
+        "asked": asked,
+        **session_objective(tensors, config.objective, result, asked),
+    }
