@@ -24,6 +24,8 @@ class WalkForwardConfig(Section):
     move in every training span; a published series may begin after it."""
     baselines: list[Literal["equal_weight", RiskBaselineName]] = Field(min_length=1)
     """Baselines that are rolled out once a fold."""
+    rebalance: Literal["weekly", "monthly"]
+    """When they trade. Weekly is the agent's own clock."""
     volatility_targets: list[Positive]
     """Annual volatilities at which the `volatility_target` baselines hold 1/N."""
     block_days: Count

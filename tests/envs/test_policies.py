@@ -292,9 +292,7 @@ def test_a_mixture_with_a_rule_that_has_no_view_is_no_forecast() -> None:
     assert views == [False, False, True]
 
 
-@pytest.mark.parametrize(
-    "shares", [(1.1, -0.1), (0.5, 0.6), (1.0,), (0.5, float("nan"))], ids=str
-)
+@pytest.mark.parametrize("shares", [(1.1, -0.1), (0.5, 0.6), (1.0,), (0.5, float("nan"))], ids=str)
 def test_shares_that_are_none_are_refused(shares: tuple[float, ...]) -> None:
     rule = Fixed([1.0, 0.0, 0.0, 0.0, 0.5, 0.5], [1.0])
     with pytest.raises(SimulatorError, match="sum to 1"):

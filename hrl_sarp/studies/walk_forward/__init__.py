@@ -2,9 +2,6 @@
 
 from hrl_sarp.studies.walk_forward.cells import WalkForward
 from hrl_sarp.studies.walk_forward.folds import Fold, Recipe
-
-
-def summarise(study): 
-    return "todo\n"
+from hrl_sarp.studies.walk_forward.report import summarise
 
 __all__ = ["Fold", "Recipe", "WalkForward", "summarise"]

@@ -104,7 +104,9 @@ class WalkForward:
         reference = ledger
         if self.kind != "baselines":
             reference = read_ledger(self.folder / Cell(f"{fold.name}-{BASELINES}", 0).name)
-        _record(ledger, reference, market, config, Span.of_rows(market, market.split.test, fold.name))
+        _record(
+            ledger, reference, market, config, Span.of_rows(market, market.split.test, fold.name)
+        )
         return {"mean_exposure": _mean_exposures(ledger)}
 
     def _train(self, config: RunConfig, market: Market, folder: Path) -> PhaseContext:

@@ -94,6 +94,7 @@ class Recipe:
             "market_profile": {"spans": spans, "macro_features": section.macro_features},
             "evaluation": {
                 "baselines": section.baselines,
+                "rebalance": section.rebalance,
                 "volatility_targets": section.volatility_targets,
             },
         }

@@ -63,7 +63,9 @@ class Ledger:
 
 
 @one_thread()
-def roll_out(market: Market, span: DayRange, policies: Sequence[Policy], config: RunConfig) -> Ledger:
+def roll_out(
+    market: Market, span: DayRange, policies: Sequence[Policy], config: RunConfig
+) -> Ledger:
     """Roll out policies in the exact simulator, all frictions side by side.
 
     Args:

@@ -1,0 +1,171 @@
+"""The folds of a market, one after the other: out-of-sample series of every policy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from hrl_sarp.errors import MissingArtifactError
+from hrl_sarp.studies.grid import RESULT, Cell
+from hrl_sarp.studies.walk_forward.cells import BASELINES, ENSEMBLE, WalkForward
+from hrl_sarp.studies.walk_forward.folds import Fold
+from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN, Ledger, read_ledger
+
+
+@dataclass(frozen=True)
+class Series:
+    """Out-of-sample sessions of one policy in one market; K columns are its seeds."""
+
+    dates: Shaped[np.ndarray, " D"]
+    risk_free: Float[np.ndarray, " D"]
+    fold: Int[np.ndarray, " D"]
+    """Number of the fold of each session."""
+    net: Float[np.ndarray, "D K"]
+    """Simple returns net of costs."""
+    invested: Float[np.ndarray, "D K"]
+    """Share of wealth in stocks."""
+    turnover: Float[np.ndarray, "D K"]
+
+    def of_fold(self, number: int) -> "Series":
+        """Return the sessions of one fold."""
+        inside = self.fold == number
+        return Series(**{name: values[inside] for name, values in vars(self).items()})
+
+    def exposure(self) -> Float[np.ndarray, " D"]:
+        """Return the mean exposure over the seeds and the sessions of each session's fold."""
+        by_fold = [self.invested[self.fold == number].mean() for number in np.unique(self.fold)]
+        return np.array(by_fold)[np.unique(self.fold, return_inverse=True)[1]]
+
+
+def at_exposure_of(series: Series, other: Series) -> Series:
+    """Dilute a series with cash to the mean exposure that another one has in the same fold.
+
+    A mean above its own is reached by borrowing at the rate of cash. Turnover scales, too.
+    """
+    factor = (other.exposure() / series.exposure())[:, None]
+    cash = series.risk_free[:, None]
+    return replace(
+        series,
+        net=cash + factor * (series.net - cash),
+        invested=factor * series.invested,
+        turnover=factor * series.turnover,
+    )
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The finished folds of one market and variant."""
+
+    folds: tuple[Fold, ...]
+    baselines: tuple[Ledger, ...]
+    """One a fold."""
+    seeds: tuple[tuple[Ledger, ...], ...]
+    """One a fold and seed."""
+    ensembles: tuple[Ledger, ...]
+    """One a fold."""
+
+    def baseline(self, name: str, friction: str = MAIN) -> Series:
+        """Chain a baseline."""
+        return chained([[ledger] for ledger in self.baselines], [name] * len(self.folds), friction)
+
+    def by_seed(self, name: str, friction: str = MAIN) -> Series:
+        """Chain a policy of every seed."""
+        return chained(self.seeds, [name] * len(self.folds), friction)
+
+    def ensemble(self, name: str, friction: str = MAIN) -> Series:
+        """Chain a policy of the ensembles."""
+        return chained([[ledger] for ledger in self.ensembles], [name] * len(self.folds), friction)
+
+    def chosen(self, names: Sequence[str], friction: str = MAIN) -> Series:
+        """Chain another baseline in each fold; a name that is no baseline is of the ensemble."""
+        ledgers = [
+            base if name in base.names else whole
+            for name, base, whole in zip(names, self.baselines, self.ensembles, strict=True)
+        ]
+        return chained([[ledger] for ledger in ledgers], names, friction)
+
+
+def chained(
+    folds: Sequence[Sequence[Ledger]], names: Sequence[str], friction: str = MAIN
+) -> Series:
+    """Put the folds of a policy one after the other.
+
+    Args:
+        folds: ledgers of each seed, fold by fold.
+        names: of the policy in each fold.
+        friction: one of `FRICTIONS`.
+
+    Returns:
+        A column for each seed.
+    """
+    layer = FRICTIONS.index(friction)
+
+    def columns(field: str) -> Float[np.ndarray, "D K"]:
+        return np.concatenate(
+            [
+                np.stack([getattr(one, field)[layer, :, one.column(name)] for one in seeds], axis=1)
+                for seeds, name in zip(folds, names, strict=True)
+            ]
+        )
+
+    lengths = [len(seeds[0].dates) for seeds in folds]
+    return Series(
+        dates=np.concatenate([seeds[0].dates for seeds in folds]),
+        risk_free=np.concatenate([seeds[0].risk_free for seeds in folds]),
+        fold=np.repeat(np.arange(len(folds)), lengths),
+        net=columns("net_return"),
+        invested=columns("invested"),
+        turnover=columns("turnover"),
+    )
+
+
+def read_chains(study: WalkForward) -> dict[str, dict[str, Chain]]:
+    """Read the folds that have finished in all passes: variant -> market -> chain.
+
+    Raises:
+        MissingArtifactError: if no fold has finished.
+    """
+    found: dict[str, dict[str, Chain]] = {}
+    for variant in study.recipe.variants:
+        for market in study.data_dirs:
+            folds = [
+                fold
+                for fold in study.folds.values()
+                if fold.market == market and _has_finished(study, fold, variant)
+            ]
+            if folds:
+                found.setdefault(variant, {})[market] = _read(study, folds, variant)
+    if not found:
+        raise MissingArtifactError(
+            f"no fold in {study.folder} has finished its seeds and its ensemble; run the same "
+            "command without --summary-only"
+        )
+    return found
+
+
+def _cells(study: WalkForward, fold: Fold, variant: str) -> Mapping[str, list[Cell]]:
+    own = f"{fold.name}-{variant}"
+    return {
+        "baselines": [Cell(f"{fold.name}-{BASELINES}", 0)],
+        "seeds": [Cell(own, seed) for seed in study.seeds],
+        "ensemble": [Cell(f"{own}-{ENSEMBLE}", 0)],
+    }
+
+
+def _has_finished(study: WalkForward, fold: Fold, variant: str) -> bool:
+    cells = [cell for group in _cells(study, fold, variant).values() for cell in group]
+    return all((study.folder / cell.name / RESULT).is_file() for cell in cells)
+
+
+def _read(study: WalkForward, folds: Sequence[Fold], variant: str) -> Chain:
+    def ledgers(fold: Fold, group: str) -> tuple[Ledger, ...]:
+        cells = _cells(study, fold, variant)[group]
+        return tuple(read_ledger(study.folder / cell.name) for cell in cells)
+
+    return Chain(
+        folds=tuple(folds),
+        baselines=tuple(ledgers(fold, "baselines")[0] for fold in folds),
+        seeds=tuple(ledgers(fold, "seeds") for fold in folds),
+        ensembles=tuple(ledgers(fold, "ensemble")[0] for fold in folds),
+    )

@@ -1,0 +1,208 @@
+"""Writes what a walk-forward came to: tables, figures as JSON, one figure, one page of text."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
+from hrl_sarp.reporting.figure import BLUE, INK, PALETTE, VERMILION, WIDTH, save_png, styled
+from hrl_sarp.reporting.table import NONE, Table, number
+from hrl_sarp.run.files import write_json, write_text
+from hrl_sarp.studies.walk_forward.cells import PRIOR, SAME_EXPOSURE, WalkForward
+from hrl_sarp.studies.walk_forward.chain import Chain, read_chains
+from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN
+from hrl_sarp.studies.walk_forward.measures import MEASURES, POOLED, Differences, Estimate
+from hrl_sarp.studies.walk_forward.verdicts import Verdicts, control, verdicts_of
+
+TABLE, FIGURES, FIGURE = "table.md", "table.json", "walk_forward.png"
+CONTROL = "growth"
+"""Variant that is held against the first two lines only."""
+STRESSED = tuple(f", {friction}" for friction in FRICTIONS if friction != MAIN)
+"""End the titles of comparisons that only the file of figures shows."""
+DIGITS = {"sharpe": 2, "cvar95": 2}
+PANEL_HEIGHT = 2.8
+
+
+def summarise(study: WalkForward) -> str:
+    """Write `table.md`, `table.json` and a figure for each variant into the folder of the study.
+
+    Args:
+        study: any pass of it; folds that have not finished are left out and named.
+
+    Returns:
+        The page as Markdown.
+
+    Raises:
+        MissingArtifactError: if no fold has finished.
+    """
+    chains = read_chains(study)
+    config = study.recipe.base(next(iter(study.data_dirs)))
+    phases = study.recipe.phases
+    found = {
+        variant: verdicts_of(variant, by_market, phases, config)
+        for variant, by_market in chains.items()
+    }
+    parts = ["# Walk-forward", "", opening(study, chains)]
+    for variant, verdicts in found.items():
+        parts += ["", page(verdicts)]
+        save_png(study.folder / _figure_name(variant), drawn(chains[variant], verdicts))
+    text = "\n".join(parts) + "\n"
+    write_text(study.folder / TABLE, text)
+    plain = {variant: asdict(verdicts) for variant, verdicts in found.items()}
+    if CONTROL in found:
+        plain[CONTROL]["control"] = asdict(control(found[CONTROL]))
+    write_json(study.folder / FIGURES, plain)
+    return text
+
+
+def opening(study: WalkForward, chains: Mapping[str, Mapping[str, Chain]]) -> str:
+    """Say what was run, how to read it, and what is missing."""
+    done = {fold.name for each in chains.values() for one in each.values() for fold in one.folds}
+    missing = [name for name in study.folds if name not in done]
+    section = study.recipe.base(next(iter(study.data_dirs))).walk_forward
+    sentences = [
+        f"Tests of {len(done)} folds, {len(study.seeds)} seeds each, phases "
+        f"{', '.join(map(str, study.recipe.phases))}. Training expands from fold to fold, and ends "
+        f"{section.validation_years} calendar year(s) before the test, which validation takes.",
+        "Every figure is of the out-of-sample sessions of a market, one fold after the other, net "
+        "of costs in the exact simulator.",
+        f"Intervals ({section.confidence:.0%}) and probabilities resample dates in blocks of "
+        f"{section.block_days} sessions, the same dates for both sides and all markets; seeds are "
+        "averaged. Pooled is the mean over the markets.",
+        f"The agent is the ensemble: the mean of the seeds' decisions. '{SAME_EXPOSURE}' holds 1/N "
+        "with the agent's mean exposure of the fold, in the simulator. The prior at the same "
+        "exposure is diluted with cash.",
+        "CE5 and CE10 are the sure log growth with the same power utility, at a relative risk "
+        "aversion of 5 and 10.",
+    ]
+    if missing:
+        sentences.append(f"Not finished and left out: {', '.join(missing)}.")
+    return "\n".join(sentences)
+
+
+def page(verdicts: Verdicts) -> str:
+    """Write the tables of one variant."""
+    met = sum(line.is_met for line in verdicts.lines)
+    parts = [
+        f"## Variant {verdicts.variant}: ensemble of {verdicts.agent}",
+        "",
+        f"{met} of {len(verdicts.lines)} lines are met.",
+        "",
+        lines_table(verdicts).markdown(),
+    ]
+    for market, rows in verdicts.policies.items():
+        parts += ["", f"### Policies, {market}", "", policies_table(rows).markdown()]
+    parts += ["", "### The agent against its references", ""]
+    main = {t: each for t, each in verdicts.comparisons.items() if not t.endswith(STRESSED)}
+    parts.append(differences_table("agent less", main).markdown())
+    parts += ["", "### What each phase adds, at equal exposure", ""]
+    parts.append(differences_table("step", verdicts.steps).markdown())
+    parts += ["", "### Volatility against 1/N at the same exposure, 100 ln, by year", ""]
+    parts.append(years_table(verdicts).markdown())
+    parts += ["", f"![Fold by fold]({_figure_name(verdicts.variant)})"]
+    return "\n".join(parts)
+
+
+def lines_table(verdicts: Verdicts) -> Table:
+    """Return what must be shown, what was found, and whether it is enough."""
+    lines = [*verdicts.lines]
+    if verdicts.variant == CONTROL:
+        lines.append(control(verdicts))
+    rows = [(line.text, line.found, "met" if line.is_met else "missed") for line in lines]
+    return Table("Lines", ("line", "found", ""), rows)
+
+
+def policies_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return the measures of every policy of a market."""
+    names = list(next(iter(rows.values())))
+    titles = [MEASURES[name][0] if name in MEASURES else f"{name}, %" for name in names]
+    cells = [
+        (policy, *(number(values[name], DIGITS.get(name, 1)) for name in names))
+        for policy, values in rows.items()
+    ]
+    return Table("Policies", ("policy", *titles), cells)
+
+
+def differences_table(first: str, differences: Mapping[str, Differences]) -> Table:
+    """Return one row for each comparison and market."""
+    measures = list(next(iter(next(iter(differences.values())).values())))
+    titles = [MEASURES[name][0] for name in measures]
+    rows = [
+        (title, market, *(cell(values[name], DIGITS.get(name, 1)) for name in measures))
+        for title, by_market in differences.items()
+        for market, values in by_market.items()
+        if market != POOLED or len(by_market) > 2  # of one market it is the market's own
+    ]
+    return Table("Differences", (first, "market", *titles), rows)
+
+
+def years_table(verdicts: Verdicts) -> Table:
+    """Return one row for each market, one column for each calendar year."""
+    years = sorted({year for by_year in verdicts.years.values() for year in by_year})
+    rows = [
+        (market, *(number(by_year[year], 0) if year in by_year else NONE for year in years))
+        for market, by_year in verdicts.years.items()
+    ]
+    return Table("Years", ("market", *map(str, years)), rows)
+
+
+def cell(each: Estimate, digits: int) -> str:
+    """Write an estimate with its interval, and the probability of being above 0."""
+    low, high = number(each.low, digits), number(each.high, digits)
+    return f"{number(each.value, digits)} [{low}, {high}] P {each.above:.2f}"
+
+
+@styled
+def drawn(chains: Mapping[str, Chain], verdicts: Verdicts) -> Figure:
+    """Draw both differences fold by fold, and the growth of wealth in each market."""
+    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * (1 + len(chains))), layout="constrained")
+    grid = figure.add_gridspec(1 + len(chains), 2)
+    titles = {
+        "log_volatility": "Volatility over 1/N at the same exposure, 100 ln",
+        "growth": "Growth over 1/N at the same exposure, % a year",
+    }
+    for place, (name, title) in enumerate(titles.items()):
+        axes = figure.add_subplot(grid[0, place])
+        axes.set_title(title, fontsize=9)
+        _draw_folds(axes, verdicts, name)
+    for row, (market, chain) in enumerate(chains.items()):
+        axes = figure.add_subplot(grid[row + 1, :])
+        axes.set_title(f"{market}: growth of 1, folds one after the other")
+        _draw_wealth(axes, chain, verdicts.agent)
+    return figure
+
+
+def _draw_folds(axes: Axes, verdicts: Verdicts, name: str) -> None:
+    labels, place = [], 0
+    for colour, (market, folds) in zip(PALETTE, verdicts.folds.items(), strict=False):
+        for position, (fold, differences) in enumerate(folds.items()):
+            each = differences[market][name]
+            around = [[each.value - each.low], [each.high - each.value]]
+            label = market if position == 0 else None
+            axes.errorbar([place], [each.value], around, fmt="o", color=colour, label=label)
+            labels.append(fold.removeprefix(f"{market}-"))
+            place += 1
+    axes.axhline(0.0, color=INK, linewidth=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
+    axes.legend()
+
+
+def _draw_wealth(axes: Axes, chain: Chain, agent: str) -> None:
+    lines: dict[str, Any] = {
+        "agent (ensemble)": (chain.ensemble(agent), {"color": BLUE, "linewidth": 2}),
+        PRIOR: (chain.ensemble(PRIOR), {"color": VERMILION}),
+        EQUAL_WEIGHT: (chain.baseline(EQUAL_WEIGHT), {"color": INK}),
+        SAME_EXPOSURE: (chain.ensemble(SAME_EXPOSURE), {"color": INK, "linestyle": ":"}),
+    }
+    for label, (series, style) in lines.items():
+        axes.plot(series.dates, np.cumprod(1.0 + series.net[:, 0]), label=label, **style)
+    axes.set_yscale("log")
+    axes.legend(ncols=2)
+
+
+def _figure_name(variant: str) -> str:
+    return FIGURE.replace(".png", f"_{variant}.png")
