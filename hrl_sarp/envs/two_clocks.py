@@ -21,7 +21,7 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.simulator.limits import exposure_limit, feasible_goal, target_weights
 from hrl_sarp.simulator.portfolio import PortfolioSimulator
 
-Rows = Int[Tensor, " n"] | slice
+Rows = Int[Tensor, " _"] | slice
 """Some of the portfolios; a slice reads them without a copy."""
 
 

@@ -7,7 +7,10 @@ from tests.architecture.source_tree import PACKAGE, parse
 
 SCHEMA = [
     PACKAGE / "config" / name
-    for name in ("schema.py", "market_schema.py", "objective_schema.py", "encoder_schema.py")
+    for name in (
+        *("schema.py", "market_schema.py", "objective_schema.py", "encoder_schema.py"),
+        "study_schema.py",
+    )
 ]
 
 

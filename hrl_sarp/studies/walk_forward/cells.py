@@ -49,7 +49,16 @@ def phase_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class WalkForward:
-    """The study of one pass over all folds; see `grid.Study`."""
+    """The study of one pass over all folds; see `grid.Study`.
+
+    Examples:
+        >>> fold = Fold("us", 2005, 2007)
+        >>> recipe = Recipe(None, {}, {"risk": None}, (1, 2), {})
+        >>> folder = Path("logs/walk_forward")
+        >>> study = WalkForward(recipe, {"us": None}, folder, {fold.name: fold}, (0, 1), "seeds")
+        >>> [cell.name for cell in study.cells()]
+        ['us-2005-2007-risk-0', 'us-2005-2007-risk-1']
+    """
 
     recipe: Recipe
     data_dirs: Mapping[str, Path | None]
@@ -62,7 +71,12 @@ class WalkForward:
     title: str = field(default="walk-forward")
 
     def cells(self) -> list[Cell]:
-        """List the cells of this pass, a seed of all folds before the next seed."""
+        """List the cells of this pass.
+
+        Returns:
+            A seed of all folds before the next seed, so that cells that run together differ in
+            their market.
+        """
         variants = [BASELINES] if self.kind == "baselines" else list(self.recipe.variants)
         end = f"-{ENSEMBLE}" if self.kind == "ensemble" else ""
         seeds = self.seeds if self.kind == "seeds" else (0,)
@@ -70,11 +84,25 @@ class WalkForward:
         return [Cell(setting, seed) for seed in seeds for setting in settings]
 
     def of(self, kind: Pass) -> "WalkForward":
-        """Return another pass of the same study."""
+        """Return another pass of the same study.
+
+        Args:
+            kind: of the pass.
+
+        Returns:
+            The same folds, seeds and folder.
+        """
         return replace(self, kind=kind)
 
     def identity(self, cell: Cell) -> dict[str, Any]:
-        """Return what a result depends on: configuration, data and the code of the market."""
+        """Return what a result depends on: configuration, data and the code of the market.
+
+        Args:
+            cell: of this pass.
+
+        Returns:
+            Hashes by name, and the phases.
+        """
         fold, variant = self._place(cell)
         configs = {
             str(seed): config_hash(self.recipe.config(fold, variant, seed))
@@ -85,7 +113,15 @@ class WalkForward:
         return {"config": configs, "market": self._market_key(fold, config), "phases": phases}
 
     def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
-        """Do the work of a cell from where it stands, and write its series."""
+        """Do the work of a cell from where it stands, and write its series.
+
+        Args:
+            cell: of this pass.
+            folder: of the cell.
+
+        Returns:
+            Mean exposure of every policy that was rolled out.
+        """
         fold, variant = self._place(cell)
         config = self.recipe.config(fold, variant, cell.seed)
         configure_threads(config.threads)

@@ -35,7 +35,13 @@ class Fold:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every fold shares: the layers of its configuration and the years that were asked for."""
+    """What every fold shares: the layers of its configuration and the years that were asked for.
+
+    Examples:
+        >>> recipe = Recipe(None, {"test_years": 5}, {"risk": None}, (1, 2), {})
+        >>> [fold.name for fold in recipe.folds("us", count=2)]
+        ['us-2005-2009', 'us-2010-2014']
+    """
 
     experiment: str | None
     years: Mapping[str, int]
@@ -48,7 +54,14 @@ class Recipe:
     """Further values, laid over all files."""
 
     def base(self, market: str) -> RunConfig:
-        """Return the configuration of a market before its years are cut into folds."""
+        """Return the configuration of a market before its years are cut into folds.
+
+        Args:
+            market: profile.
+
+        Returns:
+            The merged configuration, with the market's own spans.
+        """
         overrides = {**self.changes, "walk_forward": dict(self.years)}
         return load_config(market=market, experiment=self.experiment, overrides=overrides)
 
@@ -61,6 +74,9 @@ class Recipe:
 
         Returns:
             Folds in their order; the last one ends with the last test year.
+
+        Raises:
+            ConfigError: if that is no fold at all.
         """
         section = self.base(market).walk_forward
         first, last = section.first_test_year, section.last_test_year
@@ -78,6 +94,14 @@ class Recipe:
 
         Training begins with the market's own training span, validation is the last years before the
         test, and both are purged as every split is.
+
+        Args:
+            fold: its market and test years.
+            variant: of the recipe.
+            seed: of the cell.
+
+        Returns:
+            The merged configuration with the spans of the fold.
         """
         base = self.base(fold.market)
         section, begin = base.walk_forward, base.market_profile.spans.train.start
