@@ -104,13 +104,14 @@ class WalkForward:
             Hashes by name, and the phases.
         """
         fold, variant = self._place(cell)
-        configs = {
-            str(seed): config_hash(self.recipe.config(fold, variant, seed))
-            for seed in (self.seeds if self.kind == "ensemble" else (cell.seed,))
-        }
-        config = self.recipe.config(fold, variant, cell.seed)
+        seeds = self.seeds if self.kind == "ensemble" else (cell.seed,)
+        configs = {seed: self.recipe.config(fold, variant, seed) for seed in seeds}
         phases = [] if self.kind == "baselines" else list(self.recipe.phases)
-        return {"config": configs, "market": self._market_key(fold, config), "phases": phases}
+        return {
+            "config": {str(seed): config_hash(config) for seed, config in configs.items()},
+            "market": self._market_key(fold, configs[seeds[0]]),
+            "phases": phases,
+        }
 
     def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
         """Do the work of a cell from where it stands, and write its series.
