@@ -133,8 +133,9 @@ def _gains(
 ) -> dict[str, list[float]]:
     """Return the gains of each share; the names of shares are text, as JSON wants it."""
     shares, follow = config.curriculum.acceptance.shares, FollowGoal(tensors, config.risk)
+    parts = ClassicalGoal(tensors), agent
     policies = [
-        HierarchicalPolicy(f"{share:g}", MixedGoal(ClassicalGoal(tensors), agent, share), follow)
+        HierarchicalPolicy(f"{share:g}", MixedGoal(parts, (1 - share, share)), follow)
         for share in shares
     ]
     earned = daily_objective(tensors, config, policies, span)

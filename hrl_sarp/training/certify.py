@@ -109,8 +109,8 @@ class Certification:
         micro: MicroPolicy,
     ) -> HierarchicalPolicy:
         """Return the pair that is deployed: each level goes as far as it was granted."""
-        goal = MixedGoal(ClassicalGoal(tensors), macro, self.macro.granted)
-        target = MixedTarget(FollowGoal(tensors, config.risk), micro, self.micro.granted)
+        goal = MixedGoal((ClassicalGoal(tensors), macro), _both(self.macro.granted))
+        target = MixedTarget((FollowGoal(tensors, config.risk), micro), _both(self.micro.granted))
         return HierarchicalPolicy(name, goal, target)
 
 
@@ -183,7 +183,9 @@ def _macro_gains(pair: Learned, config: RunConfig) -> PairedDays:
     tensors, follow = pair.tensors, FollowGoal(pair.tensors, config.risk)
     policies = {
         share: HierarchicalPolicy(
-            f"macro {share:g}", MixedGoal(ClassicalGoal(tensors), pair.macro, share), follow
+            f"macro {share:g}",
+            MixedGoal((ClassicalGoal(tensors), pair.macro), _both(share)),
+            follow,
         )
         for share in _candidates(config)
     }
@@ -192,12 +194,19 @@ def _macro_gains(pair: Learned, config: RunConfig) -> PairedDays:
 
 def _micro_gains(pair: Learned, config: RunConfig, macro_share: float) -> PairedDays:
     tensors, follow = pair.tensors, FollowGoal(pair.tensors, config.risk)
-    goal = MixedGoal(ClassicalGoal(tensors), pair.macro, macro_share)
+    goal = MixedGoal((ClassicalGoal(tensors), pair.macro), _both(macro_share))
     policies = {
-        share: HierarchicalPolicy(f"micro {share:g}", goal, MixedTarget(follow, pair.micro, share))
+        share: HierarchicalPolicy(
+            f"micro {share:g}", goal, MixedTarget((follow, pair.micro), _both(share))
+        )
         for share in _candidates(config)
     }
     return _gains(pair, config, policies)
+
+
+def _both(share: float) -> tuple[float, float]:
+    """Return the shares of the prior and of the learned policy."""
+    return 1 - share, share
 
 
 def _candidates(config: RunConfig) -> list[float]:
