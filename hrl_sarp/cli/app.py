@@ -213,19 +213,52 @@ def stress_test(
 
 
 @app.command("diagnose")
-def diagnose(log_dir: LogDir = DEFAULT_LOG_DIR) -> None:
-    """Show the first and last values of the training curves of LOG_DIR.
+def diagnose(
+    log_dir: LogDir = DEFAULT_LOG_DIR,
+    permuted: Annotated[  # noqa: FBT002 -- an option, given by name
+        bool,
+        typer.Option(
+            "--permuted", help="Train phases 1 to 3 on permuted returns, too (takes minutes)."
+        ),
+    ] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Show the training curves of LOG_DIR, what was granted, and the permuted-returns control.
 
-    docs/diagnosis.md explains them.
+    docs/diagnosis.md explains them. The control is kept in LOG_DIR/permuted.
     """
     from rich.console import Console
 
+    from hrl_sarp.reporting.table import paragraphs
+    from hrl_sarp.studies.permuted_returns import (
+        COMMAND,
+        control_sentence,
+        control_table,
+        run_control,
+        stored_control,
+    )
     from hrl_sarp.training.certify import read_certification
-    from hrl_sarp.training.curriculum import phase_tables
+    from hrl_sarp.training.curriculum import config_of_run, phase_tables
 
-    tables, certified = phase_tables(log_dir), read_certification(log_dir)
-    for table in tables if certified is None else [*tables, *certified.tables()]:
-        Console().print(table)
+    console = Console()
+    certified = read_certification(log_dir)
+    for table in [*phase_tables(log_dir), *(certified.tables() if certified else [])]:
+        console.print(table)
+    config = config_of_run(log_dir)
+    gains = stored_control(log_dir)
+    if permuted and gains is None:
+        with running(log_dir):
+            context = _context(data_dir, log_dir, config, "cpu")
+            with context.stop:
+                gains = run_control(context)
+    if gains is None:
+        unknown = f"In-sample gain, true / permuted: not measured; `{COMMAND}` measures it."
+        console.print(paragraphs([unknown]))
+        return
+    confidence = config.evaluation.confidence
+    console.print(
+        control_table(gains, confidence), paragraphs([control_sentence(gains, confidence)])
+    )
 
 
 @app.command("report")
@@ -282,11 +315,10 @@ def _backtest(
     from rich.console import Console
 
     from hrl_sarp.evaluation.backtest import run_backtest
-    from hrl_sarp.evaluation.policies import select_policies, trained_policies
+    from hrl_sarp.evaluation.policies import granted, select_policies, trained_policies
     from hrl_sarp.evaluation.report import print_summary, write_backtest
     from hrl_sarp.evaluation.trials import record_selection
     from hrl_sarp.run.trials import TrialLog
-    from hrl_sarp.training.certify import read_certification
 
     policies, pairs = trained_policies(context)
     swaps = pairs if names is None else None
@@ -296,11 +328,8 @@ def _backtest(
     record_selection(context.log_dir, context.market, context.config, log)
     result = run_backtest(context.market, policies, span, context.config, log=log)
     out_dir = context.log_dir / "backtest"
-    analysis = write_backtest(result, out_dir, swaps)
+    analysis = write_backtest(result, out_dir, swaps, granted(context.log_dir))
     print_summary(result, analysis, Console())
-    certified = read_certification(context.log_dir)
-    if certified is not None:
-        typer.echo("\n".join(certified.sentences()))
     typer.echo(f"wrote {out_dir / 'report.html'}")
 
 

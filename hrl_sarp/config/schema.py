@@ -421,8 +421,16 @@ class EvaluationConfig(Section):
     """Confidence of the intervals in the tables."""
     random_portfolios: int = Field(ge=0)
     """Random portfolios that every policy is ranked against."""
+    same_rule_distance: Fraction
+    """Mean share of wealth that may lie elsewhere in a policy that is called by a rule's name."""
+    growth_margin: Fraction
+    """Log growth a year that may be lost to 1/N and still counts as its growth kept."""
     rolling_days: Count
     """Window of the rolling Sharpe ratio."""
+    permuted_block_days: Count
+    """Sessions that stay together when the control of `diagnose` permutes the training returns."""
+    permuted_runs: int = Field(ge=2)
+    """Trainings of that control on permuted returns."""
     stressed_delisting_return: float = Field(ge=-1, le=0)
     """Return of a delisted holding in the variant that tests delistings."""
 

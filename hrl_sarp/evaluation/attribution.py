@@ -1,17 +1,35 @@
-"""Splits an excess over 1/N into sectors, stocks inside them, cash and costs."""
+"""Splits an excess over 1/N into its sources, and finds the rule that a policy is nearest to."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from hrl_sarp.contracts import Market, Trajectory
-from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
+from hrl_sarp.envs.rollout import INDEX
+from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT, RULES
 from hrl_sarp.evaluation.performance import Performance, column, market_rows, sector_weights
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 
 Weights = Float[np.ndarray, "D A"]
+CLASSICAL_PRIOR, GOAL_FOLLOWING = "classical prior", "goal-following"
+"""Rows of a trained run without a trained agent: the portfolio that agents start from, and the 1/N
+goal with that portfolio inside the sectors."""
+MACRO_SHARE, MICRO_SHARE = "share of the macro agent", "share of the micro agent"
+"""What certification grants."""
+DRAWN = tuple(RULES[name][0] for name in ("random_policy", "ridge_shuffled"))
+"""Baselines that show luck. No policy is likened to them."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """The rule whose weights are nearest to those of a policy."""
+
+    rule: str
+    distance: float
+    """Mean half-L1 distance of the weights, cash included: the share of wealth that lies elsewhere.
+    """
 
 
 @dataclass(frozen=True)
@@ -127,3 +145,24 @@ def _brinson(own: Weights, base: Weights, returns: Weights, market: Market) -> n
     stocks = (own_earned - own_sector * base_return).sum()
     cash = ((own_sector.sum(axis=1, keepdims=True) - base_invested) * overall).sum()
     return np.array([sectors, stocks, cash])
+
+
+def nearest_rule(trajectory: Trajectory, name: str, policy_names: Collection[str]) -> Likeness:
+    """Find the rule that a policy comes nearest to, by the weights after each trade.
+
+    Rules are the baselines and the rows of a trained run without a trained agent.
+
+    Args:
+        trajectory: with the weights of all policies.
+        name: of the policy.
+        policy_names: policies that are no baselines.
+    """
+    own = trajectory.weights_after[:, column(trajectory, name)]
+    others = {*policy_names, INDEX, name, *DRAWN} - ({CLASSICAL_PRIOR, GOAL_FOLLOWING} - {name})
+    found = []
+    for i, rule in enumerate(trajectory.names):
+        if rule not in others:
+            gap = own - trajectory.weights_after[:, i]
+            moved = np.abs(gap).sum(axis=1) + np.abs(gap.sum(axis=1))
+            found.append(Likeness(rule, float(moved.mean() / 2)))
+    return min(found, key=lambda likeness: likeness.distance)

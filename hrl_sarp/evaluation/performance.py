@@ -61,7 +61,11 @@ class PolicyRecord:
     growth_samples: Float[np.ndarray, " samples"]
     """Samples of the growth excess, on resampled dates."""
     sharpe_samples: Float[np.ndarray, " samples"]
-    """On the same dates."""
+    """On the same dates, as the next."""
+    relative_volatility_samples: Float[np.ndarray, " samples"]
+    """Volatility over that of 1/N; 0 where 1/N does not move."""
+    equal_weight_exposure: float | None
+    """Mean share of wealth that 1/N holds in stocks."""
     appraisal: Appraisal
     """Per session, against 1/N."""
     trials: Trials
@@ -111,6 +115,35 @@ def _sharpe(record: PolicyRecord) -> Interval:
     return statistics.interval(value, record.sharpe_samples, record.confidence)
 
 
+def certainty_equivalent(simple_returns: Series, risk_aversion: int | float) -> float:
+    """Compute mean return less risk aversion / 2 x variance, a year.
+
+    It is the sure return that an investor of this risk aversion (gamma) would take instead.
+    """
+    variance = metrics.annual_volatility(simple_returns, YEAR) ** 2
+    return float(simple_returns.mean() * YEAR - risk_aversion / 2 * variance)
+
+
+def mean_exposure(weights: Float[np.ndarray, "D A"] | None) -> float | None:
+    """Compute the mean share of wealth in stocks after the trade; None without weights."""
+    return None if weights is None else float(weights.sum(axis=1).mean())
+
+
+def _relative_volatility(record: PolicyRecord) -> Interval | None:
+    """Divide the volatility by that of 1/N, scaled to the same mean exposure."""
+    own, base = mean_exposure(record.weights), record.equal_weight_exposure
+    moves = record.equal_weight_excess.std() > 0
+    if not own or not base or not moves:
+        return None
+    volatility, of_equal_weight = (
+        metrics.annual_volatility(series, YEAR)
+        for series in (record.net, record.net - record.active)
+    )
+    samples = base / own * record.relative_volatility_samples
+    value = base / own * volatility / of_equal_weight
+    return statistics.interval(value, samples, record.confidence)
+
+
 def _cost_drag(record: PolicyRecord) -> float:
     survives = record.net.min() > -1
     return metrics.cost_drag(record.gross, record.net, YEAR) if survives else 0.0
@@ -148,38 +181,62 @@ RATIO, TENTHS, COUNT = Form(2), Form(1), Form(0)
 
 MEASURES = (
     Measure(
-        "total_return", "total return", PERCENT, lambda r: metrics.total_return(r.net),
-        "Over the whole span, not a year.",
-    ),
-    Measure(
-        "annual_return", "net return", PERCENT, lambda r: metrics.annual_return(r.net, YEAR),
-        "Compound growth of wealth a year.", rank=1,
-    ),
-    Measure(
-        "gross_annual_return", "gross", PERCENT, lambda r: metrics.annual_return(r.gross, YEAR),
-        "Return with the trading costs of each session added back.", rank=6,
-    ),
-    Measure(
         "volatility", "volatility", PERCENT, lambda r: metrics.annual_volatility(r.net, YEAR),
-        rank=7,
+        rank=0,
     ),
     Measure(
-        "sharpe", "Sharpe [{level}]", RATIO, _sharpe, "On the return in excess of cash.", rank=2
+        "relative_volatility", "volatility over 1/N's at equal exposure [{level}]", RATIO,
+        _relative_volatility,
+        "1/N is mixed with cash to the policy's mean exposure. Below 1: risk is lower by more than "
+        "cash alone takes away.", EQUAL_WEIGHT, rank=5,
     ),
-    Measure("sortino", "Sortino", RATIO, lambda r: metrics.sortino_ratio(r.excess, YEAR)),
-    Measure("calmar", "Calmar", RATIO, lambda r: metrics.calmar_ratio(r.net, YEAR)),
+    Measure(
+        "max_drawdown", "max drawdown", PERCENT, lambda r: metrics.max_drawdown(r.net), rank=1
+    ),
+    Measure(
+        "cvar_95", "CVaR 95", PERCENT_2,
+        lambda r: metrics.conditional_value_at_risk(r.net, 0.95),
+        "Mean loss of the worst 5 % of the sessions.", rank=7,
+    ),
+    Measure(
+        "certainty_equivalent_5", "CE, gamma=5", PERCENT,
+        lambda r: certainty_equivalent(r.net, 5.0),
+        "Certainty equivalent: mean return less gamma / 2 x variance, a year.", rank=2,
+    ),
+    Measure(
+        "certainty_equivalent_10", "CE, gamma=10", PERCENT,
+        lambda r: certainty_equivalent(r.net, 10.0), rank=8,
+    ),
+    Measure(
+        "exposure", "exposure", PERCENT, lambda r: mean_exposure(r.weights),
+        "Mean share of wealth in stocks after the trade; the rest is cash.", INDEX, rank=6,
+    ),
+    Measure(
+        "annual_return", "return, net", PERCENT, lambda r: metrics.annual_return(r.net, YEAR),
+        "Compound growth of wealth a year.", rank=3,
+    ),
     Measure(
         "growth_excess", "log growth over 1/N, % a year [{level}]", POINTS,
         lambda r: statistics.interval(r.growth_excess, r.growth_samples, r.confidence),
-        "Log growth less that of 1/N, both net of costs; dates are paired.", EQUAL_WEIGHT, rank=0,
+        "Log growth less that of 1/N, both net of costs; dates are paired.", EQUAL_WEIGHT, rank=9,
+    ),
+    Measure(
+        "sharpe", "Sharpe [{level}]", RATIO, _sharpe, "On the return in excess of cash.", rank=4
     ),
     Measure(
         "probability_of_beating", "P(beats 1/N)", SHARE, lambda r: share_positive(r.growth_samples),
-        "Share of the resampled histories that grow more than 1/N.", EQUAL_WEIGHT, rank=8,
+        "Share of the resampled histories that grow more than 1/N.", EQUAL_WEIGHT, rank=13,
     ),
     Measure(
-        "max_drawdown", "max drawdown", PERCENT, lambda r: metrics.max_drawdown(r.net), rank=3
+        "gross_annual_return", "gross", PERCENT, lambda r: metrics.annual_return(r.gross, YEAR),
+        "Return with the trading costs of each session added back.", rank=12,
     ),
+    Measure(
+        "total_return", "total return", PERCENT, lambda r: metrics.total_return(r.net),
+        "Over the whole span, not a year.",
+    ),
+    Measure("sortino", "Sortino", RATIO, lambda r: metrics.sortino_ratio(r.excess, YEAR)),
+    Measure("calmar", "Calmar", RATIO, lambda r: metrics.calmar_ratio(r.net, YEAR)),
     Measure(
         "average_drawdown", "average drawdown", PERCENT, lambda r: metrics.average_drawdown(r.net)
     ),
@@ -190,11 +247,6 @@ MEASURES = (
     Measure(
         "var_95", "VaR 95, a session", PERCENT_2, lambda r: metrics.value_at_risk(r.net, 0.95),
         "Loss of a session that is exceeded with probability 5 %.",
-    ),
-    Measure(
-        "cvar_95", "CVaR 95", PERCENT_2,
-        lambda r: metrics.conditional_value_at_risk(r.net, 0.95),
-        "Mean loss of the worst 5 % of the sessions.",
     ),
     Measure("var_99", "VaR 99", PERCENT_2, lambda r: metrics.value_at_risk(r.net, 0.99)),
     Measure(
@@ -210,10 +262,10 @@ MEASURES = (
     Measure(
         "turnover", "turnover", TENTHS,
         lambda r: metrics.annual_turnover(r.turnover, YEAR),
-        "One-sided, in multiples of wealth.", INDEX, rank=4,
+        "One-sided, in multiples of wealth.", INDEX, rank=10,
     ),
     Measure(
-        "cost_drag", "cost drag", PERCENT_2, _cost_drag, "Log growth lost to costs.", INDEX, rank=5
+        "cost_drag", "cost drag", PERCENT_2, _cost_drag, "Log growth lost to costs.", INDEX, rank=11
     ),
     Measure(
         "information_ratio", "information ratio", RATIO,
@@ -253,11 +305,6 @@ MEASURES = (
         EQUAL_WEIGHT,
     ),
     Measure(
-        "cash", "cash", PERCENT,
-        lambda r: None if r.weights is None else float(1.0 - r.weights.sum(axis=1).mean()),
-        "Mean share of wealth after the trade.",
-    ),
-    Measure(
         "effective_positions", "effective positions", TENTHS, _effective_positions,
         "1 / Herfindahl index of the invested part, mean over the sessions that hold anything.",
     ),
@@ -295,9 +342,17 @@ def measure_policies(
     growth_excess = active_growth.mean(axis=0) * YEAR
     growth_samples = statistics.bootstrap_annual_mean(active_growth, counts, YEAR)
     sharpe_samples = statistics.bootstrap_sharpe(excess, counts, YEAR)
+    volatility = statistics.bootstrap_volatility(net, counts, YEAR)
+    relative = np.divide(
+        volatility,
+        volatility[:, [base]],
+        out=np.zeros_like(volatility),
+        where=volatility[:, [base]] > 0,
+    )
     appraisals = statistics.appraise(excess, excess[:, base])
     others = Trials(sum(n not in {*policy_names, EQUAL_WEIGHT} for n in trajectory.names), ())
     keeps_weights = trajectory.weights_after.shape[2] > 0
+    even = mean_exposure(trajectory.weights_after[:, base]) if keeps_weights else None
     performances = {}
     for i, name in enumerate(trajectory.names):
         has_weights = keeps_weights and name != INDEX
@@ -317,6 +372,8 @@ def measure_policies(
             growth_excess=float(growth_excess[i]),
             growth_samples=growth_samples[:, i],
             sharpe_samples=sharpe_samples[:, i],
+            relative_volatility_samples=relative[:, i],
+            equal_weight_exposure=even,
             appraisal=appraisals[i],
             trials=trials if name in policy_names else others,
             confidence=config.evaluation.confidence,

@@ -91,17 +91,31 @@ def bootstrap_sharpe(
 
     A column that does not move has the ratio 0; NaN is not skipped.
     """
-    n_periods = len(excess_returns)
-    centre = excess_returns.mean(axis=0)  # subtracted first, to keep digits of the variance
-    deviations = excess_returns - centre
+    mean, deviation = _resampled_moments(excess_returns, counts)
+    ratio = np.divide(mean, deviation, out=np.zeros_like(deviation), where=deviation > 1e-15)
+    return ratio * math.sqrt(periods_per_year)
+
+
+def bootstrap_volatility(
+    simple_returns: Float[np.ndarray, "T P"],
+    counts: Float[np.ndarray, "samples T"],
+    periods_per_year: int,
+) -> Float[np.ndarray, "samples P"]:
+    """Compute the annualised deviation of every column in every sample; NaN is not skipped."""
+    return _resampled_moments(simple_returns, counts)[1] * math.sqrt(periods_per_year)
+
+
+def _resampled_moments(
+    series: Float[np.ndarray, "T P"], counts: Float[np.ndarray, "samples T"]
+) -> tuple[Float[np.ndarray, "samples P"], Float[np.ndarray, "samples P"]]:
+    """Return mean and sample standard deviation of every column in every sample."""
+    n_periods = len(series)
+    centre = series.mean(axis=0)  # subtracted first, to keep digits of the variance
+    deviations = series - centre
     shift = counts @ deviations / n_periods
     second = counts @ deviations**2 / n_periods
     variance = np.maximum(second - shift**2, 0.0) * n_periods / max(n_periods - 1, 1)
-    deviation = np.sqrt(variance)
-    ratio = np.divide(
-        shift + centre, deviation, out=np.zeros_like(deviation), where=deviation > 1e-15
-    )
-    return ratio * math.sqrt(periods_per_year)
+    return shift + centre, np.sqrt(variance)
 
 
 def interval(value: float, samples: Float[np.ndarray, " samples"], confidence: float) -> Interval:

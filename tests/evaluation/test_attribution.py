@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -6,7 +6,15 @@ import torch
 
 from hrl_sarp.contracts import DayRange, Trajectory
 from hrl_sarp.envs.rollout import Variant, rollout
-from hrl_sarp.evaluation.attribution import LevelSwaps, attribute, level_gains
+from hrl_sarp.evaluation.attribution import (
+    CLASSICAL_PRIOR,
+    LevelSwaps,
+    Likeness,
+    attribute,
+    level_gains,
+    nearest_rule,
+)
+from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.market.tensors import MarketTensors
 from tests import factories
@@ -74,3 +82,37 @@ def test_level_gains_sum_to_what_both_levels_add(analysis: Analysis) -> None:
     apart = (growth["12-1 momentum"] - growth["1/N"]) - (growth["ridge"] - growth["1/N"])
     assert gains.macro - gains.micro == pytest.approx(apart)
     assert np.isfinite(gains.interaction)
+
+
+def test_nearest_rule_is_the_one_with_the_smallest_share_elsewhere(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    main = result.main
+    found = nearest_rule(main, "own", result.policy_names)
+    weights = {
+        name: np.column_stack([w, 1 - w.sum(axis=1)])
+        for name, w in zip(main.names, main.weights_after.transpose(1, 0, 2), strict=True)
+    }
+    gaps = {
+        name: np.abs(weights["own"] - w).sum(axis=1).mean() / 2
+        for name, w in weights.items()
+        if name not in ("own", "index", "random policy", "ridge, shuffled")
+    }
+    assert found.rule == min(gaps, key=gaps.__getitem__) == "1/N"
+    assert found.distance == pytest.approx(gaps["1/N"])
+    assert analysis.likeness == {"own": found}
+
+
+def test_row_without_a_trained_agent_is_a_rule_but_not_its_own(result: BacktestResult) -> None:
+    named = [CLASSICAL_PRIOR if name == "own" else name for name in result.main.names]
+    main = replace(result.main, names=tuple(named))
+    assert nearest_rule(main, CLASSICAL_PRIOR, [CLASSICAL_PRIOR]).rule == "1/N"
+    twice = (*named, "agent")
+    tables = {
+        f.name: np.concatenate([getattr(main, f.name), getattr(main, f.name)[:, [-1]]], axis=1)
+        for f in fields(Trajectory)
+        if f.name not in ("names", "dates")
+    }
+    found = nearest_rule(replace(main, names=twice, **tables), "agent", [CLASSICAL_PRIOR, "agent"])
+    assert named[-1] == CLASSICAL_PRIOR
+    assert found == Likeness(CLASSICAL_PRIOR, 0.0)

@@ -5,11 +5,13 @@ import pytest
 
 from hrl_sarp import metrics
 from hrl_sarp.errors import MetricError
-from hrl_sarp.evaluation.backtest import BacktestResult
+from hrl_sarp.evaluation.backtest import BacktestResult, run_backtest
+from hrl_sarp.evaluation.baselines import make_baselines, make_constant_exposure
 from hrl_sarp.evaluation.performance import (
     BY_NAME,
     MEASURES,
     Performance,
+    certainty_equivalent,
     column,
     measure_policies,
 )
@@ -133,3 +135,44 @@ def test_total_loss_is_measured_not_refused(result: BacktestResult) -> None:
     found = _measured(replace(result, main=ruined), 1)["own"]
     assert found["annual_return"] == -1
     assert found["max_drawdown"] == 1
+
+
+def test_risk_comes_first_in_the_table(result: BacktestResult, analysis: Analysis) -> None:
+    table = main_table(result, analysis)
+    assert table.header[1] == "volatility"
+    first = [table.header[column] for column in table.telling[1:4]]
+    assert first == ["volatility", "max drawdown", "CE, gamma=5"]
+
+
+def test_certainty_equivalent_by_hand() -> None:
+    # mean 0.001 x 252 = 0.252; sample variance of (0.011, -0.009) is 0.0002, x 252 = 0.0504
+    assert certainty_equivalent(np.array([0.011, -0.009]), 5.0) == pytest.approx(0.252 - 0.126)
+    assert certainty_equivalent(np.array([0.011, -0.009]), 10.0) == pytest.approx(0.0)
+
+
+def test_certainty_equivalents_name_their_gamma(result: BacktestResult, analysis: Analysis) -> None:
+    net = result.main.net_return[:, column(result.main, "own")]
+    for gamma in (5, 10):
+        found = analysis.performances["own"][f"certainty_equivalent_{gamma}"]
+        assert found == certainty_equivalent(net, gamma)
+        assert BY_NAME[f"certainty_equivalent_{gamma}"].heading == f"CE, gamma={gamma}"
+
+
+def test_less_of_equal_weight_is_no_lower_risk_at_equal_exposure() -> None:
+    """Cash alone leaves the ratio at 1: half of 1/N has half of its volatility."""
+    market = factories.random_market(np.random.default_rng(5), n_days=400)
+    config = small_config(baselines=[], random_portfolios=0)
+    half = make_constant_exposure(config, 0.5)
+    low = make_baselines(market, small_config(baselines=["inverse_volatility"]))[-1]
+    found = run_backtest(market, [half, low], "test", config)
+    measured = _measured(found, 2)
+    diluted = measured[half.name]
+    assert diluted["exposure"] == pytest.approx(0.5, abs=0.02)
+    assert diluted["volatility"] < 0.6 * measured["1/N"]["volatility"]
+    assert diluted["relative_volatility"].value == pytest.approx(1, abs=0.05)
+    ratio = measured[low.name]["relative_volatility"]
+    exposed = measured["1/N"]["exposure"] / measured[low.name]["exposure"]
+    volatility = measured[low.name]["volatility"] / measured["1/N"]["volatility"]
+    assert ratio.value == pytest.approx(exposed * volatility)
+    assert ratio.low < ratio.value < ratio.high
+    assert measured["index"]["relative_volatility"] is None

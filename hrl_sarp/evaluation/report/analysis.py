@@ -3,6 +3,7 @@
 The HTML page, `metrics.json` and the terminal's table only show them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,8 +19,10 @@ from hrl_sarp.evaluation.attribution import (
     Attribution,
     LevelGains,
     LevelSwaps,
+    Likeness,
     attribute,
     level_gains,
+    nearest_rule,
 )
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
@@ -34,6 +37,7 @@ from hrl_sarp.features.labels import INVALID_CLASS
 from hrl_sarp.market.training_data import head_label
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.simulator.trades import BPS
+from hrl_sarp.training.acceptance import Acceptance
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class Analysis:
     attributions: dict[str, Attribution]
     cost_bps: dict[str, CostBreakdown]
     level_gains: LevelGains | None
+    likeness: dict[str, Likeness]
+    """Each given policy -> the rule that it is nearest to."""
+    grants: dict[str, Acceptance]
+    """Phase or share of an agent -> what was asked for and granted; empty without a training."""
     regime_scores: dict[str, RegimeScore]
     monthly: MonthlyReturns
     years: float
@@ -104,20 +112,25 @@ class Analysis:
     """The given policies; the one that the page is about is first."""
 
 
-def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis:
+def analyse(
+    result: BacktestResult,
+    swaps: LevelSwaps | None = None,
+    grants: Mapping[str, Acceptance] | None = None,
+) -> Analysis:
     """Compute every figure of the report.
 
     Args:
         result: the rollouts.
-        swaps: the four policies of the level swap, if they were run. The page is then about the
-            one with both levels trained, else about the first given policy.
+        swaps: the four policies of the level swap, if they were run.
+        grants: what the phases that trained the policies asked for and were granted. The page is
+            about the first policy.
 
     Returns:
         The figures that page, files and terminal show.
     """
     main, market, config = result.main, result.market, result.config
-    headline = swaps.both if swaps is not None else (*result.policy_names, EQUAL_WEIGHT)[0]
-    own = tuple(sorted(result.policy_names, key=lambda name: name != headline))
+    own = result.policy_names
+    headline = (*own, EQUAL_WEIGHT)[0]
     measured = measure_policies(main, market, config, result.trials, result.policy_names)
     # the given policies, then 1/N and the index, then the rest
     performances = {name: measured[name] for name in (*own, EQUAL_WEIGHT, INDEX, *main.names)}
@@ -132,6 +145,8 @@ def analyse(result: BacktestResult, swaps: LevelSwaps | None = None) -> Analysis
         },
         cost_bps={name: cost_breakdown(main, config.market_profile.costs, name) for name in stocks},
         level_gains=None if swaps is None else level_gains(performances, swaps),
+        likeness={name: nearest_rule(main, name, result.policy_names) for name in own},
+        grants=dict(grants or {}),
         regime_scores=_regime_scores(main, market, config),
         monthly=monthly_returns(main),
         years=years,
@@ -204,6 +219,7 @@ def _luck(random: Trajectory | None, market: Market, main: Trajectory) -> dict[s
         "annual_return": [metrics.annual_return(random.net_return[:, i], YEAR) for i in rows],
         "sharpe": [_sharpe(random, market, i) for i in rows],
         "growth_excess": (growth - base) * YEAR,
+        "volatility": [metrics.annual_volatility(random.net_return[:, i], YEAR) for i in rows],
         "max_drawdown": [metrics.max_drawdown(random.net_return[:, i]) for i in rows],
     }
     luck = {}

@@ -73,6 +73,29 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
 
 
 @styled
+def exposure_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
+    """Draw the share of wealth in stocks of the given policies above the drawdown of 1/N."""
+    main = result.main
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1])
+    days = _thinned(len(main.dates))
+    for name, style in _line_styles(result, analysis).items():
+        if style["label"] and name != INDEX:
+            held = main.weights_after[:, column(main, name)].sum(axis=1)
+            upper.plot(main.dates[days], held[days], **style)
+    fall = -metrics.drawdowns(main.net_return[:, column(main, EQUAL_WEIGHT)])
+    lower.fill_between(main.dates[days], fall[days], 0, color=FADED, linewidth=0)
+    upper.set_ylim(0, 1.02)
+    upper.set_ylabel("exposure")
+    lower.set_ylabel("drawdown of 1/N")
+    for axes in (upper, lower):
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    _date_axis(lower)
+    return figure
+
+
+@styled
 def excess_intervals(result: BacktestResult, analysis: Analysis) -> Figure:
     """Draw every policy's log growth over 1/N with its interval."""
     shown = [name for name in analysis.performances if name != EQUAL_WEIGHT][::-1]

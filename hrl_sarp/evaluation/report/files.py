@@ -85,6 +85,7 @@ def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, An
     figures["performances"] = {
         name: {"name": name, **found} for name, found in figures["performances"].items()
     }
+    figures["grants"] = {name: found.as_dict() for name, found in analysis.grants.items()}
     return {
         "provenance": provenance(result), **figures, "headline_policy": headline, "policies": own
     }  # fmt: skip

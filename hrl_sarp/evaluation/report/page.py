@@ -1,11 +1,11 @@
 """Writes the report of a backtest: a summary, then tables and figures, in files and on screen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from hrl_sarp.evaluation.attribution import LevelSwaps
+from hrl_sarp.evaluation.attribution import MACRO_SHARE, MICRO_SHARE, LevelSwaps
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import MEASURES, Performance
@@ -16,13 +16,17 @@ from hrl_sarp.evaluation.statistics import CERTIFIED
 from hrl_sarp.reporting.page import Block, Drawing, Facts, Fold, Section, page
 from hrl_sarp.reporting.table import NONE, number, paragraphs, percent
 from hrl_sarp.run.files import write_text
+from hrl_sarp.training.acceptance import PRIOR, Acceptance
 
 MOST_DRAWN = 6
 """Number of policies whose sectors are drawn. Each figure adds 100 kB to the page."""
 
 
 def write_backtest(
-    result: BacktestResult, out_dir: Path, swaps: LevelSwaps | None = None
+    result: BacktestResult,
+    out_dir: Path,
+    swaps: LevelSwaps | None = None,
+    grants: Mapping[str, Acceptance] | None = None,
 ) -> Analysis:
     """Write `ledger.parquet`, `daily.parquet`, `metrics.json` and `report.html` into a folder.
 
@@ -30,11 +34,12 @@ def write_backtest(
         result: the rollouts.
         out_dir: made if needed, usually `logs/backtest`.
         swaps: names of the four policies of the level swap, if they were run.
+        grants: what the phases that trained the policies asked for and were granted.
 
     Returns:
         The figures that were written.
     """
-    analysis = analyse(result, swaps)
+    analysis = analyse(result, swaps, grants)
     write_ledgers(result, analysis, out_dir)
     write_text(out_dir / REPORT_NAME, render_page(result, analysis))
     return analysis
@@ -52,38 +57,145 @@ def print_summary(result: BacktestResult, analysis: Analysis, console: Console) 
 
 
 def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
-    """Say in a few sentences what the backtest shows and what it cannot show."""
+    """Say in a few sentences what the backtest shows, risk first, and what it cannot show."""
     own, base = (analysis.performances[name] for name in (analysis.headline_name, EQUAL_WEIGHT))
-    grew = f"1/N grew {percent(base['annual_return'])} a year net of costs"
-    happened = f"No policy was handed in: these are the baselines. {grew}."
-    if own is not base:
-        excess, level = own["growth_excess"], result.config.evaluation.confidence
-        if excess.low > 0:
-            verdict = "above zero"
-        elif excess.high < 0:
-            verdict = "below zero"
-        else:
-            verdict = "zero is in it, so this span shows no difference"
-        happened = (
-            f"{analysis.headline_name} grew {percent(own['annual_return'])} a year net of costs, "
-            f"{grew}. In log growth that is {percent(abs(excess.value))} a year "
-            f"{'more' if excess.value >= 0 else 'less'}; the {level:.0%} interval of the "
-            f"difference is {percent(excess.low)} to {percent(excess.high)}: {verdict}. "
-            f"{_verdict(result, own)}"
-        )
+    sentences = [_grew(base)] if own is base else _about(result, analysis, own, base)
     survivorship = result.market.manifest.get("survivorship")
     return [
-        happened,
+        *sentences,
         _seen_before(result),
         f"With {number(analysis.years, 1)} years the smallest information ratio that could be told "
         f"from luck (80 % power) is {number(analysis.smallest_information_ratio, 1)} a year.",
-        f"The index is: {result.market.benchmark_name}. No method is expected to beat 1/N net of "
-        "costs on real prices; finding no difference is the expected result, not a failure.",
+        f"The index is: {result.market.benchmark_name}. No method is expected to grow faster than "
+        "1/N net of costs on real prices; finding no difference in growth is the expected result, "
+        "not a failure. Risk can be forecast, and that is what the agents are for.",
         f"Survivorship: {survivorship.rstrip('.')}."
         if survivorship
         else "Survivorship: the data do not say whether stocks that vanished are in them; if they "
         "are not, every figure here is too high, 1/N's included.",
     ]
+
+
+def _grew(base: Performance) -> str:
+    return (
+        "No policy was handed in: these are the baselines. 1/N had a volatility of "
+        f"{percent(base['volatility'])} a year and a largest drawdown of "
+        f"{percent(base['max_drawdown'])}, and grew {percent(base['annual_return'])} a year net of "
+        "costs."
+    )
+
+
+def _about(
+    result: BacktestResult, analysis: Analysis, own: Performance, base: Performance
+) -> list[str]:
+    """Say what the policy does for its holder, what it is, and what was learned."""
+    level = f"{result.config.evaluation.confidence:.0%}"
+    sentences = [_purpose(result, analysis, own, base), _beyond_cash(own, level)]
+    sentences += [_growth(own, base, level), _kinship(result, analysis)]
+    if analysis.grants:
+        sentences.append(_granted(analysis))
+    sentences.append(_verdict(result, own))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _purpose(
+    result: BacktestResult, analysis: Analysis, own: Performance, base: Performance
+) -> str:
+    """Say in one sentence how much of the growth of 1/N is kept, and of its risk taken away."""
+    excess = own["growth_excess"]
+    if excess.low > 0:
+        kept = "grows faster than 1/N"
+    elif excess.high < 0:
+        kept = f"gives up {percent(-excess.value)} of growth a year against 1/N"
+    elif excess.value >= -result.config.evaluation.growth_margin:
+        kept = "keeps the growth of 1/N, as far as this span can tell,"
+    else:
+        kept = (
+            f"grows {percent(-excess.value)} a year less than 1/N, which this span cannot tell "
+            "from no difference,"
+        )
+    risks = {"volatility": "volatility", "max_drawdown": "largest drawdown"}
+    taken = [
+        f"{percent(1 - own[key] / base[key], 0)} of its {name}"
+        for key, name in risks.items()
+        if own[key] < base[key]
+    ]
+    gain = f"takes {' and '.join(taken)} away" if taken else "takes none of its risk away"
+    pairs = {**risks, "cvar_95": "mean loss of the worst 5 % of sessions"}
+    told = [
+        f"{name} {percent(own[key])} against {percent(base[key])}" for key, name in pairs.items()
+    ]
+    worth = [
+        f"{percent(own[f'certainty_equivalent_{gamma}'])} against "
+        f"{percent(base[f'certainty_equivalent_{gamma}'])} at gamma {gamma}"
+        for gamma in (5, 10)
+    ]
+    return (
+        f"{analysis.headline_name} {kept} and {gain}: {', '.join(told)}. Its certainty equivalent "
+        f"(mean return less gamma / 2 x variance, a year) is {' and '.join(worth)}."
+    )
+
+
+def _beyond_cash(own: Performance, level: str) -> str:
+    """Say whether the risk is lower than cash alone would make it."""
+    ratio = own["relative_volatility"]
+    if ratio is None:
+        return ""
+    if ratio.high < 1:
+        verdict = "what it holds and when lowers risk, not cash alone"
+    elif ratio.low > 1:
+        verdict = "at equal exposure it is riskier than 1/N"
+    else:
+        verdict = "1 is in it, so cash alone may explain the difference"
+    return (
+        f"With the same share in stocks ({percent(own['exposure'], 0)} on average) 1/N would have "
+        f"a volatility of {percent(own['volatility'] / ratio.value)}. Its own is "
+        f"{number(ratio.value)} times that ({level} interval {number(ratio.low)} to "
+        f"{number(ratio.high)}): {verdict}."
+    )
+
+
+def _growth(own: Performance, base: Performance, level: str) -> str:
+    excess = own["growth_excess"]
+    if excess.low > 0:
+        verdict = "above zero"
+    elif excess.high < 0:
+        verdict = "below zero"
+    else:
+        verdict = "zero is in it, so this span shows no difference"
+    return (
+        f"It grew {percent(own['annual_return'])} a year net of costs, 1/N grew "
+        f"{percent(base['annual_return'])}. In log growth that is {percent(abs(excess.value))} a "
+        f"year {'more' if excess.value >= 0 else 'less'}; the {level} interval of the difference "
+        f"is {percent(excess.low)} to {percent(excess.high)}: {verdict}. Its Sharpe ratio is "
+        f"{number(own['sharpe'].value)}, that of 1/N {number(base['sharpe'].value)}."
+    )
+
+
+def _kinship(result: BacktestResult, analysis: Analysis) -> str:
+    """Name the rule that the policy is nearest to, or is."""
+    name = analysis.headline_name
+    found = analysis.likeness[name]
+    elsewhere = f"on average {percent(found.distance)} of wealth lies elsewhere"
+    if found.distance <= result.config.evaluation.same_rule_distance:
+        return f"{name} is the rule '{found.rule}': {elsewhere}. Read its figures as that rule's."
+    return f"Of all rules its weights are nearest to '{found.rule}': {elsewhere}."
+
+
+def _granted(analysis: Analysis) -> str:
+    """Say which phases asked to deploy something, which were granted it, and what is deployed."""
+    asked = [name for name, found in analysis.grants.items() if found.asked != PRIOR]
+    granted = [name for name, found in analysis.grants.items() if found.granted != PRIOR]
+    if asked:
+        told = f"Asked to deploy something learned: {'; '.join(asked)}. The evidence granted it to "
+        told += f"{'; '.join(granted)}." if granted else "none of them."
+    else:
+        told = "No phase asked to deploy what it learned: the best of each was where it began."
+    if MACRO_SHARE in analysis.grants:
+        macro, micro = (analysis.grants[name].granted for name in (MACRO_SHARE, MICRO_SHARE))
+        told += f" Deployed are {percent(macro, 0)} of the macro agent and {percent(micro, 0)} of "
+        told += "the micro agent; the rest is the classical prior."
+    return told
 
 
 def _verdict(result: BacktestResult, own: Performance) -> str:
@@ -117,7 +229,7 @@ def _seen_before(result: BacktestResult) -> str:
 def render_page(result: BacktestResult, analysis: Analysis) -> str:
     """Write the whole report as one HTML page; the same result gives the same text."""
     main, facts = result.main, provenance(result)
-    title = f"Backtest of {analysis.headline_name} on {result.market.name}"
+    title = f"Backtest of {_called(result, analysis)} on {result.market.name}"
     subtitle = (
         f"{result.span_name} span, {main.dates[0]} to {main.dates[-1]}, {len(main.dates)} sessions "
         f"({number(analysis.years, 1)} years), {facts['stocks']} stocks, seed {facts['seed']}"
@@ -125,19 +237,27 @@ def render_page(result: BacktestResult, analysis: Analysis) -> str:
     return page(title, subtitle, headline(result, analysis), list(_sections(result, analysis)))
 
 
+def _called(result: BacktestResult, analysis: Analysis) -> str:
+    """Name the policy, and the rule that it is."""
+    name = analysis.headline_name
+    found = analysis.likeness.get(name)
+    is_rule = found and found.distance <= result.config.evaluation.same_rule_distance
+    return f"{name} (the rule '{found.rule}')" if found and is_rule else name
+
+
 def _sections(result: BacktestResult, analysis: Analysis) -> Iterator[Section]:
     section, headline_name = result.config.evaluation, analysis.headline_name
     meanings = [(m.heading.split(" [")[0], m.meaning) for m in MEASURES if m.meaning]
-    detail = Fold("Risk and shape", [tables.detail_table(result, analysis)])
-    about = Fold("What the columns mean", [Facts(meanings)])
-    yield Section("All policies", [tables.main_table(result, analysis), detail, about])
+    main: list[Block] = [tables.main_table(result, analysis)]
+    main.append(Fold("Risk and shape", [tables.detail_table(result, analysis)]))
+    if analysis.luck:
+        luck = tables.luck_table(result, analysis)
+        main.append(Fold(luck.title, [luck]))
+    yield Section("All policies", [*main, Fold("What the columns mean", [Facts(meanings)])])
     caption = (
-        "Net log growth over 1/N. Intervals resample the same dates for all policies in blocks of "
-        f"{section.bootstrap_block_days} sessions on average, {section.bootstrap_samples} times. "
-        "The bar of the random stocks is their spread over draws, not an interval of dates."
+        "Share of wealth in stocks after each trade, and below it how far 1/N is under its peak."
     )
-    drawing = Drawing(figures.excess_intervals(result, analysis), "excess", caption)
-    yield Section("Is it more than luck?", [drawing])
+    exposure = Drawing(figures.exposure_and_drawdown(result, analysis), "exposure", caption)
     caption = (
         "Wealth net of costs and its loss from the running peak. Thin grey lines are the other "
         "baselines, the grey area holds the middle 90 % of the portfolios of random stocks."
@@ -145,7 +265,16 @@ def _sections(result: BacktestResult, analysis: Analysis) -> Iterator[Section]:
     wealth = Drawing(figures.wealth_and_drawdown(result, analysis), "wealth", caption)
     caption = "Sharpe ratio of the trailing window, on returns in excess of cash."
     sharpe = Drawing(figures.rolling_sharpe(result, analysis), "sharpe", caption)
-    yield Section("Wealth and drawdown", [wealth, sharpe])
+    yield Section("Exposure, wealth and drawdown", [exposure, wealth, sharpe])
+    if analysis.grants:
+        yield Section("What the evidence granted", [tables.grants_table(analysis)])
+    caption = (
+        "Net log growth over 1/N. Intervals resample the same dates for all policies in blocks of "
+        f"{section.bootstrap_block_days} sessions on average, {section.bootstrap_samples} times. "
+        "The bar of the random stocks is their spread over draws, not an interval of dates."
+    )
+    drawing = Drawing(figures.excess_intervals(result, analysis), "excess", caption)
+    yield Section("Is the growth more than luck?", [drawing])
     yield Section("Sectors and regimes", list(_sector_blocks(result, analysis)))
     others = [*analysis.own_names, EQUAL_WEIGHT][1:] if analysis.own_names else []
     months: list[Block] = [

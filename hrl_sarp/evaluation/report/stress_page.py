@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from rich.console import Group
 
 from hrl_sarp.config.loading import config_hash
+from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.stress import (
     SHOCK,
@@ -88,8 +89,9 @@ def headline(result: StressResult) -> list[str]:
         )
     sentences.append(
         f"Shocks start after {result.frozen_on}, the last real day. Features are not rebuilt from "
-        "shocked prices, so shocks show what holdings lose, not how an agent or a rule reacts to a "
-        "crisis. A long-only portfolio without cash fails most of them by construction."
+        "shocked prices, so shocks show what holdings lose, not how an agent, a rule or a neutral "
+        "exposure reacts to a crisis. A long-only portfolio without cash fails most of them by "
+        "construction."
     )
     sentences += [f"Not run: {name} ({why})." for name, why in result.not_covered.items()]
     return sentences
@@ -99,7 +101,7 @@ def scenario_table(result: StressResult) -> Table:
     """Lay out one row per scenario: the leading policy beside 1/N."""
     leader = _leader(result)
     header = ("scenario", "sessions", "seen", "loss", "1/N loss", "drawdown", "1/N drawdown",
-              "days back", "1/N days back", "over caps")  # fmt: skip
+              "days back", "1/N days back", "over caps", "exposure", "prior's loss")  # fmt: skip
     rows = [
         (
             scenario.name,
@@ -109,14 +111,18 @@ def scenario_table(result: StressResult) -> Table:
             *(percent(scenario.figures[name].max_drawdown) for name in (leader, EQUAL_WEIGHT)),
             *(_recovery(scenario.figures[name]) for name in (leader, EQUAL_WEIGHT)),
             _over_caps(scenario.figures[leader]),
+            percent(scenario.figures[leader].exposure, 0),
+            _prior_loss(scenario),
         )
         for scenario in result.scenarios
     ]
     note = (
         f"{leader} beside 1/N, net of costs. Days back: sessions from the deepest point to the "
-        "peak before it. Over caps: sessions whose open found a stock / a sector above its cap."
+        "peak before it. Over caps: sessions whose open found a stock / a sector above its cap. "
+        "Exposure: mean share of wealth in stocks. The prior is the classical portfolio that "
+        "agents start from."
     )
-    telling = (0, 3, 4, 5, 7, 1, 6, 8, 9, 2)
+    telling = (0, 3, 4, 11, 10, 5, 7, 1, 6, 8, 9, 2)
     return Table(
         f"Stress test of {leader}", header, rows, note, telling=telling,
         text_columns=frozenset({0, 2}),
@@ -250,6 +256,11 @@ def _label(scenario: ScenarioResult) -> str:
 
 def _leader(result: StressResult) -> str:
     return result.policy_names[0] if result.policy_names else EQUAL_WEIGHT
+
+
+def _prior_loss(scenario: ScenarioResult) -> str:
+    prior = scenario.figures.get(CLASSICAL_PRIOR)
+    return NONE if prior is None else percent(prior.loss)
 
 
 def _recovery(figures: StressFigures) -> str:

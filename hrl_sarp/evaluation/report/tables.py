@@ -33,21 +33,50 @@ def luck_cells(luck: Mapping[str, LuckRange], measures: Sequence[str]) -> list[t
 
 
 def main_table(result: BacktestResult, analysis: Analysis) -> Table:
-    """Lay out the ranked measures of all policies, net of costs, with intervals."""
+    """Lay out the ranked measures of all policies, risk first, net of costs, with intervals."""
     measures = [measure for measure in MEASURES if measure.rank is not None]
     header, rows = _measured(measures, result, analysis)
-    if analysis.luck:
-        count = result.config.evaluation.random_portfolios
-        cells = luck_cells(analysis.luck, [measure.name for measure in measures])
-        names = (f"{count} random portfolios ± sd", RANDOM_RANGE)
-        rows += [(name, *row) for name, row in zip(names, cells, strict=True)]
     note = (
-        "A year, net of costs. Gross: the same trades for free. Turnover is one-sided, in "
-        "multiples of wealth."
+        "A year, net of costs. CE: certainty equivalent, mean return less gamma / 2 x variance. "
+        "Turnover is one-sided, in multiples of wealth."
     )
     ranks = {place: measure.rank or 0 for place, measure in enumerate(measures, start=1)}
     telling = (0, *sorted(ranks, key=ranks.__getitem__))
     return Table("All policies", header, rows, note, _emphasised(result), telling)
+
+
+def luck_table(result: BacktestResult, analysis: Analysis) -> Table:
+    """Lay out what random portfolios reached, one row a measure."""
+    means, ranges = luck_cells(analysis.luck, list(analysis.luck))
+    level = f"{result.config.evaluation.confidence:.0%}"
+    names = [BY_NAME[name].heading.format(level=level).split(" [")[0] for name in analysis.luck]
+    rows = list(zip(names, means, ranges, strict=True))
+    title = f"{result.config.evaluation.random_portfolios} random portfolios"
+    return Table(title, ("measure", "mean ± sd", "5 % to 95 %"), rows, "The spread over draws.")
+
+
+def grants_table(analysis: Analysis) -> Table:
+    """Lay out what each phase asked for and what the evidence granted."""
+    header = ("what", "asked for", "its mean gain, % a year", "granted", "at least")
+    rows = []
+    for name, found in analysis.grants.items():
+        at = {row.candidate: row for row in found.evidence}
+        asked, granted = at[found.asked], at[found.granted]
+        rows.append(
+            (
+                name,
+                f"{asked.candidate:g}",
+                number(asked.mean_pct),
+                f"{granted.candidate:g}",
+                number(granted.lower_pct),
+            )
+        )
+    note = (
+        "Gain of the objective over the policy that the phase began with, on days it was not "
+        "trained on; of a share, over the classical prior. Granted is what the lower confidence "
+        "bound of the gain supports; 0 is that policy itself."
+    )
+    return Table("Asked for and granted", header, rows, note)
 
 
 def detail_table(result: BacktestResult, analysis: Analysis) -> Table:

@@ -3,15 +3,19 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
 
+from hrl_sarp.evaluation.attribution import Likeness
 from hrl_sarp.evaluation.backtest import BacktestResult, run_backtest
 from hrl_sarp.evaluation.report.analysis import Analysis, analyse
 from hrl_sarp.evaluation.report.page import headline, render_page
+from hrl_sarp.evaluation.report.tables import grants_table
 from hrl_sarp.evaluation.statistics import Interval
 from hrl_sarp.reporting.figure import FADED, GRID, INK
+from hrl_sarp.training.acceptance import Acceptance, Evidence
 from tests import factories
 from tests.evaluation.small_runs import small_config
 
@@ -90,7 +94,7 @@ def test_page_names_every_policy_and_where_the_numbers_come_from(
         assert name in text
     assert "config hash" in text
     assert "random portfolios" in text
-    assert "No method is expected to beat 1/N" in text
+    assert "No method is expected to grow faster than 1/N" in text
 
 
 def test_hostile_policy_name_is_only_text(result: BacktestResult) -> None:
@@ -107,25 +111,112 @@ def test_hostile_policy_name_is_only_text(result: BacktestResult) -> None:
     _Page().feed(html)
 
 
+def _told(result: BacktestResult, analysis: Analysis, **figures: Any) -> str:
+    own = {**analysis.performances["own"], **figures}
+    shown = replace(analysis, performances={**analysis.performances, "own": own})
+    return " ".join(headline(result, shown))
+
+
 def test_headline_says_when_the_interval_includes_zero(
     result: BacktestResult, analysis: Analysis
 ) -> None:
-    own = {**analysis.performances["own"], "growth_excess": Interval(0.01, -0.02, 0.03)}
-    shown = replace(analysis, performances={**analysis.performances, "own": own})
-    first = headline(result, shown)[0]
-    assert "1.0 % a year more" in first
-    assert "zero is in it" in first
-    lower = {**own, "growth_excess": Interval(-0.02, -0.03, -0.01)}
-    shown = replace(analysis, performances={**analysis.performances, "own": lower})
-    assert "2.0 % a year less" in headline(result, shown)[0]
-    assert "below zero" in headline(result, shown)[0]
+    told = _told(result, analysis, growth_excess=Interval(0.01, -0.02, 0.03))
+    assert "1.0 % a year more" in told
+    assert "zero is in it" in told
+    assert "own keeps the growth of 1/N, as far as this span can tell" in told
+    told = _told(result, analysis, growth_excess=Interval(-0.05, -0.12, 0.03))
+    assert "own grows 5.0 % a year less than 1/N, which this span cannot tell" in told
+    told = _told(result, analysis, growth_excess=Interval(-0.02, -0.03, -0.01))
+    assert "2.0 % a year less" in told
+    assert "below zero" in told
+    assert "own gives up 2.0 % of growth a year" in told
+
+
+def test_headline_says_what_risk_is_taken_away_and_only_that(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    base = analysis.performances["1/N"]
+    volatility, fall = base["volatility"], base["max_drawdown"]
+    told = _told(result, analysis, volatility=0.6 * volatility, max_drawdown=0.5 * fall)
+    assert "takes 40 % of its volatility and 50 % of its largest drawdown away" in told
+    told = _told(result, analysis, volatility=0.6 * volatility, max_drawdown=1.1 * fall)
+    assert "takes 40 % of its volatility away" in told
+    told = _told(result, analysis, volatility=1.1 * volatility, max_drawdown=1.1 * fall)
+    assert "takes none of its risk away" in told
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [
+        (Interval(0.8, 0.7, 0.9), "not cash alone"),
+        (Interval(0.95, 0.9, 1.1), "cash alone may explain"),
+        (Interval(1.2, 1.1, 1.3), "riskier than 1/N"),
+    ],
+)
+def test_headline_says_whether_cash_alone_explains_the_risk(
+    ratio: Interval, verdict: str, result: BacktestResult, analysis: Analysis
+) -> None:
+    told = _told(result, analysis, relative_volatility=ratio)
+    assert verdict in told
+    assert f"{ratio.value:.2f} times that" in told
+
+
+def test_policy_near_a_rule_is_called_by_the_rules_name(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    limit = result.config.evaluation.same_rule_distance
+    for distance, is_rule in ((limit, True), (limit + 0.01, False)):
+        shown = replace(analysis, likeness={"own": Likeness("momentum", distance)})
+        told = " ".join(headline(result, shown))
+        assert ("own is the rule 'momentum'" in told) == is_rule
+        assert ("nearest to 'momentum'" in told) != is_rule
+        title = render_page(result, shown).split("</title>")[0]
+        assert ("momentum" in title) == is_rule
+
+
+def test_headline_says_which_phases_were_granted_what_they_learned(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    assert "granted" not in " ".join(headline(result, analysis))
+    nothing, learned = _evidence(mean=0.0, lower=-1.0), _evidence(mean=1.0, lower=-0.5)
+    passed = _evidence(mean=1.0, lower=0.5)
+    told = _granted(result, analysis, {"phase 1": nothing, "phase 3": nothing})
+    assert "No phase asked to deploy what it learned" in told
+    assert "Deployed are" not in told
+    told = _granted(result, analysis, {"phase 1": learned, "phase 2": nothing, "phase 3": learned})
+    assert "learned: phase 1; phase 3. The evidence granted it to none" in told
+    told = _granted(result, analysis, {"phase 1": passed, "phase 3": learned})
+    assert "The evidence granted it to phase 1." in told
+    shares = {"share of the macro agent": passed, "share of the micro agent": learned}
+    told = _granted(result, analysis, shares)
+    assert "Deployed are 100 % of the macro agent and 0 % of the micro agent; the rest" in told
+    told = _granted(result, analysis, dict.fromkeys(shares, learned))
+    assert "Deployed are 0 % of the macro agent and 0 % of the micro agent; the rest" in told
+
+
+def _granted(result: BacktestResult, analysis: Analysis, grants: dict[str, Acceptance]) -> str:
+    return " ".join(headline(result, replace(analysis, grants=grants)))
+
+
+def _evidence(mean: float, lower: float) -> Acceptance:
+    rows = (Evidence(0.0, 0.0, 0.0), Evidence(1.0, mean, lower))
+    return Acceptance(rows, confidence=0.9, n_folds=1, n_series=1, n_sessions=100)
+
+
+def test_page_lays_out_what_was_asked_for_and_granted(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    shown = replace(analysis, grants={"phase 3": _evidence(mean=1.5, lower=-0.5)})
+    (row,) = grants_table(shown).rows
+    assert row == ("phase 3", "1", "1.50", "0", "0.00")
+    assert "What the evidence granted" in render_page(result, shown)
 
 
 def test_page_says_how_many_configurations_were_evaluated_on_the_span(
     result: BacktestResult, analysis: Analysis, parsed: _Page
 ) -> None:
     assert result.trials.count == 50
-    assert "corrected for 50 configurations evaluated" in headline(result, analysis)[0]
+    assert "corrected for 50 configurations evaluated" in " ".join(headline(result, analysis))
     label = parsed.texts.index("configurations evaluated on the span")
     assert parsed.texts[label + 1] == "50"
 
