@@ -1,5 +1,6 @@
 """Shares are granted on sessions after short trainings inside the training span, level by level."""
 
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -233,6 +234,19 @@ def test_a_finished_certification_is_not_repeated_and_anothers_is_refused(
     other = context(pretrained, folds=2, seeds=2, phases=2, resume=True)
     with pytest.raises(CheckpointError, match=r"certification\.json is of a run with another"):
         certify(other)
+
+
+def test_an_interrupted_certification_goes_on_where_it_was(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    killed = shutil.copytree(pretrained, tmp_path / "killed")
+    (killed / CERTIFICATION).unlink()
+    shutil.rmtree(killed / CERTIFICATION.parent / "fold_1_seed_0")
+    first = killed / CERTIFICATION.parent / "fold_0_seed_0"
+    weights = {path: path.stat().st_mtime_ns for path in first.rglob("*.pt")}
+    found = certify(context(killed, folds=2, seeds=1, phases=2, resume=True))
+    assert found == read_certification(pretrained)
+    assert weights == {path: path.stat().st_mtime_ns for path in first.rglob("*.pt")}
 
 
 def test_without_folds_the_runs_own_pair_is_evaluated_on_validation_and_says_so(
