@@ -16,9 +16,9 @@ from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, MixedTa
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import CheckpointError, MarketError
 from hrl_sarp.evaluation.policies import trained_policies
+from hrl_sarp.known_markets.study import write_untrained
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.files import read_json
-from hrl_sarp.training import run_phase
 from hrl_sarp.training.certify import (
     Learned,
     certify,
@@ -28,7 +28,7 @@ from hrl_sarp.training.certify import (
     read_certification,
     shortened,
 )
-from hrl_sarp.training.phase import CERTIFICATION, PhaseContext
+from hrl_sarp.training.phase import CERTIFICATION, PHASES, PhaseContext
 from hrl_sarp.training.selection.validation import daily_objective
 from tests import factories, tiny_runs
 
@@ -188,23 +188,24 @@ def context(folder: Path, *, resume: bool = False, **certification: Any) -> Phas
     return tiny_runs.context_of(tiny_runs.tiny_market(n_days=300), config, folder, resume=resume)
 
 
+ONE_FOLD = {"folds": 1, "seeds": 1, "phases": 2}
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of phases 1 and 2, certified on two inner folds."""
+    """A run of phases 1 and 2, untrained, that was certified on an inner fold."""
     folder = tmp_path_factory.mktemp("certified")
-    whole = context(folder, folds=2, seeds=1, phases=2)
-    for number in (1, 2):
-        run_phase(number, whole)
+    whole = context(folder, **ONE_FOLD)
+    write_untrained(whole, (1, 2))
     certify(whole)
     return folder
 
 
 def test_a_certified_run_deploys_both_agents_by_their_shares(pretrained: Path) -> None:
-    seen = context(pretrained, folds=2, seeds=1, phases=2)
+    seen = context(pretrained, **ONE_FOLD)
     path = pretrained / CERTIFICATION
     values = read_json(path, "certify")
-    assert len(values["trainings"]) == 2
-    assert values["macro"]["n_folds"] == 2
+    assert len(values["trainings"]) == values["macro"]["n_folds"] == 1
     found = read_certification(pretrained)
     assert found is not None
     assert found.is_inner
@@ -229,9 +230,9 @@ def test_a_finished_certification_is_not_repeated_and_anothers_is_refused(
     pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hrl_sarp.training.certify.run_phase", None)
-    same = context(pretrained, folds=2, seeds=1, phases=2, resume=True)
+    same = context(pretrained, **ONE_FOLD, resume=True)
     assert certify(same) == read_certification(pretrained)
-    other = context(pretrained, folds=2, seeds=2, phases=2, resume=True)
+    other = context(pretrained, **{**ONE_FOLD, "seeds": 2}, resume=True)
     with pytest.raises(CheckpointError, match=r"certification\.json is of a run with another"):
         certify(other)
 
@@ -241,23 +242,23 @@ def test_an_interrupted_certification_goes_on_where_it_was(
 ) -> None:
     killed = shutil.copytree(pretrained, tmp_path / "killed")
     (killed / CERTIFICATION).unlink()
-    shutil.rmtree(killed / CERTIFICATION.parent / "fold_1_seed_0")
-    first = killed / CERTIFICATION.parent / "fold_0_seed_0"
-    weights = {path: path.stat().st_mtime_ns for path in first.rglob("*.pt")}
-    found = certify(context(killed, folds=2, seeds=1, phases=2, resume=True))
+    inner = killed / CERTIFICATION.parent / "fold_0_seed_0"
+    shutil.rmtree(inner / PHASES[1].folder)
+    first = inner / PHASES[0].folder / PHASES[0].best[0]
+    written = first.stat().st_mtime_ns
+    found = certify(context(killed, **ONE_FOLD, resume=True))
     assert found == read_certification(pretrained)
-    assert weights == {path: path.stat().st_mtime_ns for path in first.rglob("*.pt")}
+    assert first.stat().st_mtime_ns == written
 
 
 def test_without_folds_the_runs_own_pair_is_evaluated_on_validation_and_says_so(
     pretrained: Path, tmp_path: Path
 ) -> None:
     own = context(tmp_path, folds=0)
-    for number in (1, 2):
-        run_phase(number, own)
+    write_untrained(own, (1, 2))
     found = certify(own)
     assert not found.is_inner
     assert found.macro.n_sessions == len(own.market.split.validation) - 1
     assert "validation alone" in found.sentences()[0]
-    run_phase(2, own)  # trained anew, so what was certified is about another agent
+    own.forget_results(2)  # phase 2 begins anew: what was certified is about another agent
     assert read_certification(tmp_path) is None
