@@ -53,6 +53,23 @@ def at_exposure_of(series: Series, other: Series) -> Series:
     )
 
 
+def on_path_of(series: Series, other: Series) -> Series:
+    """Dilute one series with cash to the exposure that another one has on each session.
+
+    What is left between the two is not the timing of cash. Moving the exposure costs nothing here,
+    which favours the diluted series. A session without stocks stays one. Both have one column.
+    """
+    nothing = np.zeros_like(series.invested)
+    factor = np.divide(other.invested, series.invested, out=nothing, where=series.invested > 0)
+    cash = series.risk_free[:, None]
+    return replace(
+        series,
+        net=cash + factor * (series.net - cash),
+        invested=factor * series.invested,
+        turnover=factor * series.turnover,
+    )
+
+
 @dataclass(frozen=True)
 class Chain:
     """The finished folds of one market and variant."""

@@ -75,7 +75,8 @@ def opening(study: WalkForward, chains: Mapping[str, Mapping[str, Chain]]) -> st
         "averaged. Pooled is the mean over the markets.",
         f"The agent is the ensemble: the mean of the seeds' decisions. '{SAME_EXPOSURE}' holds 1/N "
         "with the agent's mean exposure of the fold, in the simulator. The prior at the same "
-        "exposure is diluted with cash.",
+        "exposure is diluted with cash. On the same path it is diluted to the agent's exposure of "
+        "each session, without the costs of moving, so that the timing of cash earns no credit.",
         "CE5 and CE10 are the sure log growth with the same power utility, at a relative risk "
         "aversion of 5 and 10.",
     ]
@@ -141,11 +142,13 @@ def differences_table(first: str, differences: Mapping[str, Differences]) -> Tab
 
 
 def years_table(verdicts: Verdicts) -> Table:
-    """Return one row for each market, one column for each calendar year."""
+    """Return two rows for each market, one column for each calendar year."""
     years = sorted({year for by_year in verdicts.years.values() for year in by_year})
+    on_path = {f"{market}, same path": by_year for market, by_year in verdicts.path_years.items()}
+    named = verdicts.years | on_path
     rows = [
-        (market, *(number(by_year[year], 0) if year in by_year else NONE for year in years))
-        for market, by_year in verdicts.years.items()
+        (name, *(number(by_year[year], 0) if year in by_year else NONE for year in years))
+        for name, by_year in named.items()
     ]
     return Table("Years", ("market", *map(str, years)), rows)
 

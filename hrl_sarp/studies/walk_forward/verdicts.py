@@ -16,7 +16,7 @@ from hrl_sarp.studies.walk_forward.cells import (
     SAME_EXPOSURE,
     phase_name,
 )
-from hrl_sarp.studies.walk_forward.chain import Chain, Series, at_exposure_of
+from hrl_sarp.studies.walk_forward.chain import Chain, Series, at_exposure_of, on_path_of
 from hrl_sarp.studies.walk_forward.ledger import DOUBLE, FRICTIONS, LATE, MAIN
 from hrl_sarp.studies.walk_forward.measures import (
     POOLED,
@@ -73,6 +73,8 @@ class Verdicts:
     """What each phase adds to the one before, at equal exposure."""
     years: dict[str, dict[int, float]]
     """Market -> year -> difference of 100 ln volatility to 1/N at the same exposure."""
+    path_years: dict[str, dict[int, float]]
+    """The same to 1/N on the same path of exposure, where the timing of cash counts for nothing."""
     folds: dict[str, dict[str, Differences]]
     """Market -> fold -> differences to 1/N at the same exposure."""
     lines: list[Line]
@@ -101,7 +103,12 @@ def verdicts_of(
         for friction, by_title in found.items()
         for title, differences in by_title.items()
     }
-    years = {market: lower_by_year(chain, agent) for market, chain in chains.items()}
+    own = {market: chain.ensemble(agent) for market, chain in chains.items()}
+    years = {m: lower_by_year(own[m], chain.ensemble(SAME_EXPOSURE)) for m, chain in chains.items()}
+    path_years = {
+        m: lower_by_year(own[m], on_path_of(chain.baseline(EQUAL_WEIGHT), own[m]))
+        for m, chain in chains.items()
+    }
     return Verdicts(
         variant=variant,
         agent=agent,
@@ -109,6 +116,7 @@ def verdicts_of(
         comparisons=comparisons,
         steps=steps_of(chains, phases, draws, section.confidence),
         years=years,
+        path_years=path_years,
         folds={
             market: by_fold(market, chain, agent, section, config)
             for market, chain in chains.items()
@@ -121,6 +129,8 @@ AT_SAME = "1/N at the same exposure"
 BEST_BEFORE = "best classical of the folds before"
 BEST_EVER = "best classical in hindsight"
 PRIOR_AT_SAME = "prior at the same exposure"
+ON_PATH = "1/N on the same path of exposure"
+PRIOR_ON_PATH = "prior on the same path of exposure"
 
 
 def comparisons_of(
@@ -129,14 +139,15 @@ def comparisons_of(
     """Compare the agent with each reference under one friction."""
     own = {market: chain.ensemble(agent, friction) for market, chain in chains.items()}
 
-    def prior(market: str) -> Series:
-        return at_exposure_of(chains[market].ensemble(PRIOR, friction), own[market])
-
+    even = {market: chain.baseline(EQUAL_WEIGHT, friction) for market, chain in chains.items()}
+    prior = {market: chain.ensemble(PRIOR, friction) for market, chain in chains.items()}
     references = {
-        EQUAL_WEIGHT: {m: chain.baseline(EQUAL_WEIGHT, friction) for m, chain in chains.items()},
+        EQUAL_WEIGHT: even,
         AT_SAME: {m: chain.ensemble(SAME_EXPOSURE, friction) for m, chain in chains.items()},
-        PRIOR_AT_SAME: {m: prior(m) for m in chains},
-        PRIOR: {m: chain.ensemble(PRIOR, friction) for m, chain in chains.items()},
+        ON_PATH: {m: on_path_of(even[m], own[m]) for m in chains},
+        PRIOR: prior,
+        PRIOR_AT_SAME: {m: at_exposure_of(prior[m], own[m]) for m in chains},
+        PRIOR_ON_PATH: {m: on_path_of(prior[m], own[m]) for m in chains},
         BEST_BEFORE: {m: chain.chosen(best_before(chain), friction) for m, chain in chains.items()},
         BEST_EVER: {m: chain.chosen(best_ever(chain), friction) for m, chain in chains.items()},
     }
@@ -214,9 +225,8 @@ def rows_of(chain: Chain) -> dict[str, dict[str, float]]:
     }
 
 
-def lower_by_year(chain: Chain, agent: str) -> dict[int, float]:
-    """Return the difference of 100 ln volatility to 1/N at the same exposure in each year."""
-    own, even = chain.ensemble(agent), chain.ensemble(SAME_EXPOSURE)
+def lower_by_year(own: Series, even: Series) -> dict[int, float]:
+    """Return the difference of 100 ln volatility in each calendar year."""
     years = own.dates.astype("datetime64[Y]").astype(int) + 1970
     return {
         int(year): 100 * float(np.log(own.net[years == year].std() / even.net[years == year].std()))
@@ -265,6 +275,9 @@ def lines_of(
             f"{_shown(each, 1)} (100 ln), P {1 - each.above:.3f}, {count} of {len(by_year)} years"
         )
         lines.append(Line(asked, told, met))
+        each = main[ON_PATH][market]["log_volatility"]
+        asked = f"{market}: volatility below {ON_PATH}, P > {SURE} (no credit for timing cash)"
+        lines.append(Line(asked, f"{_told(each)} (100 ln)", 1 - each.above > SURE))
     for name in ("sharpe", "ce10"):
         each = even[POOLED][name]
         asked = f"pooled {TITLES[name]} over {EQUAL_WEIGHT}: interval above 0"

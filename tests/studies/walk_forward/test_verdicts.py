@@ -8,7 +8,7 @@ import pytest
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.studies.walk_forward import verdicts
-from hrl_sarp.studies.walk_forward.chain import at_exposure_of
+from hrl_sarp.studies.walk_forward.chain import at_exposure_of, on_path_of
 from hrl_sarp.studies.walk_forward.report import drawn, page
 from hrl_sarp.studies.walk_forward.verdicts import Verdicts, verdicts_of
 from tests.studies.walk_forward.made_ledgers import CASH, chain, series
@@ -81,6 +81,27 @@ def test_dilution_keeps_cash_and_scales_the_rest() -> None:
     assert diluted.net[:, 0] == pytest.approx(CASH + 0.5 * (net - CASH))
     assert diluted.invested.tolist() == half.invested.tolist()
     assert at_exposure_of(whole, whole).net[:, 0] == pytest.approx(net)
+
+
+def test_on_a_path_the_exposure_of_every_session_is_the_others() -> None:
+    net, path = np.array([0.01, -0.02, 0.03]), np.array([[1.0], [0.5], [0.1]])
+    other = replace(series(net), invested=path)
+    diluted = on_path_of(series(net), other)
+    assert diluted.net == pytest.approx(CASH + path * (net[:, None] - CASH))
+    assert diluted.invested.tolist() == path.tolist()
+
+
+def test_timing_cash_alone_earns_no_credit_on_the_path() -> None:
+    # the agent is 1/N that leaves the market in the wild half: calmer than 1/N at the same mean
+    # exposure, and no calmer than 1/N on the same path
+    rng = np.random.default_rng(0)
+    net = np.concatenate([rng.normal(0, 0.01, 200), rng.normal(0, 0.04, 200)])
+    path = np.repeat([[1.0], [0.25]], 200, axis=0)
+    even = series(net)
+    agent = replace(even, net=CASH + path * (even.net - CASH), invested=path)
+    constant = at_exposure_of(even, agent)
+    assert verdicts.lower_by_year(agent, constant)[2005] < -40
+    assert verdicts.lower_by_year(agent, on_path_of(even, agent))[2005] == pytest.approx(0.0)
 
 
 def test_years_are_compared_one_by_one(config: RunConfig) -> None:
