@@ -30,8 +30,11 @@ def met(verdicts: Verdicts) -> dict[str, bool]:
 
 def test_a_calm_agent_meets_the_first_line_and_a_wild_one_does_not(config: RunConfig) -> None:
     calm, wild = met(found(config, 0.7)), met(found(config, 1.1))
-    first = [text for text in calm if "volatility below 1/N" in text]
-    assert len(first) == 2
+    first = [text for text in calm if f"volatility below {verdicts.AT_SAME}" in text]
+    on_path = [text for text in calm if f"volatility below {verdicts.ON_PATH}" in text]
+    assert len(first) == len(on_path) == 2
+    assert [calm[text] for text in on_path] == [True, True]
+    assert [wild[text] for text in on_path] == [False, False]
     assert [calm[text] for text in first] == [True, True]
     assert [wild[text] for text in first] == [False, False]
     # 10 % lower on every date is sure, and yet not 15 %: only the strict market asks for that
