@@ -1,12 +1,12 @@
 """Lines, steps and references on series whose answers are known."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.studies.walk_forward import verdicts
 from hrl_sarp.studies.walk_forward.chain import at_exposure_of, on_path_of
 from hrl_sarp.studies.walk_forward.report import drawn, page
@@ -14,22 +14,19 @@ from hrl_sarp.studies.walk_forward.verdicts import Verdicts, verdicts_of
 from tests.studies.walk_forward.made_ledgers import CASH, chain, series
 
 
-@pytest.fixture(scope="module")
-def config() -> RunConfig:
-    return load_config(market="us", overrides={"walk_forward": {"samples": 200}})
-
-
-def found(config: RunConfig, own: float, variant: str = "risk") -> Verdicts:
+@cache
+def found(own: float) -> Verdicts:
+    config = load_config(market="us", overrides={"walk_forward": {"samples": 100}})
     chains = {"us": chain("us", own), "nse": chain("nse", own, seed=1)}
-    return verdicts_of(variant, chains, (1,), config)
+    return verdicts_of("risk", chains, (1,), config)
 
 
 def met(verdicts: Verdicts) -> dict[str, bool]:
     return {line.text: line.is_met for line in verdicts.lines}
 
 
-def test_a_calm_agent_meets_the_first_line_and_a_wild_one_does_not(config: RunConfig) -> None:
-    calm, wild = met(found(config, 0.7)), met(found(config, 1.1))
+def test_a_calm_agent_meets_the_first_line_and_a_wild_one_does_not() -> None:
+    calm, wild = met(found(0.7)), met(found(1.1))
     first = [text for text in calm if f"volatility below {verdicts.AT_SAME}" in text]
     on_path = [text for text in calm if f"volatility below {verdicts.ON_PATH}" in text]
     assert len(first) == len(on_path) == 2
@@ -38,22 +35,22 @@ def test_a_calm_agent_meets_the_first_line_and_a_wild_one_does_not(config: RunCo
     assert [calm[text] for text in first] == [True, True]
     assert [wild[text] for text in first] == [False, False]
     # 10 % lower on every date is sure, and yet not 15 %: only the strict market asks for that
-    assert [met(found(config, 0.9))[text] for text in first] == [False, True]
+    assert [met(found(0.9))[text] for text in first] == [False, True]
 
 
-def test_the_difference_at_the_same_exposure_is_that_of_the_deviations(config: RunConfig) -> None:
-    each = found(config, 0.7).comparisons[verdicts.AT_SAME]["us"]["log_volatility"]
+def test_the_difference_at_the_same_exposure_is_that_of_the_deviations() -> None:
+    each = found(0.7).comparisons[verdicts.AT_SAME]["us"]["log_volatility"]
     assert [each.value, each.low, each.high] == pytest.approx([100 * np.log(0.7)] * 3)
     # at the exposure of the agent the prior is 1/N at that exposure
-    each = found(config, 0.7).comparisons[verdicts.PRIOR_AT_SAME]["nse"]["log_volatility"]
+    each = found(0.7).comparisons[verdicts.PRIOR_AT_SAME]["nse"]["log_volatility"]
     assert each.value == pytest.approx(100 * np.log(0.7))
     # at full exposure it moves twice as much
-    each = found(config, 0.7).comparisons[verdicts.PRIOR]["nse"]["log_volatility"]
+    each = found(0.7).comparisons[verdicts.PRIOR]["nse"]["log_volatility"]
     assert each.value == pytest.approx(100 * np.log(0.35))
 
 
-def test_steps_say_what_a_phase_adds_to_the_one_before(config: RunConfig) -> None:
-    steps = found(config, 0.8).steps
+def test_steps_say_what_a_phase_adds_to_the_one_before() -> None:
+    steps = found(0.8).steps
     assert steps["phase 1 over prior"]["us"]["log_volatility"].value == pytest.approx(
         100 * np.log(0.8)
     )
@@ -71,9 +68,9 @@ def test_the_best_classical_policy_is_chosen_from_the_folds_before() -> None:
     assert verdicts.best_before(one)[1] == verdicts.best_until(one, 1)
 
 
-def test_the_control_must_fail_both_lines(config: RunConfig) -> None:
-    assert not verdicts.control(found(config, 0.5)).is_met
-    assert verdicts.control(found(config, 1.2)).is_met
+def test_the_control_must_fail_both_lines() -> None:
+    assert not verdicts.control(found(0.5)).is_met
+    assert verdicts.control(found(1.2)).is_met
 
 
 def test_dilution_keeps_cash_and_scales_the_rest() -> None:
@@ -107,14 +104,14 @@ def test_timing_cash_alone_earns_no_credit_on_the_path() -> None:
     assert verdicts.lower_by_year(agent, on_path_of(even, agent))[2005] == pytest.approx(0.0)
 
 
-def test_years_are_compared_one_by_one(config: RunConfig) -> None:
-    years = found(config, 0.7).years["us"]
+def test_years_are_compared_one_by_one() -> None:
+    years = found(0.7).years["us"]
     assert list(years) == [2005, 2006]
     assert list(years.values()) == pytest.approx([100 * np.log(0.7)] * 2)
 
 
-def test_the_page_and_the_figure_hold_every_market(config: RunConfig) -> None:
-    verdict = found(config, 0.7)
+def test_the_page_and_the_figure_hold_every_market() -> None:
+    verdict = found(0.7)
     text = page(verdict)
     assert "### Policies, us" in text
     assert "### Policies, nse" in text
