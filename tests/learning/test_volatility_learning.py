@@ -1,4 +1,4 @@
-"""PPO learns the market of known risk; growth, fresh and random agents do not.
+"""Gradient and PPO learn the market of known risk; growth, permuted and random agents do not.
 
 Shares of the gap between the classical portfolio and the best policy on fresh paths, one seed. The
 full study with more weeks, steps and paths is `benchmarks/learning.py`.
@@ -24,11 +24,13 @@ LINE = 0.20
 PLAN = PathPlan(train_weeks=1560, validation_weeks=104, n_paths=20, path_weeks=52)
 COURSE: dict[str, Any] = {
     "macro_agent": {
+        "gradient": {"epochs": 10},
         "ppo": {"total_timesteps": 15_360, "eval_every_steps": 7_680},
     },
+    "micro_agent": {"gradient": {"epochs": 6}},
     "curriculum": {"temperature_grid": [0.0, 1.0], "checkpoint_seconds": 1e9},
 }
-"""Shorter than the study."""
+"""Shorter than the study. The gradient reached 0.65 when this was written."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,8 +56,15 @@ def macro_study(study: VolatilityStudy) -> VolatilityStudy:
 
 def shortened(study: VolatilityStudy) -> VolatilityStudy:
     """Return a study whose trainings end early: a control has nothing to learn."""
-    changes = {"macro_agent": {"ppo": {"total_timesteps": 5_120}}}
+    changes = {
+        "macro_agent": {"gradient": {"epochs": 3}, "ppo": {"total_timesteps": 5_120}},
+        "micro_agent": {"gradient": {"epochs": 2}},
+    }
     return replace(study, config=tiny_runs.changed(study.config, changes))
+
+
+def test_the_gradient_closes_the_gap_of_both_levels(study: VolatilityStudy) -> None:
+    assert study.gradient()["gradient"] >= 2 * LINE
 
 
 def test_ppo_from_scratch_closes_the_gap_of_the_macro_level(macro_study: VolatilityStudy) -> None:
@@ -65,6 +74,11 @@ def test_ppo_from_scratch_closes_the_gap_of_the_macro_level(macro_study: Volatil
 def test_the_objective_growth_misses_the_line(study: VolatilityStudy) -> None:
     # it chases the luck of the training span, and holds no cash when risk is high
     assert shortened(study).growth()["growth"] < 0.0
+
+
+def test_nothing_is_learned_from_sessions_in_another_order(study: VolatilityStudy) -> None:
+    # the networks see the true past, which says nothing about the returns that they are paid for
+    assert shortened(study).permuted()["permuted"] <= LINE / 4
 
 
 def test_fresh_agents_hold_the_classical_portfolio_and_random_ones_something_worse(
