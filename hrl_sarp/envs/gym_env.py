@@ -132,10 +132,11 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         given = torch.as_tensor(np.asarray(action), dtype=self.level.tensors.dtype)
         with torch.no_grad():
             reply = self.level.step(given[None])
-        info = {name: float(value[0]) for name, value in reply.terms.items()}
+        info: dict[str, Any] = {name: float(value[0]) for name, value in reply.terms.items()}
         observation, reward = self._observe(), float(reply.reward[0])
         if reply.transition is not None:  # what hindsight replay of other libraries reads
             desired = reply.goal[0].float().cpu().numpy()
+            info["followed"] = reply.transition.followed[0].double().cpu().numpy()
             reward = float(self._hindsight_reward(observation["achieved_goal"], desired, info))
         terminated, truncated = bool(reply.terminated[0]), bool(reply.truncated[0])
         self._over = terminated or truncated
@@ -145,8 +146,11 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         """Return the micro reward for any goal, for hindsight replay of other libraries."""
         config = self.level.config.micro_agent.reward
         achieved = np.asarray(achieved_goal, np.float64)
-        gain = info["gain"] if isinstance(info, dict) else np.array([each["gain"] for each in info])
-        return micro_reward(gain, achieved, np.asarray(desired_goal, np.float64), config)
+        gain, followed = (
+            info[name] if isinstance(info, dict) else np.array([each[name] for each in info])
+            for name in ("gain", "followed")
+        )
+        return micro_reward(gain, achieved, np.asarray(desired_goal, np.float64), config, followed)
 
     def _observe(self) -> Any:
         observation = self.level.observe(self.form)

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -226,7 +226,8 @@ def run_loop(
         with restoring(context.state(plan.number).path):
             kept = running["loop"]
             state.selector.load_state_dict(kept["selector"])
-            state = LoopState(**{**kept, "selector": state.selector})
+            given = {f.name: kept[f.name] for f in fields(LoopState)}  # none may be missing
+            state = LoopState(**{**given, "selector": state.selector})
             restore(algorithm, running["algorithm"])
             algorithm.logger.name_to_value.update(running["logged"])
             algorithm.logger.name_to_count.update(running["logged_count"])

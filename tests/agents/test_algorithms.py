@@ -23,7 +23,7 @@ def tensors() -> MarketTensors:
 
 
 def ppo(tensors: MarketTensors, **values: Any) -> MacroPPO:
-    config = tiny_runs.tiny_config(macro_agent={"ppo": values})
+    config = tiny_runs.tiny_config(macro_agent={"ppo": {"gamma": 0.9, **values}})
     agent = tiny_runs.macro_agent(tensors, config)
     section = config.macro_agent.ppo
     return agent.algorithm(batch_env(tensors, config, "macro", section.n_envs), section)

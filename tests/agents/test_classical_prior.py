@@ -87,7 +87,7 @@ def test_without_risk_tables_the_untrained_goal_is_one_over_n_without_cash(still
 
 def test_tilts_are_bounded(still: Market) -> None:
     tensors = tiny_runs.tensors_of(still)
-    config = loose_config(macro_agent={"network": {"largest_tilt": 0.1}})
+    config = loose_config(macro_agent={"network": {"largest_tilt": 0.1, "largest_cash_tilt": 0.1}})
     agent = MacroAgent(tensors, config, seed=0)
     with torch.no_grad():
         agent.actor.logit.weight += 1000.0

@@ -114,11 +114,12 @@ def test_the_joint_phase_that_keeps_its_start_keeps_the_critics_that_it_trained(
 
 
 def test_a_stage_ends_when_its_share_of_the_steps_is_over(undisturbed: Path) -> None:
-    # of 48 steps in rollouts of 16: a fifth is 9.6, four fifths are 38.4
+    # of 48 steps in rollouts of 16 a fifth is 9.6
     stages = outcome(3, undisturbed)["metrics"]["stages"]
     assert [(stage["name"], stage["from_step"]) for stage in stages] == [
         ("mostly_bull", 0),
-        ("mixed", 16),
+        ("stress", 16),
+        ("as_found", 32),
     ]
 
 

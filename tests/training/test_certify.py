@@ -213,15 +213,15 @@ def test_a_certified_run_deploys_both_agents_by_their_shares(pretrained: Path) -
     half = replace(found.macro.evidence[-1], mean_pct=2.0, lower_pct=1.0, candidate=0.5)
     half_way = replace(found, macro=replace(found.macro, evidence=(found.macro.evidence[0], half)))
     policies, swaps = trained_policies(seen)
-    assert [policy.name for policy in policies][:2] == [swaps.both, "certified"]
+    assert [policy.name for policy in policies][:2] == ["certified", swaps.both]
     deployed = half_way.policy(
-        "half", seen.tensors, seen.config, policies[0].macro, policies[0].micro
+        "half", seen.tensors, seen.config, policies[1].macro, policies[1].micro
     )
     assert isinstance(deployed.macro, MixedGoal)
     assert isinstance(deployed.micro, MixedTarget)
     assert deployed.macro.shares == (0.5, 0.5)
     assert isinstance(deployed.macro.parts[0], ClassicalGoal)
-    assert deployed.macro.parts[1] is policies[0].macro
+    assert deployed.macro.parts[1] is policies[1].macro
     both = 1 - found.micro.granted, found.micro.granted
     assert deployed.micro.shares == tuple(share for share in both if share > 0)
 

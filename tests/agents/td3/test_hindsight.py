@@ -9,11 +9,12 @@ from gymnasium import spaces
 
 from hrl_sarp.agents.td3.hindsight import HindsightBuffer
 from hrl_sarp.config.schema import TD3Config
+from hrl_sarp.contracts import goal_size
 from hrl_sarp.envs.levels import MicroTransition
 from hrl_sarp.envs.rewards import micro_reward
 from tests import tiny_runs
 
-S, R, N, N_ENVS = 3, 3, 12, 8
+S, R, N, N_ENVS = 3, goal_size(0), 12, 8
 WEEK = 5
 """Every fifth stored step ends a week: the goal changes there."""
 
