@@ -27,6 +27,7 @@ TASKS = {1: (MacroGradient, 2), 2: (MicroGradient, 2)}
 
 
 GROWTH = {"objective": {"kind": "growth"}}  # bounded tilts keep the gradient of `risk` finite
+FAST = {"pretrain": {"learning_rate": 1e6}}
 
 
 @pytest.mark.parametrize("number", TASKS)
