@@ -39,7 +39,7 @@ def test_curves_of_the_symptoms_stand_in_the_table(repository: Path) -> None:
     curve = re.compile(r"`((?:macro|micro|eval|train|pretrain|pretrain_micro)/\w+)`")
     named = set(curve.findall(symptoms))
     assert len(named) > 30
-    assert named - documented(text) == set()
+    assert named - set().union(*map(expanded, ROW.findall(text))) == set()
 
 
 def test_braces_are_written_out() -> None:
