@@ -136,7 +136,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         observation, reward = self._observe(), float(reply.reward[0])
         if reply.transition is not None:  # what hindsight replay of other libraries reads
             desired = reply.goal[0].float().cpu().numpy()
-            info["followed"] = reply.transition.followed[0].double().cpu().numpy()
+            info["followed"] = reply.transition.followed[0].double().tolist()
             reward = float(self._hindsight_reward(observation["achieved_goal"], desired, info))
         terminated, truncated = bool(reply.terminated[0]), bool(reply.truncated[0])
         self._over = terminated or truncated
@@ -147,7 +147,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         config = self.level.config.micro_agent.reward
         achieved = np.asarray(achieved_goal, np.float64)
         gain, followed = (
-            info[name] if isinstance(info, dict) else np.array([each[name] for each in info])
+            np.array(info[name] if isinstance(info, dict) else [each[name] for each in info])
             for name in ("gain", "followed")
         )
         return micro_reward(gain, achieved, np.asarray(desired_goal, np.float64), config, followed)
