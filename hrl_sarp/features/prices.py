@@ -267,16 +267,20 @@ def _planted_features(raw: RawData, sessions: pl.Series, symbols: pl.Series) -> 
 
 
 def _adjusted_levels(place: _Placer) -> tuple[Table, Table]:
-    """Return raw closes and a total-return level: adj_close, else from splits and dividends."""
-    close = place("close")
-    if place.frame["adj_close"].null_count() < place.frame.height:
-        return close, place("adj_close")
-    valid = np.isfinite(close) & (close > 0)
-    split, dividend = place("split"), np.nan_to_num(place("dividend"))
-    split = np.where(np.isfinite(split) & (split > 0), split, 1.0)
-    gross = (split * close + dividend) / _before(close, valid)
-    level = np.cumprod(np.where(valid & np.isfinite(gross), gross, 1.0), axis=0)
-    return close, np.where(valid, level, np.nan)
+    """Return raw closes and a total-return level.
+
+    The level of a stock is its adj_close, or follows from its splits and dividends if it has none.
+    """
+    close, level = place("close"), place("adj_close")
+    lacks = np.isnan(level).all(axis=0)
+    if lacks.any():
+        valid = np.isfinite(close) & (close > 0)
+        split, dividend = place("split"), np.nan_to_num(place("dividend"))
+        split = np.where(np.isfinite(split) & (split > 0), split, 1.0)
+        gross = (split * close + dividend) / _before(close, valid)
+        own = np.cumprod(np.where(valid & np.isfinite(gross), gross, 1.0), axis=0)
+        level = np.where(lacks, np.where(valid, own, np.nan), level)
+    return close, level
 
 
 def _split_returns(

@@ -200,3 +200,13 @@ def test_means_do_not_change_a_bit_when_empty_columns_appear() -> None:
     values = np.random.default_rng(0).normal(size=(50, 33))
     wider = np.insert(values, [3, 3, 20, 33], np.nan, axis=1)
     np.testing.assert_array_equal(row_mean(wider), row_mean(values))
+
+
+def test_symbol_without_adjusted_closes_earns_by_its_own_splits_and_dividends() -> None:
+    rows = [(number, {**cells, "adj_close": None}) for number, cells in SPLIT_AND_DIVIDEND]
+    alone = _build(rows, n_days=3)  # OTHER has adj_close
+    j = alone.symbols.index("X")
+    assert alone.tradable[:, j].all()
+    total = (1 + alone.overnight_return[1:, j]) * (1 + alone.intraday_return[1:, j]) - 1
+    # 2 x 50 / 100 is flat, (49.5 + 1) / 50 is +1 %
+    np.testing.assert_allclose(total, [0.0, 0.01], atol=1e-12)

@@ -50,7 +50,7 @@ overnight return into the next good bar to 0: if only the row were dropped, the 
 move to that night. The next good bar is the row itself, unless another rule excludes it. If an
 `adjustment_reversal` follows at the next bar, the return stays."""
 
-SUMMARISING = frozenset({"stale_run", "calendar_gap", "ends_early"})
+SUMMARISING = frozenset({"stale_run", "calendar_gap", "ends_early", "column_missing"})
 """Rules about bars that say how long something lasted. Such a finding has the day on which that
 began, and only later rows show it. Nothing but the report reads it. All other rules about bars are
 causal: a finding of a row depends on rows up to its day."""
@@ -60,6 +60,8 @@ LEFT_OUT = frozenset(
 )
 """Rules of `sources/files` about rows that it did not take into the bars."""
 
+_COMPARED = ("open", "high", "low", "volume", "adj_close")
+"""Columns that a symbol may lack as a whole."""
 _ROUNDING = 1e-6
 """Relative tolerance of price comparisons: adjusted files are rounded to six digits."""
 _REVERSAL_REST = 0.25
@@ -126,8 +128,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
 
     The bars come from `prepare`.
 
-    `missing_value`: the close is missing, a column that some symbol has had by that day, or the
-    adj_close of a file that has any.
+    `missing_value`: the close is missing, a column that the symbol has had by that day, or the
+    adj_close of a symbol that has any. The detail names the columns.
     `non_positive_price`: a price is zero or negative.
     `ohlc_inconsistent`: open or close lies outside low to high. The value is the excess.
     `no_trade`: volume 0 and one price all day. Sources print halts and taken-over stocks so.
@@ -189,12 +191,16 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
 def check_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Apply every rule about single rows to bars sorted by symbol and date."""
     prepared = prepare(bars, config)
+    details = {"missing_value": _absent_columns()}
     return pl.concat(
         findings_of(
-            prepared.with_columns(_value=value, _hit=where).filter("_hit"),  # null is no hit
+            prepared.with_columns(
+                _value=value, _hit=where, _detail=details.get(rule, pl.lit(None))
+            ).filter("_hit"),  # null is no hit
             rule,
             pl.col("_value"),
             pl.col("days") if rule == "long_hole" else None,
+            pl.col("_detail"),
         )
         for rule, (where, value) in row_rules(config).items()
     )
@@ -212,6 +218,30 @@ def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     )
     wrong = runs.filter(pl.col("days") >= config.stale_run_days)
     return findings_of(wrong, "stale_run", pl.col("close"), pl.col("days"))
+
+
+def missing_columns(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report symbols without any value of a column that other symbols have.
+
+    Their rows stay: what needs the column is unknown for them alone. Each finding has the symbol's
+    first day and close (value), its number of rows (count) and the name of the column.
+    """
+    of_symbol = bars.group_by("symbol").agg(
+        pl.first("date"),
+        pl.first("close"),
+        pl.len().alias("rows"),
+        *(pl.col(name).is_not_null().any().alias(f"has_{name}") for name in _COMPARED),
+    )
+    return pl.concat(
+        findings_of(
+            of_symbol.filter(~pl.col(f"has_{name}") & pl.col(f"has_{name}").any()),
+            "column_missing",
+            pl.col("close"),
+            pl.col("rows"),
+            pl.lit(f"no {name}, which other symbols have"),
+        )
+        for name in _COMPARED
+    )
 
 
 def gaps(
@@ -282,14 +312,29 @@ def _any_of(conditions: list[pl.Expr]) -> pl.Expr:
 
 
 def _is_incomplete() -> pl.Expr:
-    others = [name for name in (*PRICE_COLUMNS, "volume", "adj_close") if name != "close"]
-    absent = [pl.col(name).is_null() | ~pl.col(name).is_finite() for name in ("close", *others)]
-    known = {name: pl.col(name).is_not_null() for name in others}
-    due = {name: pl.col("date") >= pl.col("date").filter(known[name]).min() for name in others}
-    # decided for the whole file: its returns are read from adj_close everywhere or nowhere
-    due["adj_close"] = known["adj_close"].any()
-    needed = [pl.lit(value=True), *due.values()]
-    return _any_of([gone & is_due for gone, is_due in zip(absent, needed, strict=True)])
+    return _any_of([_no_close(), *_absences().values()])
+
+
+def _no_close() -> pl.Expr:
+    return pl.col("close").is_null() | ~pl.col("close").is_finite()
+
+
+def _absences() -> dict[str, pl.Expr]:
+    """Map each column but the close to the rows that lack it although their symbol has it."""
+    absent = {}
+    for name in _COMPARED:
+        known = pl.col(name).is_not_null()
+        # an adjusted close is due in all rows of a symbol or in none: its returns are read from it
+        first = pl.col("date").filter(known).min() if name != "adj_close" else pl.col("date").min()
+        is_due = known.any() & (pl.col("date") >= first)
+        absent[name] = (~known | ~pl.col(name).is_finite()) & is_due.over("symbol")
+    return {name: rows.fill_null(value=False) for name, rows in absent.items()}
+
+
+def _absent_columns() -> pl.Expr:
+    named = {"close": _no_close(), **_absences()}
+    words = [pl.when(rows).then(pl.lit(name)) for name, rows in named.items()]
+    return pl.format("no {}", pl.concat_str(words, separator=", ", ignore_nulls=True))
 
 
 def _so_far(condition: pl.Expr) -> pl.Expr:

@@ -164,6 +164,7 @@ def _bar_findings(
         rules.findings_of(backward, "ordering", close),
         rules.findings_of(repeated, "duplicate", close, pl.col("times")),
         rules.check_rows(bars, config),
+        rules.missing_columns(bars),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),
         rules.off_session(bars, sessions),

@@ -221,3 +221,28 @@ def test_column_that_no_row_has_is_not_missed() -> None:
     assert found_by("missing_value", bars).is_empty()
     without_closes = bars.with_columns(close=pl.lit(None, dtype=pl.Float64))
     assert found_by("missing_value", without_closes).height == bars.height
+
+
+COLUMNS = ("open", "high", "low", "volume", "adj_close")
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_column_that_one_symbol_lacks_as_a_whole_is_named_once_and_its_rows_stay(
+    column: str,
+) -> None:
+    bars = clean_raw().bars
+    lacking = pl.when(pl.col("symbol") == "AAA").then(None).otherwise(pl.col(column))
+    spoiled = bars.with_columns(lacking.alias(column))
+    assert found_by("missing_value", spoiled).is_empty()
+    found = rules.missing_columns(spoiled)
+    n_rows = bars.filter(symbol="AAA").height
+    assert found.select("symbol", "rule", "count", "detail").rows() == [
+        ("AAA", "column_missing", n_rows, f"no {column}, which other symbols have")
+    ]
+    assert rules.missing_columns(bars).is_empty()
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_row_that_lacks_what_its_symbol_has_says_which_column(column: str) -> None:
+    found = found_by("missing_value", with_cells(clean_raw(), 5, **{column: None}).bars)
+    assert found.select("symbol", "date", "detail").rows() == [("AAA", day(5), f"no {column}")]
