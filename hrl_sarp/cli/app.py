@@ -52,7 +52,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files of t
 
 
 @app.command("collect-data")
-def collect_data(
+def collect_data(  # noqa: PLR0913 -- a parameter is an option
     source: Annotated[str, typer.Option(help="sample, synthetic, files or yahoo.")] = "sample",
     input_path: Annotated[
         Path | None, typer.Option("--input", help="Your CSV or parquet (source files).")
@@ -68,6 +68,9 @@ def collect_data(
     end: Annotated[
         datetime | None, typer.Option(formats=[DAY], help="Last day (source yahoo).")
     ] = None,
+    check: Annotated[  # noqa: FBT002 -- an option, given by name
+        bool, typer.Option("--check", help="Say what would be read as what; write nothing.")
+    ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     experiment: Experiment = None,
     market: MarketName = None,
@@ -84,6 +87,9 @@ def collect_data(
         raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
     usual = None if experiment else DEFAULT_MARKETS[source]
     config = read_config(market or usual, experiment, own)
+    if check:
+        _check(source, config, input_path, macro)
+        return
     request = None
     if source == "yahoo" or symbols or start or end:
         lists = own / "symbols" if own is not None and own.is_dir() else SYMBOLS_DIR
@@ -92,6 +98,19 @@ def collect_data(
         request = YahooRequest(symbols, *days, today, lists)
     manifest = collect(source, data_dir, config, input_path, macro, request)
     typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
+
+
+def _check(source: str, config: "RunConfig", input_path: Path | None, macro: Path | None) -> None:
+    from rich.console import Console
+
+    from hrl_sarp.data.collect import check_files, render_readings
+
+    if source != "files":
+        raise HrlSarpError(f"--check belongs to the source files, found source {source}")
+    raw = check_files(config, input_path, macro)
+    Console().print(render_readings(raw))
+    for note in raw.notes:
+        typer.echo(f"note: {note}")
 
 
 @app.command("validate-data")

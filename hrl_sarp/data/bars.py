@@ -15,17 +15,21 @@ import polars as pl
 from jaxtyping import Float64, Int32, Shaped
 from loguru import logger
 
-from hrl_sarp.data.sources.files.tables import refusal, scan_table, typed_column
+from hrl_sarp.data.sources.files.forms.headings import HEADINGS, match
+from hrl_sarp.data.sources.files.forms.layouts import Sheet
+from hrl_sarp.data.sources.files.forms.values import TIME_WORDS, UnclearError, decimal_mark, stamps
+from hrl_sarp.data.sources.files.tables import refusal, scan_table, typed_column, with_time
 from hrl_sarp.data.store import PRICE_COLUMNS
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.run.files import sha256_file
 
-TIME_COLUMNS = ("ts", "ts_local", "ts_event", "timestamp", "datetime", "date")
 NAME_COLUMNS = ("symbol", "contract", "instrument_id")
-TEXT_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f%z")
 MOST_SHOWN_CHOICES = 20
 
-_TIME = pl.Datetime("us")
+_FIXED_POINT = 1e-9
+"""What one unit of a price of whole numbers is worth in the files of Databento."""
+_LEAST_FIXED = 1e7
+"""A cent in those units."""
 _O, _H, _L, _C = (pl.col(name) for name in PRICE_COLUMNS)
 _RULES: Mapping[str, tuple[pl.Expr, str]] = {
     "no_time": (pl.col("time").is_null(), "the time is missing"),
@@ -77,10 +81,10 @@ class Bars:
 def read_bars(path: Path, symbol: str | None = None) -> Bars:
     """Read a CSV or Parquet file of bars.
 
-    The file needs open, high, low, close and the time in one of `TIME_COLUMNS`; the first one found
-    is read. The columns symbol, contract, instrument_id and volume are optional. All others are
-    ignored. `symbol` picks a value of the column symbol (with all its contracts) or the full name
-    of one instrument.
+    The file needs open, high, low, close and the time, under any of their `HEADINGS`; a day and a
+    time of day may stand in two columns. The columns symbol, contract, instrument_id and volume are
+    optional. All others are ignored. `symbol` picks a value of the column symbol (with all its
+    contracts) or the full name of one instrument.
 
     Impossible bars are left out, with a log line for each rule. Where an instrument has several
     equal bars at one time, one is kept. Where they differ, none is kept. A missing volume counts
@@ -121,58 +125,77 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
     )
 
 
-def _named_and_typed(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+def _named_and_typed(sheet: Sheet, path: Path) -> pl.DataFrame:
     """Return time, instrument, prices, volume if the file has it, and the group.
 
     The group is the value that `symbol` picks.
     """
-    time_name = next((name for name in TIME_COLUMNS if name in table.columns), None)
-    missing = [name for name in PRICE_COLUMNS if name not in table.columns]
-    if time_name is None:
-        missing = [f"time column (one of {', '.join(TIME_COLUMNS)})", *missing]
-    if time_name is None or missing:
+    table = sheet.frame
+    wanted = ("instant", "time", *PRICE_COLUMNS, "volume", *NAME_COLUMNS)
+    found = match(table.columns, wanted)
+    missing = [name for name in PRICE_COLUMNS if name not in found.taken]
+    if "instant" not in found.taken:
+        missing = [f"time column (one of {', '.join(HEADINGS['date'])})", *missing]
+    if missing:
         raise DataError(
             f"{path}: expected bars with a time, open, high, low and close; found no "
             f"{', no '.join(missing)} among the columns {', '.join(table.columns)}; rename or add"
         )
-    numbers = [name for name in (*PRICE_COLUMNS, "volume") if name in table.columns]
-    names = [name for name in NAME_COLUMNS if name in table.columns]
+    for name, rivals in found.rivals.items():
+        cure = f"rename the right one to {name}"
+        raise refusal(path, f"one column for {name}", " and ".join(rivals), cure)
+    numbers = [name for name in (*PRICE_COLUMNS, "volume") if name in found.taken]
+    names = [name for name in NAME_COLUMNS if name in found.taken]
+    columns = {name: table[found.taken[name]] for name in (*numbers, *names)}
+    time = table[found.taken["instant"]]
+    if "time" in found.taken:
+        time = with_time(time, table[found.taken["time"]])
+    try:
+        mark = decimal_mark([columns[name] for name in numbers], sheet.separator)
+    except UnclearError as error:
+        raise refusal(path, error.expected, error.found, error.cure) from error
     frame = pl.DataFrame(
         [
-            _times(table[time_name], path).alias("time"),
-            *(typed_column(table[name], pl.Float64(), path) for name in numbers),
-            *(table[name].cast(pl.String).str.strip_chars().replace("", None) for name in names),
+            _times(time, path).alias("time"),
+            *(
+                typed_column(columns[name], pl.Float64(), path, mark=mark).alias(name)
+                for name in numbers
+            ),
+            *(typed_column(columns[name], pl.String(), path).alias(name) for name in names),
         ]
     )
+    frame = _in_currency(frame, table.columns, path)
     group = pl.coalesce(names).fill_null("") if names else pl.lit(path.stem)
     full = pl.concat_str(names, separator=" ", ignore_nulls=True) if names else pl.lit(path.stem)
     return frame.with_columns(group=group, instrument=full).drop(names)
 
 
+def _in_currency(frame: pl.DataFrame, headings: list[str], path: Path) -> pl.DataFrame:
+    """Give prices of fixed point their unit: Databento writes billionths as whole numbers."""
+    lowest = frame.select(pl.min_horizontal(PRICE_COLUMNS)).to_series().drop_nulls().to_numpy()
+    is_theirs = {"rtype", "publisher_id"} & {heading.strip().lower() for heading in headings}
+    if not is_theirs or not len(lowest) or np.median(lowest) < _LEAST_FIXED:
+        return frame
+    _report(path, "prices of fixed point are read in billionths", None)
+    return frame.with_columns(pl.col(PRICE_COLUMNS) * _FIXED_POINT)
+
+
 def _times(column: pl.Series, path: Path) -> pl.Series:
-    """Return datetimes without a zone; a missing time is null."""
-    if column.dtype in (pl.Date, pl.Null) or isinstance(column.dtype, pl.Datetime):
-        return _in_utc(column).cast(_TIME)
-    meaning = "times such as 2018-01-31 09:30:00"
-    if column.dtype != pl.String:
-        raise refusal(path, meaning, str(column.dtype), "convert the column", column.name)
-    text = column.str.strip_chars().str.replace("T", " ", literal=True).str.replace("Z$", "+00:00")
-    readings = [
-        _in_utc(text.str.to_datetime(form, time_unit="us", strict=False)) for form in TEXT_FORMATS
-    ]
-    times = max(readings, key=lambda reading: int(reading.count()))
-    unread = times.is_null() & column.is_not_null()
-    if unread.any():
-        value = repr(column.filter(unread)[0])
-        raise refusal(path, meaning, value, "correct or remove them", column.name, unread)
-    return times
+    """Return datetimes without a zone; a missing time is null.
 
-
-def _in_utc(times: pl.Series) -> pl.Series:
-    """Convert times with a zone to UTC: a local clock shows one hour twice each autumn."""
-    if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone:
-        return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return times
+    Times with a zone are told in UTC: a local clock shows one hour twice each autumn.
+    """
+    try:
+        read = stamps(column)
+    except UnclearError as error:
+        raise refusal(
+            path, error.expected, error.found, error.cure, column.name, error.rows
+        ) from error
+    if read.is_lost.any():
+        value = repr(column.filter(read.is_lost)[0])
+        cure = "correct or remove them"
+        raise refusal(path, TIME_WORDS, value, cure, column.name, read.is_lost)
+    return read.utc()
 
 
 def _without_false_bars(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, dict[str, int]]:

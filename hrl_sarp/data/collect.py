@@ -12,12 +12,57 @@ from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.sources.yahoo import download
 from hrl_sarp.data.sources.yahoo.download import YahooRequest
 from hrl_sarp.data.sources.yahoo.history import live_link
-from hrl_sarp.data.store import read_manifest, write_raw
+from hrl_sarp.data.store import RawData, read_manifest, write_raw
 from hrl_sarp.errors import DataError
+from hrl_sarp.reporting.table import Table
 
 DEFAULT_MARKETS = {"sample": "sample", "synthetic": "synthetic", "files": "us", "yahoo": "us"}
 """Market profile of each source where the user names none."""
 SOURCES = tuple(DEFAULT_MARKETS)
+
+
+_SHOWN_SYMBOLS = 5
+
+
+def check_files(config: RunConfig, input_path: Path | None, macro_path: Path | None) -> RawData:
+    """Read the user's files as `collect` does, and write nothing.
+
+    Args:
+        config: The run's configuration; its market says how tables are named.
+        input_path: The folder or file of prices.
+        macro_path: Macro series; None where there are none beside the prices.
+
+    Returns:
+        What would be written; `readings` and `notes` say how each file was read.
+
+    Raises:
+        DataError: what `collect` refuses, and an `input_path` of None.
+    """
+    if input_path is None:
+        raise DataError("source files: expected --input PATH (a file or folder), found none")
+    calendar = config.market_profile.calendar
+    return folder.load(input_path, macro_path, config.data.named_tables, calendar)
+
+
+def render_readings(raw: RawData) -> Table:
+    """Show what of each file was read as what: layout, columns, days, symbols."""
+    cells = []
+    for reading in raw.readings:
+        columns = ", ".join(
+            theirs if theirs == ours else f"{theirs} -> {ours}" for theirs, ours in reading.columns
+        )
+        shown = ", ".join(reading.symbols[:_SHOWN_SYMBOLS])
+        more = len(reading.symbols) - _SHOWN_SYMBOLS
+        symbols = f"{shown} and {more} more" if more > 0 else shown
+        days = f"{reading.first} to {reading.last}" if reading.first else ""
+        rows = f"{reading.n_rows:,}"
+        cells.append((reading.file, reading.layout, columns, days, rows, symbols))
+    return Table(
+        f"{raw.bars.height:,} bars of {raw.bars['symbol'].n_unique()} symbols, nothing written",
+        ("file", "read as", "columns", "days", "rows", "symbols"),
+        cells,
+        text_columns=frozenset({0, 1, 2, 3, 5}),
+    )
 
 
 def collect(
@@ -49,9 +94,7 @@ def collect(
         sessions = first_sessions(calendar, section.start, section.n_days)
         raw = synthetic.generate(section, sessions)[0]
     elif source == "files":
-        if input_path is None:
-            raise DataError("source files: expected --input PATH (a file or folder), found none")
-        raw = folder.load(input_path, macro_path, config.data.named_tables)
+        raw = check_files(config, input_path, macro_path)
     else:
         if yahoo_request is None:
             raise DataError("source yahoo: expected a request with its days, found none")

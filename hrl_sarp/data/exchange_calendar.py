@@ -1,6 +1,7 @@
 """Sessions of an exchange by its published calendar, as NumPy days."""
 
 from datetime import date
+from typing import Any
 
 import exchange_calendars
 import numpy as np
@@ -13,6 +14,8 @@ from hrl_sarp.errors import DataError
 
 _SESSIONS_A_YEAR_AT_LEAST = 230
 """No exchange calendar has fewer. It bounds the search for the n-th session."""
+_SLACK_MINUTES = 30
+"""A bar may be dated shortly after the close that it ends with."""
 
 
 def sessions_between(
@@ -22,21 +25,8 @@ def sessions_between(
 
     Source: the package exchange_calendars; its calendar "24/5" has every weekday.
     """
-    try:
-        # one extra month, because a calendar must hold at least one session
-        padded = pd.Timestamp(end) + pd.Timedelta(days=31)
-        calendar = exchange_calendars.get_calendar(
-            calendar_name, start=pd.Timestamp(start), end=padded
-        )
-    except InvalidCalendarName as error:
-        raise DataError(
-            f"calendar {calendar_name!r} is unknown; expected a name of exchange_calendars such as "
-            "XNYS, XBOM or 24/5; change `calendar` in config/markets/"
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"calendar {calendar_name} does not cover {start} to {end} ({error}); shorten the data"
-        ) from error
+    # one extra month, because a calendar must hold at least one session
+    calendar = _calendar(calendar_name, start, (pd.Timestamp(end) + pd.Timedelta(days=31)).date())
     days = calendar.sessions.to_numpy().astype("datetime64[D]")
     if changes is not None:
         days = np.setdiff1d(days, np.array(changes.removed, dtype="datetime64[D]"))
@@ -49,3 +39,59 @@ def first_sessions(calendar_name: str, start: date, n_days: int) -> Shaped[np.nd
     years = n_days // _SESSIONS_A_YEAR_AT_LEAST + 1
     end = pd.Timestamp(start) + pd.DateOffset(years=years)
     return sessions_between(calendar_name, start, end.date())[:n_days]
+
+
+def session_days(
+    times: Shaped[np.ndarray, " N"], calendar_name: str
+) -> tuple[Shaped[np.ndarray, " N"], Shaped[np.ndarray, " N"], str]:
+    """Tell the exchange's day of each time.
+
+    Where all times are midnights of the exchange's own zone, their date there is the day. Else the
+    day is that of the session that contains the time, with half an hour of slack after the close.
+
+    Args:
+        times: UTC times as datetime64; NaT where none is known.
+        calendar_name: A name of exchange_calendars.
+
+    Returns:
+        The days as datetime64[D] (NaT where unknown), which times lie outside every session, and
+        the zone of the exchange.
+
+    Raises:
+        DataError: if the calendar is unknown or does not cover the times.
+    """
+    utc = pd.DatetimeIndex(times.astype("datetime64[us]")).tz_localize("UTC")
+    known = utc[utc.notna()]
+    if len(known) == 0:
+        nothing = np.full(len(times), np.datetime64("NaT", "D"))
+        return nothing, np.zeros(len(times), dtype=bool), ""
+    margin = pd.Timedelta(days=5)
+    first, last = (known.min() - margin).date(), (known.max() + margin).date()
+    calendar = _calendar(calendar_name, first, last)
+    zone = str(calendar.tz)
+    local = utc.tz_convert(zone)
+    if (known.tz_convert(zone) == known.tz_convert(zone).normalize()).all():
+        return local.tz_localize(None).to_numpy().astype("datetime64[D]"), utc.isna(), zone
+    opens, closes = (
+        pd.DatetimeIndex(bounds).tz_convert(None).to_numpy().astype("datetime64[us]")
+        for bounds in (calendar.opens, calendar.closes)
+    )
+    row = np.searchsorted(opens, times.astype("datetime64[us]"), side="right") - 1
+    slack = np.timedelta64(_SLACK_MINUTES, "m")
+    is_inside = (row >= 0) & (times.astype("datetime64[us]") <= closes[np.maximum(row, 0)] + slack)
+    days = calendar.sessions.to_numpy().astype("datetime64[D]")[np.maximum(row, 0)]
+    return np.where(is_inside, days, np.datetime64("NaT", "D")), ~is_inside, zone
+
+
+def _calendar(name: str, first: date, last: date) -> Any:
+    try:
+        return exchange_calendars.get_calendar(name, start=first, end=last)
+    except InvalidCalendarName as error:
+        raise DataError(
+            f"calendar {name!r} is unknown; expected a name of exchange_calendars such as "
+            "XNYS, XBOM or 24/5; change `calendar` in config/markets/"
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"calendar {name} does not cover {first} to {last} ({error}); shorten the data"
+        ) from error

@@ -51,6 +51,23 @@ FINDINGS_SCHEMA = pl.Schema(
 )
 
 
+class FileReading(NamedTuple):
+    """What of one file was read as what."""
+
+    file: str
+    """Its name."""
+    layout: str
+    """Its separator and header in words."""
+    columns: tuple[tuple[str, str], ...]
+    """Each heading that is read, and our name of the column."""
+    n_rows: int
+    first: str
+    """First day; empty if it has none."""
+    last: str
+    symbols: tuple[str, ...]
+    """Symbols in it, sorted; empty for a table without symbols."""
+
+
 @dataclass(frozen=True)
 class RawData:
     """The data of one source; frames are sorted by symbol or series, then date."""
@@ -80,6 +97,8 @@ class RawData:
     import_findings: pl.DataFrame | None = None
     """`FINDINGS_SCHEMA`: rows that the source could not read. Validation repeats them. None if it
     read everything."""
+    readings: tuple[FileReading, ...] = ()
+    """What the source `files` read as what, a file each. Not written with the data."""
 
 
 class _Table(NamedTuple):

@@ -20,10 +20,11 @@ from hrl_sarp.config.market_schema import (
 )
 from hrl_sarp.data.quality.rules import LEFT_OUT, findings_of
 from hrl_sarp.data.quality.series import REVISED
-from hrl_sarp.data.sources.files.prices import read_prices
+from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
+from hrl_sarp.data.sources.files.partners import without_partner
+from hrl_sarp.data.sources.files.prices import in_time, price_files, read_prices
 from hrl_sarp.data.sources.files.tables import (
     Read,
-    find_table,
     read_table,
     refusal,
     refuse_repeated,
@@ -54,24 +55,42 @@ SIBLING_MACRO_FOLDER = "us_macro"
 _SURELY_A_DAY = 12
 """A larger number cannot be a month, so such a date is right as it is."""
 
+_LISTED = 20
+"""Files or symbols that a note lists."""
 _SERIES_TABLES = ("macro", "fred_series")
 _CLOSE_TABLES = {"vix_ohlc": "VIX", "sector_etf_close": "ETF_", "gold_daily": "GOLD"}
 """Table of closes -> name of its series; a name that ends in _ gets the row's symbol."""
 
 
 def load(
-    input_path: Path, macro_path: Path | None = None, names: NamedTables | None = None
+    input_path: Path,
+    macro_path: Path | None = None,
+    names: NamedTables | None = None,
+    calendar: str | None = None,
 ) -> RawData:
     """Load a folder of the user's files, or one file of prices with the other tables beside it.
 
-    The folder holds `prices.parquet` or `.csv` (or one file per symbol), `sectors` and optionally
-    `index` (date, close), `membership`, `macro` and `actions` (see `apply_actions`). A .csv or
-    .csv.gz without a column `symbol` is the download of the symbol in its file name. With standard
-    names and without a `macro_path`, the reader takes `macro` of the folder or the folder
-    `us_macro` beside it.
+    The folder holds `prices` (or one file per symbol), `sectors` and optionally `index` (date,
+    close), `membership`, `macro` and `actions` (see `apply_actions`). A text file without a column
+    of symbols is the download of the symbol in its file name. With standard names and without a
+    `macro_path`, the reader takes `macro` of the folder or the folder `us_macro` beside it.
 
     The names of the market profile apply if the input has their table of prices. Otherwise the
-    standard names apply. The notes say what was read, left out and corrected.
+    standard names apply. The notes say what was read, left out and corrected, which files were not
+    read, and what has no partner in another table.
+
+    Args:
+        input_path: The folder or file.
+        macro_path: A file or folder of macro series.
+        names: Tables and columns as the market profile names them.
+        calendar: Name of the exchange's calendar: its sessions tell the day of a time.
+
+    Returns:
+        The data, as collected.
+
+    Raises:
+        MissingArtifactError: if a file that must be there is not.
+        DataError: if a table cannot be read.
     """
     if not input_path.exists():
         raise MissingArtifactError(
@@ -79,33 +98,71 @@ def load(
         )
     if names is not None:
         is_folder, stem = input_path.is_dir(), names.prices.table
-        has_prices = find_table(input_path, stem) if is_folder else input_path.stem == stem
+        has_prices = find_table(input_path, stem) if is_folder else stem_of(input_path) == stem
         names = names if has_prices else None
     names = names or STANDARD
     folder = input_path if input_path.is_dir() else input_path.parent
-    prices, adjustment = read_prices(input_path, names.prices)
-    index = _read_index(folder, names)
-    macro = _read_all_series(input_path, folder, names, macro_path)
-    membership_path = find_table(folder, "membership")
+    # before the sectors: without prices nothing else is worth a line
+    paths = price_files(input_path, names.prices.table)
+    sectors = _read_sectors(folder, names.sectors)
+    known = sectors.frame["symbol"].to_list()
+    prices, adjustment = read_prices(input_path, names.prices, calendar, known)
+    index = _read_index(folder, names, calendar)
+    macro = _read_all_series(input_path, folder, names, macro_path, calendar)
+    membership = _read_membership(find_table(folder, "membership"), calendar)
     findings = pl.concat([prices.findings, macro.findings])
-    notes = (*prices.notes, *index.notes, *macro.notes)
     survivorship = names.survivorship
+    notes: tuple[str, ...] = ()
     if names is not STANDARD:
-        notes = ("tables read under the names of the market profile", *notes)
-    elif membership_path:
+        notes = ("tables read under the names of the market profile",)
+    elif membership is not None:
         survivorship = "as in the files: stocks that they lack are not traded"
+    parts = [prices, sectors, index, macro, *([membership] if membership else [])]
+    notes += tuple(note for part in parts for note in part.notes)
+    readings = tuple(reading for part in parts for reading in part.readings)
+    used = {path.name for path in paths} | {reading.file for reading in readings}
+    notes += _lonely(prices, sectors, membership) + _not_read(folder, used, input_path)
     return RawData(
         bars=prices.frame,
-        sectors=_read_sectors(folder, names.sectors),
+        sectors=sectors.frame,
         macro=macro.frame,
         index=index.frame,
         source="files",
         adjustment=adjustment,
         survivorship=survivorship,
-        membership=_read_membership(membership_path) if membership_path else None,
+        membership=membership.frame if membership else None,
         notes=notes + _left_out(findings),
         import_findings=findings if findings.height else None,
+        readings=readings,
     )
+
+
+def _lonely(prices: Read, sectors: Read, membership: Read | None) -> tuple[str, ...]:
+    """Name the symbols of each table that have no partner in the other."""
+    traded = prices.frame["symbol"].unique().to_list()
+    named = sectors.frame["symbol"].to_list()
+    notes = without_partner(traded, named, "symbols of the prices", "the sectors")
+    notes += without_partner(named, traded, "symbols of the sectors", "the prices")
+    if membership is not None:
+        members = membership.frame["symbol"].unique().to_list()
+        notes += without_partner(members, traded, "symbols of the membership", "the prices")
+        notes += without_partner(traded, members, "symbols of the prices", "the membership")
+    return notes
+
+
+def _not_read(folder: Path, used: set[str], input_path: Path) -> tuple[str, ...]:
+    """Name the files and folders beside the tables that were not read."""
+    if input_path.is_file():
+        return ()
+    rest = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            n_files = sum(1 for inner in path.rglob("*") if inner.is_file())
+            rest.append(f"{path.name}/ ({n_files} files)")
+        elif path.name not in used and not path.name.startswith("."):
+            rest.append(path.name)
+    more = f" and {len(rest) - _LISTED} more" if len(rest) > _LISTED else ""
+    return (f"not read: {', '.join(rest[:_LISTED])}{more}",) if rest else ()
 
 
 def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:
@@ -114,8 +171,10 @@ def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:
     if left_out.is_empty():
         return ()
     counts = left_out.group_by("rule").len().sort("rule").iter_rows()
-    gone = left_out.filter(pl.col("rule") == "no_usable_row")["symbol"].sort().to_list()
-    names = f"; without any usable row: {', '.join(gone)}" if gone else ""
+    gone = left_out.filter(pl.col("rule") == "no_usable_row").sort("symbol")
+    texts = [f"{symbol} ({why})" for symbol, why in gone.select("symbol", "detail").iter_rows()]
+    more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    names = f"; without any usable row: {', '.join(texts[:_LISTED])}{more}" if texts else ""
     listed = ", ".join(f"{count} {rule}" for rule, count in counts)
     return (f"left out: {listed}{names}; validate-data names each",)
 
@@ -130,10 +189,13 @@ def _table(folder: Path, stem: str) -> Path:
     return path
 
 
-def _read_sectors(folder: Path, names: SectorsTable) -> pl.DataFrame:
+def _read_sectors(folder: Path, names: SectorsTable) -> Read:
     path = _table(folder, names.table)
     theirs = {"symbol": names.symbol, "sector": names.sector}
-    sectors = read_table(path, SECTORS_SCHEMA, names=theirs, keys=("symbol",)).drop_nulls("sector")
+    # the standard names are those of `HEADINGS`, under all their spellings
+    given = {ours: heading for ours, heading in theirs.items() if ours != heading}
+    read = read_table(path, SECTORS_SCHEMA, names=given, keys=("symbol",))
+    sectors = read.frame.drop_nulls("sector")
     unknown = sorted(set(sectors["sector"]) - set(names.sectors))
     if names.sectors and unknown:
         raise refusal(
@@ -147,26 +209,31 @@ def _read_sectors(folder: Path, names: SectorsTable) -> pl.DataFrame:
         pl.col("symbol").replace(names.renamed_symbols), pl.col("sector").replace(names.sectors)
     )
     refuse_repeated(sectors["symbol"], path)
-    return sectors.sort("symbol")
+    return read._replace(frame=sectors.sort("symbol"))
 
 
-def _read_index(folder: Path, names: NamedTables) -> Read:
+def _read_index(folder: Path, names: NamedTables, calendar: str | None) -> Read:
     """Read the levels of the benchmark; rows without a level are dropped."""
     table = names.index
     if table is None or (names is STANDARD and find_table(folder, table.table) is None):
         return Read(INDEX_SCHEMA.to_frame())
     path = _table(folder, table.table)
-    rows = _read_rows(path, {"close": table.close}, table.only)
-    index = rows.frame.select(INDEX_SCHEMA.names()).drop_nulls()
+    given = {} if table.close == "close" else {"close": table.close}
+    rows = _read_rows(path, ("close",), given, table.only, calendar)
+    index = in_time(rows.frame.select(INDEX_SCHEMA.names()).drop_nulls())
     refuse_unsorted(index.with_columns(symbol=pl.lit("index")), "symbol", path)
-    return Read(index, rows.notes)
+    return rows._replace(frame=index)
 
 
 def _read_all_series(
-    input_path: Path, folder: Path, names: NamedTables, macro_path: Path | None
+    input_path: Path,
+    folder: Path,
+    names: NamedTables,
+    macro_path: Path | None,
+    calendar: str | None,
 ) -> Read:
     """Read the series of the named tables, then those of `macro_path` or of a default place."""
-    parts = [_read_series(_table(folder, table.table), table) for table in names.series]
+    parts = [_read_series(_table(folder, table.table), table, calendar) for table in names.series]
     path, where = macro_path, ""
     if path is None and names is STANDARD:
         sibling = input_path.resolve().parent / SIBLING_MACRO_FOLDER
@@ -174,7 +241,7 @@ def _read_all_series(
         if path is None and sibling.is_dir():
             path, where = sibling, "beside the input"
     if path is not None:
-        further = _read_macro(path)
+        further = _read_macro(path, calendar)
         own = {series for table in names.series for series in table.values}
         twice = sorted(own & set(further.frame["series"]))
         notes = further.notes
@@ -190,26 +257,30 @@ def _read_all_series(
         pl.concat(part.frame for part in parts).sort("series", "date"),
         tuple(note for part in parts for note in part.notes),
         pl.concat(part.findings for part in parts),
+        tuple(reading for part in parts for reading in part.readings),
     )
 
 
-def _read_membership(path: Path) -> pl.DataFrame:
-    membership = read_table(path, MEMBERSHIP_SCHEMA, keys=("symbol", "start"))
+def _read_membership(path: Path | None, calendar: str | None) -> Read | None:
+    if path is None:
+        return None
+    read = read_table(path, MEMBERSHIP_SCHEMA, keys=("symbol", "start"), calendar=calendar)
+    membership = read.frame
     is_wrong = (membership["end"] < membership["start"]).fill_null(value=False)
     if is_wrong.any():
         row = membership.filter(is_wrong).row(0, named=True)
         found = f"{row['symbol']} {row['start']} to {row['end']}"
         raise refusal(path, "a date not before start", found, "correct the row", "end", is_wrong)
-    return membership.sort("symbol", "start")
+    return read._replace(frame=membership.sort("symbol", "start"))
 
 
-def _read_series(path: Path, names: SeriesTable) -> Read:
+def _read_series(path: Path, names: SeriesTable, calendar: str | None) -> Read:
     """Read a table whose columns are macro series, as `MACRO_SCHEMA` without missing values.
 
     Where the profile declares that day and month are exchanged, dates are corrected. A note and
     the finding `day_month_exchanged` count them.
     """
-    rows = _read_rows(path, names.values, names.only)
+    rows = _read_rows(path, tuple(names.values), names.values, names.only, calendar)
     if names.day_month_swapped_until is not None:
         rows = _with_dates_corrected(rows, names, path)
     columns = [
@@ -221,7 +292,7 @@ def _read_series(path: Path, names: SeriesTable) -> Read:
     return rows._replace(frame=series)
 
 
-def _read_macro(path: Path) -> Read:
+def _read_macro(path: Path, calendar: str | None) -> Read:
     """Read macro series from a file `date, series (or series_id), value`, or from a folder.
 
     The folder has any of `macro`, `fred_series` (such files), `vix_ohlc`, `sector_etf_close` and
@@ -240,12 +311,13 @@ def _read_macro(path: Path) -> Read:
             )
     parts = []
     for table in tables:
-        if table.stem in _CLOSE_TABLES and table != path:
-            parts.append(_read_closes(table, _CLOSE_TABLES[table.stem]))
+        stem = stem_of(table).lower()
+        if stem in _CLOSE_TABLES and table != path:
+            parts.append(_read_closes(table, _CLOSE_TABLES[stem], calendar))
         else:
-            values = read_table(table, MACRO_SCHEMA, keys=("date", "series"))
-            refuse_unsorted(values, "series", table)
-            parts.append(Read(values))
+            read = read_table(table, MACRO_SCHEMA, keys=("date", "series"), calendar=calendar)
+            refuse_unsorted(read.frame, "series", table)
+            parts.append(read)
     macro = pl.concat(part.frame for part in parts).drop_nulls("value")
     if macro.filter(pl.col("series") == "VIX").is_empty():
         same_day = macro.filter(pl.col("series") == "VIXCLS")
@@ -254,44 +326,56 @@ def _read_macro(path: Path) -> Read:
     revised = macro.filter(is_revised)["series"].unique().sort()
     macro = macro.filter(~is_revised).sort("series", "date")
     refuse_unsorted(macro, "series", path)
-    notes: tuple[str, ...] = ()
+    notes = tuple(note for part in parts for note in part.notes)
     if len(revised):
-        notes = (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
-    return Read(macro, notes, pl.concat(part.findings for part in parts))
+        notes += (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
+    readings = tuple(reading for part in parts for reading in part.readings)
+    return Read(macro, notes, pl.concat(part.findings for part in parts), readings)
 
 
-def _read_closes(path: Path, name: str) -> Read:
+def _read_closes(path: Path, name: str, calendar: str | None) -> Read:
     """Read closes as series; report the rows whose open or close lies outside low to high."""
     is_many = name.endswith("_")
     symbol = {"symbol": pl.String()} if is_many else {}
     wider = {other: pl.Float64() for other in PRICE_COLUMNS if other != "close"}
     required = {"date": pl.Date(), "close": pl.Float64(), **symbol}
-    bars = read_table(path, required, {} if is_many else wider)
+    read = read_table(path, required, {} if is_many else wider, calendar=calendar)
+    bars = read.frame
     series = pl.lit(name) + pl.col("symbol") if is_many else pl.lit(name)
     macro = bars.select("date", series=series, value="close")
     if is_many or not set(wider) <= set(bars.columns):
-        return Read(macro)
+        return read._replace(frame=macro)
     above = pl.max_horizontal("open", "close") > pl.col("high")
     below = pl.min_horizontal("open", "close") < pl.col("low")
     detail = pl.format("open {}, high {}, low {}, close {}; the close is read", *PRICE_COLUMNS)
     wrong = bars.filter(above | below).with_columns(symbol=pl.lit(name))
-    return Read(macro, (), findings_of(wrong, "macro_range", pl.col("open"), detail=detail))
+    named = findings_of(wrong, "macro_range", pl.col("open"), detail=detail)
+    return read._replace(frame=macro, findings=named)
 
 
-def _read_rows(path: Path, names: dict[str, str], only: RowFilter | None) -> Read:
+def _read_rows(
+    path: Path,
+    columns: tuple[str, ...],
+    given: dict[str, str],
+    only: RowFilter | None,
+    calendar: str | None,
+) -> Read:
     """Read days and numbers of the rows that `only` selects; a note counts the others."""
     mark = {} if only is None else {only.column: pl.String()}
-    numbers = dict.fromkeys(names, pl.Float64())
-    table = read_table(path, {"date": pl.Date(), **mark, **numbers}, names=names, keys=("date",))
+    schema = {"date": pl.Date(), **mark, **dict.fromkeys(columns, pl.Float64())}
+    names = given | ({} if only is None else {only.column: only.column})
+    read = read_table(path, schema, names=names, keys=("date",), calendar=calendar)
     if only is None:
-        return Read(table)
+        return read
+    table = read.frame
     rows = table.filter(pl.col(only.column) == only.equals)
     if rows.is_empty():
         found = ", ".join(sorted(set(table[only.column].drop_nulls())))
         cure = "change `only` in `data.named_tables`"
         raise refusal(path, f"rows of {only.equals!r}", found, cure, only.column)
     left_out = table.height - rows.height
-    return Read(rows, (f"{path.name}: {left_out} rows left out, not {only.equals}",))
+    note = f"{path.name}: {left_out} rows left out, not {only.equals}"
+    return read._replace(frame=rows, notes=(*read.notes, note))
 
 
 def _with_dates_corrected(rows: Read, names: SeriesTable, path: Path) -> Read:
@@ -317,8 +401,8 @@ def _with_dates_corrected(rows: Read, names: SeriesTable, path: Path) -> Read:
         if changed.height
     ]
     right = pl.when(may_be_exchanged).then(pl.date(day.dt.year(), day.dt.day(), day.dt.month()))
-    return Read(
-        rows.frame.with_columns(date=right.otherwise(day)),
-        (*rows.notes, note),
-        pl.DataFrame(findings, schema=FINDINGS_SCHEMA),
+    return rows._replace(
+        frame=rows.frame.with_columns(date=right.otherwise(day)),
+        notes=(*rows.notes, note),
+        findings=pl.DataFrame(findings, schema=FINDINGS_SCHEMA),
     )

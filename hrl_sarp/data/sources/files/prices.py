@@ -6,60 +6,72 @@ or reported with its number. Of duplicate rows at most one is kept, and the othe
 table of splits and dividends may complete the prices.
 """
 
-import gzip
-import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from hrl_sarp.config.market_schema import PricesTable
 from hrl_sarp.data.quality.rules import findings_of
+from hrl_sarp.data.sources.files.downloads import (
+    ADJUSTED_ONLY,
+    PLACE,
+    completed,
+    is_download,
+    read_download,
+    spelt,
+)
+from hrl_sarp.data.sources.files.forms.content import find_table, is_readable, stem_of
+from hrl_sarp.data.sources.files.forms.headings import match, with_adjusted
+from hrl_sarp.data.sources.files.partners import without_partner
 from hrl_sarp.data.sources.files.tables import (
-    SAME_COLUMN,
-    SUFFIXES,
     Read,
-    as_heading,
-    convert,
-    find_table,
+    read_columns,
     read_table,
     refusal,
     refuse_unsorted,
+    scan_table,
 )
-from hrl_sarp.data.store import BARS_SCHEMA, FINDINGS_SCHEMA, PRICE_COLUMNS
+from hrl_sarp.data.store import BARS_SCHEMA, PRICE_COLUMNS
 from hrl_sarp.errors import DataError, MissingArtifactError
 
-_OPTIONAL = ("adj_close", "dividend", "split")
-"""Columns that a file may lack."""
-_OTHER_STEMS = ("sectors", "index", "membership", "macro", "actions")
+OTHER_TABLES = ("sectors", "index", "membership", "macro", "actions")
+"""Names of tables that hold no prices."""
+
+_STATED = ("adj_close", "dividend", "split")
+"""What a file may say about adjustments."""
 _KEYS = ("date", "symbol")
 _ROUNDING = 1e-6
 """Relative difference below which two closes are the same."""
-YAHOO_COLUMNS = ("date", *PRICE_COLUMNS, "adj_close", "volume")
-"""Columns of a Yahoo download, in order. Rows above the first header are read by it."""
-DOWNLOAD_SUFFIXES = (".csv", ".csv.gz")
-PLACE = "place"
-"""Column with the line number of a row."""
-
-_COLUMNS = tuple(name for name in BARS_SCHEMA if name != "symbol")
-_REQUIRED = frozenset({"date", *PRICE_COLUMNS, "volume"})
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}([ T]00:00:00.*)?$")
-"""What the first field of a row looks like."""
-_SHOWN = 60
-"""Characters of a line that a finding quotes."""
 
 
-def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
+def read_prices(
+    input_path: Path,
+    names: PricesTable,
+    calendar: str | None = None,
+    known: Collection[str] = frozenset(),
+) -> tuple[Read, str]:
     """Read all bars of a folder, or of the file that was given.
 
     If the folder lacks the table of prices that `names` mentions, its other tables are read as
-    prices. The bars have one row per symbol and date and are sorted by both. The text says how the
-    prices are adjusted.
+    prices.
+
+    Args:
+        input_path: A folder, or a file of prices.
+        names: The table and columns of the market profile, or the standard ones.
+        calendar: Name of the exchange's calendar: its sessions tell the day of a time.
+        known: Symbols of the sectors, which tell how a symbol is spelt.
+
+    Returns:
+        The bars, with one row per symbol and date, sorted by both, and a text that says how the
+        prices are adjusted.
+
+    Raises:
+        DataError: if a table breaks the format, or no file has a row of prices.
+        MissingArtifactError: if there is no file of prices.
     """
-    paths = _price_files(input_path, names.table)
-    parts = [_read_bars(path, names) for path in paths]
+    paths = price_files(input_path, names.table)
+    parts = [_read_bars(path, names, calendar, known) for path in paths]
     frames = (part.frame for part in parts)
     bars = pl.concat([BARS_SCHEMA.to_frame(), *frames], how="diagonal_relaxed")
     findings = pl.concat(part.findings for part in parts)
@@ -69,10 +81,11 @@ def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
             f"{input_path}: expected rows of prices, found none in {len(paths)} file(s)"
             + "".join(f"; the first says: {text}" for text in first)
         )
-    states = {name: bars[name].is_not_null().any() for name in _OPTIONAL}
+    states = {name: bars[name].is_not_null().any() for name in _STATED}
     bars = bars.with_columns(pl.col("dividend").fill_null(0.0), pl.col("split").fill_null(1.0))
     bars = bars.sort("symbol", "date", maintain_order=True)
-    bars, notes = apply_actions(bars, input_path if input_path.is_dir() else input_path.parent)
+    folder = input_path if input_path.is_dir() else input_path.parent
+    bars, notes, _, more = apply_actions(bars, folder, calendar)
     refuse_unsorted(bars, "symbol", input_path)
     if states["adj_close"]:
         adjustment = f"{'/'.join(PRICE_COLUMNS)} as in the files; adj_close from the files"
@@ -83,7 +96,21 @@ def read_prices(input_path: Path, names: PricesTable) -> tuple[Read, str]:
             "prices as in the files: no adj_close, split or dividend column, so nothing is adjusted"
         )
     counted = f"prices from {len(paths)} file(s) of {input_path.name}"
-    return Read(bars, (counted, *notes), findings), adjustment
+    of_files = grouped_notes(note for part in parts for note in part.notes)
+    readings = (*(reading for part in parts for reading in part.readings), *more)
+    return Read(bars, (counted, *of_files, *notes), findings, readings), adjustment
+
+
+def grouped_notes(notes: Iterable[str]) -> tuple[str, ...]:
+    """Say once what several files have in common; a note begins with its file and a colon."""
+    files: dict[str, list[str]] = {}
+    for note in notes:
+        file, _, text = note.partition(": ")
+        files.setdefault(text, []).append(file)
+    return tuple(
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}"
+        for text, names in files.items()
+    )
 
 
 def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
@@ -125,7 +152,7 @@ def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
     return Read(bars.join(leaving, on=PLACE, how="anti"), findings=pl.concat(findings))
 
 
-def apply_actions(bars: pl.DataFrame, folder: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def apply_actions(bars: pl.DataFrame, folder: Path, calendar: str | None = None) -> Read:
     """Write the splits and dividends of `actions.csv` or `.parquet` into the bars.
 
     The table has `date, symbol` and `split` (new shares for an old one, 1 for none) or `dividend`
@@ -134,10 +161,11 @@ def apply_actions(bars: pl.DataFrame, folder: Path) -> tuple[pl.DataFrame, tuple
     """
     path = find_table(folder, "actions")
     if path is None:
-        return bars, ()
+        return Read(bars)
     required = {name: BARS_SCHEMA[name] for name in _KEYS}
     optional = {name: BARS_SCHEMA[name] for name in ("split", "dividend")}
-    found = read_table(path, required, optional, keys=_KEYS)
+    read = read_table(path, required, optional, keys=_KEYS, calendar=calendar)
+    found = read.frame
     if set(found.columns) == set(required):
         raise refusal(path, "a column split or dividend", "neither", "add one of them")
     actions = pl.concat([pl.DataFrame(schema=required | optional), found], how="diagonal")
@@ -162,10 +190,22 @@ def apply_actions(bars: pl.DataFrame, folder: Path) -> tuple[pl.DataFrame, tuple
     filled = joined.with_columns(
         split=pl.coalesce("new_split", "split"), dividend=pl.coalesce("new_dividend", "dividend")
     )
-    return filled.select(bars.columns), (f"{own.height} splits and dividends from {path.name}",)
+    lonely = without_partner(
+        actions["symbol"].unique().to_list(),
+        bars["symbol"].unique().to_list(),
+        f"{path.name}: symbols",
+        "the prices",
+    )
+    notes = (f"{own.height} splits and dividends from {path.name}", *read.notes, *lonely)
+    return Read(filled.select(bars.columns), notes, readings=read.readings)
 
 
-def _price_files(input_path: Path, stem: str) -> list[Path]:
+def price_files(input_path: Path, stem: str) -> list[Path]:
+    """Return the file that was given, the folder's table of prices, or its files of symbols.
+
+    Raises:
+        MissingArtifactError: if the folder holds none of them.
+    """
     if input_path.is_file():
         return [input_path]
     table = find_table(input_path, stem)
@@ -174,9 +214,10 @@ def _price_files(input_path: Path, stem: str) -> list[Path]:
     found = sorted(
         path
         for path in input_path.iterdir()
-        if path.name.endswith((*SUFFIXES, *DOWNLOAD_SUFFIXES))
-        and symbol_of(path) not in _OTHER_STEMS
-        and path.stem not in _OTHER_STEMS
+        if path.is_file()
+        and is_readable(path)
+        and not path.name.startswith(".")
+        and stem_of(path).lower() not in OTHER_TABLES
     )
     if not found:
         raise MissingArtifactError(
@@ -186,161 +227,72 @@ def _price_files(input_path: Path, stem: str) -> list[Path]:
     return found
 
 
-def _read_bars(path: Path, names: PricesTable) -> Read:
+def _read_bars(
+    path: Path, names: PricesTable, calendar: str | None, known: Collection[str]
+) -> Read:
     """Read one file of prices; the bars are in order, without duplicates."""
-    if path.stem != names.table and is_download(path):
-        download = read_download(path)
+    is_named = stem_of(path).lower() == names.table.lower()
+    if not is_named and is_download(path):
+        download = read_download(path, calendar, known)
         # rows of a download may be out of order: they are sorted by date
         earlier = download.frame.filter(pl.col("date") < pl.col("date").shift(1))
+        is_falling = earlier.height == download.frame.height - 1  # the newest day comes first
         detail = pl.format("{} line {}: earlier than the row above", pl.lit(path.name), PLACE)
         unordered = findings_of(
-            earlier.head(1), "unordered_rows", pl.col(PLACE), pl.lit(earlier.height), detail
+            earlier.head(0 if is_falling else 1),
+            "unordered_rows",
+            pl.col(PLACE),
+            pl.lit(earlier.height),
+            detail,
         )
         bars = download.frame.sort("date", maintain_order=True)
         settled = settle_duplicates(bars, f"{path.name} line")
         findings = pl.concat([download.findings, unordered, settled.findings])
-    else:
-        required = {name: kind for name, kind in BARS_SCHEMA.items() if name not in _OPTIONAL}
-        optional = {name: BARS_SCHEMA[name] for name in _OPTIONAL}
-        table = read_table(path, required, optional, names.columns, _KEYS)
-        if table.is_empty():
-            raise refusal(path, "rows of prices", "none", "collect them again")
-        numbered = table.with_row_index(PLACE, offset=1)
-        settled = settle_duplicates(numbered, f"{path.name} data row")
-        refuse_unsorted(settled.frame, "symbol", path)
-        findings = settled.findings
-    return Read(settled.frame.drop(PLACE), findings=findings)
+        return download._replace(frame=settled.frame.drop(PLACE), findings=findings)
+    table = _read_table_of_prices(path, names, calendar, known, is_named=is_named)
+    numbered = in_time(table.frame).with_row_index(PLACE, offset=1)
+    settled = settle_duplicates(numbered, f"{path.name} data row")
+    refuse_unsorted(settled.frame, "symbol", path)
+    return table._replace(frame=settled.frame.drop(PLACE), findings=settled.findings)
 
 
-def symbol_of(path: Path) -> str:
-    """Return the symbol in a file name: BRK.B.csv.gz holds BRK.B."""
-    return path.name.removesuffix(".gz").removesuffix(".csv")
+def _read_table_of_prices(
+    path: Path,
+    names: PricesTable,
+    calendar: str | None,
+    known: Collection[str],
+    *,
+    is_named: bool,
+) -> Read:
+    """Read a table of one or several symbols, strictly."""
+    sheet = scan_table(path, is_of_prices=True)
+    given = names.columns if is_named else {}
+    found = match(sheet.frame.columns, ("symbol", "close", "adj_close", *PRICE_COLUMNS), given)
+    notes: tuple[str, ...] = ()
+    if "symbol" not in found.taken and not is_named:
+        lit = pl.lit(stem_of(path)).alias("symbol")
+        sheet = sheet._replace(frame=sheet.frame.with_columns(lit))
+    if with_adjusted(found) is not found:
+        sheet = sheet._replace(frame=sheet.frame.rename({found.taken["adj_close"]: "close"}))
+        notes = (f"{path.name}: {ADJUSTED_ONLY}",)
+    required = {name: BARS_SCHEMA[name] for name in ("date", "symbol", "close")}
+    others = {name: kind for name, kind in BARS_SCHEMA.items() if name not in required}
+    optional = {**others, "ret": pl.String(), "cfacpr": pl.Float64()}
+    read = read_columns(sheet, path, required, optional, given, _KEYS, calendar)
+    if read.frame.is_empty():
+        raise refusal(path, "rows of prices", "none", "collect them again")
+    frame = read.frame
+    only = frame["symbol"].unique().to_list()
+    if len(only) == 1 and not is_named:
+        symbol, renamed = spelt(only[0], path, known)
+        frame, notes = frame.with_columns(symbol=pl.lit(symbol)), notes + renamed
+    close = found.taken.get("close", "close")
+    return completed(read._replace(frame=frame, notes=(*notes, *read.notes)), path, close)
 
 
-def is_download(path: Path) -> bool:
-    """Say whether a file is the download of one symbol: a CSV without a column symbol."""
-    if not path.name.endswith(DOWNLOAD_SUFFIXES):
-        return False
-    first = next((line for _, line in _lines(_read_text(path)[0])), "")
-    return "symbol" not in _headings(first)
-
-
-def read_download(path: Path) -> Read:
-    """Read a .csv or .csv.gz of the symbol in its file name.
-
-    Lines are read by the header above them, or else by `YAHOO_COLUMNS`. A line that begins with a
-    date is a row. Its numbers may be missing (null, empty). Rows have the columns of `BARS_SCHEMA`
-    and `place`, the line number. They keep the order of the file, duplicate dates included.
-
-    The value of a finding is a line number.
-    `junk_lines`: several lines in a row have no date. It has the date of the row above.
-    `bad_row`: a row has the wrong number of fields, or text instead of a number.
-    `no_header`: rows stand above the first header.
-    `no_usable_row`: the file is left out.
-    """
-    text, problem = _read_text(path)
-    symbol = pl.lit(symbol_of(path))
-    place = pl.format("{} line {}: ", pl.lit(path.name), PLACE)
-    lines, junk = _rows_and_junk(text)
-    rows = _typed(lines).with_columns(symbol=symbol)
-    good = rows.filter(pl.col("problem").is_null())
-    bad = rows.filter(pl.col("problem").is_not_null())
-    unordered = good.head(1).filter(~pl.col("is_headed"))
-    strange = junk.join_asof(good.select(PLACE, "date"), on=PLACE).with_columns(symbol=symbol)
-    findings = pl.concat(
-        findings_of(found, rule, pl.col(PLACE), count, place + detail)
-        for found, rule, count, detail in (
-            (bad, "bad_row", pl.lit(1), pl.format("{} ({})", "line", "problem")),
-            (unordered, "no_header", pl.lit(1), pl.lit("Yahoo's columns assumed")),
-            (strange, "junk_lines", pl.col("count"), pl.col("line")),
-        )
-    ).sort("value")
-    if good.is_empty():  # one finding is enough: the broken archive, or the first of the file
-        start = {"symbol": symbol_of(path), "value": 0.0, "detail": f"{path.name} no line is a row"}
-        first = pl.DataFrame([start], schema=FINDINGS_SCHEMA)
-        findings = (
-            (findings if findings.height else first)
-            .head(1)
-            .with_columns(
-                date=pl.lit(None, dtype=pl.Date),
-                rule=pl.lit("no_usable_row"),
-                count=pl.lit(1, dtype=pl.Int64),
-                detail=pl.lit(f"{path.name} {problem}") if problem else pl.col("detail"),
-            )
-        )
-    return Read(good.select(*BARS_SCHEMA.names(), PLACE), findings=findings)
-
-
-def _read_text(path: Path) -> tuple[str, str | None]:
-    """Return the text and, for a broken archive, the problem."""
-    content = path.read_bytes()
-    problem = None
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            content, problem = b"", f"no whole gzip file: {error}"
-    return content.decode("utf-8-sig", errors="replace"), problem
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        stripped = line.strip()
-        if stripped:
-            yield number, stripped
-
-
-def _headings(line: str) -> tuple[str, ...]:
-    names = (as_heading(part) for part in line.split(","))
-    return tuple(SAME_COLUMN.get(name, name) for name in names)
-
-
-def _rows_and_junk(text: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows, as text under our column names, and the runs of other lines."""
-    columns: tuple[str, ...] = YAHOO_COLUMNS
-    is_headed, is_in_junk = False, False
-    rows: list[dict[str, Any]] = []
-    junk: list[dict[str, Any]] = []
-    for number, line in _lines(text):
-        fields = [part.strip(' "') for part in line.split(",")]
-        cells = dict(zip(columns, fields, strict=False))
-        if _DAY.match(cells.get("date", "")):
-            missing = ", ".join(sorted(_REQUIRED - set(columns)))
-            problem = f"the header has no {missing}" if missing else None
-            if len(fields) != len(columns):
-                problem = f"{len(fields)} fields, expected {len(columns)}"
-            row = {PLACE: number, "line": _quoted(line), "problem": problem, "is_headed": is_headed}
-            rows.append(row | {name: cells.get(name) for name in _COLUMNS})
-            is_in_junk = False
-        elif {"date", "close"} <= set(_headings(line)):
-            columns, is_headed, is_in_junk = _headings(line), True, False
-        elif is_in_junk:
-            junk[-1]["count"] += 1
-        else:
-            junk.append({PLACE: number, "line": _quoted(line), "count": 1})
-            is_in_junk = True
-    words, whole = pl.String(), pl.Int64()
-    row_schema = {PLACE: whole, "line": words, "problem": words, "is_headed": pl.Boolean()}
-    return (
-        pl.DataFrame(rows, schema=row_schema | dict.fromkeys(_COLUMNS, words)),
-        pl.DataFrame(junk, schema={PLACE: whole, "line": words, "count": whole}),
-    )
-
-
-def _typed(lines: pl.DataFrame) -> pl.DataFrame:
-    """Convert the cells; the problem of a line is its first cell that does not fit."""
-    problem, typed = lines["problem"], []
-    for name in _COLUMNS:
-        column, is_lost = convert(lines[name], BARS_SCHEMA[name])
-        if column.dtype == pl.Float64:
-            is_lost |= column.is_infinite().fill_null(value=False)
-        meaning = "number" if column.dtype == pl.Float64 else "day"
-        what = pl.when(is_lost).then(pl.lit(f"{name} is no {meaning}"))
-        problem = pl.select(pl.coalesce(problem, what)).to_series()
-        typed.append(column)
-    return lines.with_columns(*typed, problem=problem)
-
-
-def _quoted(line: str) -> str:
-    return line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
+def in_time(rows: pl.DataFrame) -> pl.DataFrame:
+    """Turn rows of days round if each symbol, or the whole table, has its newest day first."""
+    step = pl.col("date").diff().dt.total_days()
+    steps = rows.select(step.over("symbol") if "symbol" in rows.columns else step)
+    known = steps.to_series().drop_nulls()
+    return rows.reverse() if len(known) and (known < 0).all() else rows

@@ -1,7 +1,7 @@
-"""Reads one table of the user (CSV, Parquet) as named, typed columns.
+"""Reads one table of the user as named, typed columns.
 
-Only this module knows how files spell headings, days and missing values. A value that does not fit
-is refused: the error names file, column, row, cause and cure.
+`headings` says what a column is, `layouts` how the file is laid out, `values` what its cells mean.
+A value that does not fit is refused: the error names file, column, row, cause and cure.
 """
 
 from collections.abc import Mapping
@@ -10,24 +10,32 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
-from polars.exceptions import PolarsError
 
-from hrl_sarp.data.store import FINDINGS_SCHEMA
+from hrl_sarp.data.sources.files.forms.content import (
+    PACKED_ENDINGS,
+    TABLE_ENDING,
+    TEXT_ENDINGS,
+    TornError,
+    is_readable,
+)
+from hrl_sarp.data.sources.files.forms.headings import HEADINGS, adjusting, match
+from hrl_sarp.data.sources.files.forms.layouts import Sheet, read_sheet
+from hrl_sarp.data.sources.files.forms.values import (
+    DAY_WORDS,
+    UnclearError,
+    days,
+    decimal_mark,
+    numbers,
+    splits,
+)
+from hrl_sarp.data.store import FINDINGS_SCHEMA, FileReading
 from hrl_sarp.errors import DataError, MissingArtifactError
 
 Columns = Mapping[str, Any]
 """Column names and polars types. It is a pl.Schema, a class that run-time type checks refuse."""
 
-SUFFIXES = (".parquet", ".csv")
-NULL_TEXTS = ("", "null", "NULL", "NaN", "nan", "NA", "N/A")
-"""What files write for a missing number."""
-SAME_COLUMN = {"gics_sector": "sector", "series_id": "series"}
-"""Other heading -> standard heading of the same column."""
-
 _NONE: Columns = MappingProxyType({})
-_MEANING = {"Date": "dates as YYYY-MM-DD", "Float64": "numbers", "String": "text"}
-_MIDNIGHT = r"[ T]00:00:00.*$"
-"""What follows the day in a file that dates its rows at midnight."""
+_SHOWN_SPELLINGS = 4
 
 
 class Read(NamedTuple):
@@ -38,12 +46,8 @@ class Read(NamedTuple):
     """Remarks for the manifest."""
     findings: pl.DataFrame = FINDINGS_SCHEMA.to_frame()
     """`FINDINGS_SCHEMA`: rows that were changed or left out."""
-
-
-def find_table(folder: Path, stem: str) -> Path | None:
-    """Return `folder/stem.parquet`, else `folder/stem.csv`, else None."""
-    paths = (folder / f"{stem}{suffix}" for suffix in SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+    readings: tuple[FileReading, ...] = ()
+    """What was read as what, a file each."""
 
 
 def refusal(
@@ -72,35 +76,105 @@ def read_table(
     optional: Columns = _NONE,
     names: Mapping[str, str] = _NONE,
     keys: tuple[str, ...] = (),
-) -> pl.DataFrame:
+    calendar: str | None = None,
+) -> Read:
     """Read a file and keep the required and, where present, the optional columns.
 
-    `names` maps our column names to the file's headings; without an entry both are equal. `keys`
-    are required columns with a value in every row. The columns get our names, in the order of
-    `required` and `optional`. The rows keep the order of the file. Missing values (see
-    `NULL_TEXTS`) are null.
+    Args:
+        path: A file with a known ending.
+        required: Our columns that the file must have, with their types.
+        optional: Our columns that it may have.
+        names: Our column -> the file's heading, where a market profile declares one. Other columns
+            are found by `HEADINGS`.
+        keys: Required columns with a value in every row.
+        calendar: Name of the exchange's calendar: its sessions tell the day of a time.
+
+    Returns:
+        The columns under our names, in the order of `required` and `optional`; the rows keep the
+        order of the file; missing values are null. Notes name what was not read and looks like an
+        adjustment.
+
+    Raises:
+        DataError: if the file cannot be read, a column is missing or a value does not fit.
     """
-    table = scan_table(path)
-    schema = {**required, **optional}
-    theirs = {name: _heading_in(table, name, names) for name in schema}
-    missing = [theirs[name] for name in required if theirs[name] not in table.columns]
+    sheet = scan_table(path, is_of_prices="symbol" in required and "close" in required)
+    return read_columns(sheet, path, required, optional, names, keys, calendar)
+
+
+def read_columns(
+    sheet: Sheet,
+    path: Path,
+    required: Columns,
+    optional: Columns,
+    names: Mapping[str, str],
+    keys: tuple[str, ...],
+    calendar: str | None,
+) -> Read:
+    """Give the columns of a sheet their names and types, see `read_table`."""
+    table, schema = sheet.frame, {**required, **optional}
+    found = match(table.columns, [*schema, *(["time"] if "date" in schema else [])], names)
+    missing = [name for name in required if name not in found.taken]
     if missing:
-        others = {standard: f"{standard} (or {other})" for other, standard in SAME_COLUMN.items()}
         raise DataError(
-            f"{path}: expected the columns {', '.join(theirs[name] for name in required)}; found "
-            f"no {', '.join(others.get(name, name) for name in missing)} among "
+            f"{path}: expected the columns {', '.join(names.get(name, name) for name in required)}"
+            f"; found no {', '.join(_spellings(name, names) for name in missing)} among "
             f"{', '.join(table.columns)}; rename or add"
         )
-    present = [name for name in schema if theirs[name] in table.columns]
-    frame = pl.DataFrame(
-        {name: typed_column(table[theirs[name]], schema[name], path) for name in present}
-    )
+    for name, rivals in found.rivals.items():
+        cure = f"rename the right one to {name}"
+        raise refusal(path, f"one column for {name}", " and ".join(rivals), cure)
+    numeric = [
+        table[found.taken[name]]
+        for name, kind in schema.items()
+        if kind == pl.Float64() and name in found.taken
+    ]
+    try:
+        mark = decimal_mark(numeric, sheet.separator)
+    except UnclearError as error:
+        raise refusal(path, error.expected, error.found, error.cure) from error
+    frame = {}
+    for name, kind in schema.items():
+        if name not in found.taken:
+            continue
+        column = table[found.taken[name]]
+        if name == "date" and "time" in found.taken:
+            column = with_time(column, table[found.taken["time"]])
+        frame[name] = typed_column(column, kind, path, mark=mark, calendar=calendar, name=name)
+    read = pl.DataFrame(frame)
     for key in keys:
-        empty = frame[key].is_null()
+        empty = read[key].is_null()
         if empty.any():
             cure = "complete or remove the row"
-            raise refusal(path, "a value in every row", "none", cure, theirs[key], empty)
-    return frame
+            raise refusal(path, "a value in every row", "none", cure, found.taken[key], empty)
+    notes = (
+        *sheet.notes,
+        *unread_notes(path, found.unread),
+        *_lost_zeros(path, table, found.taken),
+    )
+    return Read(read, notes, readings=(reading_of(path, sheet.words, found.taken, read),))
+
+
+def unread_notes(path: Path, unread: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the headings that are not read although they look like adjustments."""
+    named = adjusting(unread)
+    return (f"{path.name}: not read: {', '.join(named)}",) if named else ()
+
+
+def reading_of(
+    path: Path, words: str, taken: Mapping[str, str], frame: pl.DataFrame
+) -> FileReading:
+    """Say what of a file was read as what."""
+    days_read = frame["date"] if "date" in frame.columns else pl.Series([None], dtype=pl.Date)
+    symbols = frame["symbol"].unique().sort().to_list() if "symbol" in frame.columns else []
+    return FileReading(
+        file=path.name,
+        layout=words,
+        columns=tuple((theirs, ours) for ours, theirs in taken.items()),
+        n_rows=frame.height,
+        first=str(days_read.min() or ""),
+        last=str(days_read.max() or ""),
+        symbols=tuple(map(str, symbols)),
+    )
 
 
 def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
@@ -131,80 +205,131 @@ def refuse_repeated(column: pl.Series, path: Path) -> None:
         raise refusal(path, f"each {column.name} once", found, cure, column.name)
 
 
-def scan_table(path: Path) -> pl.DataFrame:
-    """Read all columns of a file, those of a CSV file as text; `as_heading` writes the headings."""
+def scan_table(path: Path, *, is_of_prices: bool = False) -> Sheet:
+    """Read all columns of a file under its own headings, those of a text file as text.
+
+    Raises:
+        DataError: if the file is missing, of an unknown ending, or unreadable.
+    """
     if not path.is_file():
         raise MissingArtifactError(
             f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
         )
-    if path.suffix not in SUFFIXES:
-        found = path.suffix or "none"
-        raise refusal(path, " or ".join(SUFFIXES), found, "convert the file")
+    if not is_readable(path):
+        endings = (TABLE_ENDING, *TEXT_ENDINGS)
+        expected = f"{' or '.join(endings)}, the text also packed ({', '.join(PACKED_ENDINGS)})"
+        raise refusal(path, expected, path.suffix or "none", "convert the file")
     try:
-        if path.suffix == ".parquet":
-            frame = pl.read_parquet(path)
-        else:
-            # as text, so that `typed_column` can name the value that does not fit
-            frame = pl.read_csv(path, infer_schema=False, null_values=list(NULL_TEXTS))
-    except (PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        sheet = read_sheet(path, is_of_prices=is_of_prices)
+    except UnclearError as error:
+        raise refusal(path, error.expected, error.found, error.cure) from error
+    except TornError as error:
+        kind = path.suffix.lower()
         raise refusal(
-            path, f"a readable {path.suffix} table", reason, "repair or replace it"
+            path, f"a readable {kind} table", str(error), "repair or replace it"
         ) from error
-    names = [as_heading(name) for name in frame.columns]
-    # polars renames a repeated CSV heading, so the second column would be ignored silently
-    if len(set(names)) < len(names) or any("_duplicated_" in name for name in names):
-        raise refusal(path, "each column once", ", ".join(names), "rename or remove one")
-    frame.columns = names
-    return frame
+    if not sheet.frame.columns:
+        raise refusal(
+            path, f"a readable {path.suffix} table", "an empty file", "repair or replace it"
+        )
+    return sheet
 
 
-def as_heading(text: str) -> str:
-    """Normalise a heading: "Adj Close**" becomes adj_close."""
-    return text.strip(' "\r').lower().replace(" ", "_").rstrip("*")
+def with_time(day: pl.Series, time: pl.Series) -> pl.Series:
+    """Join a column of days and one of times of day; 0, 000000 and 930 are times, too."""
+    if day.dtype == pl.Date or isinstance(day.dtype, pl.Datetime):
+        day = day.cast(pl.Date).cast(pl.String)
+    digits = time.cast(pl.String).str.strip_chars()
+    is_bare = digits.str.contains(r"^\d{1,6}$").fill_null(value=False)
+    n_digits = 6 if (digits.filter(is_bare).str.len_chars() > 4).any() else 4
+    padded = digits.str.pad_start(n_digits, "0").str.replace(r"^(\d\d)(\d\d)(\d\d)?$", "$1:$2:$3")
+    clock = padded.str.strip_chars_end(":").zip_with(is_bare, digits)
+    text = day.cast(pl.String).str.strip_chars()
+    return (text + " " + clock).zip_with(clock.is_not_null(), text).alias(day.name)
 
 
-def typed_column(column: pl.Series, dtype: Any, path: Path) -> pl.Series:
-    """Convert a column or refuse it; missing values and NaN become null."""
-    meaning = _MEANING[str(dtype)]
-    found = column.dtype
-    fits = found.is_numeric()
-    if dtype == pl.Date():
-        fits = found == pl.Date or isinstance(found, pl.Datetime)
-    # text may hold any type, and a column without a value fits every type
-    if not (fits or found in (pl.String, pl.Null) or dtype == pl.String()):
-        raise refusal(path, meaning, str(found), "convert the column", column.name)
-    typed, is_lost = convert(column, dtype)
+def typed_column(
+    column: pl.Series,
+    dtype: Any,
+    path: Path,
+    *,
+    mark: str = ".",
+    calendar: str | None = None,
+    name: str = "",
+) -> pl.Series:
+    """Convert a column or refuse it; missing values and NaN become null.
+
+    Args:
+        column: The file's column.
+        dtype: The type that it gets: Date, Float64 or String.
+        path: The file, for the error.
+        mark: The decimal mark, see `decimal_mark`.
+        calendar: See `read_table`.
+        name: Our name of the column; a `split` may be written 4:1.
+
+    Raises:
+        DataError: if a value does not fit.
+    """
+    is_number = dtype == pl.Float64()
+    meaning = "numbers" if is_number else DAY_WORDS
+    if is_number and not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
+        raise refusal(path, meaning, str(column.dtype), "convert the column", column.name)
+    try:
+        typed, is_lost = convert(column, dtype, mark=mark, calendar=calendar, name=name)
+    except UnclearError as error:
+        raise refusal(
+            path, error.expected, error.found, error.cure, column.name, error.rows
+        ) from error
     if is_lost.any():
         value = repr(column.filter(is_lost)[0])
         raise refusal(path, meaning, value, "correct or remove them", column.name, is_lost)
     return typed
 
 
-def convert(column: pl.Series, dtype: Any) -> tuple[pl.Series, pl.Series]:
+def convert(
+    column: pl.Series,
+    dtype: Any,
+    *,
+    mark: str = ".",
+    calendar: str | None = None,
+    name: str = "",
+) -> tuple[pl.Series, pl.Series]:
     """Convert a column; return it with a mask of the values that do not fit.
 
-    Values that are missing, NaN or do not fit become null. A day is YYYY-MM-DD, alone or with the
-    time of midnight.
+    Values that are missing, NaN or do not fit become null. See `typed_column` for the arguments.
+
+    Raises:
+        UnclearError: if the meaning of the column cannot be decided.
     """
-    there = column.is_not_null()
-    if column.dtype == pl.String and dtype != pl.String():
-        text = column.str.strip_chars()
-        there &= ~text.is_in(NULL_TEXTS)
-        if dtype == pl.Date():
-            typed = text.str.replace(_MIDNIGHT, "").str.to_date("%Y-%m-%d", strict=False)
-        else:
-            typed = text.cast(dtype, strict=False)
-    else:
-        typed = column.cast(dtype, strict=False)
-    is_lost = (typed.is_null() & there).fill_null(value=False)
-    return (typed.fill_nan(None) if dtype == pl.Float64() else typed), is_lost
+    if dtype == pl.Date():
+        return days(column, calendar)
+    if dtype == pl.Float64():
+        return splits(column, mark) if name == "split" else numbers(column, mark)
+    if column.dtype.is_float() and (column.drop_nulls() % 1 == 0).all():
+        column = column.cast(pl.Int64)  # a gap made floats of whole numbers
+    text = column.cast(pl.String, strict=False).str.strip_chars()
+    text = text.set((text == "").fill_null(value=False), None)
+    return text, text.is_null() & text.is_not_null()
 
 
-def _heading_in(table: pl.DataFrame, name: str, names: Mapping[str, str]) -> str:
-    """Return the heading of one of our columns in a table; the expected one if it is missing."""
-    heading = as_heading(names.get(name, name))
-    if heading in table.columns:
-        return heading
-    same = (other for other, standard in SAME_COLUMN.items() if standard == heading)
-    return next((other for other in same if other in table.columns), heading)
+def _spellings(name: str, names: Mapping[str, str]) -> str:
+    if name in names:
+        return names[name]
+    others = [text for text in HEADINGS.get(name, ()) if text != name][:_SHOWN_SPELLINGS]
+    return f"{name} (or {', '.join(others)})" if others else name
+
+
+def _lost_zeros(path: Path, table: pl.DataFrame, taken: Mapping[str, str]) -> tuple[str, ...]:
+    """Say where a column of symbols holds numbers, which have lost their leading zeros."""
+    column = table[taken["symbol"]] if "symbol" in taken else pl.Series([""])
+    if not column.dtype.is_numeric():
+        return ()
+    texts = convert(column, pl.String())[0].drop_nulls().unique()
+    longest = max(map(len, texts), default=0)
+    short = min((text for text in texts if len(text) < longest), default=None)
+    if short is None:
+        return ()
+    return (
+        f"{path.name}: column {column.name} holds numbers, so leading zeros are lost: {short} "
+        f"may be {short.zfill(longest)}; write the symbols as text",
+    )

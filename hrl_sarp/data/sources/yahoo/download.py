@@ -135,7 +135,7 @@ def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
     has_series = series_path.is_file()
     return Plan(
         stocks=_read_stocks(path, config.market, config.market_profile),
-        series=read_table(series_path, names) if has_series else pl.DataFrame(schema=names),
+        series=read_table(series_path, names).frame if has_series else pl.DataFrame(schema=names),
         start=start,
         end=end,
         listed_in="the file of --symbols" if request.symbols else f"config/symbols/{path.name}",
@@ -145,7 +145,7 @@ def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
 def _read_stocks(path: Path, market: str, profile: MarketProfile) -> pl.DataFrame:
     keys = ("symbol", "sector")
     names = dict.fromkeys(keys, pl.String())
-    stocks = read_table(path, names, {"ticker": pl.String()}, keys=keys)
+    stocks = read_table(path, names, {"ticker": pl.String()}, keys=keys).frame
     if stocks.is_empty():
         raise refusal(path, "a row for each symbol", "none", "list the symbols")
     refuse_repeated(stocks["symbol"], path)

@@ -127,7 +127,7 @@ def test_table_of_prices_may_be_the_input(folder: Path) -> None:
 
 def test_names_do_not_count_where_their_table_of_prices_is_missing(folder: Path) -> None:
     (folder / "quotes.csv").rename(folder / "prices.csv")
-    with pytest.raises(DataError, match=r"expected the columns date, symbol, .* found no date"):
+    with pytest.raises(MissingArtifactError, match=r"expected sectors\.csv"):
         load(folder)
 
 

@@ -26,14 +26,14 @@ def kept_places(frame: pl.DataFrame) -> list[int]:
 
 def test_rows_without_duplicates_are_returned_as_they_are() -> None:
     frame = bars(("A", 2, 1.0, 5.0), ("B", 2, 1.0, 5.0))
-    kept, _, findings = settle_duplicates(frame, "prices.csv data row")
+    kept, _, findings, _ = settle_duplicates(frame, "prices.csv data row")
     assert kept.equals(frame)
     assert findings.is_empty()
 
 
 def test_of_copies_with_one_close_the_first_stays_and_the_other_is_named_with_its_volume() -> None:
     frame = bars(("A", 2, 1.0, 5.0), ("A", 3, 2.0, 6.0), ("A", 3, 2.0, 7.0))
-    kept, _, findings = settle_duplicates(frame, "A.csv line")
+    kept, _, findings, _ = settle_duplicates(frame, "A.csv line")
     assert kept_places(kept) == [1, 2]
     assert findings.rows() == [
         ("A", date(2020, 1, 3), 7.0, "duplicate_row", 1, "A.csv line 3: volume 7; kept 2: volume 6")
@@ -42,7 +42,7 @@ def test_of_copies_with_one_close_the_first_stays_and_the_other_is_named_with_it
 
 def test_copies_with_unlike_closes_all_leave() -> None:
     frame = bars(("A", 3, 2.0, 6.0), ("A", 3, 2.5, 6.0), ("A", 6, 3.0, 1.0))
-    kept, _, findings = settle_duplicates(frame, "A.csv line")
+    kept, _, findings, _ = settle_duplicates(frame, "A.csv line")
     assert kept_places(kept) == [3]
     assert findings.select("rule", "value").rows() == [
         ("conflicting_rows", 2.0),
@@ -52,13 +52,13 @@ def test_copies_with_unlike_closes_all_leave() -> None:
 
 def test_copy_without_a_close_gives_way_to_the_one_that_has_it() -> None:
     frame = bars(("A", 3, None, None), ("A", 3, 2.0, 6.0))
-    kept, _, findings = settle_duplicates(frame, "A.csv line")
+    kept, _, findings, _ = settle_duplicates(frame, "A.csv line")
     assert kept_places(kept) == [2]
     assert findings["detail"].to_list() == ["A.csv line 1: volume unknown; kept 2: volume 6"]
 
 
 def test_duplicate_null_rows_stay_once() -> None:
-    kept, _, findings = settle_duplicates(
+    kept, _, findings, _ = settle_duplicates(
         bars(("A", 3, None, None), ("A", 3, None, None)), "A.csv line"
     )
     assert kept_places(kept) == [1]
@@ -66,7 +66,7 @@ def test_duplicate_null_rows_stay_once() -> None:
 
 
 def test_same_day_of_two_symbols_is_no_duplicate() -> None:
-    kept, _, _ = settle_duplicates(
+    kept, _, _, _ = settle_duplicates(
         bars(("A", 3, 2.0, 1.0), ("B", 3, 4.0, 1.0)), "prices.csv data row"
     )
     assert kept.height == 2
@@ -80,8 +80,12 @@ def actions(folder: Path, *lines: str, header: str = "date,symbol,split,dividend
 def test_splits_and_dividends_are_written_on_their_days_only(tmp_path: Path) -> None:
     bars = clean_raw().bars
     folder = actions(tmp_path, f"{day(5)},AAA,2,", f"{day(7)},AAA,,0.5", f"{day(7)},ZZZ,3,")
-    found, notes = apply_actions(bars, folder)
-    assert notes == ("2 splits and dividends from actions.csv",)  # ZZZ has no bars
+    read = apply_actions(bars, folder)
+    found = read.frame
+    assert read.notes == (
+        "2 splits and dividends from actions.csv",
+        "actions.csv: symbols without a partner in the prices: 'ZZZ'",
+    )
     changed = found.filter((pl.col("split") != 1) | (pl.col("dividend") != 0))
     assert changed.select("date", "symbol", "split", "dividend").rows() == [
         (day(5), "AAA", 2.0, 0.0),
@@ -93,9 +97,9 @@ def test_splits_and_dividends_are_written_on_their_days_only(tmp_path: Path) -> 
 
 def test_nothing_happens_without_the_table(tmp_path: Path) -> None:
     bars = clean_raw().bars
-    found, notes = apply_actions(bars, tmp_path)
-    assert found is bars
-    assert notes == ()
+    read = apply_actions(bars, tmp_path)
+    assert read.frame is bars
+    assert read.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_nothing_happens_without_the_table(tmp_path: Path) -> None:
             f"{date(2019, 1, 5)},AAA,2,",
             "expected a bar of the stock for each symbol and day",
         ),
-        (f"{day(5)},AAA,0,", "a split above 0"),
+        (f"{day(5)},AAA,-2,", "a split above 0"),
         (f"{day(5)},AAA,,-1", "no negative dividend"),
         (f"{day(5)},AAA,2,\n{day(5)},AAA,3,", "expected one row for each symbol and day"),
         (f"{day(5)},AAA,two,", "column split: expected numbers"),

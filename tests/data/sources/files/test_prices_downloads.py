@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hrl_sarp.data.sources.files.prices import is_download, read_download, symbol_of
+from hrl_sarp.data.sources.files.downloads import is_download, read_download
+from hrl_sarp.data.sources.files.forms.content import stem_of
 from hrl_sarp.data.sources.files.tables import Read
 
 HEADER = "Date,Open,High,Low,Close,Adj Close,Volume"
@@ -128,8 +129,8 @@ def test_quotes_spaces_byte_order_mark_and_time_zones_are_no_obstacle(tmp_path: 
         ([HEADER], "AAA.csv no line is a row"),
         ([""], "AAA.csv no line is a row"),
         (
-            ["Date,Open,High,Low,Close", "2020-01-02,10,11,9,10.5"],
-            "AAA.csv line 2: 2020-01-02,10,11,9,10.5 (the header has no volume)",
+            ["Date,Open,High,Low,Volume", "2020-01-02,10,11,9,100"],
+            "AAA.csv line 2: 2020-01-02,10,11,9,100 (the header has no close)",
         ),
     ],
 )
@@ -146,7 +147,7 @@ def test_packed_download_equals_the_plain_one(tmp_path: Path) -> None:
     plain = read(tmp_path, HEADER, FIRST, "junk", SECOND, name="BRK.B.csv")
     path = tmp_path / "BRK.B.csv.gz"
     path.write_bytes(gzip.compress((tmp_path / "BRK.B.csv").read_bytes()))
-    assert symbol_of(path) == "BRK.B"
+    assert stem_of(path) == "BRK.B"
     assert read_download(path).frame.equals(plain.frame)
 
 
@@ -156,7 +157,7 @@ def test_torn_archive_is_left_out_and_says_so(tmp_path: Path, kept_bytes: int) -
     path.write_bytes(gzip.compress("\n".join([HEADER, FIRST]).encode())[:kept_bytes])
     (finding,) = named(read_download(path))
     assert finding[0] == "no_usable_row"
-    assert str(finding[-1]).startswith("AAA.csv.gz no whole gzip file: ")
+    assert str(finding[-1]).startswith("AAA.csv.gz: no whole gzip file: ")
 
 
 def test_bytes_that_are_no_text_are_junk(tmp_path: Path) -> None:

@@ -1,0 +1,200 @@
+"""Opens a file of any known ending as text or as a table: packed or not, in any encoding."""
+
+import csv
+import gzip
+import io
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+
+TABLE_ENDING = ".parquet"
+TEXT_ENDINGS = (".csv", ".txt", ".tsv")
+PACKED_ENDINGS = (".gz", ".zip")
+SEPARATORS = (",", ";", "\t", "|")
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_NUL_SHARE = 0.2
+"""Text of two bytes a sign without a mark at its beginning has about half of its bytes 0."""
+
+
+class TornError(HrlSarpError):
+    """A packed file that cannot be unpacked; the text is the reason."""
+
+
+def is_readable(path: Path) -> bool:
+    """Say whether the ending of a file is one that this package reads."""
+    return _inner_name(path) != path.name or path.suffix.lower() == ".zip"
+
+
+def is_text(path: Path) -> bool:
+    """Say whether a file holds text, packed or not, and no typed table."""
+    return is_readable(path) and path.suffix.lower() != TABLE_ENDING
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its endings: BRK.B.csv.gz is BRK.B."""
+    return _inner_name(path)
+
+
+def find_table(folder: Path, stem: str) -> Path | None:
+    """Return the table of that name in a folder, in any case and with any known ending, or None.
+
+    Of several, the name in the same case comes first, then Parquet, then .csv.
+    """
+    if not folder.is_dir():
+        return None
+    endings = (TABLE_ENDING, *TEXT_ENDINGS)
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and is_readable(path) and stem_of(path).lower() == stem.lower()
+    ]
+
+    def order(path: Path) -> tuple[bool, int]:
+        ending = next((i for i, text in enumerate(endings) if path.name.endswith(text)), 9)
+        return stem_of(path) != stem, ending
+
+    return min(found, key=order, default=None)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Args:
+        path: A file with one of `TEXT_ENDINGS`, packed or not.
+
+    Returns:
+        The text. UTF-8 and UTF-16 are told apart; bytes that are neither are read as cp1252.
+
+    Raises:
+        MissingArtifactError: if the file does not exist.
+        TornError: if a packed file is broken, or a zip holds no file or several.
+    """
+    if not path.is_file():
+        raise MissingArtifactError(
+            f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
+        )
+    content = path.read_bytes()
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise TornError(f"no whole gzip file: {error}") from error
+    elif ending == ".zip":
+        content = _unzipped(content)
+    return _decoded(content)
+
+
+def lines_of(text: str) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, with their numbers from 1."""
+    numbered = enumerate(_LINE_END.split(text), start=1)
+    lines = [(number, line.strip(" \0")) for number, line in numbered if line.strip()]
+    # Excel's note to itself about the separator
+    return lines[1:] if lines and lines[0][1].lower().startswith("sep=") else lines
+
+
+def cells_of(line: str, separator: str) -> list[str]:
+    """Split a line into its cells, without quotes and blanks around them."""
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(separator)]
+    read = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    return [cell.strip(' "') for cell in read]
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read a Parquet file.
+
+    Raises:
+        MissingArtifactError: if it does not exist.
+        TornError: if it is no readable Parquet file.
+    """
+    if not path.is_file():
+        raise MissingArtifactError(
+            f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
+        )
+    try:
+        return pl.read_parquet(path)
+    except (PolarsError, OSError) as error:
+        raise TornError(str(error).splitlines()[0]) from error
+
+
+def read_rows(text: str, separator: str, headings: list[str], n_above: int) -> pl.DataFrame:
+    """Read the rows below a header as columns of text; an empty cell is null.
+
+    Args:
+        text: The whole text of the file.
+        separator: What stands between cells.
+        headings: Names of the columns, each once.
+        n_above: Lines above the first row, blank ones included.
+
+    Returns:
+        The columns, in the order of the file.
+
+    Raises:
+        TornError: if a row has more cells than the header.
+    """
+    rows = _LINE_END.split(text, maxsplit=n_above)
+    body = rows[n_above] if len(rows) > n_above else ""
+    schema = dict.fromkeys(headings, pl.String())
+    if not body.strip():
+        return pl.DataFrame(schema=schema)
+    if "\n" not in body:  # the line ends of old Macs
+        body = body.replace("\r", "\n")
+    try:
+        frame = pl.read_csv(
+            io.BytesIO(f"{separator.join(headings)}\n{body}".encode()),
+            separator=separator,
+            infer_schema=False,
+        )
+    except (PolarsError, OSError) as error:
+        raise TornError(str(error).splitlines()[0]) from error
+    trimmed = frame.with_columns(pl.all().str.strip_chars(' "\r'))
+    trimmed = trimmed.with_columns(pl.all().replace("", None))
+    return trimmed.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _inner_name(path: Path) -> str:
+    name = path.name
+    for ending in PACKED_ENDINGS:
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+            break
+    for ending in (TABLE_ENDING, *TEXT_ENDINGS) if name == path.name else TEXT_ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name if path.suffix.lower() == ".zip" else path.name
+
+
+def _unzipped(content: bytes) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [
+                name
+                for name in archive.namelist()
+                if not name.endswith("/") and not name.startswith("__MACOSX")
+            ]
+            if len(names) != 1:
+                raise TornError(f"a zip of {len(names)} files, expected one; unpack it")
+            return archive.read(names[0])
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        raise TornError(f"no whole zip file: {error}") from error
+
+
+def _decoded(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    head = content[:4096]
+    if head and head.count(0) > _NUL_SHARE * len(head):
+        coding = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
+        return content.decode(coding, errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.removeprefix(b"\xef\xbb\xbf").decode("cp1252", errors="replace")
