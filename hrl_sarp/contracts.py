@@ -37,6 +37,14 @@ class Regime(IntEnum):
     SIDEWAYS = 2
 
 
+REGIME_NAMES = {
+    "growth": ("bear", "bull", "sideways"),
+    "risk": ("stressed", "calm", "normal"),
+}
+"""Objective -> what its regime head forecasts, in the order of `Regime`: the direction of the
+market under `growth`, the tercile of its volatility under `risk`."""
+
+
 def session_growth(
     overnight_return: Float[np.ndarray, "*shape"], intraday_return: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:

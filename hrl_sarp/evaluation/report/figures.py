@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from hrl_sarp import metrics
-from hrl_sarp.contracts import Market, Regime, Trajectory
+from hrl_sarp.contracts import REGIME_NAMES, Regime
 from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
@@ -121,8 +121,9 @@ def excess_intervals(result: BacktestResult, analysis: Analysis) -> Figure:
 
 
 @styled
-def sectors_and_regimes(trajectory: Trajectory, market: Market, name: str) -> Figure:
+def sectors_and_regimes(result: BacktestResult, name: str) -> Figure:
     """Draw sector weights after the trade over time, and the regime probabilities if it has any."""
+    trajectory, market = result.main, result.market
     i = column(trajectory, name)
     held = sector_weights(trajectory.weights_after[:, i], market)
     table = np.concatenate([held, 1.0 - held.sum(axis=1, keepdims=True)], axis=1)
@@ -136,7 +137,8 @@ def sectors_and_regimes(trajectory: Trajectory, market: Market, name: str) -> Fi
     rows = [*market.sector_names, "cash"]
     _draw_heatmap(figure, panels[0], trajectory.dates[days], table[days], rows)
     if has_goal:
-        _draw_regimes(panels[1], trajectory.dates[days], regimes[days])
+        names = REGIME_NAMES[result.config.objective.kind]
+        _draw_regimes(panels[1], trajectory.dates[days], regimes[days], names)
     _date_axis(panels[-1])
     return figure
 
@@ -246,11 +248,13 @@ def _draw_heatmap(
     bar.outline.set_visible(False)
 
 
-def _draw_regimes(axes: Axes, dates: np.ndarray, regimes: Float[np.ndarray, "D R"]) -> None:
+def _draw_regimes(
+    axes: Axes, dates: np.ndarray, regimes: Float[np.ndarray, "D R"], names: Sequence[str]
+) -> None:
     order = (Regime.BEAR, Regime.SIDEWAYS, Regime.BULL)
     stacked = [np.nan_to_num(regimes[:, regime]) for regime in order]
     colours = [REGIME_COLOURS[regime] for regime in order]
-    labels = [regime.name.lower() for regime in order]
+    labels = [names[regime] for regime in order]
     axes.stackplot(dates, *stacked, colors=colours, labels=labels, alpha=0.85, linewidth=0)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

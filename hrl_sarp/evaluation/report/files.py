@@ -10,7 +10,7 @@ import polars as pl
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import Market, Trajectory
+from hrl_sarp.contracts import REGIME_NAMES, Market, Trajectory
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import bootstrap_plan, market_rows
 from hrl_sarp.evaluation.report.analysis import Analysis
@@ -58,11 +58,13 @@ def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> p
     )
 
 
-def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
+def daily_ledger(result: BacktestResult) -> pl.DataFrame:
     """List every policy's session: returns, cost, turnover, wealth, delistings and goal.
 
-    The columns of a goal are null where there is none.
+    The columns of a goal are null where there is none. Its regime probabilities carry the names
+    that the objective gives them.
     """
+    trajectory, market = result.main, result.market
     n_days, n_policies = trajectory.net_return.shape
     day, policy = np.divmod(np.arange(n_days * n_policies), n_policies)
     scalars = ("net_return", "gross_return", "cost", "turnover", "wealth", "delisted_value")
@@ -73,7 +75,8 @@ def daily_ledger(trajectory: Trajectory, market: Market) -> pl.DataFrame:
         "risk_free": market.risk_free[market_rows(market, trajectory)][day].astype(np.float64),
     }
     goals = trajectory.goal.reshape(n_days * n_policies, -1)
-    names = [f"goal/{name}" for name in (*market.sector_names, "cash", "bear", "bull", "sideways")]
+    regimes = REGIME_NAMES[result.config.objective.kind]
+    names = [f"goal/{name}" for name in (*market.sector_names, "cash", *regimes)]
     columns |= dict(zip(names, goals.T, strict=True))
     return pl.DataFrame(columns).with_columns(pl.col(names).fill_nan(None))
 
@@ -134,7 +137,7 @@ def write_ledgers(result: BacktestResult, analysis: Analysis, out_dir: Path) -> 
     """Write the two Parquet ledgers and `metrics.json`, each atomically."""
     costs = result.config.market_profile.costs
     write_table(out_dir / LEDGER_NAME, stock_ledger(result.main, result.market, costs))
-    write_table(out_dir / DAILY_NAME, daily_ledger(result.main, result.market))
+    write_table(out_dir / DAILY_NAME, daily_ledger(result))
     write_json(out_dir / METRICS_NAME, metrics_document(result, analysis))
 
 

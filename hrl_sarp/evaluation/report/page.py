@@ -301,11 +301,11 @@ def _sector_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block
         caption = f"{name}: share of wealth by sector after each trade"
         if name in analysis.regime_scores:
             caption += ", and the regime probabilities of the goal in force"
-        figure = figures.sectors_and_regimes(result.main, result.market, name)
+        figure = figures.sectors_and_regimes(result, name)
         drawing = Drawing(figure, f"sectors{i}", caption + ".")
         yield drawing if i == 0 else Fold(f"The same for {name}", [drawing])
     if analysis.regime_scores:
-        yield tables.regime_table(analysis)
+        yield tables.regime_table(result, analysis)
 
 
 def _provenance(result: BacktestResult) -> Facts:

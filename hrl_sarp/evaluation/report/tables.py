@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hrl_sarp.contracts import REGIME_NAMES
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, Measure
@@ -165,8 +166,9 @@ def cost_table(result: BacktestResult, analysis: Analysis) -> Table:
     return Table("Costs", header, rows, note, _emphasised(result))
 
 
-def regime_table(analysis: Analysis) -> Table:
+def regime_table(result: BacktestResult, analysis: Analysis) -> Table:
     """Lay out the log loss of the regime probabilities beside the prior's."""
+    kind = result.config.objective.kind
     header = ("policy", "log loss", "prior's log loss", "gain", "sessions")
     rows = [
         (
@@ -180,7 +182,12 @@ def regime_table(analysis: Analysis) -> Table:
     ]
     note = (
         "Nats per session, lower is better. The prior is the class shares of the training span. "
-        "On real data no gain is the expected result."
+        f"The classes are {', '.join(REGIME_NAMES[kind])}. "
+    )
+    note += (
+        "They are the terciles of the market's later volatility, which real prices do foretell."
+        if kind == "risk"
+        else "On real data no gain is the expected result."
     )
     return Table("Regime predictions", header, rows, note)
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hrl_sarp.contracts import REGIME_NAMES, Regime
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.report import write_backtest
 from hrl_sarp.evaluation.report.files import daily_ledger, stock_ledger
@@ -67,8 +68,9 @@ def test_net_return_follows_from_the_stock_ledger(result: BacktestResult) -> Non
 
 
 def test_daily_ledger_keeps_goals_and_marks_their_absence(result: BacktestResult) -> None:
-    daily = daily_ledger(result.main, result.market)
+    daily = daily_ledger(result)
     own = daily.filter(pl.col("policy") == "own")
-    assert own["goal/bull"].unique().to_list() == pytest.approx([0.5])
-    assert daily.filter(pl.col("policy") == "1/N")["goal/bull"].null_count() == own.height
+    regime = f"goal/{REGIME_NAMES[result.config.objective.kind][Regime.BULL]}"
+    assert own[regime].unique().to_list() == pytest.approx([0.5])
+    assert daily.filter(pl.col("policy") == "1/N")[regime].null_count() == own.height
     np.testing.assert_array_equal(own["net_return"], result.main.net_return[:, -1])
