@@ -64,6 +64,7 @@ def train(
     config: "RunConfig | None" = None,
     log_dir: Path | str = "logs",
     *,
+    seeds: "Sequence[int] | None" = None,
     resume: bool = False,
     device: str = "auto",
 ) -> "HierarchicalPolicy":
@@ -74,6 +75,8 @@ def train(
         config: of `hrl_sarp.config.loading.load_config`; None takes the defaults of the market's
             profile.
         log_dir: gets a folder per phase with agents, metrics and TensorBoard.
+        seeds: train each of these in a folder of its own, and deploy their mean; None trains the
+            seed of the configuration alone.
         resume: continue what the folder holds; the weights end bit-identical.
         device: `auto`, `cpu` or `cuda`.
 
@@ -89,11 +92,16 @@ def train(
     from hrl_sarp.run.session import RunFolder, StopFlag, resolve_device
     from hrl_sarp.training import make_context, run_curriculum
     from hrl_sarp.training.certify import certify
+    from hrl_sarp.training.seeds import require_kind, train_seeds
 
     chosen, folder = config or load_config(market=market.name), Path(log_dir)
     with RunFolder(folder).lock(), StopFlag() as stop:
         context = make_context(chosen, market, folder, resolve_device(device), stop, resume=resume)
-        run_curriculum(context)
+        if seeds is None:
+            require_kind(folder, several=False)
+            run_curriculum(context)
+        else:
+            train_seeds(context, seeds)
         certify(context)
     return load_agents(folder, market, chosen)
 
@@ -106,11 +114,13 @@ def load_agents(
     Args:
         log_dir: of the run.
         market: that the agents are to read; with the columns and sectors that they were trained on.
-        config: of the run; None reads the one that the run wrote beside its first phase.
+        config: of the run; None reads the one that the run wrote beside its first phase, of the
+            first seed where there are several.
 
     Returns:
         The certified pair: each agent as far from the classical policy as evidence granted. Without
-        a certification, the pair of the last phase that has finished. On the CPU.
+        a certification, the pair of the last phase that has finished. Of a run of several seeds it
+        is their mean. On the CPU.
 
     Raises:
         MissingArtifactError: if phases 1 and 2 have not finished.
@@ -122,9 +132,10 @@ def load_agents(
     from hrl_sarp.run.session import StopFlag
     from hrl_sarp.training import make_context
     from hrl_sarp.training.curriculum import config_of_run
+    from hrl_sarp.training.seeds import seed_folders
 
     folder = Path(log_dir)
-    chosen = config or config_of_run(folder)
+    chosen = config or config_of_run(next(iter(seed_folders(folder).values())))
     context = make_context(chosen, market, folder, torch.device("cpu"), StopFlag(), resume=False)
     policies, swaps = trained_policies(context)
     named = {policy.name: policy for policy in policies}

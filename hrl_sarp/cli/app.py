@@ -25,6 +25,7 @@ from hrl_sarp.cli.options import (
     Resume,
     Seed,
     TrialLogFile,
+    parse_seeds,
     read_config,
     running,
 )
@@ -132,7 +133,7 @@ def validate_data(
 
 
 @app.command("train")
-def train(
+def train(  # noqa: PLR0913 -- options, given by name
     phase: Annotated[
         int | None, typer.Option(help="One of 1 to 5; all of them and the backtest if not given.")
     ] = None,
@@ -142,18 +143,31 @@ def train(
     market: MarketName = None,
     own: OwnConfig = None,
     seed: Seed = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Several seeds with commas: each trains, and their mean is deployed."),
+    ] = None,
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
     trial_log: TrialLogFile = None,
 ) -> None:
-    """Train the five phases, certify the agents and backtest on the test span; or one phase."""
+    """Train the five phases, certify the agents and backtest on the test span; or one phase.
+
+    Example: hrl-sarp train --experiment real_us --seeds 0,1,2
+    """
     from hrl_sarp.data.store import read_manifest
     from hrl_sarp.run.session import resolve_device
     from hrl_sarp.training.certify import certify
     from hrl_sarp.training.curriculum import require_phase, run_curriculum, run_phase
+    from hrl_sarp.training.seeds import require_kind, train_seeds
 
-    if phase is not None:  # every wrong option is refused before anything is written
+    several = parse_seeds(seeds)  # every wrong option is refused before anything is written
+    if phase is not None:
         require_phase(phase)
+    if several is not None and (phase is not None or seed is not None):
+        raise HrlSarpError("--seeds trains all phases of its seeds: leave out --phase and --seed")
+    require_kind(log_dir, several=several is not None)
+    seed = several[0] if several else seed
     config = read_config(market, experiment, own, seed)
     resolve_device(device)
     read_manifest(data_dir)
@@ -163,7 +177,10 @@ def train(
             if phase is not None:
                 run_phase(phase, context)
                 return
-            run_curriculum(context)
+            if several is None:
+                run_curriculum(context)
+            else:
+                train_seeds(context, several)
             certify(context)
         _backtest(_context(data_dir, log_dir, config, "cpu"), "test", trial_log)
 
@@ -217,15 +234,15 @@ def stress_test(
     from hrl_sarp.evaluation.policies import trained_policies
     from hrl_sarp.evaluation.report.stress_page import summary, write_stress_test
     from hrl_sarp.evaluation.stress import run_stress_test
-    from hrl_sarp.training.phase import with_sector_table
 
     config = read_config(market, experiment, own, seed)
     if not log_dir.is_dir():
         raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     with running(log_dir):
         context = _context(data_dir, log_dir, config, "cpu")
-        seen = with_sector_table(context).market
-        result = run_stress_test(seen, lambda read: trained_policies(context, read)[0], config)
+        result = run_stress_test(
+            context.market, lambda change: trained_policies(context, change)[0], config
+        )
         page = write_stress_test(result, context.log_dir / "stress")
         Console().print(summary(result))
         typer.echo(f"wrote {page}")
@@ -258,16 +275,23 @@ def diagnose(
     )
     from hrl_sarp.training.certify import read_certification
     from hrl_sarp.training.curriculum import config_of_run, phase_tables
+    from hrl_sarp.training.seeds import seed_folders
 
     console = Console()
+    folders = seed_folders(log_dir)
+    for seed, folder in folders.items():
+        for table in phase_tables(folder):
+            named = table.title if seed is None else f"seed {seed}, {table.title}"
+            console.print(replace(table, title=named))
     certified = read_certification(log_dir)
-    for table in [*phase_tables(log_dir), *(certified.tables() if certified else [])]:
+    for table in certified.tables() if certified else []:
         console.print(table)
-    config = config_of_run(log_dir)
-    gains = stored_control(log_dir)
+    first = next(iter(folders.values()))
+    config = config_of_run(first)
+    gains = stored_control(first)
     if permuted and gains is None:
         with running(log_dir):
-            context = _context(data_dir, log_dir, config, "cpu")
+            context = _context(data_dir, first, config, "cpu")
             with context.stop:
                 gains = run_control(context)
     if gains is None:
@@ -338,13 +362,15 @@ def _backtest(
     from hrl_sarp.evaluation.report import print_summary, write_backtest
     from hrl_sarp.evaluation.trials import record_selection
     from hrl_sarp.run.trials import TrialLog
+    from hrl_sarp.training.seeds import members
 
     policies, pairs = trained_policies(context)
     swaps = pairs if names is None else None
     if names is not None:
         policies = select_policies(policies, names)
     log = TrialLog(trial_log)
-    record_selection(context.log_dir, context.market, context.config, log)
+    for member in members(context):
+        record_selection(member.log_dir, member.market, member.config, log)
     result = run_backtest(context.market, policies, span, context.config, log=log)
     out_dir = context.log_dir / "backtest"
     analysis = write_backtest(result, out_dir, swaps, granted(context.log_dir))

@@ -72,6 +72,16 @@ def read_config(
     return load_config(market=market, experiment=experiment, overrides=given, own_file=own)
 
 
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """Read seeds with commas between them; None where the option was not given."""
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--seeds: expected numbers with commas between them, such as 0,1,2, found '{text}'"
+        ) from error
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     inner = {key: _given(v) if isinstance(v, dict) else v for key, v in options.items()}
     return {key: value for key, value in inner.items() if value is not None}

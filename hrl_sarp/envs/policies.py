@@ -248,6 +248,16 @@ class MixedTarget:
         return _mix([part.target(observation) for part in self.parts], self)
 
 
+def mixed_pair(
+    pairs: Sequence[tuple[MacroPolicy, MicroPolicy]],
+) -> tuple[MacroPolicy, MicroPolicy]:
+    """Return the pair that decides as the mean of several pairs does; a single one as it is."""
+    if len(pairs) == 1:
+        return pairs[0]
+    macros, micros = zip(*pairs, strict=True)
+    return MixedGoal(macros), MixedTarget(micros)
+
+
 def _parts(
     policies: Sequence[PolicyT], shares: Sequence[float] | None
 ) -> tuple[tuple[PolicyT, ...], tuple[float, ...]]:

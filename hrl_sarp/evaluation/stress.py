@@ -12,6 +12,7 @@ dated windows show how an agent reacts to a crisis.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,8 @@ REPEATED = (
 EMPTIED = ("overnight_return", "intraday_return", "risk_free", "benchmark_return")
 """Tables whose later rows are 0."""
 
-PoliciesOn = Callable[[Market], Sequence[Policy]]
-"""Makes policies that read a given market."""
+PoliciesOn = Callable[[Callable[[Market], Market]], Sequence[Policy]]
+"""Makes policies that read what a function makes of the market that they were trained on."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,11 @@ class StressResult:
 def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) -> StressResult:
     """Run every covered window and every shock for the given policies and all baselines.
 
-    `policies_on` makes the policies for the market that they read: the real one for windows, and
-    one that stops at the end of the test span for shocks.
+    `policies_on` makes the policies for what they read: the real market for windows, and one that
+    stops at the end of the test span for shocks.
     """
     windows, not_covered = _covered_windows(market, config)
-    policies = list(policies_on(market))
+    policies = list(policies_on(lambda real: real))
     results = [
         _measure(market, policies, span, config, name=window.name, kind=WINDOW)
         for window, span in windows
@@ -129,7 +130,8 @@ def run_stress_test(market: Market, policies_on: PoliciesOn, config: RunConfig) 
             )
         longest = max(shock.days + shock.recovery_days for shock in config.stress.shocks)
         frozen = frozen_market(market, day, longest)
-        readers = list(policies_on(frozen))  # they read features and masks, equal in all shocks
+        stopped = partial(frozen_market, day=day, n_more=longest)
+        readers = list(policies_on(stopped))  # they read features and masks, equal in all shocks
         for shock in config.stress.shocks:
             last = day + shock.days
             span = _StressSpan(day, last, last + shock.recovery_days)

@@ -22,6 +22,7 @@ from hrl_sarp.envs.policies import (
     MicroPolicy,
     MixedGoal,
     MixedTarget,
+    mixed_pair,
 )
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import MarketError
@@ -38,6 +39,7 @@ from hrl_sarp.training.phase import (
     market_fingerprint,
     with_sector_table,
 )
+from hrl_sarp.training.seeds import members
 from hrl_sarp.training.selection.selector import SPAN
 from hrl_sarp.training.selection.validation import daily_objective
 
@@ -220,7 +222,10 @@ def _gains(pair: Learned, config: RunConfig, policies: dict[float, Any]) -> Pair
 
 
 def _own_pair(context: PhaseContext) -> Learned:
-    return Learned.of(context, SPAN, context.market.split.validation)
+    span = context.market.split.validation
+    pairs = [Learned.of(member, SPAN, span) for member in members(context)]
+    macro, micro = mixed_pair([(pair.macro, pair.micro) for pair in pairs])
+    return replace(pairs[0], macro=macro, micro=micro)
 
 
 def inner_pairs(context: PhaseContext) -> Iterator[Learned]:

@@ -55,7 +55,8 @@ def test_agents_decide_in_the_standing_world_as_on_its_last_real_day(undisturbed
     frozen = frozen_market(seen, day, 10)
     real = MarketTensors(seen, torch.float64, "cpu")
     standing = MarketTensors(frozen, torch.float64, "cpu")
-    pairs = zip(trained_policies(context)[0], trained_policies(context, frozen)[0], strict=True)
+    stopped = trained_policies(context, lambda _: frozen)[0]
+    pairs = zip(trained_policies(context)[0], stopped, strict=True)
     for before, after in pairs:
         wanted = first_target(before, real, context.config, day)
         # five sessions on it is the same weekday: the micro agent sees the days left of the week
@@ -68,7 +69,9 @@ def test_agents_decide_in_the_standing_world_as_on_its_last_real_day(undisturbed
 def test_all_trained_pairs_and_baselines_go_through_a_shock(undisturbed: Path) -> None:
     context = stressed_context(undisturbed)
     seen = with_sector_table(context).market
-    found = run_stress_test(seen, lambda read: trained_policies(context, read)[0], context.config)
+    found = run_stress_test(
+        seen, lambda change: trained_policies(context, change)[0], context.config
+    )
     (scenario,) = found.scenarios
     assert {"joint", "phases 3+4", "phases 1+2", "goal-following", "1/N"} <= set(scenario.names)
     assert found.policy_names[0] == "joint"

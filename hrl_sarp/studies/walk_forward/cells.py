@@ -1,7 +1,7 @@
 """The cells of a walk-forward: baselines, trained seeds, then the ensembles of the seeds."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,7 @@ from hrl_sarp.envs.policies import (
     FollowGoal,
     MacroPolicy,
     MicroPolicy,
-    MixedGoal,
-    MixedTarget,
+    mixed_pair,
 )
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Policy
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT, make_baselines, make_constant_exposure
@@ -161,7 +160,7 @@ class WalkForward:
             folder = self.folder / Cell(f"{fold.name}-{variant}", seed).name
             by_seed.append(trained_pairs(self._context(own, market, folder)))
         policies: list[Policy] = [
-            HierarchicalPolicy(name, *mixed([pairs[name] for pairs in by_seed]))
+            HierarchicalPolicy(name, *mixed_pair([pairs[name] for pairs in by_seed]))
             for name in by_seed[0]
         ]
         ledger = roll_out(market, market.split.test, policies, config)
@@ -224,14 +223,6 @@ def trained_pairs(context: PhaseContext) -> dict[str, tuple[MacroPolicy, MicroPo
     pairs[MACRO_ALONE] = macro, prior[1]
     pairs[MICRO_ALONE] = prior[0], micro
     return pairs
-
-
-def mixed(
-    pairs: Sequence[tuple[MacroPolicy, MicroPolicy]],
-) -> tuple[MacroPolicy, MicroPolicy]:
-    """Return the pair that decides as the mean of several pairs does."""
-    macros, micros = zip(*pairs, strict=True)
-    return MixedGoal(macros), MixedTarget(micros)
 
 
 def _mean_exposures(ledger: Ledger) -> dict[str, float]:
