@@ -24,6 +24,8 @@ from hrl_sarp.run.files import read_json
 COMMAND = "hrl-sarp backtest"
 COLUMNS = (
     "annual_return",
+    "volatility",
+    "certainty_equivalent_5",
     "sharpe",
     "growth_excess",
     "middle half",
@@ -33,6 +35,8 @@ COLUMNS = (
     "turnover",
 )
 """Columns of the table: measures, and figures over several runs."""
+MEANS = ("annual_return", "volatility", "certainty_equivalent_5", "max_drawdown", "turnover")
+"""Measures that are averaged over runs, without an interval."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class SeedSummary:
     """Mean over runs."""
     return_deviation: float
     """Standard deviation over runs; 0.0 for one run."""
+    volatility: float
+    """Mean over runs."""
+    certainty_equivalent_5: float
+    """Mean over runs."""
     sharpe: Interval
     """Mean over runs. Its interval resamples dates and runs together, as does the next one."""
     growth_excess: Interval
@@ -113,8 +121,7 @@ def aggregate_runs(paths: Sequence[Path]) -> Comparison:
 def _summarise(name: str, runs: Sequence[_Run], plan: BootstrapPlan) -> SeedSummary:
     """Aggregate one policy over the runs that have it."""
     figures = {
-        measure: np.array([run.performances[name][measure] for run in runs])
-        for measure in ("annual_return", "max_drawdown", "turnover")
+        measure: np.array([run.performances[name][measure] for run in runs]) for measure in MEANS
     }
     net = _stacked(runs, name, "net_return")
     excess = net - _stacked(runs, name, "risk_free")
@@ -134,6 +141,8 @@ def _summarise(name: str, runs: Sequence[_Run], plan: BootstrapPlan) -> SeedSumm
         runs=len(runs),
         annual_return=float(annual.mean()),
         return_deviation=float(annual.std(ddof=1)) if len(runs) > 1 else 0.0,
+        volatility=float(figures["volatility"].mean()),
+        certainty_equivalent_5=float(figures["certainty_equivalent_5"].mean()),
         sharpe=statistics.interval(sharpe, sharpe_draws, plan.confidence),
         growth_excess=statistics.interval(float(by_run.mean()), growth, plan.confidence),
         interquartile_mean=statistics.interquartile_mean(by_run),
@@ -229,7 +238,7 @@ def _table(summaries: dict[str, SeedSummary], runs: Sequence[_Run], plan: Bootst
     )
     return Table(
         "Runs together", ("policy", "runs", *header), rows, note, frozenset({EQUAL_WEIGHT}),
-        telling=(0, 4, 2, 3, 8, 1, 9, 7, 5, 6),
+        telling=(0, 2, 3, 4, 6, 5, 10, 1, 11, 9, 7, 8),
     )  # fmt: skip
 
 
@@ -256,6 +265,8 @@ def _row(summary: SeedSummary) -> tuple[str, ...]:
         summary.name,
         str(summary.runs),
         f"{annual(summary.annual_return)} ± {annual.bare(summary.return_deviation)}",
+        BY_NAME["volatility"].text(summary.volatility),
+        BY_NAME["certainty_equivalent_5"].text(summary.certainty_equivalent_5),
         BY_NAME["sharpe"].text(summary.sharpe),
         *((NONE,) * 4 if summary.name == EQUAL_WEIGHT else relative),
         BY_NAME["max_drawdown"].text(summary.max_drawdown),

@@ -81,7 +81,19 @@ def test_random_stocks_show_the_average_of_the_runs_ranges(
     rows = {row[0]: row for row in aggregate_runs([tmp_path / "a", tmp_path / "b"]).table.rows}
     # by hand: halfway between the two runs, 1 % above the first
     assert rows["random stocks ± sd"][1:3] == ("2", "9.0 % ± 4.0")
-    assert rows["random, 5 % to 95 %"][2:5] == ("2.0 to 13.0 %", "0.02 to 0.13", "2.0 to 13.0")
+    spread = rows["random, 5 % to 95 %"]
+    assert (spread[2], *spread[5:7]) == ("2.0 to 13.0 %", "0.02 to 0.13", "2.0 to 13.0")
+
+
+def test_risk_is_averaged_over_the_runs(folders: list[Path]) -> None:
+    each = [
+        json.loads((folder / "backtest" / METRICS_NAME).read_text())["performances"]
+        for folder in folders
+    ]
+    for name, summary in aggregate_runs(folders).summaries.items():
+        for measure in ("volatility", "certainty_equivalent_5"):
+            mean = sum(found[name][measure] for found in each) / len(each)
+            assert getattr(summary, measure) == pytest.approx(mean)
 
 
 def test_runs_without_random_stocks_have_no_row_of_them(
