@@ -158,6 +158,13 @@ class ValidationConfig(Section):
     """Dollar volume over its median above which such a night counts as a crash at any ratio."""
     split_min_turnover: float = Field(ge=0)
     """Dollar volume over its median below which such a night counts as a crash that nobody buys."""
+    impossible_ratio: float = Field(gt=1)
+    """A price that moves by this factor on usual trading has changed its unit: nobody earned it."""
+    taken_back_bars: Count
+    """Bars within which a level that is taken back, or a split stated on another day, is one event.
+    """
+    taken_back_return: Positive
+    """A smaller step away from the price and back is a move, not a false level."""
     max_hole_days: Count
     """Calendar days between two bars of a stock beyond which the move between is kept out."""
 

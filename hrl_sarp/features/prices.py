@@ -21,7 +21,7 @@ from hrl_sarp.errors import MarketError
 from hrl_sarp.features.technical import row_mean
 
 DAY = "datetime64[D]"
-SPLITS = frozenset({"undeclared_split"})
+SPLITS = frozenset({"undeclared_split", "unit_change"})
 LAST_BARS = 5
 """A night with fewer bars after it, in a stock that ends before the data, is earned in any case."""
 REVERSALS = frozenset({"adjustment_reversal"})
@@ -187,12 +187,13 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
         return marked
 
     with np.errstate(divide="ignore", invalid="ignore"):  # prices of 0 become NaN or infinite
-        close, adjusted = _adjusted_levels(place)
+        close, adjusted = _adjusted_levels(place, mark(rules.NOT_APPLIED))
         printed = np.isfinite(close) & (close > 0) & np.isfinite(adjusted) & (adjusted > 0)
         tradable = printed & ~mark(rules.EXCLUDING)
         overnight, intraday = _split_returns(close, adjusted, place("open"), tradable)
         log_high, log_low = np.log(place("high") / close), np.log(place("low") / close)
         dollars = np.nan_to_num(close * place("volume"), posinf=0.0, neginf=0.0)
+    has_range = tradable & ~mark(rules.UNRANGED)
     is_move = tradable & ~_crosses_jump(tradable, printed, mark)
     begun = np.maximum.accumulate(tradable, axis=0)
     continues = np.maximum.accumulate(tradable[::-1], axis=0)[::-1]
@@ -208,8 +209,8 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
         printed=printed,
         tradable=tradable,
         listed=begun & continues,
-        high_to_close=np.where(tradable & np.isfinite(log_high), np.maximum(log_high, 0.0), np.nan),
-        low_to_close=np.where(tradable & np.isfinite(log_low), np.minimum(log_low, 0.0), np.nan),
+        high_to_close=np.where(has_range & np.isfinite(log_high), np.maximum(log_high, 0), np.nan),
+        low_to_close=np.where(has_range & np.isfinite(log_low), np.minimum(log_low, 0.0), np.nan),
         dollar_volume=np.where(tradable, np.maximum(dollars, 0.0), np.nan),
         columns=frozenset(columns) | frozenset(planted),
         planted=planted,
@@ -266,17 +267,18 @@ def _planted_features(raw: RawData, sessions: pl.Series, symbols: pl.Series) -> 
     }
 
 
-def _adjusted_levels(place: _Placer) -> tuple[Table, Table]:
+def _adjusted_levels(place: _Placer, is_unseen: Bool[np.ndarray, "T A"]) -> tuple[Table, Table]:
     """Return raw closes and a total-return level.
 
     The level of a stock is its adj_close, or follows from its splits and dividends if it has none.
+    An unseen split is not applied.
     """
     close, level = place("close"), place("adj_close")
     lacks = np.isnan(level).all(axis=0)
     if lacks.any():
         valid = np.isfinite(close) & (close > 0)
         split, dividend = place("split"), np.nan_to_num(place("dividend"))
-        split = np.where(np.isfinite(split) & (split > 0), split, 1.0)
+        split = np.where(np.isfinite(split) & (split > 0) & ~is_unseen, split, 1.0)
         gross = (split * close + dividend) / _before(close, valid)
         own = np.cumprod(np.where(valid & np.isfinite(gross), gross, 1.0), axis=0)
         level = np.where(lacks, np.where(valid, own, np.nan), level)

@@ -5,13 +5,13 @@ Rules about one row are listed in `row_rules`. Rules about a whole symbol are fu
 because a crash is not an error.
 """
 
-import math
-
 import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
+from hrl_sarp.data.quality import levels, splits
+from hrl_sarp.data.quality.expressions import any_of, before, session_numbers, so_far
 from hrl_sarp.data.store import PRICE_COLUMNS
 
 STRUCTURAL = frozenset(
@@ -40,20 +40,43 @@ EXCLUDING = frozenset(
         "adjustment_gap",
         "adjustment_reversal",
         "dividend_over_price",
+        "unit_change_in_day",
+        "around_zero",
+        "taken_back",
     }
 )
 """Rules whose breach excludes the row from the market: the day counts as a day without a bar."""
 
-BREAKING = frozenset({"adjustment_gap", "dividend_over_price", "undeclared_split", "long_hole"})
+BREAKING = frozenset(
+    {
+        "adjustment_gap",
+        "dividend_over_price",
+        "undeclared_split",
+        "long_hole",
+        "unit_change",
+        "unit_change_in_day",
+        "split_contradicted",
+        "split_displaced",
+        "around_zero",
+        "leaves_zero",
+    }
+)
 """Rules whose breach may mean a lasting jump of the adjusted series. The market then sets the
 overnight return into the next good bar to 0: if only the row were dropped, the false return would
 move to that night. The next good bar is the row itself, unless another rule excludes it. If an
 `adjustment_reversal` follows at the next bar, the return stays."""
 
+NOT_APPLIED = frozenset({"split_unseen"})
+"""Rules about stated splits that prices do not show: their return is the price's own."""
+
+UNRANGED = frozenset({"false_range"})
+"""Rules whose breach hides the bar's high and low. Its return stays, and it can be traded."""
+
 SUMMARISING = frozenset({"stale_run", "calendar_gap", "ends_early", "column_missing"})
 """Rules about bars that say how long something lasted. Such a finding has the day on which that
-began, and only later rows show it. Nothing but the report reads it. All other rules about bars are
-causal: a finding of a row depends on rows up to its day."""
+began, and only later rows show it. Nothing but the report reads it. Beside these and the findings
+of `hindsight`, all rules about bars are causal: a finding of a row depends on rows up to its day.
+"""
 
 LEFT_OUT = frozenset(
     {"junk_lines", "bad_row", "no_usable_row", "duplicate_row", "conflicting_rows"}
@@ -74,12 +97,6 @@ _SPLIT_TOLERANCE = 0.03
 _USUAL_DAYS = 20
 """Bars whose median dollar volume is the usual one."""
 _FEWEST_USUAL_DAYS = 5
-_NIGHT_SHARE = 0.15
-"""The night's own move may be at most this share of the split's log ratio."""
-_MAX_NIGHT = 0.11
-"""The night's own move may be at most this log return."""
-_MAX_INTRADAY = 0.15
-"""A larger log return from open to close is news, not a split."""
 
 
 def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
@@ -87,31 +104,39 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
 
     All are known at the close of the row. Most compare with the row before and are null on the
     first row of a symbol.
-    `total_return`: (split x close + dividend) / `previous_close` - 1.
+    `is_unseen`, `is_contradicted`: whether prices confirm a stated split (`splits`).
+    `applied_split`: the stated split, or 1 where it is unseen.
+    `total_return`: (applied split x close + dividend) / `previous_close` - 1.
     `adjusted_return`: return of adj_close, or `total_return` without an adj_close.
     `gap`: adjusted less total return. `is_gap`: it exceeds the threshold.
     `is_dividend`: the gap looks like a dividend, and the symbol has stated no dividend or split.
     What a symbol states later does not count, here and in all rules about rows.
     `days`: calendar days since the row before. `is_after_hole`: they are too many.
     `day`: close over open. `night`: adjusted open over the close before.
-    `busy`: dollar volume over its median of the 20 rows before.
+    `busy`: dollar volume over its median of the 20 rows before; `shares`: volume likewise.
     """
-    total = (pl.col("split") * pl.col("close") + pl.col("dividend")) / _before("close") - 1
+    total = (pl.col("applied_split") * pl.col("close") + pl.col("dividend")) / before("close") - 1
     is_action = (pl.col("dividend") > 0) | (pl.col("split") != 1)
     dollars = pl.col("close") * pl.col("volume")
-    usual = dollars.rolling_median(_USUAL_DAYS, min_samples=_FEWEST_USUAL_DAYS)
+    usual, usual_shares = (
+        column.rolling_median(_USUAL_DAYS, min_samples=_FEWEST_USUAL_DAYS)
+        for column in (dollars, pl.col("volume"))
+    )
     # a dividend lifts the adjusted return above the price's; a large one brings it nearer to 0
     gap = pl.col("gap")
     is_small = (gap < _ORDINARY_DIVIDEND) | (pl.col("adjusted_return").abs() < gap / 2)
-    is_dividend = (gap > 0) & is_small & ~_so_far(is_action)
+    is_dividend = (gap > 0) & is_small & ~so_far(is_action)
     return (
-        bars.with_columns(
-            previous_close=_before("close"),
+        bars.with_columns(**splits.declared_states(config))
+        .with_columns(applied_split=pl.when("is_unseen").then(1.0).otherwise("split"))
+        .with_columns(
+            previous_close=before("close"),
             total_return=total,
-            adjusted_return=pl.coalesce(pl.col("adj_close") / _before("adj_close") - 1, total),
-            days=(pl.col("date") - _before("date")).dt.total_days(),
+            adjusted_return=pl.coalesce(pl.col("adj_close") / before("adj_close") - 1, total),
+            days=(pl.col("date") - before("date")).dt.total_days(),
             day=pl.col("close") / pl.coalesce("open", "close"),
             busy=dollars / usual.shift(1).over("symbol"),
+            shares=pl.col("volume") / usual_shares.shift(1).over("symbol"),
         )
         .with_columns(
             gap=pl.col("adjusted_return") - pl.col("total_return"),
@@ -135,10 +160,19 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `no_trade`: volume 0 and one price all day. Sources print halts and taken-over stocks so.
     `zero_volume`: any other volume of 0 or less. Prices moved, so only the volume is wrong.
     `stale_repeat`: prices and volume equal those of the row before, as stuck feeds write them.
-    `large_return`: an adjusted return without a split exceeds the threshold. It may be real.
+    `large_return`: an adjusted return exceeds the threshold, a stated split counted. It may be
+    real.
     `long_hole`: more than `max_hole_days` calendar days lie before the row. Splits and dividends
     may be missing there.
-    `undeclared_split`: see `_is_undeclared_split`. The value is the overnight return.
+    `undeclared_split`: see `splits.of_nights`. The value is the overnight return.
+    `split_unseen`: a stated split does not show in the price, so it is not applied. The value is
+    the split.
+    `split_contradicted`: a stated split leaves a move as large as itself: inverse, or twice.
+    `split_displaced`: the night of a split that is stated, unseen, a few bars earlier.
+    `unit_change`: see `levels.unit_changes`; the value is the factor. `unit_change_in_day`: the
+    same between open and close.
+    `false_range`: see `levels.false_range`; the value is the factor.
+    `around_zero`: the bars after a price of zero or less. `leaves_zero`: the first bar after them.
     `suspected_split`: any other price ratio near 1/2, 1/3 ..., and a night that looks like a split
     where the volume or an earlier stated split speaks against it. The night is earned, because a
     crash may have the same size.
@@ -158,9 +192,15 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     has_range = pl.col("high").is_not_null() & pl.col("low").is_not_null()
     is_flat = pl.all_horizontal(pl.col(name) == close for name in PRICE_COLUMNS)
     no_trade = (is_flat & (volume == 0)).fill_null(value=False)
-    repeats = pl.all_horizontal(pl.col(name) == _before(name) for name in priced)
-    no_split = pl.col("split") == 1
-    like_split, undeclared = (where.fill_null(value=False) for where in _splits_of_nights(config))
+    repeats = pl.all_horizontal(pl.col(name) == before(name) for name in priced)
+    no_split = pl.col("applied_split") == 1
+    is_displaced = splits.displaced(config)
+    like_split, undeclared = (
+        where.fill_null(value=False) & ~is_displaced for where in splits.of_nights(config)
+    )
+    new_unit, new_unit_in_day = levels.unit_changes(config)
+    new_unit = new_unit & ~undeclared & ~is_displaced
+    is_false, factor = levels.false_range(config)
     looks_split = [((adjusted + 1) * n - 1).abs() < _SPLIT_TOLERANCE for n in _SPLIT_RATIOS]
     unexplained = pl.col("is_gap") & ~pl.col("is_dividend")
     log_gap = (1 + adjusted).log() - (1 + pl.col("total_return")).log()
@@ -174,23 +214,30 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "no_trade": (no_trade, close),
         "zero_volume": (~no_trade & (volume <= 0), volume),
         "stale_repeat": (repeats & (volume > 0), close),
-        "large_return": (no_split & (adjusted.abs() > config.max_abs_return), adjusted),
+        "large_return": (adjusted.abs() > config.max_abs_return, adjusted),
         "undeclared_split": (undeclared, pl.col("night") - 1),
         "long_hole": (pl.col("is_after_hole"), adjusted),
         "suspected_split": (
-            ((no_split & _any_of(looks_split)) | like_split) & ~undeclared,
+            ((no_split & any_of(looks_split)) | like_split) & ~undeclared & ~is_displaced,
             adjusted,
         ),
+        "split_unseen": (pl.col("is_unseen"), pl.col("split")),
+        "split_contradicted": (pl.col("is_contradicted"), pl.col("split")),
+        "split_displaced": (is_displaced, pl.col("night") - 1),
+        "unit_change": (new_unit, pl.col("night")),
+        "unit_change_in_day": (new_unit_in_day, pl.col("day")),
+        "false_range": (is_false, factor),
+        "around_zero": (levels.around_zero(), close),
+        "leaves_zero": (levels.leaves_zero(), close),
         "adjustment_gap": (unexplained, pl.col("gap")),
         "unstated_dividend": (pl.col("is_dividend"), pl.col("gap")),
         "adjustment_reversal": (unexplained.shift(1).over("symbol") & is_back, adjusted),
-        "dividend_over_price": (dividend > pl.col("previous_close"), dividend),
+        "dividend_over_price": ((dividend > 0) & (dividend > pl.col("previous_close")), dividend),
     }
 
 
-def check_rows(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
-    """Apply every rule about single rows to bars sorted by symbol and date."""
-    prepared = prepare(bars, config)
+def check_rows(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
+    """Apply every rule about single rows to bars from `prepare`."""
     details = {"missing_value": _absent_columns()}
     return pl.concat(
         findings_of(
@@ -252,7 +299,7 @@ def gaps(
     Each finding has the first missing session, the last close before it (value) and the number of
     missing sessions (count).
     """
-    calendar = _session_numbers(sessions)
+    calendar = session_numbers(sessions)
     known = bars.select("symbol", "date", "close").join(calendar, on="date", how="inner")
     known = known.sort("symbol", "session")
     missing = pl.col("session").shift(-1).over("symbol") - pl.col("session") - 1
@@ -266,7 +313,7 @@ def off_session(
     bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"], rule: str = "off_session"
 ) -> pl.DataFrame:
     """Report bars on days that are no session of the calendar."""
-    strange = bars.join(_session_numbers(sessions), on="date", how="anti")
+    strange = bars.join(session_numbers(sessions), on="date", how="anti")
     return findings_of(strange, rule, pl.col("close"))
 
 
@@ -277,7 +324,7 @@ def early_ends(good_bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> p
     holding becomes cash, and the number of later sessions (count).
     """
     last = good_bars.group_by("symbol").agg(pl.all().sort_by("date").last())
-    numbered = last.join(_session_numbers(sessions), on="date", how="left")
+    numbered = last.join(session_numbers(sessions), on="date", how="left")
     after = len(sessions) - 1 - pl.col("session")
     return findings_of(numbered.filter(after > 0), "ends_early", pl.col("close"), after)
 
@@ -303,16 +350,8 @@ def findings_of(
     )
 
 
-def _before(name: str) -> pl.Expr:
-    return pl.col(name).shift(1).over("symbol")
-
-
-def _any_of(conditions: list[pl.Expr]) -> pl.Expr:
-    return pl.any_horizontal(pl.lit(value=False), *conditions)
-
-
 def _is_incomplete() -> pl.Expr:
-    return _any_of([_no_close(), *_absences().values()])
+    return any_of([_no_close(), *_absences().values()])
 
 
 def _no_close() -> pl.Expr:
@@ -335,51 +374,3 @@ def _absent_columns() -> pl.Expr:
     named = {"close": _no_close(), **_absences()}
     words = [pl.when(rows).then(pl.lit(name)) for name, rows in named.items()]
     return pl.format("no {}", pl.concat_str(words, separator=", ", ignore_nulls=True))
-
-
-def _so_far(condition: pl.Expr) -> pl.Expr:
-    """Mark the rows of a symbol from the first one on that meets the condition."""
-    return condition.fill_null(value=False).cum_max().over("symbol")
-
-
-def _splits_of_nights(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
-    """Find nights over which a price changed as by a split that the data do not state.
-
-    The first expression looks at prices alone:
-    no split is stated;
-    open over the close before, adjusted as far as the data are, is near 1 / n or n for one of the
-    configured ratios n;
-    the move from open to close is a usual one;
-    the bar follows no long hole, and neither it nor the bar before has an adjustment gap.
-    The second says which of them are splits and no crashes:
-    n times as many shares change hands for the same money, so the dollar volume stays between
-    `split_min_turnover` and `split_max_turnover` times the usual one, and below n x
-    `split_turnover_multiple` times; a crash multiplies it, and a dying stock loses it;
-    the symbol has stated no split so far: a source that states splits would have stated this one.
-    An unknown volume speaks for neither.
-    """
-    looks_split, is_usual = [], []
-    busy = pl.col("busy").fill_null(1.0)
-    for n in config.undeclared_split_ratios:
-        tolerance = min(_MAX_NIGHT, _NIGHT_SHARE * math.log(n))
-        # a reverse split exchanges a whole number of old shares for a new one
-        night = pl.col("night").log()
-        change = night.abs() if n == int(n) else -night
-        looks_split.append((change - math.log(n)).abs() <= tolerance)
-        most = min(n * config.split_turnover_multiple, config.split_max_turnover)
-        is_usual.append(looks_split[-1] & busy.is_between(config.split_min_turnover, most))
-    of_prices = (
-        (pl.col("split") == 1)
-        & (pl.col("day").log().abs() <= _MAX_INTRADAY)
-        & ~pl.col("is_after_hole")
-        & ~pl.col("is_gap")
-        & ~_before("is_gap").fill_null(value=False)
-    )
-    stated = _so_far(pl.col("split") != 1)
-    return of_prices & _any_of(looks_split), of_prices & _any_of(is_usual) & ~stated
-
-
-def _session_numbers(sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"date": sessions, "session": np.arange(len(sessions))}, schema_overrides={"date": pl.Date}
-    )

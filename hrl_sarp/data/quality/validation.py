@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from hrl_sarp.config.market_schema import CalendarChanges, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import sessions_between
-from hrl_sarp.data.quality import rules, series
+from hrl_sarp.data.quality import hindsight, rules, series
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
     FINDINGS_SCHEMA,
@@ -159,17 +159,23 @@ def _bar_findings(
     bars = keyed.sort("symbol", "date")
     pairs = bars.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("close"))
     repeated = pairs.filter(pl.col("times") > 1)
+    prepared = rules.prepare(bars, config)
     found = [
         rules.findings_of(lacking, "missing_key", close),
         rules.findings_of(backward, "ordering", close),
         rules.findings_of(repeated, "duplicate", close, pl.col("times")),
-        rules.check_rows(bars, config),
+        rules.check_rows(prepared, config),
         rules.missing_columns(bars),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),
         rules.off_session(bars, sessions),
     ]
-    is_excluded = pl.col("rule").is_in(sorted(rules.EXCLUDING))
-    excluded = pl.concat(found).filter(is_excluded)
-    good_bars = bars.join(excluded, on=["symbol", "date"], how="anti")
-    return [*found, rules.early_ends(good_bars, sessions)]
+    late = hindsight.check_hindsight(_without(prepared, found), config)
+    good_bars = _without(bars, [*found, late])
+    return [*found, late, rules.early_ends(good_bars, sessions)]
+
+
+def _without(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:
+    """Leave out the bars that a finding excludes."""
+    excluded = pl.concat(found).filter(pl.col("rule").is_in(sorted(rules.EXCLUDING)))
+    return bars.join(excluded, on=["symbol", "date"], how="anti", maintain_order="left")

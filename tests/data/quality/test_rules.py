@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data.quality import rules
+from hrl_sarp.data.quality import hindsight, rules
 from hrl_sarp.data.quality.validation import validate
 from hrl_sarp.data.store import RawData
 from tests.data.raw_factories import clean_raw, day, with_cells, with_factor
@@ -36,7 +36,8 @@ def split_at(ratio: float, *, volume: float = 1.0, close: float = 1.0) -> RawDat
 
 
 def found_by(rule: str, bars: pl.DataFrame, config: ValidationConfig = CONFIG) -> pl.DataFrame:
-    return rules.check_rows(bars, config).filter(pl.col("rule") == rule)
+    found = rules.check_rows(rules.prepare(bars, config), config)
+    return found.filter(pl.col("rule") == rule)
 
 
 def splits_of(raw: RawData, config: ValidationConfig = CONFIG) -> list[tuple[str, date]]:
@@ -138,7 +139,7 @@ def test_long_hole_is_named_with_its_days_and_not_as_a_split() -> None:
 
 def test_every_effect_names_a_rule_that_exists() -> None:
     of_rows = set(rules.row_rules(CONFIG))
-    of_others = {"missing_key", "duplicate"}
+    of_others = {"missing_key", "duplicate", *hindsight.RULES}
     assert of_rows | of_others >= rules.EXCLUDING
     assert of_rows >= rules.BREAKING
 
@@ -170,7 +171,9 @@ def test_what_is_stated_later_does_not_change_what_a_gap_was(
 def test_random_spoiling_breaks_every_rule_about_rows() -> None:
     rng = np.random.default_rng(0)
     broken = {rule for _ in range(120) for rule in row_findings(spoiled(rng))["rule"]}
-    assert broken >= set(rules.row_rules(CONFIG)) - {"long_hole"}
+    # tests/data/quality/test_levels.py and test_splits.py break these
+    elsewhere = {"long_hole", "unit_change", "unit_change_in_day", "split_displaced"}
+    assert broken >= set(rules.row_rules(CONFIG)) - elsewhere - {"split_contradicted"}
     assert not rules.SUMMARISING & (rules.EXCLUDING | rules.BREAKING)
 
 
@@ -191,7 +194,7 @@ def spoiled(rng: np.random.Generator) -> RawData:
             raw = with_cells(raw, row, volume=float(rng.choice([1000.0, 2000.0, 20000.0])))
         elif kind == 4:
             name = str(rng.choice([*PRICES, "volume", "adj_close"]))
-            raw = with_cells(raw, row, symbol, **{name: rng.choice([None, 0.0, -1.0])})
+            raw = with_cells(raw, row, symbol, **{name: rng.choice([None, 0.0, -1.0, 1e4])})
         elif kind == 5:  # a column that begins, or ends, with a row
             name = str(rng.choice(["open", "high", "low", "volume"]))
             side = pl.col("date") < day(row) if rng.random() < 0.5 else pl.col("date") >= day(row)
@@ -212,7 +215,7 @@ def spoiled(rng: np.random.Generator) -> RawData:
 
 def row_findings(raw: RawData) -> pl.DataFrame:
     """Every finding about a row, sorted."""
-    found = rules.check_rows(raw.bars.sort("symbol", "date"), CONFIG)
+    found = rules.check_rows(rules.prepare(raw.bars.sort("symbol", "date"), CONFIG), CONFIG)
     return found.sort("symbol", "date", "rule")
 
 

@@ -1,0 +1,88 @@
+"""The two rules about bars that only a later bar decides: levels taken back, and late splits.
+
+A price that jumps away and returns a few bars later was never paid. On the day of the jump nobody
+can tell it from a crash. So these findings depend on up to `taken_back_bars` later rows.
+"""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from hrl_sarp.config.market_schema import ValidationConfig
+from hrl_sarp.data.quality import splits
+from hrl_sarp.data.quality.levels import is_calm
+from hrl_sarp.data.quality.rules import findings_of
+
+RULES = frozenset({"taken_back", "split_displaced"})
+"""Rules whose findings may depend on later rows."""
+
+_USUAL_STEPS = 40
+"""Steps (nights and days) before a jump whose median size is the usual one."""
+_STEPS_ABOVE_USUAL = 12.0
+"""A jump must be so many usual steps: stocks that move wildly do so without an error."""
+_REST_SHARE = 0.15
+"""A level counts as taken back if at most this share of the jump is left."""
+_LARGEST_REST = 0.15
+"""Largest log return that may be left."""
+
+
+def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
+    """Report levels that are taken back, and nights of splits that are stated too late.
+
+    `taken_back`: open or close lies on a level that the price jumped to within one step (a night or
+    a day) and left within one step by the same factor, at most `taken_back_bars` bars later, on
+    usual trading or by more than `impossible_ratio`. The value is the factor.
+    `split_displaced`: as in `rules.row_rules`, for a split that is stated up to as many bars later.
+
+    Args:
+        prepared: sorted bars from `rules.prepare`, without the rows that `rules.EXCLUDING` keep
+            out for other reasons.
+        config: thresholds.
+    """
+    early = prepared.filter(splits.displaced(config, is_early=True))
+    marked = prepared.with_columns(
+        _calm=is_calm(config),
+        _open_step=_finite(pl.col("night").log()),
+        _close_step=_finite(pl.col("day").log()),
+    )
+    largest = pl.max_horizontal(pl.col("_open_step").abs(), pl.col("_close_step").abs())
+    limit = float(np.log1p(config.taken_back_return))
+    jumping = marked.filter(largest >= limit)
+    parts = [findings_of(early, "split_displaced", pl.col("night") - 1)]
+    for symbol in jumping["symbol"].unique().sort():
+        rows = marked.filter(pl.col("symbol") == symbol)
+        factor = _factors(rows, limit, config)
+        parts.append(
+            findings_of(
+                rows.with_columns(_factor=factor).filter(pl.col("_factor").is_not_nan()),
+                "taken_back",
+                pl.col("_factor"),
+            )
+        )
+    return pl.concat(parts)
+
+
+def _factors(rows: pl.DataFrame, limit: float, config: ValidationConfig) -> Float[np.ndarray, " T"]:
+    """Return for each row of one symbol the factor of a level that is taken back, else NaN."""
+    steps = rows.select("_open_step", "_close_step").to_numpy().reshape(-1)
+    calm = rows["_calm"].to_numpy()
+    factor = np.full(rows.height, np.nan)
+    for start in np.flatnonzero(np.abs(steps) >= limit):
+        jump = steps[start]
+        past = np.abs(steps[max(0, start - _USUAL_STEPS) : start])
+        if len(past) and abs(jump) < _STEPS_ABOVE_USUAL * np.median(past):
+            continue
+        rest = min(_REST_SHARE * abs(jump), _LARGEST_REST)
+        later = steps[start + 1 : start + 1 + 2 * config.taken_back_bars]
+        is_back = (np.abs(later + jump) <= rest) & (np.abs(np.cumsum(later) + jump) <= 2 * rest)
+        if not is_back.any():
+            continue
+        stop = start + 1 + int(np.argmax(is_back))  # the points start .. stop - 1 are wrong
+        wrong = slice(start // 2, (stop - 1) // 2 + 1)
+        if calm[wrong].all() or abs(jump) >= np.log(config.impossible_ratio):
+            factor[wrong] = np.where(np.isnan(factor[wrong]), np.exp(jump), factor[wrong])
+    return factor
+
+
+def _finite(values: pl.Expr) -> pl.Expr:
+    return pl.when(values.is_finite()).then(values).otherwise(0.0)

@@ -1,0 +1,160 @@
+"""Levels that nobody traded at earn nothing and are named; crashes of the same size stay."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from hrl_sarp.data.store import RawData
+from tests.data.quality.noisy_raw import (
+    LEVELS,
+    SESSIONS,
+    checked,
+    noisy_raw,
+    returns_of,
+    rules_on,
+    scaled,
+    without,
+)
+
+ROW = 40
+LARGEST = 0.08
+"""No return of the clean data is larger, nor two of them in a row."""
+END = len(SESSIONS)
+FORMS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("adj_close",),
+    ("volume",),
+    ("open", "high", "low", "volume", "adj_close"),
+)
+"""Columns that a file may lack."""
+
+
+def spoilt(
+    rows: slice, factor: float, columns: tuple[str, ...], lacking: tuple[str, ...]
+) -> RawData:
+    raw = scaled(noisy_raw(), rows, **dict.fromkeys(columns, factor))
+    return without(raw, *lacking)
+
+
+def test_clean_data_have_no_finding() -> None:
+    for lacking in FORMS:
+        report, panel = checked(without(noisy_raw(), *lacking))
+        assert report.table.is_empty()
+        assert np.abs(returns_of(panel)).max() < LARGEST / 2
+
+
+@pytest.mark.parametrize("factor", [10.0, 50.0, 100.0, 1000.0, 0.1, 0.02, 0.01, 0.001])
+@pytest.mark.parametrize(
+    ("lacking", "row"), [(FORMS[0], ROW), (FORMS[1], 1), (FORMS[2], END - 3), (FORMS[3], ROW)]
+)
+def test_change_of_unit_for_good_earns_nothing(
+    factor: float, lacking: tuple[str, ...], row: int
+) -> None:
+    report, panel = checked(spoilt(slice(row, None), factor, LEVELS, lacking))
+    assert rules_on(report, row) & {"unit_change", "undeclared_split"}
+    assert returns_of(panel)[row] == pytest.approx(panel.intraday_return[row, 0])
+    assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+@pytest.mark.parametrize("money", [1.0, 1.3])
+def test_change_of_unit_whose_source_rescales_the_volume_earns_nothing(money: float) -> None:
+    every = dict.fromkeys(LEVELS, 0.01)
+    report, panel = checked(scaled(noisy_raw(), slice(ROW, None), **every, volume=100.0 * money))
+    assert rules_on(report, ROW) == {"unit_change", "large_return"}
+    assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+WRONG = [
+    LEVELS,
+    ("high", "close", "adj_close"),
+    ("low", "close", "adj_close"),
+    ("open", "high"),
+    ("open", "low"),
+    ("high",),
+    ("low",),
+    ("close", "adj_close"),
+    ("open",),
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "factor"), list(itertools.product(WRONG, [100.0, 0.01, 2.6, 0.4, 3.0]))
+)
+def test_level_that_is_taken_back_earns_nothing_and_no_range_sees_it(
+    columns: tuple[str, ...], factor: float
+) -> None:
+    one_day = ((1, ()), (1, ("volume", "adj_close")))
+    for n_days, lacking in (*one_day, (2, ()), (4, ())) if columns == LEVELS else one_day:
+        report, panel = checked(spoilt(slice(ROW, ROW + n_days), factor, columns, lacking))
+        assert rules_on(report, ROW), (columns, factor, lacking)
+        assert np.abs(returns_of(panel)).max() < LARGEST, (columns, factor, n_days, lacking)
+        assert np.abs(panel.intraday_return[:, 0]).max() < LARGEST
+        assert np.nanmax(panel.high_to_close[:, 0]) < LARGEST
+        assert np.nanmin(panel.low_to_close[:, 0]) > -LARGEST
+
+
+@pytest.mark.parametrize("n_days", [1, 2, 5])
+@pytest.mark.parametrize("factor", [100.0, 2.6, 0.5])
+def test_closes_alone_that_are_taken_back_earn_nothing(factor: float, n_days: int) -> None:
+    lacking = ("open", "high", "low", "volume", "adj_close")
+    report, panel = checked(spoilt(slice(ROW, ROW + n_days), factor, LEVELS, lacking))
+    assert "taken_back" in rules_on(report, ROW)
+    assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+@pytest.mark.parametrize("fall", [0.45, 0.3, 0.05, 0.005])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_crash_with_heavy_trading_stays(fall: float, is_back: bool) -> None:  # noqa: FBT001 -- a case
+    # 25 times the shares change hands for a fall by 55 %, more for deeper ones
+    rows = slice(ROW, ROW + 1 if is_back else None)
+    raw = scaled(noisy_raw(), rows, **dict.fromkeys(LEVELS, fall))
+    raw = scaled(raw, slice(ROW, ROW + 2), volume=25.0 * 0.45 / fall)
+    report, panel = checked(raw)
+    if is_back and fall < 1 / 8:
+        return  # nothing that is traded comes back from there
+    clean = returns_of(checked(noisy_raw())[1])[ROW]
+    assert returns_of(panel)[ROW] == pytest.approx((1 + clean) * fall - 1)
+    assert "taken_back" not in rules_on(report, ROW)
+
+
+def test_fall_over_several_sessions_and_back_stays() -> None:
+    raw = noisy_raw()
+    for row, factor in (
+        (ROW, 0.75),
+        (ROW + 1, 0.6),
+        (ROW + 2, 0.5),
+        (ROW + 3, 0.65),
+        (ROW + 4, 0.8),
+    ):
+        raw = scaled(raw, slice(row, row + 1), **dict.fromkeys(LEVELS, factor))
+    report, panel = checked(raw)
+    assert np.abs(returns_of(panel))[ROW : ROW + 6].min() > 0.1
+    assert not any("taken_back" in rules_on(report, ROW + k) for k in range(6))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prices_around_zero_earn_nothing(seed: int) -> None:
+    """A month of prices below and above zero: no return of it means anything."""
+    rng = np.random.default_rng(seed)
+    raw, first = noisy_raw(), 15
+    around = rng.normal(0, 1, 20)
+    around[0] = 3.0  # it comes down by more than nine tenths in a night
+    around[1] = -0.5
+    for k, level in enumerate(around):
+        row = slice(first + k, first + k + 1)
+        # the close before is about 40, so a factor makes the level
+        raw = scaled(raw, row, **dict.fromkeys(LEVELS, level / 40))
+    report, panel = checked(raw)
+    assert np.abs(returns_of(panel)).max() < LARGEST
+    named = set().union(*(rules_on(report, first + k) for k in range(1, 20)))
+    assert {"non_positive_price", "around_zero"} <= named
+    assert "dividend_over_price" not in named
+
+
+def test_single_day_below_zero_is_out_under_its_own_name() -> None:
+    raw = scaled(noisy_raw(), slice(ROW, ROW + 1), **dict.fromkeys(LEVELS, -0.9))
+    report, panel = checked(raw)
+    assert rules_on(report, ROW) >= {"non_positive_price"}
+    assert "around_zero" in rules_on(report, ROW + 1)
+    assert np.abs(returns_of(panel)).max() < LARGEST
