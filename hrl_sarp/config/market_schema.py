@@ -89,6 +89,8 @@ class MarketProfile(Section):
 
     sectors: list[str] = Field(min_length=1)
     """Sector order of every array; a sector without stocks is masked."""
+    sectors_left_out: list[str]
+    """Sectors of the data whose stocks this market leaves out. Any other name is an error."""
     calendar: str
     """Name of the exchange calendar, as in `exchange_calendars`."""
     benchmark_name: str

@@ -56,7 +56,8 @@ def assemble_market(
     """
     profile, data = config.market_profile, config.data
     if report is None:
-        report = validate(raw, data.validation, profile.calendar, data.calendar_changes)
+        changes = data.calendar_changes
+        report = validate(raw, data.validation, profile.calendar, changes, profile)
     _require_usable(report)
     panel = build_panel(raw, report.table, profile.sectors)
     _check_profile(config, panel.columns, raw)
@@ -180,7 +181,8 @@ def _require_usable(report: ValidationReport) -> None:
     if broken.is_empty():
         return
     rules = [
-        f"{rule} ({rows.height}x, first: {rows['symbol'][0]} {rows['date'][0] or ''})".rstrip()
+        f"{rule} ({rows.height}x, first: {rows['symbol'][0]} {rows['date'][0] or ''}".rstrip()
+        + (f": {rows['detail'][0]})" if rows["detail"][0] else ")")
         for (rule,), rows in broken.group_by("rule", maintain_order=True)
     ]
     raise DataError(

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.data.quality.series import INDEX_BREAKING
 from hrl_sarp.data.store import RawData
@@ -53,7 +53,8 @@ def benchmark_returns(
 ) -> tuple[Float[np.ndarray, " T"], str]:
     """Compute the index's simple return of each session, 0 in the first row.
 
-    It is the index of the data if there is one. Without one it is the mean of the sector funds on
+    It is the index of the data if there is one, and 1/N before it begins and after it ends. Without
+    an index it is the mean of the sector funds on
     days with at least nine, and 1/N of the stocks that were eligible the day before on the others
     (1/N of all stocks before the first universe). A return over a level that validation found wrong
     (`INDEX_BREAKING`) is 0. The second value describes the returns.
@@ -61,7 +62,14 @@ def benchmark_returns(
     if not raw.index.is_empty():
         wrong = findings.filter(pl.col("rule").is_in(sorted(INDEX_BREAKING)))
         jumps = wrong["date"].unique().sort().to_numpy().astype(DAY)
-        return _level_returns(raw.index, panel.dates, jumps), "index of the data set"
+        index, is_known = _level_returns(raw.index, panel.dates, jumps)
+        if is_known.all():
+            return index, "index of the data set"
+        return (
+            np.where(is_known, index, _equal_weight(panel, slots)),
+            f"index of the data set; 1/N of the eligible stocks in {(~is_known).sum()} sessions "
+            "before it begins or after it ends",
+        )
     equal_weight = _equal_weight(panel, slots)
     funds, count = _fund_returns(raw.macro, panel.dates)
     use_funds = count >= MIN_SECTOR_ETFS
@@ -110,7 +118,8 @@ def _rate_before(
 
 def _level_returns(
     index: pl.DataFrame, dates: Shaped[np.ndarray, " T"], jumps: Shaped[np.ndarray, " J"]
-) -> Float[np.ndarray, " T"]:
+) -> tuple[Float[np.ndarray, " T"], Bool[np.ndarray, " T"]]:
+    """Return the index's returns, and the sessions that lie between its first and last level."""
     known = index.filter(pl.col("close") > 0).sort("date")
     level_dates = known["date"].to_numpy().astype(DAY)
     last = np.searchsorted(level_dates, dates, side="right") - 1
@@ -118,7 +127,10 @@ def _level_returns(
     simple = np.zeros(len(dates))
     simple[1:] = level[1:] / level[:-1] - 1.0
     crossed = np.diff(np.searchsorted(jumps, dates, side="right"), prepend=0) > 0
-    return np.where(crossed, 0.0, np.nan_to_num(simple))  # NaN: before the index begins
+    is_known = np.isfinite(simple)
+    if len(level_dates):
+        is_known &= dates <= level_dates[-1]
+    return np.where(crossed, 0.0, np.nan_to_num(simple)), is_known
 
 
 def _fund_returns(

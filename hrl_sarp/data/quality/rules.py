@@ -24,6 +24,13 @@ STRUCTURAL = frozenset(
         "sector_duplicate",
         "macro_duplicate",
         "macro_overlap",
+        "macro_shifted",
+        "index_shifted",
+        "index_spacing",
+        "bar_spacing",
+        "calendar_mismatch",
+        "unknown_sector",
+        "membership_spelling",
     }
 )
 """Rules whose breach makes the whole data set unusable."""

@@ -1,5 +1,8 @@
 """The rules by which sectors, the index and macro series are checked; they repair nothing."""
 
+import difflib
+import re
+from collections.abc import Sequence
 from datetime import date
 from itertools import pairwise
 
@@ -24,6 +27,23 @@ activity, recessions, national accounts, money, and what is seasonally adjusted 
 Today's values were not known then, and no delay repairs that. So sources leave such series out, and
 features refuse them."""
 
+OTHER_NAMES = {
+    "basicmaterials": "Materials",
+    "technology": "Information Technology",
+    "financialservices": "Financials",
+    "financial": "Financials",
+    "healthcare": "Health Care",
+    "consumercyclical": "Consumer Discretionary",
+    "consumerdefensive": "Consumer Staples",
+    "communications": "Communication Services",
+    "telecommunications": "Communication Services",
+    "telecommunicationservices": "Communication Services",
+    "industrial": "Industrials",
+    "industrialgoods": "Industrials",
+}
+"""Letters of a sector of another classification -> the sector of GICS that it means."""
+_NEAR = 0.8
+"""Share of equal letters from which on two names may be one, misspelt."""
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2
 """A series with a shorter median spacing is daily. Slower ones may be dated at a weekend."""
@@ -46,6 +66,86 @@ def sector_defects(raw: RawData) -> pl.DataFrame:
             findings_of(repeated, "sector_duplicate", pl.lit(None), pl.col("times")),
         ]
     )
+
+
+def unknown_sectors(raw: RawData, served: Sequence[str], left_out: Sequence[str]) -> pl.DataFrame:
+    """Report sectors of stocks with bars that the market profile neither serves nor leaves out.
+
+    `unknown_sector`: one finding a sector, with the first such stock and the number of them. The
+    detail names the served sector that is meant by another spelling or by another classification.
+    A profile without sectors serves all.
+    """
+    known = raw.sectors.join(raw.bars.select("symbol").unique(), on="symbol", how="semi")
+    wrong = known.drop_nulls("sector").filter(~pl.col("sector").is_in([*served, *left_out]))
+    if not served or wrong.is_empty():
+        return FINDINGS_SCHEMA.to_frame()
+    parts = []
+    for (name,), rows in wrong.sort("sector", "symbol").group_by("sector", maintain_order=True):
+        twin = sector_twin(str(name), served)
+        meant = f"is it {twin!r}?" if twin else f"served are {', '.join(served)};"
+        detail = (
+            f"sector {name!r} is not in the market profile, {meant} rename it in the table of "
+            "sectors, or list it in `sectors_left_out`"
+        )
+        first = rows.head(1).with_columns(date=pl.lit(None, dtype=pl.Date))
+        parts.append(
+            findings_of(first, "unknown_sector", pl.lit(None), pl.lit(rows.height), pl.lit(detail))
+        )
+    return pl.concat(parts)
+
+
+def sector_twin(name: str, served: Sequence[str]) -> str | None:
+    """Return the served sector that another spelling or classification means, or None.
+
+    Examples:
+        >>> sector_twin("Basic Materials ", ["Energy", "Materials"])
+        'Materials'
+        >>> sector_twin("Technology", ["Information Technology"])
+        'Information Technology'
+        >>> sector_twin("Toys", ["Energy"]) is None
+        True
+    """
+    plain = {_letters(sector): sector for sector in served}
+    wanted = _letters(name)
+    for candidate in (wanted, _letters(OTHER_NAMES.get(wanted, ""))):
+        if candidate in plain:
+            return plain[candidate]
+    near = difflib.get_close_matches(wanted, list(plain), n=1, cutoff=_NEAR)
+    return plain[near[0]] if near else None
+
+
+def membership_defects(raw: RawData) -> pl.DataFrame:
+    """Report rows of the table of memberships and stocks with bars that do not meet.
+
+    `membership_without_bars`: a symbol of the table has no bars. `symbol_without_membership`: a
+    stock with bars is not in the table, so it is never eligible. The detail names the spelling on
+    the other side that may be meant. Then the rule is `membership_spelling`, which fails.
+    """
+    if raw.membership is None:
+        return FINDINGS_SCHEMA.to_frame()
+    members = set(raw.membership["symbol"].drop_nulls())
+    traded = set(raw.bars["symbol"].drop_nulls())
+    by_letters = {_letters(symbol): symbol for symbol in sorted(traded - members)}
+    rows = []
+    for symbol in sorted(members - traded):
+        twin = by_letters.pop(_letters(symbol), None)
+        rule = "membership_spelling" if twin else "membership_without_bars"
+        text = f"{symbol!r} of the table of memberships has no bars"
+        rows.append((symbol, rule, f"{text}; the bars have {twin!r}" if twin else text))
+    rows += [
+        (symbol, "symbol_without_membership", f"{symbol!r} is in no membership: never eligible")
+        for symbol in sorted(by_letters.values())
+    ]
+    table = [
+        {"symbol": symbol, "rule": rule, "count": 1, "detail": detail}
+        for symbol, rule, detail in rows
+    ]
+    return pl.DataFrame(table, schema=FINDINGS_SCHEMA)
+
+
+def _letters(name: str) -> str:
+    """Reduce a name to what two spellings of it share: no case, blanks, signs or exchange."""
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def index_defects(

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
-from hrl_sarp.config.market_schema import CalendarChanges, ValidationConfig
+from hrl_sarp.config.market_schema import CalendarChanges, MarketProfile, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import sessions_between
-from hrl_sarp.data.quality import hindsight, rules, series
+from hrl_sarp.data.quality import alignment, hindsight, rules, series
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
     FINDINGS_SCHEMA,
@@ -50,10 +50,12 @@ def validate(
     config: ValidationConfig,
     calendar_name: str,
     changes: CalendarChanges | None = None,
+    profile: MarketProfile | None = None,
 ) -> ValidationReport:
     """Check raw data by every rule; the findings include those of the source.
 
-    `changes` are sessions in which the exchange departed from the published calendar.
+    `changes` are sessions in which the exchange departed from the published calendar. `profile`
+    says which sectors are served; None asks no sector.
     """
     expected = {
         "bars": (raw.bars, BARS_SCHEMA),
@@ -78,6 +80,13 @@ def validate(
         if isinstance(first, datetime.date) and isinstance(last, datetime.date):
             sessions = sessions_between(calendar_name, first, last, changes)
         found += [*_bar_findings(raw.bars, config, sessions), series.sector_defects(raw)]
+        found.append(series.membership_defects(raw))
+        if profile is not None:
+            left_out = profile.sectors_left_out
+            found.append(series.unknown_sectors(raw, profile.sectors, left_out))
+        found.append(alignment.spacing_defects(raw.bars, sessions, calendar_name))
+        found.append(alignment.index_against_bars(raw, sessions))
+        found.append(alignment.series_against_bars(raw))
         found.append(series.macro_defects(raw, sessions))
         found.append(series.index_defects(raw.index, config, sessions))
     is_structural = pl.col("rule").is_in(sorted(rules.STRUCTURAL))
@@ -98,8 +107,9 @@ def read_validated(data_dir: Path, config: RunConfig) -> tuple[RawData, Validati
     Broken rules raise nothing: `has_failed` of the report says whether the data can be used.
     """
     raw, data = read_raw(data_dir), config.data
-    calendar = config.market_profile.calendar
-    return raw, validate(raw, data.validation, calendar, data.calendar_changes)
+    profile = config.market_profile
+    calendar = profile.calendar
+    return raw, validate(raw, data.validation, calendar, data.calendar_changes, profile)
 
 
 def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:

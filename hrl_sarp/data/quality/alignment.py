@@ -1,0 +1,212 @@
+"""Rules that hold tables against each other: bars and calendar, index and bars, series and bars."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Shaped
+
+from hrl_sarp.data.quality.expressions import session_numbers
+from hrl_sarp.data.quality.rules import findings_of
+from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
+
+_LEAST_SHARE = 0.5
+"""Daily bars are there on more than half of the sessions, also in a stock that trades thinly."""
+_MOST_STRANGE = 0.1
+"""Share of bars off the calendar's sessions from which on the calendar is another one."""
+_FEWEST_SESSIONS = 40
+"""Fewer sessions say nothing about spacing or correlation."""
+_CORRELATED = 0.5
+"""A correlation from which on a shifted series is recognised."""
+_LARGEST_MOVE = 0.5
+"""Larger returns of a stock do not count into the mean that series are held against."""
+_SEVERAL = 1.5
+"""Bars a day from which on the file holds bars within the day."""
+_SHOWN_DAYS = 3
+
+
+class _Scale(NamedTuple):
+    """The numbers that a published series takes in its usual unit."""
+
+    unit: str
+    least_maximum: float
+    """All values below it: a fraction in place of the unit."""
+    most_median: float
+    """A median above it: basis points or another multiple."""
+
+
+_RATE, _VOLATILITY = _Scale("percent a year", 0.3, 30.0), _Scale("index points", 3.0, 200.0)
+SCALES = {
+    **dict.fromkeys(("FEDFUNDS", "IRX", "DGS2", "DGS10", "BAMLC0A0CM"), _RATE),
+    "BAMLH0A0HYM2": _Scale("percent", 1.0, 60.0),
+    "T10Y2Y": _Scale("percent", 0.05, 15.0),
+    **dict.fromkeys(("VIX", "VIXCLS", "INDIAVIX"), _VOLATILITY),
+}
+"""Unit and range of the series whose numbers are used as they are."""
+
+
+def spacing_defects(
+    bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"], calendar: str
+) -> pl.DataFrame:
+    """Report bars of another spacing than the calendar's sessions, or of another calendar.
+
+    `bar_spacing`: half of the symbols have bars on less than half of the sessions between their
+    first and last, as in weekly or monthly files, or several bars a day.
+    `calendar_mismatch`: more than a tenth of the bars lie on days without a session.
+    The value is the share, or the number of bars a day.
+    """
+    keyed = bars.drop_nulls(["symbol", "date"]).with_columns(is_bar=pl.lit(value=True))
+    counted = keyed.group_by("symbol", "date").len()
+    numbered = counted.join(session_numbers(sessions), on="date", how="left")
+    of_symbol = numbered.group_by("symbol").agg(
+        pl.min("date"),
+        met=pl.col("session").is_not_null().sum(),
+        span=pl.col("session").max() - pl.col("session").min() + 1,
+        times=pl.col("len").mean(),
+        spacing=pl.col("date").sort().diff().dt.total_days().median(),
+    )
+    long = of_symbol.filter(pl.col("span") >= _FEWEST_SESSIONS).sort("symbol")
+    found = [FINDINGS_SCHEMA.to_frame()]
+    if long.height:
+        met, span, times, spacing = (
+            float(np.median(column))
+            for column in long.select(pl.col("met") / pl.col("span"), "span", "times", "spacing")
+            .to_numpy()
+            .T
+        )
+        value, detail = times, f"{times:.0f} bars a day; expected one: collect daily bars"
+        if times < _SEVERAL:
+            value, detail = (
+                met,
+                (
+                    f"{met:.0%} of the {span:.0f} sessions of {calendar} have a bar, one every "
+                    f"{spacing:g} days; expected daily bars: collect those, or name the calendar of "
+                    "the bars in the profile"
+                ),
+            )
+        if met < _LEAST_SHARE or times >= _SEVERAL:
+            count = pl.lit(long.height)
+            found.append(
+                findings_of(long.head(1), "bar_spacing", pl.lit(value), count, pl.lit(detail))
+            )
+    strange = numbered.filter(pl.col("session").is_null()).sort("date", "symbol")
+    if strange.height > max(_MOST_STRANGE * numbered.height, 2.0) and len(sessions):
+        weekdays = strange["date"].dt.strftime("%A").value_counts(sort=True).to_series(0)
+        part = strange.height / numbered.height
+        detail = (
+            f"{part:.0%} of the bars lie on days that are no session of {calendar} (mostly "
+            f"{', '.join(weekdays.head(_SHOWN_DAYS))}); name the calendar of the market in the "
+            "profile, such as 24/7"
+        )
+        count = pl.lit(strange.height)
+        found.append(
+            findings_of(strange.head(1), "calendar_mismatch", pl.lit(part), count, pl.lit(detail))
+        )
+    return pl.concat(found)
+
+
+def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
+    """Report an index that does not go with the bars.
+
+    `index_span`: it begins after the bars or ends before them. The benchmark of those sessions is
+    1/N. The finding has the index's first or last day and counts the sessions.
+    `index_shifted`: it moves with the mean stock of the day before or after, not of the same day.
+    `index_spacing`: it has a level on less than half of the sessions inside its span.
+    """
+    levels = raw.index.filter(pl.col("close") > 0).sort("date")
+    if levels.is_empty() or not len(sessions):
+        return FINDINGS_SCHEMA.to_frame()
+    first, last = levels["date"][0], levels["date"][-1]
+    days = pl.Series(sessions).cast(pl.Date)
+    parts = [FINDINGS_SCHEMA.to_frame()]
+    for edge, missing, word in (
+        (first, (days < first).sum(), "begins {} sessions after the bars"),
+        (last, (days > last).sum(), "ends {} sessions before the bars"),
+    ):
+        if missing:
+            detail = f"the index {word.format(missing)}; the benchmark is 1/N there"
+            parts.append(_about("index", edge, "index_span", None, int(missing), detail))
+    inside = days.filter((days >= first) & (days <= last))
+    share = levels["date"].is_in(inside.implode()).sum() / max(1, len(inside))
+    if len(inside) >= _FEWEST_SESSIONS and share < _LEAST_SHARE:
+        detail = f"{share:.0%} of the sessions have a level; expected a level a session"
+        parts.append(_about("index", first, "index_spacing", share, len(inside), detail))
+    else:
+        series = levels.select("date", value="close")
+        parts.append(_shift(series, "index", "index_shifted", mean_returns(raw.bars)))
+    return pl.concat(parts)
+
+
+def series_against_bars(raw: RawData) -> pl.DataFrame:
+    """Report macro series that are shifted by a session or that have another unit.
+
+    `macro_shifted`: a daily series moves with the mean stock of the day before or after, not of the
+    same day. A series that is dated a day early would show tomorrow's news.
+    `macro_unit`: the numbers of a known series are too small or too large for its unit.
+    """
+    returns = mean_returns(raw.bars)
+    parts = [FINDINGS_SCHEMA.to_frame()]
+    for (name,), frame in raw.macro.drop_nulls("value").sort("series", "date").group_by("series"):
+        series = str(name)
+        parts.append(_shift(frame.select("date", "value"), series, "macro_shifted", returns))
+        if series not in SCALES:
+            continue
+        scale, values = SCALES[series], frame["value"].to_numpy()
+        largest, usual = float(np.abs(values).max()), float(np.median(np.abs(values)))
+        if 0 < largest < scale.least_maximum or usual > scale.most_median:
+            cure = "multiply" if largest < scale.least_maximum else "divide"
+            detail = (
+                f"{series} lies between {values.min():g} and {values.max():g}, read as "
+                f"{scale.unit}; if it has another unit, {cure} it by 100"
+            )
+            first = frame["date"][0]
+            parts.append(_about(series, first, "macro_unit", usual, frame.height, detail))
+    return pl.concat(parts).sort("rule", "symbol")
+
+
+def mean_returns(bars: pl.DataFrame) -> pl.DataFrame:
+    """Compute the mean return of all stocks of each day: `date, value`; huge ones do not count."""
+    priced = bars.filter(pl.col("close") > 0).sort("symbol", "date")
+    level = pl.coalesce("adj_close", "close")
+    moved = priced.with_columns(value=level / level.shift(1).over("symbol") - 1)
+    usual = moved.filter(pl.col("value").abs() < _LARGEST_MOVE)
+    return usual.group_by("date").agg(pl.mean("value")).sort("date")
+
+
+def _shift(series: pl.DataFrame, name: str, rule: str, returns: pl.DataFrame) -> pl.DataFrame:
+    """Compare the moves of `date, value` with those of the stocks a day before, then, and after."""
+    nothing = FINDINGS_SCHEMA.to_frame()
+    positive = series.filter(pl.col("value") > 0)
+    if positive.height < max(_FEWEST_SESSIONS, series.height):
+        return nothing
+    joined = returns.rename({"value": "stocks"}).join_asof(positive, on="date").drop_nulls()
+    if joined.height < _FEWEST_SESSIONS:
+        return nothing
+    move = np.diff(np.log(joined["value"].to_numpy()))
+    stocks = joined["stocks"].to_numpy()[1:]
+    found = {lag: _correlation(move, stocks, lag) for lag in (-1, 0, 1)}
+    lag = max(found, key=lambda key: abs(found[key]))
+    if lag == 0 or abs(found[lag]) < _CORRELATED or abs(found[0]) > abs(found[lag]) / 2:
+        return nothing
+    detail = (
+        f"{name} is dated a session {'late' if lag > 0 else 'early'}: its moves correlate "
+        f"{found[lag]:.2f} with the mean stock of the session {'before' if lag > 0 else 'after'}, "
+        f"{found[0]:.2f} with that of the same one; correct its dates"
+    )
+    return _about(name, positive["date"][0], rule, found[lag], len(move), detail)
+
+
+def _correlation(move: Float[np.ndarray, " T"], stocks: Float[np.ndarray, " T"], lag: int) -> float:
+    """Correlate move t with the stocks' return t - lag; 0 where one side does not move."""
+    left = move[max(0, lag) : len(move) + min(0, lag)]
+    right = stocks[max(0, -lag) : len(stocks) + min(0, -lag)]
+    if left.std() == 0 or right.std() == 0:
+        return 0.0
+    return float(np.corrcoef(left, right)[0, 1])
+
+
+def _about(
+    symbol: str, day: object, rule: str, value: float | None, count: int, detail: str
+) -> pl.DataFrame:
+    row = {"symbol": symbol, "date": day, "value": value, "rule": rule, "count": count}
+    return pl.DataFrame([{**row, "detail": detail}], schema=FINDINGS_SCHEMA)
