@@ -80,8 +80,8 @@ def spacing_defects(
                 met,
                 (
                     f"{met:.0%} of the {span:.0f} sessions of {calendar} have a bar, one every "
-                    f"{spacing:g} days; expected daily bars: collect those, or name the calendar of "
-                    "the bars in the profile"
+                    f"{spacing:g} days; expected daily bars: collect those, or name "
+                    "the calendar of the bars in the profile"
                 ),
             )
         if met < _LEAST_SHARE or times >= _SEVERAL:
