@@ -1,0 +1,180 @@
+"""Tables are held against each other: what does not fit is refused or named, with its numbers."""
+
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.data.exchange_calendar import first_sessions
+from hrl_sarp.data.quality import series
+from hrl_sarp.data.quality.validation import ValidationReport, validate
+from hrl_sarp.data.store import INDEX_SCHEMA, MACRO_SCHEMA, MEMBERSHIP_SCHEMA, RawData
+from hrl_sarp.errors import DataError
+from hrl_sarp.market.assemble import _require_usable
+from tests.data.quality.noisy_raw import CONFIG, SESSIONS, noisy_raw
+
+PROFILE = load_config(market="us").market_profile
+
+
+def check(raw: RawData, calendar: str = "XNYS") -> ValidationReport:
+    return validate(raw, CONFIG, calendar, None, PROFILE)
+
+
+def detail_of(report: ValidationReport, rule: str) -> str:
+    rows = report.table.filter(pl.col("rule") == rule)
+    assert rows.height == 1, report.table
+    return str(rows["detail"][0])
+
+
+def level() -> np.ndarray:
+    """An index: the mean stock, and a little of its own."""
+    closes = noisy_raw().bars.pivot("symbol", index="date", values="close").sort("date")
+    moves = np.diff(np.log(closes.select("AAA", "BBB").to_numpy()), axis=0).mean(axis=1)
+    own = np.random.default_rng(9).normal(0, 0.001, len(moves))
+    return 100 * np.exp(np.append(0.0, np.cumsum(moves + own)))
+
+
+def with_index(levels: np.ndarray, days: np.ndarray) -> RawData:
+    return replace(noisy_raw(), index=pl.DataFrame({"date": days, "close": levels}, INDEX_SCHEMA))
+
+
+def with_series(name: str, values: np.ndarray, days: np.ndarray = SESSIONS) -> RawData:
+    table = {"date": days, "series": [name] * len(days), "value": values}
+    return replace(noisy_raw(), macro=pl.DataFrame(table, MACRO_SCHEMA))
+
+
+def test_index_of_the_same_days_is_no_finding() -> None:
+    assert check(with_index(level(), SESSIONS)).table.is_empty()
+
+
+@pytest.mark.parametrize(("late", "word"), [(1, "late"), (-1, "early")])
+def test_index_that_is_a_session_off_is_refused_with_both_correlations(
+    late: int, word: str
+) -> None:
+    if late > 0:
+        report = check(with_index(level()[:-1], SESSIONS[1:]))
+    else:
+        report = check(with_index(level()[1:], SESSIONS[:-1]))
+    detail = detail_of(report, "index_shifted")
+    assert f"index is dated a session {word}" in detail
+    assert report.has_failed
+    with pytest.raises(DataError, match=f"index_shifted.*{word}.*correlate"):
+        _require_usable(report)
+
+
+def test_index_that_begins_late_or_ends_early_is_one_line_each() -> None:
+    report = check(with_index(level()[20:-2], SESSIONS[20:-2]))
+    rows = report.table.filter(pl.col("rule") == "index_span")
+    assert rows.select("date", "count").rows() == [
+        (SESSIONS[20].item(), 20),
+        (SESSIONS[-3].item(), 2),
+    ]
+    assert not report.has_failed
+
+
+def test_weekly_index_is_refused() -> None:
+    report = check(with_index(level()[::5], SESSIONS[::5]))
+    assert detail_of(report, "index_spacing").startswith("20% of the sessions")
+    assert report.has_failed
+
+
+@pytest.mark.parametrize("sign", [1.0, -6.0])
+def test_series_that_shows_tomorrow_is_refused(sign: float) -> None:
+    volatility = 20 * (level() / 100) ** sign
+    assert check(with_series("VIX", volatility)).table.is_empty()
+    early = check(with_series("VIX", volatility[1:], SESSIONS[:-1]))
+    assert "dated a session early" in detail_of(early, "macro_shifted")
+    assert early.has_failed
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "factors"),
+    [
+        ("FEDFUNDS", 5.0, (0.01, 100.0)),
+        ("IRX", 3.0, (0.01, 100.0)),
+        ("VIX", 18.0, (0.01, 100.0)),
+        ("BAMLH0A0HYM2", 5.0, (0.01, 100.0)),
+        ("T10Y2Y", -1.0, (0.01, 100.0)),
+    ],
+)
+def test_rate_in_another_unit_is_named(
+    name: str, right: float, factors: tuple[float, float]
+) -> None:
+    values = np.full(len(SESSIONS), right)
+    assert check(with_series(name, values)).table.is_empty()
+    for factor in factors:
+        report = check(with_series(name, values * factor))
+        assert f"{name} lies between {right * factor:g}" in detail_of(report, "macro_unit")
+        assert not report.has_failed
+
+
+@pytest.mark.parametrize(("step", "share"), [(5, "20%"), (21, "5%")])
+def test_weekly_and_monthly_bars_are_refused_with_their_share(step: int, share: str) -> None:
+    days = first_sessions("XNYS", date(2010, 1, 4), 400)[::step]
+    raw = noisy_raw()
+    rows = raw.bars.group_by("symbol", maintain_order=True).head(len(days))
+    new_days = [day.item() for day in days[: rows.height // 2]]
+    weekly = rows.with_columns(date=pl.Series(new_days * 2))
+    report = check(replace(raw, bars=weekly))
+    assert detail_of(report, "bar_spacing").startswith(f"{share} of the")
+    assert report.has_failed
+
+
+def test_bars_of_every_day_of_the_week_need_their_calendar() -> None:
+    raw = noisy_raw()
+    every = first_sessions("24/7", date(2011, 1, 3), len(SESSIONS))
+    days = pl.Series([day.item() for day in every] * 2)
+    round_the_clock = replace(raw, bars=raw.bars.with_columns(date=days))
+    detail = detail_of(check(round_the_clock), "calendar_mismatch")
+    assert "Saturday" in detail
+    assert "Sunday" in detail
+    assert check(round_the_clock, "24/7").table.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("energy", "Energy"),
+        ("Energy ", "Energy"),
+        ("Enrgy", "Energy"),
+        ("Basic Materials", "Materials"),
+        ("Technology", "Information Technology"),
+        ("Financial Services", "Financials"),
+        ("Healthcare", "Health Care"),
+        ("Consumer Cyclical", "Consumer Discretionary"),
+        ("Consumer-Defensive", "Consumer Staples"),
+        ("Real  estate", "Real Estate"),
+        ("Utilites", "Utilities"),
+    ],
+)
+def test_sector_of_another_spelling_fails_with_the_one_that_is_meant(
+    written: str, meant: str
+) -> None:
+    raw = noisy_raw()
+    report = check(replace(raw, sectors=raw.sectors.with_columns(sector=pl.lit(written))))
+    assert f"sector {written!r}" in detail_of(report, "unknown_sector")
+    assert f"is it {meant!r}?" in detail_of(report, "unknown_sector")
+    assert report.has_failed
+
+
+def test_unknown_sector_fails_unless_the_profile_leaves_it_out() -> None:
+    raw = noisy_raw()
+    toys = replace(raw, sectors=raw.sectors.with_columns(sector=pl.Series(["Energy", "Toys"])))
+    assert "served are Energy" in detail_of(check(toys), "unknown_sector")
+    assert series.unknown_sectors(toys, ["Energy"], ["Toys"]).is_empty()
+    assert series.unknown_sectors(toys, [], []).is_empty()
+
+
+def test_memberships_and_bars_that_do_not_meet_are_named_with_their_twin() -> None:
+    days = {"start": [SESSIONS[0].item()] * 2, "end": [None] * 2}
+    table = pl.DataFrame({"symbol": ["AAA", "b.bb"], **days}, MEMBERSHIP_SCHEMA)
+    report = check(replace(noisy_raw(), membership=table))
+    assert "the bars have 'BBB'" in detail_of(report, "membership_spelling")
+    assert report.has_failed
+    other = table.with_columns(symbol=pl.Series(["AAA", "ZZZ"]))
+    report = check(replace(noisy_raw(), membership=other))
+    assert set(report.table["rule"]) == {"membership_without_bars", "symbol_without_membership"}
+    assert not report.has_failed
