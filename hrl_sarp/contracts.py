@@ -61,6 +61,51 @@ def session_growth(
 
 
 @dataclass(frozen=True)
+class SessionCounts:
+    """Sessions of a market's calendar in a week and a year; windows and annual figures use them.
+
+    Examples:
+        >>> SessionCounts().month, SessionCounts(7, 365).quarter
+        (20, 91)
+    """
+
+    week: int = 5
+    """Of a week without holidays."""
+    year: int = 252
+    """The mean, or what the market counts by convention."""
+
+    @property
+    def month(self) -> int:
+        """Four weeks."""
+        return 4 * self.week
+
+    @property
+    def quarter(self) -> int:
+        """Thirteen weeks."""
+        return 13 * self.week
+
+    @property
+    def half(self) -> int:
+        """Half a year."""
+        return self.year // 2
+
+    def scaled(self, sessions: int) -> int:
+        """Turn a number of sessions out of 252 a year into as long a time here.
+
+        Args:
+            sessions: of a year of 252.
+
+        Returns:
+            At least 1.
+        """
+        return max(1, round(sessions * self.year / 252))
+
+
+USUAL_SESSIONS = SessionCounts()
+"""Those of a stock exchange."""
+
+
+@dataclass(frozen=True)
 class RiskTables:
     """Level-preserving risk inputs and classical portfolios of a market, made once.
 
@@ -168,6 +213,8 @@ class Market:
     0 before the first publication."""
     risk: RiskTables | None = None
     """Risk inputs and priors; None in a market whose objective needs none."""
+    sessions: SessionCounts = USUAL_SESSIONS
+    """Of its calendar."""
 
     @property
     def embeddings_hash(self) -> str:

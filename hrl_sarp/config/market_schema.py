@@ -93,6 +93,8 @@ class MarketProfile(Section):
     """Sectors of the data whose stocks this market leaves out. Any other name is an error."""
     calendar: str
     """Name of the exchange calendar, as in `exchange_calendars`."""
+    sessions_per_year: Count | None
+    """Sessions by which figures become annual; null counts those of the calendar."""
     benchmark_name: str
     """Name of the index in tables."""
     stock_features: list[str] = Field(min_length=1)

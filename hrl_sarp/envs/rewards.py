@@ -15,7 +15,6 @@ from hrl_sarp.config.objective_schema import ObjectiveConfig
 from hrl_sarp.config.schema import MacroRewardConfig, MicroRewardConfig
 from hrl_sarp.contracts import StepResult, goal_size
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.metrics import SESSIONS_PER_YEAR
 
 PERCENT = 100.0
 TOTAL_LOSS_FLOOR = 1e-12
@@ -46,7 +45,7 @@ def session_objective(
     decided = (result.day - 1).clamp(min=0)
     premium = objective.risk_aversion * objective.invested_share * tensors.normal_variance[decided]
     return {
-        "premium": PERCENT * premium * exposure / SESSIONS_PER_YEAR,
+        "premium": PERCENT * premium * exposure / tensors.market.sessions.year,
         "cost_term": -PERCENT * result.cost,
         "variance": -PERCENT * objective.risk_aversion / 2 * result.net_return.square(),
     }

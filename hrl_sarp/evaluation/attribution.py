@@ -10,7 +10,6 @@ from hrl_sarp.contracts import Market, Trajectory
 from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT, RULES
 from hrl_sarp.evaluation.performance import Performance, column, market_rows, sector_weights
-from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 
 Weights = Float[np.ndarray, "D A"]
 CLASSICAL_PRIOR, GOAL_FOLLOWING = "classical prior", "goal-following"
@@ -105,12 +104,12 @@ def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
     own_day, base_day = (trajectory.weights_after[:, row] for row in (i, base))
     parts = _brinson(own_night, base_night, market.overnight_return[rows], market)
     parts += _brinson(own_day, base_day, market.intraday_return[rows], market)
-    sectors, stocks, cash = parts / len(rows) * YEAR
+    sectors, stocks, cash = parts / len(rows) * market.sessions.year
     less_invested = base_night.sum(axis=1) - own_night.sum(axis=1)
-    cash += float((less_invested * market.risk_free[rows]).mean() * YEAR)
-    costs = -float((trajectory.cost[:, i] - trajectory.cost[:, base]).mean() * YEAR)
+    cash += float((less_invested * market.risk_free[rows]).mean() * market.sessions.year)
+    costs = -float((trajectory.cost[:, i] - trajectory.cost[:, base]).mean() * market.sessions.year)
     excess = trajectory.net_return[:, i] - trajectory.net_return[:, base]
-    total = float(excess.mean() * YEAR)
+    total = float(excess.mean() * market.sessions.year)
     return Attribution(
         name=name,
         sectors=float(sectors),

@@ -72,6 +72,11 @@ class PolicyRecord:
     """Evaluated on the span: those of the given policies, or the baselines shown."""
     confidence: float
 
+    @property
+    def year(self) -> int:
+        """Sessions of a year of the market."""
+        return self.market.sessions.year
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -111,17 +116,19 @@ def share_positive(samples: Float[np.ndarray, " samples"]) -> float:
 
 
 def _sharpe(record: PolicyRecord) -> Interval:
-    value = metrics.sharpe_ratio(record.excess, YEAR)
+    value = metrics.sharpe_ratio(record.excess, record.year)
     return statistics.interval(value, record.sharpe_samples, record.confidence)
 
 
-def certainty_equivalent(simple_returns: Series, risk_aversion: int | float) -> float:
+def certainty_equivalent(
+    simple_returns: Series, risk_aversion: int | float, sessions_per_year: int = YEAR
+) -> float:
     """Compute mean return less risk aversion / 2 x variance, a year.
 
     It is the sure return that an investor of this risk aversion (gamma) would take instead.
     """
-    variance = metrics.annual_volatility(simple_returns, YEAR) ** 2
-    return float(simple_returns.mean() * YEAR - risk_aversion / 2 * variance)
+    variance = metrics.annual_volatility(simple_returns, sessions_per_year) ** 2
+    return float(simple_returns.mean() * sessions_per_year - risk_aversion / 2 * variance)
 
 
 def mean_exposure(weights: Float[np.ndarray, "D A"] | None) -> float | None:
@@ -136,7 +143,7 @@ def _relative_volatility(record: PolicyRecord) -> Interval | None:
     if not own or not base or not moves:
         return None
     volatility, of_equal_weight = (
-        metrics.annual_volatility(series, YEAR)
+        metrics.annual_volatility(series, record.year)
         for series in (record.net, record.net - record.active)
     )
     samples = base / own * record.relative_volatility_samples
@@ -146,7 +153,7 @@ def _relative_volatility(record: PolicyRecord) -> Interval | None:
 
 def _cost_drag(record: PolicyRecord) -> float:
     survives = record.net.min() > -1
-    return metrics.cost_drag(record.gross, record.net, YEAR) if survives else 0.0
+    return metrics.cost_drag(record.gross, record.net, record.year) if survives else 0.0
 
 
 def _effective_positions(record: PolicyRecord) -> float | None:
@@ -181,7 +188,7 @@ RATIO, TENTHS, COUNT = Form(2), Form(1), Form(0)
 
 MEASURES = (
     Measure(
-        "volatility", "volatility", PERCENT, lambda r: metrics.annual_volatility(r.net, YEAR),
+        "volatility", "volatility", PERCENT, lambda r: metrics.annual_volatility(r.net, r.year),
         rank=0,
     ),
     Measure(
@@ -200,19 +207,19 @@ MEASURES = (
     ),
     Measure(
         "certainty_equivalent_5", "CE, gamma=5", PERCENT,
-        lambda r: certainty_equivalent(r.net, 5.0),
+        lambda r: certainty_equivalent(r.net, 5.0, r.year),
         "Certainty equivalent: mean return less gamma / 2 x variance, a year.", rank=2,
     ),
     Measure(
         "certainty_equivalent_10", "CE, gamma=10", PERCENT,
-        lambda r: certainty_equivalent(r.net, 10.0), rank=8,
+        lambda r: certainty_equivalent(r.net, 10.0, r.year), rank=8,
     ),
     Measure(
         "exposure", "exposure", PERCENT, lambda r: mean_exposure(r.weights),
         "Mean share of wealth in stocks after the trade; the rest is cash.", INDEX, rank=6,
     ),
     Measure(
-        "annual_return", "return, net", PERCENT, lambda r: metrics.annual_return(r.net, YEAR),
+        "annual_return", "return, net", PERCENT, lambda r: metrics.annual_return(r.net, r.year),
         "Compound growth of wealth a year.", rank=3,
     ),
     Measure(
@@ -228,15 +235,15 @@ MEASURES = (
         "Share of the resampled histories that grow more than 1/N.", EQUAL_WEIGHT, rank=13,
     ),
     Measure(
-        "gross_annual_return", "gross", PERCENT, lambda r: metrics.annual_return(r.gross, YEAR),
+        "gross_annual_return", "gross", PERCENT, lambda r: metrics.annual_return(r.gross, r.year),
         "Return with the trading costs of each session added back.", rank=12,
     ),
     Measure(
         "total_return", "total return", PERCENT, lambda r: metrics.total_return(r.net),
         "Over the whole span, not a year.",
     ),
-    Measure("sortino", "Sortino", RATIO, lambda r: metrics.sortino_ratio(r.excess, YEAR)),
-    Measure("calmar", "Calmar", RATIO, lambda r: metrics.calmar_ratio(r.net, YEAR)),
+    Measure("sortino", "Sortino", RATIO, lambda r: metrics.sortino_ratio(r.excess, r.year)),
+    Measure("calmar", "Calmar", RATIO, lambda r: metrics.calmar_ratio(r.net, r.year)),
     Measure(
         "average_drawdown", "average drawdown", PERCENT, lambda r: metrics.average_drawdown(r.net)
     ),
@@ -261,7 +268,7 @@ MEASURES = (
     ),
     Measure(
         "turnover", "turnover", TENTHS,
-        lambda r: metrics.annual_turnover(r.turnover, YEAR),
+        lambda r: metrics.annual_turnover(r.turnover, r.year),
         "One-sided, in multiples of wealth.", INDEX, rank=10,
     ),
     Measure(
@@ -269,14 +276,14 @@ MEASURES = (
     ),
     Measure(
         "information_ratio", "information ratio", RATIO,
-        lambda r: metrics.information_ratio(r.active, YEAR), "Against 1/N.", EQUAL_WEIGHT,
+        lambda r: metrics.information_ratio(r.active, r.year), "Against 1/N.", EQUAL_WEIGHT,
     ),
     Measure(
         "tracking_error", "tracking error", PERCENT,
-        lambda r: metrics.tracking_error(r.active, YEAR), "Against 1/N.", EQUAL_WEIGHT,
+        lambda r: metrics.tracking_error(r.active, r.year), "Against 1/N.", EQUAL_WEIGHT,
     ),
     Measure(
-        "alpha", "alpha", PERCENT, lambda r: metrics.alpha(r.excess, r.index_excess, YEAR),
+        "alpha", "alpha", PERCENT, lambda r: metrics.alpha(r.excess, r.index_excess, r.year),
         "Jensen's, against the index.", INDEX,
     ),
     Measure(
@@ -285,17 +292,17 @@ MEASURES = (
     ),
     Measure(
         "alpha_over_equal_weight", "alpha over diluted 1/N", PERCENT,
-        lambda r: metrics.alpha(r.excess, r.equal_weight_excess, YEAR),
+        lambda r: metrics.alpha(r.excess, r.equal_weight_excess, r.year),
         "Gain over 1/N that is mixed with cash to the same beta.", EQUAL_WEIGHT,
     ),
     Measure(
         "appraisal_ratio", "appraisal ratio", RATIO,
-        lambda r: r.appraisal.ratio * math.sqrt(YEAR),
+        lambda r: r.appraisal.ratio * math.sqrt(r.year),
         "Alpha over diluted 1/N per deviation of what diluted 1/N does not explain.", EQUAL_WEIGHT,
     ),
     Measure(
         "needed_appraisal_ratio", "appraisal ratio needed", RATIO,
-        lambda r: statistics.needed_appraisal_ratio(r.appraisal, r.trials) * math.sqrt(YEAR),
+        lambda r: statistics.needed_appraisal_ratio(r.appraisal, r.trials) * math.sqrt(r.year),
         "The ratio from which the deflated Sharpe ratio certifies more than luck.", EQUAL_WEIGHT,
     ),
     Measure(
@@ -332,17 +339,17 @@ def measure_policies(
 
     The trials are those of the named policies. The other rows are compared with each other only.
     """
-    rows = market_rows(market, trajectory)
+    rows, year = market_rows(market, trajectory), market.sessions.year
     counts = bootstrap_plan(config).counts(len(rows))
     net, base = trajectory.net_return, column(trajectory, EQUAL_WEIGHT)
     risk_free = market.risk_free[rows].astype(np.float64)
     excess, active = net - risk_free[:, None], net - net[:, [base]]
     growth = np.log1p(np.maximum(net, NOTHING_LOST))
     active_growth = growth - growth[:, [base]]
-    growth_excess = active_growth.mean(axis=0) * YEAR
-    growth_samples = statistics.bootstrap_annual_mean(active_growth, counts, YEAR)
-    sharpe_samples = statistics.bootstrap_sharpe(excess, counts, YEAR)
-    volatility = statistics.bootstrap_volatility(net, counts, YEAR)
+    growth_excess = active_growth.mean(axis=0) * year
+    growth_samples = statistics.bootstrap_annual_mean(active_growth, counts, year)
+    sharpe_samples = statistics.bootstrap_sharpe(excess, counts, year)
+    volatility = statistics.bootstrap_volatility(net, counts, year)
     relative = np.divide(
         volatility,
         volatility[:, [base]],

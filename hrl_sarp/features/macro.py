@@ -18,7 +18,8 @@ from hrl_sarp.features import technical
 from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.technical import Column, log_positive, row_mean, row_sum
 
-WEEK, MONTH, QUARTER, HALF, YEAR = 5, 20, 65, 126, 252
+WEEK, MONTH, QUARTER, HALF, YEAR = "week", "month", "quarter", "half", "year"
+"""Lengths of time, in sessions of the market's calendar (`SessionCounts`)."""
 FLOW_WINDOW = 60
 IMPLIED = "implied_volatility"
 OIL = ("DCOILWTICO", "DCOILBRENTEU", "WTI_FUTURE", "BRENT_FUTURE")
@@ -38,6 +39,10 @@ class MacroSources:
     filtered_regime: Float[np.ndarray, "T R"]
     series: dict[str, Float[np.ndarray, " T"]]
     """Published series by session, after the delay; NaN before the first publication."""
+
+    def span(self, name: str) -> int:
+        """Return the sessions of a length of time, such as `WEEK`."""
+        return int(getattr(self.panel.sessions, name))
 
 
 @dataclass(frozen=True)
@@ -170,24 +175,24 @@ def _index_log(sources: MacroSources) -> Column:
     return np.log1p(sources.index_return)
 
 
-def _index_return(days: int) -> MacroFeature:
-    return MacroFeature(lambda sources: sum_over(_index_log(sources), days))
+def _index_return(time: str) -> MacroFeature:
+    return MacroFeature(lambda sources: sum_over(_index_log(sources), sources.span(time)))
 
 
-def _index_deviation(sources: MacroSources, days: int) -> Column:
-    return technical.rolling_std(_index_log(sources)[:, None], days)[:, 0]
+def _index_deviation(sources: MacroSources, time: str) -> Column:
+    return technical.rolling_std(_index_log(sources)[:, None], sources.span(time))[:, 0]
 
 
-def _index_volatility(days: int) -> MacroFeature:
-    annual = np.sqrt(YEAR)
+def _index_volatility(time: str) -> MacroFeature:
     return MacroFeature(
-        lambda sources: annual * _index_deviation(sources, days), unit="annual fraction"
+        lambda sources: np.sqrt(sources.span(YEAR)) * _index_deviation(sources, time),
+        unit="annual fraction",
     )
 
 
 def _volatility_change(sources: MacroSources) -> Column:
     log_volatility = log_positive(_index_deviation(sources, MONTH))
-    return _difference(log_volatility, WEEK)
+    return _difference(log_volatility, sources.span(WEEK))
 
 
 def _volatility_ratio(sources: MacroSources) -> Column:
@@ -197,12 +202,12 @@ def _volatility_ratio(sources: MacroSources) -> Column:
 
 def _index_drawdown(sources: MacroSources) -> Column:
     level = np.cumsum(_index_log(sources))
-    return level - technical.rolling_max(level[:, None], YEAR)[:, 0]
+    return level - technical.rolling_max(level[:, None], sources.span(YEAR))[:, 0]
 
 
-def _breadth(days: int) -> MacroFeature:
+def _breadth(time: str) -> MacroFeature:
     def share_of_winners(sources: MacroSources) -> Column:
-        gain = technical.difference(sources.panel.log_level, days)
+        gain = technical.difference(sources.panel.log_level, sources.span(time))
         gain = np.where(sources.panel.tradable, gain, np.nan)
         return row_mean(np.where(np.isnan(gain), np.nan, (gain > 0.0).astype(np.float64)))
 
@@ -211,11 +216,11 @@ def _breadth(days: int) -> MacroFeature:
 
 def _dispersion(sources: MacroSources) -> Column:
     daily = _row_std(sources.panel.log_return)
-    return technical.rolling_mean(daily[:, None], MONTH)[:, 0]
+    return technical.rolling_mean(daily[:, None], sources.span(MONTH))[:, 0]
 
 
 def _sector_dispersion(sources: MacroSources) -> Column:
-    sector = technical.rolling_mean(np.log1p(sources.panel.sector_return), MONTH)
+    sector = technical.rolling_mean(np.log1p(sources.panel.sector_return), sources.span(MONTH))
     return _row_std(sector)
 
 
@@ -223,10 +228,11 @@ def _level(*series: str, unit: str) -> MacroFeature:
     return MacroFeature(lambda sources: _first_series(sources, series), series, unit)
 
 
-def _relative_change(days: int, *series: str) -> MacroFeature:
-    return MacroFeature(
-        lambda sources: _difference(log_positive(_first_series(sources, series)), days), series
-    )
+def _relative_change(time: str, *series: str) -> MacroFeature:
+    def change(sources: MacroSources) -> Column:
+        return _difference(log_positive(_first_series(sources, series)), sources.span(time))
+
+    return MacroFeature(change, series)
 
 
 def _crude_regime(sources: MacroSources) -> Column:
@@ -281,7 +287,9 @@ MACRO_FEATURES: dict[str, MacroFeature] = {
     "volatility_ratio_4w_26w": MacroFeature(_volatility_ratio, unit="ratio"),
     "index_drawdown_52w": MacroFeature(_index_drawdown, unit="log fraction below the high"),
     "index_skewness_13w": MacroFeature(
-        lambda sources: technical.rolling_skewness(_index_log(sources)[:, None], QUARTER)[:, 0],
+        lambda sources: technical.rolling_skewness(
+            _index_log(sources)[:, None], sources.span(QUARTER)
+        )[:, 0],
         unit="m3 / m2^1.5",
     ),
     "breadth_1w": _breadth(WEEK),

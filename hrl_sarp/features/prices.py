@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
-from hrl_sarp.contracts import Market, session_growth
+from hrl_sarp.contracts import USUAL_SESSIONS, Market, SessionCounts, session_growth
 from hrl_sarp.data.quality import rules
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import MarketError
@@ -65,6 +65,8 @@ class PricePanel:
     """Which of open, high, low, close, volume and the planted features the data have."""
     planted: dict[str, Table] = field(default_factory=dict)
     """Features that the data set itself has (synthetic markets); NaN where they are missing."""
+    sessions: SessionCounts = USUAL_SESSIONS
+    """Of the market's calendar."""
 
     @cached_property
     def session_growth(self) -> Table:
@@ -163,14 +165,21 @@ class PricePanel:
             dollar_volume=np.nan_to_num(cut(self.dollar_volume)),
             stock_features=cut(stock_features),
             range_variance=None if self.range_variance is None else cut(self.range_variance),
+            sessions=self.sessions,
             **given,
         )
 
 
-def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
+def build_panel(
+    raw: RawData,
+    findings: pl.DataFrame,
+    sectors: list[str],
+    counts: SessionCounts = USUAL_SESSIONS,
+) -> PricePanel:
     """Arrange bars by session and symbol and turn them into returns.
 
-    Stocks of other sectors are left out. `findings` are those of the validation.
+    Stocks of other sectors are left out. `findings` are those of the validation, `counts` those of
+    the market's calendar.
 
     Raises:
         MarketError: if no stock belongs to one of the sectors.
@@ -214,6 +223,7 @@ def build_panel(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Pri
         dollar_volume=np.where(tradable, np.maximum(dollars, 0.0), np.nan),
         columns=frozenset(columns) | frozenset(planted),
         planted=planted,
+        sessions=counts,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numba import njit
 
+from hrl_sarp.contracts import USUAL_SESSIONS
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.technical import (
@@ -32,7 +33,6 @@ from hrl_sarp.features.technical import (
     true_range,
     wilder_mean,
 )
-from hrl_sarp.metrics import SESSIONS_PER_YEAR
 
 CLOSE = frozenset({"close"})
 OPEN = frozenset({"close", "open"})
@@ -59,6 +59,8 @@ class StockFeature:
     lookback_days: int
     """Sessions before the first value."""
     unit: str
+    is_yearly: bool = False
+    """The look-back is a year of the market's calendar, 252 sessions or another number."""
 
 
 def compute_stock_features(
@@ -120,13 +122,14 @@ def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[s
     return problems
 
 
-def longest_lookback(names: Sequence[str]) -> int:
+def longest_lookback(names: Sequence[str], year: int = USUAL_SESSIONS.year) -> int:
     """Return after how many sessions every named feature can have a value."""
-    return max(STOCK_FEATURES[name].lookback_days for name in names)
+    features = [STOCK_FEATURES[name] for name in names]
+    return max(year if found.is_yearly else found.lookback_days for found in features)
 
 
-def _volatility(values: Table, window: int) -> Table:
-    return np.sqrt(SESSIONS_PER_YEAR) * rolling_std(values, window)
+def _volatility(panel: PricePanel, window: int) -> Table:
+    return np.sqrt(panel.sessions.year) * rolling_std(panel.log_return, window)
 
 
 def _market_table(panel: PricePanel) -> Table:
@@ -135,7 +138,7 @@ def _market_table(panel: PricePanel) -> Table:
 
 def _downside_volatility(panel: PricePanel) -> Table:
     loss = np.minimum(panel.log_return, 0.0)
-    return np.sqrt(SESSIONS_PER_YEAR * np.maximum(rolling_mean(loss**2, 20), 0.0))
+    return np.sqrt(panel.sessions.year * np.maximum(rolling_mean(loss**2, 20), 0.0))
 
 
 def _bollinger_position(panel: PricePanel) -> Table:
@@ -171,7 +174,7 @@ def _beta(panel: PricePanel) -> Table:
 def _residual_volatility(panel: PricePanel) -> Table:
     covariance, own, market = rolling_cross(panel.log_return, _market_table(panel), 60)
     residual = own - divide(covariance**2, market)
-    return np.sqrt(SESSIONS_PER_YEAR * np.maximum(residual, 0.0))
+    return np.sqrt(panel.sessions.year * np.maximum(residual, 0.0))
 
 
 def _sector_relative_strength(panel: PricePanel) -> Table:
@@ -193,17 +196,14 @@ STOCK_FEATURES: dict[str, StockFeature] = {
     "return_20d": _return_over(20),
     "return_60d": _return_over(60),
     "momentum_12_1": StockFeature(
-        lambda p: lagged(p.log_level, 21) - lagged(p.log_level, 252),
+        lambda p: lagged(p.log_level, p.sessions.scaled(21)) - lagged(p.log_level, p.sessions.year),
         CLOSE,
         252,
         "log return, last month left out",
+        is_yearly=True,
     ),
-    "volatility_20d": StockFeature(
-        lambda p: _volatility(p.log_return, 20), CLOSE, 20, "annual fraction"
-    ),
-    "volatility_60d": StockFeature(
-        lambda p: _volatility(p.log_return, 60), CLOSE, 60, "annual fraction"
-    ),
+    "volatility_20d": StockFeature(lambda p: _volatility(p, 20), CLOSE, 20, "annual fraction"),
+    "volatility_60d": StockFeature(lambda p: _volatility(p, 60), CLOSE, 60, "annual fraction"),
     "volatility_ratio_20_120": StockFeature(
         lambda p: divide(rolling_std(p.log_return, 20), rolling_std(p.log_return, 120)),
         CLOSE,
@@ -225,16 +225,18 @@ STOCK_FEATURES: dict[str, StockFeature] = {
     ),
     "bb_position": StockFeature(_bollinger_position, CLOSE, 20, "0 lower band, 1 upper band"),
     "distance_to_52w_high": StockFeature(
-        lambda p: p.log_level - rolling_max(p.log_level, 252),
+        lambda p: p.log_level - rolling_max(p.log_level, p.sessions.year),
         CLOSE,
         252,
         "log fraction below, at most 0",
+        is_yearly=True,
     ),
     "distance_to_52w_low": StockFeature(
-        lambda p: p.log_level + rolling_max(-p.log_level, 252),
+        lambda p: p.log_level + rolling_max(-p.log_level, p.sessions.year),
         CLOSE,
         252,
         "log fraction above, at least 0",
+        is_yearly=True,
     ),
     "max_return_20d": StockFeature(
         lambda p: rolling_max(p.log_return, 20), CLOSE, 20, "log return"

@@ -14,6 +14,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.quality.validation import ValidationReport, validate
+from hrl_sarp.data.session_counts import session_counts
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError, FeatureError, MarketError
 from hrl_sarp.features.macro import (
@@ -59,7 +60,7 @@ def assemble_market(
         changes = data.calendar_changes
         report = validate(raw, data.validation, profile.calendar, changes, profile)
     _require_usable(report)
-    panel = build_panel(raw, report.table, profile.sectors)
+    panel = build_panel(raw, report.table, profile.sectors, session_counts(profile))
     _check_profile(config, panel.columns, raw)
     slots = choose_slots(panel, membership_mask(panel, raw.membership), profile.universe)
     first = _first_row(slots, panel, config)
@@ -210,7 +211,10 @@ def _check_profile(config: RunConfig, columns: frozenset[str], raw: RawData) -> 
 
 def _first_row(slots: Int[np.ndarray, "T N"], panel: PricePanel, config: RunConfig) -> int:
     profile = config.market_profile
-    lookback = max(profile.universe.lookback_days, longest_lookback(profile.stock_features))
+    lookback = max(
+        profile.universe.lookback_days,
+        longest_lookback(profile.stock_features, panel.sessions.year),
+    )
     late_enough = np.arange(len(slots)) >= lookback
     has_universe = (slots >= 0).any(axis=1) & late_enough
     if not has_universe.any():

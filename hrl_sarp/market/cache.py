@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Market, RiskTables, Split
+from hrl_sarp.contracts import DayRange, Market, RiskTables, SessionCounts, Split
 from hrl_sarp.data.store import read_manifest
 from hrl_sarp.errors import MarketError
 from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
@@ -123,7 +123,8 @@ def write_market(market: Market, path: Path) -> None:
         arrays |= {RISK + name: value for name, value in _arrays(market.risk).items()}
         risk_names = {name: getattr(market.risk, name) for name in RISK_NAMES}
     meta = {name: getattr(market, name) for name in PLAIN_FIELDS}
-    meta |= {"split": asdict(market.split), "manifest": market.manifest, "risk_names": risk_names}
+    meta |= {"sessions": asdict(market.sessions), "split": asdict(market.split)}
+    meta |= {"manifest": market.manifest, "risk_names": risk_names}
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -152,6 +153,7 @@ def read_market(path: Path) -> Market:
             **arrays,
             **names,
             split=split,
+            sessions=SessionCounts(**meta["sessions"]),
             manifest=meta["manifest"],
             risk=RiskTables(**risk) if risk else None,
         )

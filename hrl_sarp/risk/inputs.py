@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.contracts import USUAL_SESSIONS, DayRange, Market, SessionCounts
 from hrl_sarp.features.technical import fitted_scale
-from hrl_sarp.risk.priors import DAYS_PER_YEAR, equal_weight_return, slot_returns
+from hrl_sarp.risk.priors import equal_weight_return, slot_returns
 
-WEEK, MONTH, QUARTER = 5, 22, 66
+MONTH, QUARTER = 22, 66
+"""Sessions of a month and a quarter in a year of 252, as in Corsi (2009)."""
 LEAST_VARIANCE = 1e-8
 """Daily variance below which logs count no differences: a volatility of 0.01 % a day."""
 LEAST_SHARE = 1e-3
@@ -48,9 +49,9 @@ def market_inputs(
     out where the training span has none. A value that is not known yet is 0, the mean.
     """
     daily = equal_weight_return(market)
-    columns = _realised(daily, market.split.train, decay)
+    columns = _realised(daily, market, decay)
     columns |= _ranges(market)
-    columns |= _implied(market, columns[f"log_volatility_{MONTH}d"])
+    columns |= _implied(market, columns[f"log_volatility_{horizons(market.sessions)[1]}d"])
     columns["mean_correlation"] = prior.mean_correlation
     columns["log_prior_cash"] = _log_share(1.0 - prior.exposure)
     train = slice(market.split.train.start, market.split.train.stop)
@@ -81,19 +82,26 @@ def sector_inputs(
     return _standardised(table, train, clip), tuple(columns)
 
 
+def horizons(sessions: SessionCounts) -> tuple[int, int, int]:
+    """Return the sessions of a week, a month and a quarter, over which variances are measured."""
+    return sessions.week, sessions.scaled(MONTH), sessions.scaled(QUARTER)
+
+
 def har_forecast(
-    daily: Column, span: DayRange, horizon: int = WEEK
+    daily: Column, span: DayRange, sessions: SessionCounts = USUAL_SESSIONS
 ) -> tuple[Column, Float[np.ndarray, " 4"]]:
     """Forecast the log variance of the next sessions by the heterogeneous autoregressive model.
 
-    Logs of the realised variance over 5, 22 and 66 days, by least squares over the rows of the span
-    whose target lies inside it. A span without such a row keeps the 22-day variance.
+    Logs of the realised variance over a week, a month and a quarter explain that of the next week,
+    by least squares over the rows of the span whose target lies inside it. A span without such a
+    row keeps the month's variance.
 
     Source:
         Corsi (2009), "A Simple Approximate Long-Memory Model of Realized Volatility".
     """
-    squares = daily**2
-    trailing = [_log_variance(trailing_mean(squares, n)) for n in (WEEK, MONTH, QUARTER)]
+    squares, windows = daily**2, horizons(sessions)
+    horizon = windows[0]
+    trailing = [_log_variance(trailing_mean(squares, n)) for n in windows]
     design = np.stack([np.ones(len(daily)), *trailing], axis=1)
     rows: Int[np.ndarray, " n"] = np.arange(max(1, span.start), max(1, span.stop - horizon))
     if len(rows) == 0:
@@ -118,17 +126,19 @@ def trailing_mean(values: Float[np.ndarray, " T"], window: int) -> Float[np.ndar
     return result
 
 
-def _realised(daily: Column, span: DayRange, decay: float) -> dict[str, Column]:
+def _realised(daily: Column, market: Market, decay: float) -> dict[str, Column]:
     squares, falls = daily**2, np.minimum(daily, 0.0)
+    week, month, quarter = horizons(market.sessions)
     columns = {
         f"log_volatility_{n}d": 0.5 * _log_variance(trailing_mean(squares, n))
-        for n in (WEEK, MONTH, QUARTER)
+        for n in (week, month, quarter)
     }
-    short, long = columns[f"log_volatility_{WEEK}d"], columns[f"log_volatility_{MONTH}d"]
+    short, long = columns[f"log_volatility_{week}d"], columns[f"log_volatility_{month}d"]
     columns["log_volatility_ewma"] = 0.5 * _log_variance(_decayed(squares, decay))
-    columns[f"log_volatility_{WEEK}d_over_{MONTH}d"] = short - long
-    columns["log_volatility_har"] = 0.5 * har_forecast(daily, span)[0]
-    for n in (WEEK, MONTH):
+    columns[f"log_volatility_{week}d_over_{month}d"] = short - long
+    forecast = har_forecast(daily, market.split.train, market.sessions)[0]
+    columns["log_volatility_har"] = 0.5 * forecast
+    for n in (week, month):
         columns[f"falls_{n}d"] = trailing_mean(falls, n) * n
     return columns
 
@@ -143,19 +153,20 @@ def _ranges(market: Market) -> dict[str, Column]:
     count = np.maximum(counted.sum(axis=1), 1)
     by_range = np.where(counted, ranges, 0.0).sum(axis=1) / count
     by_close = (returns**2).sum(axis=1) / count
+    week, month, _ = horizons(market.sessions)
     columns = {
         f"log_range_volatility_{n}d": 0.5 * _log_variance(trailing_mean(by_range, n))
-        for n in (WEEK, MONTH)
+        for n in (week, month)
     }
-    closes = 0.5 * _log_variance(trailing_mean(by_close, MONTH))
-    columns["log_range_over_close"] = columns[f"log_range_volatility_{MONTH}d"] - closes
+    closes = 0.5 * _log_variance(trailing_mean(by_close, month))
+    columns["log_range_over_close"] = columns[f"log_range_volatility_{month}d"] - closes
     return columns
 
 
 def _implied(market: Market, realised: Column) -> dict[str, Column]:
     if market.implied_volatility is None:
         return {}
-    level = market.implied_volatility / np.sqrt(DAYS_PER_YEAR)
+    level = market.implied_volatility / np.sqrt(market.sessions.year)
     known = np.where(level > 0, 0.5 * _log_variance(level**2), np.nan)
     return {"log_implied_volatility": known, "log_implied_over_realised": known - realised}
 

@@ -8,11 +8,10 @@ from jaxtyping import Bool, Float, Int
 from numba import njit
 
 from hrl_sarp.config.objective_schema import ObjectiveConfig, PriorName, RiskModelConfig
-from hrl_sarp.contracts import Market
+from hrl_sarp.contracts import USUAL_SESSIONS, Market
 from hrl_sarp.risk.covariance import bars_with_return, forecast_covariances
 from hrl_sarp.risk.portfolios import classical_portfolio
 
-DAYS_PER_YEAR = 252
 FORGOTTEN = 1e-6
 """Weight of a session, against today's, below which a variance forecast leaves it out."""
 LEAST_SHARE_WITH_BARS = 0.5
@@ -116,7 +115,7 @@ def variance_forecast(
         daily[start:stop] = _weighted_squares(
             returns, has_bar, assets, weights[row, held], decay, first, start, stop
         )
-    return DAYS_PER_YEAR * daily
+    return market.sessions.year * daily
 
 
 def equal_weight_return(market: Market) -> Float[np.ndarray, " T"]:
@@ -156,7 +155,9 @@ def slot_returns(
 
 
 def normal_variance(
-    daily_return: Float[np.ndarray, " T"], config: ObjectiveConfig
+    daily_return: Float[np.ndarray, " T"],
+    config: ObjectiveConfig,
+    sessions_per_year: int = USUAL_SESSIONS.year,
 ) -> Float[np.ndarray, " T"]:
     """Estimate which annual variance counts as normal, from the past of each row.
 
@@ -167,17 +168,18 @@ def normal_variance(
     Args:
         daily_return: of 1/N; row 0 holds none.
         config: kind, and years.
+        sessions_per_year: of the market's calendar.
 
     Returns:
         0 in row 0 and while nothing has moved.
     """
     squares = daily_return**2
-    years = config.normal_variance_years * DAYS_PER_YEAR
+    years = config.normal_variance_years * sessions_per_year
     if config.normal_variance == "half_life":
         result = _aged_mean(squares, float(0.5 ** (1.0 / years)))
     else:
         result = _expanding_median(squares, max(1, round(years)))
-    return DAYS_PER_YEAR * result
+    return sessions_per_year * result
 
 
 def neutral_exposure(

@@ -52,7 +52,7 @@ def risk_tables(market: Market, config: RunConfig) -> RiskTables:
     by_sector = weights[model.sector_prior].reshape(len(days), market.n_sectors, -1).sum(axis=2)
     inside = shares_inside_sectors(weights[model.stock_prior], market.slots[days] >= 0, market)
     whole = np.repeat(by_sector, market.n_slots // market.n_sectors, axis=1) * inside
-    normal = normal_variance(equal_weight_return(market), config.objective)
+    normal = normal_variance(equal_weight_return(market), config.objective, market.sessions.year)
     variance = variance_forecast(market, days, whole, model.exposure_decay)
     exposure = neutral_exposure(variance, normal, config.objective, model.min_history_days)
     held = held_rows(days, market.n_days)

@@ -41,6 +41,8 @@ class PairedDays:
     """Seed of the training."""
     differences: Mapping[float, Float[np.ndarray, " T"]]
     """Candidate -> its objective less the prior's, % a day, NaN refused."""
+    sessions_per_year: int = SESSIONS_PER_YEAR
+    """Of the market's calendar."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +209,9 @@ def accept(series: Sequence[PairedDays], config: AcceptanceConfig, seed: int) ->
         rng = np.random.default_rng([seed, number])
         deviations += _resampled_sums(table, config, rng) / n_sessions
     lower = mean - _margin(deviations, folds, config)
-    rows = [Evidence(PRIOR, 0.0, 0.0)]
+    rows, year = [Evidence(PRIOR, 0.0, 0.0)], series[0].sessions_per_year
     for candidate, found, bound in zip(candidates, mean, lower, strict=True):
-        annual = SESSIONS_PER_YEAR * float(found), SESSIONS_PER_YEAR * float(bound)
+        annual = year * float(found), year * float(bound)
         rows.append(Evidence(candidate, *annual))
     return Acceptance(tuple(rows), config.confidence, len(folds), len(series), n_sessions)
 

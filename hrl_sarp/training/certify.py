@@ -218,7 +218,7 @@ def _candidates(config: RunConfig) -> list[float]:
 def _gains(pair: Learned, config: RunConfig, policies: dict[float, Any]) -> PairedDays:
     earned = daily_objective(pair.tensors, config, list(policies.values()), pair.span)
     gains = {share: row - earned[0] for share, row in zip(policies, earned, strict=True)}
-    return PairedDays(pair.fold, pair.seed, gains)
+    return PairedDays(pair.fold, pair.seed, gains, pair.tensors.market.sessions.year)
 
 
 def _own_pair(context: PhaseContext) -> Learned:

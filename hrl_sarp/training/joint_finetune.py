@@ -109,7 +109,11 @@ def run(context: PhaseContext) -> PhaseResult:
 
 
 def _start(context: PhaseContext) -> Pair:
-    selector = Selector(context.config.curriculum.acceptance, context.config.seed)
+    selector = Selector(
+        context.config.curriculum.acceptance,
+        context.config.seed,
+        sessions_per_year=context.market.sessions.year,
+    )
     return Pair(context.load_macro(3), context.load_micro(4), selector, best={})
 
 

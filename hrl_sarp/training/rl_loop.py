@@ -220,7 +220,8 @@ def run_loop(
     running: dict[str, Any] | None,
 ) -> LoopState:
     """Train to the end of the plan, from `running` if given, and score the last networks."""
-    state = LoopState(Selector(context.config.curriculum.acceptance, context.config.seed))
+    rule, year = context.config.curriculum.acceptance, context.market.sessions.year
+    state = LoopState(Selector(rule, context.config.seed, sessions_per_year=year))
     algorithm.set_logger(algorithm_logger(log))
     if running is not None:
         with restoring(context.state(plan.number).path):

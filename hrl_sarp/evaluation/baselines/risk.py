@@ -24,7 +24,6 @@ from hrl_sarp.evaluation.baselines.schedule import (
 )
 from hrl_sarp.risk.inputs import har_forecast
 from hrl_sarp.risk.priors import (
-    DAYS_PER_YEAR,
     classical_weights,
     equal_weight_return,
     neutral_exposure,
@@ -56,7 +55,7 @@ def classical_neutral(market: Market, days: Days, config: RunConfig, name: Prior
     weights = classical(market, days, config, name)
     model = config.risk_model
     variance = variance_forecast(market, days, weights, model.exposure_decay)
-    normal = normal_variance(equal_weight_return(market), config.objective)
+    normal = normal_variance(equal_weight_return(market), config.objective, market.sessions.year)
     exposure = neutral_exposure(variance, normal, config.objective, model.min_history_days)
     return weights * exposure[days, None]
 
@@ -119,8 +118,8 @@ def _by_ewma(market: Market, days: Days, config: RunConfig) -> Float[np.ndarray,
 
 
 def _by_har(market: Market, days: Days, config: RunConfig) -> Float[np.ndarray, " D"]:
-    logs, _ = har_forecast(equal_weight_return(market), market.split.train)
-    return DAYS_PER_YEAR * np.nan_to_num(np.exp(logs))[days]
+    logs, _ = har_forecast(equal_weight_return(market), market.split.train, market.sessions)
+    return market.sessions.year * np.nan_to_num(np.exp(logs))[days]
 
 
 def _by_options(market: Market, days: Days, config: RunConfig) -> Float[np.ndarray, " D"]:

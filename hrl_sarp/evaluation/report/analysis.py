@@ -134,7 +134,7 @@ def analyse(
     measured = measure_policies(main, market, config, result.trials, result.policy_names)
     # the given policies, then 1/N and the index, then the rest
     performances = {name: measured[name] for name in (*own, EQUAL_WEIGHT, INDEX, *main.names)}
-    years = len(main.dates) / YEAR
+    years = len(main.dates) / market.sessions.year
     stocks = [name for name in performances if name != INDEX]
     return Analysis(
         performances=performances,
@@ -143,7 +143,10 @@ def analyse(
         attributions={
             name: attribute(main, market, name) for name in stocks if name != EQUAL_WEIGHT
         },
-        cost_bps={name: cost_breakdown(main, config.market_profile.costs, name) for name in stocks},
+        cost_bps={
+            name: cost_breakdown(main, config.market_profile.costs, name, market.sessions.year)
+            for name in stocks
+        },
         level_gains=None if swaps is None else level_gains(performances, swaps),
         likeness={name: nearest_rule(main, name, result.policy_names) for name in own},
         grants=dict(grants or {}),
@@ -170,7 +173,9 @@ def monthly_returns(trajectory: Trajectory) -> MonthlyReturns:
     )
 
 
-def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> CostBreakdown:
+def cost_breakdown(
+    trajectory: Trajectory, costs: CostConfig, name: str, sessions_per_year: int = YEAR
+) -> CostBreakdown:
     """Split a policy's costs by what they were paid for, in basis points of wealth a year.
 
     `costs` are the rates that the trajectory paid. The impact is the rest of the costs.
@@ -179,7 +184,7 @@ def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> Cost
     kept = 1.0 - trajectory.cost[:, i, None]
     traded = trajectory.weights_after[:, i] * kept - trajectory.weights_before[:, i]
     bought, sold = traded.clip(min=0.0).sum(), -traded.clip(max=0.0).sum()
-    scale = YEAR / len(traded)
+    scale = sessions_per_year / len(traded)
     purchases, sales = costs.buy_bps * bought, costs.sell_bps * sold
     slippage = costs.slippage_bps * (bought + sold)
     total = trajectory.cost[:, i].sum() / BPS
@@ -192,15 +197,20 @@ def cost_breakdown(trajectory: Trajectory, costs: CostConfig, name: str) -> Cost
 
 def _sharpe(trajectory: Trajectory, market: Market, i: int) -> float:
     risk_free = market.risk_free[market_rows(market, trajectory)]
-    return metrics.sharpe_ratio(trajectory.net_return[:, i] - risk_free, YEAR)
+    return metrics.sharpe_ratio(trajectory.net_return[:, i] - risk_free, market.sessions.year)
 
 
 def _variant(trajectory: Trajectory, market: Market) -> dict[str, dict[str, float]]:
-    growth = np.log1p(np.maximum(trajectory.net_return, NOTHING_LOST)).mean(axis=0) * YEAR
+    growth = (
+        np.log1p(np.maximum(trajectory.net_return, NOTHING_LOST)).mean(axis=0)
+        * market.sessions.year
+    )
     excess = growth - growth[column(trajectory, EQUAL_WEIGHT)]
     return {
         name: {
-            "annual_return": metrics.annual_return(trajectory.net_return[:, i], YEAR),
+            "annual_return": metrics.annual_return(
+                trajectory.net_return[:, i], market.sessions.year
+            ),
             "sharpe": _sharpe(trajectory, market, i),
             "growth_excess": float(excess[i]),
         }
@@ -216,10 +226,14 @@ def _luck(random: Trajectory | None, market: Market, main: Trajectory) -> dict[s
     base = np.log1p(main.net_return[:, column(main, EQUAL_WEIGHT)]).mean()
     growth = np.log1p(random.net_return[:, rows]).mean(axis=0)
     figures = {
-        "annual_return": [metrics.annual_return(random.net_return[:, i], YEAR) for i in rows],
+        "annual_return": [
+            metrics.annual_return(random.net_return[:, i], market.sessions.year) for i in rows
+        ],
         "sharpe": [_sharpe(random, market, i) for i in rows],
-        "growth_excess": (growth - base) * YEAR,
-        "volatility": [metrics.annual_volatility(random.net_return[:, i], YEAR) for i in rows],
+        "growth_excess": (growth - base) * market.sessions.year,
+        "volatility": [
+            metrics.annual_volatility(random.net_return[:, i], market.sessions.year) for i in rows
+        ],
         "max_drawdown": [metrics.max_drawdown(random.net_return[:, i]) for i in rows],
     }
     luck = {}

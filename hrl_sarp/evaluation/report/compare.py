@@ -111,14 +111,16 @@ def aggregate_runs(paths: Sequence[Path]) -> Comparison:
     runs = [_read_run(Path(path)) for path in paths]
     _require_same(runs)
     plan = BootstrapPlan(**runs[0].facts["bootstrap"])
+    year = int(runs[0].facts.get("sessions_per_year", YEAR))
     names = dict.fromkeys(name for run in runs for name in run.daily)
     summaries = {
-        name: _summarise(name, [run for run in runs if name in run.daily], plan) for name in names
+        name: _summarise(name, [run for run in runs if name in run.daily], plan, year)
+        for name in names
     }
     return Comparison(summaries, _table(summaries, runs, plan))
 
 
-def _summarise(name: str, runs: Sequence[_Run], plan: BootstrapPlan) -> SeedSummary:
+def _summarise(name: str, runs: Sequence[_Run], plan: BootstrapPlan, year: int) -> SeedSummary:
     """Aggregate one policy over the runs that have it."""
     figures = {
         measure: np.array([run.performances[name][measure] for run in runs]) for measure in MEANS
@@ -127,12 +129,12 @@ def _summarise(name: str, runs: Sequence[_Run], plan: BootstrapPlan) -> SeedSumm
     excess = net - _stacked(runs, name, "risk_free")
     base = np.log1p(_stacked(runs, EQUAL_WEIGHT, "net_return"))
     active = np.log1p(np.maximum(net, NOTHING_LOST)) - base
-    by_run = active.mean(axis=1) * YEAR
+    by_run = active.mean(axis=1) * year
     rng = np.random.default_rng([plan.seed, len(runs)])
     counts = plan.counts(net.shape[1])
-    growth = statistics.bootstrap_dates_and_seeds(active, counts, YEAR, rng)
+    growth = statistics.bootstrap_dates_and_seeds(active, counts, year, rng)
     drawn = rng.integers(len(runs), size=(len(counts), len(runs)))
-    by_sample = statistics.bootstrap_sharpe(excess.T, counts, YEAR)
+    by_sample = statistics.bootstrap_sharpe(excess.T, counts, year)
     sharpe_draws = np.take_along_axis(by_sample, drawn, axis=1).mean(axis=1)
     sharpe = float(np.mean([run.performances[name]["sharpe"]["value"] for run in runs]))
     annual = figures["annual_return"]

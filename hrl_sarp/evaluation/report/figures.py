@@ -18,7 +18,6 @@ from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import column, market_rows, sector_weights
 from hrl_sarp.evaluation.report.analysis import Analysis
-from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.reporting.figure import (
     BLUE,
     FADED,
@@ -154,7 +153,11 @@ def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
     axes.axhline(0, color=INK, linewidth=1)
     windows = np.lib.stride_tricks.sliding_window_view(excess, window, axis=0)
     deviation = windows.std(axis=2, ddof=1)
-    ratio = windows.mean(axis=2) / np.where(deviation > 0, deviation, np.inf) * np.sqrt(YEAR)
+    ratio = (
+        windows.mean(axis=2)
+        / np.where(deviation > 0, deviation, np.inf)
+        * np.sqrt(result.market.sessions.year)
+    )
     days = _thinned(len(ratio))
     for name, style in _line_styles(result, analysis).items():
         if style["label"]:

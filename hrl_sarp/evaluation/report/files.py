@@ -118,6 +118,7 @@ def provenance(result: BacktestResult) -> dict[str, Any]:
         "first_session": str(result.main.dates[0]),
         "last_session": str(result.main.dates[-1]),
         "sessions": len(result.main.dates),
+        "sessions_per_year": market.sessions.year,
         "stocks": market.n_assets,
         "slots": market.n_slots,
         "seed": result.config.seed,

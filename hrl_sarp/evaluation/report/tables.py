@@ -138,8 +138,8 @@ def attribution_table(result: BacktestResult, analysis: Analysis) -> Table:
         for name, split in analysis.attributions.items()
     ]
     note = (
-        "Mean daily excess times 252 (arithmetic), split after Brinson and Fachler. Sectors are "
-        "the macro agent's decision, stocks inside them the micro agent's."
+        "Mean daily excess times the sessions of a year (arithmetic), split after Brinson and "
+        "Fachler. Sectors are the macro agent's decision, stocks inside them the micro agent's."
     )
     gains = analysis.level_gains
     if gains is not None:

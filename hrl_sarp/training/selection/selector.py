@@ -34,6 +34,8 @@ class Selector:
     days: list[Tensor] = field(default_factory=list)
     """Objective of each session of each evaluation, % a day."""
     best_index: int = -1
+    sessions_per_year: int = SESSIONS_PER_YEAR
+    """Of the market's calendar."""
 
     def add(self, score: ValidationScore) -> bool:
         """Add an evaluation; return True if its networks are to be kept.
@@ -70,7 +72,9 @@ class Selector:
         """Return the evidence for each evaluation as a candidate; candidate 0 is the start."""
         start = self.days[START]
         gains = {float(i): (days - start).numpy() for i, days in enumerate(self.days)}
-        return accept([PairedDays(SPAN, self.seed, gains)], self.rule, self.seed)
+        return accept(
+            [PairedDays(SPAN, self.seed, gains, self.sessions_per_year)], self.rule, self.seed
+        )
 
     def _bounds(self) -> list[float]:
         return [row.lower_pct for row in self.acceptance().evidence]
@@ -83,7 +87,7 @@ class Selector:
         recent = self.days[since:][-window:]
         if len(recent) < window:
             return None
-        return SESSIONS_PER_YEAR * float(torch.stack(recent).mean())
+        return self.sessions_per_year * float(torch.stack(recent).mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

@@ -23,7 +23,6 @@ from hrl_sarp.envs.rewards import (
 )
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Session, Variant, sessions
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.metrics import SESSIONS_PER_YEAR
 from hrl_sarp.run.session import one_thread
 from hrl_sarp.simulator.limits import exposure_limit
 
@@ -104,7 +103,7 @@ def validate_pair(
     followed = followed_variance(tensors, objective, earned.day, own.exposure)
     reward = micro_reward(gain, achieved, goal, rewards, followed)
     daily = own.objective(tensors, config) - by_rule.objective(tensors, config)
-    years = len(days) / SESSIONS_PER_YEAR
+    years = len(days) / tensors.market.sessions.year
     return ValidationScore(
         objective_pct=float(daily.sum()) / years,
         excess_growth_pct=PERCENT * float(excess.double().sum()) / years,
