@@ -121,13 +121,21 @@ def validate_data(
     market: MarketName = None,
     own: OwnConfig = None,
 ) -> None:
-    """Check the collected data by named rules: validation.json, exit code 0 if nothing fails."""
+    """Check the collected data by named rules; exit code 0 if nothing fails.
+
+    Writes validation.json and, with a picture of each kind of finding, validation.html.
+    """
     from rich.console import Console
 
-    from hrl_sarp.data.quality.validation import render, validate_folder
+    from hrl_sarp.data.findings_page import write_page
+    from hrl_sarp.data.quality.validation import summary, validate_folder
+    from hrl_sarp.features.prices import levels_around
 
-    report = validate_folder(data_dir, read_config(market, experiment, own))
-    Console().print(render(report))
+    config = read_config(market, experiment, own)
+    raw, report = validate_folder(data_dir, config)
+    Console().print(summary(report))
+    levels = levels_around(raw, report, config.market_profile.sectors)
+    typer.echo(f"wrote {write_page(data_dir, raw, report, levels)}")
     if report.has_failed:
         raise typer.Exit(1)
 

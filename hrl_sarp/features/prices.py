@@ -6,7 +6,7 @@ bar is 0. Prices are never rescaled, so a later defect does not change earlier r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.contracts import USUAL_SESSIONS, Market, SessionCounts, session_growth
 from hrl_sarp.data.quality import rules
+from hrl_sarp.data.quality.validation import ValidationReport
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import MarketError
 from hrl_sarp.features.technical import row_mean
@@ -225,6 +226,29 @@ def build_panel(
         planted=planted,
         sessions=counts,
     )
+
+
+def levels_around(
+    raw: RawData, report: ValidationReport, sectors: list[str]
+) -> pl.DataFrame | None:
+    """Chain the returns of each stock that has a finding: `date, symbol, value` from 1 on.
+
+    None if no panel can be made of the data.
+    """
+    named = report.table["symbol"].unique().implode()
+    try:
+        chosen = raw.bars.filter(pl.col("symbol").is_in(named))
+        panel = build_panel(replace(raw, bars=chosen), report.table, sectors or _all_sectors(raw))
+    except MarketError:
+        return None
+    frame = pl.DataFrame(np.exp(panel.log_level), schema=list(panel.symbols))
+    dated = frame.with_columns(date=pl.Series(panel.dates).cast(pl.Date))
+    long = dated.unpivot(index="date", variable_name="symbol")
+    return long.filter(pl.col("value").is_finite())
+
+
+def _all_sectors(raw: RawData) -> list[str]:
+    return sorted(set(raw.sectors["sector"].drop_nulls()))
 
 
 class _Placer:

@@ -18,6 +18,10 @@ from hrl_sarp.features.technical import fitted_scale
 N_RESTARTS = 5
 """Number of seeds 0, 1, 2, ...; the best fit is kept, because each ends in a local optimum."""
 MIN_TRAINING_WEEKS = 30
+_STILL = (
+    "expected a benchmark that moves in the weeks of the training span (the index of the data, or "
+    "1/N of the stocks): check its levels with validate-data"
+)
 """Fewer weeks do not identify three states with full covariances."""
 
 
@@ -99,9 +103,14 @@ def filter_regimes(
     """
     standardised = (observations - model.centre) / model.scale
     # not SciPy's density: it refuses covariances that are positive definite by a hair
-    log_likelihood = log_multivariate_normal_density(
-        standardised, model.means, model.covariances, "full"
-    )
+    try:
+        log_likelihood = log_multivariate_normal_density(
+            standardised, model.means, model.covariances, "full"
+        )
+    except (ValueError, np.linalg.LinAlgError) as error:
+        raise MarketError(
+            f"regime model: {_STILL}; found a state without any spread ({error})"
+        ) from error
     belief = model.start
     result = np.tile(belief, (n_days, 1))
     ends = np.append(rows, n_days)
@@ -127,13 +136,13 @@ def _fit_best(standardised: np.ndarray, iterations: int) -> Any:
         try:
             model.fit(standardised)
             score = model.score(standardised)
-        except ValueError:  # hmmlearn raises it where a state has no week
+        except (ValueError, np.linalg.LinAlgError):  # a state has no week, or no spread
             continue
         if np.isfinite(score) and score > best_score:
             best, best_score = model, score
     if best is None:
         raise MarketError(
-            f"regime model: none of {N_RESTARTS} fits of {len(standardised)} training weeks "
-            "converged; check the benchmark's returns of the training span"
+            f"regime model: {_STILL}; found none of {N_RESTARTS} fits of {len(standardised)} "
+            "training weeks that converges"
         )
     return best

@@ -169,6 +169,12 @@ def check_movement(market: Market) -> None:
     stock, macro = market.stock_features[rows], market.macro_features[rows]
     still = [n for i, n in enumerate(market.feature_names) if np.ptp(stock[:, :, i]) == 0]
     still += [n for i, n in enumerate(market.macro_names) if np.ptp(macro[:, i]) == 0]
+    if len(still) == len(market.feature_names) + len(market.macro_names) or not np.any(stock):
+        raise MarketError(
+            f"all stocks move alike in the training span {market.dates[rows][0]} to "
+            f"{market.dates[rows][-1]}: expected stocks that differ, found {market.n_assets} with "
+            "the same returns or none; check their files with validate-data"
+        )
     if still:
         raise FeatureError(
             f"constant over the training span {market.dates[rows][0]} to {market.dates[rows][-1]}: "

@@ -25,7 +25,8 @@ from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import write_json
 
 REPORT_NAME = "validation.json"
-_EXAMPLES_SHOWN = 10
+_SYMBOLS_SHOWN = 15
+"""Symbols of a rule that a table lists; `validation.json` has all."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ def read_validated(data_dir: Path, config: RunConfig) -> tuple[RawData, Validati
     return raw, validate(raw, data.validation, calendar, data.calendar_changes, profile)
 
 
-def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
+def validate_folder(data_dir: Path, config: RunConfig) -> tuple[RawData, ValidationReport]:
     """Check what was collected into `data_dir` and write `validation.json` there."""
-    _, report = read_validated(data_dir, config)
+    raw, report = read_validated(data_dir, config)
     counts = report.table.group_by("rule").len().sort("rule")
     content = {
         "has_failed": report.has_failed,
@@ -125,7 +126,7 @@ def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
         "findings": report.table.to_dicts(),
     }
     write_json(data_dir / REPORT_NAME, content)
-    return report
+    return raw, report
 
 
 def bad_rows(report: ValidationReport) -> pl.DataFrame:
@@ -134,28 +135,36 @@ def bad_rows(report: ValidationReport) -> pl.DataFrame:
     return excluded.select("symbol", "date").unique().sort("symbol", "date")
 
 
-def render(report: ValidationReport) -> Table:
-    """Show a report, one row per rule: its effect, its number of findings, the first cases."""
+def summary(report: ValidationReport) -> Table:
+    """Sum the findings up: one row a rule and symbol, with effect, count, first case and detail.
+
+    What fails comes first. Rules with many symbols show the first ones and count the rest.
+    """
     effects = dict.fromkeys(rules.BREAKING, ": overnight return 0")
+    effects |= dict.fromkeys(rules.NOT_APPLIED, ": not applied")
+    effects |= dict.fromkeys(rules.UNRANGED, ": high and low unknown")
     effects |= dict.fromkeys(rules.LEFT_OUT, ": left out")
     effects |= dict.fromkeys(rules.EXCLUDING, ": excluded")
     cells = []
-    for rule in report.table["rule"].unique(maintain_order=True):
-        rows = report.table.filter(pl.col("rule") == rule)
-        first = rows.head(_EXAMPLES_SHOWN).select("symbol", "date", "value").iter_rows()
-        shown = [
-            (symbol, day, value if value is None else f"{value:.4g}")
-            for symbol, day, value in first
-        ]
-        examples = [" ".join(str(part) for part in row if part is not None) for row in shown]
-        more = ", ..." if rows.height > _EXAMPLES_SHOWN else ""
-        effect = rows["severity"][0] + effects.get(rule, "")
-        cells.append((rule, effect, f"{rows.height:,}", ", ".join(examples) + more))
+    for (rule,), rows in report.table.group_by("rule", maintain_order=True):
+        of_symbols = rows.group_by("symbol", maintain_order=True).agg(
+            pl.len(), pl.first("severity"), pl.all().exclude("severity", "symbol").first()
+        )
+        effect = str(rows["severity"][0]) + effects.get(str(rule), "")
+        for row in of_symbols.head(_SYMBOLS_SHOWN).iter_rows(named=True):
+            first = "" if row["date"] is None else str(row["date"])
+            value = "" if row["value"] is None else f"{row['value']:.4g}"
+            named = (str(rule), row["symbol"] or "", f"{row['len']:,}")
+            cells.append((*named, first, value, effect, row["detail"] or ""))
+        rest = of_symbols.slice(_SYMBOLS_SHOWN)
+        if rest.height:
+            text = f"{rest.height:,} further symbols"
+            cells.append((str(rule), text, f"{rest['len'].sum():,}", "", "", effect, ""))
     return Table(
         f"{report.n_bars:,} bars of {report.n_symbols} symbols",
-        ("rule", "severity", "findings", "examples (symbol date value)"),
+        ("rule", "symbol", "findings", "first", "value", "effect", "detail"),
         cells,
-        text_columns=frozenset({0, 1, 3}),
+        text_columns=frozenset({0, 1, 3, 5, 6}),
     )
 
 

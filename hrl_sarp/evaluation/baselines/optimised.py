@@ -35,7 +35,10 @@ MIN_BARS_SHARE = 0.9
 def _optimised(
     market: Market, days: Days, config: RunConfig, make: Callable[[float], Any]
 ) -> Weights:
-    """Fit the estimator on each decision day's window; cash where fewer than two stocks remain."""
+    """Fit the estimator on each decision day's window; cash where fewer than two stocks remain.
+
+    A stock that did not move in the window is left out.
+    """
     returns, n_days = market.session_return(), config.evaluation.covariance_days
     usable = usable_slots(market, days)
     weights = np.zeros(usable.shape)
@@ -43,7 +46,8 @@ def _optimised(
         if day + 1 < n_days:
             continue
         bars = trailing(market.tradable, day, n_days).mean(axis=0) >= MIN_BARS_SHARE
-        slots = np.flatnonzero(usable[row] & bars[np.maximum(market.slots[day], 0)])
+        moves = np.ptp(trailing(returns, day, n_days), axis=0) > 0  # no estimator takes a constant
+        slots = np.flatnonzero(usable[row] & (bars & moves)[np.maximum(market.slots[day], 0)])
         if len(slots) < 2:
             continue
         window = trailing(returns, day, n_days)[:, market.slots[day, slots]]

@@ -254,7 +254,7 @@ def test_unknown_calendar_is_refused() -> None:
 
 def test_report_is_written_with_every_finding(tmp_path: Path) -> None:
     write_raw(with_cells(clean_raw(), 5, volume=0.0), tmp_path)
-    report = validation.validate_folder(tmp_path, load_config(market="us"))
+    _, report = validation.validate_folder(tmp_path, load_config(market="us"))
     written = json.loads((tmp_path / validation.REPORT_NAME).read_text())
     assert report.table.height == len(written["findings"])
     assert (written["has_failed"], written["n_bars"], written["n_symbols"]) == (False, 40, 2)
@@ -277,8 +277,11 @@ def test_terminal_table_names_symbol_date_and_value() -> None:
     console = Console(width=120, record=True, quiet=True)
     with console.capture() as capture:
         console.quiet = False
-        console.print(validation.render(check(with_cells(clean_raw(), 5, volume=0.0))))
-    assert "AAA 2019-01-09 0" in capture.get()
+        console.print(validation.summary(check(with_cells(clean_raw(), 5, volume=0.0))))
+    (line,) = [row for row in capture.get().splitlines() if "zero_volume" in row]
+    assert [cell.strip() for cell in line.split("│")][1:7] == [
+        *("zero_volume", "AAA", "1", "2019-01-09", "0", "warn")
+    ]
 
 
 def test_factor_applied_a_day_early_is_a_gap_and_its_reversal() -> None:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import polars as pl
+from jaxtyping import Bool, Float
 from loguru import logger
 from polars.exceptions import PolarsError
 
@@ -45,6 +46,8 @@ _PER_SHARE = ("open", "high", "low", "close", "dividend")
 _JITTER = (0.5, 1.5)
 """Each wait is the exponential delay times a draw from this range, so that clients spread out."""
 _NOT_FOUND = 404
+_SMALLEST_VISIBLE = 0.04
+"""Log ratio of a split below which an ordinary day hides it."""
 _ODD_ANSWERS = (ValueError, LookupError, TypeError, AttributeError)
 """yfinance raises these on a page that is no chart (HTML, truncated JSON, missing fields)."""
 
@@ -123,6 +126,7 @@ def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
     """Undo Yahoo's split adjustment and cut the span, both days inclusive.
 
     Prices and dividends are multiplied by the splits after their day. Volume is divided by them.
+    A split that the close shows on its day was not counted by Yahoo yet, so it is not undone.
     adj_close stays adjusted for splits and dividends up to the day of the download. The result is
     `HISTORY_SCHEMA`, by date; null where Yahoo has no number.
     """
@@ -139,7 +143,8 @@ def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
         for name, yahoo_name in _YAHOO_NAMES.items()
     }
     columns["split"] = np.where(columns["split"] > 0.0, columns["split"], 1.0)
-    later_splits = np.append(np.cumprod(columns["split"][::-1])[::-1][1:], 1.0)
+    counted = np.where(_is_raw(columns["close"], columns["split"]), 1.0, columns["split"])
+    later_splits = np.append(np.cumprod(counted[::-1])[::-1][1:], 1.0)
     for name in _PER_SHARE:
         columns[name] = columns[name] * later_splits
     columns["volume"] = columns["volume"] / later_splits
@@ -152,6 +157,18 @@ def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
         f"expected prices from {start} to {end}, found only {local[0].date()} to "
         f"{local[-1].date()}: delisted before or listed after"
     )
+
+
+def _is_raw(
+    close: Float[np.ndarray, " T"], split: Float[np.ndarray, " T"]
+) -> Bool[np.ndarray, " T"]:
+    """Mark the splits before which Yahoo's prices are as traded, against its own rule."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        move = np.log(close[1:] / close[:-1])
+        size = np.log(split)
+    shows = np.zeros(len(close), dtype=bool)
+    shows[1:] = np.abs(move + size[1:]) <= np.abs(size[1:]) / 2
+    return shows & (np.abs(size) > _SMALLEST_VISIBLE)
 
 
 def _reason(error: BaseException) -> str:
