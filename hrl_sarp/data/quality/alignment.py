@@ -127,7 +127,7 @@ def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.D
             detail = f"the index {word.format(missing)}; the benchmark is 1/N there"
             parts.append(_about("index", edge, "index_span", None, int(missing), detail))
     inside = days.filter((days >= first) & (days <= last))
-    share = levels["date"].is_in(inside.implode()).sum() / max(1, len(inside))
+    share = levels.filter(pl.col("date").is_in(inside.implode())).height / max(1, len(inside))
     if len(inside) >= _FEWEST_SESSIONS and share < _LEAST_SHARE:
         detail = f"{share:.0%} of the sessions have a level; expected a level a session"
         parts.append(_about("index", first, "index_spacing", share, len(inside), detail))
