@@ -110,6 +110,18 @@ def test_index_earns_nothing_over_a_level_that_validation_found_wrong(prices: Pr
     np.testing.assert_allclose(found, [0.0, 0.0, 0.1])  # not -91 % at a change of base
 
 
+def test_index_that_begins_late_and_ends_early_is_equal_weight_there(prices: PricePanel) -> None:
+    slots = np.array([[0, 1]] * 3)
+    late = pl.DataFrame({"date": DATES[1:], "close": [100.0, 90.0]}, schema=INDEX_SCHEMA)
+    found, text = benchmark_returns(_raw(_macro(), late), prices, slots, NO_FINDINGS)
+    # Monday: stocks A and B earn 1 % and 3 %; Tuesday the index has its first return
+    np.testing.assert_allclose(found, [0.0, 0.02, -0.1])
+    assert "1/N of the eligible stocks in 1 sessions" in text
+    early = pl.DataFrame({"date": DATES[:2], "close": [100.0, 90.0]}, schema=INDEX_SCHEMA)
+    found, _ = benchmark_returns(_raw(_macro(), early), prices, slots, NO_FINDINGS)
+    np.testing.assert_allclose(found, [0.0, -0.1, 0.01])
+
+
 def test_without_an_index_the_eligible_of_the_day_before_count_equally(prices: PricePanel) -> None:
     slots = np.array([[0, 1], [1, -1], [2, 2]])
     found, _ = benchmark_returns(_raw(_macro()), prices, slots, NO_FINDINGS)

@@ -153,6 +153,26 @@ def test_splits_after_the_span_are_undone_so_that_prices_are_those_traded() -> N
     assert bars["adj_close"][0] == pytest.approx(21.037143, rel=1e-6)
 
 
+@pytest.mark.parametrize("split", [4.0, 2.0, 0.25])
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_split_that_yahoo_has_not_counted_yet_is_not_undone(
+    split: float, *, is_counted: bool
+) -> None:
+    days = pd.bdate_range("2011-01-03", periods=8, tz="America/New_York")
+    traded = np.array(
+        [100.0, 101.0, 99.0, 100.0, *(np.array([100.0, 101.0, 102.0, 103.0]) / split)]
+    )
+    before = np.arange(8) < 4
+    served = np.where(before & is_counted, traded / split, traded)
+    frame = pd.DataFrame(dict.fromkeys(("Open", "High", "Low", "Close", "Adj Close"), served), days)
+    frame["Volume"] = np.where(before & is_counted, 1000.0 * split, 1000.0)
+    frame["Dividends"] = 0.0
+    frame["Stock Splits"] = np.where(np.arange(8) == 4, split, 0.0)
+    bars = as_traded(frame, date(2011, 1, 3), date(2011, 1, 31))
+    np.testing.assert_allclose(bars["close"].to_numpy(), traded)
+    np.testing.assert_allclose(bars["volume"].to_numpy(), 1000.0)
+
+
 def test_prices_as_traded_agree_with_the_adjusted_ones(source: Yahoo) -> None:
     days = {date(2023, 1, 6): (2, 1)}
     raw = source.load(everything(AAA=plain_chart("AAA", splits=days)))
