@@ -129,10 +129,12 @@ def validate_data(
 
     from hrl_sarp.data.findings_page import write_page
     from hrl_sarp.data.quality.validation import summary, validate_folder
+    from hrl_sarp.data.store import read_raw
     from hrl_sarp.features.prices import levels_around
 
     config = read_config(market, experiment, own)
-    raw, report = validate_folder(data_dir, config)
+    report = validate_folder(data_dir, config)
+    raw = read_raw(data_dir)
     Console().print(summary(report))
     levels = levels_around(raw, report, config.market_profile.sectors)
     typer.echo(f"wrote {write_page(data_dir, raw, report, levels)}")

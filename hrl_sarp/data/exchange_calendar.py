@@ -1,6 +1,7 @@
 """Sessions of an exchange by its published calendar, as NumPy days."""
 
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 import exchange_calendars
@@ -83,6 +84,7 @@ def session_days(
     return np.where(is_inside, days, np.datetime64("NaT", "D")), ~is_inside, zone
 
 
+@lru_cache(maxsize=16)
 def _calendar(name: str, first: date, last: date) -> Any:
     try:
         return exchange_calendars.get_calendar(name, start=first, end=last)

@@ -263,6 +263,18 @@ def test_optimised_rules_prefer_the_calm_stocks(name: str) -> None:
         assert found[1, ::2].sum() > 2 * found[1, 1::2].sum()
 
 
+@pytest.mark.parametrize("name", ["minimum_variance", "risk_budgeting"])
+def test_optimised_rules_leave_out_a_stock_that_does_not_move(name: str) -> None:
+    from hrl_sarp.evaluation.baselines.optimised import OPTIMISED_RULES
+
+    intraday = np.random.default_rng(4).normal(0.0, 0.01, (80, 4))
+    intraday[:, 1] = 0.0
+    market = factories.market_with(np.zeros_like(intraday), intraday, [0, 0, 1, 1])
+    (found,) = OPTIMISED_RULES[name][1](market, _days(60), small_config())
+    assert found.sum() == pytest.approx(1, abs=1e-6)
+    assert found[1] == 0
+
+
 def test_random_portfolios_buy_once_and_follow_the_seed() -> None:
     market = factories.random_market(np.random.default_rng(3))
     tensors = MarketTensors(market, torch.float64, "cpu")

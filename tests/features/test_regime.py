@@ -1,5 +1,7 @@
 """The weekly regime filter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,13 @@ def test_fit_is_the_same_twice() -> None:
     weeks = np.random.default_rng(1).normal(size=(120, 2))
     first, second = fit_regime_model(weeks, 20), fit_regime_model(weeks, 20)
     np.testing.assert_array_equal(first.means, second.means)
+
+
+def test_state_without_spread_is_refused_in_one_line() -> None:
+    broken = replace(TWO_SURE_STATES, covariances=-np.ones((3, 1, 1)))
+    with pytest.raises(MarketError, match="expected a benchmark that moves") as refused:
+        filter_regimes(broken, np.ones((2, 1)), np.array([1, 3]), 5)
+    assert "\n" not in str(refused.value)
 
 
 def test_too_few_weeks_are_refused() -> None:

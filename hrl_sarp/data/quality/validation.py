@@ -113,9 +113,9 @@ def read_validated(data_dir: Path, config: RunConfig) -> tuple[RawData, Validati
     return raw, validate(raw, data.validation, calendar, data.calendar_changes, profile)
 
 
-def validate_folder(data_dir: Path, config: RunConfig) -> tuple[RawData, ValidationReport]:
+def validate_folder(data_dir: Path, config: RunConfig) -> ValidationReport:
     """Check what was collected into `data_dir` and write `validation.json` there."""
-    raw, report = read_validated(data_dir, config)
+    _, report = read_validated(data_dir, config)
     counts = report.table.group_by("rule").len().sort("rule")
     content = {
         "has_failed": report.has_failed,
@@ -126,7 +126,7 @@ def validate_folder(data_dir: Path, config: RunConfig) -> tuple[RawData, Validat
         "findings": report.table.to_dicts(),
     }
     write_json(data_dir / REPORT_NAME, content)
-    return raw, report
+    return report
 
 
 def bad_rows(report: ValidationReport) -> pl.DataFrame:

@@ -254,7 +254,7 @@ def test_unknown_calendar_is_refused() -> None:
 
 def test_report_is_written_with_every_finding(tmp_path: Path) -> None:
     write_raw(with_cells(clean_raw(), 5, volume=0.0), tmp_path)
-    _, report = validation.validate_folder(tmp_path, load_config(market="us"))
+    report = validation.validate_folder(tmp_path, load_config(market="us"))
     written = json.loads((tmp_path / validation.REPORT_NAME).read_text())
     assert report.table.height == len(written["findings"])
     assert (written["has_failed"], written["n_bars"], written["n_symbols"]) == (False, 40, 2)
