@@ -39,7 +39,7 @@ def check(data_dir: Path, market: str | None) -> int:
         Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     console = Console()
-    console.print(validation.render(report))
+    console.print(validation.summary(report))
     verdict = "failed: correct the data" if report.has_failed else "passed"
     console.print(f"{verdict}; findings in {data_dir / validation.REPORT_NAME}")
     return int(report.has_failed)
