@@ -105,7 +105,8 @@ def _draw(shown: pl.DataFrame, kept: pl.DataFrame | None, day: object) -> Figure
         axes, (value, value if kept is None else kept["value"]), strict=False
     ):
         panel.axvline(np.datetime64(str(day)), color=VERMILION, linewidth=1, linestyle=":")
-        panel.xaxis.set_major_formatter(ConciseDateFormatter(panel.xaxis.get_major_locator()))
+        locator = panel.xaxis.get_major_locator()
+        panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # matplotlib
         positive = np.asarray(numbers, dtype=np.float64)
         positive = positive[np.isfinite(positive)]
         if len(positive) and positive.min() > 0 and np.ptp(np.log(positive)) > np.log(_LOGARITHMIC):
