@@ -1,12 +1,22 @@
-"""Env-steps per second: the simulator in one batch and one by one, and the batched micro env.
+"""Env-steps per second and memory: the simulator in one batch and one by one, and the envs.
 
-The batch and the single portfolio run the same code, so their ratio is what batching gives.
+The batch and the single portfolio run the same code, so their ratio is what batching gives. Memory
+and start are of the micro env on the bundled sample: as one batch, and as one process a worker.
 Run: `python -m benchmarks.environments`. Writes `logs/benchmarks/environments.json`.
 """
 
+import json
+import resource
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+import gymnasium
 import torch
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from benchmarks import cases, timing
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
@@ -17,6 +27,7 @@ N_DAYS, STEPS, REPEATS = 400, 20, 7
 BATCH, VEC_ENVS = 1024, 256
 TARGETS = {"accounting": 0.8e6, "accounting and limits": 80e3, "vec env": 60e3}
 """Env-steps per second on two quiet cores."""
+WORKERS = {"batch": 256, "processes": 2}
 
 
 def simulated(tensors: MarketTensors, n_envs: int, *, has_limits: bool) -> Callable[[], None]:
@@ -61,6 +72,39 @@ def vec_env(tensors: MarketTensors) -> Callable[[], None]:
     return run
 
 
+def started(kind: str, n_envs: int) -> dict[str, float]:
+    """Start envs in a fresh process; returns seconds and resident MB of it and of its workers."""
+    code = "import json, benchmarks.environments as e; print(json.dumps(e.memory({!r}, {})))"
+    command = [sys.executable, "-c", code.format(kind, n_envs)]
+    done = subprocess.run(command, cwd=timing.ROOT, check=True, capture_output=True)  # noqa: S603 -- our own
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def memory(kind: str, n_envs: int) -> dict[str, float]:
+    """Start and step once `n_envs` micro envs of the sample, `batch` or `processes`."""
+    start = time.perf_counter()
+    env: VecEnv
+    if kind == "batch":
+        env = PortfolioVecEnv.of("micro", n_envs)
+    else:
+        env = SubprocVecEnv([partial(gymnasium.make, "hrl_sarp.envs:hrl_sarp/Micro-v0")] * n_envs)
+    env.reset()
+    env.step([env.action_space.sample() for _ in range(n_envs)])
+    seconds = time.perf_counter() - start
+    workers = [process.pid for process in getattr(env, "processes", [])]
+    resident = [resident_mb(pid) for pid in workers]
+    env.close()
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"envs": n_envs, "seconds": seconds, "main_mb": own, "workers_mb": sum(resident)}
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a process of Linux, shared pages included."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
 def main() -> None:
     """Measure and print."""
     tensors = cases.tensors(N_DAYS)
@@ -76,7 +120,17 @@ def main() -> None:
         name: timing.ratio(rates[name], rates[f"{name}, one by one"])["wall"]
         for name in ("accounting", "accounting and limits")
     }
-    timing.publish("environments", rates, "env-steps", batch_over_single=ratios, targets=TARGETS)
+    memories = {kind: started(kind, WORKERS[kind]) for kind in WORKERS}
+    for kind, found in memories.items():
+        print(kind, {name: round(value, 1) for name, value in found.items()})
+    timing.publish(
+        "environments",
+        rates,
+        "env-steps",
+        batch_over_single=ratios,
+        targets=TARGETS,
+        memory=memories,
+    )
 
 
 if __name__ == "__main__":

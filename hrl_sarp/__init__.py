@@ -91,12 +91,13 @@ def train(
     from hrl_sarp.config.loading import load_config
     from hrl_sarp.run.session import RunFolder, StopFlag, resolve_device
     from hrl_sarp.training import make_context, run_curriculum
-    from hrl_sarp.training.certify import certify
+    from hrl_sarp.training.certify import certify, require_room
     from hrl_sarp.training.seeds import require_kind, train_seeds
 
     chosen, folder = config or load_config(market=market.name), Path(log_dir)
     with RunFolder(folder).lock(), StopFlag() as stop:
         context = make_context(chosen, market, folder, resolve_device(device), stop, resume=resume)
+        require_room(context)
         if seeds is None:
             require_kind(folder, several=False)
             run_curriculum(context)

@@ -17,6 +17,10 @@ class FeatureError(HrlSarpError):
     """A feature cannot be computed from the columns that the data have."""
 
 
+class OwnCodeError(HrlSarpError):
+    """A function of the user's that the configuration names has failed or returned nonsense."""
+
+
 class MarketError(HrlSarpError):
     """A market cannot be assembled, or was assembled for another purpose than asked."""
 

@@ -167,7 +167,7 @@ def train(  # noqa: PLR0913 -- options, given by name
     """
     from hrl_sarp.data.store import read_manifest
     from hrl_sarp.run.session import resolve_device
-    from hrl_sarp.training.certify import certify
+    from hrl_sarp.training.certify import certify, require_room
     from hrl_sarp.training.curriculum import require_phase, run_curriculum, run_phase
     from hrl_sarp.training.seeds import require_kind, train_seeds
 
@@ -187,6 +187,7 @@ def train(  # noqa: PLR0913 -- options, given by name
             if phase is not None:
                 run_phase(phase, context)
                 return
+            require_room(context)
             if several is None:
                 run_curriculum(context)
             else:

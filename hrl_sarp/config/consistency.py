@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
-from hrl_sarp.config.market_schema import MarketProfile, Section, SpansConfig
+from hrl_sarp.config.market_schema import MarketProfile, Section, SpansConfig, SpanShares
 from hrl_sarp.config.schema import (
     CurriculumConfig,
     MacroAgentConfig,
@@ -13,6 +13,7 @@ from hrl_sarp.config.schema import (
     TD3Config,
 )
 
+EXTRA = ("extra_stock_features", "extra_macro_features")
 MIX_TOLERANCE = 1e-9
 """Rounding allowed in shares that must sum to 1."""
 
@@ -33,11 +34,18 @@ def find_contradictions(config: RunConfig) -> list[str]:
 
 
 def _profile_problems(profile: MarketProfile) -> Iterator[str]:
-    for name in ("sectors", "stock_features", "macro_features"):
+    for name in ("sectors", "stock_features", "macro_features", "required_features", *EXTRA):
         names: list[str] = getattr(profile, name)
         again = sorted({entry for entry in names if names.count(entry) > 1})
         if again:
             yield f"market_profile.{name}: each name may stand once, duplicate: {', '.join(again)}"
+    known = {*profile.stock_features, *profile.macro_features}
+    strange = [name for name in profile.required_features if name not in known]
+    if strange:
+        yield (
+            f"market_profile.required_features: expected names of stock_features or "
+            f"macro_features, found {', '.join(strange)}"
+        )
     universe = profile.universe
     if universe.min_bars > universe.lookback_days:
         yield (
@@ -46,7 +54,11 @@ def _profile_problems(profile: MarketProfile) -> Iterator[str]:
         )
 
 
-def _span_problems(spans: SpansConfig) -> Iterator[str]:
+def _span_problems(spans: SpansConfig | SpanShares) -> Iterator[str]:
+    if isinstance(spans, SpanShares):
+        if abs(sum(spans.shares) - 1) > MIX_TOLERANCE:
+            yield f"market_profile.spans.shares: must sum to 1, sum to {sum(spans.shares):g}"
+        return
     named = [("train", spans.train), ("validation", spans.validation), ("test", spans.test)]
     for name, span in named:
         if span.end <= span.start:

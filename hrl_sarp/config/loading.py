@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from hrl_sarp.config.consistency import find_contradictions
 from hrl_sarp.config.encoder_schema import WindowedConfig
+from hrl_sarp.config.market_schema import DATED, SHARED
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import ConfigError
 
@@ -25,6 +26,7 @@ DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] /
 EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
+SPANS = ("market_profile", "spans")
 RETIRED_KEYS = {
     ("risk", "bear_exposure_cut"): "the cash of the goal sets the exposure, see `objective.kind`",
 }
@@ -223,6 +225,9 @@ class _Layers:
         self, below: Any, above: Mapping[str, Any], origin: str, path: tuple[str, ...]
     ) -> dict[str, Any]:
         merged = dict(below) if isinstance(below, Mapping) else {}
+        if path == SPANS and not merged.keys() <= above.keys():
+            # days replace shares and shares replace days, because a span has one form
+            merged = {} if ("shares" in above) != ("shares" in merged) else merged
         for key, value in above.items():
             here = (*path, str(key))
             if here in RETIRED_KEYS:
@@ -265,9 +270,10 @@ def _checked(layers: _Layers, title: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(layers.values)
     except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
         problems += [
             f"{_dotted(detail['loc'])}: {_reason(detail)} [{layers.origin(detail['loc'])}]"
-            for detail in error.errors(include_url=False, include_context=False)
+            for detail in map(_without_marks, details)
             if detail["type"] != "missing" or layers.is_complete
         ]
     if config is not None:
@@ -275,6 +281,12 @@ def _checked(layers: _Layers, title: str) -> RunConfig:
     if config is None or problems:
         raise ConfigError("\n  ".join([f"cannot use {title}:", *problems]))
     return config
+
+
+def _without_marks(detail: ErrorDetails) -> ErrorDetails:
+    """Take out of the location which form of a value was tried."""
+    loc = tuple(part for part in detail["loc"] if part not in (DATED, SHARED))
+    return {**detail, "loc": loc}
 
 
 def _reason(detail: ErrorDetails) -> str:
@@ -295,9 +307,10 @@ def _keys_of(location: list[int | str]) -> list[str]:
         if isinstance(part, int):
             continue
         annotation = section.model_fields[part].annotation
+        forms = [*get_args(annotation), annotation]
         section = next(
             candidate
-            for candidate in (*get_args(annotation), annotation)
+            for candidate in (*forms, *(part for form in forms for part in get_args(form)))
             if isinstance(candidate, type) and issubclass(candidate, BaseModel)
         )
     return list(section.model_fields)

@@ -4,9 +4,11 @@ The other modules of the schema take the class of all sections and the common ra
 """
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from hrl_sarp.config.own_code import DottedName
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -63,6 +65,35 @@ class SpansConfig(Section):
     validation: SpanConfig
     test: SpanConfig
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_form(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "shares" in given:
+            raise ValueError("expected either days or shares, found both; remove one of them")
+        return given
+
+
+class SpanShares(Section):
+    """Spans as shares of the sessions that the market has, for data of any years."""
+
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=3, max_length=3)
+    """Training, validation and test; they sum to 1. Spans begin with a year where that fits."""
+
+
+DATED, SHARED = "<dates>", "<shares>"
+"""Marks in the location of an error that tell both forms of spans apart."""
+Spans = Annotated[
+    Annotated[SpansConfig, Tag(DATED)] | Annotated[SpanShares, Tag(SHARED)],
+    Discriminator(lambda given: SHARED if _names_shares(given) else DATED),
+]
+"""Spans by their days, or as shares of the data."""
+
+
+def _names_shares(given: Any) -> bool:
+    if isinstance(given, dict):
+        return "shares" in given and given.keys().isdisjoint(SpansConfig.model_fields)
+    return isinstance(given, SpanShares)
+
 
 class StressWindow(Section):
     """A dated stretch of history that `stress-test` replays where the data cover it."""
@@ -87,8 +118,9 @@ class MarketStressConfig(Section):
 class MarketProfile(Section):
     """One market: its sectors, features, calendar, costs, universe and spans."""
 
-    sectors: list[str] = Field(min_length=1)
-    """Sector order of every array; a sector without stocks is masked."""
+    sectors: list[str]
+    """Sector order of every array; a sector without stocks is masked. Empty: the sectors of the
+    data, in alphabetical order."""
     sectors_left_out: list[str]
     """Sectors of the data whose stocks this market leaves out. Any other name is an error."""
     calendar: str
@@ -102,9 +134,17 @@ class MarketProfile(Section):
     macro_features: list[str] = Field(min_length=1)
     """Names from the macro registry, in the order of the arrays; `portfolio_drawdown`, which only
     the environment knows, stands last."""
+    extra_stock_features: list[DottedName]
+    """Functions of the user's, `package.module:function`, that follow `stock_features`."""
+    extra_macro_features: list[DottedName]
+    """The same for `macro_features`; they stand before those of the portfolio."""
+    required_features: list[str]
+    """Features without which no market is made. Others, whose columns or series the data lack, are
+    left out with a note."""
     costs: CostConfig
     universe: UniverseConfig
-    spans: SpansConfig
+    spans: Spans
+    """Training, validation and test, by their days or as shares of the data."""
     stress: MarketStressConfig
 
 

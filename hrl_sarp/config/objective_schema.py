@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from hrl_sarp.config.market_schema import Count, Fraction, Positive, Section
+from hrl_sarp.config.own_code import DottedName
 
 PriorName = Literal[
     "equal_weight",
@@ -71,3 +74,35 @@ class RiskModelConfig(Section):
     """Sessions before the first forecast; until then all stocks count as equally risky."""
     input_clip: Positive
     """Bound of the standardised risk inputs, which keep their level."""
+
+
+class MacroRewardConfig(Section):
+    """Weekly reward in % log growth over the 1/N benchmark."""
+
+    concentration_weight: float = Field(ge=0)
+    """Times (Herfindahl index of the goal - 1 / listed sectors)."""
+    drawdown_weight: float = Field(ge=0)
+    """Times 100 x the increase of active drawdown beyond the threshold."""
+    drawdown_threshold: Fraction
+    """Active drawdown, a fraction, up to which there is no penalty."""
+
+
+class MicroRewardConfig(Section):
+    """Daily reward in % of a gain, less a penalty for leaving the goal."""
+
+    gain: Literal["selection", "growth", "reached"]
+    """Of the objective `growth`. selection: log growth over that of the own sectors; growth: log
+    growth over the 1/N benchmark, for a micro agent without a macro agent's sectors; reached: 0 at
+    the goal, else -1, no market."""
+    alignment_weight: float = Field(ge=0)
+    """Times (1 - alignment of achieved and desired sector weights); not of `reached`."""
+    reached_distance: Fraction
+    """`reached`: largest half L1 distance of achieved and desired sector weights that counts."""
+
+
+class RewardsConfig(Section):
+    """Terms of the user's own in the rewards of phases 3 to 5."""
+
+    extra: DottedName | None
+    """A function of the user's: from a `StepResult` and the `MarketTensors` to a tensor (B,) in %,
+    added to the reward of each session; null for none."""

@@ -17,7 +17,15 @@ from hrl_sarp.config.market_schema import (
     Positive,
     Section,
 )
-from hrl_sarp.config.objective_schema import ObjectiveConfig, RiskBaselineName, RiskModelConfig
+from hrl_sarp.config.objective_schema import (
+    MacroRewardConfig,
+    MicroRewardConfig,
+    ObjectiveConfig,
+    RewardsConfig,
+    RiskBaselineName,
+    RiskModelConfig,
+)
+from hrl_sarp.config.own_code import DottedName
 from hrl_sarp.config.study_schema import WalkForwardConfig
 
 
@@ -42,30 +50,6 @@ class RiskConfig(Section):
     """Factor on the exposure while the gate is closed."""
     gate_days: Count
     """Sessions that the gate stays closed. Then the peak restarts at the current wealth."""
-
-
-class MacroRewardConfig(Section):
-    """Weekly reward in % log growth over the 1/N benchmark."""
-
-    concentration_weight: float = Field(ge=0)
-    """Times (Herfindahl index of the goal - 1 / listed sectors)."""
-    drawdown_weight: float = Field(ge=0)
-    """Times 100 x the increase of active drawdown beyond the threshold."""
-    drawdown_threshold: Fraction
-    """Active drawdown, a fraction, up to which there is no penalty."""
-
-
-class MicroRewardConfig(Section):
-    """Daily reward in % of a gain, less a penalty for leaving the goal."""
-
-    gain: Literal["selection", "growth", "reached"]
-    """Of the objective `growth`. selection: log growth over that of the own sectors; growth: log
-    growth over the 1/N benchmark, for a micro agent without a macro agent's sectors; reached: 0 at
-    the goal, else -1, no market."""
-    alignment_weight: float = Field(ge=0)
-    """Times (1 - alignment of achieved and desired sector weights); not of `reached`."""
-    reached_distance: Fraction
-    """`reached`: largest half L1 distance of achieved and desired sector weights that counts."""
 
 
 class SupervisedConfig(Section):
@@ -387,6 +371,10 @@ class EvaluationConfig(Section):
         ]
     ]
     """Which baselines a backtest runs beside the index and the random portfolios."""
+    extra_baselines: list[DottedName]
+    """Functions of the user's, from a `PastView` to weights, that count as baselines."""
+    extra_policies: list[DottedName]
+    """The same, shown as policies: they are counted as trials."""
     volatility_targets: list[Positive]
     """Annual volatilities at which the `volatility_target` baselines hold 1/N, one policy each."""
     momentum_positions: Count
@@ -484,6 +472,7 @@ class RunConfig(Section):
     data: DataConfig
     objective: ObjectiveConfig
     risk_model: RiskModelConfig
+    rewards: RewardsConfig
     risk: RiskConfig
     macro_agent: MacroAgentConfig
     micro_agent: MicroAgentConfig

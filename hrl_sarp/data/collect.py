@@ -40,8 +40,9 @@ def check_files(config: RunConfig, input_path: Path | None, macro_path: Path | N
     """
     if input_path is None:
         raise DataError("source files: expected --input PATH (a file or folder), found none")
-    calendar = config.market_profile.calendar
-    return folder.load(input_path, macro_path, config.data.named_tables, calendar)
+    profile, names = config.market_profile, config.data.named_tables
+    needs_sectors = bool(profile.sectors)
+    return folder.load(input_path, macro_path, names, profile.calendar, needs_sectors=needs_sectors)
 
 
 def render_readings(raw: RawData) -> Table:

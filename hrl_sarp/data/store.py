@@ -38,6 +38,15 @@ INDEX_SCHEMA = pl.Schema({"date": pl.Date(), "close": pl.Float64()})
 FEATURES_SCHEMA = pl.Schema(
     {"date": pl.Date(), "symbol": pl.String(), "name": pl.String(), "value": pl.Float64()}
 )
+OWN_FEATURES_SCHEMA = pl.Schema(
+    {
+        "date": pl.Date(),
+        "known_at": pl.Date(),
+        "symbol": pl.String(),
+        "name": pl.String(),
+        "value": pl.Float64(),
+    }
+)
 MEMBERSHIP_SCHEMA = pl.Schema({"symbol": pl.String(), "start": pl.Date(), "end": pl.Date()})
 FINDINGS_SCHEMA = pl.Schema(
     {
@@ -90,6 +99,9 @@ class RawData:
     """Sentence that says whether delisted stocks are missing."""
     features: pl.DataFrame | None = None
     """`FEATURES_SCHEMA`: planted features of a synthetic market."""
+    own_features: pl.DataFrame | None = None
+    """`OWN_FEATURES_SCHEMA`: features of the user's, public on `known_at`; null symbols are of the
+    market."""
     membership: pl.DataFrame | None = None
     """`MEMBERSHIP_SCHEMA`: when a symbol belonged to the universe."""
     notes: tuple[str, ...] = ()
@@ -116,6 +128,7 @@ _TABLES = (
     _Table("macro", "macro/macro.parquet", MACRO_SCHEMA),
     _Table("sectors", "sectors.parquet", SECTORS_SCHEMA),
     _Table("features", "planted_features.parquet", FEATURES_SCHEMA, is_optional=True),
+    _Table("own_features", "own_features.parquet", OWN_FEATURES_SCHEMA, is_optional=True),
     _Table("membership", "membership.parquet", MEMBERSHIP_SCHEMA, is_optional=True),
     _Table("import_findings", "import_findings.parquet", FINDINGS_SCHEMA, is_optional=True),
 )

@@ -45,11 +45,15 @@ class HierarchicalEnv(gym.Env[Any, Any]):
     Costs:
         those of the market profile, on every trade from drifted holdings, entry included.
 
+    Randomness:
+        start days and goals follow the seed of `reset`. Without one, each env draws its own; the
+        seed of the configuration is for the training of this package.
+
     Args:
         market: the market or its tensors; the bundled sample if None.
         config: run configuration; the sample's if None.
         level: `macro` or `micro`.
-        span: rows that episodes may touch; the training span if None.
+        span: rows that episodes from drawn days may touch; the training span if None.
         partner: policy of the other level; the documented rule if None.
         observation: form of the observation.
 
@@ -77,16 +81,13 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         partner: MacroPolicy | MicroPolicy | None = None,
         observation: ObservationForm = "full",
     ) -> None:
-        if market is None and config is None:
-            market, config = sample_market()
-        if market is None or config is None:
-            raise MarketError("an env needs a market and its config, or neither for the sample")
-        tensors = to_tensors(market)
+        tensors, config = market_and_config(market, config)
         self.form = observation
         self.level = make_level(tensors, config, level, n_envs=1, partner=partner)
         self.starts = make_starts(tensors, config, level, span)
         self.observation_space = self.level.observation_space(observation)
         self.action_space = self.level.action_space
+        self._partner_is_default = partner is None
         self._over = True
         if level == "micro" and observation == "full":
             # libraries treat every env with this attribute as one with goal dictionaries
@@ -98,18 +99,27 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         """Start an episode; `options={"day": row}` chooses where.
 
         Args:
-            seed: reseeds the draw of start days and goals.
-            options: `day` is the row of the market to start at.
+            seed: reseeds the draw of start days and goals. Before the first seed the env draws one
+                of its own; a partner that was given keeps its own then.
+            options: `day` is the row of the market to start at. It takes no draw.
 
         Returns:
             The first observation, and its day.
+
+        Raises:
+            SimulatorError: if no whole episode fits between `day` and the end of the market, or for
+                an option of another name.
         """
+        is_seeded = self._np_random is not None
         super().reset(seed=seed)
-        if seed is not None:
-            self.starts.rng = np.random.default_rng(seed)
-            if isinstance(self.level.partner, SampledGoal):
-                self.level.partner.generator.manual_seed(seed)
-        day = int((options or {}).get("day", self.starts.draw(1)[0]))
+        self.starts.rng = self.np_random
+        goals = self.level.partner
+        is_own = self._partner_is_default and not is_seeded
+        if isinstance(goals, SampledGoal) and (seed is not None or is_own):
+            drawn = int(self.np_random.integers(2**63)) if seed is None else seed
+            goals.generator.manual_seed(drawn)
+        asked = self.starts.asked(options or {})
+        day = int(self.starts.draw(1)[0]) if asked is None else asked
         with torch.no_grad():
             self.level.reset(torch.tensor([day]), torch.ones(1, dtype=torch.bool))
         self._over = False
@@ -125,7 +135,8 @@ class HierarchicalEnv(gym.Env[Any, Any]):
             Observation, reward, terminated, truncated, and the terms of the reward.
 
         Raises:
-            SimulatorError: after the end of an episode.
+            SimulatorError: after the end of an episode, and for an action that is not finite or of
+                another length.
         """
         if self._over:
             raise SimulatorError("step was called after the end of the episode: call reset first")
@@ -146,6 +157,13 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         """Return the micro reward for any goal, for hindsight replay of other libraries."""
         config = self.level.config.micro_agent.reward
         achieved = np.asarray(achieved_goal, np.float64)
+        infos = [info] if isinstance(info, dict) else info
+        if not all("gain" in each and "followed" in each for each in infos):
+            raise SimulatorError(
+                "compute_reward: expected the infos of step, found one without 'gain' and "
+                "'followed', which the reward needs; with Stable-Baselines3 pass "
+                "replay_buffer_kwargs={'copy_info_dict': True}"
+            )
         gain, followed = (
             np.array(info[name] if isinstance(info, dict) else [each[name] for each in info])
             for name in ("gain", "followed")
@@ -171,6 +189,28 @@ def sample_market() -> tuple[Market, RunConfig]:
     config = load_config(market="sample")
     market = bundled_sample(config)
     return with_node_features(market, config.macro_agent.graph), config
+
+
+def market_and_config(
+    market: Market | MarketTensors | None, config: RunConfig | None
+) -> tuple[MarketTensors, RunConfig]:
+    """Return the tensors of a market with its configuration; of the sample where both are None.
+
+    Args:
+        market: either form.
+        config: of the market.
+
+    Returns:
+        What a level is made from.
+
+    Raises:
+        MarketError: if one of both is missing.
+    """
+    if market is None and config is None:
+        market, config = sample_market()
+    if market is None or config is None:
+        raise MarketError("an env needs a market and its config, or neither for the sample")
+    return to_tensors(market), config
 
 
 def to_tensors(market: Market | MarketTensors) -> MarketTensors:

@@ -4,7 +4,7 @@ A level asks a partner policy for the decisions of the other level. The envs for
 Stable-Baselines3 are thin adapters over a level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from hrl_sarp.envs.observations import (
 from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy
 from hrl_sarp.envs.rewards import (
     PERCENT,
+    extra_reward,
     followed_variance,
     goal_alignment,
     macro_penalties,
@@ -114,13 +115,17 @@ class MacroLevel:
         index = self.clocks.macro_observation()
         return index if form == "index" else macro_inputs(self.tensors, index).flatten()
 
-    def step(self, action: Float[Tensor, "B G"]) -> LevelStep:
+    def step(self, action: Tensor) -> LevelStep:
         """Set the goal of the week and trade until the next week end.
 
-        `action` holds sector weights, cash, then regime probabilities. The first and the last need
-        not sum to 1.
+        `action` (B, G) holds sector weights, cash, then regime probabilities. The first and the
+        last need not sum to 1.
+
+        Raises:
+            SimulatorError: for an action that is not finite or of another shape.
         """
         clocks = self.clocks
+        _check_action(action, clocks.n_envs, self.action_space)
         everyone = torch.ones(clocks.n_envs, dtype=torch.bool, device=self.tensors.device)
         clocks.set_goal(self.goal_of(action), everyone)
         n_listed = self.tensors.sector_listed[clocks.day].sum(dim=1)
@@ -174,6 +179,7 @@ class MacroLevel:
             result = clocks.trade_day(self.partner.target(clocks.micro_observation()), active)
             sessions.append(result)
             terms = session_objective(self.tensors, objective, result, exposure)
+            terms |= extra_reward(self.config.rewards.extra, result, self.tensors)
             _add_where(active, terms, rewarded)
             _add_where(active, {"cost": result.cost, "turnover": result.turnover}, measured)
             active = active & ~clocks.is_week_end()
@@ -231,17 +237,23 @@ class MicroLevel:
         goals = {"achieved_goal": achieved, "desired_goal": index["desired_goal"]}
         return {"observation": observation, **goals}
 
-    def step(self, action: Float[Tensor, "B N"]) -> LevelStep:
+    def step(self, action: Tensor) -> LevelStep:
         """Trade one session, and reward it under the goal that was in force at the decision.
 
-        `action` holds target weights of the day's slots, before the limits.
+        `action` (B, N) holds target weights of the day's slots, before the limits.
+
+        Raises:
+            SimulatorError: for an action that is not finite or of another shape.
         """
+        _check_action(action, self.clocks.n_envs, self.action_space)
         clocks, rewards = self.clocks, self.config.micro_agent.reward
         objective, exposure = self.config.objective, self.clocks.exposure_asked()
         decided, goal, growth = clocks.day, clocks.episode.goal, clocks.episode.active_growth
         result = clocks.trade_day(action)
         clocks.episode.steps = clocks.episode.steps + 1
         gain = micro_gain(self.tensors, result, objective, rewards)
+        for extra in extra_reward(self.config.rewards.extra, result, self.tensors).values():
+            gain = gain + extra
         followed = followed_variance(self.tensors, objective, result.day, exposure)
         # rewards are made from the goals as observed (float32), so that replay can remake them
         desired, achieved = (seen.float().to(gain.dtype) for seen in (goal, clocks.achieved_goal()))
@@ -298,6 +310,10 @@ class EpisodeStarts:
                 f"{market.dates[span.start]} and {market.dates[span.stop - 1]}: "
                 "lengthen the span or shorten the horizon"
             )
+        decided = np.flatnonzero(market.is_week_end) if weekly else np.arange(len(market.dates))
+        self.n_days, self.horizon = len(market.dates), f"{horizon} {'weeks' if weekly else 'days'}"
+        # a step ends at a week end or session after its start, and the last one must exist
+        self.latest = int(decided[-horizon]) - 1 if len(decided) >= horizon else -1
         self.regime = market.filtered_regime[self.days].argmax(axis=1)
         self.rng = np.random.default_rng(seed)
         self.set_mix([1 / len(Regime)] * len(Regime))
@@ -321,6 +337,28 @@ class EpisodeStarts:
         """Draw `n` start days with replacement, all of them week ends."""
         return self.rng.choice(self.days, size=n, p=self.probabilities)
 
+    def asked(self, options: Mapping[str, Any]) -> int | None:
+        """Return the start day that the options of a reset ask for, None where they ask for none.
+
+        Raises:
+            SimulatorError: if no whole episode fits between it and the end of the market, or for an
+                option of another name.
+        """
+        unknown = sorted(set(options) - {"day"})
+        if unknown:
+            raise SimulatorError(f"reset: expected the option 'day' or none, found {unknown}")
+        day = options.get("day")
+        if day is None:
+            return None
+        is_whole = isinstance(day, int | np.integer) and not isinstance(day, bool)
+        if not is_whole or not 0 <= day <= self.latest:
+            raise SimulatorError(
+                f"reset: expected a day from 0 to {self.latest}, from which an episode of "
+                f"{self.horizon} ends within the {self.n_days} days of the market, found {day!r}; "
+                "choose another row or shorten the horizon"
+            )
+        return int(day)
+
     def state_dict(self) -> dict[str, Any]:
         """Return generator state and mix as plain values."""
         return {"rng": self.rng.bit_generator.state, "probabilities": self.probabilities.tolist()}
@@ -339,6 +377,21 @@ def _add_where(active: Tensor, terms: dict[str, Tensor], totals: dict[str, Tenso
 
 def _box(size: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+
+def _check_action(action: Tensor, n_envs: int, space: spaces.Box) -> None:
+    expected = (n_envs, *space.shape)
+    if tuple(action.shape) != expected:
+        raise SimulatorError(
+            f"step: expected an action of shape {expected} (portfolio, entry), found "
+            f"{tuple(action.shape)}; the action space has the number of entries"
+        )
+    if not bool(torch.isfinite(action).all()):
+        row, entry = (~torch.isfinite(action)).nonzero()[0].tolist()
+        raise SimulatorError(
+            f"step: expected finite numbers in the action, found {float(action[row, entry])} in "
+            f"entry {entry} of portfolio {row}; did the policy diverge?"
+        )
 
 
 def _normalised(weights: Tensor, fallback: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hrl_sarp.config.objective_schema import ObjectiveConfig
-from hrl_sarp.config.schema import MacroRewardConfig, MicroRewardConfig
+from hrl_sarp.config.objective_schema import MacroRewardConfig, MicroRewardConfig, ObjectiveConfig
+from hrl_sarp.config.own_code import call, load_function
 from hrl_sarp.contracts import StepResult, goal_size
+from hrl_sarp.errors import OwnCodeError
 from hrl_sarp.market.tensors import MarketTensors
 
 PERCENT = 100.0
@@ -131,6 +132,33 @@ def followed_variance(
     """
     scale = PERCENT * objective.risk_aversion / 2 if objective.kind == "risk" else 0.0
     return scale**0.5 * exposure[:, None] * tensors.prior_return[earned]
+
+
+def extra_reward(
+    name: str | None, result: StepResult, tensors: MarketTensors
+) -> dict[str, Float[Tensor, " B"]]:
+    """Compute the user's own term of a session's reward, in %; empty without one.
+
+    Args:
+        name: `rewards.extra` of the configuration, `package.module:function`.
+        result: of the session.
+        tensors: the market.
+
+    Raises:
+        ConfigError: if the function cannot be imported.
+        OwnCodeError: if it fails, or gives other than B finite numbers.
+    """
+    if name is None:
+        return {}
+    given = call(load_function(name, "rewards.extra"), name, result, tensors)
+    shape = result.net_return.shape
+    if not isinstance(given, Tensor) or given.shape != shape or not bool(given.isfinite().all()):
+        shown = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        raise OwnCodeError(
+            f"{name}: expected a tensor of {shape[0]} finite numbers, found {shown}; correct its "
+            "return value"
+        )
+    return {"extra": given.to(result.net_return.dtype)}
 
 
 def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:

@@ -9,8 +9,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.envs.gym_env import LevelName, make_level, make_starts, market_and_config
 from hrl_sarp.envs.levels import EpisodeStarts, Level, LevelStep, ObservationForm
 from hrl_sarp.envs.policies import SampledGoal
+from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import derive_seed
 
 GOAL_STREAM = 3
@@ -35,18 +39,13 @@ class PortfolioVecEnv(VecEnv):
         group: number of rows that start on the same day. They differ in portfolio, goal and noise.
 
     Examples:
-        >>> from hrl_sarp.envs import make_level, make_starts, to_tensors
-        >>> from hrl_sarp.config.loading import load_config
-        >>> from hrl_sarp.contracts import DayRange, Split
-        >>> from hrl_sarp.known_markets.small_market import market_of_returns
-        >>> split = Split(DayRange(0, 90), DayRange(90, 90), DayRange(90, 99))
-        >>> market = market_of_returns("two stocks", np.full((99, 2), 0.01), np.arange(2), split)
-        >>> config = load_config(market="sample")
-        >>> tensors = to_tensors(market)
-        >>> level = make_level(tensors, config, "micro", n_envs=3)
-        >>> env = PortfolioVecEnv(level, make_starts(tensors, config, "micro", None))
-        >>> env.reset()["day"].shape
-        (3, 1)
+        >>> env = PortfolioVecEnv.of("micro", n_envs=3, seed=0)  # the bundled sample
+        >>> observation = env.reset()
+        >>> observation["desired_goal"].shape
+        (3, 15)
+        >>> _, rewards, dones, infos = env.step(np.full((3, env.action_space.shape[0]), 0.01))
+        >>> rewards.shape
+        (3,)
     """
 
     def __init__(
@@ -60,14 +59,53 @@ class PortfolioVecEnv(VecEnv):
         self.render_mode = None
         super().__init__(n_envs, level.observation_space(form), level.action_space)
 
+    @classmethod
+    def of(
+        cls,
+        level: LevelName,
+        n_envs: int,
+        market: Market | MarketTensors | None = None,
+        config: RunConfig | None = None,
+        span: DayRange | None = None,
+        form: ObservationForm = "full",
+        seed: int | None = None,
+    ) -> "PortfolioVecEnv":
+        """Build a batch for any library, with the rule that is documented as the partner.
+
+        Args:
+            level: the one that acts.
+            n_envs: B.
+            market: the market or its tensors; the bundled sample if it and `config` are None.
+            config: run configuration of the market.
+            span: rows that episodes may touch; the training span if None.
+            form: of the observations.
+            seed: of start days and goals; drawn anew if None.
+
+        Returns:
+            The batch, before its first reset.
+
+        Raises:
+            MarketError: if one of market and configuration is missing, or no episode fits.
+        """
+        tensors, chosen = market_and_config(market, config)
+        made = make_level(tensors, chosen, level, n_envs)
+        env = cls(made, make_starts(tensors, chosen, level, span), form)
+        env.seed(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
+        return env
+
     def reset(self) -> VecEnvObs:
-        """Start an episode in every row.
+        """Start an episode in every row, at the day that `set_options` asked for if it did.
 
         Returns:
             The first observations.
+
+        Raises:
+            SimulatorError: for a day from which no whole episode fits into the market.
         """
+        asked = [self.starts.asked(options) for options in self._options]
         with torch.no_grad():
-            self._restart(torch.ones(self.num_envs, dtype=torch.bool))
+            self._restart(torch.ones(self.num_envs, dtype=torch.bool), asked)
+        self._reset_options()
         self.episode_return[:], self.episode_length[:] = 0.0, 0
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return self._numpy(self.level.observe(self.form))
@@ -89,6 +127,7 @@ class PortfolioVecEnv(VecEnv):
 
         Raises:
             RuntimeError: if `step_async` was not called before.
+            SimulatorError: for actions that are not finite or of another shape.
         """
         if self._actions is None:
             raise RuntimeError("step_wait was called before step_async")
@@ -122,9 +161,13 @@ class PortfolioVecEnv(VecEnv):
             self.episode_return[row] = 0.0
             self.episode_length[row] = 0
 
-    def _restart(self, rows: Tensor) -> None:
-        n_groups = self.num_envs // self.group
-        days = np.repeat(self.starts.draw(n_groups), self.group)
+    def _restart(self, rows: Tensor, asked: Sequence[int | None] = ()) -> None:
+        if asked and None not in asked:
+            days = np.asarray(asked)
+        else:
+            days = np.repeat(self.starts.draw(self.num_envs // self.group), self.group)
+            for row, day in enumerate(asked):
+                days[row] = days[row] if day is None else day
         device = self.level.tensors.device
         self.level.reset(torch.as_tensor(days, device=device), rows.to(device))
 

@@ -10,6 +10,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Trajectory
 from hrl_sarp.envs.rollout import Policy, Variant, rollout
 from hrl_sarp.evaluation.baselines import make_baselines, make_random_portfolios
+from hrl_sarp.evaluation.own_policy import configured_policies
 from hrl_sarp.evaluation.statistics import Trials
 from hrl_sarp.evaluation.trials import SpanHistory, record_backtest
 from hrl_sarp.market.tensors import MarketTensors
@@ -101,7 +102,13 @@ def run_backtest(
     """
     span: DayRange = getattr(market.split, span_name)
     tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
-    rows = [*make_baselines(market, config), *policies]
+    section = config.evaluation
+    own = configured_policies(section.extra_baselines, "evaluation.extra_baselines")
+    policies = [
+        *policies,
+        *configured_policies(section.extra_policies, "evaluation.extra_policies"),
+    ]
+    rows = [*make_baselines(market, config), *own, *policies]
     costs, risk = config.market_profile.costs, config.risk
     quiet = Variant(costs, risk, keeps_weights=False)
     stressed = config.evaluation.stressed_delisting_return

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from hrl_sarp.config.own_code import call, load_function
 from hrl_sarp.contracts import Market, session_growth
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.errors import SimulatorError
@@ -224,6 +226,25 @@ def as_policies(given: Any) -> list[Policy]:
                 f"found {type(one).__name__}; see docs/your_policy.md"
             )
     return policies
+
+
+def configured_policies(names: Sequence[str], key: str) -> list[Policy]:
+    """Load the user's functions that a configuration names, each as a policy.
+
+    Args:
+        names: `package.module:function`, each a function from a `PastView` to weights.
+        key: of the configuration, for messages.
+
+    Returns:
+        One policy a name, called as the function is.
+
+    Raises:
+        ConfigError: if a function cannot be imported.
+    """
+    return [
+        FunctionPolicy(partial(call, load_function(name, key), name), name.split(":")[1])
+        for name in names
+    ]
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

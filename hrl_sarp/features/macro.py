@@ -4,18 +4,21 @@ Every formula reads rows <= t. Published series come aligned with sessions, afte
 (`market/releases.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import no_type_check
+from functools import partial
+from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float
 from numba import njit
 
+from hrl_sarp.config.own_code import call, is_dotted, load_function
 from hrl_sarp.contracts import PORTFOLIO_FEATURES, Regime
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features import technical
 from hrl_sarp.features.prices import PricePanel
+from hrl_sarp.features.stock import own_array
 from hrl_sarp.features.technical import Column, log_positive, row_mean, row_sum
 
 WEEK, MONTH, QUARTER, HALF, YEAR = "week", "month", "quarter", "half", "year"
@@ -73,13 +76,39 @@ def compute_macro_features(
         raise FeatureError("macro features cannot be computed: " + "; ".join(problems))
     result = np.empty((len(sources.index_return), len(names)), dtype=np.float32)
     for index, name in enumerate(names):
-        feature = MACRO_FEATURES[name]
+        feature = macro_feature(name, sources.series)
         raw = feature.compute(sources)
         if feature.is_standardised:
             result[:, index] = trailing_z(raw, window, clip)
         else:
             result[:, index] = np.clip(np.nan_to_num(raw), -clip, clip)
     return result
+
+
+def macro_feature(name: str, series: Collection[str]) -> MacroFeature:
+    """Return a feature by its name: of the registry, a series, or a function of the user's.
+
+    Args:
+        name: of the registry, of a series of the user's own, or `package.module:function`. Such a
+            function takes the `MacroSources` and returns an array (T,) whose row t reads rows <= t,
+            NaN where it has no value.
+        series: that the data have.
+
+    Returns:
+        The feature.
+
+    Raises:
+        ConfigError: if the function cannot be imported.
+        KeyError: for an unknown name; `find_macro_problems` names these.
+    """
+    if name in MACRO_FEATURES:
+        return MACRO_FEATURES[name]
+    if is_dotted(name):
+        function = load_function(name, "extra_macro_features")
+        return MacroFeature(partial(_own_column, function, name), unit="own")
+    if name in series:
+        return _level(name, unit="own")
+    raise KeyError(name)
 
 
 def split_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -100,17 +129,34 @@ def find_macro_problems(names: Sequence[str], series: frozenset[str]) -> list[st
             f"macro_features: {', '.join(of_portfolio)} come from the portfolio, not from the "
             "market; list them last"
         )
+    lacking = lacking_series(own, series)
     for name in own:
-        if name not in MACRO_FEATURES:
+        if name not in MACRO_FEATURES and name not in series and not is_dotted(name):
             problems.append(f"macro_features: '{name}' is not in the registry; remove it")
-            continue
-        needed = MACRO_FEATURES[name].series
-        if needed and not series & set(needed):
+        elif name in lacking:
             problems.append(
-                f"macro_features: '{name}' needs the series {' or '.join(needed)}, which the data "
-                "lack; take it out of the market profile or collect that series"
+                f"macro_features: '{name}' {lacking[name]}; take it out of the market profile or "
+                "collect that series"
             )
     return problems
+
+
+def lacking_series(names: Sequence[str], series: frozenset[str]) -> dict[str, str]:
+    """Say of each known feature whose series the data lack what it needs.
+
+    Args:
+        names: of features.
+        series: that the data have.
+
+    Returns:
+        Name -> the rest of a sentence about it.
+    """
+    lacking = {}
+    for name in names:
+        needed = MACRO_FEATURES[name].series if name in MACRO_FEATURES else ()
+        if needed and not series & set(needed):
+            lacking[name] = f"needs the series {' or '.join(needed)}, which the data lack"
+    return lacking
 
 
 def needed_series(names: Sequence[str]) -> list[str]:
@@ -164,6 +210,12 @@ def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
     spread = total**2 - squares
     safe = np.where(spread > 0.0, spread, np.nan)
     return (count**2 * variance - squares) / safe
+
+
+def _own_column(
+    function: Callable[[MacroSources], Any], name: str, sources: MacroSources
+) -> Column:
+    return own_array(call(function, name, sources), name, sources.index_return.shape)
 
 
 def _row_std(values: Float[np.ndarray, "T A"]) -> Column:

@@ -15,6 +15,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.contracts import USUAL_SESSIONS, Market, SessionCounts, session_growth
+from hrl_sarp.data.known_at import stock_tables
 from hrl_sarp.data.quality import rules
 from hrl_sarp.data.quality.validation import ValidationReport
 from hrl_sarp.data.store import RawData
@@ -65,7 +66,8 @@ class PricePanel:
     columns: frozenset[str]
     """Which of open, high, low, close, volume and the planted features the data have."""
     planted: dict[str, Table] = field(default_factory=dict)
-    """Features that the data set itself has (synthetic markets); NaN where they are missing."""
+    """Features that the data themselves have: planted, or the user's own, known at the close; NaN
+    where they are missing."""
     sessions: SessionCounts = USUAL_SESSIONS
     """Of the market's calendar."""
 
@@ -209,8 +211,10 @@ def build_panel(
     continues = np.maximum.accumulate(tradable[::-1], axis=0)[::-1]
     columns = [name for name in PRICES if bars[name].null_count() < bars.height]
     planted = _planted_features(raw, sessions, symbols)
+    days = sessions.to_numpy().astype(DAY)
+    planted |= stock_tables(raw.own_features, days, tuple(symbols.to_list()))
     return PricePanel(
-        dates=sessions.to_numpy().astype(DAY),
+        dates=days,
         symbols=tuple(symbols.to_list()),
         sector_of=sector_of,
         n_sectors=len(sectors),
@@ -277,7 +281,7 @@ def _select(
         raise MarketError(
             f"no stock of the data belongs to a sector of the market profile: expected one of "
             f"{', '.join(sectors)}; found {', '.join(map(str, found)) or 'none'}; choose the "
-            "market profile that fits the data"
+            "market profile that fits the data; `own` takes the sectors of the data"
         )
     symbols = bars["symbol"].unique().sort()
     of_symbol = dict(known.select("symbol", "sector").iter_rows())

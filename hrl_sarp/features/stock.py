@@ -7,14 +7,16 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import no_type_check
+from functools import partial
+from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numba import njit
 
+from hrl_sarp.config.own_code import call, is_dotted, load_function
 from hrl_sarp.contracts import USUAL_SESSIONS
-from hrl_sarp.errors import FeatureError
+from hrl_sarp.errors import FeatureError, OwnCodeError
 from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.technical import (
     Table,
@@ -80,7 +82,7 @@ def compute_stock_features(
     result = np.empty((*panel.tradable.shape, len(names)), dtype=np.float32)
 
     def fill(index: int) -> None:
-        raw = STOCK_FEATURES[names[index]].compute(panel)
+        raw = stock_feature(names[index], panel.columns).compute(panel)
         result[:, :, index] = robust_z(raw, panel.tradable, clip)
 
     # features are independent, and their compiled code releases the lock of Python
@@ -88,6 +90,35 @@ def compute_stock_features(
         for _ in threads.map(fill, range(len(names))):
             pass
     return result
+
+
+def stock_feature(name: str, columns: frozenset[str]) -> StockFeature:
+    """Return a feature by its name: of the registry, of the data, or a function of the user's.
+
+    Args:
+        name: of the registry, a column of the data, or `package.module:function`. Such a function
+            takes the `PricePanel` and returns an array (T, A) whose row t reads rows <= t, NaN
+            where it has no value. Its attributes `columns` (names of raw columns) and
+            `lookback_days` may say what it needs.
+        columns: of the data.
+
+    Returns:
+        The feature.
+
+    Raises:
+        ConfigError: if the function cannot be imported.
+        KeyError: for an unknown name; `find_stock_problems` names these.
+    """
+    if name in STOCK_FEATURES:
+        return STOCK_FEATURES[name]
+    if is_dotted(name):
+        function = load_function(name, "extra_stock_features")
+        needs = frozenset(getattr(function, "columns", CLOSE))
+        lookback = int(getattr(function, "lookback_days", 0))
+        return StockFeature(partial(_own_values, function, name), needs, lookback, "own")
+    if name in columns:
+        return _planted(name)
+    raise KeyError(name)
 
 
 def robust_z(
@@ -108,24 +139,76 @@ def robust_z(
 
 def find_stock_problems(names: Sequence[str], columns: frozenset[str]) -> list[str]:
     """List the profile's stock features that are unknown or lack their columns in the data."""
+    lacking = lacking_columns(names, columns)
     problems = []
     for name in names:
-        if name not in STOCK_FEATURES:
+        if name not in STOCK_FEATURES and name not in columns and not is_dotted(name):
             problems.append(f"stock_features: '{name}' is not in the registry; remove it")
-            continue
-        missing = STOCK_FEATURES[name].columns - columns
-        if missing:
+        elif name in lacking:
             problems.append(
-                f"stock_features: '{name}' needs {', '.join(sorted(missing))}, which the data "
-                "lack; take it out of the market profile or collect those columns"
+                f"stock_features: '{name}' {lacking[name]}; take it out of the market profile or "
+                "collect those columns"
             )
     return problems
 
 
+def lacking_columns(names: Sequence[str], columns: frozenset[str]) -> dict[str, str]:
+    """Say of each known feature whose columns the data lack what it needs.
+
+    Args:
+        names: of features.
+        columns: of the data.
+
+    Returns:
+        Name -> the rest of a sentence about it.
+    """
+    lacking = {}
+    for name in names:
+        is_known = name in STOCK_FEATURES or is_dotted(name) or name in columns
+        missing = stock_feature(name, columns).columns - columns if is_known else None
+        if missing:
+            lacking[name] = f"needs {', '.join(sorted(missing))}, which the data lack"
+    return lacking
+
+
 def longest_lookback(names: Sequence[str], year: int = USUAL_SESSIONS.year) -> int:
     """Return after how many sessions every named feature can have a value."""
-    features = [STOCK_FEATURES[name] for name in names]
+    here = frozenset(names)  # features of the data have no look-back
+    features = [stock_feature(name, here) for name in names]
     return max(year if found.is_yearly else found.lookback_days for found in features)
+
+
+def _own_values(function: Callable[[PricePanel], Any], name: str, panel: PricePanel) -> Table:
+    return own_array(call(function, name, panel), name, panel.tradable.shape)
+
+
+def own_array(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what a function of the user's gave as an array; infinite values become NaN.
+
+    Args:
+        values: of the function.
+        name: of the function.
+        shape: that is expected.
+
+    Returns:
+        float64 of that shape.
+
+    Raises:
+        OwnCodeError: if it is no array of numbers of that shape.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OwnCodeError(
+            f"{name}: expected an array of numbers, found {type(values).__name__}; correct its "
+            "return value"
+        ) from error
+    if array.shape != shape:
+        raise OwnCodeError(
+            f"{name}: expected an array of shape {shape}, found {array.shape}; correct its return "
+            "value"
+        )
+    return np.where(np.isfinite(array), array, np.nan)
 
 
 def _volatility(panel: PricePanel, window: int) -> Table:

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 
-from hrl_sarp.config.market_schema import CalendarChanges, SpansConfig
+from hrl_sarp.config.market_schema import CalendarChanges, MarketProfile, SpansConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.data.exchange_calendar import sessions_between
+from hrl_sarp.data.known_at import market_series
 from hrl_sarp.data.quality.validation import ValidationReport, validate
 from hrl_sarp.data.session_counts import session_counts
 from hrl_sarp.data.store import RawData
@@ -20,7 +21,6 @@ from hrl_sarp.errors import DataError, FeatureError, MarketError
 from hrl_sarp.features.macro import (
     MacroSources,
     compute_macro_features,
-    find_macro_problems,
     implied_volatility,
     needed_series,
     split_names,
@@ -32,7 +32,9 @@ from hrl_sarp.features.regime import (
     fit_regime_model,
     weekly_observations,
 )
-from hrl_sarp.features.stock import compute_stock_features, find_stock_problems, longest_lookback
+from hrl_sarp.features.stock import compute_stock_features, longest_lookback
+from hrl_sarp.market.own.causality import require_causal
+from hrl_sarp.market.own.profile import CURE, dated_spans, fit_profile, sectors_of
 from hrl_sarp.market.rates import benchmark_returns, published_series, risk_free_returns
 from hrl_sarp.market.universe import EMPTY, choose_slots, eligible_stocks, membership_mask
 from hrl_sarp.risk import risk_tables
@@ -46,38 +48,43 @@ def assemble_market(
 ) -> Market:
     """Assemble the market of a profile: adjusted returns, masks and causal features.
 
-    Rows begin at the first session with a universe and a full look-back of all features. Assets are
-    all stocks that were ever eligible. The manifest lacks the hashes of the files. Without a
-    `regime_model` one is fitted on the training span. Without a `report` the data are validated.
+    What the profile leaves open (sectors, spans as shares), the data decide. Features whose columns
+    or series they lack are left out, unless the profile requires them. Rows begin at the first
+    session with a universe and a full look-back of all features. Assets are all stocks that were
+    ever eligible. The manifest lacks the hashes of the files. Without a `regime_model` one is
+    fitted on the training span. Without a `report` the data are validated.
 
     Raises:
         DataError: if the data break a structural rule; names each with its first case.
-        FeatureError: if a feature lacks its columns or does not move; lists all of them.
+        FeatureError: if a feature is unknown, a required one lacks its columns, or one does not
+            move; lists all of them.
         MarketError: if there is no universe, or a span holds no session.
     """
-    profile, data = config.market_profile, config.data
+    asked, data = config.market_profile, config.data
+    profile = asked
     if report is None:
         changes = data.calendar_changes
         report = validate(raw, data.validation, profile.calendar, changes, profile)
     _require_usable(report)
-    panel = build_panel(raw, report.table, profile.sectors, session_counts(profile))
-    _check_profile(config, panel.columns, raw)
+    panel = build_panel(raw, report.table, sectors_of(profile, raw), session_counts(profile))
+    fitted = fit_profile(config, raw, panel.columns)
+    profile = fitted.profile
+    config = config.model_copy(update={"market_profile": profile})
     slots = choose_slots(panel, membership_mask(panel, raw.membership), profile.universe)
     first = _first_row(slots, panel, config)
     rows = slice(first, None)
-    split = make_split(panel.dates[rows], profile.spans, data.purge_days, data.embargo_days)
+    spans = dated_spans(profile.spans, panel.dates[rows], data.purge_days + data.embargo_days)
+    split = make_split(panel.dates[rows], spans, data.purge_days, data.embargo_days)
     risk_free, risk_free_is = risk_free_returns(raw.macro, panel.dates)
     benchmark, benchmark_is = benchmark_returns(raw, panel, slots, report.table)
     is_week_end = week_ends(panel.dates, profile.calendar, data.calendar_changes)
     regime = _filtered_regime(benchmark, is_week_end, first, split, config, regime_model)
     macro_names, portfolio_names = split_names(profile.macro_features)
     series = published_series(raw.macro, panel.dates, needed_series(macro_names))
-    macro = compute_macro_features(
-        MacroSources(panel, benchmark, regime, series),
-        macro_names,
-        data.macro_window_days,
-        data.feature_clip,
-    )
+    series |= market_series(raw.own_features, panel.dates)
+    sources = MacroSources(panel, benchmark, regime, series)
+    require_causal(sources, profile.stock_features, macro_names)
+    macro = compute_macro_features(sources, macro_names, data.macro_window_days, data.feature_clip)
     implied = implied_volatility(series, macro_names)
     stocks, own_slots = _renumbered(slots[rows], len(panel.symbols))
     market = panel.to_market(
@@ -101,8 +108,8 @@ def assemble_market(
         implied_volatility=None if implied is None else implied[rows],
         manifest={"risk_free": risk_free_is, "benchmark": benchmark_is},
     )
-    market.manifest.update(_manifest(raw, panel, market))
-    check_movement(market)
+    market.manifest.update(_manifest(raw, panel, market), remarks=list(fitted.remarks))
+    market = without_constant(market, asked)
     if config.objective.kind == "risk":
         return replace(market, risk=risk_tables(market, config))
     return market
@@ -142,7 +149,8 @@ def make_split(
     if problems:
         raise MarketError(
             f"spans of the market profile: {'; '.join(problems)}; the market has sessions from "
-            f"{dates[0]} to {dates[-1]}: change `spans` in config/markets/ or collect more data"
+            f"{dates[0]} to {dates[-1]}: change `spans` in config/markets/, collect more data, or "
+            f"{CURE}"
         )
     return Split(**kept)
 
@@ -163,23 +171,52 @@ def week_ends(
     return np.isin(dates, last)
 
 
-def check_movement(market: Market) -> None:
-    """Refuse features that are constant over the training span; the error names all of them."""
+def without_constant(market: Market, profile: MarketProfile) -> Market:
+    """Return a market without features that are constant over the training span.
+
+    They are left out with a remark in the manifest where the sectors come from the data, for
+    example the correlation with a sector of one stock. A profile with sectors of its own knows its
+    data, so there they are refused, as required features are everywhere.
+
+    Args:
+        market: assembled.
+        profile: as configured.
+
+    Returns:
+        The market itself if every feature moves.
+
+    Raises:
+        FeatureError: naming all features that may not be left out, or if none of a kind is left.
+    """
     rows = slice(market.split.train.start, market.split.train.stop)
-    stock, macro = market.stock_features[rows], market.macro_features[rows]
-    still = [n for i, n in enumerate(market.feature_names) if np.ptp(stock[:, :, i]) == 0]
-    still += [n for i, n in enumerate(market.macro_names) if np.ptp(macro[:, i]) == 0]
-    if len(still) == len(market.feature_names) + len(market.macro_names) or not np.any(stock):
+    stock = np.ptp(market.stock_features[rows], axis=(0, 1)) > 0
+    macro = np.ptp(market.macro_features[rows], axis=0) > 0
+    still = [n for n, moves in zip(market.feature_names, stock, strict=True) if not moves]
+    still += [n for n, moves in zip(market.macro_names, macro, strict=True) if not moves]
+    if not stock.any():
         raise MarketError(
             f"all stocks move alike in the training span {market.dates[rows][0]} to "
             f"{market.dates[rows][-1]}: expected stocks that differ, found {market.n_assets} with "
             "the same returns or none; check their files with validate-data"
         )
-    if still:
+    may_go = not profile.sectors and bool(macro.any())
+    refused = [name for name in still if not may_go or name in profile.required_features]
+    if refused:
         raise FeatureError(
             f"constant over the training span {market.dates[rows][0]} to {market.dates[rows][-1]}: "
-            f"{', '.join(still)}; take them out of the market profile or collect their data"
+            f"{', '.join(refused)}; take them out of the market profile or collect their data"
         )
+    if not still:
+        return market
+    remarks = [f"feature {name} left out: it is constant over the training span" for name in still]
+    return replace(
+        market,
+        stock_features=np.ascontiguousarray(market.stock_features[:, :, stock]),
+        feature_names=tuple(np.array(market.feature_names)[stock].tolist()),
+        macro_features=np.ascontiguousarray(market.macro_features[:, macro]),
+        macro_names=tuple(np.array(market.macro_names)[macro].tolist()),
+        manifest={**market.manifest, "remarks": [*market.manifest.get("remarks", []), *remarks]},
+    )
 
 
 def _require_usable(report: ValidationReport) -> None:
@@ -196,23 +233,6 @@ def _require_usable(report: ValidationReport) -> None:
         f"no market can be made of data that break {', '.join(rules)}; expected none of these "
         "findings; run `hrl-sarp validate-data` to see all, correct the files, collect again"
     )
-
-
-def _check_profile(config: RunConfig, columns: frozenset[str], raw: RawData) -> None:
-    series = frozenset(raw.macro["series"].unique().to_list())
-    problems = [
-        *find_stock_problems(config.market_profile.stock_features, columns),
-        *find_macro_problems(config.market_profile.macro_features, series),
-    ]
-    if problems:
-        raise FeatureError(
-            "\n  ".join(
-                [
-                    f"market profile {config.market} does not fit the data of source {raw.source}:",
-                    *problems,
-                ]
-            )
-        )
 
 
 def _first_row(slots: Int[np.ndarray, "T N"], panel: PricePanel, config: RunConfig) -> int:

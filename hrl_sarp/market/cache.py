@@ -75,8 +75,11 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
         MarketError: if no market can be assembled.
     """
     path = market_path(data_dir, config)
-    with suppress(MarketError):  # missing or damaged: it is assembled anew
-        return read_market(path)
+    profile = config.market_profile
+    # the key does not cover the user's functions, so a market of theirs is assembled every time
+    if not (profile.extra_stock_features or profile.extra_macro_features):
+        with suppress(MarketError):  # missing or damaged: it is assembled anew
+            return read_market(path)
     # these import numba and the calendars for seconds; a cached market needs neither
     from hrl_sarp.data.quality.validation import read_validated
     from hrl_sarp.market.assemble import assemble_market

@@ -15,6 +15,7 @@ from loguru import logger
 
 from hrl_sarp.config.schema import CertificationConfig, RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
+from hrl_sarp.envs import make_starts
 from hrl_sarp.envs.policies import (
     ClassicalGoal,
     FollowGoal,
@@ -244,6 +245,27 @@ def inner_pairs(context: PhaseContext) -> Iterator[Learned]:
             for phase in range(1, settings.phases + 1):
                 run_phase(phase, inner)
             yield Learned.of(inner, f"{first} to {last}", split.test)
+
+
+def require_room(context: PhaseContext) -> None:
+    """Refuse a training span that is too short for the episodes or for the inner folds of a run.
+
+    It is called before the first phase, because both would end the run hours later.
+
+    Args:
+        context: of the run.
+
+    Raises:
+        MarketError: naming the span, and what to shorten.
+    """
+    config, settings = context.config, context.config.curriculum.certification
+    spans = [context.market.split.train]
+    if settings.folds:
+        purge = config.data.purge_days
+        spans += [split.train for split in inner_splits(spans[0], settings, purge)]
+    for span in spans:
+        make_starts(context.tensors, config, "macro", span)
+        make_starts(context.tensors, config, "micro", span)
 
 
 def inner_splits(train: DayRange, settings: CertificationConfig, purge_days: int) -> list[Split]:

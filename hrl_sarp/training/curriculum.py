@@ -11,6 +11,7 @@ from hrl_sarp.contracts import Market
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError
 from hrl_sarp.fitting.history import curve_table
 from hrl_sarp.fitting.resume import CONFIG
+from hrl_sarp.market.own.profile import describe
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import read_json, write_text
@@ -94,7 +95,14 @@ def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
     Returns:
         One result a phase.
     """
+    _introduce(context)
     return [run_phase(number, context) for number in RUNNERS]
+
+
+def _introduce(context: PhaseContext) -> None:
+    """Print what the run trains on, before it does."""
+    for line in describe(context.market, context.config.risk):
+        logger.info(line)
 
 
 def _require_inputs(number: int, context: PhaseContext) -> PhaseContext:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.architecture.source_tree import REPOSITORY, parse
 
-OURS = {"hrl_sarp", "tests", "benchmarks", "scripts", "compare_runs"}
+OURS = {"hrl_sarp", "tests", "benchmarks", "examples", "scripts", "compare_runs"}
 COMES_WITH = {"pydantic_core": "pydantic", "IPython": "ipykernel", "requests": "yfinance"}
 """Modules that are part of how a declared distribution is used, and that distribution."""
 TOOLS = {

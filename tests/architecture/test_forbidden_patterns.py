@@ -63,8 +63,8 @@ def imported(tree: ast.Module) -> set[str]:
 
 def _catches_everything(node: ast.ExceptHandler) -> bool:
     last = node.body[-1]
-    if isinstance(last, ast.Raise) and last.exc is None:
-        return False  # it adds something and lets the error go on
+    if isinstance(last, ast.Raise) and (last.exc is None or last.cause is not None):
+        return False  # it adds something and lets the error go on, or names what user code raised
     caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
     names = {ast.unparse(kind) if kind else "BaseException" for kind in caught}
     return bool(names & {"Exception", "BaseException"})

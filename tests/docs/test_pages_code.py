@@ -30,8 +30,8 @@ def test_the_policies_of_the_page_about_own_policies_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    function, _, batches = python_blocks(repository / "docs" / "your_policy.md")
-    exec(compile(function + batches, "your_policy.md", "exec"), {})  # noqa: S102 -- our own page
+    function, _, envs, batches = python_blocks(repository / "docs" / "your_policy.md")
+    exec(compile(function + envs + batches, "your_policy.md", "exec"), {})  # noqa: S102 -- our own page
     shown = capsys.readouterr().out
     assert "buy_what_fell" in shown
     assert "fallen most" in shown

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrl_sarp.config.schema import MacroRewardConfig, RunConfig
+from hrl_sarp.config.objective_schema import MacroRewardConfig
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Goal, Market, goal_size
 from hrl_sarp.envs.levels import MacroLevel, MicroLevel
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal

@@ -14,7 +14,7 @@ from hrl_sarp.data.exchange_calendar import first_sessions
 from hrl_sarp.data.sources import synthetic
 from hrl_sarp.errors import FeatureError, MarketError
 from hrl_sarp.features.labels import stock_label
-from hrl_sarp.market.assemble import assemble_market, check_movement, make_split, week_ends
+from hrl_sarp.market.assemble import assemble_market, make_split, week_ends, without_constant
 from tests import raw_data
 
 N_DAYS = 700
@@ -156,11 +156,13 @@ def test_a_bad_bar_is_kept_out_and_counted() -> None:
 
 def test_a_profile_that_does_not_fit_lists_everything_to_change() -> None:
     raw = raw_data.closes_only(raw_data.random_raw(np.random.default_rng(0), N_DAYS))
+    names = ["atr_pct_14", "amihud_20d", "overnight_return_20d", "policy_rate"]
+    config = raw_data.small_config("us", N_DAYS, required_features=names)
     with pytest.raises(FeatureError) as error:
-        assemble_market(raw, raw_data.small_config("us", N_DAYS))
+        assemble_market(raw, config)
     message = str(error.value)
-    for name in ("atr_pct_14", "amihud_20d", "overnight_return_20d", "policy_rate", "gold"):
-        assert name in message
+    assert all(name in message for name in names)
+    assert "gold" not in message  # left out, as nobody requires it
 
 
 def test_a_constant_feature_is_refused_by_name(market: Market) -> None:
@@ -170,7 +172,7 @@ def test_a_constant_feature_is_refused_by_name(market: Market) -> None:
     macro[:, 5] = 1.0
     changed = dataclasses.replace(market, stock_features=still, macro_features=macro)
     with pytest.raises(FeatureError, match="momentum_12_1, dollar_momentum_20d"):
-        check_movement(changed)
+        without_constant(changed, load_config(market="us").market_profile)
 
 
 def test_too_short_a_history_says_what_there_is() -> None:

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from stable_baselines3.common.buffers import BaseBuffer
 from torch import Tensor
 
-from hrl_sarp.config.schema import MicroRewardConfig, TD3Config
+from hrl_sarp.config.objective_schema import MicroRewardConfig
+from hrl_sarp.config.schema import TD3Config
 from hrl_sarp.envs.levels import MicroTransition
 from hrl_sarp.envs.rewards import micro_reward
 

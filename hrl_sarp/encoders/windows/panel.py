@@ -40,7 +40,7 @@ def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
         DataError: if the returns of the bars are not those of the market.
     """
     raw, report = read_validated(data_dir, config)
-    panel = build_panel(raw, report.table, config.market_profile.sectors)
+    panel = build_panel(raw, report.table, list(market.sector_names))
     _require_same_market(panel, market, data_dir)
     return panel_bars(panel, data_hash(data_dir))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hrl_sarp.config.loading import load_config
+from hrl_sarp.config.market_schema import SpansConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import ConfigError
 
@@ -102,9 +103,18 @@ class Recipe:
 
         Returns:
             The merged configuration with the spans of the fold.
+
+        Raises:
+            ConfigError: if the spans of the market's profile are no days.
         """
         base = self.base(fold.market)
-        section, begin = base.walk_forward, base.market_profile.spans.train.start
+        section, own_spans = base.walk_forward, base.market_profile.spans
+        if not isinstance(own_spans, SpansConfig):
+            raise ConfigError(
+                f"walk-forward: the market profile {fold.market} has spans as shares of the data; "
+                "expected `market_profile.spans.train.start`, the first day of every fold"
+            )
+        begin = own_spans.train.start
         validation = fold.first - section.validation_years
         spans = {
             "train": {"start": begin, "end": date(validation - 1, 12, 31)},

@@ -21,6 +21,7 @@ from hrl_sarp.config.market_schema import (
 from hrl_sarp.data.quality.rules import LEFT_OUT, findings_of
 from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
+from hrl_sarp.data.sources.files.own_features import read_own_features
 from hrl_sarp.data.sources.files.partners import without_partner
 from hrl_sarp.data.sources.files.prices import in_time, price_files, read_prices
 from hrl_sarp.data.sources.files.tables import (
@@ -51,6 +52,8 @@ STANDARD = NamedTables(
     series=[],
 )
 """The names that README gives to tables and columns."""
+ONE_SECTOR = "all stocks"
+"""Sector of every stock where the folder has no table of sectors."""
 SIBLING_MACRO_FOLDER = "us_macro"
 _SURELY_A_DAY = 12
 """A larger number cannot be a month, so such a date is right as it is."""
@@ -67,6 +70,8 @@ def load(
     macro_path: Path | None = None,
     names: NamedTables | None = None,
     calendar: str | None = None,
+    *,
+    needs_sectors: bool = True,
 ) -> RawData:
     """Load a folder of the user's files, or one file of prices with the other tables beside it.
 
@@ -84,6 +89,8 @@ def load(
         macro_path: A file or folder of macro series.
         names: Tables and columns as the market profile names them.
         calendar: Name of the exchange's calendar: its sessions tell the day of a time.
+        needs_sectors: Whether a folder of standard names without `sectors` is refused. Otherwise
+            all its stocks are in one sector, with a note.
 
     Returns:
         The data, as collected.
@@ -104,9 +111,13 @@ def load(
     folder = input_path if input_path.is_dir() else input_path.parent
     # before the sectors: without prices nothing else is worth a line
     paths = price_files(input_path, names.prices.table)
-    sectors = _read_sectors(folder, names.sectors)
+    has_sectors = needs_sectors or names is not STANDARD or find_table(folder, "sectors")
+    sectors = _read_sectors(folder, names.sectors) if has_sectors else _one_sector([])
     known = sectors.frame["symbol"].to_list()
     prices, adjustment = read_prices(input_path, names.prices, calendar, known)
+    if not has_sectors:
+        sectors = _one_sector(prices.frame["symbol"].unique().sort().to_list())
+    own = read_own_features(folder, prices.frame["symbol"].unique().to_list(), calendar)
     index = _read_index(folder, names, calendar)
     macro = _read_all_series(input_path, folder, names, macro_path, calendar)
     membership = _read_membership(find_table(folder, "membership"), calendar)
@@ -117,7 +128,7 @@ def load(
         notes = ("tables read under the names of the market profile",)
     elif membership is not None:
         survivorship = "as in the files: stocks that they lack are not traded"
-    parts = [prices, sectors, index, macro, *([membership] if membership else [])]
+    parts = [prices, sectors, index, macro, *(part for part in (membership, own) if part)]
     notes += tuple(note for part in parts for note in part.notes)
     readings = tuple(reading for part in parts for reading in part.readings)
     used = {path.name for path in paths} | {reading.file for reading in readings}
@@ -130,6 +141,7 @@ def load(
         source="files",
         adjustment=adjustment,
         survivorship=survivorship,
+        own_features=own.frame if own else None,
         membership=membership.frame if membership else None,
         notes=notes + _left_out(findings),
         import_findings=findings if findings.height else None,
@@ -187,6 +199,12 @@ def _table(folder: Path, stem: str) -> Path:
             "`data.named_tables` of a market profile names others), found neither; add the table"
         )
     return path
+
+
+def _one_sector(symbols: list[str]) -> Read:
+    listed = pl.DataFrame({"symbol": symbols}, schema={"symbol": pl.String()})
+    note = f"no table of sectors: all stocks are in one sector, '{ONE_SECTOR}'"
+    return Read(listed.with_columns(sector=pl.lit(ONE_SECTOR)), (note,))
 
 
 def _read_sectors(folder: Path, names: SectorsTable) -> Read:

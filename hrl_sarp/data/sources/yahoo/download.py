@@ -5,7 +5,7 @@ rest. `data/raw` is written once all tickers are there.
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
-from hrl_sarp.config.market_schema import MarketProfile, YahooConfig
+from hrl_sarp.config.market_schema import MarketProfile, SpansConfig, YahooConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.sources.files.tables import read_table, refusal, refuse_repeated
 from hrl_sarp.data.sources.yahoo.history import (
@@ -110,10 +110,18 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
 def make_plan(request: YahooRequest, config: RunConfig) -> Plan:
     """Fill in the defaults of a request and read the lists of symbols and series."""
     spans = config.market_profile.spans
-    first = spans.train.start
-    # on the first of the month, because 29 February does not exist two years before
-    start = request.start or first.replace(year=first.year - YEARS_BEFORE_TRAINING, day=1)
-    end = request.end or spans.test.end
+    start, end = request.start, request.end
+    if isinstance(spans, SpansConfig):
+        first = spans.train.start
+        # on the first of the month, because 29 February does not exist two years before
+        start = start or first.replace(year=first.year - YEARS_BEFORE_TRAINING, day=1)
+        end = end or spans.test.end
+    end = end or request.today - timedelta(days=1)
+    if start is None:
+        raise DataError(
+            f"--start: the market profile {config.market} has spans as shares of the data, so it "
+            "names no first day; give --start"
+        )
     if start >= end:
         raise DataError(f"--start and --end: expected start before end, found {start} and {end}")
     if end >= request.today:
@@ -149,7 +157,7 @@ def _read_stocks(path: Path, market: str, profile: MarketProfile) -> pl.DataFram
     if stocks.is_empty():
         raise refusal(path, "a row for each symbol", "none", "list the symbols")
     refuse_repeated(stocks["symbol"], path)
-    is_strange = ~stocks["sector"].is_in(profile.sectors)
+    is_strange = ~stocks["sector"].is_in(profile.sectors or stocks["sector"])
     if is_strange.any():
         row = stocks.filter(is_strange).row(0, named=True)
         expected = f"one of {', '.join(profile.sectors)} (market {market})"

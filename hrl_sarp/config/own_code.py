@@ -1,0 +1,96 @@
+"""Finds and calls the user's functions that a configuration names, `package.module:function`."""
+
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from hrl_sarp.errors import ConfigError, HrlSarpError, OwnCodeError
+
+PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+DottedName = Annotated[str, Field(pattern=PATTERN)]
+"""`package.module:function`, importable from the working folder or from what is installed."""
+
+
+def is_dotted(name: str) -> bool:
+    """Say whether a name is of the form `package.module:function`.
+
+    Args:
+        name: any text.
+
+    Returns:
+        True if it is.
+    """
+    return re.match(PATTERN, name) is not None
+
+
+def load_function(name: str, key: str) -> Callable[..., Any]:
+    """Import a function of the user's.
+
+    Args:
+        name: `package.module:function`. The working folder is searched last.
+        key: of the configuration, for messages.
+
+    Returns:
+        The function.
+
+    Raises:
+        ConfigError: if the module cannot be imported or has no such function, in one line.
+    """
+    module_name, _, function_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigError(
+            f"{key}: cannot import {module_name} of '{name}': {type(error).__name__}: "
+            f"{_one_line(error)}; expected package.module:function, importable from {here} or "
+            "installed"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        names = [entry for entry, value in vars(module).items() if callable(value)]
+        own = sorted(entry for entry in names if not entry.startswith("_"))
+        raise ConfigError(
+            f"{key}: expected the function {function_name} in {module.__file__}, found "
+            f"{', '.join(own) or 'none'}; correct '{name}'"
+        )
+    loaded: Callable[..., Any] = function
+    return loaded
+
+
+def call(function: Callable[..., Any], name: str, *given: Any) -> Any:
+    """Call a function of the user's; what it raises becomes one line.
+
+    Args:
+        function: of `load_function`.
+        name: for messages.
+        given: its arguments.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        OwnCodeError: naming the function, the error and its line.
+    """
+    try:
+        return function(*given)
+    except HrlSarpError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise OwnCodeError(
+            f"{name} failed with {type(error).__name__}: {_one_line(error)} "
+            f"({last.filename} line {last.lineno}); correct the function"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

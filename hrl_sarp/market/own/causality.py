@@ -1,0 +1,133 @@
+"""Asks whether the user's own features look ahead, before anything is trained on them."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+
+from hrl_sarp.config.own_code import is_dotted
+from hrl_sarp.errors import FeatureError
+from hrl_sarp.features.macro import MACRO_FEATURES, MacroSources, macro_feature
+from hrl_sarp.features.prices import PricePanel
+from hrl_sarp.features.stock import PLANTED_NAMES, stock_feature
+from hrl_sarp.features.technical import row_mean
+
+CUTS = (0.4, 0.7, 0.9)
+"""Shares of the history at which own functions are asked again with the past alone."""
+NOT_BY_DAY = ("symbols", "sector_of", "n_sectors", "columns", "planted", "sessions")
+"""Fields of a panel that have no row for each day."""
+LARGEST_FORESIGHT = 0.3
+"""Rank correlation of values with the returns after them. Honest signals of a day stay below 0.1;
+the return of the next day itself has 1, that of the next twenty 0.2 to 0.5."""
+FEWEST_DAYS, FEWEST_STOCKS = 60, 5
+
+
+def require_causal(
+    sources: MacroSources, stock_names: Sequence[str], macro_names: Sequence[str]
+) -> None:
+    """Refuse own features that look ahead, before anything is trained on them.
+
+    A function is asked again about the data up to some days: its rows must stay as they were. The
+    values of a table cannot be recomputed, so it is refused where it foretells returns as only the
+    future can: see `LARGEST_FORESIGHT`.
+
+    Args:
+        sources: the panel and the series that the features read.
+        stock_names: features of stocks.
+        macro_names: features of the market.
+
+    Raises:
+        FeatureError: naming the features, and for functions the first day that moves.
+    """
+    panel = sources.panel
+    n_days = len(panel.dates)
+    cuts = sorted({round(share * n_days) for share in CUTS} - {0, n_days})
+    problems = []
+    for name in filter(is_dotted, (*stock_names, *macro_names)):
+        of_stock = name in stock_names
+        whole = _raw_values(name, sources, of_stock=of_stock)
+        for stop in cuts:
+            past = _raw_values(name, _until(sources, stop), of_stock=of_stock)
+            same = np.isclose(past, whole[:stop], rtol=1e-6, atol=1e-9, equal_nan=True)
+            if not same.all():
+                row = int(np.argmin(same.reshape(stop, -1).all(axis=1)))
+                problems.append(
+                    f"{name}: the value of {panel.dates[row]} changes with data after "
+                    f"{panel.dates[stop - 1]}"
+                )
+                break
+    future = _future_returns(panel)
+    for name in stock_names:
+        if name in panel.planted and name not in PLANTED_NAMES:
+            problems += _foresight(name, panel.planted[name], future)
+    mean = [np.nan_to_num(table).mean(axis=1, keepdims=True) for table in future]
+    for name in macro_names:
+        if name in sources.series and name not in MACRO_FEATURES:
+            problems += _foresight(name, sources.series[name][:, None], mean[:1])
+    if problems:
+        raise FeatureError(
+            f"own features look ahead: {'; '.join(problems)}; row t may read what was known at the "
+            "close of t, see known_at in docs/own_code.md"
+        )
+
+
+def _raw_values(name: str, sources: MacroSources, *, of_stock: bool) -> np.ndarray:
+    if of_stock:
+        return stock_feature(name, sources.panel.columns).compute(sources.panel)
+    return macro_feature(name, sources.series).compute(sources)
+
+
+def _until(sources: MacroSources, stop: int) -> MacroSources:
+    """Return what was known at the close of row `stop` - 1."""
+    panel = sources.panel
+    of_days = {
+        item.name: getattr(panel, item.name)[:stop]
+        for item in fields(panel)
+        if item.name not in NOT_BY_DAY
+    }
+    planted = {name: table[:stop] for name, table in panel.planted.items()}
+    return MacroSources(
+        replace(panel, **of_days, planted=planted),
+        sources.index_return[:stop],
+        sources.filtered_regime[:stop],
+        {name: values[:stop] for name, values in sources.series.items()},
+    )
+
+
+def _future_returns(panel: PricePanel) -> list[np.ndarray]:
+    """Return log returns of the next session and of the next five, NaN where they are unknown."""
+    level = panel.log_level
+    tables = []
+    for horizon in (1, 5):
+        later = np.full_like(level, np.nan)
+        later[:-horizon] = level[horizon:] - level[:-horizon]
+        tables.append(np.where(panel.tradable, later, np.nan))
+    return tables
+
+
+def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> list[str]:
+    """Return the problem of a table whose values foretell returns too well."""
+    for horizon, later in zip((1, 5), future, strict=False):
+        known = np.isfinite(values) & np.isfinite(later)
+        n_days = int(known.any(axis=1).sum())
+        if n_days < FEWEST_DAYS:
+            continue
+        pair = [np.where(known, table, np.nan) for table in (values, later)]
+        if values.shape[1] >= FEWEST_STOCKS:  # what differs between the stocks of a day
+            pair = [table - row_mean(table)[:, None] for table in pair]
+        first, second = (np.clip(_ranks(table[known]), 0.0, 1.0) for table in pair)
+        if np.ptp(first) == 0 or np.ptp(second) == 0:
+            continue
+        found = abs(float(np.corrcoef(first, second)[0, 1]))
+        if found > LARGEST_FORESIGHT:
+            return [
+                f"{name}: its correlation with the return of the next {horizon} session(s) is "
+                f"{found:.2f} over {n_days} days, as only the future can give"
+            ]
+    return []
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    order = np.empty(len(values))
+    order[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return order / max(len(values) - 1, 1)
