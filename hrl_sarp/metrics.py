@@ -17,6 +17,30 @@ Periods = int | float
 
 SESSIONS_PER_YEAR = 252
 """The convention by which daily figures are annualised."""
+ROUNDING = 1e-12
+"""What a return, weight or ratio of wealth of size 1 can owe to rounding: some thousand operations
+in double precision. What is not larger counts as 0."""
+
+
+def without_rounding(
+    values: Float[np.ndarray, "..."], unit: int | float = 1.0
+) -> Float[np.ndarray, "..."]:
+    """Set to 0 what may be rounding alone: its sign means nothing, and nothing divides by it.
+
+    Args:
+        values: differences or sums of numbers of about the size `unit`; NaN stays NaN.
+        unit: size of those numbers: 1 for returns and weights, which are fractions of wealth, 252
+            for returns of a year.
+
+    Returns:
+        The values, 0.0 where they are not above `ROUNDING` units in size.
+
+    Examples:
+        >>> import numpy as np
+        >>> without_rounding(np.array([0.1 + 0.2 - 0.3, 0.01])).tolist()
+        [0.0, 0.01]
+    """
+    return np.where(np.abs(values) <= ROUNDING * unit, 0.0, values)
 
 
 def total_return(simple_returns: Series) -> float:
@@ -62,7 +86,7 @@ def annual_log_growth(simple_returns: Series, periods_per_year: Periods) -> floa
         MetricError: also if a period loses everything, which has no log return.
     """
     _require_finite(simple_returns, "simple_returns")
-    if simple_returns.min() <= -1.0:
+    if simple_returns.min() <= -1.0 + ROUNDING:
         raise MetricError("annual_log_growth: a period lost everything; use annual_return instead")
     return float(np.log1p(simple_returns).mean() * periods_per_year)
 
@@ -105,7 +129,7 @@ def downside_deviation(excess_returns: Series, periods_per_year: Periods) -> flo
         The deviation as a fraction; 0.0 if no period lost.
     """
     _require_finite(excess_returns, "excess_returns")
-    losses = np.minimum(excess_returns, 0.0)
+    losses = np.minimum(without_rounding(excess_returns), 0.0)
     return float(np.sqrt((losses**2).mean() * periods_per_year))
 
 
@@ -132,12 +156,13 @@ def drawdowns(simple_returns: Series) -> Series:
         simple_returns: one per period, as fractions; NaN is refused.
 
     Returns:
-        One loss per period, a fraction of the peak; 0.0 at a peak.
+        One loss per period, a fraction of the peak; 0.0 at a peak, also at one that was reached
+        again up to rounding.
     """
     _require_finite(simple_returns, "simple_returns")
     wealth = np.cumprod(1.0 + simple_returns)
     peak = np.maximum(np.maximum.accumulate(wealth), 1.0)
-    return 1.0 - wealth / peak
+    return without_rounding(1.0 - wealth / peak)
 
 
 def max_drawdown(simple_returns: Series) -> float:
@@ -272,7 +297,7 @@ def win_rate(simple_returns: Series) -> float:
         A share between 0 and 1; a period without a change did not gain.
     """
     _require_finite(simple_returns, "simple_returns")
-    return float((simple_returns > 0.0).mean())
+    return float((without_rounding(simple_returns) > 0.0).mean())
 
 
 def profit_factor(simple_returns: Series) -> float:
@@ -285,7 +310,8 @@ def profit_factor(simple_returns: Series) -> float:
         The ratio; 0.0 without a loss to divide by.
     """
     _require_finite(simple_returns, "simple_returns")
-    return _ratio(simple_returns.clip(min=0.0).sum(), -simple_returns.clip(max=0.0).sum())
+    moves = without_rounding(simple_returns)
+    return _ratio(moves.clip(min=0.0).sum(), -moves.clip(max=0.0).sum())
 
 
 def annual_turnover(turnover: Series, periods_per_year: Periods) -> float:
@@ -328,6 +354,8 @@ def beta(excess_returns: Series, benchmark_excess_returns: Benchmark) -> float:
         The slope; 0.0 if the benchmark does not move.
     """
     _require_pair(excess_returns, benchmark_excess_returns)
+    if _deviation(benchmark_excess_returns) == 0.0:
+        return 0.0
     centred = benchmark_excess_returns - benchmark_excess_returns.mean()
     return _ratio((centred * excess_returns).sum(), (centred**2).sum())
 
@@ -445,12 +473,12 @@ def _require_pair(first: Series, second: Benchmark) -> None:
 
 
 def _deviation(values: Series) -> float:
-    """Compute the sample deviation; what is only rounding of a constant series counts as 0."""
+    """Compute the sample deviation; what may be rounding of a constant series counts as 0."""
     _require_finite(values, "returns")
     if len(values) < 2:
         return 0.0
     deviation = float(values.std(ddof=1))
-    return deviation if deviation > 1e-14 * float(np.abs(values).max()) else 0.0
+    return deviation if deviation > ROUNDING * max(1.0, float(np.abs(values).max())) else 0.0
 
 
 def _ratio(numerator: Any, denominator: Any) -> float:
@@ -479,4 +507,4 @@ def _standardised_moment(values: Series, order: int, still: float) -> float:
 
 def _shares(weights: Float[np.ndarray, "*rows n"]) -> Float[np.ndarray, "*rows n"]:
     total = weights.sum(axis=-1, keepdims=True)
-    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0.0)
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > ROUNDING)

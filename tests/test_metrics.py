@@ -1,7 +1,11 @@
 """Known numbers by hand, and agreement with skfolio where it has the measure."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from skfolio import measures
 
 from hrl_sarp import metrics
@@ -152,3 +156,73 @@ def test_empty_and_not_finite_series_are_refused(wrong: np.ndarray) -> None:
     for measure in (metrics.max_drawdown, metrics.total_return, metrics.skewness, metrics.win_rate):
         with pytest.raises(MetricError):
             measure(wrong)
+
+
+def longest_stay_below_a_peak(wealth: list[int]) -> int:
+    """Count on whole numbers, which know no rounding."""
+    longest, current, peak = 0, 0, wealth[0]
+    for value in wealth[1:]:
+        peak = max(peak, value)
+        current = current + 1 if value < peak else 0
+        longest = max(longest, current)
+    return longest
+
+
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=60))
+@settings(max_examples=200)
+def test_a_peak_reached_again_ends_a_drawdown_in_any_ratio(wealth: list[int]) -> None:
+    returns = np.array([later / earlier - 1.0 for earlier, later in pairwise(wealth)])
+    assert metrics.max_drawdown_duration(returns) == longest_stay_below_a_peak(wealth)
+    peaks = np.maximum.accumulate(wealth)[1:]
+    at_peak = np.array(wealth[1:]) == peaks
+    assert ((metrics.drawdowns(returns) == 0.0) == at_peak).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-4, 0.01, 0.1, -0.02]))
+@settings(max_examples=30)
+def test_rounding_is_no_move(seed: int, level: float) -> None:
+    """A constant return, taken from wealth of any size, differs from itself by rounding only."""
+    rng = np.random.default_rng(seed)
+    wealth = rng.uniform(0.1, 1e6, 300)
+    noisy = (wealth * (1.0 + level) - wealth) / wealth
+    moving = rng.normal(0.0, 0.01, 300)
+    assert metrics.sharpe_ratio(noisy, YEAR) == 0.0
+    assert metrics.information_ratio(noisy - level, YEAR) == 0.0
+    assert metrics.annual_volatility(noisy, YEAR) == 0.0
+    assert metrics.skewness(noisy) == 0.0
+    assert metrics.beta(moving, noisy) == 0.0
+    assert metrics.alpha(moving, noisy, YEAR) == pytest.approx(moving.mean() * YEAR)
+    if level >= 0.0:
+        assert metrics.sortino_ratio(noisy, YEAR) == 0.0
+        assert metrics.calmar_ratio(noisy, YEAR) == 0.0
+        assert metrics.profit_factor(noisy) == 0.0
+        assert metrics.win_rate(noisy) == float(level > 0.0)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_rounding_moves_no_measure_of_a_moving_series(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    returns = rng.choice([-0.01, 0.0, 0.01, 0.02], 200)
+    returns[:2] = 0.01, -0.01
+    noisy = returns + rng.uniform(-1e-15, 1e-15, 200)
+    measures_of = (
+        metrics.sharpe_ratio,
+        metrics.sortino_ratio,
+        metrics.calmar_ratio,
+        metrics.annual_volatility,
+    )
+    for measure in measures_of:
+        assert measure(noisy, YEAR) == pytest.approx(measure(returns, YEAR), rel=1e-9)
+    assert metrics.win_rate(noisy) == metrics.win_rate(returns)
+    assert metrics.profit_factor(noisy) == pytest.approx(metrics.profit_factor(returns), rel=1e-9)
+    assert metrics.max_drawdown_duration(noisy) == metrics.max_drawdown_duration(returns)
+
+
+def test_a_portfolio_of_rounding_is_empty() -> None:
+    assert metrics.herfindahl(np.array([[1e-17, 0.0], [0.5, 0.0]])).tolist() == [0.0, 1.0]
+
+
+def test_all_but_rounding_is_lost_entirely() -> None:
+    with pytest.raises(MetricError, match="lost everything"):
+        metrics.annual_log_growth(np.array([0.1, -1.0 + 1e-16]), YEAR)

@@ -10,6 +10,7 @@ from hrl_sarp.contracts import Market, Trajectory
 from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT, RULES
 from hrl_sarp.evaluation.performance import Performance, column, market_rows, sector_weights
+from hrl_sarp.metrics import ROUNDING
 
 Weights = Float[np.ndarray, "D A"]
 CLASSICAL_PRIOR, GOAL_FOLLOWING = "classical prior", "goal-following"
@@ -136,10 +137,11 @@ def _brinson(own: Weights, base: Weights, returns: Weights, market: Market) -> n
     own_earned = sector_weights(own * returns, market)
     base_earned = sector_weights(base * returns, market)
     base_return = np.divide(
-        base_earned, base_sector, out=np.zeros_like(base_earned), where=base_sector > 0
+        base_earned, base_sector, out=np.zeros_like(base_earned), where=base_sector > ROUNDING
     )
     base_invested = base_sector.sum(axis=1, keepdims=True)
-    overall = base_earned.sum(axis=1, keepdims=True) / np.where(base_invested > 0, base_invested, 1)
+    invested = np.where(base_invested > ROUNDING, base_invested, 1.0)
+    overall = base_earned.sum(axis=1, keepdims=True) / invested
     sectors = ((own_sector - base_sector) * (base_return - overall)).sum()
     stocks = (own_earned - own_sector * base_return).sum()
     cash = ((own_sector.sum(axis=1, keepdims=True) - base_invested) * overall).sum()

@@ -139,7 +139,7 @@ def mean_exposure(weights: Float[np.ndarray, "D A"] | None) -> float | None:
 def _relative_volatility(record: PolicyRecord) -> Interval | None:
     """Divide the volatility by that of 1/N, scaled to the same mean exposure."""
     own, base = mean_exposure(record.weights), record.equal_weight_exposure
-    moves = record.equal_weight_excess.std() > 0
+    moves = record.equal_weight_excess.std() > metrics.ROUNDING
     if not own or not base or not moves:
         return None
     volatility, of_equal_weight = (
@@ -178,7 +178,7 @@ def _delistings(record: PolicyRecord) -> int | None:
         return None
     listed, rows = record.market.listed, record.rows
     is_gone = listed[rows - 1] & ~listed[rows]  # the first session after the stock's last bar
-    return int((is_gone & (record.weights_before > 0)).sum())
+    return int((is_gone & (record.weights_before > metrics.ROUNDING)).sum())
 
 
 PERCENT, PERCENT_2, SHARE = Form(1, 100, " %"), Form(2, 100, " %"), Form(0, 100, " %")
@@ -343,9 +343,10 @@ def measure_policies(
     counts = bootstrap_plan(config).counts(len(rows))
     net, base = trajectory.net_return, column(trajectory, EQUAL_WEIGHT)
     risk_free = market.risk_free[rows].astype(np.float64)
-    excess, active = net - risk_free[:, None], net - net[:, [base]]
+    excess = metrics.without_rounding(net - risk_free[:, None])
+    active = metrics.without_rounding(net - net[:, [base]])
     growth = np.log1p(np.maximum(net, NOTHING_LOST))
-    active_growth = growth - growth[:, [base]]
+    active_growth = metrics.without_rounding(growth - growth[:, [base]])
     growth_excess = active_growth.mean(axis=0) * year
     growth_samples = statistics.bootstrap_annual_mean(active_growth, counts, year)
     sharpe_samples = statistics.bootstrap_sharpe(excess, counts, year)
@@ -354,7 +355,7 @@ def measure_policies(
         volatility,
         volatility[:, [base]],
         out=np.zeros_like(volatility),
-        where=volatility[:, [base]] > 0,
+        where=volatility[:, [base]] > metrics.ROUNDING,
     )
     appraisals = statistics.appraise(excess, excess[:, base])
     others = Trials(sum(n not in {*policy_names, EQUAL_WEIGHT} for n in trajectory.names), ())

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.stats import chi2
 
 from hrl_sarp.errors import MetricError
+from hrl_sarp.metrics import ROUNDING
 from hrl_sarp.resampling import draw_counts, stationary_bootstrap
 
 EULER_MASCHERONI = 0.5772156649015329
@@ -92,7 +93,7 @@ def bootstrap_sharpe(
     A column that does not move has the ratio 0; NaN is not skipped.
     """
     mean, deviation = _resampled_moments(excess_returns, counts)
-    ratio = np.divide(mean, deviation, out=np.zeros_like(deviation), where=deviation > 1e-15)
+    ratio = np.divide(mean, deviation, out=np.zeros_like(deviation), where=deviation > ROUNDING)
     return ratio * math.sqrt(periods_per_year)
 
 
@@ -183,7 +184,7 @@ def appraise(
         )
     deviation = benchmark_excess - benchmark_excess.mean()
     variance = float((deviation**2).mean())
-    moves = variance > 0
+    moves = math.sqrt(variance) > ROUNDING
     beta = deviation @ excess / (n_periods * variance) if moves else np.zeros(excess.shape[1])
     earned = excess - beta * benchmark_excess[:, None]
     alpha = earned.mean(axis=0)

@@ -49,6 +49,19 @@ def test_measure_is_not_said_of_the_policy_it_compares_with(analysis: Analysis) 
     assert BY_NAME["growth_excess"].cell("copy of 1/N", base) == "0.0 [0.0, 0.0]"
 
 
+def test_a_policy_that_differs_from_equal_weight_by_rounding_neither_beats_it_nor_loses(
+    result: BacktestResult,
+) -> None:
+    main, net = result.main, result.main.net_return.copy()
+    copy, base = column(main, "copy of 1/N"), column(main, "1/N")
+    net[:, copy] = net[:, base] + np.random.default_rng(0).uniform(0.0, 4e-16, len(net))
+    measured = _measured(replace(result, main=replace(main, net_return=net)), 1)["copy of 1/N"]
+    excess = measured["growth_excess"]
+    assert (excess.value, excess.low, excess.high) == (0.0, 0.0, 0.0)
+    assert measured["probability_of_beating"] == 0.5
+    assert (measured["information_ratio"], measured["tracking_error"]) == (0.0, 0.0)
+
+
 def test_index_against_itself_has_beta_one_and_no_alpha(analysis: Analysis) -> None:
     index = analysis.performances["index"]
     assert index["beta"] == pytest.approx(1)

@@ -22,6 +22,7 @@ from hrl_sarp.evaluation.baselines.schedule import (
     normalise,
     usable_slots,
 )
+from hrl_sarp.metrics import ROUNDING
 from hrl_sarp.risk.inputs import har_forecast
 from hrl_sarp.risk.priors import (
     classical_weights,
@@ -65,7 +66,7 @@ def volatility_target(
 ) -> Weights:
     """Hold 1/N with so much of the wealth that its volatility is forecast at the target."""
     variance = forecast(market, days, config)
-    known = variance > 0
+    known = variance > ROUNDING**2  # a deviation of more than rounding
     ratio = target / np.sqrt(np.where(known, variance, 1.0))
     exposure = np.where(known, np.minimum(ratio, config.objective.invested_share), 1.0)
     return exposure[:, None] * equal_shares(usable_slots(market, days))

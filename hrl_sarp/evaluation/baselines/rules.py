@@ -30,6 +30,7 @@ from hrl_sarp.evaluation.baselines.schedule import (
     usable_slots,
 )
 from hrl_sarp.features.labels import centre_features, standardise_cross_section, stock_label
+from hrl_sarp.metrics import ROUNDING
 
 EQUAL_WEIGHT = "1/N"
 
@@ -51,7 +52,7 @@ def inverse_volatility(market: Market, days: Days, config: RunConfig) -> Weights
         is_enough = count >= max(2, len(returns) // 2)
         rows.append(np.where(is_enough, np.sqrt(squares / np.maximum(count - 1, 1)), 0.0))
     volatility = slot_values(market, days, np.array(rows))
-    known = usable_slots(market, days) & (volatility > 0)
+    known = usable_slots(market, days) & (volatility > ROUNDING)
     return normalise(np.where(known, 1.0 / np.where(known, volatility, 1.0), 0.0))
 
 

@@ -153,9 +153,10 @@ def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
     axes.axhline(0, color=INK, linewidth=1)
     windows = np.lib.stride_tricks.sliding_window_view(excess, window, axis=0)
     deviation = windows.std(axis=2, ddof=1)
+    moves = deviation > metrics.ROUNDING
     ratio = (
         windows.mean(axis=2)
-        / np.where(deviation > 0, deviation, np.inf)
+        / np.where(moves, deviation, np.inf)
         * np.sqrt(result.market.sessions.year)
     )
     days = _thinned(len(ratio))

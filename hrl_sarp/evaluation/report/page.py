@@ -13,6 +13,7 @@ from hrl_sarp.evaluation.report import figures, tables
 from hrl_sarp.evaluation.report.analysis import Analysis, analyse
 from hrl_sarp.evaluation.report.files import REPORT_NAME, provenance, write_ledgers
 from hrl_sarp.evaluation.statistics import CERTIFIED
+from hrl_sarp.metrics import ROUNDING
 from hrl_sarp.reporting.page import Block, Drawing, Facts, Fold, Section, page
 from hrl_sarp.reporting.table import NONE, number, paragraphs, percent
 from hrl_sarp.run.files import write_text
@@ -118,7 +119,7 @@ def _purpose(
     taken = [
         f"{percent(1 - own[key] / base[key], 0)} of its {name}"
         for key, name in risks.items()
-        if own[key] < base[key]
+        if own[key] < base[key] - ROUNDING
     ]
     gain = f"takes {' and '.join(taken)} away" if taken else "takes none of its risk away"
     pairs = {**risks, "cvar_95": "mean loss of the worst 5 % of sessions"}
@@ -141,9 +142,9 @@ def _beyond_cash(own: Performance, level: str) -> str:
     ratio = own["relative_volatility"]
     if ratio is None:
         return ""
-    if ratio.high < 1:
+    if ratio.high < 1 - ROUNDING:
         verdict = "what it holds and when lowers risk, not cash alone"
-    elif ratio.low > 1:
+    elif ratio.low > 1 + ROUNDING:
         verdict = "at equal exposure it is riskier than 1/N"
     else:
         verdict = "1 is in it, so cash alone may explain the difference"

@@ -7,12 +7,15 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from hrl_sarp.metrics import ROUNDING, without_rounding
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.resampling import draw_counts, stationary_bootstrap
 from hrl_sarp.studies.walk_forward.chain import Series
 
 TAIL = 0.05
 """Share of the sessions in the conditional value at risk."""
+LARGEST_UNIT = 100 * YEAR
+"""What a return of 1 a day is in the units of `MEASURES`, at most: percent a year."""
 CHUNK = 200
 """Histories whose drawdowns are computed at a time, which bounds the memory."""
 
@@ -56,8 +59,11 @@ def annual_growth(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"
 
 
 def log_volatility(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
-    """Compute 100 x the logarithm of the volatility: differences are roughly percent of it."""
-    return 100 * np.log(_deviation(series.net, series, draws))
+    """Compute 100 x the logarithm of the volatility: differences are roughly percent of it.
+
+    A series that does not move counts with the deviation of rounding, which has a logarithm.
+    """
+    return 100 * np.log(np.maximum(_deviation(series.net, series, draws), ROUNDING))
 
 
 def volatility(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
@@ -66,9 +72,11 @@ def volatility(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
 
 
 def sharpe(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
-    """Compute the annual Sharpe ratio over cash."""
-    excess = series.net - series.risk_free[:, None]
-    return np.sqrt(YEAR) * _mean(excess, series, draws) / _deviation(excess, series, draws)
+    """Compute the annual Sharpe ratio over cash; 0 where the series does not move."""
+    excess = without_rounding(series.net - series.risk_free[:, None])
+    mean, deviation = _mean(excess, series, draws), _deviation(excess, series, draws)
+    ratio = np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0)
+    return np.sqrt(YEAR) * ratio
 
 
 def certainty_equivalent(
@@ -178,8 +186,11 @@ def compare(
     for name in names:
         measure = MEASURES[name][1]
         samples = {
-            market: measure(policies[market], draws).mean(axis=1)
-            - measure(references[market], draws).mean(axis=1)
+            market: without_rounding(
+                measure(policies[market], draws).mean(axis=1)
+                - measure(references[market], draws).mean(axis=1),
+                LARGEST_UNIT,
+            )
             for market in policies
         }
         samples[POOLED] = np.mean(list(samples.values()), axis=0)
@@ -206,9 +217,12 @@ def _mean(
 def _deviation(
     values: Float[np.ndarray, "D K"], series: Series, draws: Draws
 ) -> Float[np.ndarray, "samples K"]:
-    """Compute the sample deviation; the mean is taken out first, to keep digits."""
+    """Compute the sample deviation, 0 where it may be rounding of a constant series.
+
+    The mean is taken out first, to keep digits.
+    """
     centred = values - values.mean(axis=0)
     total = draws.counts[:, draws.rows(series)].sum(axis=1)[:, None]
     shift = _mean(centred, series, draws)
     variance = (_mean(centred**2, series, draws) - shift**2) * total / (total - 1)
-    return np.sqrt(np.maximum(variance, 0.0))
+    return without_rounding(np.sqrt(np.maximum(variance, 0.0)))

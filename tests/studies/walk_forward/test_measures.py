@@ -82,3 +82,20 @@ def test_an_estimate_reads_row_0_and_the_quantiles_of_the_rest() -> None:
     each = Estimate.of(np.array([7.0, *np.arange(-10.0, 91.0)]), confidence=0.9)
     assert [each.value, each.low, each.high] == pytest.approx([7.0, -5.0, 85.0])
     assert each.above == pytest.approx(90 / 101)
+
+
+def test_rounding_is_no_move_and_no_difference() -> None:
+    flat = np.full((260, 1), 0.0004)
+    noise = RNG.uniform(-1e-16, 1e-16, flat.shape)
+    # NET in another order of its sums, and cash that only rounding moves
+    pairs = [(NET + np.concatenate([noise, -noise], axis=1), NET), (flat + noise, flat)]
+    for noisy, true in pairs:
+        first, second = series(noisy), series(true)
+        draws = Draws.of(first.dates, block_days=20, samples=100, seed=3)
+        found = compare({"a": first}, {"a": second}, tuple(measures.MEASURES), draws, 0.9)
+        for name, each in found["a"].items():
+            assert (each.value, each.low, each.high, each.above) == (0.0,) * 4, name
+    assert points(series(flat + noise), ("sharpe", "volatility")) == {
+        "sharpe": 0.0,
+        "volatility": 0.0,
+    }
