@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from hrl_sarp.known_markets.study import STUDIES, KnownMarkets, as_table, summarise  # noqa: E402
 from hrl_sarp.run.files import write_json  # noqa: E402
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402
 from hrl_sarp.studies import Cell, run_grid  # noqa: E402 -- needs the path
 
 FOLDER = ROOT / "logs" / "benchmarks" / "learning"
@@ -41,4 +42,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main())

@@ -43,6 +43,7 @@ from hrl_sarp.reporting.table import Table  # noqa: E402
 from hrl_sarp.resampling import stationary_bootstrap  # noqa: E402
 from hrl_sarp.run.files import write_json, write_text  # noqa: E402
 from hrl_sarp.run.session import configure_threads, seed_everything  # noqa: E402
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402
 from hrl_sarp.studies import Cell, Results, run_grid  # noqa: E402
 from hrl_sarp.training.acceptance import PRIOR, PairedDays, accept  # noqa: E402
 from hrl_sarp.training.selection.validation import daily_objective  # noqa: E402
@@ -288,4 +289,5 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
 
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402 -- needs the path
+
 N_WEIGHTS, N_METRICS, N_LEDGERS = 7, 6, 2
 """Files of a run of all five phases and the backtest."""
 
@@ -39,6 +41,7 @@ def main(arguments: list[str]) -> int:
 def find_differences(first: Path, second: Path) -> Iterator[str]:
     """Name every difference of two runs, and what the second left behind unfinished."""
     from hrl_sarp.run.checkpoints import load_payload
+    from hrl_sarp.run.damage import read_arrays
     from hrl_sarp.run.files import read_json
 
     for path in sorted(second.rglob("*")):
@@ -60,7 +63,7 @@ def find_differences(first: Path, second: Path) -> Iterator[str]:
             there, here = (_reproducible(read_json(file, "train")) for file in (path, other))
             yield from _differences(there, here, path.name)
         elif path.suffix == ".npz":
-            yield from _differences(dict(np.load(path)), dict(np.load(other)), path.name)
+            yield from _differences(read_arrays(path), read_arrays(other), path.name)
         elif path.read_bytes() != other.read_bytes():
             yield path.name
 
@@ -96,4 +99,5 @@ def _reproducible(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

@@ -20,6 +20,8 @@ from jaxtyping import Bool, Float
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
 
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402 -- needs the path
+
 if TYPE_CHECKING:
     from hrl_sarp.contracts import DayRange, Market
 
@@ -109,4 +111,5 @@ def show(observe: str, found: dict[str, tuple[float, float]], horizon: int) -> N
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

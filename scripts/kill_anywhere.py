@@ -36,6 +36,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
 
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402 -- needs the path
+
 MARKET, PHASE_STAGES, BACKTEST = "market", ("1", "2", "3", "4", "5"), "backtest"
 STAGES = (MARKET, *PHASE_STAGES, BACKTEST)
 START = "start-up"
@@ -387,4 +389,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

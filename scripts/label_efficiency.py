@@ -30,7 +30,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
 
-from hrl_sarp.studies import Cell, moments, run_grid  # noqa: E402 -- needs the path
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402 -- needs the path
+from hrl_sarp.studies import Cell, moments, run_grid  # noqa: E402
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -365,4 +366,5 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

@@ -15,11 +15,13 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
+
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402 -- needs the path
 
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
-    sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
     from rich.console import Console
 
     from hrl_sarp.errors import HrlSarpError
@@ -89,4 +91,5 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
+
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402 -- needs the path
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +28,6 @@ def main(arguments: list[str]) -> int:
 
 def check(data_dir: Path, market: str | None) -> int:
     """Check a folder and print the table and the verdict."""
-    sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
     from rich.console import Console
 
     from hrl_sarp.config.loading import load_config
@@ -46,4 +48,5 @@ def check(data_dir: Path, market: str | None) -> int:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

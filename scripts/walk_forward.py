@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
 
 from hrl_sarp.errors import HrlSarpError  # noqa: E402 -- needs the path
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402
 from hrl_sarp.studies import run_grid  # noqa: E402
 from hrl_sarp.studies.walk_forward import Recipe, WalkForward, summarise  # noqa: E402
 
@@ -107,4 +108,5 @@ def _variant(text: str) -> tuple[str, Path | None]:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.run.damage import UNREADABLE_TABLE
 from hrl_sarp.run.files import read_json, remove_unfinished, sha256_file, write_json, write_table
 
 COLLECT_COMMAND = "hrl-sarp collect-data"
@@ -205,7 +205,7 @@ def _read_table(
         raise _broken(path, expected, f"{found}: the file changed since")
     try:
         frame = pl.read_parquet(path)
-    except (PolarsError, OSError) as error:
+    except UNREADABLE_TABLE as error:
         raise _broken(path, "a Parquet file", f"unreadable content ({error})") from error
     if frame.schema != table.schema:
         wanted, there = (

@@ -23,7 +23,8 @@ from hrl_sarp.encoders.networks import PanelEncoder
 from hrl_sarp.encoders.networks.projection import Projection
 from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.encoders.windows.panel import NONE
-from hrl_sarp.errors import DataError
+from hrl_sarp.errors import DataError, HrlSarpError
+from hrl_sarp.run.damage import UNREADABLE
 from hrl_sarp.run.files import read_json, sha256_file, unwritable, write_json
 from hrl_sarp.run.terminal import phase_progress
 
@@ -102,19 +103,31 @@ def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
 
 
 def finished_hash(path: Path) -> str | None:
-    """Return the content hash of a finished table; None if it is missing or incomplete."""
-    try:
-        facts = read_json(path.with_suffix(".json"), "-") if path.is_file() else {}
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape if facts else None
-    except (DataError, ValueError, EOFError):  # damaged: it is made again
+    """Return the content hash of a finished table; None if it is missing, incomplete or damaged.
+
+    Every byte is read for it.
+    """
+    if not path.is_file():
         return None
-    whole = shape is not None and list(shape) == facts.get("shape")
-    return str(facts["content"]) if whole else None
+    try:
+        content = read_json(path.with_suffix(".json"), "-")["content"]
+    except (HrlSarpError, LookupError, TypeError):  # damaged or missing: the table is made again
+        return None
+    return str(content) if content == sha256_file(path) else None
 
 
 def read_table(path: Path) -> Float[np.ndarray, "T A E"]:
-    """Map a finished table into memory; bfloat16 is read and converted to float32."""
-    table = np.load(path, mmap_mode="r", allow_pickle=False)
+    """Map a finished table into memory; bfloat16 is read and converted to float32.
+
+    Raises:
+        DataError: if the file is no table. `finished_hash` finds other damage.
+    """
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except UNREADABLE as error:
+        raise DataError(
+            f"{path}: expected a table of embeddings, found something else ({error}); delete it"
+        ) from error
     if table.dtype == STORED_AS["float32"]:
         return table
     widened = np.empty(table.shape, dtype=np.uint32)

@@ -48,6 +48,7 @@ from numba import njit
 from hrl_sarp.config.encoder_schema import RelativityConfig
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.features.technical import true_range
+from hrl_sarp.run.damage import UNREADABLE
 from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
 
 CANDLE_COLUMNS = (
@@ -175,14 +176,15 @@ def average_true_range(
 
 
 def _name(key: str, table: np.ndarray) -> str:
-    return f"relativity-{key}-{zlib.crc32(table.data):08x}.npy"
+    form = zlib.crc32(f"{table.dtype.str} {table.shape}".encode())
+    return f"relativity-{key}-{zlib.crc32(table.data, form):08x}.npy"
 
 
 def _mapped(path: Path) -> np.ndarray | None:
     """Return the array of a file, or None if it does not hold what its name says."""
     try:
         table = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except UNREADABLE:
         return None
     whole = table.ndim > 0 and table.flags.c_contiguous
     key = path.stem.split("-")[1]

@@ -1,8 +1,6 @@
 """Caches assembled markets: one npz file for each combination of data, configuration and code."""
 
-import io
 import json
-import zipfile
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,6 +12,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, RiskTables, SessionCounts, Split
 from hrl_sarp.data.store import read_manifest
 from hrl_sarp.errors import MarketError
+from hrl_sarp.run.damage import UNREADABLE, read_arrays
 from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
 
 SAMPLE = "sample"
@@ -140,8 +139,7 @@ def read_market(path: Path) -> Market:
         MarketError: if the file is truncated or not a market.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays: dict[str, Any] = dict(read_arrays(path))
         meta = json.loads(arrays.pop(META).tobytes())
         split = Split(**{name: DayRange(**span) for name, span in meta["split"].items()})
         values = {name: meta[name] for name in PLAIN_FIELDS}
@@ -160,7 +158,7 @@ def read_market(path: Path) -> Market:
             manifest=meta["manifest"],
             risk=RiskTables(**risk) if risk else None,
         )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise MarketError(
             f"{path}: expected an assembled market, found something else ({error}); delete the file"
         ) from error

@@ -1,18 +1,17 @@
 """Checkpoints of tensors and plain values, and the random state. Opening one runs no code."""
 
-import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
 from torch import nn
 
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
+from hrl_sarp.run.damage import UNREADABLE, require_intact
 from hrl_sarp.run.files import atomic_path, unwritable
 
 LONGEST_REASON = 200
@@ -45,22 +44,14 @@ def load_plain(path: Path) -> Any:
     if not path.is_file():
         raise MissingArtifactError(f"no checkpoint at {path}")
     try:
-        _require_intact(path)
+        require_intact(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, BadZipFile, EOFError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+    except UNREADABLE as error:
+        reason = (str(error).split("\n")[0] or type(error).__name__)[:LONGEST_REASON]
         raise CheckpointError(
             f"{path} is not a checkpoint of this package (truncated, or holding code): {reason}; "
             "train again or restore the file"
         ) from error
-
-
-def _require_intact(path: Path) -> None:
-    """Check every byte against its checksum. PyTorch itself loads damaged bits without an error."""
-    with ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise BadZipFile(f"{damaged} does not match its checksum")
 
 
 def load_module(path: Path, module: nn.Module, state: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,14 @@ from filelock import lock_descriptor
 from polars.exceptions import PolarsError
 
 from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
+from hrl_sarp.run.damage import UNREADABLE
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of the source code."""
+CHECKSUM = "checksum"
+"""Last key of a JSON object that we write: SHA-256 of the object without it."""
+_ALIKE = 0.5
+"""Share of equal letters from which a key is taken for a damaged `CHECKSUM`."""
 _MEGABYTE = 1 << 20
 _MARK = ".hrl_sarp.tmp"
 """Part of the name of our temporary files, which tells them from other programs' files."""
@@ -111,6 +117,16 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def link_beside(path: Path, name: str) -> None:
+    """Make `path` a link to the file `name` beside it; a copy where links are not allowed."""
+    with atomic_path(path) as temporary:
+        temporary.unlink()
+        try:
+            temporary.symlink_to(name)
+        except OSError:  # Windows asks for a right that most users lack
+            shutil.copyfile(path.with_name(name), temporary)
+
+
 def replace_block(path: Path, name: str, content: str) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file."""
     first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->"
@@ -127,19 +143,25 @@ def replace_block(path: Path, name: str, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NumPy scalars and arrays, dates and paths become plain values.
 
-    JSON knows no NaN or infinity: both become null.
+    JSON knows no NaN or infinity: both become null. An object gets a last key `checksum`.
     """
-    text = json.dumps(_to_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    plain = with_checksum(_to_plain(content))
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def read_json(path: Path, command: str) -> Any:
-    """Read a JSON file; messages name the `command` that writes it."""
+    """Read a JSON file, without its checksum; messages name the `command` that writes it.
+
+    Raises:
+        MissingArtifactError: if there is no such file.
+        DataError: if it is no JSON, or was changed after `write_json` wrote it.
+    """
     if not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; run `{command}` to write it")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        return without_checksum(json.loads(path.read_text(encoding="utf-8")))
+    except UNREADABLE as error:
         raise DataError(
             f"{path}: expected JSON, found unreadable content ({error}); run `{command}` again"
         ) from error
@@ -157,6 +179,33 @@ def sha256_file(path: Path) -> str:
 def sha256_plain(content: Any) -> str:
     """Return the SHA-256 of plain values as 64 hex digits; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def with_checksum(content: Any) -> Any:
+    """Add the checksum to an object of plain values; anything else stays as it is."""
+    if not isinstance(content, dict):
+        return content
+    plain = {key: value for key, value in content.items() if key != CHECKSUM}
+    return {**plain, CHECKSUM: sha256_plain(plain)}
+
+
+def without_checksum(content: Any) -> Any:
+    """Check and take out the checksum of an object; one that has none is returned as it is.
+
+    Raises:
+        ValueError: if the content is not what was written.
+    """
+    if not isinstance(content, dict) or not content:
+        return content
+    *_, last = content
+    # the key may be damaged, too; an object without one is of a version or program that writes none
+    if CHECKSUM not in content and SequenceMatcher(None, last, CHECKSUM).ratio() < _ALIKE:
+        return content
+    key = CHECKSUM if CHECKSUM in content else last
+    kept = {name: value for name, value in content.items() if name != key}
+    if content[key] != sha256_plain(kept):
+        raise ValueError("its checksum says that it was changed after it was written")
+    return kept
 
 
 @cache

@@ -22,6 +22,28 @@ from rich.progress import (
 SCREEN_FORMAT = "{time:HH:mm:ss} | {level: <7} | {message}"
 
 
+def accept_any_console() -> None:
+    """Show `?` for a sign that the encoding of stdout or stderr lacks; without this it is an error.
+
+    Every entry point calls this once, before anything is printed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # a notebook's stream has none
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def say(line: str, *, is_problem: bool = False) -> None:
+    """Write a line to stdout, or to stderr if it tells of a problem.
+
+    Not `typer.echo`: on an ASCII console that writes UTF-8.
+    """
+    stream = sys.stderr if is_problem else sys.stdout
+    if stream is not None:  # a program without a console, such as pythonw
+        stream.write(f"{line}\n")
+        stream.flush()
+
+
 def log_to_screen() -> None:
     """Send log lines to the screen alone, and close the files they went to."""
     logger.remove()

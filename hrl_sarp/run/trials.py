@@ -25,7 +25,7 @@ from loguru import logger
 
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import TrialLogError
-from hrl_sarp.run.files import source_hash, unwritable
+from hrl_sarp.run.files import source_hash, unwritable, with_checksum, without_checksum
 
 DEFAULT_TRIAL_LOG = Path("logs/trials.jsonl")
 """Where the log is, seen from the folder in which a command runs."""
@@ -185,7 +185,7 @@ class TrialLog:
     ) -> list[Trial]:
         """Read the trials, oldest first.
 
-        A truncated line, which a killed process leaves, is skipped with a warning.
+        A line without its end, which a killed process leaves, is skipped with a warning.
 
         Args:
             span: only those that saw one of its days; None takes all.
@@ -196,7 +196,7 @@ class TrialLog:
             Every line, repeated ones included; none where there is no file.
 
         Raises:
-            TrialLogError: for a line of something else, naming it.
+            TrialLogError: for a damaged line, or one of something else, naming it.
         """
         return [
             trial
@@ -239,15 +239,19 @@ class TrialLog:
         with _locked(self.path, os.O_RDONLY) as descriptor:
             content = _read_all(descriptor)
         for number, line in enumerate(content.splitlines(), start=1):
+            where = f"{self.path}, line {number}"
             try:
-                found = json.loads(line)
-            except ValueError:
+                found = without_checksum(json.loads(line))
+            except ValueError as error:
+                if line.strip() and not _is_truncated(line, error):
+                    raise TrialLogError(
+                        f"{where}: expected a trial as it was written, found a damaged line "
+                        f"({error}); restore the file, or move the line to another file"
+                    ) from error
                 if line.strip():
-                    logger.warning(
-                        f"{self.path}, line {number}: truncated, so its trial is not counted"
-                    )
+                    logger.warning(f"{where}: truncated, so its trial is not counted")
                 continue
-            yield _trial(found, f"{self.path}, line {number}")
+            yield _trial(found, where)
 
 
 def prices_hash(market: Market) -> str:
@@ -306,7 +310,16 @@ def _read_all(descriptor: int) -> bytes:
 
 def _line(trial: Trial, stamp: dict[str, str]) -> str:
     value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    return json.dumps({**asdict(trial), **stamp, "value": value}, allow_nan=False) + "\n"
+    plain = with_checksum({**asdict(trial), **stamp, "value": value})
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+def _is_truncated(line: bytes, error: ValueError) -> bool:
+    """Say whether a line that is no JSON only lacks its end."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    is_open_text = error.msg.startswith("Unterminated string") and not line.endswith(b"}")
+    return is_open_text or error.pos >= len(line)
 
 
 def _trial(found: Any, where: str) -> Trial:

@@ -17,7 +17,7 @@ from hrl_sarp.errors import CheckpointError, HrlSarpError
 from hrl_sarp.fitting.resume import differences
 from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.session import RunFolder
-from hrl_sarp.run.terminal import phase_progress
+from hrl_sarp.run.terminal import accept_any_console, phase_progress
 
 RESULT, FAILURE, SCREEN = "cell.json", "failed.json", "screen.log"
 """In the folder of a cell: what it measured, why it failed, what it printed."""
@@ -239,6 +239,7 @@ def _run_apart(study: Study, cell: Cell) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(screen.fileno(), stream.fileno())
+        accept_any_console()
         run_cell(study, cell)
 
 

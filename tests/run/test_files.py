@@ -16,6 +16,7 @@ from hrl_sarp.errors import DataError, MissingArtifactError, StorageError
 from hrl_sarp.run import files
 from hrl_sarp.run.files import (
     atomic_path,
+    link_beside,
     read_json,
     remove_unfinished,
     replace_block,
@@ -79,6 +80,53 @@ def test_json_holds_plain_values_and_null_for_nan(tmp_path: Path) -> None:
         "day": "2020-01-02",
         "file": "a/b",
     }
+
+
+@pytest.mark.parametrize(
+    ("found", "changed"),
+    [
+        ('"b": 2', '"b": 3'),
+        ('"a"', '"x"'),
+        ('": "', '": "0'),
+        ('2,\n  "checksum', '3,\n  "checjsum'),
+    ],
+)
+def test_json_that_was_changed_is_refused(tmp_path: Path, found: str, changed: str) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"a": [1.5, None], "b": 2})
+    text = path.read_text()
+    assert found in text
+    path.write_text(text.replace(found, changed))
+    with pytest.raises(DataError, match=r"metrics\.json: .*checksum"):
+        read_json(path, "hrl-sarp train")
+
+
+def test_json_may_be_laid_out_anew_and_needs_no_checksum(tmp_path: Path) -> None:
+    path, content = tmp_path / "metrics.json", {"a": [1.5, None], "b": {"c": 2}}
+    write_json(path, content)
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert read_json(path, "-") == content
+    path.write_text(path.read_text().replace("checksum", "chfcksum"))
+    assert read_json(path, "-") == content
+    for other in (
+        content,
+        {"weights_sha256": 64 * "a"},
+        [1, 2],
+        {},
+        "text",
+    ):  # of an earlier version, or another program
+        path.write_text(json.dumps(other))
+        assert read_json(path, "-") == other
+
+
+def test_a_link_beside_shows_the_file_that_it_names(tmp_path: Path) -> None:
+    write_text(tmp_path / "best.txt", "first")
+    link_beside(tmp_path / "top.txt", "best.txt")
+    write_text(tmp_path / "best.txt", "second")
+    link_beside(tmp_path / "top.txt", "best.txt")
+    assert (tmp_path / "top.txt").read_text() == "second"
+    assert (tmp_path / "top.txt").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.txt", "top.txt"]
 
 
 def test_missing_json_names_the_file_and_the_command(tmp_path: Path) -> None:

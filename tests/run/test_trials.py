@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hrl_sarp.contracts import DayRange, Split
 from hrl_sarp.errors import StorageError, TrialLogError
+from hrl_sarp.run.files import without_checksum
 from hrl_sarp.run.trials import Span, Trial, TrialLog, distinct, prices_hash
 from tests import factories
 
@@ -172,10 +173,26 @@ def test_a_line_that_is_no_trial_is_refused_by_its_number(tmp_path: Path, line: 
         log.count()
 
 
+@pytest.mark.parametrize(
+    ("found", "changed"),
+    [("0.02", "0.03"), ('"seed"', '"sxed"'), ("c0ffee", "c0\\uffee"), ('"span": {', '"span": ')],
+)
+def test_a_damaged_line_is_refused_by_its_number(tmp_path: Path, found: str, changed: str) -> None:
+    log = TrialLog(tmp_path / "trials.jsonl")
+    log.add(numbered(0))
+    log.add(TRIAL)
+    first, second = log.path.read_text().splitlines()
+    assert found in second
+    log.path.write_text(f"{first}\n{second.replace(found, changed)}\n")
+    with pytest.raises(TrialLogError, match=r"trials\.jsonl, line 2: .*found a damaged line"):
+        log.count()
+
+
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl")
     log.add(TRIAL)
-    log.path.write_text(log.path.read_text().replace("tuning", "guess"))
+    line = without_checksum(json.loads(log.path.read_text()))
+    log.path.write_text(json.dumps({**line, "kind": "guess"}) + "\n")
     with pytest.raises(TrialLogError, match=r"line 1: expected a kind of .*study.*, found 'guess'"):
         log.trials()
 
@@ -183,7 +200,7 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
 def test_values_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl")
     log.add(TRIAL)
-    line = {**json.loads(log.path.read_text()), "margin": 0.5}
+    line = {**without_checksum(json.loads(log.path.read_text())), "margin": 0.5}
     log.path.write_text(json.dumps(line) + "\n")
     assert log.count() == 1
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
-from hrl_sarp.run.files import atomic_path
+from hrl_sarp.run.damage import UNREADABLE
+from hrl_sarp.run.files import atomic_path, sha256_plain
 
 PROJECTION = "projection.safetensors"
 """File name, in the folder of the encoder."""
@@ -21,6 +22,8 @@ SMALLEST_SHARE = 1e-7
 METADATA = "facts"
 """Entry of the file's header that holds `FACTS`, as JSON."""
 FACTS = ("encoder_hash", "fitted_from", "fitted_to")
+DIGEST = "tensors"
+"""Entry of the facts: SHA-256 of names, shapes and values."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -
         "explained": torch.tensor([projection.explained], dtype=torch.float64),
     }
     # one entry, because safetensors writes several in an order that changes from run to run
-    written = json.dumps({name: facts[name] for name in FACTS})
+    written = json.dumps({**{name: facts[name] for name in FACTS}, DIGEST: _digest(tensors)})
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {METADATA: written})
 
@@ -113,13 +116,20 @@ def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[METADATA])
-            projection = Projection(
-                file.get_tensor("mean"),
-                file.get_tensor("components"),
-                float(file.get_tensor("explained")),
-            )
-            return projection, {name: facts[name] for name in FACTS}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dict
+        # a file of an earlier version has no digest, and nothing else either
+        if set(facts) != set(FACTS) and facts.get(DIGEST) != _digest(tensors):
+            raise ValueError("its checksum says that it was changed after it was written")
+        projection = Projection(tensors["mean"], tensors["components"], float(tensors["explained"]))
+        return projection, {name: facts[name] for name in FACTS}
+    except (SafetensorError, *UNREADABLE) as error:
         raise CheckpointError(
             f"{path} is not a projection of this package ({error}); run `{command}` again"
         ) from error
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash what a file of tensors says; the order of the entries does not matter."""
+    return sha256_plain(
+        {name: [list(t.shape), str(t.dtype), t.flatten().tolist()] for name, t in tensors.items()}
+    )

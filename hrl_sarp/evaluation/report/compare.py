@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from hrl_sarp.errors import MetricError, MissingArtifactError
+from hrl_sarp.errors import DataError, MetricError, MissingArtifactError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import BY_NAME, NOTHING_LOST, share_positive
@@ -19,7 +19,8 @@ from hrl_sarp.evaluation.report.tables import RANDOM_RANGE, luck_cells
 from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.reporting.table import NONE, Table
-from hrl_sarp.run.files import read_json
+from hrl_sarp.run.damage import UNREADABLE_TABLE
+from hrl_sarp.run.files import read_json, sha256_file
 
 COMMAND = "hrl-sarp backtest"
 COLUMNS = (
@@ -159,6 +160,19 @@ def _stacked(runs: Sequence[_Run], name: str, field: str) -> Float[np.ndarray, "
     return np.stack([run.daily[name][field].to_numpy() for run in runs])
 
 
+def _read_daily(path: Path, digest: str | None) -> pl.DataFrame:
+    """Read the daily series; `digest` is their SHA-256, which older versions did not write."""
+    try:
+        if digest not in (None, sha256_file(path)):
+            raise ValueError(f"its SHA-256 is not the one in {METRICS_NAME}")
+        return pl.read_parquet(path)
+    except UNREADABLE_TABLE as error:
+        raise DataError(
+            f"{path}: expected the daily series of a backtest, found something else ({error}); "
+            f"run `{COMMAND}` again"
+        ) from error
+
+
 def _read_run(path: Path) -> _Run:
     folder = path if (path / METRICS_NAME).is_file() else path / "backtest"
     document = read_json(folder / METRICS_NAME, COMMAND)
@@ -166,7 +180,7 @@ def _read_run(path: Path) -> _Run:
         raise MissingArtifactError(
             f"{folder / DAILY_NAME} is missing, expected beside {METRICS_NAME}; run `{COMMAND}`"
         )
-    daily = pl.read_parquet(folder / DAILY_NAME)
+    daily = _read_daily(folder / DAILY_NAME, document.get("files", {}).get(DAILY_NAME))
     parts = daily.partition_by("policy", as_dict=True, maintain_order=True)
     by_policy = {str(key[0]): part for key, part in parts.items()}
     if EQUAL_WEIGHT not in by_policy:

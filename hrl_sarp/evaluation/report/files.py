@@ -14,7 +14,7 @@ from hrl_sarp.contracts import REGIME_NAMES, Market, Trajectory
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.performance import bootstrap_plan, market_rows
 from hrl_sarp.evaluation.report.analysis import Analysis
-from hrl_sarp.run.files import write_json, write_table
+from hrl_sarp.run.files import sha256_file, write_json, write_table
 from hrl_sarp.simulator.trades import BPS
 
 LEDGER_NAME = "ledger.parquet"
@@ -139,7 +139,8 @@ def write_ledgers(result: BacktestResult, analysis: Analysis, out_dir: Path) -> 
     costs = result.config.market_profile.costs
     write_table(out_dir / LEDGER_NAME, stock_ledger(result.main, result.market, costs))
     write_table(out_dir / DAILY_NAME, daily_ledger(result))
-    write_json(out_dir / METRICS_NAME, metrics_document(result, analysis))
+    digest = {"files": {DAILY_NAME: sha256_file(out_dir / DAILY_NAME)}}
+    write_json(out_dir / METRICS_NAME, metrics_document(result, analysis) | digest)
 
 
 def _named(names: np.ndarray, index: np.ndarray) -> pl.Series:

@@ -22,6 +22,7 @@ from hrl_sarp.encoders.windows.cut import cut_stretches, number_stretches
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.features.labels import Expansions, expansion_label
 from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
+from hrl_sarp.run.damage import UNREADABLE_TABLE
 from hrl_sarp.run.files import sha256_file
 
 CLASSES = ("consolidation", "retracement")
@@ -189,7 +190,7 @@ def _read_frame(path: Path) -> pl.DataFrame:
         raise MissingArtifactError(f"{path} does not exist; run `{WRITER}` to label windows")
     try:
         frame = pl.read_parquet(path)
-    except PolarsError as error:
+    except UNREADABLE_TABLE as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: expected labelled windows as parquet, found {reason}") from error
     missing = [name for name in COLUMNS if name not in frame.columns]

@@ -1,11 +1,10 @@
 """What the study keeps of a rollout: daily series of every policy, in one file a cell."""
 
-import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from hrl_sarp.envs.rollout import Policy, Session, Variant, sessions
 from hrl_sarp.errors import DataError
 from hrl_sarp.evaluation.backtest import ACCOUNTING_DTYPE, scaled_costs
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.damage import UNREADABLE, read_arrays
 from hrl_sarp.run.files import atomic_path
 from hrl_sarp.run.session import one_thread
 from hrl_sarp.simulator.limits import exposure_limit
@@ -127,8 +127,7 @@ def read_ledger(folder: Path) -> Ledger:
     """Read what `write_ledger` wrote."""
     path = folder / FILE
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays: dict[str, Any] = dict(read_arrays(path))
         names = tuple(json.loads(arrays.pop("names").tobytes()))
         terms = {
             name.removeprefix("objective."): arrays.pop(name)
@@ -136,7 +135,7 @@ def read_ledger(folder: Path) -> Ledger:
             if name.startswith("objective.")
         }
         return Ledger(names=names, objective=terms, **arrays)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path}: expected the series of a cell, found something else ({error}); remove the "
             "folder of the cell and run the study again"

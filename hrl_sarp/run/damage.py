@@ -1,0 +1,65 @@
+"""Reads files so that damage is found: what an error of a library means, archives, sealed texts.
+
+A changed byte must end in an error that names the file, or leave the value as it was written.
+"""
+
+import hashlib
+import io
+import struct
+import zlib
+from pathlib import Path
+from pickle import PickleError
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from polars.exceptions import PanicException, PolarsError
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, EOFError, MemoryError, SyntaxError),
+    *(BadZipFile, PickleError, struct.error, zlib.error),
+)
+"""What NumPy, PyTorch, zipfile and others raise over a damaged file, depending on where it is."""
+UNREADABLE_TABLE: tuple[type[BaseException], ...] = (PolarsError, PanicException, *UNREADABLE)
+"""The same for Parquet: polars panics over some damage."""
+_SEAL = "# sha256 of the lines above: "
+"""Begins the last line of a sealed text. YAML reads it as a comment."""
+
+
+def sealed(text: str) -> str:
+    """Add a last line with the checksum of a text."""
+    return f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n"
+
+
+def has_broken_seal(content: bytes) -> bool:
+    """Say whether a text was changed after `sealed`; a text without that last line was not."""
+    text, mark, digest = content.rpartition(_SEAL.encode())
+    return bool(mark) and digest != f"{hashlib.sha256(text).hexdigest()}\n".encode()
+
+
+def require_intact(path: Path) -> None:
+    """Check every byte of a zip archive against its checksum. PyTorch loads damaged bits silently.
+
+    Raises:
+        BadZipFile: if one differs, or another error of `UNREADABLE`.
+    """
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise BadZipFile(f"{damaged} does not match its checksum")
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an npz file, each checked as a whole; code in the file never runs.
+
+    NumPy's own reader checks a part only where a damaged header asks for fewer bytes.
+
+    Raises:
+        Exception: one of `UNREADABLE` for a damaged file.
+    """
+    with ZipFile(io.BytesIO(path.read_bytes())) as archive:
+        parts = {name: io.BytesIO(archive.read(name)) for name in archive.namelist()}
+    return {
+        name.removesuffix(".npy"): np.lib.format.read_array(part, allow_pickle=False)
+        for name, part in parts.items()
+    }
