@@ -34,13 +34,16 @@ from hrl_sarp.evaluation.performance import spread  # noqa: E402
 from hrl_sarp.evaluation.policies import trained_policies  # noqa: E402
 from hrl_sarp.evaluation.report import aggregate_runs, write_backtest  # noqa: E402
 from hrl_sarp.evaluation.trials import record_selection  # noqa: E402
+from hrl_sarp.market.sector_table import market_fingerprint  # noqa: E402
 from hrl_sarp.reporting.table import Form, Table  # noqa: E402
 from hrl_sarp.run.files import read_json, write_json, write_text  # noqa: E402
+from hrl_sarp.run.phases import PHASES  # noqa: E402
 from hrl_sarp.run.session import StopFlag, configure_threads  # noqa: E402
+from hrl_sarp.run.terminal import accept_any_console  # noqa: E402
 from hrl_sarp.run.trials import TrialLog  # noqa: E402
 from hrl_sarp.studies import Cell, Moments, Results, moments, paired_difference, run_grid  # noqa: E402
 from hrl_sarp.training import make_context, run_curriculum  # noqa: E402
-from hrl_sarp.training.phase import PHASES, PhaseContext, market_fingerprint  # noqa: E402
+from hrl_sarp.training.phase import PhaseContext  # noqa: E402
 
 NONE = "none"
 STOPPED = 130
@@ -245,4 +248,5 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    accept_any_console()
     sys.exit(main(sys.argv[1:]))

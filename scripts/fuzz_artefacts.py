@@ -54,12 +54,17 @@ from hrl_sarp.known_markets.small_market import market_of_returns  # noqa: E402
 from hrl_sarp.market.cache import read_market, write_market  # noqa: E402
 from hrl_sarp.reporting.table import Table  # noqa: E402
 from hrl_sarp.run.checkpoints import load_payload, save_payload  # noqa: E402
-from hrl_sarp.run.damage import sealed  # noqa: E402
+from hrl_sarp.run.damage import UNREADABLE_TABLE, sealed  # noqa: E402
 from hrl_sarp.run.files import read_json, write_json, write_text  # noqa: E402
 from hrl_sarp.run.phases import PHASES  # noqa: E402
 from hrl_sarp.run.terminal import accept_any_console, phase_progress  # noqa: E402
 from hrl_sarp.run.trials import Span, Trial, TrialLog  # noqa: E402
-from hrl_sarp.studies.walk_forward.ledger import Ledger, read_ledger, write_ledger  # noqa: E402
+from hrl_sarp.studies.walk_forward.ledger import (  # noqa: E402
+    NUMBERS,
+    Ledger,
+    read_ledger,
+    write_ledger,
+)
 from hrl_sarp.training.curriculum import config_of_run  # noqa: E402
 
 SHOWN_FAILURES = 5
@@ -136,9 +141,7 @@ def judge(artefact: Artefact, expected: Any) -> str:
     except HrlSarpError as error:
         is_named = artefact.path.name in str(error)
         return REFUSED if is_named else f"refused without the file's name: {error}"
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except UNREADABLE_TABLE as error:  # any other error ends the script, which shows it
         return f"{type(error).__name__}: {error}"
     if artefact.is_input or is_same(found, expected):
         return UNCHANGED
@@ -359,7 +362,9 @@ def _walk_forward_series(folder: Path) -> Artefact:
     drawn = np.random.default_rng(3).normal(0.0, 0.01, (3, 40, 2))
     days = np.arange(40) + np.datetime64("2024-01-01")
     names = ("prior", "agent")
-    series = Ledger(names, days, drawn[0, :, 0], *[drawn] * 5, objective={"premium": drawn})
+    numbers = dict.fromkeys(NUMBERS, drawn)
+    terms = {"premium": drawn}
+    series = Ledger(names, days, drawn[0, :, 0], **numbers, objective=terms)
     write_ledger(series, folder)
     return Artefact(folder / "series.npz", lambda: read_ledger(folder))
 

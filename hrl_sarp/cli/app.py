@@ -16,6 +16,7 @@ from hrl_sarp.cli import encoders
 from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LOG_DIR,
+    FORMER_NAMES,
     DataDir,
     Device,
     Experiment,
@@ -30,7 +31,7 @@ from hrl_sarp.cli.options import (
     running,
 )
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
-from hrl_sarp.run.terminal import log_to_screen
+from hrl_sarp.run.terminal import accept_any_console, log_to_screen, say
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
@@ -98,7 +99,7 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
         days = start and start.date(), end and end.date()
         request = YahooRequest(symbols, *days, today, lists)
     manifest = collect(source, data_dir, config, input_path, macro, request)
-    typer.echo(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
+    say(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
 
 
 def _check(source: str, config: "RunConfig", input_path: Path | None, macro: Path | None) -> None:
@@ -111,7 +112,7 @@ def _check(source: str, config: "RunConfig", input_path: Path | None, macro: Pat
     raw = check_files(config, input_path, macro)
     Console().print(render_readings(raw))
     for note in raw.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 @app.command("validate-data")
@@ -165,17 +166,21 @@ def train(  # noqa: PLR0913 -- options, given by name
 
     Example: hrl-sarp train --experiment real_us --seeds 0,1,2
     """
-    from hrl_sarp.data.store import read_manifest
-    from hrl_sarp.run.session import resolve_device
-    from hrl_sarp.training.certify import certify, require_room
-    from hrl_sarp.training.curriculum import require_phase, run_curriculum, run_phase
-    from hrl_sarp.training.seeds import require_kind, train_seeds
+    from hrl_sarp.run.phases import require_earlier_phases, require_phase
 
     several = parse_seeds(seeds)  # every wrong option is refused before anything is written
     if phase is not None:
         require_phase(phase)
     if several is not None and (phase is not None or seed is not None):
         raise HrlSarpError("--seeds trains all phases of its seeds: leave out --phase and --seed")
+    if phase is not None:  # before the imports below, which take seconds
+        require_earlier_phases(phase, log_dir)
+    from hrl_sarp.data.store import read_manifest
+    from hrl_sarp.run.session import resolve_device
+    from hrl_sarp.training.certify import certify, require_room
+    from hrl_sarp.training.curriculum import run_curriculum, run_phase
+    from hrl_sarp.training.seeds import require_kind, train_seeds
+
     require_kind(log_dir, several=several is not None)
     seed = several[0] if several else seed
     config = read_config(market, experiment, own, seed)
@@ -256,7 +261,7 @@ def stress_test(
         )
         page = write_stress_test(result, context.log_dir / "stress")
         Console().print(summary(result))
-        typer.echo(f"wrote {page}")
+        say(f"wrote {page}")
 
 
 @app.command("diagnose")
@@ -332,7 +337,7 @@ def report(
     Console().print(table)
     if readme is not None:
         replace_block(readme, "results", table.markdown())
-        typer.echo(f"wrote the table into {readme}")
+        say(f"wrote the table into {readme}")
 
 
 @app.command("init")
@@ -344,7 +349,7 @@ def init(
     from hrl_sarp.config.loading import copy_defaults
 
     n_files = copy_defaults(folder, overwrite=overwrite)
-    typer.echo(f"wrote {n_files} files; use them with --config {folder}")
+    say(f"wrote {n_files} files; use them with --config {folder}")
 
 
 encoders.add_commands(app)
@@ -386,7 +391,7 @@ def _backtest(
     out_dir = context.log_dir / "backtest"
     analysis = write_backtest(result, out_dir, swaps, granted(context.log_dir))
     print_summary(result, analysis, Console())
-    typer.echo(f"wrote {out_dir / 'report.html'}")
+    say(f"wrote {out_dir / 'report.html'}")
 
 
 def _as_line(error: HrlSarpError) -> str:
@@ -401,6 +406,7 @@ def main() -> int:
     Returns:
         0, or 130 after Ctrl-C or SIGTERM, or 1 or 2 for a problem.
     """
+    accept_any_console()
     log_to_screen()
     try:
         with _stopped_by_sigterm():
@@ -441,14 +447,22 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 def _complain(line: str, code: int) -> int:
     if line:
-        typer.echo(line, err=True)
+        say(line, is_problem=True)
     return code
 
 
 def _as_usage(message: str) -> str:
     """Add the given arguments; an empty message means that the help was shown."""
+    if not message:
+        return ""
+    words = [word.partition("=")[0] for word in sys.argv[1:]]
+    # an option of ours may stand beside the wrong one, so only those that the message is about
+    names = [word for word in words if word in FORMER_NAMES and word in message]
+    if "extra argument" in message and "--freeze-encoder" in words:
+        names.append("--freeze-encoder")
+    cures = "".join(f"; {name} is {FORMER_NAMES[name]} here" for name in dict.fromkeys(names))
     given = " ".join(sys.argv[1:])
-    return f"UsageError: {message.rstrip('.')}; found `{given}`, see --help" if message else ""
+    return f"UsageError: {message.rstrip('.')}{cures}; found `{given}`, see --help"
 
 
 def _stopped_at_once() -> str:

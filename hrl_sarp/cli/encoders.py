@@ -21,6 +21,7 @@ from hrl_sarp.cli.options import (
     running,
 )
 from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
@@ -207,7 +208,7 @@ def _finetune(job: "Job") -> None:
         outcome = finetune(job, stop)
     title = f"{request.variant}: {len(job.split.test)} test windows"
     Console().print(measure_table(title, outcome.model, outcome.trivial))
-    typer.echo(f"wrote {request.output / 'best_model.pt'}")
+    say(f"wrote {request.output / 'best_model.pt'}")
 
 
 def _require_options_of(
@@ -238,18 +239,18 @@ def _price_action(
     from hrl_sarp.data.bars import read_bars
     from hrl_sarp.price_action.buys.report import results_table
     from hrl_sarp.price_action.buys.training import FIGURE, MODEL, train_price_action
-    from hrl_sarp.price_action.buys.windows import cut_candle_windows
+    from hrl_sarp.price_action.buys.windows import OWN_COLUMNS, cut_candle_windows
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
 
     configure_threads(config.threads)
     chosen = resolve_device(device)
     # bad candles are refused before the folder is made
-    windows = cut_candle_windows(read_bars(data, symbol), config.encoders)
+    windows = cut_candle_windows(read_bars(data, symbol, OWN_COLUMNS), config.encoders)
     with running(output, OUTPUT_OPTION), StopFlag() as stop:
         results = train_price_action(windows, config, output, chosen, stop, resume=resume)
     Console().print(results_table(results["spans"], results["threshold"]))
-    typer.echo(results["verdict"])
-    typer.echo(f"wrote {output / MODEL} and {output / FIGURE}")
+    say(results["verdict"])
+    say(f"wrote {output / MODEL} and {output / FIGURE}")
 
 
 @contextmanager
@@ -274,5 +275,5 @@ def _print_result(result: "PretrainingResult", output: Path) -> None:
     losses = ", ".join(f"{name} {scores[name].loss:.4f}" for name in (MODEL, *BASELINES))
     verb = "beats" if result.beats_baselines else "does not beat"
     split = "test" if result.test else "validation"
-    typer.echo(f"{split} loss: {losses}; the model {verb} {best_baseline(scores)}")
-    typer.echo(f"wrote {output / 'encoder.safetensors'}")
+    say(f"{split} loss: {losses}; the model {verb} {best_baseline(scores)}")
+    say(f"wrote {output / 'encoder.safetensors'}")

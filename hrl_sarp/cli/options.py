@@ -40,6 +40,14 @@ TrialLogFile = Annotated[
     ),
 ]
 
+FORMER_NAMES = {
+    "--lr": "--learning-rate",
+    "--n-epochs": "--epochs",
+    "--model": "--variant (finetune-encoder), or --encoder (pretrain-encoder)",
+    "--freeze-encoder": "--freeze-encoder without a value; leave it out to train the encoder",
+}
+"""Options of other systems, and what they are called here."""
+
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")
 OUTPUT_OPTION = "--output"
@@ -65,8 +73,12 @@ def read_config(
     if own.is_dir():
         return load_config(config_dir=own, market=market, experiment=experiment, overrides=given)
     if not own.exists():
+        from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
+
+        default = DEFAULT_CONFIG_DIR / own.name
+        hint = f"; the defaults of that name are in {default}" if default.is_file() else ""
         raise ConfigError(
-            f"--config {own} does not exist: expected a YAML file or a folder of them; "
+            f"--config {own} does not exist: expected a YAML file or a folder of them{hint}; "
             f"`hrl-sarp init {own}` writes such a folder"
         )
     return load_config(market=market, experiment=experiment, overrides=given, own_file=own)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import yaml
 from loguru import logger
@@ -24,6 +24,11 @@ _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
 DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] / "config"
 """`config/` of the repository, or its copy in an installed wheel."""
 EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
+UNREADABLE_YAML = (
+    *(OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError),
+    yaml.YAMLError,
+)
+"""PyYAML passes on what Python says of a value that only looks like one, such as 2024-13-01."""
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
 SPANS = ("market_profile", "spans")
@@ -31,6 +36,18 @@ RETIRED_KEYS = {
     ("risk", "bear_exposure_cut"): "the cash of the goal sets the exposure, see `objective.kind`",
 }
 """Keys that files of earlier versions hold, and what replaced them."""
+RENAMED_KEYS = {
+    ("training",): "training values stand in `macro_agent.pretrain` and `micro_agent.pretrain`",
+    ("training", "pretrain_batch_size"): "it is `macro_agent.pretrain.batch_size`",
+    ("encoders", "jade", "hidden_size"): "it is `encoders.jade.hidden`",
+    ("encoders", "jade", "num_layers"): "it is `encoders.jade.layers`",
+    ("encoders", "transformer", "d_model"): "it is `encoders.transformer.width`",
+    ("encoders", "transformer", "num_layers"): "it is `encoders.transformer.layers`",
+    ("encoders", "transformer", "window_size"): "it is `encoders.transformer.window_length`",
+    ("encoders", "price_action", "num_epochs"): "it is `encoders.price_action.epochs`",
+    ("encoders", "price_action", "early_stopping"): "it is `encoders.price_action.patience`",
+}
+"""Keys that other systems have for a value of ours; a message about one says its name here."""
 
 
 def load_config(
@@ -89,7 +106,8 @@ def load_config(
     if experiment_file:
         layers.lay(experiment_values, experiment_file.name)
     if own_file:
-        layers.lay(_with_sections(layers.read(own_file)), own_file.name)
+        own_values = _with_sections(layers.read(own_file))
+        layers.lay(layers.without_repeats(own_values, own_file.name), own_file.name)
     layers.lay({**given, "market": name} if name else given, "command line")
     chosen = [f"{path.parent.name}/{path.name}" for path in (market_file, experiment_file) if path]
     own = [str(own_file)] if own_file else []
@@ -133,7 +151,7 @@ def find_changes(dumped: str, config: RunConfig) -> list[str]:
     """
     try:
         there = _flattened(yaml.safe_load(dumped))
-    except yaml.YAMLError:
+    except UNREADABLE_YAML:
         return []
     here = _flattened(yaml.safe_load(dump_config(config)))
     changes = [
@@ -191,7 +209,7 @@ class _Layers:
         try:
             loader = _StrictLoader(path.read_text(encoding="utf-8"))
             values = loader.get_single_data()
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except UNREADABLE_YAML as error:
             reason = " ".join(str(error).split())
             self.problems.append(f"{name}: not readable as YAML: {reason}")
             self.is_complete = False
@@ -239,6 +257,33 @@ class _Layers:
             merged[key] = self._merge(merged.get(key), value, origin, here) if is_section else value
         return merged
 
+    def without_repeats(self, values: dict[str, Any], name: str) -> dict[str, Any]:
+        """Leave out what `windowed.feature_config` may repeat, if it says what `windowed` says.
+
+        Files of other systems repeat the window's length there, and its stride as an overlap.
+        """
+        windowed = values.get("windowed")
+        if not isinstance(windowed, dict) or not isinstance(windowed.get("feature_config"), dict):
+            return values
+        features = windowed["feature_config"]
+        merged = {**self.values.get("windowed", {}), **windowed}
+        length, stride = merged.get("window_length"), merged.get("stride")
+        if not _is_count(length) or not _is_count(stride):
+            return values  # which is reported as it stands
+        expected = {"window_length": float(length), "window_overlap": 1.0 - stride / length}
+        slack = {"window_length": 0.0, "window_overlap": 1.0 / length}  # a stride is a whole number
+        for key in expected.keys() & features.keys():
+            found = features[key]
+            is_number = isinstance(found, int | float) and not isinstance(found, bool)
+            if not is_number or abs(found - expected[key]) > slack[key]:
+                self.problems.append(
+                    f"{name}: windowed.feature_config.{key} is {_shown(found)}, but window_length "
+                    f"{length} and stride {stride} of windowed make it {expected[key]:g}; leave it "
+                    "out"
+                )
+        kept = {key: value for key, value in features.items() if key not in expected}
+        return {**values, "windowed": {**windowed, "feature_config": kept}}
+
     def origin(self, location: tuple[int | str, ...]) -> str:
         """Return where the value at `location`, or the closest section around it, was set."""
         path = tuple(str(part) for part in location)
@@ -254,6 +299,10 @@ def _with_sections(values: dict[str, Any]) -> dict[str, Any]:
     if not is_of_windows or "windowed" in sections:  # an unknown key is then reported as it stands
         return values
     return {**sections, "windowed": rest}
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value > 0
 
 
 def _flattened(value: Any, where: str = "") -> dict[str, Any]:
@@ -294,6 +343,12 @@ def _reason(detail: ErrorDetails) -> str:
         return "required key is missing"
     if detail["type"] == "extra_forbidden":
         *section, key = detail["loc"]
+        path = tuple(str(part) for part in detail["loc"])
+        if path in RENAMED_KEYS:
+            inner = detail["input"] if isinstance(detail["input"], dict) else {}
+            cures = [RENAMED_KEYS.get((*path, str(name))) for name in inner]
+            told = [cure for cure in cures if cure] or [RENAMED_KEYS[path]]
+            return f"unknown key; {', '.join(told)}"
         return f"unknown key{_did_you_mean(str(key), _keys_of(section))}"
     value = detail["input"]
     number = EXPONENT_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None

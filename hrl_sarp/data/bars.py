@@ -6,7 +6,7 @@ then by time. So a front-month series whose instrument_id changes at each roll s
 time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,19 +72,23 @@ class Bars:
     """SHA-256 of the whole file, also where one symbol was picked."""
     excluded: dict[str, int] = field(default_factory=dict)
     """Rule (`no_time`, ..., `duplicate`, `disputed`) to rows that were left out for it."""
+    own: dict[str, Float64[np.ndarray, " N"]] = field(default_factory=dict)
+    """Further columns of the file that the caller asked for; NaN where a value is missing."""
+    file: str = "these bars"
+    """What messages call the file."""
 
     def __len__(self) -> int:
         """Return the number of bars."""
         return len(self.timestamps)
 
 
-def read_bars(path: Path, symbol: str | None = None) -> Bars:
+def read_bars(path: Path, symbol: str | None = None, own: Sequence[str] = ()) -> Bars:
     """Read a CSV or Parquet file of bars.
 
     The file needs open, high, low, close and the time, under any of their `HEADINGS`; a day and a
     time of day may stand in two columns. The columns symbol, contract, instrument_id and volume are
-    optional. All others are ignored. `symbol` picks a value of the column symbol (with all its
-    contracts) or the full name of one instrument.
+    optional, and so are those of numbers that `own` names. All others are ignored. `symbol` picks a
+    value of the column symbol (with all its contracts) or the full name of one instrument.
 
     Impossible bars are left out, with a log line for each rule. Where an instrument has several
     equal bars at one time, one is kept. Where they differ, none is kept. A missing volume counts
@@ -92,7 +96,7 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
     """
     if not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; name a file of bars as --data")
-    frame = _named_and_typed(scan_table(path), path)
+    frame = _named_and_typed(scan_table(path), path, own)
     if symbol is not None:
         is_picked = (pl.col("group") == symbol) | (pl.col("instrument") == symbol)
         choices = [name for name in frame["group"].unique().sort() if name]
@@ -122,16 +126,18 @@ def read_bars(path: Path, symbol: str | None = None) -> Bars:
         volume=frame["volume"].to_numpy() if "volume" in frame.columns else None,
         content_hash=sha256_file(path),
         excluded=excluded,
+        own={name: frame[name].to_numpy() for name in own if name in frame.columns},
+        file=str(path),
     )
 
 
-def _named_and_typed(sheet: Sheet, path: Path) -> pl.DataFrame:
-    """Return time, instrument, prices, volume if the file has it, and the group.
+def _named_and_typed(sheet: Sheet, path: Path, own: Sequence[str]) -> pl.DataFrame:
+    """Return time, instrument, prices, volume and `own` if the file has them, and the group.
 
     The group is the value that `symbol` picks.
     """
     table = sheet.frame
-    wanted = ("instant", "time", *PRICE_COLUMNS, "volume", *NAME_COLUMNS)
+    wanted = ("instant", "time", *PRICE_COLUMNS, "volume", *NAME_COLUMNS, *own)
     found = match(table.columns, wanted)
     missing = [name for name in PRICE_COLUMNS if name not in found.taken]
     if "instant" not in found.taken:
@@ -144,7 +150,7 @@ def _named_and_typed(sheet: Sheet, path: Path) -> pl.DataFrame:
     for name, rivals in found.rivals.items():
         cure = f"rename the right one to {name}"
         raise refusal(path, f"one column for {name}", " and ".join(rivals), cure)
-    numbers = [name for name in (*PRICE_COLUMNS, "volume") if name in found.taken]
+    numbers = [name for name in (*PRICE_COLUMNS, "volume", *own) if name in found.taken]
     names = [name for name in NAME_COLUMNS if name in found.taken]
     columns = {name: table[found.taken[name]] for name in (*numbers, *names)}
     time = table[found.taken["instant"]]

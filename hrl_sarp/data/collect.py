@@ -85,7 +85,8 @@ def collect(
         raise DataError(f"--input and --macro belong to the source files, found source {source}")
     if source != "yahoo" and yahoo_request is not None:
         raise DataError(
-            f"--symbols, --start and --end belong to the source yahoo, found source {source}"
+            f"--symbols, --start and --end belong to the source yahoo, found source {source}; add "
+            "`--source yahoo --market us` (or `nse`), or leave them out"
         )
     logger.info("collecting from the source {}", source)
     if source == "sample":

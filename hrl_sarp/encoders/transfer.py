@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from hrl_sarp.encoders.networks.whole_models import PREFIX
 from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
-from hrl_sarp.run.checkpoints import load_payload
+from hrl_sarp.run.checkpoints import load_payload, load_plain
+from hrl_sarp.run.damage import UNREADABLE_TENSORS
 from hrl_sarp.run.files import read_json, sha256_file, write_bytes, write_json
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 WRITER = "hrl-sarp pretrain-encoder"
-PREFIX = "encoder."
-"""Prefix of the encoder's weights in the checkpoint of a larger module."""
 DESCRIPTION_KEYS: dict[str, type | tuple[type, ...]] = {
     "kind": str,
     "n_features": int,
@@ -87,7 +86,8 @@ def load_encoder(path: Path, module: nn.Module) -> LoadReport:
     """Load an encoder from an export or from a checkpoint of `pretrain-encoder`.
 
     Args:
-        path: folder of the export, either file of it, or a `.pt` file.
+        path: folder of the export, either file of it, or a `.pt` file: a checkpoint, or the
+            weights of one alone, with or without `encoder.` before their names.
         module: the encoder; weights that the file lacks stay unchanged.
 
     Returns:
@@ -131,6 +131,11 @@ def read_description(path: Path) -> dict[str, Any]:
         CheckpointError: if the file cannot be read, lacks a key or describes other weights.
     """
     if path.suffix == ".pt":
+        if holds_weights_alone(path):
+            raise CheckpointError(
+                f"{path}: holds weights alone, which say neither columns nor scaling; name the "
+                f"checkpoint that they were taken from, or the folder that `{WRITER}` wrote"
+            )
         description = load_payload(path).get("encoder")
         _require_description(description, str(path))
         return dict(description or {})
@@ -149,23 +154,52 @@ def read_description(path: Path) -> dict[str, Any]:
     return dict(description)
 
 
+def holds_weights_alone(path: Path) -> bool:
+    """Say whether a `.pt` file holds tensors by name and nothing else, as `torch.save` of weights.
+
+    Args:
+        path: any path that `load_encoder` takes.
+
+    Returns:
+        False for every other file.
+    """
+    return path.suffix == ".pt" and _is_bare(load_plain(path))
+
+
+def _is_bare(content: Any) -> bool:
+    return bool(_dict(content)) and all(isinstance(part, Tensor) for part in content.values())
+
+
+def _dict(content: Any) -> dict[Any, Any]:
+    return content if isinstance(content, dict) else {}
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".pt":
-        state = load_payload(path).get("model_state_dict")
+        content = load_plain(path)
+        state = content if _is_bare(content) else _dict(content).get("model_state_dict")
         if not isinstance(state, dict):
             raise CheckpointError(
                 f"{path}: expected the checkpoint of an encoder with `model_state_dict`, found "
                 f"none; name {WEIGHTS} or a checkpoint that `{WRITER}` wrote"
             )
-        return {
-            name.removeprefix(PREFIX): weights
-            for name, weights in state.items()
-            if isinstance(name, str) and name.startswith(PREFIX) and isinstance(weights, Tensor)
+        weights = {
+            name: values
+            for name, values in state.items()
+            if isinstance(name, str) and isinstance(values, Tensor)
         }
+        inside = {
+            name.removeprefix(PREFIX): values
+            for name, values in weights.items()
+            if name.startswith(PREFIX)
+        }
+        return inside or (weights if _is_bare(content) else {})
     file = _weights_file(path)
+    if file.with_name(DESCRIPTION).is_file():
+        read_description(file)  # knows the hash of the weights
     try:
         return load_safetensors(file.read_bytes())
-    except (SafetensorError, KeyError, ValueError) as error:
+    except UNREADABLE_TENSORS as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"{file}: expected weights as safetensors, found an unreadable file ({reason}); "

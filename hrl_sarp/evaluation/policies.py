@@ -22,9 +22,10 @@ from hrl_sarp.evaluation.attribution import (
     LevelSwaps,
 )
 from hrl_sarp.run.files import read_json
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training.acceptance import Acceptance
 from hrl_sarp.training.certify import read_certification
-from hrl_sarp.training.phase import PHASES, PREFIXES, PhaseContext, with_sector_table
+from hrl_sarp.training.phase import PREFIXES, PhaseContext, with_sector_table
 from hrl_sarp.training.seeds import members, seed_folders
 
 CERTIFIED = "certified"

@@ -15,8 +15,8 @@ from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import column, market_rows
 from hrl_sarp.evaluation.statistics import Trials, appraise
 from hrl_sarp.run.files import read_json, sha256_plain
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.trials import Kind, Span, Trial, TrialLog, distinct, prices_hash
-from hrl_sarp.training.phase import PHASES
 
 APPRAISAL = "appraisal_ratio"
 """Metric of a backtest's trials: per session, against 1/N."""

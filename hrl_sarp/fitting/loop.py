@@ -23,6 +23,7 @@ from hrl_sarp.run.terminal import PhaseBar, phase_progress
 ORDER, DRAWS, MODULE, VALIDATION = range(4)
 """Roles of seeds: order of the rows, draws of the task, of its module, and in `validate`."""
 CUDA_LOOK_EVERY = 20
+TRAINING = "train_"
 """Batches between two checks of losses and stop signals; each check waits for the device."""
 
 
@@ -84,6 +85,30 @@ class Task(Protocol):
 
         Returns:
             Part of a sentence, for example `market rows 3 to 90`.
+        """
+        ...
+
+
+@runtime_checkable
+class SummarisesTerms(Protocol):
+    """A task whose terms are counts, which become measures once an epoch is over.
+
+    Examples:
+        >>> class Counts:
+        ...     def summarise(self, terms):
+        ...         return {"share": terms["hits"] / terms["tries"]}
+        >>> isinstance(Counts(), SummarisesTerms)
+        True
+    """
+
+    def summarise(self, terms: dict[str, float]) -> dict[str, float]:
+        """Turn means over the rows of an epoch into what is logged.
+
+        Args:
+            terms: `total_loss`, what `loss` returned, `grad_norm` and `clipped`.
+
+        Returns:
+            The same with other terms of the task.
         """
         ...
 
@@ -320,6 +345,11 @@ class Fit:
             while now.epoch < epochs and now.epoch - 1 - now.best_epoch < patience:
                 self._run_epoch(shown)
                 self._close_epoch()
+        if now.epoch < epochs:
+            self._say(
+                f"stopped early after epoch {now.epoch - 1}: no better than epoch "
+                f"{now.best_epoch} in {patience} epochs"
+            )
         self.task.module.load_state_dict(now.best_state)
         self.task.module.eval()
         return Fitted(now.best_epoch, now.best_loss, now.epoch, list(now.seconds))
@@ -353,10 +383,14 @@ class Fit:
             now.best_loss, now.best_epoch = loss, now.epoch
             now.best_state = copy.deepcopy(self.task.module.state_dict())
         terms = {name: total / self.n_rows for name, total in now.sums.items()}
+        if isinstance(self.task, SummarisesTerms):
+            terms = self.task.summarise(terms)
         rate = schedule.rate(now.epoch)
         self.history.add(now.epoch, {**terms, **measures, "lr": rate})
         now.seconds.append(self._add_time())
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+        trained = {name: value for name, value in terms.items() if name.startswith(TRAINING)}
+        said = {**trained, **measures}
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in said.items())
         self._say(
             f"epoch {now.epoch}: loss {terms['total_loss']:.4f}, {shown}"
             + (", best" if is_best else "")

@@ -41,11 +41,12 @@ from hrl_sarp.known_markets.two_level import (
 from hrl_sarp.known_markets.volatility_regimes import VolatilityMarket, path_score
 from hrl_sarp.reporting.table import NONE, Table
 from hrl_sarp.risk import risk_tables
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.session import StopFlag, configure_threads, derive_seed, seed_everything
 from hrl_sarp.studies import Cell, Results, moments
 from hrl_sarp.studies.summary import Threshold
 from hrl_sarp.training.curriculum import make_context, run_phase
-from hrl_sarp.training.phase import PHASES, PhaseContext, save_sector_table, with_sector_table
+from hrl_sarp.training.phase import PhaseContext, save_sector_table, with_sector_table
 
 PAIR_THRESHOLDS = (
     Threshold("phase5", ">=", 0.65),

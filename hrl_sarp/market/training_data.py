@@ -1,10 +1,13 @@
 """Inputs and labels of supervised training: features of each row, and the returns that follow."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from loguru import logger
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
@@ -19,16 +22,52 @@ from hrl_sarp.features.labels import (
     volatility_label,
 )
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.market.sector_table import is_of_market, market_fingerprint, read_sector_table
+from hrl_sarp.run.phases import PHASES
+
+DATA_DIR, LOG_DIR = Path("data/raw"), Path("logs")
+"""Where the commands write, seen from the folder in which they run."""
 
 
-@dataclass(frozen=True)
-class MacroTrainingData:
+class NamedArrays(Mapping[str, Any]):
+    """Arrays that can be read as attributes and by their names, as from a dictionary.
+
+    Examples:
+        >>> @dataclass(frozen=True)
+        ... class Days(NamedArrays):
+        ...     returns: np.ndarray
+        >>> days = Days(np.zeros(3))
+        >>> list(days.keys()), days["returns"].shape
+        (['returns'], (3,))
+    """
+
+    ALIASES: ClassVar[Mapping[str, str]] = {}
+    """Other names of an array -> its name."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an array by name; a name that is not one of `keys()` raises KeyError."""
+        found = self.ALIASES.get(name, name)
+        if found not in list(self):
+            raise KeyError(f"{name!r}: expected one of {', '.join(self)}")
+        return getattr(self, found)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return (field.name for field in fields(self))  # type: ignore[arg-type] # dataclasses derive
+
+    def __len__(self) -> int:
+        """Count the names."""
+        return len(list(iter(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class MacroTrainingData(NamedArrays):
     """One row per week end; everything but the labels is known at its close."""
 
     macro_states: Float[np.ndarray, "W M"]
     """Macro features, then those of the portfolio, which are 0 here: there is no portfolio."""
     sector_embeddings: Float[np.ndarray, "W S E"] | None
-    """None until phase 1 has written them."""
+    """Of the sector graph that phase 1 trained; None until it has, or if it did on other data."""
     sector_returns: Float[np.ndarray, "W S"]
     """Simple return from the fill of this decision to the fill of the next week end's. Mean of the
     sector's eligible stocks; NaN for a sector without one."""
@@ -37,9 +76,11 @@ class MacroTrainingData:
     dates: Shaped[np.ndarray, " W"]
 
 
-@dataclass(frozen=True)
-class MicroTrainingData:
+@dataclass(frozen=True, eq=False)
+class MicroTrainingData(NamedArrays):
     """One row per session; everything but the returns is known at its close."""
+
+    ALIASES: ClassVar[Mapping[str, str]] = {"masks": "stock_masks"}
 
     stock_features: Float[np.ndarray, "T A F"]
     stock_returns: Float[np.ndarray, "T A"]
@@ -60,8 +101,9 @@ class TrainingDataLoader:
 
     Args:
         data_dir: `data/raw` as written by collect-data.
-        market: name of the market profile.
+        market: name of the market profile; None takes that of the configuration.
         config: a merged configuration of that market; None reads the default one.
+        log_dir: log folder of a run; the sector embeddings of its phase 1 are served.
 
     Examples:
         >>> from hrl_sarp.known_markets.reachable_goals import goal_market
@@ -71,9 +113,16 @@ class TrainingDataLoader:
         True
     """
 
-    def __init__(self, data_dir: Path, market: str, config: RunConfig | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path | str = DATA_DIR,
+        market: str | None = None,
+        config: RunConfig | None = None,
+        log_dir: Path | str | None = LOG_DIR,
+    ) -> None:
         self.config = config or load_config(market=market)
         self.market: Market = assembled_market(Path(data_dir), self.config)
+        self.log_dir = None if log_dir is None else Path(log_dir)
 
     @classmethod
     def of(cls, market: Market, config: RunConfig) -> "TrainingDataLoader":
@@ -87,7 +136,7 @@ class TrainingDataLoader:
             Its loader; no file is read.
         """
         loader = cls.__new__(cls)
-        loader.market, loader.config = market, config
+        loader.market, loader.config, loader.log_dir = market, config, None
         return loader
 
     def macro_labels(
@@ -147,7 +196,7 @@ class TrainingDataLoader:
         market = self.market
         returns, regimes, usable = self.macro_labels()
         rows = self._between(start, end, usable, "week ends with complete labels")
-        embeddings = market.sector_embeddings
+        embeddings = self._sector_embeddings()
         return MacroTrainingData(
             macro_states=np.pad(
                 market.macro_features[rows], ((0, 0), (0, len(market.portfolio_names)))
@@ -188,6 +237,21 @@ class TrainingDataLoader:
             goals=np.concatenate([weights, market.filtered_regime[rows]], axis=1),
             dates=market.dates[rows],
         )
+
+    def _sector_embeddings(self) -> Float[np.ndarray, "T S E"] | None:
+        """Return those of the market, else those that phase 1 wrote for it."""
+        market = self.market
+        if market.sector_embeddings is not None or self.log_dir is None:
+            return market.sector_embeddings
+        files = PHASES[0]
+        path = self.log_dir / files.folder / files.best[1]
+        if not path.is_file():
+            return None
+        fingerprint = market_fingerprint(market)
+        if is_of_market(path, fingerprint):
+            return read_sector_table(path, market, fingerprint)
+        logger.warning(f"no sector embeddings: those of {path} are of other data")
+        return None
 
     def _between(
         self, start: str, end: str, usable: Bool[np.ndarray, " T"], what: str

@@ -13,6 +13,7 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from polars.exceptions import PanicException, PolarsError
+from safetensors import SafetensorError
 
 UNREADABLE: tuple[type[Exception], ...] = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError),
@@ -20,6 +21,8 @@ UNREADABLE: tuple[type[Exception], ...] = (
     *(BadZipFile, PickleError, struct.error, zlib.error),
 )
 """What NumPy, PyTorch, zipfile and others raise over a damaged file, depending on where it is."""
+UNREADABLE_TENSORS: tuple[type[Exception], ...] = (SafetensorError, *UNREADABLE)
+"""The same for safetensors."""
 UNREADABLE_TABLE: tuple[type[BaseException], ...] = (PolarsError, PanicException, *UNREADABLE)
 """The same for Parquet: polars panics over some damage."""
 _SEAL = "# sha256 of the lines above: "

@@ -21,9 +21,10 @@ from hrl_sarp.errors import MissingArtifactError
 from hrl_sarp.reporting.table import Table, number
 from hrl_sarp.risk.tables import shares_inside_sectors
 from hrl_sarp.run.files import read_json, write_json
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.studies.grid import Cell, run_grid
 from hrl_sarp.training import make_context, run_phase
-from hrl_sarp.training.phase import PHASES, PhaseContext
+from hrl_sarp.training.phase import PhaseContext
 
 FOLDER, RESULT = "permuted", "gains.json"
 """Below the log folder of the run, and in it what the control came to."""

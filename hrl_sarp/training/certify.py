@@ -27,6 +27,7 @@ from hrl_sarp.envs.policies import (
 )
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import MarketError
+from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.risk import risk_tables
@@ -34,12 +35,7 @@ from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.training.acceptance import PRIOR, Acceptance, PairedDays, accept
 from hrl_sarp.training.curriculum import run_phase
-from hrl_sarp.training.phase import (
-    CERTIFICATION,
-    PhaseContext,
-    market_fingerprint,
-    with_sector_table,
-)
+from hrl_sarp.training.phase import CERTIFICATION, PhaseContext, with_sector_table
 from hrl_sarp.training.seeds import members
 from hrl_sarp.training.selection.selector import SPAN
 from hrl_sarp.training.selection.validation import daily_objective

@@ -8,24 +8,20 @@ from loguru import logger
 from hrl_sarp.config.loading import dump_config, load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+from hrl_sarp.errors import ConfigError, MissingArtifactError
 from hrl_sarp.fitting.history import curve_table
 from hrl_sarp.fitting.resume import CONFIG
 from hrl_sarp.market.own.profile import describe
+from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
+from hrl_sarp.run.damage import has_broken_seal, sealed
 from hrl_sarp.run.files import read_json, write_text
+from hrl_sarp.run.phases import MACRO_OF, MICRO_OF, PHASES, require_phase
 from hrl_sarp.run.session import RunFolder, StopFlag, configure_threads, seed_everything
 from hrl_sarp.training import joint_finetune, train_agents
 from hrl_sarp.training.acceptance import Acceptance
-from hrl_sarp.training.phase import (
-    PHASES,
-    PREFIXES,
-    PhaseContext,
-    PhaseResult,
-    market_fingerprint,
-    with_sector_table,
-)
+from hrl_sarp.training.phase import PREFIXES, PhaseContext, PhaseResult, with_sector_table
 from hrl_sarp.training.pretrain import macro, micro
 
 RUNNERS = {
@@ -36,17 +32,6 @@ RUNNERS = {
     5: joint_finetune.run,  # macro of 3, micro of 4 -> both
 }
 """Phases in order. Each reads the files of earlier ones."""
-
-MACRO_OF = {3: 1, 4: 3, 5: 3}
-"""Phase -> the phase whose macro agent it starts from or trains against."""
-MICRO_OF = {3: 2, 4: 2, 5: 4}
-"""Phase -> the phase whose micro agent it starts from or trains against."""
-
-
-def require_phase(number: int) -> None:
-    """Refuse a number that is no phase; the error names the phases."""
-    if number not in RUNNERS:
-        raise HrlSarpError(f"--phase must be one of {sorted(RUNNERS)}, found {number}")
 
 
 def run_phase(number: int, context: PhaseContext) -> PhaseResult:
@@ -79,7 +64,7 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
     if not context.resume:
         context.forget_results(number)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, dump_config(config))
+    write_text(folder / CONFIG, sealed(dump_config(config)))
     logger.info(f"phase {number} ({PHASES[number - 1].title}) begins")
     result = RUNNERS[number](context)
     logger.info(f"phase {number} wrote {result.metrics}")
@@ -164,6 +149,11 @@ def config_of_run(log_dir: Path) -> RunConfig:
     if not path.is_file():
         raise MissingArtifactError(
             f"no run at {log_dir} ({path} does not exist): run `hrl-sarp train` first"
+        )
+    if has_broken_seal(path.read_bytes()):
+        raise ConfigError(
+            f"{path}: its checksum says that it was changed after the run wrote it; restore the "
+            "file, or train again in another --log-dir"
         )
     return load_config(own_file=path)
 

@@ -11,9 +11,10 @@ from hrl_sarp.agents.ppo.algorithm import MacroPPO
 from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.fitting import History
 from hrl_sarp.run.checkpoints import restoring
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
+from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, run_loop, stage_summaries
 from hrl_sarp.training.selection.selector import START, Selector
 from hrl_sarp.training.selection.validation import validate_pair

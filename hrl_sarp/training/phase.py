@@ -1,67 +1,26 @@
 """The context, the files and the results of a phase."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
-from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.run.checkpoints import load_payload, save_payload
-from hrl_sarp.run.session import StopFlag, derive_seed
-
-
-@dataclass(frozen=True)
-class PhaseFiles:
-    """Where a phase writes below the log folder."""
-
-    number: int
-    folder: str
-    best: tuple[str, ...]
-    metrics: str
-    title: str
-
-
-PHASES = (
-    PhaseFiles(
-        1,
-        "pretrain_macro",
-        ("best_pretrain_macro.pt", "sector_graph.pt"),
-        "pretrain_macro_metrics.json",
-        "supervised macro",
-    ),
-    PhaseFiles(
-        2,
-        "pretrain_micro",
-        ("best_pretrain_micro.pt",),
-        "pretrain_micro_metrics.json",
-        "supervised micro",
-    ),
-    PhaseFiles(3, "phase3_macro", ("best_macro.pt",), "phase3_macro_metrics.json", "PPO macro"),
-    PhaseFiles(4, "phase4_micro", ("best_micro.pt",), "phase4_micro_metrics.json", "TD3 micro"),
-    PhaseFiles(
-        5,
-        "phase5_joint",
-        ("best_joint_macro.pt", "best_joint_micro.pt"),
-        "phase5_joint_metrics.json",
-        "joint",
-    ),
+from hrl_sarp.market.sector_table import (
+    read_sector_table,
+    write_sector_table,
 )
-"""In the order of the curriculum."""
-
-SECTOR_TABLE = "sector table"
-"""`kind` of the file that holds the sector embeddings of phase 1."""
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.phases import PHASES, best_file
+from hrl_sarp.run.session import StopFlag, derive_seed
 
 CERTIFICATION = Path("certification") / "certification.json"
 """Below the log folder: what `training/certify.py` granted; its inner trainings lie beside it."""
@@ -105,13 +64,7 @@ class PhaseContext:
 
     def best(self, number: int, which: int = 0) -> Path:
         """Return the file of a phase's best agent; `which` is its index in `PhaseFiles`."""
-        path = self.folder(number) / PHASES[number - 1].best[which]
-        if not path.is_file():
-            raise MissingArtifactError(
-                f"phase {number} has not finished ({path} does not exist): "
-                f"run `hrl-sarp train --phase {number}` first"
-            )
-        return path
+        return best_file(self.log_dir, number, which)
 
     def with_market(self, market: Market) -> "PhaseContext":
         """Return the context over another market with the same columns."""
@@ -199,30 +152,9 @@ def fit_phase(
     return history, {"best_epoch": fitted.best_epoch, "best_val_loss": fitted.best_loss}
 
 
-def market_fingerprint(market: Market) -> str:
-    """Hash the market data that agents and checkpoints depend on, without sector embeddings."""
-    digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
-    digest.update(market.embeddings_hash.encode())
-    tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
-    for table in (*tables, market.stock_features, market.macro_features, market.filtered_regime):
-        digest.update(table.tobytes())
-    if market.risk is not None:
-        for field in fields(market.risk):
-            part = getattr(market.risk, field.name)
-            digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
-    return digest.hexdigest()
-
-
 def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> Path:
     """Write the (T, S, E) sector embeddings of phase 1 with the span they were fitted on."""
-    split = context.market.split
-    payload = {
-        "kind": SECTOR_TABLE,
-        "identity": {"market": context.fingerprint},
-        "fitted_rows": [split.train.start, split.train.stop],
-        "table": torch.from_numpy(table),
-    }
-    return save_payload(path, payload)
+    return write_sector_table(path, context.market, context.fingerprint, table)
 
 
 def with_sector_table(context: PhaseContext) -> PhaseContext:
@@ -231,19 +163,5 @@ def with_sector_table(context: PhaseContext) -> PhaseContext:
     A table of other data, or one that was fitted past this training span, is refused.
     """
     path = context.best(1, which=1)
-    payload = load_payload(path)
-    if payload["kind"] != SECTOR_TABLE:
-        raise CheckpointError(
-            f"{path}: expected a {SECTOR_TABLE}, found {payload['kind']}: "
-            "run `hrl-sarp train --phase 1` again"
-        )
-    if payload["identity"]["market"] != context.fingerprint:
-        raise CheckpointError(
-            f"{path} belongs to another market: run `hrl-sarp train --phase 1` again"
-        )
-    if payload["fitted_rows"][1] > context.market.split.train.stop:
-        raise CheckpointError(
-            f"{path} was fitted on rows to {payload['fitted_rows'][1]}, past the training span's "
-            f"end {context.market.split.train.stop}: it has seen the future of this fold"
-        )
-    return context.with_sector_embeddings(payload["table"].numpy())
+    table = read_sector_table(path, context.market, context.fingerprint)
+    return context.with_sector_embeddings(table)

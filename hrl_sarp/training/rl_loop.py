@@ -22,8 +22,9 @@ from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting import History
 from hrl_sarp.fitting.resume import require_finite_weights
 from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult
+from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.selection.selector import START, Selector, mean_weights
 from hrl_sarp.training.selection.validation import ValidationScore
 

@@ -8,8 +8,9 @@ from loguru import logger
 
 from hrl_sarp.errors import CheckpointError, HrlSarpError
 from hrl_sarp.run.files import read_json, write_json
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training.curriculum import run_curriculum
-from hrl_sarp.training.phase import PHASES, PhaseContext
+from hrl_sarp.training.phase import PhaseContext
 
 SEEDS = "seeds.json"
 """Below the log folder of a run of several seeds: which they are."""

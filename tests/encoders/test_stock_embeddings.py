@@ -26,8 +26,8 @@ from hrl_sarp.encoders.windows.panel import read_panel_bars
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.graph import node_features
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.training.phase import market_fingerprint
 from tests import tiny_runs
 from tests.encoders import panels
 

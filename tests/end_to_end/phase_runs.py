@@ -12,9 +12,10 @@ from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting.resume import RUNNING
 from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.run.files import read_json
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training import run_phase
-from hrl_sarp.training.phase import PHASES, PhaseContext
+from hrl_sarp.training.phase import PhaseContext
 from tests.tiny_runs import changed, context_of, tiny_config, tiny_market
 
 Outcome = dict[str, Any]

@@ -4,7 +4,7 @@ import itertools
 import re
 from pathlib import Path
 
-from hrl_sarp.training.phase import PHASES
+from hrl_sarp.run.phases import PHASES
 from tests.end_to_end.phase_runs import outcome
 
 PAGE = Path("docs") / "diagnosis.md"

@@ -11,8 +11,8 @@ import torch
 from hrl_sarp.envs.levels import EpisodeStarts
 from hrl_sarp.errors import CheckpointError, HrlSarpError, MissingArtifactError, StoppedEarly
 from hrl_sarp.run.checkpoints import load_payload, save_payload
+from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training import run_curriculum, run_phase
-from hrl_sarp.training.phase import PHASES
 from hrl_sarp.training.rl_loop import PhaseLoop
 from hrl_sarp.training.selection.selector import START, Selector
 from tests import tiny_runs

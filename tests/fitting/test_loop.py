@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from loguru import logger
 from torch import Tensor, nn
 
 from hrl_sarp.errors import CheckpointError, DataError, StoppedEarly, TrainingDivergedError
@@ -145,6 +146,34 @@ def test_patience_counts_epochs_since_the_best(losses: list[float], last_epoch: 
     history = History()
     fit(ScriptedTask(losses), history=history)
     assert history.rows[-1]["step"] == last_epoch
+
+
+@pytest.mark.parametrize("losses", [[5.0, 1.0, 2.0, 2.0], [2.0, 2.0, 2.0]])
+def test_a_run_that_patience_ends_says_so(losses: list[float]) -> None:
+    said: list[str] = []
+    sink = logger.add(lambda line: said.append(str(line)), format="{message}")
+    try:
+        fitted = fit(ScriptedTask(losses))
+        fit(ScriptedTask([7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]))  # ends with its epochs
+    finally:
+        logger.remove(sink)
+    line = (
+        f"scripted: stopped early after epoch {fitted.epochs - 1}: no better than epoch "
+        f"{fitted.best_epoch} in 2 epochs\n"
+    )
+    assert [text for text in said if "stopped early" in text] == [line]
+
+
+def test_counts_become_measures_once_an_epoch_is_over() -> None:
+    class Counting(ScriptedTask):
+        def summarise(self, terms: dict[str, float]) -> dict[str, float]:
+            return {"total_loss": terms["total_loss"], "train_rows": terms["rows"] / 2}
+
+    history, seen = History(), list[Epoch]()
+    fit(Counting([5.0, 1.0]), history=history, seen=seen, epochs=1)
+    # batches of 8, 8 and 4 rows: (8 x 8 + 8 x 8 + 4 x 4) / 20 = 7.2
+    assert history.rows[1]["train_rows"] == pytest.approx(3.6)
+    assert set(seen[0].terms) == {"total_loss", "train_rows"}
 
 
 def test_a_gain_below_min_delta_does_not_count() -> None:

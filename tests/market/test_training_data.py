@@ -1,11 +1,14 @@
 """Training arrays: aligned by date, earned after the row, honest about what is missing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from hrl_sarp.data.store import write_raw
-from hrl_sarp.errors import DataError
+from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
 from hrl_sarp.features.labels import stock_label
+from hrl_sarp.market.sector_table import market_fingerprint, write_sector_table
 from hrl_sarp.market.training_data import TrainingDataLoader
 from tests import raw_data
 
@@ -65,3 +68,43 @@ def test_an_empty_range_says_which_dates_exist(loader: TrainingDataLoader, kind:
         load("1990-01-01", "1991-01-01")
     with pytest.raises(DataError, match="expected YYYY-MM-DD"):
         load("last year", "2007-01-01")
+
+
+def test_arrays_are_read_by_name_too(loader: TrainingDataLoader) -> None:
+    days = loader.load_micro_training_data("2006-06-01", "2006-06-30")
+    names = ["stock_features", "stock_returns", "stock_to_sector", "stock_masks", "goals", "dates"]
+    assert list(days.keys()) == names
+    assert all(days[name] is getattr(days, name) for name in names)
+    assert days["masks"] is days.stock_masks
+    assert dict(days.items()).keys() == set(names)
+    with pytest.raises(KeyError, match=r"'prices': expected one of stock_features"):
+        days["prices"]
+
+
+def test_sector_embeddings_are_those_that_phase_1_wrote_for_this_market(
+    loader: TrainingDataLoader, tmp_path: Path
+) -> None:
+    loader = TrainingDataLoader.of(loader.market, loader.config)
+    loader.log_dir = tmp_path
+    days = ("2006-06-01", "2006-12-31")
+    assert loader.load_macro_training_data(*days)["sector_embeddings"] is None
+    market = loader.market
+    table = np.random.default_rng(1).normal(size=(market.n_days, 3, 4)).astype(np.float32)
+    path = tmp_path / "pretrain_macro" / "sector_graph.pt"
+    write_sector_table(path, market, market_fingerprint(market), table)
+    weeks = loader.load_macro_training_data(*days)
+    rows = np.searchsorted(market.dates, weeks.dates)
+    np.testing.assert_array_equal(weeks["sector_embeddings"], table[rows])
+    write_sector_table(path, market, "another market", table)
+    assert loader.load_macro_training_data(*days).sector_embeddings is None
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"sector_graph\.pt"):
+        loader.load_macro_training_data(*days)
+
+
+def test_without_data_the_loader_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingArtifactError, match=r"data/raw/manifest\.json.*collect-data"):
+        TrainingDataLoader()

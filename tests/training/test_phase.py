@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import numpy as np
 
 from hrl_sarp.config.loading import load_config
+from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.risk import risk_tables
-from hrl_sarp.training.phase import market_fingerprint
 from tests import factories
 
 

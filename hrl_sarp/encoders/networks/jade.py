@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import JadeConfig
+from hrl_sarp.encoders.networks.whole_models import accept_whole_models
 
 MASK_TOKEN_STD = 0.02
 GATES = 4
@@ -43,6 +44,7 @@ class JadeEncoder(nn.Module):
             dropout=config.dropout if config.layers > 1 else 0.0,  # it acts between layers
         )
         _initialise(self.lstm)
+        accept_whole_models(self)
 
     def forward(self, x: Float[Tensor, "B L F"]) -> Float[Tensor, "B L W"]:
         """Return one embedding per bar.

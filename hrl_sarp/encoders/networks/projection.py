@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
-from hrl_sarp.run.damage import UNREADABLE
+from hrl_sarp.run.damage import UNREADABLE_TENSORS
 from hrl_sarp.run.files import atomic_path, sha256_plain
 
 PROJECTION = "projection.safetensors"
@@ -122,7 +122,7 @@ def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str
             raise ValueError("its checksum says that it was changed after it was written")
         projection = Projection(tensors["mean"], tensors["components"], float(tensors["explained"]))
         return projection, {name: facts[name] for name in FACTS}
-    except (SafetensorError, *UNREADABLE) as error:
+    except UNREADABLE_TENSORS as error:
         raise CheckpointError(
             f"{path} is not a projection of this package ({error}); run `{command}` again"
         ) from error

@@ -19,11 +19,13 @@ from hrl_sarp.encoders.windows.cut import WindowTable, gather
 from hrl_sarp.fitting import RunState, World
 from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
 from hrl_sarp.run.checkpoints import save_payload
-from hrl_sarp.run.files import sha256_file, source_hash, write_json
+from hrl_sarp.run.files import link_beside, sha256_file, source_hash, write_json
 from hrl_sarp.run.session import StopFlag, seed_everything
 
 KIND = "encoder pretraining"
 BEST, LATEST = "checkpoint_best.pt", "checkpoint_latest.pt"
+TOP = "checkpoint_top_1.pt"
+"""Link to `BEST`."""
 EPOCHS = "checkpoint_epoch_*_loss_*.pt"
 RESULTS, CURVE = "training_results.json", "loss_curve.png"
 IDENTIFYING = ("kind", "sizes", "features", "data_hash", "fitted_to", "symbol", "market")
@@ -38,7 +40,7 @@ def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> Pretra
     """
     config, folder = prepared.config, prepared.output
     if world.is_first and not prepared.resume:
-        for name in (BEST, LATEST, RESULTS, CURVE, WEIGHTS, DESCRIPTION):
+        for name in (BEST, TOP, LATEST, RESULTS, CURVE, WEIGHTS, DESCRIPTION):
             (folder / name).unlink(missing_ok=True)
         for old in folder.glob(EPOCHS):
             old.unlink()
@@ -94,6 +96,7 @@ def keep_epoch(
     content = {**said, **payload}
     if is_best:
         save_payload(folder / BEST, content)
+        link_beside(folder / TOP, BEST)
     ranked = sorted(range(len(val_losses)), key=lambda epoch: (val_losses[epoch], epoch))
     names = {
         epoch: f"checkpoint_epoch_{epoch}_loss_{val_losses[epoch]:.6f}.pt"

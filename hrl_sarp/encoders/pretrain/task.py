@@ -121,7 +121,7 @@ def pretrain(module: nn.Module, data: WindowTable, run: PretrainingRun) -> Pretr
             "epoch": epoch.number,
             "model_state_dict": module.state_dict(),
             "optimizer_state_dict": fit.optimizer.state_dict(),
-            "metrics": {**metrics[TRAIN_METRICS][-1], **validated},
+            "metrics": {**metrics[TRAIN_METRICS][-1], **validated, "lr": epoch.rate},
         }
         run.keep(checkpoint, [row["val_loss"] for row in metrics[VAL_METRICS]], epoch.is_best)
 

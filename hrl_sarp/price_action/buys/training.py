@@ -159,9 +159,23 @@ class BuyTask:
     def loss(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Compute the weighted cross-entropy of a batch."""
+        """Compute the weighted cross-entropy of a batch, and count its calls."""
         inputs, labels = self.batch(rows)
-        return self.criterion(self.module(inputs), labels), {}
+        logits = self.module(inputs)
+        called, buys = logits.detach() >= 0.0, labels > 0.0  # a logit of 0 is one half
+        counts = {"hits": called & buys, "right": called == buys, "called": called, "buys": buys}
+        means = {name: values.float().mean() for name, values in counts.items()}
+        return self.criterion(logits, labels), means
+
+    def summarise(self, terms: dict[str, float]) -> dict[str, float]:
+        """Give accuracy and F1 of the training windows, as they were met, for their counts."""
+        called_or_buy = terms["called"] + terms["buys"]
+        measured = {
+            "train_accuracy": terms["right"],
+            "train_f1": 2 * terms["hits"] / called_or_buy if called_or_buy else 0.0,
+        }
+        counts = ("hits", "right", "called", "buys")
+        return {**{k: v for k, v in terms.items() if k not in counts}, **measured}
 
     def validate(self) -> tuple[float, dict[str, float]]:
         """Return the loss that chooses the epoch, and measures at a threshold of one half."""
@@ -293,6 +307,7 @@ def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> di
         "windows": {span: len(rows) for span, rows in task.first.items()},
         "dropped": task.windows.dropped,
         "excluded_bars": task.windows.bars.excluded,
+        "own_columns": list(task.windows.bars.own),
     }
     curves = {span: measures.pr_curve(scores[span], truth[span]) for span in EVALUATED}
     save_png(folder / FIGURE, report.results_figure(history.rows, spans, curves))

@@ -27,6 +27,11 @@ _PRICED = [candles.COLUMNS.index(name) for name in (*candles.LEVELS, "atr_14")]
 _FITTED_AT_ONCE = 4096
 """Windows in memory at a time while means and deviations are computed."""
 
+TARGET = "target"
+"""Column of a file that says itself which buys are worth it: 1, 0, or nothing where not known."""
+OWN_COLUMNS = (*candles.COLUMNS[candles.COLUMNS.index("rsi_14") :], TARGET)
+"""Columns that a file of candles may bring itself; they replace what would be computed."""
+
 Table = Float[Tensor, "N F"]
 Starts = Int[np.ndarray, " W"]
 Parts = dict[str, Int[np.ndarray, " _"]]
@@ -41,9 +46,10 @@ class CandleWindows:
     table: Float[np.ndarray, "N F"]
     """Columns `candles.COLUMNS`, unscaled; NaN while an indicator warms up."""
     label: Int[np.ndarray, " N"]
-    """1 for a buy that is worth it, 0 for one that is not, -1 where it is not known."""
+    """1 for a buy that is worth it, 0 for one that is not, -1 where it is not known: the file's
+    column `TARGET`, else the rule."""
     fall: Int[np.ndarray, " N"]
-    """As `label`, for a fall as large as the rise of a buy."""
+    """As the rule's label, for a fall as large as the rise of a buy."""
     first: Parts
     """First rows of the windows of each span, in the order of time."""
     to_target: int
@@ -121,9 +127,14 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     Training labels end before the first candle of any validation window, and validation labels
     before the first of any test window. A span with too few windows, or with labels of one class,
     is refused.
+
+    Columns of `OWN_COLUMNS` in the file replace those that would be computed, and a column
+    `TARGET` the labels. They are taken to be known `horizon` candles after their row.
     """
     task, length = config.price_action, config.transformer.window_length
     table = candles.candle_table(bars)
+    for name in bars.own.keys() & set(candles.COLUMNS):
+        table[:, candles.COLUMNS.index(name)] = bars.own[name]
     horizon_stretch, window_stretch = (
         number_stretches(bars.timestamps, (bars.instrument,), most)
         for most in (task.max_missing_in_horizon, task.max_missing_in_window)
@@ -133,6 +144,9 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
         labels.buy_label(price, true_range, horizon_stretch, task.horizon, task.threshold_atr)
         for price in (bars.close, -bars.close)
     )
+    if TARGET in bars.own:
+        label = _own_label(bars)
+    _tell_own_columns(bars, task)
     to_target = length - 1 + task.target_offset
     usable, dropped = _usable_windows(table, label, window_stretch, length, to_target)
     first = _split(bars, usable, to_target, task)
@@ -140,6 +154,32 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     windows = CandleWindows(bars, table, label, fall, first, to_target, length, dropped)
     _require_enough(windows, task)
     return windows
+
+
+def _own_label(bars: Bars) -> Int[np.ndarray, " N"]:
+    """Read the file's labels; anything but 0, 1 and a missing value is refused."""
+    target = bars.own[TARGET]
+    known = np.isfinite(target)
+    wrong = known & (target != 0.0) & (target != 1.0)  # exact: they are written as 0 and 1
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"{bars.file}: column {TARGET}: expected 1 for a buy that is worth it, 0 for others, "
+            f"found {target[row]:g} in {int(wrong.sum())} bars, the first at "
+            f"{bars.timestamps[row]}; correct the column, or rename it to have labels computed"
+        )
+    return np.where(known, target, labels.INVALID_CLASS).astype(np.int64)
+
+
+def _tell_own_columns(bars: Bars, task: PriceActionConfig) -> None:
+    indicators = [name for name in OWN_COLUMNS if name in bars.own and name != TARGET]
+    if indicators:
+        logger.info(f"indicators of the file: {', '.join(indicators)}; the others are computed")
+    if TARGET in bars.own:
+        logger.info(
+            f"labels of the file: column {TARGET}, taken to be known {task.horizon} candles after "
+            "their row (encoders.price_action.horizon)"
+        )
 
 
 def _usable_windows(

@@ -7,21 +7,31 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
+from loguru import logger
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import JadeConfig
 from hrl_sarp.encoders.networks.jade import JadeEncoder
-from hrl_sarp.encoders.transfer import WRITER, LoadReport, load_encoder, read_description
+from hrl_sarp.encoders.transfer import (
+    WRITER,
+    LoadReport,
+    holds_weights_alone,
+    load_encoder,
+    read_description,
+)
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError
+from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 
 TASKS = ("type", "pointers", "span", "countdown")
 TYPES = 2
 KIND = "jade"
+UNKNOWN = "unknown"
+"""What a file of weights alone does not say."""
 INPUT_WEIGHTS = ("lstm.weight_ih_l0", "lstm.weight_ih_l0_reverse")
 """Weights with a column for each input."""
 
@@ -117,7 +127,7 @@ class Pretrained:
     scaling: dict[str, tuple[float, float]]
     """Mean and deviation by which each of its columns was scaled; 0 and 1 if it was not."""
     fitted_to: str
-    """Last bar that it was fitted to. Earlier labelled windows are not new to it."""
+    """Last bar that it was fitted to, or `UNKNOWN`. Earlier labelled windows are not new to it."""
     weights_hash: str
     """SHA-256 of its weights, by name."""
 
@@ -130,15 +140,15 @@ def load_pretrained(
     Weights of common columns are copied. Weights of new columns are 0, so that the encoder's
     output is first that of pretraining. The encoder is unchanged if an error is raised.
     """
-    description = read_description(path)
+    description = _describe_weights(path) if holds_weights_alone(path) else read_description(path)
     there = tuple(str(name) for name in description["columns"])
     if description["kind"] != KIND or not set(there) & set(columns):
         raise CheckpointError(
             f"{path}: expected a {KIND} encoder with some of the columns {', '.join(columns)}; "
             f"found kind {description['kind']} with {', '.join(there)}; pretrain one on these"
         )
-    scaling = dict.fromkeys(there, (0.0, 1.0))
-    if description["scaler"] is not None:
+    scaling = {} if description["scaler"] == UNKNOWN else dict.fromkeys(there, (0.0, 1.0))
+    if isinstance(description["scaler"], dict):
         scaler = Scaler.from_plain(description["scaler"], len(there), str(path), WRITER)
         moments = zip(scaler.mean.tolist(), scaler.std.tolist(), strict=True)
         scaling = dict(zip(there, moments, strict=True))
@@ -159,6 +169,16 @@ def load_pretrained(
     for name in sorted(state):
         digest.update(name.encode() + state[name].numpy().tobytes())
     return Pretrained(report, scaling, str(description["fitted_to"]), digest.hexdigest())
+
+
+def _describe_weights(path: Path) -> dict[str, Any]:
+    """Describe weights that were saved alone: their columns are those that bars are given in."""
+    logger.warning(
+        f"{path} holds weights alone: its inputs are taken for {', '.join(PRETRAINING_COLUMNS)}, "
+        "scaled by the labelled windows; the last bar that it was fitted to is unknown"
+    )
+    columns = list(PRETRAINING_COLUMNS)
+    return {"kind": KIND, "columns": columns, "scaler": UNKNOWN, "fitted_to": UNKNOWN}
 
 
 def rearranged(

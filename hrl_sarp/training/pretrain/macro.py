@@ -16,13 +16,8 @@ from hrl_sarp.envs.policies import FollowGoal
 from hrl_sarp.features.labels import oracle_weights
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
-from hrl_sarp.training.phase import (
-    PHASES,
-    PhaseContext,
-    PhaseResult,
-    fit_phase,
-    save_sector_table,
-)
+from hrl_sarp.run.phases import PHASES
+from hrl_sarp.training.phase import PhaseContext, PhaseResult, fit_phase, save_sector_table
 from hrl_sarp.training.pretrain.gradient import MacroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
 from hrl_sarp.training.selection.validation import validate_pair

@@ -26,7 +26,8 @@ from hrl_sarp.envs.observations import (
 from hrl_sarp.envs.policies import ClassicalGoal, no_view
 from hrl_sarp.features.labels import centre_features, standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
-from hrl_sarp.training.phase import PHASES, PhaseContext, PhaseResult, fit_phase
+from hrl_sarp.run.phases import PHASES
+from hrl_sarp.training.phase import PhaseContext, PhaseResult, fit_phase
 from hrl_sarp.training.pretrain.gradient import MicroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
 from hrl_sarp.training.selection.validation import validate_pair

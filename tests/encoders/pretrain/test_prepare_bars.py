@@ -57,6 +57,7 @@ def test_documented_files_are_written(result: PretrainingResult, folder: Path) -
     epochs = {f"checkpoint_epoch_{i}_loss_{loss:.6f}.pt" for i, loss in enumerate(losses)}
     assert names == epochs | {
         *("checkpoint_best.pt", "checkpoint_latest.pt", "training_results.json"),
+        "checkpoint_top_1.pt",
         *("loss_curve.png", "encoder.safetensors", "encoder.json"),
     }
     png = (folder / "out" / "loss_curve.png").read_bytes()
@@ -68,6 +69,8 @@ def test_checkpoints_hold_the_documented_keys(result: PretrainingResult, folder:
     assert set(DOCUMENTED_KEYS) <= best.keys()
     assert (best["epoch"], best["seed"]) == (result.best_epoch, 0)
     assert best["metrics"]["val_loss"] == result.best_val_loss
+    assert best["metrics"]["lr"] == result.train_metrics[result.best_epoch]["train_lr"]
+    assert load_payload(folder / "out" / "checkpoint_top_1.pt")["epoch"] == result.best_epoch
     assert best["windowed_config"]["window_length"] == 20
     assert best["config"]["batch_size"] == 32
 

@@ -247,3 +247,27 @@ def test_hourly_index_has_no_label_across_its_daily_break(data_folder: Path) -> 
     assert len(rows) > 20_000
     assert (bars.timestamps[last + 4] - bars.timestamps[last] == 4 * HOUR).all()
     assert 0.05 < windows.labels("train").mean() < 0.25
+
+
+def test_indicators_and_labels_of_the_file_replace_the_computed_ones() -> None:
+    bars = noise_bars(1000)
+    rng = np.random.default_rng(7)
+    target = rng.integers(0, 2, 1000).astype(float)
+    target[500] = np.nan
+    own = {"rsi_14": np.full(1000, 12.5), "target": target}
+    found, computed = cut(dataclasses.replace(bars, own=own)), cut(bars)
+    assert (found.table[:, COLUMNS.index("rsi_14")] == 12.5).all()
+    others = [COLUMNS.index(name) for name in COLUMNS if name != "rsi_14"]
+    np.testing.assert_array_equal(found.table[:, others], computed.table[:, others])
+    for span in SPANS:
+        np.testing.assert_array_equal(found.labels(span), target[found.targets(span)])
+    assert 500 not in np.concatenate([found.targets(span) for span in SPANS])
+    np.testing.assert_array_equal(found.fall, computed.fall)
+
+
+def test_labels_that_are_no_yes_or_no_are_refused_by_file_and_time() -> None:
+    target = np.zeros(1000)
+    target[3] = 2.0
+    bars = dataclasses.replace(noise_bars(1000), own={"target": target}, file="my.parquet")
+    with pytest.raises(DataError, match=r"my\.parquet: column target: .*found 2 in 1 bars.*T03:00"):
+        cut(bars)

@@ -9,7 +9,7 @@ import torch
 
 from hrl_sarp.config.encoder_schema import JadeConfig
 from hrl_sarp.encoders.networks.jade import JadeEncoder
-from hrl_sarp.encoders.transfer import export_encoder
+from hrl_sarp.encoders.transfer import export_encoder, read_description
 from hrl_sarp.errors import CheckpointError, MissingArtifactError
 from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, PRETRAINING_COLUMNS
 from hrl_sarp.price_action.expansions.model import (
@@ -168,6 +168,27 @@ def test_scaling_of_pretraining_comes_by_name(source: JadeEncoder, tmp_path: Pat
         export(tmp_path / "raw", source, scaler=None), target(THIRTEEN), THIRTEEN, SIZES
     )
     assert set(raw.scaling.values()) == {(0.0, 1.0)}
+
+
+def test_weights_alone_are_loaded_with_a_warning_and_no_scaling(
+    source: JadeEncoder, tmp_path: Path
+) -> None:
+    whole = {f"encoder.{name}": part for name, part in source.state_dict().items()}
+    whole["mask_token"] = torch.zeros(11)
+    loaded = []
+    for name, state in (("whole.pt", whole), ("bare.pt", dict(source.state_dict()))):
+        torch.save(state, tmp_path / name)
+        encoder = target(list(PRETRAINING_COLUMNS))
+        found = load_pretrained(tmp_path / name, encoder, PRETRAINING_COLUMNS, SIZES)
+        assert (found.scaling, found.fitted_to, found.report.missing) == ({}, "unknown", ())
+        loaded.append(encoder.state_dict())
+    for state in loaded:
+        assert all(torch.equal(state[name], part) for name, part in source.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"bare\.pt: holds weights alone"):
+        read_description(tmp_path / "bare.pt")
+    torch.save({"linear.weight": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"other\.pt: no weight matches"):
+        load_pretrained(tmp_path / "other.pt", target(THIRTEEN), THIRTEEN, SIZES)
 
 
 @pytest.mark.parametrize(

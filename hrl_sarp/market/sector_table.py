@@ -1,0 +1,84 @@
+"""The sector embeddings that phase 1 writes, as a file that belongs to one market and span."""
+
+import hashlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from hrl_sarp.contracts import Market
+from hrl_sarp.errors import CheckpointError
+from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
+
+SECTOR_TABLE = "sector table"
+"""`kind` of the file."""
+WRITER = "hrl-sarp train --phase 1"
+
+
+def market_fingerprint(market: Market) -> str:
+    """Hash the market data that agents and checkpoints depend on, without sector embeddings."""
+    digest = hashlib.sha256(repr((market.symbols, market.sector_names, market.split)).encode())
+    digest.update(market.embeddings_hash.encode())
+    tables = (market.dates, market.slots, market.overnight_return, market.intraday_return)
+    for table in (*tables, market.stock_features, market.macro_features, market.filtered_regime):
+        digest.update(table.tobytes())
+    if market.risk is not None:
+        for field in fields(market.risk):
+            part = getattr(market.risk, field.name)
+            digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+    return digest.hexdigest()
+
+
+def write_sector_table(
+    path: Path, market: Market, fingerprint: str, table: Float[np.ndarray, "T S E"]
+) -> Path:
+    """Write the embeddings with the span they were fitted on, and the fingerprint of the data."""
+    train = market.split.train
+    payload = {
+        "kind": SECTOR_TABLE,
+        "identity": {"market": fingerprint},
+        "fitted_rows": [train.start, train.stop],
+        "table": torch.from_numpy(table),
+    }
+    return save_payload(path, payload)
+
+
+def read_sector_table(path: Path, market: Market, fingerprint: str) -> Float[np.ndarray, "T S E"]:
+    """Read the embeddings of a market with this fingerprint.
+
+    Raises:
+        MissingArtifactError: if there is no file.
+        CheckpointError: if it is damaged, of other data, or was fitted past this training span.
+    """
+    payload = _payload(path)
+    with restoring(path):
+        last, table = payload["fitted_rows"][1], payload["table"].numpy()
+    if payload["identity"]["market"] != fingerprint:
+        raise CheckpointError(f"{path} belongs to another market: run `{WRITER}` again")
+    if last > market.split.train.stop:
+        raise CheckpointError(
+            f"{path} was fitted on rows to {last}, past the training span's end "
+            f"{market.split.train.stop}: it has seen the future of this fold"
+        )
+    return table
+
+
+def is_of_market(path: Path, fingerprint: str) -> bool:
+    """Say whether a file holds the embeddings of the data with this fingerprint.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    return bool(_payload(path)["identity"]["market"] == fingerprint)
+
+
+def _payload(path: Path) -> dict[str, Any]:
+    payload = load_payload(path)
+    if payload["kind"] != SECTOR_TABLE:
+        raise CheckpointError(
+            f"{path}: expected a {SECTOR_TABLE}, found {payload['kind']}: run `{WRITER}` again"
+        )
+    return payload
