@@ -12,7 +12,7 @@ from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.sources.yahoo import download
 from hrl_sarp.data.sources.yahoo.download import YahooRequest
 from hrl_sarp.data.sources.yahoo.history import live_link
-from hrl_sarp.data.store import RawData, read_manifest, write_raw
+from hrl_sarp.data.store import FileReading, RawData, read_manifest, write_raw
 from hrl_sarp.errors import DataError
 from hrl_sarp.reporting.table import Table
 
@@ -21,7 +21,8 @@ DEFAULT_MARKETS = {"sample": "sample", "synthetic": "synthetic", "files": "us", 
 SOURCES = tuple(DEFAULT_MARKETS)
 
 
-_SHOWN_SYMBOLS = 5
+_SHOWN = 5
+"""Files and symbols that a row of `render_readings` lists."""
 
 
 def check_files(config: RunConfig, input_path: Path | None, macro_path: Path | None) -> RawData:
@@ -47,23 +48,32 @@ def check_files(config: RunConfig, input_path: Path | None, macro_path: Path | N
 
 def render_readings(raw: RawData) -> Table:
     """Show what of each file was read as what: layout, columns, days, symbols."""
+    alike: dict[tuple[object, ...], list[FileReading]] = {}
+    for reading in raw.readings:  # a folder of downloads is one row
+        alike.setdefault((reading.layout, reading.columns), []).append(reading)
     cells = []
-    for reading in raw.readings:
+    for same in alike.values():
         columns = ", ".join(
-            theirs if theirs == ours else f"{theirs} -> {ours}" for theirs, ours in reading.columns
+            theirs if theirs == ours else f"{theirs} -> {ours}" for theirs, ours in same[0].columns
         )
-        shown = ", ".join(reading.symbols[:_SHOWN_SYMBOLS])
-        more = len(reading.symbols) - _SHOWN_SYMBOLS
-        symbols = f"{shown} and {more} more" if more > 0 else shown
-        days = f"{reading.first} to {reading.last}" if reading.first else ""
-        rows = f"{reading.n_rows:,}"
-        cells.append((reading.file, reading.layout, columns, days, rows, symbols))
+        symbols = sorted({symbol for reading in same for symbol in reading.symbols})
+        firsts = [reading.first for reading in same if reading.first]
+        lasts = [reading.last for reading in same if reading.last]
+        days = f"{min(firsts)} to {max(lasts)}" if firsts else ""
+        rows = f"{sum(reading.n_rows for reading in same):,}"
+        files = _some([reading.file for reading in same])
+        cells.append((files, same[0].layout, columns, days, rows, _some(symbols)))
     return Table(
         f"{raw.bars.height:,} bars of {raw.bars['symbol'].n_unique()} symbols, nothing written",
         ("file", "read as", "columns", "days", "rows", "symbols"),
         cells,
         text_columns=frozenset({0, 1, 2, 3, 5}),
     )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def collect(

@@ -374,3 +374,50 @@ def test_contracts_of_the_real_futures_are_kept_apart(data_folder: Path, log: li
     assert bars.timestamps[day & (bars.instrument == next_one)].max() > np.datetime64(
         "2013-12-20T15:00"
     )
+
+
+def epoch_ms(moment: datetime) -> int:
+    return int((moment - datetime(1970, 1, 1)).total_seconds() * 1000)  # noqa: DTZ001 -- no zone
+
+
+FORMS = {
+    "ccxt": ("timestamp,open,high,low,close", lambda t, p: f"{epoch_ms(t)},{p}"),
+    "microseconds": ("open_time,open,high,low,close", lambda t, p: f"{epoch_ms(t) * 1000},{p}"),
+    "nanoseconds": ("ts_event,open,high,low,close", lambda t, p: f"{epoch_ms(t)}000000,{p}"),
+    "Binance": ("", lambda t, p: f"{epoch_ms(t)},{p},5,{epoch_ms(t) + 59_999},1,1,1,1,0"),
+    "MetaTrader": ("", lambda t, p: f"{t:%Y.%m.%d},{t:%H:%M},{p},5"),
+    "HistData": ("", lambda t, p: f"{t:%Y%m%d %H%M%S};{p};5".replace(",", ";")),
+    "day and time": ("date,time,open,high,low,close", lambda t, p: f"{t:%Y-%m-%d,%H:%M:%S},{p}"),
+    "Stooq": (
+        "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>",
+        lambda t, p: f"A,1,{t:%Y%m%d,%H%M%S},{p}",
+    ),
+    "half of the day": ("time,open,high,low,close", lambda t, p: f"{t:%m/%d/%Y %I:%M %p},{p}"),
+    "capitals": ("Datetime,Open,High,Low,Close", lambda t, p: f"{t:%Y-%m-%d %H:%M:%S}+00:00,{p}"),
+    "Kronos": ("timestamps,open,high,low,close,amount", lambda t, p: f"{t:%Y-%m-%d %H:%M},{p},1"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_bars_of_known_sources_are_read_whole(tmp_path: Path, form: str) -> None:
+    frame = minutes(5)
+    header, line = FORMS[form]
+    rows = [line(row[0], ",".join(map(str, row[1:]))) for row in frame.iter_rows()]
+    path = tmp_path / "bars.csv"
+    path.write_text("\n".join([*([header] if header else []), *rows]) + "\n")
+    bars = read_bars(path)
+    assert bars.timestamps.tolist() == frame["ts"].to_list()
+    for name in PRICES:
+        np.testing.assert_array_equal(getattr(bars, name), frame[name])
+
+
+def test_prices_of_fixed_point_are_read_in_currency(tmp_path: Path, log: list[str]) -> None:
+    frame = minutes(3).with_columns((pl.col(PRICES) * 1e9).cast(pl.Int64), rtype=pl.lit(33))
+    np.testing.assert_allclose(read(frame, tmp_path).close, [101, 102, 103])
+    assert "billionths" in log[0]
+
+
+@pytest.mark.parametrize("name", ["NA", "NULL", "nan", "None"])
+def test_words_for_missing_numbers_are_names_of_instruments(tmp_path: Path, name: str) -> None:
+    frame = minutes(3, symbol=["A", name, "A"])
+    assert set(read_bars(saved(frame, tmp_path / "bars.csv")).instruments) == {"A", name}

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from hrl_sarp.cli.app import app
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data.collect import collect
+from hrl_sarp.data.collect import check_files, collect
 from hrl_sarp.data.store import read_raw
 from hrl_sarp.errors import DataError
 
@@ -61,3 +63,42 @@ def test_failed_collection_leaves_the_old_data(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         collect("files", tmp_path, CONFIG)
     assert read_raw(tmp_path).source == before["source"]
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Path:
+    """A folder of two downloads with Yahoo's header of three lines."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("AAA", "BBB"):
+        header = f"Price,Close,Open\nTicker,{name},{name}\nDate,,"
+        (folder / f"{name}.csv").write_text(f"{header}\n2011-01-03,40.5,40\n")
+    (folder / "sectors.csv").write_text("symbol,sector\nAAA,Energy\nBBB,Energy\n")
+    (folder / "notes.md").write_text("x")
+    return folder
+
+
+def test_check_says_what_is_read_as_what_and_writes_nothing(
+    downloads: Path, tmp_path: Path
+) -> None:
+    command = ["collect-data", "--source", "files", "--input", str(downloads), "--check"]
+    data_dir = tmp_path / "raw"
+    shown = CliRunner().invoke(app, [*command, "--data-dir", str(data_dir)], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    assert "AAA.csv, BBB.csv" in shown.output
+    assert "Open -> open, Close -> close" in shown.output
+    assert "2 bars of 2 symbols, nothing written" in shown.output
+    assert "note: not read: notes.md" in shown.output
+    assert not data_dir.exists()
+
+
+def test_check_reads_what_collecting_writes(downloads: Path, tmp_path: Path) -> None:
+    config = load_config(market="us")
+    checked = check_files(config, downloads, None)
+    collect("files", tmp_path / "raw", config, downloads)
+    assert read_raw(tmp_path / "raw").bars.equals(checked.bars)
+
+
+def test_check_of_another_source_is_refused() -> None:
+    refused = CliRunner().invoke(app, ["collect-data", "--check"])
+    assert "--check belongs to the source files, found source sample" in str(refused.exception)

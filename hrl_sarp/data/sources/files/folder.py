@@ -345,6 +345,9 @@ def _read_macro(path: Path, calendar: str | None) -> Read:
     macro = macro.filter(~is_revised).sort("series", "date")
     refuse_unsorted(macro, "series", path)
     notes = tuple(note for part in parts for note in part.notes)
+    if path.is_dir():
+        rest = _not_read(path, {table.name for table in tables}, path)
+        notes += tuple(f"{path.name}: {note}" for note in rest)
     if len(revised):
         notes += (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
     readings = tuple(reading for part in parts for reading in part.readings)

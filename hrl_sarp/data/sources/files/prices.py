@@ -41,6 +41,10 @@ OTHER_TABLES = ("sectors", "index", "membership", "macro", "actions")
 _STATED = ("adj_close", "dividend", "split")
 """What a file may say about adjustments."""
 _KEYS = ("date", "symbol")
+_MOSTLY = 0.5
+"""Share of the rows from which on an error is no accident."""
+_LISTED = 20
+"""Symbols that a note lists."""
 _ROUNDING = 1e-6
 """Relative difference below which two closes are the same."""
 
@@ -87,6 +91,7 @@ def read_prices(
     folder = input_path if input_path.is_dir() else input_path.parent
     bars, notes, _, more = apply_actions(bars, folder, calendar)
     refuse_unsorted(bars, "symbol", input_path)
+    outside = _closes_outside(bars, input_path)
     if states["adj_close"]:
         adjustment = f"{'/'.join(PRICE_COLUMNS)} as in the files; adj_close from the files"
     elif states["split"] or states["dividend"] or notes:
@@ -98,7 +103,37 @@ def read_prices(
     counted = f"prices from {len(paths)} file(s) of {input_path.name}"
     of_files = grouped_notes(note for part in parts for note in part.notes)
     readings = (*(reading for part in parts for reading in part.readings), *more)
-    return Read(bars, (counted, *of_files, *notes), findings, readings), adjustment
+    return Read(bars, (counted, *of_files, *outside, *notes), findings, readings), adjustment
+
+
+def _closes_outside(bars: pl.DataFrame, input_path: Path) -> tuple[str, ...]:
+    """Name the symbols whose closes mostly lie outside low to high; refuse data full of them.
+
+    Raises:
+        DataError: if most rows of all symbols are so.
+    """
+    above = pl.col("close") / pl.col("high") - 1
+    below = 1 - pl.col("close") / pl.col("low")
+    is_outside = ((pl.max_horizontal(above, below) > _ROUNDING) & (pl.col("close") > 0)).alias(
+        "out"
+    )
+    rows = bars.drop_nulls(["high", "low", "close"]).with_columns(is_outside)
+    cause = "as where the closes are adjusted and the other prices are not"
+    cure = "give the traded closes as close and the adjusted ones as adj_close"
+    n_outside = int(rows["out"].sum())
+    if n_outside > _MOSTLY * rows.height:
+        row = rows.filter("out").row(0, named=True)
+        found = (
+            f"{n_outside} of {rows.height} rows without, the first {row['symbol']} {row['date']}: "
+            f"close {row['close']}, low {row['low']}, high {row['high']}, {cause}"
+        )
+        raise refusal(input_path, "closes between low and high", found, cure, "close")
+    shares = rows.group_by("symbol").agg(pl.col("out").mean()).sort("symbol")
+    worst = shares.filter(pl.col("out") > _MOSTLY)["symbol"].to_list()
+    if not worst:
+        return ()
+    shown = ", ".join(worst[:_LISTED]) + (" ..." if len(worst) > _LISTED else "")
+    return (f"{shown}: most closes lie outside low to high, {cause}; {cure}",)
 
 
 def grouped_notes(notes: Iterable[str]) -> tuple[str, ...]:

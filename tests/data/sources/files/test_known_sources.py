@@ -334,6 +334,19 @@ def test_file_that_cannot_be_read_says_why(tmp_path: Path, content: str, cause: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["AAA", "600519.SS", "^GSPC"])
+def test_header_of_three_lines_serves_the_index_and_a_table_of_prices(
+    tmp_path: Path, name: str
+) -> None:
+    header = f"Price,Close,Open\nTicker,{name},{name}\nDate,,"
+    content = "\n".join([header, *(f"{row[0]},{row[4]},{row[1]}" for row in ROWS)])
+    folder_of(tmp_path, "prices.csv", content)
+    (tmp_path / "index.csv").write_text(content)
+    raw = load(tmp_path)
+    assert raw.bars["symbol"].unique().to_list() == [name]
+    assert raw.index["close"].to_list() == raw.bars["close"].to_list() == [row[4] for row in ROWS]
+
+
 def test_tickers_side_by_side_are_read_each(tmp_path: Path) -> None:
     header = "Price,Close,Close,Open,Open\nTicker,AAA,BBB,AAA,BBB\nDate,,,,"
     lines = [f"{row[0]},{row[4]},{row[4] * 2},{row[1]},{row[1] * 2}" for row in ROWS]

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from hrl_sarp.data.sources.files.folder import load
 from hrl_sarp.data.sources.files.prices import apply_actions, settle_duplicates
 from hrl_sarp.errors import DataError
 from tests.data.raw_factories import clean_raw, day
@@ -70,6 +71,33 @@ def test_same_day_of_two_symbols_is_no_duplicate() -> None:
         bars(("A", 3, 2.0, 1.0), ("B", 3, 4.0, 1.0)), "prices.csv data row"
     )
     assert kept.height == 2
+
+
+def prices_with_closes_outside(folder: Path, counts: dict[str, int]) -> Path:
+    """Write ten days of each symbol, of which so many close below the low."""
+    lines = ["date,symbol,open,high,low,close"]
+    for symbol, n_outside in counts.items():
+        closes = [5.0 if number < n_outside else 10.0 for number in range(10)]
+        lines += [f"{day(i)},{symbol},10,11,9,{close}" for i, close in enumerate(closes)]
+    (folder / "prices.csv").write_text("\n".join(lines))
+    sectors = "\n".join(f"{symbol},Energy" for symbol in counts)
+    (folder / "sectors.csv").write_text(f"symbol,sector\n{sectors}\n")
+    return folder
+
+
+@pytest.mark.parametrize(("n_of_aaa", "named"), [(0, []), (4, []), (6, ["AAA"])])
+def test_symbol_whose_closes_mostly_lie_outside_low_to_high_is_named(
+    tmp_path: Path, n_of_aaa: int, named: list[str]
+) -> None:
+    notes = load(prices_with_closes_outside(tmp_path, {"AAA": n_of_aaa, "BBB": 0})).notes
+    found = [note.split(":")[0] for note in notes if "most closes lie outside" in note]
+    assert found == named
+
+
+def test_data_whose_closes_mostly_lie_outside_are_refused_with_the_cause(tmp_path: Path) -> None:
+    message = r"column close: .* 15 of 20 rows without, the first AAA .* closes are adjusted"
+    with pytest.raises(DataError, match=message):
+        load(prices_with_closes_outside(tmp_path, {"AAA": 9, "BBB": 6}))
 
 
 def actions(folder: Path, *lines: str, header: str = "date,symbol,split,dividend") -> Path:

@@ -140,7 +140,7 @@ def read_rows(text: str, separator: str, headings: list[str], n_above: int) -> p
     Raises:
         TornError: if a row has more cells than the header.
     """
-    rows = _LINE_END.split(text, maxsplit=n_above)
+    rows = _LINE_END.split(text, maxsplit=n_above) if n_above else [text]
     body = rows[n_above] if len(rows) > n_above else ""
     schema = dict.fromkeys(headings, pl.String())
     if not body.strip():

@@ -39,6 +39,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "unixtime",
         "unix_timestamp",
         "datum",
+        "日期",
         "fecha",
         "ex_date",
         "dt",
@@ -76,6 +77,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "eroffnungskurs",
         "apertura",
         "ouverture",
+        "开盘",
         "o",
     ),
     "high": (
@@ -91,6 +93,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "maximo",
         "haut",
         "plus_haut",
+        "最高",
         "h",
     ),
     "low": (
@@ -106,6 +109,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "minimo",
         "bas",
         "plus_bas",
+        "最低",
         "l",
     ),
     "close": (
@@ -127,6 +131,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "ultimo",
         "cloture",
         "dernier",
+        "收盘",
         "c",
     ),
     "volume": (
@@ -144,6 +149,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "stucke",
         "stuck",
         "umsatz_stuck",
+        "成交量",
         "tick_volume",
         "tickvol",
         "v",
@@ -157,6 +163,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "adj_price",
         "adjusted_price",
         "adjusted",
+        "adjcp",
     ),
     "dividend": (
         "dividend",

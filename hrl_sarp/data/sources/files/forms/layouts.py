@@ -358,7 +358,7 @@ def _flattened(cells: list[str]) -> tuple[Column, ...] | None:
         if pair is not None:
             columns.append(Column(*pair))
             n_pairs += 1
-        elif i == 0 or meaning(cell) in ("date", "time"):
+        elif i == 0 or meaning(cell) in ("date", "time") or heading_key(cell) in _INDEX_KEYS:
             columns.append(Column(cell))
         else:
             return None
