@@ -16,6 +16,7 @@ from hrl_sarp.data.sources.files.forms.content import (
     stem_of,
 )
 from hrl_sarp.data.sources.files.forms.headings import (
+    LOOSE,
     MEASURES,
     Columns,
     heading_key,
@@ -304,12 +305,24 @@ def _refuse_mixture(rows: pl.DataFrame, path: Path, known: Collection[str]) -> N
             raise refusal(path, "the prices of one symbol", found, "call it symbol", name[1:])
 
 
-def spelt(symbol: str, path: Path, known: Collection[str]) -> tuple[str, tuple[str, ...]]:
-    """Spell a symbol as the sectors do: as in the file, or as in the name of the file."""
+def spelt(
+    symbol: str, path: Path, known: Collection[str], heading: str = "symbol"
+) -> tuple[str, tuple[str, ...]]:
+    """Spell a symbol as the sectors do: as in the file, or as in the name of the file.
+
+    Args:
+        symbol: The only symbol in the file.
+        path: The file.
+        known: Symbols of the sectors.
+        heading: Where the file has it; under a `LOOSE` one it may be the name of the company.
+
+    Returns:
+        The symbol, and a note if the name of the file says another.
+    """
     stem = stem_of(path)
     if symbol == stem or symbol in known:
         return symbol, ()
-    if stem in known and twin_of(symbol, [stem]):
+    if stem in known and (twin_of(symbol, [stem]) or heading_key(heading) in LOOSE):
         return stem, (f"{path.name}: symbol {stem} as in the file's name, {symbol} in the file",)
     return symbol, (f"{path.name}: symbol {symbol} as in the file, not as in its name",)
 

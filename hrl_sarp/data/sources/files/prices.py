@@ -319,7 +319,7 @@ def _read_table_of_prices(
     frame = read.frame
     only = frame["symbol"].unique().to_list()
     if len(only) == 1 and not is_named:
-        symbol, renamed = spelt(only[0], path, known)
+        symbol, renamed = spelt(only[0], path, known, found.taken.get("symbol", "symbol"))
         frame, notes = frame.with_columns(symbol=pl.lit(symbol)), notes + renamed
     close = found.taken.get("close", "close")
     return completed(read._replace(frame=frame, notes=(*notes, *read.notes)), path, close)

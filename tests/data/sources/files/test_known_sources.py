@@ -376,6 +376,19 @@ def test_parquet_of_one_symbol_is_called_as_its_file(tmp_path: Path) -> None:
     assert raw.bars.select("symbol", *MEASURES).rows() == [("AAA", *row) for row in EXPECTED]
 
 
+def test_name_of_a_company_is_no_symbol_where_the_file_is_called_as_one(tmp_path: Path) -> None:
+    lines = [f"{line},{'Name' if line.startswith('date') else 'Firm A'}" for line in PLAIN.split()]
+    raw = read(tmp_path, "AAA.csv", "\n".join(lines))
+    assert raw.bars["symbol"].unique().to_list() == ["AAA"]
+    assert "AAA.csv: symbol AAA as in the file's name, Firm A in the file" in raw.notes
+
+
+def test_row_with_too_many_cells_is_named_by_its_line(tmp_path: Path) -> None:
+    table = "date,symbol,close\n2011-01-03,AAA,1\n2011-01-04,AAA,2,9\n"
+    with pytest.raises(DataError, match=r"prices\.csv: .*4 cells in line 3, expected 3"):
+        read(tmp_path, "prices.csv", table)
+
+
 def test_mixture_under_an_unknown_heading_is_refused(tmp_path: Path) -> None:
     lines = PLAIN.splitlines()
     mixed = [

@@ -154,10 +154,19 @@ def read_rows(text: str, separator: str, headings: list[str], n_above: int) -> p
             infer_schema=False,
         )
     except (PolarsError, OSError) as error:
-        raise TornError(str(error).splitlines()[0]) from error
+        raise TornError(_widest_line(text, separator, len(headings), n_above, error)) from error
     trimmed = frame.with_columns(pl.all().str.strip_chars(' "\r'))
     trimmed = trimmed.with_columns(pl.all().replace("", None))
     return trimmed.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _widest_line(text: str, separator: str, n_columns: int, n_above: int, error: Exception) -> str:
+    """Name the first row that has more cells than the header, which is why a table is torn."""
+    for number, line in lines_of(text):
+        n_cells = len(cells_of(line, separator))
+        if number > n_above and n_cells > n_columns:
+            return f"{n_cells} cells in line {number}, expected {n_columns}"
+    return str(error).splitlines()[0]
 
 
 def _inner_name(path: Path) -> str:

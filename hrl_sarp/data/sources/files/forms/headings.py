@@ -58,6 +58,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "instrument",
         "stock",
         "code",
+        "股票代码",
         "permno",
         "name",
     ),
@@ -197,6 +198,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
 PRICES = ("open", "high", "low", "close")
 LETTERS = frozenset("tohlcv")
 """Headings of one letter; they count where a file has o, h, l and c."""
+LOOSE = frozenset({"name", "stock", "instrument", "code"})
+"""Headings of symbols under which some files have the name of a company."""
 MEASURES = (*PRICES, "volume", "adj_close", "dividend", "split")
 """What a table of prices says about a symbol on a day."""
 LABELS = frozenset({"", "ticker", "tickers", "symbol", "symbols", "price", "attributes", "names"})
