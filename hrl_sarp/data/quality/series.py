@@ -11,6 +11,7 @@ import polars as pl
 from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
+from hrl_sarp.data.partners import twin_of
 from hrl_sarp.data.quality.rules import findings_of, gaps, off_session
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 
@@ -54,15 +55,26 @@ _MACRO_SLACK_DAYS = 100
 def sector_defects(raw: RawData) -> pl.DataFrame:
     """Report stocks without a sector (`symbol_without_sector`) or with two (`sector_duplicate`).
 
-    The first has the date of the symbol's first bar and counts its bars. The second has no date.
+    The first has the date of the symbol's first bar, counts its bars, and names the spelling of the
+    table of sectors that may be meant. The second has no date.
     """
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
-    firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars"))
+    firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars")).sort("symbol")
+    unused = sorted(set(raw.sectors["symbol"].drop_nulls()) - set(raw.bars["symbol"]))
+    twins = [twin_of(symbol, unused) for symbol in firsts["symbol"].drop_nulls()]
+    details = [
+        f"the table of sectors has no {symbol!r}"
+        + (f"; it has {twin!r}: spell both alike" if twin else "; add its row")
+        for symbol, twin in zip(firsts["symbol"].drop_nulls(), twins, strict=True)
+    ]
+    firsts = firsts.drop_nulls("symbol").with_columns(detail=pl.Series(details, dtype=pl.String))
     times = raw.sectors.group_by("symbol").agg(pl.len().alias("times"))
     repeated = times.filter(pl.col("times") > 1).with_columns(date=pl.lit(None, dtype=pl.Date))
     return pl.concat(
         [
-            findings_of(firsts, "symbol_without_sector", pl.lit(None), pl.col("bars")),
+            findings_of(
+                firsts, "symbol_without_sector", pl.lit(None), pl.col("bars"), pl.col("detail")
+            ),
             findings_of(repeated, "sector_duplicate", pl.lit(None), pl.col("times")),
         ]
     )
@@ -125,16 +137,17 @@ def membership_defects(raw: RawData) -> pl.DataFrame:
         return FINDINGS_SCHEMA.to_frame()
     members = set(raw.membership["symbol"].drop_nulls())
     traded = set(raw.bars["symbol"].drop_nulls())
-    by_letters = {_letters(symbol): symbol for symbol in sorted(traded - members)}
+    free = sorted(traded - members)
     rows = []
     for symbol in sorted(members - traded):
-        twin = by_letters.pop(_letters(symbol), None)
+        twin = twin_of(symbol, free)
+        free = [other for other in free if other != twin]
         rule = "membership_spelling" if twin else "membership_without_bars"
         text = f"{symbol!r} of the table of memberships has no bars"
         rows.append((symbol, rule, f"{text}; the bars have {twin!r}" if twin else text))
     rows += [
         (symbol, "symbol_without_membership", f"{symbol!r} is in no membership: never eligible")
-        for symbol in sorted(by_letters.values())
+        for symbol in free
     ]
     table = [
         {"symbol": symbol, "rule": rule, "count": 1, "detail": detail}
@@ -144,7 +157,7 @@ def membership_defects(raw: RawData) -> pl.DataFrame:
 
 
 def _letters(name: str) -> str:
-    """Reduce a name to what two spellings of it share: no case, blanks, signs or exchange."""
+    """Reduce a name to what two spellings of it share: no case, blanks or signs."""
     return re.sub(r"[\W_]+", "", name.casefold())
 
 

@@ -168,6 +168,16 @@ def test_unknown_sector_fails_unless_the_profile_leaves_it_out() -> None:
     assert series.unknown_sectors(toys, [], []).is_empty()
 
 
+@pytest.mark.parametrize("written", ["bbb", "BBB ", "B-BB", "B.BB", "BBB.DE"])
+def test_symbol_spelt_otherwise_in_the_sectors_fails_with_its_twin(written: str) -> None:
+    raw = noisy_raw()
+    spelt = raw.sectors.with_columns(symbol=pl.Series(["AAA", written]))
+    report = check(replace(raw, sectors=spelt))
+    detail = detail_of(report, "symbol_without_sector")
+    assert f"no 'BBB'; it has {written!r}" in detail
+    assert report.has_failed
+
+
 def test_memberships_and_bars_that_do_not_meet_are_named_with_their_twin() -> None:
     days = {"start": [SESSIONS[0].item()] * 2, "end": [None] * 2}
     table = pl.DataFrame({"symbol": ["AAA", "b.bb"], **days}, MEMBERSHIP_SCHEMA)

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from hrl_sarp.data.partners import twin_of
 from hrl_sarp.data.quality.rules import findings_of
 from hrl_sarp.data.sources.files.forms.content import (
     TornError,
@@ -35,7 +36,6 @@ from hrl_sarp.data.sources.files.forms.layouts import (
     prices_fit,
 )
 from hrl_sarp.data.sources.files.forms.values import UnclearError, decimal_mark
-from hrl_sarp.data.sources.files.partners import twin_of
 from hrl_sarp.data.sources.files.tables import (
     Read,
     convert,

@@ -18,11 +18,11 @@ from hrl_sarp.config.market_schema import (
     SectorsTable,
     SeriesTable,
 )
+from hrl_sarp.data.partners import without_partner
 from hrl_sarp.data.quality.rules import LEFT_OUT, findings_of
 from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
 from hrl_sarp.data.sources.files.own_features import read_own_features
-from hrl_sarp.data.sources.files.partners import without_partner
 from hrl_sarp.data.sources.files.prices import in_time, price_files, read_prices
 from hrl_sarp.data.sources.files.tables import (
     Read,

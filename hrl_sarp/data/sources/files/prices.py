@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from hrl_sarp.config.market_schema import PricesTable
+from hrl_sarp.data.partners import without_partner
 from hrl_sarp.data.quality.rules import findings_of
 from hrl_sarp.data.sources.files.downloads import (
     ADJUSTED_ONLY,
@@ -23,7 +24,6 @@ from hrl_sarp.data.sources.files.downloads import (
 )
 from hrl_sarp.data.sources.files.forms.content import find_table, is_readable, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match, with_adjusted
-from hrl_sarp.data.sources.files.partners import without_partner
 from hrl_sarp.data.sources.files.tables import (
     Read,
     read_columns,

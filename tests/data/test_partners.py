@@ -2,7 +2,7 @@
 
 import pytest
 
-from hrl_sarp.data.sources.files.partners import twin_of, without_partner
+from hrl_sarp.data.partners import twin_of, without_partner
 
 
 @pytest.mark.parametrize(
