@@ -279,9 +279,7 @@ def test_terminal_table_names_symbol_date_and_value() -> None:
         console.quiet = False
         console.print(validation.summary(check(with_cells(clean_raw(), 5, volume=0.0))))
     (line,) = [row for row in capture.get().splitlines() if "zero_volume" in row]
-    assert [cell.strip() for cell in line.split("│")][1:7] == [
-        *("zero_volume", "AAA", "1", "2019-01-09", "0", "warn")
-    ]
+    assert line.split() == ["zero_volume", "AAA", "1", "2019-01-09", "0", "warn"]
 
 
 def test_factor_applied_a_day_early_is_a_gap_and_its_reversal() -> None:
