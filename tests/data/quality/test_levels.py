@@ -149,6 +149,7 @@ def test_prices_around_zero_earn_nothing(seed: int) -> None:
     assert np.abs(returns_of(panel)).max() < LARGEST
     named = set().union(*(rules_on(report, first + k) for k in range(1, 20)))
     assert {"non_positive_price", "around_zero"} <= named
+    assert "leaves_zero" in set(report.table["rule"])
     assert "dividend_over_price" not in named
 
 
