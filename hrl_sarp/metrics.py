@@ -29,16 +29,10 @@ def without_rounding(
 
     Args:
         values: differences or sums of numbers of about the size `unit`; NaN stays NaN.
-        unit: size of those numbers: 1 for returns and weights, which are fractions of wealth, 252
-            for returns of a year.
+        unit: size of those numbers: 1 for returns and weights, 252 for returns of a year.
 
     Returns:
         The values, 0.0 where they are not above `ROUNDING` units in size.
-
-    Examples:
-        >>> import numpy as np
-        >>> without_rounding(np.array([0.1 + 0.2 - 0.3, 0.01])).tolist()
-        [0.0, 0.01]
     """
     return np.where(np.abs(values) <= ROUNDING * unit, 0.0, values)
 
@@ -156,8 +150,7 @@ def drawdowns(simple_returns: Series) -> Series:
         simple_returns: one per period, as fractions; NaN is refused.
 
     Returns:
-        One loss per period, a fraction of the peak; 0.0 at a peak, also at one that was reached
-        again up to rounding.
+        One loss per period, a fraction of the peak; 0.0 at a peak, rounding apart.
     """
     _require_finite(simple_returns, "simple_returns")
     wealth = np.cumprod(1.0 + simple_returns)

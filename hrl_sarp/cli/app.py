@@ -138,7 +138,7 @@ def validate_data(
     raw = read_raw(data_dir)
     Console().print(summary(report))
     levels = levels_around(raw, report, config.market_profile.sectors)
-    typer.echo(f"wrote {write_page(data_dir, raw, report, levels)}")
+    say(f"wrote {write_page(data_dir, raw, report, levels)}")
     if report.has_failed:
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from hrl_sarp.errors import DataError, StoppedEarly, TrainingDivergedError
+from hrl_sarp.fitting.counts import SummarisesTerms
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.fitting.history import History
 from hrl_sarp.fitting.resume import RunState, require_finite_weights
@@ -85,30 +86,6 @@ class Task(Protocol):
 
         Returns:
             Part of a sentence, for example `market rows 3 to 90`.
-        """
-        ...
-
-
-@runtime_checkable
-class SummarisesTerms(Protocol):
-    """A task whose terms are counts, which become measures once an epoch is over.
-
-    Examples:
-        >>> class Counts:
-        ...     def summarise(self, terms):
-        ...         return {"share": terms["hits"] / terms["tries"]}
-        >>> isinstance(Counts(), SummarisesTerms)
-        True
-    """
-
-    def summarise(self, terms: dict[str, float]) -> dict[str, float]:
-        """Turn means over the rows of an epoch into what is logged.
-
-        Args:
-            terms: `total_loss`, what `loss` returned, `grad_norm` and `clipped`.
-
-        Returns:
-            The same with other terms of the task.
         """
         ...
 
