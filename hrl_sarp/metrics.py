@@ -18,8 +18,7 @@ Periods = int | float
 SESSIONS_PER_YEAR = 252
 """The convention by which daily figures are annualised."""
 ROUNDING = 1e-12
-"""What a return, weight or ratio of wealth of size 1 can owe to rounding: some thousand operations
-in double precision. What is not larger counts as 0."""
+"""What a return or weight can owe to rounding; what is not larger counts as 0."""
 
 
 def without_rounding(
@@ -29,10 +28,10 @@ def without_rounding(
 
     Args:
         values: differences or sums of numbers of about the size `unit`; NaN stays NaN.
-        unit: size of those numbers: 1 for returns and weights, 252 for returns of a year.
+        unit: 1 for returns and weights, 252 for returns of a year.
 
     Returns:
-        The values, 0.0 where they are not above `ROUNDING` units in size.
+        The values, 0.0 where they are not above `ROUNDING` units.
     """
     return np.where(np.abs(values) <= ROUNDING * unit, 0.0, values)
 

@@ -1,8 +1,9 @@
 """Fits networks by gradient descent: one training loop, resumable runs and their history."""
 
 from hrl_sarp.fitting.distributed import World, join_world
+from hrl_sarp.fitting.epochs import Epoch
 from hrl_sarp.fitting.history import History
-from hrl_sarp.fitting.loop import Epoch, Fit, Fitted, Schedule, Task
+from hrl_sarp.fitting.loop import Fit, Fitted, Schedule, Task
 from hrl_sarp.fitting.resume import RunState
 
 __all__ = [

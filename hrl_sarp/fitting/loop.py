@@ -13,8 +13,8 @@ from loguru import logger
 from torch import Tensor, nn
 
 from hrl_sarp.errors import DataError, StoppedEarly, TrainingDivergedError
-from hrl_sarp.fitting.counts import SummarisesTerms
 from hrl_sarp.fitting.distributed import World
+from hrl_sarp.fitting.epochs import Epoch, SummarisesTerms
 from hrl_sarp.fitting.history import History
 from hrl_sarp.fitting.resume import RunState, require_finite_weights
 from hrl_sarp.run.checkpoints import require_same_threads, restoring
@@ -153,34 +153,6 @@ class Schedule:
         done = min((epoch - self.peak_epoch) / (self.low_epoch - self.peak_epoch), 1.0)
         cosine = 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * (self.final_share + (1 - self.final_share) * cosine)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The losses and measures of a finished epoch.
-
-    Examples:
-        >>> terms = {"total_loss": 0.9, "grad_norm": 1.2, "clipped": 0.0}
-        >>> Epoch(0, terms, 0.8, {}, {}, rate=0.01, seconds=2.5, is_best=True).loss
-        0.8
-    """
-
-    number: int
-    """From 0."""
-    terms: dict[str, float]
-    """Means over the training rows: `total_loss`, the task's terms, `grad_norm` and `clipped`
-    (share of updates whose gradient was scaled down)."""
-    loss: float
-    """Validation loss."""
-    measures: dict[str, float]
-    """Validation measures of the task."""
-    gradients: dict[str, float]
-    """Norm of each weight's gradient in the first batch, before it was scaled down."""
-    rate: float
-    """Learning rate."""
-    seconds: float
-    """Duration; the parts of a resumed epoch are added up."""
-    is_best: bool
 
 
 @dataclass(frozen=True)
