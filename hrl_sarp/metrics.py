@@ -1,7 +1,7 @@
 """Pure measures of a series of returns or weights; rewards, selection and reports share them.
 
-Names and definitions follow skfolio and empyrical. Losses are positive numbers, returns and
-weights are fractions. NaN is refused, never skipped.
+Names and definitions follow skfolio and empyrical. Losses are positive, returns and weights
+are fractions. NaN is refused, never skipped.
 """
 
 from typing import Any
@@ -346,10 +346,9 @@ def beta(excess_returns: Series, benchmark_excess_returns: Benchmark) -> float:
         The slope; 0.0 if the benchmark does not move.
     """
     _require_pair(excess_returns, benchmark_excess_returns)
-    if _deviation(benchmark_excess_returns) == 0.0:
-        return 0.0
+    moves = _deviation(benchmark_excess_returns) > 0.0
     centred = benchmark_excess_returns - benchmark_excess_returns.mean()
-    return _ratio((centred * excess_returns).sum(), (centred**2).sum())
+    return _ratio((centred * excess_returns).sum(), (centred**2).sum()) if moves else 0.0
 
 
 def alpha(
@@ -467,9 +466,7 @@ def _require_pair(first: Series, second: Benchmark) -> None:
 def _deviation(values: Series) -> float:
     """Compute the sample deviation; what may be rounding of a constant series counts as 0."""
     _require_finite(values, "returns")
-    if len(values) < 2:
-        return 0.0
-    deviation = float(values.std(ddof=1))
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return deviation if deviation > ROUNDING * max(1.0, float(np.abs(values).max())) else 0.0
 
 
