@@ -25,7 +25,6 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_span_problems(config.market_profile.spans),
         *_leak_problems(config),
         *_stage_problems(config.curriculum),
-        *_acceptance_problems(config.curriculum),
         *_agent_problems(config.macro_agent, config.micro_agent.td3),
         *_decode_problems(config.micro_agent.network),
         *_stress_problems(config),
@@ -98,16 +97,6 @@ def _stage_problems(curriculum: CurriculumConfig) -> Iterator[str]:
                 f"curriculum.stages[{index}].max_share: {stage.max_share:g} is not above the stage "
                 f"before it, {earlier.max_share:g}"
             )
-
-
-def _acceptance_problems(curriculum: CurriculumConfig) -> Iterator[str]:
-    grids = {
-        "acceptance.shares": curriculum.acceptance.shares,
-        "temperature_grid": curriculum.temperature_grid,
-    }
-    for name, grid in grids.items():
-        if 0 not in grid:
-            yield f"curriculum.{name}: {grid} must contain 0, the prior"
 
 
 def _agent_problems(macro: MacroAgentConfig, td3: TD3Config) -> Iterator[str]:

@@ -6,7 +6,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
 from hrl_sarp.config.market_schema import (
@@ -299,11 +299,16 @@ class JointConfig(Section):
     """Rounds without a better accepted validation score after which the phase ends."""
 
 
+def _with_prior(values: list[float]) -> list[float]:
+    return values if 0 in values else [0.0, *values]
+
+
 class AcceptanceConfig(Section):
     """The rule that decides how far something learned is deployed, in all phases."""
 
-    shares: list[Fraction] = Field(min_length=2)
-    """Shares of the learned policy in a mixture with its prior that are tried. 0 is the prior."""
+    shares: Annotated[list[Fraction], AfterValidator(_with_prior)] = Field(min_length=1)
+    """Shares of the learned policy in a mixture with its prior that are tried. 0, the prior, always
+    is one of them."""
     confidence: float = Field(gt=0.5, lt=1)
     """Confidence of the lower bound of the gain over the prior that must be above 0."""
     block_days: Count
@@ -341,9 +346,11 @@ class CurriculumConfig(Section):
     """Evaluations whose networks are averaged. The mean network is evaluated and kept."""
     acceptance: AcceptanceConfig
     certification: CertificationConfig
-    temperature_grid: list[Annotated[float, Field(ge=0)]] = Field(min_length=2)
-    """Temperatures tried on validation at the end of phases 1 and 2, to calibrate the agent. At 0
-    it does not use what it learned."""
+    temperature_grid: Annotated[
+        list[Annotated[float, Field(ge=0)]], AfterValidator(_with_prior)
+    ] = Field(min_length=1)
+    """Temperatures tried on validation at the end of phases 1 and 2, to calibrate the agent. At 0,
+    which always is one of them, it does not use what it learned."""
     joint: JointConfig
 
 

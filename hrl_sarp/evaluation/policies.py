@@ -1,6 +1,6 @@
 """The trained pairs of agents of a run, as policies of a backtest, and what they were granted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hrl_sarp.contracts import Market
@@ -117,18 +117,22 @@ def granted(log_dir: Path) -> dict[str, Acceptance]:
     found = {}
     for seed, folder in seed_folders(log_dir).items():
         whose = "" if seed is None else f"seed {seed}, "
-        for files in PHASES:
-            path = folder / files.folder / files.metrics
-            if path.is_file():
-                what = read_json(path, f"hrl-sarp train --phase {files.number}").get("acceptance")
-                if what:
-                    kind = "temperature" if files.number in PREFIXES else "evaluation"
-                    name = f"{whose}phase {files.number}, {kind}"
-                    found[name] = Acceptance.from_dict(what)
+        found |= {f"{whose}{name}": share for name, share in _granted_phases(folder)}
     certified = read_certification(log_dir)
     if certified is not None:
         found |= {MACRO_SHARE: certified.macro, MICRO_SHARE: certified.micro}
     return found
+
+
+def _granted_phases(folder: Path) -> Iterator[tuple[str, Acceptance]]:
+    for files in PHASES:
+        path = folder / files.folder / files.metrics
+        if not path.is_file():
+            continue
+        found = read_json(path, f"hrl-sarp train --phase {files.number}").get("acceptance")
+        if found:
+            kind = "temperature" if files.number in PREFIXES else "evaluation"
+            yield f"phase {files.number}, {kind}", Acceptance.from_dict(found)
 
 
 def select_policies(

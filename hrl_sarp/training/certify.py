@@ -138,18 +138,19 @@ class Learned:
 def certify(context: PhaseContext) -> Certification:
     """Grant both shares and write them with their evidence; a finished result is read again.
 
-    With `curriculum.certification.folds` at 0 the pair of the run itself is evaluated on its
-    validation span. Else pairs are trained inside the training span, in folders of their own, and
-    an interrupted run goes on where it was.
+    Pairs are trained inside the training span, on as many of the folds that
+    `curriculum.certification.folds` asks for as it has room for, in folders of their own. An
+    interrupted run goes on where it was. Without a fold the pair of the run itself is evaluated on
+    its validation span.
     """
     path, identity = context.log_dir / CERTIFICATION, context.run_identity()
     if context.resume and path.is_file():
         found = read_json(path, "hrl-sarp train")
         context.state(1).require_same(found, str(path))
         return _from_dict(found)
-    folds = context.config.curriculum.certification.folds
-    learned = list(inner_pairs(context)) if folds else [_own_pair(context)]
-    found = grant(learned, context.config, is_inner=folds > 0)
+    spans = splits_with_room(context)
+    learned = list(inner_pairs(context, spans)) if spans else [_own_pair(context)]
+    found = grant(learned, context.config, is_inner=bool(spans))
     for sentence in found.sentences():
         logger.info(sentence)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,10 +226,9 @@ def _own_pair(context: PhaseContext) -> Learned:
     return replace(pairs[0], macro=macro, micro=micro)
 
 
-def inner_pairs(context: PhaseContext) -> Iterator[Learned]:
+def inner_pairs(context: PhaseContext, spans: Sequence[Split]) -> Iterator[Learned]:
     """Train the pairs of all inner folds and seeds."""
     settings = context.config.curriculum.certification
-    spans = inner_splits(context.market.split.train, settings, context.config.data.purge_days)
     for number, split in enumerate(spans):
         market = inner_market(context.market, split, context.config)
         seen = replace(context.with_market(market), fingerprint=market_fingerprint(market))
@@ -244,9 +244,9 @@ def inner_pairs(context: PhaseContext) -> Iterator[Learned]:
 
 
 def require_room(context: PhaseContext) -> None:
-    """Refuse a training span that is too short for the episodes or for the inner folds of a run.
+    """Refuse a training span that is too short for the episodes of a run.
 
-    It is called before the first phase, because both would end the run hours later.
+    It is called before the first phase, because episodes are drawn hours later.
 
     Args:
         context: of the run.
@@ -254,14 +254,40 @@ def require_room(context: PhaseContext) -> None:
     Raises:
         MarketError: naming the span, and what to shorten.
     """
-    config, settings = context.config, context.config.curriculum.certification
-    spans = [context.market.split.train]
-    if settings.folds:
-        purge = config.data.purge_days
-        spans += [split.train for split in inner_splits(spans[0], settings, purge)]
-    for span in spans:
-        make_starts(context.tensors, config, "macro", span)
-        make_starts(context.tensors, config, "micro", span)
+    _require_episodes(context, context.market.split.train)
+
+
+def splits_with_room(context: PhaseContext) -> list[Split]:
+    """Return the inner folds of a run: as many as asked for, or as a short training span holds.
+
+    Args:
+        context: of the run.
+
+    Returns:
+        The folds; none where the span has no room for a single one, which is said as a warning.
+    """
+    config, train = context.config, context.market.split.train
+    settings, reason = config.curriculum.certification, ""
+    for n_folds in range(settings.folds, 0, -1):
+        fewer = settings.model_copy(update={"folds": n_folds})
+        try:
+            splits = inner_splits(train, fewer, config.data.purge_days)
+            for split in splits:
+                _require_episodes(context, split.train)
+        except MarketError as error:
+            reason = reason or str(error)
+        else:
+            if reason:
+                logger.warning(f"certification: {n_folds} inner folds, not more: {reason}")
+            return splits
+    if reason:
+        logger.warning(f"certification: no inner fold, the validation span decides: {reason}")
+    return []
+
+
+def _require_episodes(context: PhaseContext, span: DayRange) -> None:
+    make_starts(context.tensors, context.config, "macro", span)
+    make_starts(context.tensors, context.config, "micro", span)
 
 
 def inner_splits(train: DayRange, settings: CertificationConfig, purge_days: int) -> list[Split]:

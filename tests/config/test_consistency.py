@@ -44,6 +44,14 @@ def stress_window(name: str, start: date, end: date) -> dict[str, Any]:
     return {"name": name, "start": start, "end": end}
 
 
+def test_the_prior_always_takes_part() -> None:
+    curriculum = changed(
+        curriculum={"temperature_grid": [1.0], "acceptance": {"shares": [1.0, 0.5]}}
+    ).curriculum
+    assert curriculum.temperature_grid == [0.0, 1.0]
+    assert curriculum.acceptance.shares == [0.0, 1.0, 0.5]
+
+
 @pytest.mark.parametrize("market", list_choices(DEFAULT_CONFIG_DIR, "market"))
 def test_project_configuration_has_no_contradiction(market: str) -> None:
     assert find_contradictions(load_config(market=market)) == []
@@ -79,16 +87,6 @@ def test_project_configuration_has_no_contradiction(market: str) -> None:
             {"purge_days": 20, "macro_label_days": 20, "regime": {"label_horizon_days": 10}},
             "data.purge_days: 20 sessions let the labels of data.macro_label_days = 20 reach into "
             "the next span; at least 21 are needed",
-        ),
-        (
-            "curriculum",
-            {"acceptance": {"shares": [0.5, 1.0]}},
-            "curriculum.acceptance.shares: [0.5, 1.0] must contain 0, the prior",
-        ),
-        (
-            "curriculum",
-            {"temperature_grid": [1.0, 4.0]},
-            "curriculum.temperature_grid: [1.0, 4.0] must contain 0, the prior",
         ),
         (
             "macro_agent",

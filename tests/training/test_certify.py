@@ -28,6 +28,7 @@ from hrl_sarp.training.certify import (
     inner_splits,
     read_certification,
     shortened,
+    splits_with_room,
 )
 from hrl_sarp.training.phase import CERTIFICATION, PhaseContext
 from hrl_sarp.training.selection.validation import daily_objective
@@ -70,6 +71,25 @@ def test_folds_expand_are_purged_and_end_with_the_training_span(
 def test_a_training_span_that_is_too_short_is_refused_with_the_cure() -> None:
     with pytest.raises(MarketError, match=r"4 folds of a training span of 300 .*take fewer folds"):
         inner_splits(DayRange(0, 300), SETTINGS, PURGE)
+
+
+@pytest.mark.parametrize(("asked", "found"), [(1, 1), (3, 3), (40, None), (400, None)])
+def test_a_short_training_span_gets_the_folds_that_it_has_room_for(
+    asked: int, found: int | None, tmp_path: Path
+) -> None:
+    short = context(tmp_path, folds=asked)
+    splits = splits_with_room(short)
+    assert len(splits) == (found or len(splits))
+    assert 1 <= len(splits) < 40
+    span = short.market.split.train
+    assert splits == inner_splits(span, folds(folds=len(splits), validation_share=0.4), 6)
+
+
+def test_without_room_for_a_fold_validation_decides(tmp_path: Path) -> None:
+    short = context(tmp_path, folds=4, first_share=0.02)
+    assert splits_with_room(short) == []
+    write_untrained(short, (1, 2))
+    assert not certify(short).is_inner
 
 
 def test_an_inner_market_is_scaled_by_its_own_training_span() -> None:
