@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.contracts import USUAL_SESSIONS, Market, SessionCounts, session_growth
 from hrl_sarp.data.known_at import stock_tables
+from hrl_sarp.data.partners import without_partner
 from hrl_sarp.data.quality import rules
 from hrl_sarp.data.quality.validation import ValidationReport
 from hrl_sarp.data.store import RawData
@@ -276,6 +277,12 @@ def _select(
 ) -> tuple[pl.DataFrame, pl.Series, Int[np.ndarray, " A"]]:
     known = raw.sectors.filter(pl.col("sector").is_in(sectors)).unique("symbol", keep="first")
     bars = raw.bars.join(known.select("symbol"), on="symbol", how="semi")
+    if bars.is_empty() and not known.is_empty() and not raw.bars.is_empty():
+        traded = raw.bars["symbol"].unique().to_list()
+        (note,) = without_partner(
+            traded, known["symbol"].to_list(), "symbols of the prices", "the sectors"
+        )
+        raise MarketError(f"no stock has a sector: {note}; write the same symbols in both tables")
     if bars.is_empty():
         found = sorted(set(raw.sectors["sector"].to_list()))
         raise MarketError(

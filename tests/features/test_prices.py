@@ -210,3 +210,18 @@ def test_symbol_without_adjusted_closes_earns_by_its_own_splits_and_dividends() 
     total = (1 + alone.overnight_return[1:, j]) * (1 + alone.intraday_return[1:, j]) - 1
     # 2 x 50 / 100 is flat, (49.5 + 1) / 50 is +1 %
     np.testing.assert_allclose(total, [0.0, 0.01], atol=1e-12)
+
+
+def test_prices_and_sectors_that_share_no_symbol_are_refused_with_the_twin() -> None:
+    bars = [{"symbol": "BRK.B", "date": _day(number), **_bar(1.0, 1.0, 1.0)} for number in range(3)]
+    raw = RawData(
+        bars=pl.DataFrame(bars, schema=BARS_SCHEMA),
+        sectors=pl.DataFrame([("BRK-B", "Alpha")], schema=SECTORS_SCHEMA, orient="row"),
+        macro=pl.DataFrame(schema=MACRO_SCHEMA),
+        index=pl.DataFrame(schema=INDEX_SCHEMA),
+        source="files",
+        adjustment="",
+        survivorship="",
+    )
+    with pytest.raises(MarketError, match=r"no stock has a sector: .*'BRK\.B' \(is it 'BRK-B'\?\)"):
+        build_panel(raw, NONE_FOUND, ["Alpha", "Beta"])
