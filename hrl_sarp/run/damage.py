@@ -25,19 +25,27 @@ UNREADABLE_TENSORS: tuple[type[Exception], ...] = (SafetensorError, *UNREADABLE)
 """The same for safetensors."""
 UNREADABLE_TABLE: tuple[type[BaseException], ...] = (PolarsError, PanicException, *UNREADABLE)
 """The same for Parquet: polars panics over some damage."""
-_SEAL = "# sha256 of the lines above: "
-"""Begins the last line of a sealed text. YAML reads it as a comment."""
+_SEAL = "# sha256 of the lines between: "
+"""Begins the first and the last line of a sealed text. YAML reads them as comments."""
 
 
 def sealed(text: str) -> str:
-    """Add a last line with the checksum of a text."""
-    return f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n"
+    """Put a line with the checksum of a text before and after it, so that no cut loses both."""
+    line = _seal(text.encode()).decode()
+    return f"{line}{text}{line}"
 
 
 def has_broken_seal(content: bytes) -> bool:
-    """Say whether a text was changed after `sealed`; a text without that last line was not."""
-    text, mark, digest = content.rpartition(_SEAL.encode())
-    return bool(mark) and digest != f"{hashlib.sha256(text).hexdigest()}\n".encode()
+    """Say whether a text was changed after `sealed`; a text without such lines was not."""
+    if _SEAL.encode() not in content:
+        return False
+    size = len(_seal(b""))
+    text = content[size:-size]
+    return content != _seal(text) + text + _seal(text)
+
+
+def _seal(text: bytes) -> bytes:
+    return f"{_SEAL}{hashlib.sha256(text).hexdigest()}\n".encode()
 
 
 def require_intact(path: Path) -> None:

@@ -139,18 +139,18 @@ def _with_return_5d(
 # Adjusted levels
 
 
-def dollars_from_adjusted_close(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Any:
+def dollars_from_adjusted_close(raw: RawData, findings: pl.DataFrame, *rest: Any) -> Any:
     """Multiply volume by adj_close, whose level knows every later split and dividend."""
-    return _with_dollars(raw, findings, sectors, "adj_close")
+    return _with_dollars(raw, findings, "adj_close", *rest)
 
 
-def dollars_from_close(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> Any:
+def dollars_from_close(raw: RawData, findings: pl.DataFrame, *rest: Any) -> Any:
     """Multiply volume by the close of the day."""
-    return _with_dollars(raw, findings, sectors, "close")
+    return _with_dollars(raw, findings, "close", *rest)
 
 
-def _with_dollars(raw: RawData, findings: pl.DataFrame, sectors: list[str], column: str) -> Any:
-    prices = build_panel(raw, findings, sectors)
+def _with_dollars(raw: RawData, findings: pl.DataFrame, column: str, *rest: Any) -> Any:
+    prices = build_panel(raw, findings, *rest)
     rows = raw.bars.with_columns(dollars=pl.col(column) * pl.col("volume"))
     wide = rows.pivot("symbol", index="date", values="dollars", sort_columns=True).sort("date")
     dollars = wide.select(prices.symbols).fill_null(0.0).to_numpy()
@@ -160,25 +160,23 @@ def _with_dollars(raw: RawData, findings: pl.DataFrame, sectors: list[str], colu
 # Universe
 
 
-def survivors_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
+def survivors_only(raw: RawData, findings: pl.DataFrame, *rest: Any) -> PricePanel:
     """Drop the stocks that do not reach the end of the data."""
     last = raw.bars.group_by("symbol").agg(pl.max("date"))
     kept = last.filter(pl.col("date") == last["date"].max())["symbol"]
-    return _of_symbols(raw, findings, sectors, kept)
+    return _of_symbols(raw, findings, kept, *rest)
 
 
-def old_companies_only(raw: RawData, findings: pl.DataFrame, sectors: list[str]) -> PricePanel:
+def old_companies_only(raw: RawData, findings: pl.DataFrame, *rest: Any) -> PricePanel:
     """Drop the stocks that were not there at the beginning."""
     first = raw.bars.group_by("symbol").agg(pl.min("date"))
     kept = first.filter(pl.col("date") == first["date"].min())["symbol"]
-    return _of_symbols(raw, findings, sectors, kept)
+    return _of_symbols(raw, findings, kept, *rest)
 
 
-def _of_symbols(
-    raw: RawData, findings: pl.DataFrame, sectors: list[str], kept: pl.Series
-) -> PricePanel:
+def _of_symbols(raw: RawData, findings: pl.DataFrame, kept: pl.Series, *rest: Any) -> PricePanel:
     bars = raw.bars.filter(pl.col("symbol").is_in(kept.implode()))
-    return build_panel(dataclasses.replace(raw, bars=bars), findings, sectors)
+    return build_panel(dataclasses.replace(raw, bars=bars), findings, *rest)
 
 
 def chosen_by_all_volume(prices: PricePanel, member: np.ndarray, config: Any) -> np.ndarray:

@@ -235,7 +235,8 @@ def test_holdings_lose_when_a_stock_ceases_except_where_none_can(
 ) -> None:
     config = load_config(market=market, experiment=experiment)
     costs = config.market_profile.costs
-    lives_to_the_end = config.market in {"sample", "synthetic", "us"} and experiment != "yahoo_us"
+    kept = {"sample", "synthetic", "us", "fx"}  # a currency goes on
+    lives_to_the_end = config.market in kept and experiment != "yahoo_us"
     assert costs.delisting_return == (0.0 if lives_to_the_end else -0.3)
     # the row under stress shows something else than the row above it
     assert config.evaluation.stressed_delisting_return < costs.delisting_return

@@ -78,21 +78,21 @@ def test_every_command_ends_well_on_any_console(
 ) -> None:
     folders = [*strange.folders, "--experiment", EXPERIMENT]
     data = ["--data-dir", str(strange.raw), "--experiment", EXPERIMENT]
-    commands: list[list[str]] = [
-        ["--help"],
-        ["validate-data", *data],
-        ["train", "--phase", "1", "--resume", *folders],
-        ["backtest", *folders],
-        ["stress-test", *folders],
-        ["report", str(strange.log_dir)],
-        ["diagnose", "--log-dir", str(strange.log_dir)],
-    ]
-    for command in commands:
+    commands: dict[tuple[str, ...], int] = {
+        ("--help",): 0,
+        ("validate-data", *data): 0,
+        ("train", "--phase", "1", "--resume", *folders): 0,
+        ("backtest", *folders): 0,
+        ("stress-test", *folders): 1,  # this market maps no sectors to those of the shocks
+        ("report", str(strange.log_dir)): 0,
+        ("diagnose", "--log-dir", str(strange.log_dir)): 0,
+    }
+    for command, expected in commands.items():
         out, err = consoles(encoding)
         monkeypatch.setattr(sys, "argv", ["main.py", *command])
         code = cli.main()
         told = shown(err, "stderr", encoding)
-        assert code == 0, (command, told)
+        assert code == expected, (command, told)
         assert shown(out, "stdout", encoding) + told
 
 

@@ -137,7 +137,8 @@ def test_the_summary_says_what_was_left_out(run: Run) -> None:
     assert len(run.manifest["symbols"]) == 48
     summary = run.manifest["notes"][-1]
     assert summary.startswith("left out: ")
-    assert "2 no_usable_row; without any usable row: BF.B, BRK.B" in summary
+    assert "2 no_usable_row; without any usable row: BF.B (BF.B.csv.gz line 1: 404 N" in summary
+    assert "BRK.B (BRK.B.csv.gz line 1: 404 N" in summary
 
 
 def test_the_rest_is_a_usable_market(run: Run) -> None:

@@ -53,9 +53,9 @@ def test_a_policy_that_differs_from_equal_weight_by_rounding_neither_beats_it_no
     result: BacktestResult,
 ) -> None:
     main, net = result.main, result.main.net_return.copy()
-    copy, base = column(main, "copy of 1/N"), column(main, "1/N")
+    copy, base = column(main, "own"), column(main, "1/N")
     net[:, copy] = net[:, base] + np.random.default_rng(0).uniform(0.0, 4e-16, len(net))
-    measured = _measured(replace(result, main=replace(main, net_return=net)), 1)["copy of 1/N"]
+    measured = _measured(replace(result, main=replace(main, net_return=net)), 1)["own"]
     excess = measured["growth_excess"]
     assert (excess.value, excess.low, excess.high) == (0.0, 0.0, 0.0)
     assert measured["probability_of_beating"] == 0.5

@@ -8,6 +8,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrl_sarp.fitting.history import STAGE, History
+from hrl_sarp.run.files import read_json
 
 
 def events(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -86,7 +87,7 @@ def test_the_file_holds_summary_and_history(tmp_path: Path) -> None:
     log.add(0, {"loss": 1.0, "odd": float("nan")})
     path = log.write(tmp_path / "metrics.json", {"phase": 3})
     log.close()
-    found = json.loads(path.read_text())
+    found = read_json(path, "hrl-sarp train")
     assert found == {"phase": 3, "history": [{"step": 0, "loss": 1.0, "odd": None}]}
 
 

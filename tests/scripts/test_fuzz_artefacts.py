@@ -44,9 +44,9 @@ def test_another_value_and_a_bare_error_are_failures(
     def bare() -> None:
         raise OSError(22, "Invalid argument")
 
-    judge, artefact = script["judge"], script["Artefact"]
-    assert judge(artefact(path, path.read_bytes), b"2") == "read with another value"
-    assert judge(artefact(path, bare), b"2") == "OSError: [Errno 22] Invalid argument"
+    outcome_of, artefact = script["outcome_of"], script["Artefact"]
+    assert outcome_of(artefact(path, path.read_bytes), b"2") == "read with another value"
+    assert outcome_of(artefact(path, bare), b"2") == "OSError: [Errno 22] Invalid argument"
 
 
 def test_the_same_number_gives_the_same_damage(script: dict[str, Any]) -> None:

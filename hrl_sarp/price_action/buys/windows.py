@@ -145,7 +145,7 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
         for price in (bars.close, -bars.close)
     )
     if TARGET in bars.own:
-        label = _own_label(bars)
+        label = _own_label(bars, task.horizon)
     _tell_own_columns(bars, task)
     to_target = length - 1 + task.target_offset
     usable, dropped = _usable_windows(table, label, window_stretch, length, to_target)
@@ -156,8 +156,11 @@ def cut_candle_windows(bars: Bars, config: EncodersConfig) -> CandleWindows:
     return windows
 
 
-def _own_label(bars: Bars) -> Int[np.ndarray, " N"]:
-    """Read the file's labels; anything but 0, 1 and a missing value is refused."""
+def _own_label(bars: Bars, horizon: int) -> Int[np.ndarray, " N"]:
+    """Read the file's labels; anything but 0, 1 and a missing value is refused.
+
+    Those of the last candles, which are known after the file ends, are left out.
+    """
     target = bars.own[TARGET]
     known = np.isfinite(target)
     wrong = known & (target != 0.0) & (target != 1.0)  # exact: they are written as 0 and 1
@@ -168,6 +171,7 @@ def _own_label(bars: Bars) -> Int[np.ndarray, " N"]:
             f"found {target[row]:g} in {int(wrong.sum())} bars, the first at "
             f"{bars.timestamps[row]}; correct the column, or rename it to have labels computed"
         )
+    known[max(0, len(known) - horizon) :] = False
     return np.where(known, target, labels.INVALID_CLASS).astype(np.int64)
 
 
