@@ -121,11 +121,11 @@ class MarketProfile(Section):
     sectors: list[str]
     """Sector order of every array; a sector without stocks is masked. Empty: the sectors of the
     data, in alphabetical order."""
-    sectors_left_out: list[str] = Field(default=[])
+    sectors_left_out: list[str]
     """Sectors of the data whose stocks this market leaves out. Any other name is an error."""
     calendar: str
     """Name of the exchange calendar, as in `exchange_calendars`."""
-    sessions_per_year: Count | None = None
+    sessions_per_year: Count | None
     """Sessions by which figures become annual; null counts those of the calendar."""
     benchmark_name: str
     """Name of the index in tables."""
@@ -134,11 +134,11 @@ class MarketProfile(Section):
     macro_features: list[str] = Field(min_length=1)
     """Names from the macro registry, in the order of the arrays; `portfolio_drawdown`, which only
     the environment knows, stands last."""
-    extra_stock_features: list[DottedName] = Field(default=[])
+    extra_stock_features: list[DottedName]
     """Functions of the user's, `package.module:function`, that follow `stock_features`."""
-    extra_macro_features: list[DottedName] = Field(default=[])
+    extra_macro_features: list[DottedName]
     """The same for `macro_features`; they stand before those of the portfolio."""
-    required_features: list[str] = Field(default=[])
+    required_features: list[str]
     """Features without which no market is made. Others, whose columns or series the data lack, are
     left out with a note."""
     costs: CostConfig
