@@ -114,7 +114,7 @@ def granted(log_dir: Path) -> dict[str, Acceptance]:
 
     A phase without evaluations after its start asked for nothing and is left out.
     """
-    found = {}
+    found: dict[str, Acceptance] = {}
     for seed, folder in seed_folders(log_dir).items():
         whose = "" if seed is None else f"seed {seed}, "
         found |= {f"{whose}{name}": share for name, share in _granted_phases(folder)}
