@@ -110,6 +110,10 @@ class PhaseContext:
         for name in (*files.best, files.metrics):
             (self.folder(number) / name).unlink(missing_ok=True)
         self.state(number).finish()
+        self.forget_certification()
+
+    def forget_certification(self) -> None:
+        """Remove what was certified, with the inner trainings."""
         certified = (self.log_dir / CERTIFICATION).parent
         if certified.is_dir():
             shutil.rmtree(certified)

@@ -72,6 +72,8 @@ def train_seeds(context: PhaseContext, seeds: Sequence[int]) -> None:
                 f"{path} is of a run with the seeds {found}, asked for are {list(seeds)}: give "
                 "the same seeds, or another --log-dir"
             )
+    if not context.resume:
+        context.forget_certification()  # it is about the agents of before
     write_json(path, {"seeds": list(seeds)})
     for number, member in enumerate(members(context), 1):
         logger.info(f"seed {member.config.seed} ({number} of {len(seeds)}) begins")

@@ -109,7 +109,7 @@ def test_other_shapes_are_refused_before_anything_is_loaded(
 def test_truncated_weights_are_refused(export: Path) -> None:
     path = export / "encoder.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"describes other weights|expected weights as"):
+    with pytest.raises(CheckpointError, match="describes other weights"):
         load_encoder(export, empty_encoder())
     with pytest.raises(CheckpointError, match="describes other weights"):
         read_description(export)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from hrl_sarp.config.schema import CertificationConfig, RunConfig
-from hrl_sarp.contracts import DayRange, Goal
+from hrl_sarp.contracts import DayRange, Goal, Split
+from hrl_sarp.envs import make_starts
 from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, MixedTarget, no_view
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import CheckpointError, MarketError
@@ -73,6 +74,12 @@ def test_a_training_span_that_is_too_short_is_refused_with_the_cure() -> None:
         inner_splits(DayRange(0, 300), SETTINGS, PURGE)
 
 
+def draw_episodes(whole: PhaseContext, splits: list[Split]) -> None:
+    for split in splits:
+        make_starts(whole.tensors, whole.config, "macro", split.train)
+        make_starts(whole.tensors, whole.config, "micro", split.train)
+
+
 @pytest.mark.parametrize(("asked", "found"), [(1, 1), (3, 3), (40, None), (400, None)])
 def test_a_short_training_span_gets_the_folds_that_it_has_room_for(
     asked: int, found: int | None, tmp_path: Path
@@ -83,6 +90,10 @@ def test_a_short_training_span_gets_the_folds_that_it_has_room_for(
     assert 1 <= len(splits) < 40
     span = short.market.split.train
     assert splits == inner_splits(span, folds(folds=len(splits), validation_share=0.4), 6)
+    if found is None:  # one fold more has no room
+        more = folds(folds=len(splits) + 1, validation_share=0.4)
+        with pytest.raises(MarketError):
+            draw_episodes(short, inner_splits(span, more, 6))
 
 
 def test_without_room_for_a_fold_validation_decides(tmp_path: Path) -> None:

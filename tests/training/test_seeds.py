@@ -1,5 +1,6 @@
 """A run of several seeds: each is the run of its seed, their mean decides, and kinds do not mix."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hrl_sarp.known_markets.study import write_untrained
 from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training import run_curriculum
-from hrl_sarp.training.certify import certify
+from hrl_sarp.training.certify import certify, read_certification
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
 from hrl_sarp.training.seeds import SEEDS, members, require_kind, seed_folders, train_seeds
 from tests import tiny_runs
@@ -87,6 +88,17 @@ def test_a_finished_run_is_not_trained_again_and_other_seeds_are_refused(
     train_seeds(context(both, resume=True), PAIR)
     with pytest.raises(CheckpointError, match=r"seeds \[4, 1\], asked for are \[4, 2\]"):
         train_seeds(context(both, resume=True), (4, 2))
+
+
+def test_training_anew_forgets_what_was_certified_before(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(both, tmp_path / "again")
+    monkeypatch.setattr("hrl_sarp.training.seeds.run_curriculum", lambda _: None)
+    train_seeds(context(folder, resume=True), PAIR)
+    assert read_certification(folder) is not None
+    train_seeds(context(folder), PAIR)  # stopped before its own certification
+    assert read_certification(folder) is None
 
 
 def test_runs_of_one_and_of_several_seeds_do_not_mix(both: Path, tmp_path: Path) -> None:
