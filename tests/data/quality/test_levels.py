@@ -159,3 +159,11 @@ def test_single_day_below_zero_is_out_under_its_own_name() -> None:
     assert rules_on(report, ROW) >= {"non_positive_price"}
     assert "around_zero" in rules_on(report, ROW + 1)
     assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+@pytest.mark.parametrize(("jump", "left"), [(1.5, 1.12), (1.65, 1.14), (0.6, 0.88)])
+def test_jump_of_which_a_part_stays_was_paid(jump: float, left: float) -> None:
+    raw = scaled(noisy_raw(), slice(ROW, ROW + 1), **dict.fromkeys(LEVELS, jump))
+    report, panel = checked(scaled(raw, slice(ROW + 1, None), **dict.fromkeys(LEVELS, left)))
+    assert "taken_back" not in rules_on(report, ROW)
+    assert returns_of(panel)[ROW] == pytest.approx(jump - 1, abs=0.1)
