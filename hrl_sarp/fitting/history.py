@@ -2,16 +2,18 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hrl_sarp.reporting.curves import meaning
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import write_json
 
 if TYPE_CHECKING:  # TensorBoard takes a second to import; only training needs it
-    from torch.utils.tensorboard.writer import SummaryWriter
+    from torch.utils.tensorboard.writer import FileWriter
 
 STAGE = "curriculum/stage"
 """Name of the value that says which curriculum stage a row belongs to."""
@@ -19,17 +21,62 @@ TIMING = "time/"
 """Prefix of values that depend on the machine; the history leaves them out."""
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's files, in the folder of the run."""
+STEP, DECISIONS = "step", "decisions"
+"""The two axes of a row. All other names are curves."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Counts the decisions that all phases so far were trained on, from a phase's own steps.
+
+    Examples:
+        >>> Axis.of_epochs(1000, decisions=52).at(-1)  # before the first epoch
+        1000
+        >>> Axis.of_epochs(1000, decisions=52).at(0)  # after it
+        1052
+    """
+
+    first: int
+    """Decisions at step 0."""
+    per_step: int = 1
+
+    @staticmethod
+    def of_epochs(start: int, decisions: int) -> "Axis":
+        """Make the axis of a phase whose steps are epochs.
+
+        Args:
+            start: decisions of the phases before.
+            decisions: decisions of one epoch.
+
+        Returns:
+            An axis on which epoch -1 is the start.
+        """
+        return Axis(start + decisions, decisions)
+
+    def at(self, step: int) -> int:
+        """Count the decisions at a step.
+
+        Args:
+            step: epoch or environment step of the phase.
+
+        Returns:
+            Decisions since the beginning of the first phase.
+        """
+        return self.first + self.per_step * step
 
 
 class History:
     """Rows of (step, name -> value).
 
-    TensorBoard's files are written anew when a run resumes, so that it shows each point once.
+    TensorBoard's files are written anew when a run resumes, so that it shows each point once. It
+    says what each curve means.
 
     Args:
         folder: folder of the run, for TensorBoard's files; None writes none.
         rows: rows of the run that is resumed; they are copied.
         prefix: text before each name, with a slash between.
+        axis: common axis of several runs, written into each row and used by TensorBoard; None
+            leaves the steps.
 
     Examples:
         >>> history = History(prefix="pretrain")
@@ -43,14 +90,15 @@ class History:
         folder: Path | None = None,
         rows: list[dict[str, Any]] | None = None,
         prefix: str = "",
+        axis: Axis | None = None,
     ) -> None:
         self.rows: list[dict[str, Any]] = []
         self.offset = 0
         """Number added to each step, because each part of phase 5 counts from 0."""
         self.stage: int | None = None
         """Curriculum stage of the rows to come; None leaves it out."""
-        self._folder, self._prefix = folder, f"{prefix}/" if prefix else ""
-        self._writer: SummaryWriter | None = None
+        self._folder, self._prefix, self._axis = folder, f"{prefix}/" if prefix else "", axis
+        self._writer: FileWriter | None = None
         self.restore(rows or [])
 
     def restore(self, rows: list[dict[str, Any]]) -> None:
@@ -62,11 +110,11 @@ class History:
         self.rows = list(rows)
         if self._folder is None:
             return
-        from torch.utils.tensorboard.writer import SummaryWriter
+        from torch.utils.tensorboard.writer import FileWriter
 
         self.close()
         shutil.rmtree(self._folder / TENSORBOARD, ignore_errors=True)
-        self._writer = SummaryWriter(str(self._folder / TENSORBOARD))
+        self._writer = FileWriter(str(self._folder / TENSORBOARD))
         for row in self.rows:
             self._show(row)
 
@@ -77,7 +125,9 @@ class History:
             step: epoch or environment step.
             values: name -> number. Texts and timings are left out. NaN is kept (null in the file).
         """
-        row: dict[str, Any] = {"step": int(step) + self.offset}
+        row: dict[str, Any] = {STEP: int(step) + self.offset}
+        if self._axis is not None:
+            row[DECISIONS] = self._axis.at(row[STEP])
         if self.stage is not None:
             row[STAGE] = float(self.stage)
         for name, value in values.items():
@@ -87,9 +137,17 @@ class History:
         self._show(row)
 
     def _show(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if name != "step" and self._writer is not None:
-                self._writer.add_scalar(name, value, row["step"])
+        if self._writer is None:
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.scalar.metadata import create_summary_metadata
+
+        shown = Summary()
+        for name, value in curves(row).items():
+            # PyTorch's own writer of scalars has no place for a description
+            described = create_summary_metadata(display_name="", description=meaning(name))
+            shown.value.add(tag=name, simple_value=value, metadata=described)
+        self._writer.add_summary(shown, row.get(DECISIONS, row[STEP]))
 
     def write(self, path: Path, summary: Mapping[str, Any]) -> Path:
         """Write summary and rows as JSON and flush TensorBoard's files.
@@ -113,15 +171,20 @@ class History:
             self._writer = None
 
 
+def curves(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row without its axes."""
+    return {name: value for name, value in row.items() if name not in (STEP, DECISIONS)}
+
+
 def curve_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Show the first, lowest, highest and last value of each quantity; null values are skipped."""
-    curves: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for row in rows:
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                curves.setdefault(name, []).append(float(value))
+        for name, value in curves(row).items():
+            if value is not None:
+                found.setdefault(name, []).append(float(value))
     cells = [
         (name, *(f"{value:.3g}" for value in (curve[0], min(curve), max(curve), curve[-1])))
-        for name, curve in sorted(curves.items())
+        for name, curve in sorted(found.items())
     ]
     return Table(title, ("quantity", "first", "lowest", "highest", "last"), cells)

@@ -10,12 +10,13 @@ from hrl_sarp.agents.files import networks_of, set_networks
 from hrl_sarp.agents.ppo.algorithm import MacroPPO
 from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.fitting import History
+from hrl_sarp.fitting.history import Axis
 from hrl_sarp.run.checkpoints import restoring
 from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.phase import PhaseContext, PhaseResult
-from hrl_sarp.training.rl_loop import LoopPlan, run_loop, stage_summaries
+from hrl_sarp.training.rl_loop import EVALUATION, LoopPlan, run_loop, stage_summaries
 from hrl_sarp.training.selection.selector import START, Selector
 from hrl_sarp.training.selection.validation import validate_pair
 from hrl_sarp.training.train_agents import (
@@ -79,7 +80,8 @@ def run(context: PhaseContext) -> PhaseResult:
     pair = _start(context)
     state = context.state(NUMBER)
     running = state.load()
-    log = History(context.folder(NUMBER), running["history"] if running else None)
+    axis = Axis(context.decisions_before(NUMBER))
+    log = History(context.folder(NUMBER), running["history"] if running else None, axis=axis)
     if running is None:
         _validate(context, pair, log)
     else:
@@ -123,8 +125,8 @@ def _train_part(
 ) -> None:
     """Train one agent against the current other one; after a full round, validate the pair."""
     algorithm, plan = _prepare(context, pair)
-    plan = replace(plan, eval_prefix=f"eval_{plan.prefix}", extra=pair.state_dict())
-    log.offset = (pair.part // len(PARTS)) * plan.total_timesteps
+    plan = replace(plan, extra=pair.state_dict())
+    log.offset = _steps_before(pair.part, context)
     state = run_loop(algorithm, context, plan, log, PhaseBar.silent(), running)
     done = {"round": pair.part // len(PARTS) + 1, "trained": plan.prefix}
     summaries = stage_summaries(state.stages, state.selector.scores)
@@ -134,11 +136,18 @@ def _train_part(
     else:
         pair.micro.adopt(algorithm)
     pair.part += 1
-    log.offset = 0
+    log.offset = _steps_before(pair.part, context)
     if pair.part % len(PARTS) == 0:
         _validate(context, pair, log)
     payload = {"algorithm": None, "history": log.rows, "extra": pair.state_dict()}
     context.state(NUMBER).save(payload)
+
+
+def _steps_before(part: int, context: PhaseContext) -> int:
+    """Count the steps of both agents in the parts before this one."""
+    joint = context.config.curriculum.joint
+    whole, rest = divmod(part, len(PARTS))
+    return whole * (joint.macro_steps + joint.micro_steps) + rest * joint.macro_steps
 
 
 def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, LoopPlan]:
@@ -164,7 +173,7 @@ def _validate(context: PhaseContext, pair: Pair, log: History) -> None:
     score = validate_pair(context.tensors, context.config, pair.macro, pair.micro)
     if pair.selector.add(score):
         pair.best = pair.networks()
-    log.add(pair.part, {f"joint_eval/{name}": value for name, value in score.figures().items()})
+    log.add(0, {f"{EVALUATION}/{name}": value for name, value in score.figures().items()})
     logger.info(
         f"phase {NUMBER} round {pair.part // len(PARTS)}: validation objective "
         f"{score.objective_pct:+.2f} % a year"

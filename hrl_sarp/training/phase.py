@@ -14,11 +14,13 @@ from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
+from hrl_sarp.fitting.history import DECISIONS, Axis
 from hrl_sarp.market.sector_table import (
     read_sector_table,
     write_sector_table,
 )
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import PHASES, best_file
 from hrl_sarp.run.session import StopFlag, derive_seed
 
@@ -88,6 +90,16 @@ class PhaseContext:
         """Load the micro agent that a phase left, on this market."""
         return MicroAgent.load(self.best(number, which), self.micro_settings())
 
+    def decisions_before(self, number: int) -> int:
+        """Count the decisions that the finished phases before this one were trained on."""
+        last = 0
+        for files in PHASES[: number - 1]:
+            path = self.folder(files.number) / files.metrics
+            if path.is_file():
+                history = read_json(path, f"train --phase {files.number}")["history"]
+                last = max([last, *(row.get(DECISIONS, 0) for row in history)])
+        return last
+
     def run_identity(self) -> dict[str, Any]:
         """Return the facts in which a checkpoint and a run that resumes it must agree."""
         return {
@@ -147,7 +159,8 @@ def fit_phase(
         final_share=0.0,
         validate_first=True,
     )
-    history = History(context.folder(number), prefix=PREFIXES[number])
+    axis = Axis.of_epochs(context.decisions_before(number), len(task.train_rows))
+    history = History(context.folder(number), prefix=PREFIXES[number], axis=axis)
     seed = derive_seed(context.config.seed, number)
     world = World.alone(context.tensors.device)
     fitted = Fit(

@@ -20,6 +20,7 @@ from hrl_sarp.agents.td3.algorithm import MicroTD3
 from hrl_sarp.config.schema import CurriculumConfig
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting import History
+from hrl_sarp.fitting.history import Axis
 from hrl_sarp.fitting.resume import require_finite_weights
 from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.run.phases import PHASES
@@ -28,6 +29,8 @@ from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.selection.selector import START, Selector, mean_weights
 from hrl_sarp.training.selection.validation import ValidationScore
 
+EVALUATION = "eval"
+"""Prefix of the curves on validation."""
 MEASURE_EVERY = 8
 """Steps of the batch between two measurements of its portfolios."""
 
@@ -64,8 +67,6 @@ class LoopPlan:
     """Puts the trained networks into `agent`."""
     evaluate: Callable[[], ValidationScore]
     """Scores `agent` on validation."""
-    eval_prefix: str = "eval"
-    """Prefix of the evaluation's metric names."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further values for the phase's checkpoint."""
 
@@ -154,7 +155,7 @@ class PhaseLoop(BaseCallback):
         if is_best:
             self.state.best = networks_of(agent)["actor"]
         values = score.figures().items()
-        self.log_.add(step, {f"{self.plan.eval_prefix}/{name}": v for name, v in values})
+        self.log_.add(step, {f"{EVALUATION}/{name}": v for name, v in values})
         logger.info(
             f"phase {self.plan.number} step {step}: validation objective "
             f"{score.objective_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
@@ -269,7 +270,8 @@ def train_phase(
     files = PHASES[plan.number - 1]
     folder = context.folder(plan.number)
     running = context.state(plan.number).load()
-    log = History(folder, running["history"] if running else None)
+    axis = Axis(context.decisions_before(plan.number))
+    log = History(folder, running["history"] if running else None, axis=axis)
     with phase_progress(f"phase {plan.number}", plan.total_timesteps) as bar:
         state = run_loop(algorithm, context, plan, log, bar, running)
     kept = state.best if state.selector.settle() > START else networks_of(agent)["actor"]

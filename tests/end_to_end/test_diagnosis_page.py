@@ -1,36 +1,47 @@
-"""docs/diagnosis.md names the curves that runs log: all of them, and no others."""
+"""One table says what the curves of training mean: those that runs log, and no others."""
 
-import itertools
 import re
 from pathlib import Path
 
+from hrl_sarp.fitting.history import curves
+from hrl_sarp.reporting.curves import expanded, meanings
 from hrl_sarp.run.phases import PHASES
 from tests.end_to_end.phase_runs import outcome
 
 PAGE = Path("docs") / "diagnosis.md"
-ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+ROW = re.compile(r"^\| `([^`]+)` \| (.*?) \|", re.MULTILINE)
+GROWTH_ALONE = "### Curves of the objective growth"
 
 
-def expanded(name: str) -> set[str]:
-    """Write `{a,b}/c` out as a/c and b/c."""
-    parts = [part.split(",") for part in re.split(r"[{}]", name)]
-    return {"".join(chosen) for chosen in itertools.product(*parts)}
+def documented(repository: Path) -> dict[str, str]:
+    rows = ROW.findall((repository / PAGE).read_text(encoding="utf-8"))
+    return {name: text for pattern, text in rows for name in expanded(pattern)}
 
 
-def documented(text: str) -> set[str]:
-    table = re.search(r"<!-- metrics -->(.*)<!-- /metrics -->", text, re.DOTALL)
-    assert table, "docs/diagnosis.md has no table between <!-- metrics --> and <!-- /metrics -->"
-    return set().union(*map(expanded, ROW.findall(table[1])))
-
-
-def test_the_page_and_a_whole_run_name_the_same_curves(undisturbed: Path, repository: Path) -> None:
-    found = documented((repository / PAGE).read_text(encoding="utf-8"))
+def test_a_whole_run_logs_the_curves_of_the_page(undisturbed: Path, repository: Path) -> None:
     rows = [
         row for files in PHASES for row in outcome(files.number, undisturbed)["metrics"]["history"]
     ]
-    logged = set().union(*rows) - {"step"}
-    assert found - logged == set(), "documented, but no phase logs them"
-    assert logged - found == set(), "logged, but the page does not explain them"
+    logged = set().union(*(curves(row) for row in rows))
+    assert logged - set(meanings()) == set(), "logged, but the table does not explain them"
+    page = (repository / PAGE).read_text(encoding="utf-8")
+    growth = ROW.findall(page[page.index(GROWTH_ALONE) :])
+    other = {name for pattern, _ in growth for name in expanded(pattern)}
+    assert set(meanings()) - logged == other, "explained, but no phase logs them"
+
+
+def test_the_page_shows_the_table_that_tensorboard_shows(repository: Path) -> None:
+    assert documented(repository) == meanings()
+
+
+def test_phases_follow_one_another_on_the_axis_of_decisions(undisturbed: Path) -> None:
+    last = 0
+    for files in PHASES:
+        history = outcome(files.number, undisturbed)["metrics"]["history"]
+        axis = [row["decisions"] for row in history]
+        assert axis == sorted(axis)
+        assert axis[0] >= last
+        last = axis[-1]
 
 
 def test_curves_of_the_symptoms_stand_in_the_table(repository: Path) -> None:
@@ -39,9 +50,4 @@ def test_curves_of_the_symptoms_stand_in_the_table(repository: Path) -> None:
     curve = re.compile(r"`((?:macro|micro|eval|train|pretrain|pretrain_micro)/\w+)`")
     named = set(curve.findall(symptoms))
     assert len(named) > 30
-    assert named - set().union(*map(expanded, ROW.findall(text))) == set()
-
-
-def test_braces_are_written_out() -> None:
-    assert expanded("{macro,micro}/cost") == {"macro/cost", "micro/cost"}
-    assert expanded("train/loss") == {"train/loss"}
+    assert named - set(meanings()) == set()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hrl_sarp.fitting.history import STAGE, History
+from hrl_sarp.fitting.history import STAGE, Axis, History
+from hrl_sarp.reporting.curves import meaning
 from hrl_sarp.run.files import read_json
 
 
@@ -97,3 +98,16 @@ def test_a_prefix_stands_before_names_only(tmp_path: Path) -> None:
     path = log.write(tmp_path / "metrics.json", {})
     assert json.loads(path.read_text())["history"] == [{"step": 0, "pretrain/loss": 1.0}]
     assert list(tmp_path.iterdir()) == [path]  # without a folder no TensorBoard files
+
+
+def test_tensorboard_counts_decisions_and_says_what_a_curve_means(tmp_path: Path) -> None:
+    log = History(tmp_path, prefix="pretrain", axis=Axis.of_epochs(1000, decisions=52))
+    log.add(-1, {"total_loss": 1.0})
+    log.add(0, {"total_loss": 0.5})
+    log.close()
+    assert [row["decisions"] for row in log.rows] == [1000, 1052]
+    assert events(tmp_path, "pretrain/total_loss") == [(1000, 1.0), (1052, 0.5)]
+    reader = EventAccumulator(str(tmp_path / "tensorboard"))
+    reader.Reload()
+    shown = reader.SummaryMetadata("pretrain/total_loss").summary_description
+    assert shown == meaning("pretrain/total_loss") != ""
