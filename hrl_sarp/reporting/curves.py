@@ -6,7 +6,7 @@ from functools import cache
 
 TABLE = {
     "{pretrain,pretrain_micro}/objective": "reward of a decision in training, %",
-    "{pretrain,pretrain_micro}/val_objective": "the same on validation, %; the largest chooses the epoch",
+    "{pretrain,pretrain_micro}/val_objective": "the same on validation, %; chooses the epoch",
     "pretrain/prior_kl": "divergence of the shares from the classical portfolio, nats",
     "pretrain/cash_gap": "squared distance of cash to that of the classical portfolio",
     "macro/premium": "reward term: premium on what is invested, % a week",
