@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -22,6 +23,8 @@ settings.load_profile("project")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRIAL_LOG = "HRL_SARP_TRIAL_LOG"
+LONG_RUNS = ("docs", "end_to_end", "learning", "own_inputs", "price_action", "scripts", "training")
+"""Folders whose tests train or run commands. The shapes inside are those of the other folders."""
 
 
 # Started in the background of a script, Ctrl-C is ignored, here and in every child; tests send it.
@@ -60,6 +63,18 @@ def _one_thread() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checked_shapes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check shapes and types at run time, but not in long runs, which it makes twice as long.
+
+    Session fixtures are made before this one, so that a whole run of all phases is checked.
+    """
+    folder = request.path.relative_to(REPOSITORY / "tests").parts[0]
+    jaxtyping.config.update("jaxtyping_disable", "1" if folder in LONG_RUNS else "0")
+    yield
+    jaxtyping.config.update("jaxtyping_disable", "0")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,9 +4,6 @@ Shares of the oracle's gap over 1/N on fresh paths, mean of three seeds. The ful
 steps, seeds and paths is `benchmarks/learning.py`.
 """
 
-from collections.abc import Iterator
-
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -68,16 +65,8 @@ class Course:
         return share_of_gap(self.score.growth(self.even, micro), self.micro_oracle, self.base)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unchecked_shapes() -> Iterator[None]:
-    """Train without the run-time check of shapes, which triples the time; other tests have it."""
-    jaxtyping.config.update("jaxtyping_disable", "1")
-    yield
-    jaxtyping.config.update("jaxtyping_disable", "0")
-
-
 @pytest.fixture(scope="module")
-def courses(unchecked_shapes: None) -> list[Course]:
+def courses() -> list[Course]:
     return [Course(seed) for seed in SEEDS]
 
 

@@ -4,11 +4,9 @@ Shares of the gap between the classical portfolio and the best policy on fresh p
 full study with more weeks, steps and paths is `benchmarks/learning.py`.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import jaxtyping
 import pytest
 
 from hrl_sarp.config.loading import load_config
@@ -33,16 +31,8 @@ COURSE: dict[str, Any] = {
 """Shorter than the study. The gradient reached 0.65 when this was written."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unchecked_shapes() -> Iterator[None]:
-    """Train without the run-time check of shapes, which triples the time; other tests have it."""
-    jaxtyping.config.update("jaxtyping_disable", "1")
-    yield
-    jaxtyping.config.update("jaxtyping_disable", "0")
-
-
 @pytest.fixture(scope="module")
-def study(unchecked_shapes: None, tmp_path_factory: pytest.TempPathFactory) -> VolatilityStudy:
+def study(tmp_path_factory: pytest.TempPathFactory) -> VolatilityStudy:
     config = tiny_runs.changed(load_config(experiment="volatility_regimes"), COURSE)
     return prepare_volatility(config, tmp_path_factory.mktemp("volatility"), PLAN)
 
