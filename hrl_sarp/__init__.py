@@ -166,8 +166,9 @@ def backtest(
             `logs/trials.jsonl`.
 
     Returns:
-        A backtest that can be printed and written. A policy that never sent an order is named in a
-        warning: a function that forgets to return looks like one that stays in cash.
+        A backtest that can be printed, drawn, compared and written. Warnings name a policy that
+        never sent an order (a function that forgets to return looks like one that stays in cash),
+        and one that limits cut: how often, and how much of its wealth lies elsewhere.
 
     Raises:
         HrlSarpError: for an unknown span, what is no market, or a policy that returns what cannot
@@ -190,6 +191,7 @@ def backtest(
     from hrl_sarp.evaluation.backtest import run_backtest
     from hrl_sarp.evaluation.own_policy import as_policies
     from hrl_sarp.evaluation.report import Backtest, analyse
+    from hrl_sarp.evaluation.report.page import SELDOM, limits_sentence
     from hrl_sarp.run.trials import TrialLog
 
     if span not in ("train", "validation", "test"):
@@ -204,4 +206,8 @@ def backtest(
     for name in result.policy_names:
         if not result.main.turnover[:, result.main.names.index(name)].any():
             logger.warning(f"{name} never traded: does it return its weights?")
-    return Backtest(result, analyse(result))
+    analysis = analyse(result)
+    for name in result.policy_names:
+        if analysis.performances[name]["moved_by_limits"] > SELDOM:
+            logger.warning(limits_sentence(result, analysis, name))
+    return Backtest(result, analysis)

@@ -105,6 +105,10 @@ USUAL_SESSIONS = SessionCounts()
 """Those of a stock exchange."""
 
 
+SECTOR_COLUMNS = "sector_columns"
+"""Key of `Market.manifest`: names of the columns of a sector table that no network has made."""
+
+
 @dataclass(frozen=True)
 class RiskTables:
     """Level-preserving risk inputs and classical portfolios of a market, made once.
@@ -465,7 +469,7 @@ class Trajectory:
         >>> one, weights = np.zeros((1, 1)), np.ones((1, 1, 2)) / 2  # a day, a policy, two stocks
         >>> ledger = Trajectory(("equal weight",), np.array(["2024-01-03"], "datetime64[D]"),
         ...     one, one, one, one, one + 1, weights, weights, weights, np.full((1, 1, 4), np.nan),
-        ...     one)
+        ...     one, 0 * one)
         >>> ledger.names[0], float(ledger.wealth[-1, 0])
         ('equal weight', 1.0)
     """
@@ -485,3 +489,5 @@ class Trajectory:
     goal: Float[np.ndarray, "D P G"]
     """Goal in force; NaN rows for a policy without one."""
     delisted_value: Float[np.ndarray, "D P"]
+    moved_by_limits: Float[np.ndarray, "D P"]
+    """Share of wealth that limits put elsewhere than the policy asked; 0 without orders."""

@@ -5,13 +5,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from loguru import logger
 
 import hrl_sarp
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Market
-from hrl_sarp.errors import HrlSarpError, MarketError, MissingArtifactError, SimulatorError
+from hrl_sarp.errors import (
+    HrlSarpError,
+    MarketError,
+    MetricError,
+    MissingArtifactError,
+    SimulatorError,
+)
 from hrl_sarp.evaluation import Decision, DecisionView
 from hrl_sarp.evaluation.own_policy import FunctionPolicy, PastView
 from tests import tiny_runs
@@ -46,7 +53,7 @@ def test_a_function_earns_what_the_baseline_of_the_same_rule_earns(
     mine, baseline = names.index("monthly"), names.index("1/N")
     np.testing.assert_allclose(returns[:, mine], returns[:, baseline], atol=1e-12)
     assert "monthly" in str(found)
-    page = found.write_report(tmp_path / "report")
+    page = found.report(tmp_path / "report")
     assert "monthly" in page.read_text(encoding="utf-8")
 
 
@@ -151,7 +158,74 @@ def test_a_policy_that_never_trades_is_named(
     assert any("forgot never traded" in line for line in told)
     assert repr(found) == "<Backtest of forgot on the validation span>"
     with pytest.raises(HrlSarpError, match="name a folder"):
-        found.write_report(Path(__file__))
+        found.report(Path(__file__))
+
+
+@pytest.mark.parametrize(
+    ("n_stocks", "share", "moved", "invested"),
+    [
+        (3, 1 / 3, 0.68, 0.3),  # three caps of 10 % hold 30 of the 98 % that may be invested
+        (1, 0.5, 0.4, 0.1),
+        (2, 0.1, 0.0, 0.2),  # at its caps and within them
+        (20, 0.05, 0.0, 0.98),
+    ],
+)
+def test_a_policy_that_limits_cut_is_named_with_what_they_did(
+    sample: Market, config: Any, n_stocks: int, share: float, moved: float, invested: float
+) -> None:
+    told: list[str] = []
+    sink = logger.add(told.append, level="WARNING", format="{message}")
+    found = hrl_sarp.backtest(
+        FunctionPolicy(lambda view: share * (np.arange(20) < n_stocks) * view.usable, "mine"),
+        sample,
+        config,
+        "validation",
+    )
+    logger.remove(sink)
+    mine = found.summary().row(by_predicate=pl.col("policy") == "mine", named=True)
+    assert mine["moved_by_limits"] == pytest.approx(moved, abs=1e-9)
+    assert mine["exposure"] == pytest.approx(invested, abs=2e-3)
+    n = len(found.trajectory.dates)
+    cut = f"Limits of mine: the stock cap of 10 % bound in {n} of {n} sessions; limits put"
+    assert any(line.startswith(f"{cut} {100 * moved:.1f} % of wealth") for line in told) == (
+        moved > 0
+    )
+
+
+def test_the_tables_of_a_result_agree_with_its_ledger(sample: Market, config: Any) -> None:
+    found = hrl_sarp.backtest(equal, sample, config, "validation")
+    ledger = found.trajectory
+    mine = ledger.names.index("equal")
+    assert found.summary()["policy"][0] == "equal"
+    row = found.summary().row(0, named=True)
+    growth = np.prod(1 + ledger.net_return[:, mine]) ** (252 / len(ledger.dates)) - 1
+    assert row["annual_return"] == pytest.approx(growth)
+    assert row["sharpe_low"] <= row["sharpe"] <= row["sharpe_high"]
+    held = found.holdings().group_by("date").agg(pl.col("weight").sum()).sort("date")
+    np.testing.assert_allclose(held["weight"], ledger.weights_after[:, mine].sum(axis=1))
+    assert set(found.holdings("1/N")["policy"]) == {"1/N"}
+    days = found.daily().filter(policy="equal")
+    np.testing.assert_array_equal(days["wealth"], ledger.wealth[:, mine])
+    assert len(found.plot().axes) == 2
+    with pytest.raises(MetricError, match=r"no policy 'mine' .*found index, 1/N"):
+        found.holdings("mine")
+
+
+def test_no_row_s_deflated_sharpe_depends_on_which_baselines_are_shown(
+    sample: Market, tmp_path: Path
+) -> None:
+    seen: dict[str, set[float]] = {}
+    for at, baselines in enumerate([[], ["momentum"], ["momentum", "inverse_volatility"]]):
+        few = load_config(
+            market="sample", overrides={"evaluation": {**FEW, "baselines": baselines}}
+        )
+        log = tmp_path / f"{at}.jsonl"
+        found = hrl_sarp.backtest(equal, sample, few, "validation", trial_log=log).summary()
+        assert set(found["configurations"]) == {1}
+        for name, ratio in found.select("policy", "deflated_sharpe").iter_rows():
+            seen.setdefault(name, set()).add(round(ratio, 12))
+    assert {name: len(ratios) for name, ratios in seen.items() if len(ratios) > 1} == {}
+    assert "12-1 momentum" in seen
 
 
 def test_a_weight_by_symbol_is_the_weight_of_that_stock(sample: Market, config: Any) -> None:

@@ -8,6 +8,8 @@ from hrl_sarp.envs.gym_env import (
     MicroEnv,
     make_level,
     make_starts,
+    observation_table,
+    policy_of,
     to_tensors,
 )
 from hrl_sarp.envs.vectorized import PortfolioVecEnv
@@ -22,5 +24,7 @@ __all__ = [
     "PortfolioVecEnv",
     "make_level",
     "make_starts",
+    "observation_table",
+    "policy_of",
     "to_tensors",
 ]

@@ -1,24 +1,45 @@
 """A Gymnasium env for either level: the agent acts on one, a partner policy on the other."""
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
+import polars as pl
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Market
-from hrl_sarp.envs.levels import EpisodeStarts, MacroLevel, MicroLevel, ObservationForm
+from hrl_sarp.contracts import REGIME_NAMES, DayRange, Goal, Market
+from hrl_sarp.envs.levels import (
+    EpisodeStarts,
+    Level,
+    MacroLevel,
+    MicroLevel,
+    ObservationForm,
+    check_action,
+)
+from hrl_sarp.envs.observations import (
+    goal_names,
+    macro_inputs,
+    macro_names,
+    micro_inputs,
+    micro_names,
+    slot_names,
+)
 from hrl_sarp.envs.policies import (
     FollowGoal,
     MacroPolicy,
     MicroPolicy,
+    Observation,
     ProportionalGoal,
     SampledGoal,
 )
 from hrl_sarp.envs.rewards import micro_reward
+from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import MarketError, SimulatorError
 from hrl_sarp.graph import with_node_features
 from hrl_sarp.market.cache import bundled_sample
@@ -278,3 +299,166 @@ def make_starts(
     market = tensors.market
     span = span or market.split.train
     return EpisodeStarts(market, span, horizon, weekly=weekly, seed=config.seed)
+
+
+def observation_table(env: Any) -> pl.DataFrame:
+    """Name every number that an env shows and takes.
+
+    Args:
+        env: of this package, as it is or wrapped, single or a batch.
+
+    Returns:
+        A row for each number: `array` (`observation`, `desired_goal`, `achieved_goal` or `action`),
+        `position` in it from 0 on, `part` and `name`. A goal has the same names wherever it occurs.
+
+    Raises:
+        SimulatorError: for an env of another package.
+
+    Examples:
+        >>> from hrl_sarp.envs import PortfolioVecEnv
+        >>> table = observation_table(PortfolioVecEnv.of("macro", n_envs=2))
+        >>> table.filter(array="action")["name"][11]
+        'share of wealth in cash'
+    """
+    level = level_of(env)
+    goal = goal_names(level.tensors, REGIME_NAMES[level.config.objective.kind])
+    if isinstance(level, MacroLevel):
+        arrays = {"observation": macro_names(level.tensors), "action": goal}
+    else:
+        arrays = {"observation": micro_names(level.tensors), "desired_goal": goal}
+        arrays |= {"achieved_goal": goal, "action": slot_names(level.tensors)}
+    rows = [
+        (array, position, part, name)
+        for array, names in arrays.items()
+        for position, (part, name) in enumerate(names)
+    ]
+    return pl.DataFrame(rows, ("array", "position", "part", "name"), orient="row")
+
+
+def level_of(env: Any) -> Level:
+    """Find the level below the wrappers of an env; of the first one in a vector of envs."""
+    bare = getattr(env, "unwrapped", env)
+    found = getattr(bare, "level", None)
+    if found is None and getattr(bare, "envs", None):  # DummyVecEnv, SyncVectorEnv
+        found = getattr(bare.envs[0].unwrapped, "level", None)
+    if not isinstance(found, MacroLevel | MicroLevel):
+        raise SimulatorError(
+            f"expected an env of this package, found {type(env).__name__}; make one with "
+            "PortfolioVecEnv.of(...) or gymnasium.make('hrl_sarp.envs:hrl_sarp/Macro-v0')"
+        )
+    return found
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """An agent of another library: `predict` is what Stable-Baselines3 calls its decision.
+
+    Examples:
+        >>> class Even:
+        ...     def predict(self, observation, *, deterministic=False):
+        ...         return np.full((len(observation), 15), 0.1), None
+    """
+
+    def predict(self, observation: Any, *, deterministic: bool = False) -> tuple[Any, Any]:
+        """Decide for a batch.
+
+        Args:
+            observation: full observations as the env shows them, one row a portfolio.
+            deterministic: True in a backtest.
+
+        Returns:
+            One action a row, and a state that is not used.
+        """
+
+
+class LibraryPolicy(HierarchicalPolicy):
+    """An agent of another library as a policy that can be backtested, with its partner.
+
+    It shows the agent the full observations that its env showed, and reads the actions as the env
+    did.
+
+    Args:
+        model: decides for the level of the env.
+        level: that the model was trained on.
+        name: in tables and legends.
+        partner: policy of the other level.
+    """
+
+    def __init__(
+        self, model: Predictor, level: Level, name: str, partner: MacroPolicy | MicroPolicy
+    ) -> None:
+        self._model, self._level = model, level
+        is_macro = isinstance(level, MacroLevel)
+        pair: tuple[Any, Any] = (self, partner) if is_macro else (partner, self)
+        super().__init__(name, *pair)
+
+    def prepare(self, tensors: MarketTensors, spans: Sequence[DayRange]) -> None:
+        """Refuse another market than the one that the env reads; called before a rollout."""
+        own, given = self._level.tensors.market, tensors.market
+        same = own.symbols == given.symbols and np.array_equal(own.dates, given.dates)
+        if not same or not np.array_equal(own.slots, given.slots):
+            found, expected = (
+                f"'{market.name}' with {market.n_assets} stocks and {market.n_days} sessions from "
+                f"{market.dates[0]} on"
+                for market in (given, own)
+            )
+            raise SimulatorError(
+                f"policy '{self.name}': its env reads the market {expected}, the backtest {found}; "
+                "make env and backtest from one market"
+            )
+
+    def goal(self, observation: Observation) -> Goal:
+        """Ask the model for goals; they are read as the env reads its actions."""
+        level: Any = self._level
+        action = self._act(macro_inputs(level.tensors, observation).flatten().cpu().numpy())
+        return level.goal_of(action, observation["day"].long().flatten())
+
+    def target(self, observation: Observation) -> Float[Tensor, "B N"]:
+        """Ask the model for target weights, before the limits."""
+        shown = micro_inputs(self._level.tensors, observation).flatten()
+        goals = {name: observation[name] for name in ("achieved_goal", "desired_goal")}
+        arrays = {"observation": shown, **goals}
+        return self._act({name: values.cpu().numpy() for name, values in arrays.items()})
+
+    def _act(self, observation: Any) -> Tensor:
+        given, _ = self._model.predict(observation, deterministic=True)
+        action = torch.as_tensor(np.asarray(given), dtype=self._level.tensors.dtype)
+        rows = observation["observation"] if isinstance(observation, dict) else observation
+        check_action(action, len(rows), self._level.action_space)
+        return action
+
+
+def policy_of(
+    model: Predictor,
+    env: Any,
+    name: str = "library agent",
+    partner: MacroPolicy | MicroPolicy | None = None,
+) -> LibraryPolicy:
+    """Turn an agent of another library into a policy for `hrl_sarp.backtest`.
+
+    Args:
+        model: with `predict`, as those of Stable-Baselines3. A model that was trained on normalised
+            observations has to normalise them itself.
+        env: that it was trained on, or one like it; its level, market and limits are read.
+        name: in tables and legends.
+        partner: policy of the other level. None takes that of the env; of goals that an env draws
+            at random, the rule that they are mixed with (1/N).
+
+    Returns:
+        The pair of the model and its partner.
+
+    Raises:
+        SimulatorError: for an env of another package.
+
+    Examples:
+        >>> from stable_baselines3 import PPO
+        >>> from hrl_sarp.envs import PortfolioVecEnv
+        >>> env = PortfolioVecEnv.of("macro", n_envs=2, seed=0)
+        >>> model = PPO("MlpPolicy", env, n_steps=2, batch_size=4, device="cpu").learn(4)
+        >>> policy_of(model, env, "stock PPO").name
+        'stock PPO'
+    """
+    level = level_of(env)
+    given = partner or level.partner
+    rule = given.policy if isinstance(given, SampledGoal) else given
+    return LibraryPolicy(model, level, name, rule)

@@ -125,9 +125,9 @@ class MacroLevel:
             SimulatorError: for an action that is not finite or of another shape.
         """
         clocks = self.clocks
-        _check_action(action, clocks.n_envs, self.action_space)
+        check_action(action, clocks.n_envs, self.action_space)
         everyone = torch.ones(clocks.n_envs, dtype=torch.bool, device=self.tensors.device)
-        clocks.set_goal(self.goal_of(action), everyone)
+        clocks.set_goal(self.goal_of(action, clocks.day), everyone)
         n_listed = self.tensors.sector_listed[clocks.day].sum(dim=1)
         growth, drawdown = clocks.episode.active_growth, clocks.active_drawdown()
         trade, rewarded, measured = self._trade_week()
@@ -147,14 +147,14 @@ class MacroLevel:
         terms = {**rewarded, **measured}
         return LevelStep(reward, terminated, truncated, terms, trade, goal)
 
-    def goal_of(self, action: Float[Tensor, "B G"]) -> Goal:
-        """Read an action as a goal: sector weights and regimes are divided by their sums.
+    def goal_of(self, action: Float[Tensor, "B G"], day: Int[Tensor, " B"]) -> Goal:
+        """Read an action at the close of a day as a goal.
 
-        Values below 0 count as 0, cash above 1 as 1. Sector weights that are all 0 become 1/N.
-        Regime probabilities that are all 0 become the filtered regime.
+        Sector weights and regime probabilities are divided by their sums. Values below 0 count as
+        0, cash above 1 as 1. Sector weights that are all 0 become 1/N. Regime probabilities that
+        are all 0 become the filtered regime.
         """
         goal = Goal.from_vector(action.to(self.tensors.dtype).clamp(min=0))
-        day = self.clocks.day
         listed = goal.sector_weights * self.tensors.sector_listed[day]
         shares = self.tensors.sector_shares[day]
         filtered = self.tensors.filtered_regime[day].to(shares)
@@ -245,7 +245,7 @@ class MicroLevel:
         Raises:
             SimulatorError: for an action that is not finite or of another shape.
         """
-        _check_action(action, self.clocks.n_envs, self.action_space)
+        check_action(action, self.clocks.n_envs, self.action_space)
         clocks, rewards = self.clocks, self.config.micro_agent.reward
         objective, exposure = self.config.objective, self.clocks.exposure_asked()
         decided, goal, growth = clocks.day, clocks.episode.goal, clocks.episode.active_growth
@@ -379,7 +379,8 @@ def _box(size: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
 
-def _check_action(action: Tensor, n_envs: int, space: spaces.Box) -> None:
+def check_action(action: Tensor, n_envs: int, space: spaces.Box) -> None:
+    """Refuse actions that are not finite, or are not one row for each portfolio."""
     expected = (n_envs, *space.shape)
     if tuple(action.shape) != expected:
         raise SimulatorError(

@@ -4,7 +4,7 @@ An index observation holds a day and a portfolio. `macro_inputs` and `micro_inpu
 market rows of that day. A full observation is the same inputs, flattened.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hrl_sarp.config.schema import RiskConfig
-from hrl_sarp.contracts import Goal, PortfolioState, Regime
+from hrl_sarp.contracts import SECTOR_COLUMNS, Goal, Market, PortfolioState, Regime
 from hrl_sarp.errors import MarketError
-from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.market.tensors import MarketTensors, slot_feature_names
 from hrl_sarp.simulator.limits import DecisionLimits, decision_limits, exposure_limit
 
 MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
@@ -226,6 +226,68 @@ def micro_inputs(tensors: MarketTensors, observation: Mapping[str, Tensor]) -> M
         row_of=row_of,
         view=micro_view(tensors, observation),
     )
+
+
+Named = list[tuple[str, str]]
+"""Part and name of each number of a vector, in its order."""
+
+
+def macro_names(tensors: MarketTensors) -> Named:
+    """Name the numbers of `MacroInputs.flatten`."""
+    market = tensors.market
+    width = require_sector_embeddings(tensors).shape[2]
+    known = market.manifest.get(SECTOR_COLUMNS, ())
+    table = known if len(known) == width else [f"embedding {i}" for i in range(width)]
+    risk, market_risk = _risk_names(market)
+    columns = [*table, *risk, "weight held", "has stocks (0 or 1)"]
+    regimes = [f"filtered regime: {regime.name.lower()}" for regime in Regime]
+    return [
+        *(("sectors", f"{s}: {name}") for s in market.sector_names for name in columns),
+        *(("macro features", name) for name in (*market.macro_names, *market.portfolio_names)),
+        *(("regime", name) for name in regimes),
+        *(("portfolio", name) for name in MACRO_SCALARS),
+        *(("risk of the market", name) for name in market_risk),
+        *(("classical prior", f"{s}: share of the prior") for s in market.sector_names),
+        ("classical prior", "cash of the prior"),
+    ]
+
+
+def micro_names(tensors: MarketTensors) -> Named:
+    """Name the numbers of `MicroInputs.flatten`."""
+    slots = [name for _, name in slot_names(tensors)]
+    features = slot_feature_names(tensors.market)
+    return [
+        *(("stock features", f"{slot}: {name}") for slot in slots for name in features),
+        *(("weights", f"{slot}: weight held") for slot in slots),
+        *(("tradable", f"{slot}: has a bar (0 or 1)") for slot in slots),
+        *(("classical prior", f"{slot}: preference") for slot in slots),
+        *(("portfolio", name) for name in MICRO_SCALARS),
+    ]
+
+
+def goal_names(tensors: MarketTensors, regimes: Sequence[str]) -> Named:
+    """Name the numbers of a goal, which is also the action of the macro level.
+
+    `regimes` are their names under the objective, `REGIME_NAMES`.
+    """
+    sectors = tensors.market.sector_names
+    return [
+        *(("sectors", f"{s}: share of what is invested") for s in sectors),
+        ("cash", "share of wealth in cash"),
+        *(("regime", f"probability: {name}") for name in regimes),
+    ]
+
+
+def slot_names(tensors: MarketTensors) -> Named:
+    """Name the slots, which are the numbers of the micro level's action."""
+    places = range(1, tensors.slots_per_sector + 1)
+    return [("slots", f"{s}, slot {k}") for s in tensors.market.sector_names for k in places]
+
+
+def _risk_names(market: Market) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the risk of a sector and of the market; none without risk tables."""
+    risk = market.risk
+    return ((), ()) if risk is None else (risk.sector_input_names, risk.input_names)
 
 
 def require_sector_embeddings(tensors: MarketTensors) -> Float[Tensor, "T S E"]:

@@ -21,6 +21,7 @@ from hrl_sarp.envs.two_clocks import Rows, TwoClocks
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import one_thread
+from hrl_sarp.simulator.limits import exposure_limit, moved_by_limits
 
 INDEX = "index"
 """Name of the first column of every ledger: the market's index, without costs or holdings."""
@@ -217,7 +218,7 @@ class _Pairs:
             seen = clocks.macro_observation()
             for macro, rows in self._macros:
                 clocks.set_goal(macro.goal(_only(seen, rows)), due, rows)
-        seen = clocks.micro_observation()
+        seen = {**clocks.micro_observation(), "achieved_goal": clocks.achieved_goal().float()}
         for micro, rows in self._micros:
             slot_weights[rows] = micro.target(_only(seen, rows)).to(slot_weights.dtype)
 
@@ -253,6 +254,8 @@ class Session:
     result: StepResult
     goal: Float[Tensor, "B G"]
     """In force when the session was decided; NaN for a policy without goals."""
+    moved_by_limits: Float[Tensor, " B"]
+    """Share of wealth that limits put elsewhere than the policy asked; 0 without orders."""
 
 
 @torch.inference_mode()
@@ -285,8 +288,14 @@ def sessions(
     clocks.reset(starts.repeat(len(variants)), torch.ones(clocks.n_envs, dtype=torch.bool))
     orders = _Orders(clocks, policies, variants)
     for step in range(len(spans[0]) - 1):
-        goal, due = orders.ask(step)
-        yield Session(clocks.trade_day(*due), goal)
+        goal, (asked, _, hold, cash) = orders.ask(step)
+        before = clocks.simulator.state
+        result = clocks.trade_day(asked, None, hold, cash)
+        exposure = exposure_limit(cash, clocks.risk, before.gate_days)
+        moved = moved_by_limits(
+            tensors, before.day, before.weights, asked, exposure, result.target_weights
+        )
+        yield Session(result, goal, moved if hold is None else moved * ~hold)
 
 
 @one_thread()
@@ -311,7 +320,7 @@ def rollout(
     has_view = [getattr(getattr(policy, "macro", None), "has_view", True) for policy in policies]
     n_steps, n_spans = max((len(span) - 1 for span in spans), default=0), len(spans)
     shape = (n_steps, len(variants), n_spans, len(names))
-    numbers = {name: np.zeros(shape) for name in LEDGER}
+    numbers = {name: np.zeros(shape) for name in (*LEDGER, MOVED)}
     goals = np.full((*shape, goal_size(market.n_sectors)), np.nan)
     kept = [v for v, variant in enumerate(variants) if variant.keeps_weights]
     weights = {
@@ -320,7 +329,8 @@ def rollout(
     for step, session in enumerate(sessions(policies, tensors, spans, variants)):
         by_row = (len(variants), n_spans, len(policies))
         for name, values in numbers.items():
-            values[step, ..., 1:] = getattr(session.result, name).cpu().view(by_row)
+            source = session if name == MOVED else session.result
+            values[step, ..., 1:] = getattr(source, name).cpu().view(by_row)
         goals[step, ..., 1:, :] = session.goal.cpu().view(*by_row, -1)
         for name, table in weights.items():
             held = getattr(session.result, name).cpu().view(*by_row, -1)
@@ -349,6 +359,7 @@ def rollout(
 
 
 LEDGER = ("net_return", "gross_return", "cost", "turnover", "delisted_value")
+MOVED = "moved_by_limits"
 HOLDINGS = ("target_weights", "weights_before", "weights_after")
 
 

@@ -4,7 +4,7 @@ Files, tables and pages show every entry of `MEASURES`, so a new measure is one 
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,8 @@ class PolicyRecord:
     weights: Float[np.ndarray, "D A"] | None
     """After the trade."""
     market: Market
+    moved_by_limits: Series
+    """Share of wealth that limits put elsewhere than the policy asked."""
     rows: Int[np.ndarray, " D"]
     """Of the market, one for each session."""
     growth_excess: float
@@ -69,7 +71,7 @@ class PolicyRecord:
     appraisal: Appraisal
     """Per session, against 1/N."""
     trials: Trials
-    """Evaluated on the span: those of the given policies, or the baselines shown."""
+    """Evaluated on the span, the same for every row."""
     confidence: float
 
     @property
@@ -312,6 +314,10 @@ MEASURES = (
         EQUAL_WEIGHT,
     ),
     Measure(
+        "moved_by_limits", "moved by limits", PERCENT, lambda r: float(r.moved_by_limits.mean()),
+        "Mean share of wealth that caps put elsewhere than the policy asked, cash included.", INDEX,
+    ),
+    Measure(
         "effective_positions", "effective positions", TENTHS, _effective_positions,
         "1 / Herfindahl index of the invested part, mean over the sessions that hold anything.",
     ),
@@ -333,11 +339,10 @@ def measure_policies(
     market: Market,
     config: RunConfig,
     trials: Trials,
-    policy_names: Collection[str],
 ) -> dict[str, Performance]:
     """Compute every measure of every policy of a trajectory that holds 1/N and the index.
 
-    The trials are those of the named policies. The other rows are compared with each other only.
+    Every row is corrected for the same trials, so that no row depends on which others are shown.
     """
     rows, year = market_rows(market, trajectory), market.sessions.year
     counts = bootstrap_plan(config).counts(len(rows))
@@ -358,7 +363,6 @@ def measure_policies(
         where=volatility[:, [base]] > metrics.ROUNDING,
     )
     appraisals = statistics.appraise(excess, excess[:, base])
-    others = Trials(sum(n not in {*policy_names, EQUAL_WEIGHT} for n in trajectory.names), ())
     keeps_weights = trajectory.weights_after.shape[2] > 0
     even = mean_exposure(trajectory.weights_after[:, base]) if keeps_weights else None
     performances = {}
@@ -376,6 +380,7 @@ def measure_policies(
             weights_before=trajectory.weights_before[:, i] if has_weights else None,
             weights=trajectory.weights_after[:, i] if has_weights else None,
             market=market,
+            moved_by_limits=trajectory.moved_by_limits[:, i],
             rows=rows,
             growth_excess=float(growth_excess[i]),
             growth_samples=growth_samples[:, i],
@@ -383,7 +388,7 @@ def measure_policies(
             relative_volatility_samples=relative[:, i],
             equal_weight_exposure=even,
             appraisal=appraisals[i],
-            trials=trials if name in policy_names else others,
+            trials=trials,
             confidence=config.evaluation.confidence,
         )
         performances[name] = {measure.name: measure.compute(record) for measure in MEASURES}

@@ -10,8 +10,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 
 from hrl_sarp.config.schema import GraphConfig
-from hrl_sarp.contracts import Market
+from hrl_sarp.contracts import SECTOR_COLUMNS, Market
 from hrl_sarp.features.technical import fitted_scale
+from hrl_sarp.market.tensors import slot_feature_names
 
 STATISTICS = ("mean", "std", "total", "sharpe", "min", "max", "share_positive", "median")
 CLIP = 5.0
@@ -123,7 +124,12 @@ def with_node_features(market: Market, config: GraphConfig) -> Market:
     Returns:
         The same market with another sector table.
     """
-    return replace(market, sector_embeddings=node_features(market, config))
+    columns = [f"mean {name}" for name in slot_feature_names(market)]
+    columns += [
+        f"sector return, {name} of {config.correlation_days} sessions" for name in STATISTICS
+    ]
+    manifest = {**market.manifest, SECTOR_COLUMNS: columns}
+    return replace(market, sector_embeddings=node_features(market, config), manifest=manifest)
 
 
 class SectorGNN(nn.Module):

@@ -190,6 +190,13 @@ class MarketTensors:
         return slot_values.unflatten(1, (self.n_sectors, self.slots_per_sector))
 
 
+def slot_feature_names(market: Market) -> tuple[str, ...]:
+    """Name the columns of `MarketTensors.slot_features`: stock features, then embeddings."""
+    embeddings = market.stock_embeddings
+    width = 0 if embeddings is None else embeddings.shape[2]
+    return (*market.feature_names, *(f"embedding {i}" for i in range(width)))
+
+
 def _slot_features(market: Market) -> Float[np.ndarray, "T N F"]:
     """Gather the features, then the embeddings, of each day's slots; 0 in empty slots.
 

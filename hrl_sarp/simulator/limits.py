@@ -152,6 +152,40 @@ def target_weights(
     return target if risk.turnover_cap >= 1 else cap_turnover(target, weights, risk.turnover_cap)
 
 
+def moved_by_limits(
+    tensors: MarketTensors,
+    day: Int[Tensor, " B"],
+    weights: Float[Tensor, "B A"],
+    slot_action: Float[Tensor, "B N"],
+    exposure: Float[Tensor, " B"],
+    target: Float[Tensor, "B A"],
+) -> Float[Tensor, " B"]:
+    """Return the share of wealth that limits put elsewhere than an action asked.
+
+    It is half the L1 distance between action and target, cash included. An action that sums to more
+    than the exposure is scaled down to it first: that leaves its proportions. What cannot trade
+    counts neither as asked nor as moved.
+
+    Args:
+        tensors: market.
+        day: the decision was made at its close.
+        weights: holdings at that close.
+        slot_action: as `target_weights` was given it, as are the next.
+        exposure: largest share of wealth to invest.
+        target: what `target_weights` made of it.
+
+    Returns:
+        0 where the action is within its limits.
+    """
+    halted = weights * tensors.halted.index_select(0, day)
+    tradable = tensors.slot_open.index_select(0, day)
+    wanted = slot_action.to(weights.dtype).clamp_min(0.0) * tradable
+    room = (exposure - halted.sum(dim=1)).clamp_min(0.0)
+    share = (room / wanted.sum(dim=1).clamp_min(1e-12)).clamp(max=1.0)
+    moved = target - halted - tensors.to_assets(wanted * share[:, None], day)
+    return 0.5 * (moved.abs().sum(dim=1) + moved.sum(dim=1).abs())
+
+
 def _within_limits(
     wanted: Float[Tensor, "B S K"], limits: DecisionLimits
 ) -> Float[Tensor, "B S K"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
-from hrl_sarp.contracts import Market
+from hrl_sarp.contracts import SECTOR_COLUMNS, Market
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.history import DECISIONS, Axis
 from hrl_sarp.market.sector_table import (
@@ -75,7 +75,8 @@ class PhaseContext:
 
     def with_sector_embeddings(self, table: Float[np.ndarray, "T S E"]) -> "PhaseContext":
         """Return the context over the same market with this sector table."""
-        market = replace(self.market, sector_embeddings=table)
+        manifest = {k: v for k, v in self.market.manifest.items() if k != SECTOR_COLUMNS}
+        market = replace(self.market, sector_embeddings=table, manifest=manifest)
         return replace(self, market=market, tensors=self.tensors.with_sector_table(market))
 
     def micro_settings(self) -> MicroSettings:

@@ -2,16 +2,20 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3 import TD3, HerReplayBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from hrl_sarp.contracts import DayRange
-from hrl_sarp.envs import HierarchicalEnv, PortfolioVecEnv
+from hrl_sarp.envs import HierarchicalEnv, PortfolioVecEnv, observation_table, policy_of
 from hrl_sarp.envs.levels import EpisodeStarts
 from hrl_sarp.envs.policies import ProportionalGoal, SampledGoal
 from hrl_sarp.errors import SimulatorError
+from hrl_sarp.evaluation import backtest
 from tests import tiny_runs
 
 LEVELS = ("macro", "micro")
@@ -175,3 +179,106 @@ def test_a_batch_starts_where_its_options_say() -> None:
     batch.set_options({"day": 199})
     with pytest.raises(SimulatorError, match="a day from 0 to 187"):
         batch.reset()
+
+
+class Linear:
+    """A model whose actions depend on every number that it is shown."""
+
+    def __init__(self, n_actions: int) -> None:
+        self.n_actions = n_actions
+
+    def predict(self, observation: Any, *, deterministic: bool = False) -> tuple[Any, Any]:
+        assert deterministic
+        parts = observation.values() if isinstance(observation, dict) else [observation]
+        flat = np.concatenate(list(parts), axis=1).astype(np.float64)
+        weights = np.random.default_rng(0).normal(size=(flat.shape[1], self.n_actions))
+        return 1 / (1 + np.exp(-flat @ weights)), None
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("start", [60, 64, 97])
+def test_a_model_earns_in_a_backtest_what_it_earns_in_its_env(level: Any, start: int) -> None:
+    tensors = tiny_runs.tensors_of(MARKET)
+    partner = None if level == "macro" else ProportionalGoal(tensors)
+    env = env_of(level, partner=partner)
+    model = Linear(env.action_space.shape[0])
+    observation, _ = env.reset(options={"day": start})
+    wealth = {}
+    for _ in range(HORIZON[level]):
+        batch = (
+            {name: value[None] for name, value in observation.items()}
+            if isinstance(observation, dict)
+            else observation[None]
+        )
+        (action,), _ = model.predict(batch, deterministic=True)
+        observation, *_ = env.step(action)
+        wealth[int(env.level.clocks.day[0])] = float(env.level.clocks.simulator.state.wealth[0])
+    policy = policy_of(model, env, "linear")
+    found = backtest(MARKET, [policy], DayRange(start, max(wealth) + 1), CONFIG)
+    mine = found.wealth[:, found.names.index("linear")]
+    # row i of the ledger is earned on row start + 1 + i of the market
+    for day, value in wealth.items():
+        assert mine[day - start - 1] == pytest.approx(value, abs=1e-9), day
+    assert np.ptp(mine) > 1e-3
+
+
+def test_a_model_is_found_below_wrappers_and_other_envs_and_markets_are_refused() -> None:
+    single = env_of("micro")
+    model = Linear(single.action_space.shape[0])
+    batch = PortfolioVecEnv.of("micro", 2, MARKET, CONFIG)
+    wrapped = [
+        *(single, batch, VecMonitor(batch), DummyVecEnv([lambda: env_of("micro")])),
+        gym.wrappers.TimeLimit(single, 5),
+    ]
+    for env in wrapped:
+        policy = policy_of(model, env)
+        assert isinstance(policy.macro, ProportionalGoal)  # drawn goals are for training
+    with pytest.raises(SimulatorError, match=r"an env of this package, found CartPoleEnv"):
+        policy_of(model, gym.make("CartPole-v1").unwrapped)
+    other = tiny_runs.with_nodes(tiny_runs.tiny_market(seed=1, n_days=190))
+    with pytest.raises(SimulatorError, match=r"its env reads the market .*200 sessions.* 190 "):
+        backtest(other, [policy_of(model, single)], DayRange(60, 80), CONFIG)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_number_has_a_name_that_is_true(level: Any) -> None:
+    env = env_of(level)
+    observation, _ = env.reset(options={"day": 60})
+    for _ in range(3):
+        observation, *_ = env.step(np.full(env.action_space.shape, 0.04, np.float32))
+    shown = observation if isinstance(observation, dict) else {"observation": observation}
+    table = observation_table(env)
+    assert {name: len(values) for name, values in shown.items()} | {
+        "action": env.action_space.shape[0]
+    } == dict(table.group_by("array").len().iter_rows())
+    assert not table.select("array", "name").is_duplicated().any()
+    named = dict(
+        zip(table.filter(array="observation")["name"], shown["observation"].tolist(), strict=True)
+    )
+    state, tensors = env.level.clocks.simulator.state, env.level.tensors
+    day, market = int(state.day[0]), tensors.market
+    expected = {"cash": float(state.cash[0])}
+    held = state.weights @ tensors.sector_member
+    if level == "macro":
+        expected |= dict(zip(market.macro_names, market.macro_features[day], strict=True))
+        for s, sector in enumerate(market.sector_names):
+            expected[f"{sector}: weight held"] = float(held[0, s])
+            expected[f"{sector}: share of the prior"] = float(
+                tensors.prior_exposure[day] * tensors.sector_prior[day, s]
+            )
+        feature = market.feature_names[1]
+        inside = tensors.by_sector(tensors.slot_tradable)[day].double()
+        values = tensors.by_sector(tensors.slot_features[..., 1])[day].double()
+        mean = (values * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+        column = [named[f"{s}: mean {feature}"] for s in market.sector_names]
+        # standardised over the training span, so in the same order as the raw means
+        assert np.argsort(column).tolist() == torch.argsort(mean).tolist()
+    else:
+        slots = table.filter(array="action")["name"]
+        weights = tensors.to_slots(state.weights, state.day)
+        for n, slot in enumerate(slots):
+            expected[f"{slot}: weight held"] = float(weights[0, n])
+            for f, feature in enumerate(market.feature_names):
+                expected[f"{slot}: {feature}"] = float(tensors.slot_features[day, n, f])
+    for name, value in expected.items():
+        assert named[name] == pytest.approx(value, abs=1e-6), name

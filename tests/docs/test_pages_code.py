@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
+
+from hrl_sarp.envs import PortfolioVecEnv, observation_table
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -30,8 +33,68 @@ def test_the_policies_of_the_page_about_own_policies_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    function, _, envs, batches = python_blocks(repository / "docs" / "your_policy.md")
-    exec(compile(function + envs + batches, "your_policy.md", "exec"), {})  # noqa: S102 -- our own page
+    function, reading, _, batches = python_blocks(repository / "docs" / "your_policy.md")
+    exec(compile(function + reading + batches, "your_policy.md", "exec"), {})  # noqa: S102 -- our own page
     shown = capsys.readouterr().out
     assert "buy_what_fell" in shown
     assert "fallen most" in shown
+    assert (tmp_path / "logs" / "mine" / "wealth.png").is_file()
+
+
+def test_the_code_of_the_page_about_own_agents_runs(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    training, naming = python_blocks(repository / "docs" / "your_agent.md")
+    assert "learn(100_000)" in training
+    quick = training.replace("100_000", "64").replace("n_envs=64", "n_envs=4")
+    exec(compile(quick + naming, "your_agent.md", "exec"), {})  # noqa: S102 -- our own page
+    shown = capsys.readouterr().out
+    assert "stock PPO" in shown
+    assert shown.endswith("\ncash\n")
+
+
+def blocks_of_the_numbers() -> dict[str, str]:
+    """What the page about own agents says between its markers, made from the envs."""
+    names = {
+        level: observation_table(PortfolioVecEnv.of(level, n_envs=1))
+        for level in ("macro", "micro")
+    }
+    lines = ["| level | array | part | numbers | first name |", "|---|---|---|---|---|"]
+    for level, table in names.items():
+        parts = table.group_by("array", "part", maintain_order=True).agg(
+            pl.col("position").min().alias("first"),
+            pl.col("position").max().alias("last"),
+            pl.col("name").first(),
+        )
+        lines += [
+            f"| {level} | {array} | {part} | {first}{f' to {last}' * (last > first)} | {name} |"
+            for array, part, first, last, name in parts.iter_rows()
+        ]
+
+    def of_first(level: str, part: str) -> str:
+        found = names[level].filter(array="observation", part=part)["name"]
+        owner = found[0].split(": ")[0]
+        return ", ".join(f"`{n.split(': ')[1]}`" for n in found if n.startswith(f"{owner}: "))
+
+    whole = names["macro"].filter(array="observation")
+    context = whole.filter(~pl.col("part").is_in(["sectors", "classical prior"]))["name"]
+    days = names["micro"].filter(array="observation", part="portfolio")["name"]
+    return {
+        "context": ", ".join(f"`{name}`" for name in context),
+        "days": ", ".join(f"`{name}`" for name in days),
+        "numbers": "\n".join(lines),
+        "columns": of_first("macro", "sectors"),
+        "features": of_first("micro", "stock features"),
+    }
+
+
+def test_the_page_about_own_agents_lists_the_numbers_of_the_envs(repository: Path) -> None:
+    text = (repository / "docs" / "your_agent.md").read_text(encoding="utf-8")
+    for marker, block in blocks_of_the_numbers().items():
+        shown = re.search(rf"<!-- {marker} -->\n\n(.*?)\n\n<!-- /{marker} -->", text, re.DOTALL)
+        assert shown is not None
+        assert shown[1] == block, f"put between the markers '{marker}':\n{block}"

@@ -11,6 +11,7 @@ from hrl_sarp.simulator.limits import (
     decision_limits,
     exposure_limit,
     feasible_goal,
+    moved_by_limits,
     next_gate_state,
     target_weights,
 )
@@ -235,3 +236,36 @@ def test_what_is_taken_as_it_is_and_what_is_projected_are_one_function() -> None
     torch.testing.assert_close(projected.detach(), taken, rtol=0, atol=1e-15)
     (gradient,) = torch.autograd.grad(projected[0, 3], action)
     assert float(gradient.abs().sum()) > 0
+
+
+def moved(action: torch.Tensor, **limits: float) -> float:
+    """Share of wealth that limits move, from cash, with six stocks in two sectors."""
+    tensors, risk = two_sectors(), factories.risk_config(**limits)
+    held = torch.zeros_like(action)
+    target = target_weights(tensors, DAY, held, action, FULL, risk)
+    return moved_by_limits(tensors, DAY, held, action, FULL, target).item()
+
+
+def test_what_limits_move_is_half_of_the_distance_between_asked_and_held() -> None:
+    wide = {"stock_cap": 1.0, "sector_cap": 1.0}
+    assert moved(rows(0.3, 0.3, 0, 0.2, 0, 0), **wide) == pytest.approx(0.0, abs=1e-12)
+    # scaled down to 98 %, with its proportions: not moved
+    assert moved(rows(1.0, 1.0, 0, 0, 0, 0), **wide) == pytest.approx(0.0, abs=1e-12)
+    # 0.5 and 0.3 asked, 0.2 each held: 0.3 and 0.1 go to cash
+    caps = {"stock_cap": 0.2, "sector_cap": 1.0}
+    assert moved(rows(0.5, 0.3, 0, 0, 0, 0), **caps) == pytest.approx(0.4)
+    # 0.3 too much of the first: 0.1 fits into the second, 0.2 into cash
+    assert moved(rows(0.5, 0.1, 0, 0, 0, 0), **caps) == pytest.approx(0.3)
+    # a sector of 0.6 at most: 0.3 of it goes to the other one
+    assert moved(rows(0.3, 0.3, 0.3, 0.05, 0, 0), stock_cap=0.5, sector_cap=0.6) == pytest.approx(
+        0.3
+    )
+
+
+def test_what_cannot_trade_is_neither_asked_nor_moved() -> None:
+    tensors = two_sectors(tradable=all_but(0, 1))
+    held, action = rows(0.2, 0, 0, 0, 0, 0), rows(0, 0.4, 0.1, 0.1, 0, 0)
+    risk = factories.risk_config(stock_cap=0.5, sector_cap=1.0)
+    target = target_weights(tensors, DAY, held, action, FULL, risk)
+    # the halted holding stays, the order for a stock without a bar is cancelled
+    assert moved_by_limits(tensors, DAY, held, action, FULL, target).item() == pytest.approx(0.0)

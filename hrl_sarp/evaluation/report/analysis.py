@@ -32,12 +32,16 @@ from hrl_sarp.evaluation.performance import (
     column,
     market_rows,
     measure_policies,
+    sector_weights,
 )
 from hrl_sarp.features.labels import INVALID_CLASS
 from hrl_sarp.market.training_data import head_label
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.simulator.trades import BPS
 from hrl_sarp.training.acceptance import Acceptance
+
+AT_CAP = 1e-6
+"""Distance from a cap within which a weight is at it: agents decide in float32."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,18 @@ class CostBreakdown(NamedTuple):
     """Commission and taxes."""
     slippage: float
     impact: float
+
+
+@dataclass(frozen=True)
+class BoundLimits:
+    """How often a policy stood at a cap."""
+
+    sessions: int
+    """Of the span."""
+    stock_cap: int
+    """Those with a target at the cap of a stock."""
+    sector_cap: int
+    """Those with a sector at its cap."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,8 @@ class Analysis:
     attributions: dict[str, Attribution]
     cost_bps: dict[str, CostBreakdown]
     level_gains: LevelGains | None
+    limits: dict[str, BoundLimits]
+    """Of each given policy."""
     likeness: dict[str, Likeness]
     """Each given policy -> the rule that it is nearest to."""
     grants: dict[str, Acceptance]
@@ -131,7 +149,7 @@ def analyse(
     main, market, config = result.main, result.market, result.config
     own = result.policy_names
     headline = (*own, EQUAL_WEIGHT)[0]
-    measured = measure_policies(main, market, config, result.trials, result.policy_names)
+    measured = measure_policies(main, market, config, result.trials)
     # the given policies, then 1/N and the index, then the rest
     performances = {name: measured[name] for name in (*own, EQUAL_WEIGHT, INDEX, *main.names)}
     years = len(main.dates) / market.sessions.year
@@ -148,6 +166,7 @@ def analyse(
             for name in stocks
         },
         level_gains=None if swaps is None else level_gains(performances, swaps),
+        limits={name: bound_limits(main, market, config, name) for name in own},
         likeness={name: nearest_rule(main, name, result.policy_names) for name in own},
         grants=dict(grants or {}),
         regime_scores=_regime_scores(main, market, config),
@@ -156,6 +175,24 @@ def analyse(
         smallest_information_ratio=statistics.smallest_detectable_information_ratio(years),
         headline_name=headline,
         own_names=own,
+    )
+
+
+def bound_limits(
+    trajectory: Trajectory, market: Market, config: RunConfig, name: str
+) -> BoundLimits:
+    """Count the sessions in which a policy's targets stood at a cap.
+
+    A holding that drifts over a cap without orders is not at it.
+    """
+    targets = trajectory.target_weights[:, column(trajectory, name)]
+    stocks, sectors = config.risk.stock_cap, config.risk.sector_cap
+    at_stock = np.abs(targets - stocks) < AT_CAP
+    at_sector = np.abs(sector_weights(targets, market) - sectors) < AT_CAP
+    return BoundLimits(
+        sessions=len(targets),
+        stock_cap=int(at_stock.any(axis=1).sum()),
+        sector_cap=int(at_sector.any(axis=1).sum()),
     )
 
 

@@ -59,7 +59,7 @@ def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> p
 
 
 def daily_ledger(result: BacktestResult) -> pl.DataFrame:
-    """List every policy's session: returns, cost, turnover, wealth, delistings and goal.
+    """List every policy's session: returns, cost, turnover, wealth, delistings, limits and goal.
 
     The columns of a goal are null where there is none. Its regime probabilities carry the names
     that the objective gives them.
@@ -67,7 +67,10 @@ def daily_ledger(result: BacktestResult) -> pl.DataFrame:
     trajectory, market = result.main, result.market
     n_days, n_policies = trajectory.net_return.shape
     day, policy = np.divmod(np.arange(n_days * n_policies), n_policies)
-    scalars = ("net_return", "gross_return", "cost", "turnover", "wealth", "delisted_value")
+    scalars = (
+        *("net_return", "gross_return", "cost", "turnover", "wealth", "delisted_value"),
+        "moved_by_limits",
+    )
     columns: dict[str, Any] = {
         "date": trajectory.dates[day].astype("datetime64[D]"),
         "policy": _named(np.asarray(trajectory.names), policy),

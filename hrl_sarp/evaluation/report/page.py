@@ -19,6 +19,8 @@ from hrl_sarp.reporting.table import NONE, number, paragraphs, percent
 from hrl_sarp.run.files import write_text
 from hrl_sarp.training.acceptance import PRIOR, Acceptance
 
+SELDOM = 0.005
+"""Share of sessions, or of wealth, up to which limits are not worth a sentence."""
 MOST_DRAWN = 6
 """Number of policies whose sectors are drawn. Each figure adds 100 kB to the page."""
 
@@ -93,6 +95,7 @@ def _about(
     level = f"{result.config.evaluation.confidence:.0%}"
     sentences = [_purpose(result, analysis, own, base), _beyond_cash(own, level)]
     sentences += [_growth(own, base, level), _kinship(result, analysis)]
+    sentences.append(limits_sentence(result, analysis, analysis.headline_name))
     if analysis.grants:
         sentences.append(_granted(analysis))
     sentences.append(_verdict(result, own))
@@ -181,6 +184,27 @@ def _kinship(result: BacktestResult, analysis: Analysis) -> str:
     if found.distance <= result.config.evaluation.same_rule_distance:
         return f"{name} is the rule '{found.rule}': {elsewhere}. Read its figures as that rule's."
     return f"Of all rules its weights are nearest to '{found.rule}': {elsewhere}."
+
+
+def limits_sentence(result: BacktestResult, analysis: Analysis, name: str) -> str:
+    """Say which caps bound for a given policy and what they did; empty where none did."""
+    found, performance = analysis.limits[name], analysis.performances[name]
+    risk, sessions = result.config.risk, f"of {found.sessions:,} sessions"
+    told = [
+        f"the {kind} cap of {percent(cap, 0)} bound in {count:,} {sessions}"
+        for kind, cap, count in (
+            ("stock", risk.stock_cap, found.stock_cap),
+            ("sector", risk.sector_cap, found.sector_cap),
+        )
+        if count > SELDOM * found.sessions
+    ]
+    moved = performance["moved_by_limits"]
+    if moved > SELDOM:
+        told.append(f"limits put {percent(moved)} of wealth elsewhere than it asked, on average")
+    if not told:
+        return ""
+    invested = f"{percent(performance['exposure'])} was invested on average"
+    return f"Limits of {name}: {'; '.join(told)}; {invested}."
 
 
 def _granted(analysis: Analysis) -> str:
