@@ -4,7 +4,7 @@ Files, tables and pages show every entry of `MEASURES`, so a new measure is one 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class PolicyRecord:
     appraisal: Appraisal
     """Per session, against 1/N."""
     trials: Trials
-    """Evaluated on the span, the same for every row."""
+    """Evaluated on the span: those of the given policies, or a baseline alone."""
     confidence: float
 
     @property
@@ -314,6 +314,11 @@ MEASURES = (
         EQUAL_WEIGHT,
     ),
     Measure(
+        "configurations", "configurations allowed for", COUNT, lambda r: r.trials.count,
+        "Evaluated on the span, which the deflated Sharpe ratio corrects for. A baseline was fixed "
+        "before, so it is one.", EQUAL_WEIGHT,
+    ),
+    Measure(
         "moved_by_limits", "moved by limits", PERCENT, lambda r: float(r.moved_by_limits.mean()),
         "Mean share of wealth that caps put elsewhere than the policy asked, cash included.", INDEX,
     ),
@@ -339,10 +344,12 @@ def measure_policies(
     market: Market,
     config: RunConfig,
     trials: Trials,
+    policy_names: Collection[str],
 ) -> dict[str, Performance]:
     """Compute every measure of every policy of a trajectory that holds 1/N and the index.
 
-    Every row is corrected for the same trials, so that no row depends on which others are shown.
+    The trials are those of the named policies. Any other row is a baseline, which was fixed before
+    the span was seen: it is a trial of its own, whichever rows are shown.
     """
     rows, year = market_rows(market, trajectory), market.sessions.year
     counts = bootstrap_plan(config).counts(len(rows))
@@ -388,7 +395,7 @@ def measure_policies(
             relative_volatility_samples=relative[:, i],
             equal_weight_exposure=even,
             appraisal=appraisals[i],
-            trials=trials,
+            trials=trials if name in policy_names else Trials(1, ()),
             confidence=config.evaluation.confidence,
         )
         performances[name] = {measure.name: measure.compute(record) for measure in MEASURES}

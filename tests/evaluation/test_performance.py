@@ -25,7 +25,7 @@ from tests.evaluation.small_runs import small_config
 
 def _measured(result: BacktestResult, count: int) -> dict[str, Performance]:
     main, market, config = result.main, result.market, result.config
-    return measure_policies(main, market, config, Trials(count, ()))
+    return measure_policies(main, market, config, Trials(count, ()), result.policy_names)
 
 
 def test_every_measure_has_one_name_one_place_in_a_table_and_a_figure(
@@ -133,7 +133,7 @@ def test_intervals_follow_the_seed(result: BacktestResult) -> None:
 def test_trajectory_of_another_market_is_refused(result: BacktestResult) -> None:
     other = factories.random_market(np.random.default_rng(0), n_days=20)
     with pytest.raises(MetricError, match="does not lie on the market"):
-        measure_policies(result.main, other, small_config(), Trials(1, ()))
+        measure_policies(result.main, other, small_config(), Trials(1, ()), [])
 
 
 def test_unknown_policy_is_refused_with_the_names(result: BacktestResult) -> None:

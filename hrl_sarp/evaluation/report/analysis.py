@@ -149,7 +149,7 @@ def analyse(
     main, market, config = result.main, result.market, result.config
     own = result.policy_names
     headline = (*own, EQUAL_WEIGHT)[0]
-    measured = measure_policies(main, market, config, result.trials)
+    measured = measure_policies(main, market, config, result.trials, own)
     # the given policies, then 1/N and the index, then the rest
     performances = {name: measured[name] for name in (*own, EQUAL_WEIGHT, INDEX, *main.names)}
     years = len(main.dates) / market.sessions.year

@@ -82,8 +82,8 @@ class Backtest:
 
         Returns:
             A row for each policy, the given ones first. A measure with an interval has two columns
-            more, `_low` and `_high`. `configurations` counts those that the deflated Sharpe ratio
-            allows for. Returns, shares and volatilities are fractions, a year, net of costs.
+            more, `_low` and `_high`. Returns, shares and volatilities are fractions, a year, net of
+            costs.
         """
         rows = []
         for name, performance in self.analysis.performances.items():
@@ -94,7 +94,7 @@ class Backtest:
                     row[f"{measure}_high"] = figure.high
                 else:
                     row[measure] = figure
-            rows.append({**row, "configurations": self.result.trials.count})
+            rows.append(row)
         return pl.DataFrame(rows, infer_schema_length=None)
 
     def daily(self) -> pl.DataFrame:

@@ -85,8 +85,9 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
     measures = [measure for measure in MEASURES if measure.rank is None]
     header, rows = _measured(measures, result, analysis)
     note = (
-        "Deflated Sharpe is about the appraisal ratio over 1/N. In every row it allows for "
-        f"{configurations(result.trials.count)} evaluated on the span, whichever rows are shown."
+        "Deflated Sharpe is about the appraisal ratio over 1/N. For policies it allows for "
+        f"{configurations(result.trials.count)} evaluated on the span. A baseline was fixed "
+        "before, so its own allows for no other."
     )
     return Table("Risk and shape", header, rows, note, _emphasised(result))
 

@@ -92,7 +92,7 @@ def test_market_of_another_calendar_is_measured_with_its_own_year(
     found = assemble_market(raw, config, report=report)
     assert found.sessions.year == year
     result = run_backtest(found, [], "test", config)
-    figures = measure_policies(result.main, found, config, result.trials)
+    figures = measure_policies(result.main, found, config, result.trials, result.policy_names)
     net = result.main.net_return[:, result.main.names.index("1/N")]
     assert figures["1/N"]["annual_return"] == annual_return(net, year)
     assert figures["1/N"]["volatility"] == annual_volatility(net, year)
