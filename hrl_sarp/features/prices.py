@@ -18,6 +18,7 @@ from hrl_sarp.contracts import USUAL_SESSIONS, Market, SessionCounts, session_gr
 from hrl_sarp.data.known_at import stock_tables
 from hrl_sarp.data.partners import without_partner
 from hrl_sarp.data.quality import rules
+from hrl_sarp.data.quality.expressions import priced_rows
 from hrl_sarp.data.quality.validation import ValidationReport
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import MarketError
@@ -190,7 +191,7 @@ def build_panel(
     """
     bars, symbols, sector_of = _select(raw, sectors)
     sessions = bars["date"].unique().sort()
-    place = _Placer(bars, sessions, symbols)
+    place = _Placer(priced_rows(bars.sort("symbol", "date")), sessions, symbols)
 
     def mark(kinds: frozenset[str]) -> Bool[np.ndarray, "T A"]:
         bad = findings.filter(pl.col("rule").is_in(sorted(kinds)))

@@ -11,7 +11,14 @@ from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
 from hrl_sarp.data.quality import levels, splits
-from hrl_sarp.data.quality.expressions import any_of, before, session_numbers, so_far
+from hrl_sarp.data.quality.expressions import (
+    any_of,
+    before,
+    is_unpriced,
+    priced_rows,
+    session_numbers,
+    so_far,
+)
 from hrl_sarp.data.store import PRICE_COLUMNS
 
 STRUCTURAL = frozenset(
@@ -109,7 +116,8 @@ _FEWEST_USUAL_DAYS = 5
 def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Add the columns that the rules compare to bars sorted by symbol and date.
 
-    All are known at the close of the row. Most compare with the row before and are null on the
+    Rows without a close are left out (`priced_rows`), so that a change over them is seen, too. All
+    columns are known at the close of the row. Most compare with the row before and are null on the
     first row of a symbol.
     `is_unseen`, `is_contradicted`: whether prices confirm a stated split (`splits`).
     `applied_split`: the stated split, or 1 where it is unseen.
@@ -134,7 +142,8 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     is_small = (gap < _ORDINARY_DIVIDEND) | (pl.col("adjusted_return").abs() < gap / 2)
     is_dividend = (gap > 0) & is_small & ~so_far(is_action)
     return (
-        bars.with_columns(**splits.declared_states(config))
+        priced_rows(bars)
+        .with_columns(**splits.declared_states(config))
         .with_columns(applied_split=pl.when("is_unseen").then(1.0).otherwise("split"))
         .with_columns(
             previous_close=before("close"),
@@ -160,8 +169,6 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
 
     The bars come from `prepare`.
 
-    `missing_value`: the close is missing, a column that the symbol has had by that day, or the
-    adj_close of a symbol that has any. The detail names the columns.
     `non_positive_price`: a price is zero or negative.
     `ohlc_inconsistent`: open or close lies outside low to high. The value is the excess.
     `no_trade`: volume 0 and one price all day. Sources print halts and taken-over stocks so.
@@ -215,7 +222,6 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     is_back = ((1 + adjusted).log() + gap_before).abs() < _REVERSAL_REST * gap_before.abs()
     dividend = pl.col("dividend")
     return {
-        "missing_value": (_is_incomplete(), close),
         "non_positive_price": (lowest <= 0, lowest),
         "ohlc_inconsistent": (has_range & (excess > _ROUNDING), excess),
         "no_trade": (no_trade, close),
@@ -245,19 +251,28 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
 
 def check_rows(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Apply every rule about single rows to bars from `prepare`."""
-    details = {"missing_value": _absent_columns()}
     return pl.concat(
         findings_of(
-            prepared.with_columns(
-                _value=value, _hit=where, _detail=details.get(rule, pl.lit(None))
-            ).filter("_hit"),  # null is no hit
+            prepared.with_columns(_value=value, _hit=where).filter("_hit"),  # null is no hit
             rule,
             pl.col("_value"),
             pl.col("days") if rule == "long_hole" else None,
-            pl.col("_detail"),
         )
         for rule, (where, value) in row_rules(config).items()
     )
+
+
+def missing_values(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report the rows of bars sorted by symbol and date that lack a value.
+
+    The close is missing, a column that the symbol has had by that day, or the adj_close of a symbol
+    that has any. Each finding has the close (value) and the names of the columns.
+    """
+    marked = bars.with_columns(
+        _is_lacking=any_of([is_unpriced(), *_absences().values()]), _detail=_absent_columns()
+    )
+    lacking = marked.filter("_is_lacking")
+    return findings_of(lacking, "missing_value", pl.col("close"), detail=pl.col("_detail"))
 
 
 def stale_runs(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
@@ -357,14 +372,6 @@ def findings_of(
     )
 
 
-def _is_incomplete() -> pl.Expr:
-    return any_of([_no_close(), *_absences().values()])
-
-
-def _no_close() -> pl.Expr:
-    return pl.col("close").is_null() | ~pl.col("close").is_finite()
-
-
 def _absences() -> dict[str, pl.Expr]:
     """Map each column but the close to the rows that lack it although their symbol has it."""
     absent = {}
@@ -378,6 +385,6 @@ def _absences() -> dict[str, pl.Expr]:
 
 
 def _absent_columns() -> pl.Expr:
-    named = {"close": _no_close(), **_absences()}
+    named = {"close": is_unpriced(), **_absences()}
     words = [pl.when(rows).then(pl.lit(name)) for name, rows in named.items()]
     return pl.format("no {}", pl.concat_str(words, separator=", ", ignore_nulls=True))

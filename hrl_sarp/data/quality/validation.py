@@ -184,6 +184,7 @@ def _bar_findings(
         rules.findings_of(backward, "ordering", close),
         rules.findings_of(repeated, "duplicate", close, pl.col("times")),
         rules.check_rows(prepared, config),
+        rules.missing_values(bars),
         rules.missing_columns(bars),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),

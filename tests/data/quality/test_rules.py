@@ -36,8 +36,13 @@ def split_at(ratio: float, *, volume: float = 1.0, close: float = 1.0) -> RawDat
 
 
 def found_by(rule: str, bars: pl.DataFrame, config: ValidationConfig = CONFIG) -> pl.DataFrame:
-    found = rules.check_rows(rules.prepare(bars, config), config)
-    return found.filter(pl.col("rule") == rule)
+    return found_in(bars, config).filter(pl.col("rule") == rule)
+
+
+def found_in(bars: pl.DataFrame, config: ValidationConfig = CONFIG) -> pl.DataFrame:
+    """Every finding about a row."""
+    of_moves = rules.check_rows(rules.prepare(bars, config), config)
+    return pl.concat([of_moves, rules.missing_values(bars)])
 
 
 def splits_of(raw: RawData, config: ValidationConfig = CONFIG) -> list[tuple[str, date]]:
@@ -139,7 +144,7 @@ def test_long_hole_is_named_with_its_days_and_not_as_a_split() -> None:
 
 def test_every_effect_names_a_rule_that_exists() -> None:
     of_rows = set(rules.row_rules(CONFIG))
-    of_others = {"missing_key", "duplicate", *hindsight.RULES}
+    of_others = {"missing_key", "missing_value", "duplicate", *hindsight.RULES}
     assert of_rows | of_others >= rules.EXCLUDING
     assert of_rows >= rules.BREAKING
 
@@ -215,8 +220,7 @@ def spoiled(rng: np.random.Generator) -> RawData:
 
 def row_findings(raw: RawData) -> pl.DataFrame:
     """Every finding about a row, sorted."""
-    found = rules.check_rows(rules.prepare(raw.bars.sort("symbol", "date"), CONFIG), CONFIG)
-    return found.sort("symbol", "date", "rule")
+    return found_in(raw.bars.sort("symbol", "date")).sort("symbol", "date", "rule")
 
 
 def test_column_that_no_row_has_is_not_missed() -> None:
