@@ -48,7 +48,8 @@ def session_days(
     """Tell the exchange's day of each time.
 
     Where all times are midnights of the exchange's own zone, their date there is the day. Else the
-    day is that of the session that contains the time, with half an hour of slack after the close.
+    day is that of the session that contains the time, with half an hour of slack after the usual
+    close.
 
     Args:
         times: UTC times as datetime64; NaT where none is known.
@@ -77,6 +78,9 @@ def session_days(
         pd.DatetimeIndex(bounds).tz_convert(None).to_numpy().astype("datetime64[us]")
         for bounds in (calendar.opens, calendar.closes)
     )
+    # many sources date the bar of a half day by the usual close
+    usual = np.timedelta64(int(np.median((closes - opens).astype(np.int64))), "us")
+    closes = np.maximum(closes, opens + usual)
     row = np.searchsorted(opens, times.astype("datetime64[us]"), side="right") - 1
     slack = np.timedelta64(_SLACK_MINUTES, "m")
     is_inside = (row >= 0) & (times.astype("datetime64[us]") <= closes[np.maximum(row, 0)] + slack)

@@ -18,6 +18,10 @@ _FEWEST_SESSIONS = 40
 """Fewer sessions say nothing about spacing or correlation."""
 _CORRELATED = 0.5
 """A correlation from which on a shifted series is recognised."""
+_BLOCK = 252
+"""Bars of a symbol over which its correlation with the others is measured."""
+_CERTAIN = 4.0
+"""Lead of a shifted correlation over the one of the same day, in units of 1 / sqrt(bars)."""
 _LARGEST_MOVE = 0.5
 """Larger returns of a stock do not count into the mean that series are held against."""
 _SEVERAL = 1.5
@@ -164,13 +168,63 @@ def series_against_bars(raw: RawData) -> pl.DataFrame:
     return pl.concat(parts).sort("rule", "symbol")
 
 
+def symbols_against_others(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report symbols that are dated unlike the others.
+
+    `symbol_shifted`: through about a year, a symbol moves with the mean of the other symbols of the
+    session before or after, not of the same one. It has the first bar of the first such year and
+    counts the bars. It is a warning: stocks of another continent do so, too.
+    """
+    returns = usual_returns(bars)
+    total, count = pl.col("value").sum().over("date"), pl.len().over("date")
+    others = (total - pl.col("value")) / (count - 1)
+    beside = returns.with_columns(others=pl.when(count > 1).then(others)).with_columns(
+        before=pl.col("others").shift(1).over("symbol"),
+        after=pl.col("others").shift(-1).over("symbol"),
+    )
+    known = beside.drop_nulls(["others", "before", "after"])
+    year = (pl.int_range(pl.len()).over("symbol") // _BLOCK).alias("year")
+    of_years = known.group_by("symbol", year).agg(
+        pl.min("date"),
+        *(pl.corr("value", name).alias(name) for name in ("others", "before", "after")),
+        bars=pl.len(),
+    )
+    is_late = pl.col("before").abs() > pl.col("after").abs()
+    found = pl.when(is_late).then("before").otherwise("after")
+    lead = found.abs() - pl.col("others").abs()
+    is_shifted = (
+        (pl.col("bars") >= _FEWEST_SESSIONS)
+        & (found.abs() > 2 * pl.col("others").abs())
+        & (lead * pl.col("bars").sqrt() >= _CERTAIN)
+    )
+    shifted = of_years.with_columns(found=found, is_late=is_late).filter(is_shifted)
+    first = shifted.sort("symbol", "date").group_by("symbol", maintain_order=True)
+    rows = first.agg(pl.first("date", "found", "others", "is_late"), pl.sum("bars"))
+    side = pl.when("is_late").then(pl.lit("late")).otherwise(pl.lit("early"))
+    other_side = pl.when("is_late").then(pl.lit("before")).otherwise(pl.lit("after"))
+    detail = pl.format(
+        "dated a session {} from {} on: its moves correlate {} with the mean of the other symbols "
+        "of the session {}, {} with that of the same one; correct its dates",
+        side,
+        "date",
+        pl.col("found").round(2),
+        other_side,
+        pl.col("others").round(2),
+    )
+    return findings_of(rows, "symbol_shifted", pl.col("found"), pl.col("bars"), detail)
+
+
 def mean_returns(bars: pl.DataFrame) -> pl.DataFrame:
     """Compute the mean return of all stocks of each day: `date, value`; huge ones do not count."""
+    return usual_returns(bars).group_by("date").agg(pl.mean("value")).sort("date")
+
+
+def usual_returns(bars: pl.DataFrame) -> pl.DataFrame:
+    """Compute the returns of all stocks: `symbol, date, value`; huge ones are left out."""
     priced = bars.filter(pl.col("close") > 0).sort("symbol", "date")
     level = pl.coalesce("adj_close", "close")
-    moved = priced.with_columns(value=level / level.shift(1).over("symbol") - 1)
-    usual = moved.filter(pl.col("value").abs() < _LARGEST_MOVE)
-    return usual.group_by("date").agg(pl.mean("value")).sort("date")
+    moved = priced.select("symbol", "date", value=level / level.shift(1).over("symbol") - 1)
+    return moved.filter(pl.col("value").abs() < _LARGEST_MOVE)
 
 
 def _shift(series: pl.DataFrame, name: str, rule: str, returns: pl.DataFrame) -> pl.DataFrame:

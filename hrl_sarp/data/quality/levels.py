@@ -39,8 +39,9 @@ def unit_changes(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
     """Find a night, and a day from open to close, over which the unit changed.
 
     The move is `impossible_ratio` or more either way, and as many shares as usual change hands.
-    Where their number changed, the move must be near a factor of `_UNITS`, and the money must be
-    usual. The close does not take the move back, because then only the open is wrong.
+    Where their number changed, the money must be usual, and the move must be near a factor of
+    `_UNITS` or go up: shares are merged in any ratio, and no stock rises so far on the usual money.
+    The close does not take the move back, because then only the open is wrong.
     """
     whole = pl.col("adjusted_return").log1p().abs()
     found = []
@@ -51,7 +52,9 @@ def unit_changes(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
         usual_money = money.is_between(config.split_min_turnover, config.split_max_turnover)
         is_huge = size.is_finite() & (size >= math.log(config.impossible_ratio))
         lasts = whole >= size / 2
-        found.append(is_huge & lasts & (has_usual_shares(config) | (near & usual_money)))
+        is_merged = pl.col(name) > 1
+        new_number = (near | is_merged) & usual_money
+        found.append(is_huge & lasts & (has_usual_shares(config) | new_number))
     night, day = (where.fill_null(value=False) for where in found)
     return night & ~pl.col("is_gap").fill_null(value=False), day
 

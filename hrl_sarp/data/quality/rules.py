@@ -105,7 +105,7 @@ _REVERSAL_REST = 0.25
 """A reversal may leave at most this share of the unexplained gap before it."""
 _ORDINARY_DIVIDEND = 0.10
 """Only special dividends exceed this share of the price."""
-_SPLIT_RATIOS = (2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
+_SPLIT_RATIOS = (1.5, 2.0, 2.5, *(float(n) for n in (3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50)))
 _SPLIT_TOLERANCE = 0.03
 """Tolerance around 1/2, 1/3 ..., because the day has a move of its own."""
 _USUAL_DAYS = 20
@@ -187,9 +187,9 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     same between open and close.
     `false_range`: see `levels.false_range`; the value is the factor.
     `around_zero`: the bars after a price of zero or less. `leaves_zero`: the first bar after them.
-    `suspected_split`: any other price ratio near 1/2, 1/3 ..., and a night that looks like a split
-    where the volume or an earlier stated split speaks against it. The night is earned, because a
-    crash may have the same size.
+    `suspected_split`: any other price ratio near 2/3, 1/2, 1/3 ..., and a night that looks like a
+    split where the volume or an earlier stated split speaks against it. The night is earned,
+    because a crash may have the same size.
     `adjustment_gap`: adjusted and total return differ by more than the threshold. The value is the
     difference.
     `unstated_dividend`: such a gap looks like a dividend, and the symbol has stated none so far.

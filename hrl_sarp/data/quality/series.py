@@ -60,12 +60,10 @@ def sector_defects(raw: RawData) -> pl.DataFrame:
     """
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
     firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars")).sort("symbol")
-    unused = sorted(set(raw.sectors["symbol"].drop_nulls()) - set(raw.bars["symbol"]))
-    twins = [twin_of(symbol, unused) for symbol in firsts["symbol"].drop_nulls()]
+    named, traded = (set(table["symbol"].drop_nulls()) for table in (raw.sectors, raw.bars))
     details = [
-        f"the table of sectors has no {symbol!r}"
-        + (f"; it has {twin!r}: spell both alike" if twin else "; add its row")
-        for symbol, twin in zip(firsts["symbol"].drop_nulls(), twins, strict=True)
+        f"the table of sectors has no {symbol!r}{_cure(symbol, named, traded)}"
+        for symbol in firsts["symbol"].drop_nulls()
     ]
     firsts = firsts.drop_nulls("symbol").with_columns(detail=pl.Series(details, dtype=pl.String))
     times = raw.sectors.group_by("symbol").agg(pl.len().alias("times"))
@@ -78,6 +76,17 @@ def sector_defects(raw: RawData) -> pl.DataFrame:
             findings_of(repeated, "sector_duplicate", pl.lit(None), pl.col("times")),
         ]
     )
+
+
+def _cure(symbol: str, named: set[str], traded: set[str]) -> str:
+    """Say what to do about a symbol without a sector, by its near twins."""
+    twin = twin_of(symbol, sorted(named - traded))
+    if twin:
+        return f"; it has {twin!r}: spell both alike"
+    twin = twin_of(symbol, sorted(named & traded))
+    if twin:
+        return f"; the bars have {twin!r}, too: keep one of the two"
+    return "; add its row"
 
 
 def unknown_sectors(raw: RawData, served: Sequence[str], left_out: Sequence[str]) -> pl.DataFrame:

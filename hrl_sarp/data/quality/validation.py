@@ -88,6 +88,7 @@ def validate(
         found.append(alignment.spacing_defects(raw.bars, sessions, calendar_name))
         found.append(alignment.index_against_bars(raw, sessions))
         found.append(alignment.series_against_bars(raw))
+        found.append(alignment.symbols_against_others(raw.bars))
         found.append(series.macro_defects(raw, sessions))
         found.append(series.index_defects(raw.index, config, sessions))
     is_structural = pl.col("rule").is_in(sorted(rules.STRUCTURAL))

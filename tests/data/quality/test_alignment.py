@@ -9,7 +9,7 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.exchange_calendar import first_sessions
-from hrl_sarp.data.quality import series
+from hrl_sarp.data.quality import alignment, series
 from hrl_sarp.data.quality.validation import ValidationReport, validate
 from hrl_sarp.data.store import INDEX_SCHEMA, MACRO_SCHEMA, MEMBERSHIP_SCHEMA, RawData
 from hrl_sarp.errors import DataError
@@ -188,3 +188,32 @@ def test_memberships_and_bars_that_do_not_meet_are_named_with_their_twin() -> No
     report = check(replace(noisy_raw(), membership=other))
     assert set(report.table["rule"]) == {"membership_without_bars", "symbol_without_membership"}
     assert not report.has_failed
+
+
+def together(n_symbols: int = 6, seed: int = 0) -> RawData:
+    """Stocks that share half of their variance."""
+    rng = np.random.default_rng(seed)
+    days = first_sessions("XNYS", date(2011, 1, 3), 200)
+    common = rng.normal(0, 0.01, len(days))
+    frames = []
+    for i in range(n_symbols):
+        close = 40 * np.exp(np.cumsum(common + rng.normal(0, 0.01, len(days))))
+        bars = {"date": days, "symbol": [f"S{i}"] * len(days), "close": close}
+        frames.append(pl.DataFrame(bars, schema_overrides={"date": pl.Date}))
+    bars = pl.concat(frames).with_columns(adj_close=pl.lit(None, dtype=pl.Float64))
+    return replace(noisy_raw(), bars=bars)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("days", "word"), [(1, "late"), (-1, "early"), (0, "")])
+def test_symbol_that_is_dated_unlike_the_others_is_named(seed: int, days: int, word: str) -> None:
+    bars = together(seed=seed).bars
+    own = pl.col("date").shift(-days).over("symbol")
+    moved = pl.when(pl.col("symbol") == "S3").then(own).otherwise("date").alias("date")
+    found = alignment.symbols_against_others(bars.with_columns(moved).drop_nulls("date"))
+    assert found["symbol"].to_list() == (["S3"] if days else [])
+    assert all(f"dated a session {word} from 2011-01-0" in text for text in found["detail"])
+
+
+def test_single_symbol_has_no_others() -> None:
+    assert alignment.symbols_against_others(together(1).bars).is_empty()

@@ -57,6 +57,21 @@ def test_change_of_unit_for_good_earns_nothing(
     assert np.abs(returns_of(panel)).max() < LARGEST
 
 
+@pytest.mark.parametrize("old_shares", [8, 9, 12, 18, 25, 33, 60, 120, 250])
+def test_merging_shares_in_any_ratio_earns_nothing(old_shares: int) -> None:
+    raw = scaled(noisy_raw(), slice(ROW, None), **dict.fromkeys(LEVELS, float(old_shares)))
+    report, panel = checked(scaled(raw, slice(ROW, None), volume=1 / old_shares))
+    assert rules_on(report, ROW) & {"unit_change", "undeclared_split"}
+    assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+def test_rise_with_trading_is_earned() -> None:
+    raw = scaled(noisy_raw(), slice(ROW, None), **dict.fromkeys(LEVELS, 9.0))
+    report, panel = checked(scaled(raw, slice(ROW, ROW + 1), volume=5.0))  # 45 times the money
+    assert "unit_change" not in rules_on(report, ROW)
+    assert returns_of(panel)[ROW] == pytest.approx(8.0, rel=0.1)
+
+
 @pytest.mark.parametrize("money", [1.0, 1.3])
 def test_change_of_unit_whose_source_rescales_the_volume_earns_nothing(money: float) -> None:
     every = dict.fromkeys(LEVELS, 0.01)

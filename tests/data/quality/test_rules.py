@@ -49,7 +49,7 @@ def splits_of(raw: RawData, config: ValidationConfig = CONFIG) -> list[tuple[str
     return found_by("undeclared_split", raw.bars, config).select("symbol", "date").rows()
 
 
-@pytest.mark.parametrize("ratio", [2.0, 5.0, 10.0, 20.0])
+@pytest.mark.parametrize("ratio", [2.0, 5.0, 10.0, 20.0, 30.0, 50.0])
 def test_fall_by_a_split_ratio_over_night_is_a_split(ratio: float) -> None:
     assert splits_of(split_at(ratio)) == [("AAA", day(ROW))]
 
@@ -99,6 +99,7 @@ def test_declared_split_is_left_alone() -> None:
 
 def test_profile_says_which_ratios_there_are() -> None:
     assert splits_of(split_at(1.5)) == []
+    assert found_by("suspected_split", split_at(1.5).bars)["date"].to_list() == [day(ROW)]
     assert splits_of(split_at(1.5), BONUS) == [("AAA", day(ROW))]
     assert splits_of(split_at(1 / 1.5), BONUS) == []  # nobody consolidates 3 shares into 2
 

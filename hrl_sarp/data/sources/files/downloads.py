@@ -244,6 +244,7 @@ class _Download:
             problem = f"{' and '.join(rivals)} may both be the {name}"
         elif len(fields) != len(headings):
             problem = f"{len(fields)} fields, expected {len(headings)}"
+            problem += "" if self.has_head else ": no header says what they are"
         rest = {f"?{name}": cells.get(name) for name in columns.unread}
         return named | rest | {"problem": problem}
 
@@ -334,6 +335,8 @@ def completed(read: Read, path: Path, close: str) -> Read:
         frame, more = _of_crsp(frame, path)
         notes += more
     frame = frame.drop("ret", "cfacpr", strict=False)
+    frame, more = _without_zeros(frame, path)
+    notes += more
     lacking = [name for name in (*PRICE_COLUMNS, "volume") if name not in frame.columns]
     if lacking:
         notes.append(f"{path.name}: no {', '.join(lacking)}: unknown on all days")
@@ -345,13 +348,25 @@ def completed(read: Read, path: Path, close: str) -> Read:
     return read._replace(frame=frame, notes=tuple(notes))
 
 
+def _without_zeros(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
+    """Read a price of 0 as unknown: nothing trades at 0, but many sources write it for a gap."""
+    priced = [name for name in (*PRICE_COLUMNS, "adj_close") if name in frame.columns]
+    zeros = [name for name in priced if (frame[name] == 0).any()]
+    if not zeros:
+        return frame, []
+    unknown = frame.with_columns(
+        pl.when(pl.col(name) != 0).then(pl.col(name)).alias(name) for name in zeros
+    )
+    return unknown, [f"{path.name}: 0 is read as an unknown price in {', '.join(zeros)}"]
+
+
 def _of_crsp(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
     """Read what CRSP means: a negative price is the mean of bid and ask, RET the whole return."""
     is_mean = (frame["close"] < 0).fill_null(value=False)
     notes = []
     if is_mean.any():
         notes.append(f"{path.name}: {is_mean.sum()} negative prices are means of bid and ask")
-    frame = frame.with_columns(pl.col("close").abs().replace(0.0, None))
+    frame = frame.with_columns(pl.col("close").abs())
     if "volume" in frame.columns:  # -99 is CRSP's word for unknown
         known = pl.when(pl.col("volume") >= 0).then("volume")
         frame = frame.with_columns(known.alias("volume"))

@@ -6,13 +6,14 @@ or reported with its number. Of duplicate rows at most one is kept, and the othe
 table of splits and dividends may complete the prices.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import polars as pl
 
 from hrl_sarp.config.market_schema import PricesTable
-from hrl_sarp.data.partners import without_partner
+from hrl_sarp.data.partners import twin_of, without_partner
 from hrl_sarp.data.quality.rules import findings_of
 from hrl_sarp.data.sources.files.downloads import (
     ADJUSTED_ONLY,
@@ -45,8 +46,31 @@ _MOSTLY = 0.5
 """Share of the rows from which on an error is no accident."""
 _LISTED = 20
 """Symbols that a note lists."""
+_SHOWN_OTHERS = 5
+"""Files of a folder without prices that the error lists."""
 _ROUNDING = 1e-6
 """Relative difference below which two closes are the same."""
+_OUTSIDE = (
+    (
+        "low",
+        "lows below highs",
+        "as where the two are exchanged",
+        "exchange the headings high and low",
+    ),
+    (
+        "close",
+        "closes between low and high",
+        "as where the closes are adjusted and the other prices are not",
+        "give the traded closes as close and the adjusted ones as adj_close",
+    ),
+    (
+        "open",
+        "opens between low and high",
+        "as where another column stands under the heading",
+        "give the right column as open",
+    ),
+)
+"""A price that must lie between low and high: what is expected, what the cause may be, the cure."""
 
 
 def read_prices(
@@ -76,6 +100,7 @@ def read_prices(
     """
     paths = price_files(input_path, names.table)
     parts = [_read_bars(path, names, calendar, known) for path in paths]
+    _refuse_shared_days(parts, paths, input_path)
     frames = (part.frame for part in parts)
     bars = pl.concat([BARS_SCHEMA.to_frame(), *frames], how="diagonal_relaxed")
     findings = pl.concat(part.findings for part in parts)
@@ -91,7 +116,7 @@ def read_prices(
     folder = input_path if input_path.is_dir() else input_path.parent
     bars, notes, _, more = apply_actions(bars, folder, calendar)
     refuse_unsorted(bars, "symbol", input_path)
-    outside = _closes_outside(bars, input_path)
+    outside = _prices_outside(bars, input_path)
     if states["adj_close"]:
         adjustment = f"{'/'.join(PRICE_COLUMNS)} as in the files; adj_close from the files"
     elif states["split"] or states["dividend"] or notes:
@@ -106,34 +131,56 @@ def read_prices(
     return Read(bars, (counted, *of_files, *outside, *notes), findings, readings), adjustment
 
 
-def _closes_outside(bars: pl.DataFrame, input_path: Path) -> tuple[str, ...]:
-    """Name the symbols whose closes mostly lie outside low to high; refuse data full of them.
+def _refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -> None:
+    """Refuse files that both have a symbol on a day: which of them is right, nobody can tell."""
+    symbols = [symbol for part in parts for symbol in part.frame["symbol"].unique()]
+    if len(symbols) == len(set(symbols)):
+        return
+    shared = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+    keyed = pl.concat(
+        part.frame.filter(pl.col("symbol").is_in(shared)).select(*_KEYS, file=pl.lit(path.name))
+        for part, path in zip(parts, paths, strict=True)
+    )
+    twice = keyed.group_by(_KEYS).agg(pl.col("file").unique().sort())
+    twice = twice.filter(pl.col("file").list.len() > 1).sort("symbol", "date")
+    if twice.is_empty():
+        return
+    row = twice.row(0, named=True)
+    found = f"{row['symbol']} {row['date']} in {' and '.join(row['file'])}"
+    days = f"({twice.height} such days)"
+    raise refusal(
+        input_path, "each day of a symbol in one file", f"{found} {days}", "remove one of them"
+    )
+
+
+def _prices_outside(bars: pl.DataFrame, input_path: Path) -> tuple[str, ...]:
+    """Name the symbols whose prices mostly do not fit each other; refuse data full of them.
 
     Raises:
         DataError: if most rows of all symbols are so.
     """
-    above = pl.col("close") / pl.col("high") - 1
-    below = 1 - pl.col("close") / pl.col("low")
-    is_outside = ((pl.max_horizontal(above, below) > _ROUNDING) & (pl.col("close") > 0)).alias(
-        "out"
-    )
-    rows = bars.drop_nulls(["high", "low", "close"]).with_columns(is_outside)
-    cause = "as where the closes are adjusted and the other prices are not"
-    cure = "give the traded closes as close and the adjusted ones as adj_close"
-    n_outside = int(rows["out"].sum())
-    if n_outside > _MOSTLY * rows.height:
-        row = rows.filter("out").row(0, named=True)
-        found = (
-            f"{n_outside} of {rows.height} rows without, the first {row['symbol']} {row['date']}: "
-            f"close {row['close']}, low {row['low']}, high {row['high']}, {cause}"
-        )
-        raise refusal(input_path, "closes between low and high", found, cure, "close")
-    shares = rows.group_by("symbol").agg(pl.col("out").mean()).sort("symbol")
-    worst = shares.filter(pl.col("out") > _MOSTLY)["symbol"].to_list()
-    if not worst:
-        return ()
-    shown = ", ".join(worst[:_LISTED]) + (" ..." if len(worst) > _LISTED else "")
-    return (f"{shown}: most closes lie outside low to high, {cause}; {cure}",)
+    rows = bars.drop_nulls(["high", "low", "close"]).filter(pl.col("close") > 0)
+    notes = []
+    for name, expected, cause, cure in _OUTSIDE:
+        above = pl.col(name) / pl.col("high") - 1
+        below = 1 - pl.col(name) / pl.col("low")
+        marked = rows.with_columns(out=pl.max_horizontal(above, below) > _ROUNDING)
+        n_outside = int(marked["out"].sum())
+        if n_outside > _MOSTLY * rows.height:
+            row = marked.filter("out").row(0, named=True)
+            shown = ", ".join(f"{text} {row[text]}" for text in PRICE_COLUMNS)
+            found = (
+                f"{n_outside} of {rows.height} rows without, the first {row['symbol']} "
+                f"{row['date']}: {shown}, {cause}"
+            )
+            raise refusal(input_path, expected, found, cure, name)
+        shares = marked.group_by("symbol").agg(pl.col("out").mean()).sort("symbol")
+        worst = shares.filter(pl.col("out") > _MOSTLY)["symbol"].to_list()
+        rows = rows.filter(~pl.col("symbol").is_in(worst))
+        if worst:
+            named = ", ".join(worst[:_LISTED]) + (" ..." if len(worst) > _LISTED else "")
+            notes.append(f"{named}: expected {expected}, most rows are without, {cause}; {cure}")
+    return tuple(notes)
 
 
 def grouped_notes(notes: Iterable[str]) -> tuple[str, ...]:
@@ -225,12 +272,13 @@ def apply_actions(bars: pl.DataFrame, folder: Path, calendar: str | None = None)
     filled = joined.with_columns(
         split=pl.coalesce("new_split", "split"), dividend=pl.coalesce("new_dividend", "dividend")
     )
-    lonely = without_partner(
-        actions["symbol"].unique().to_list(),
-        bars["symbol"].unique().to_list(),
-        f"{path.name}: symbols",
-        "the prices",
-    )
+    named, traded = (frame["symbol"].unique().to_list() for frame in (actions, bars))
+    lonely = without_partner(named, traded, f"{path.name}: symbols", "the prices")
+    for symbol in sorted(set(named) - set(traded)):
+        twin = twin_of(symbol, traded)
+        if twin is not None:
+            found = f"{symbol!r}, where the prices have {twin!r}"
+            raise refusal(path, "symbols as in the prices", found, "spell both alike", "symbol")
     notes = (f"{own.height} splits and dividends from {path.name}", *read.notes, *lonely)
     return Read(filled.select(bars.columns), notes, readings=read.readings)
 
@@ -255,9 +303,14 @@ def price_files(input_path: Path, stem: str) -> list[Path]:
         and stem_of(path).lower() not in OTHER_TABLES
     )
     if not found:
+        others = [
+            path.name for path in sorted(input_path.iterdir()) if not path.name.startswith(".")
+        ]
+        shown = ", ".join(others[:_SHOWN_OTHERS]) + (" ..." if len(others) > _SHOWN_OTHERS else "")
         raise MissingArtifactError(
             f"{input_path}: expected {stem}.parquet, {stem}.csv or one file per symbol, found "
-            "none; name the folder of the prices with --input"
+            f"{shown or 'none'}; name the folder of the prices with --input, and save workbooks, "
+            "JSON and other formats as .csv or .parquet"
         )
     return found
 

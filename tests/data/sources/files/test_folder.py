@@ -307,7 +307,9 @@ def test_downloads_without_any_row_are_refused_in_one_line(downloads: Path) -> N
 
 def test_symbol_in_two_files_is_refused(downloads: Path) -> None:
     (downloads / "AAA.csv.gz").write_bytes(gzip.compress((downloads / "AAA.csv").read_bytes()))
-    with pytest.raises(DataError, match="within symbol AAA, found a duplicate"):
+    with pytest.raises(
+        DataError, match=r"found AAA 2020-01-02 in AAA\.csv and AAA\.csv\.gz \(2 such days\)"
+    ):
         load(downloads)
 
 

@@ -298,6 +298,9 @@ def zipped(*names: str) -> bytes:
         ("AAA.csv", PLAIN.encode("utf-8-sig")),
         ("AAA.csv", PLAIN.encode("utf-16")),
         ("AAA.csv", PLAIN.encode("utf-16-le")),
+        ("AAA.csv", PLAIN.encode("utf-32")),
+        ("AAA.csv", PLAIN.encode() + b"\x1a"),
+        ("AAA.csv", PLAIN.encode() + b"\0" * 4096),
         ("AAA.csv", PLAIN.replace("\n", "\r\n").encode()),
         ("AAA.csv", PLAIN.replace("\n", "\r").encode()),
         ("AAA.csv", PLAIN.replace("volume\n", "volume\n\n").encode()),
@@ -321,7 +324,9 @@ def test_same_bars_in_every_ending_encoding_and_separator(
         ),
         (PLAIN.replace("close", "Settle"), "the header has no close"),
         (PLAIN.replace("close,volume", "Last,Price"), "Last and Price may both be the close"),
-        (PLAIN.replace("2011-01-", "406"), "no day in its column date"),
+        (PLAIN.replace("2011-01-", "406"), "'40603', a day as workbooks count them"),
+        (PLAIN.replace("2011-01-", "first "), "no day in its column date"),
+        (PLAIN.split("\n", 1)[1], "6 fields, expected 7: no header says what they are"),
         (PLAIN.replace("2011-01-03", "2011-01-03 23:00:00"), "a time without a zone"),
         (PLAIN.replace("2011-01-13", "2011-01-05").replace("2011-01-0", "05/0"), "line 2: 05/03"),
     ],
@@ -482,13 +487,13 @@ def test_symbols_without_a_partner_are_named_for_every_table(tmp_path: Path) -> 
     folder_of(tmp_path, "prices.csv", "date,symbol,close\n2011-01-03,BRK.B,1\n")
     (tmp_path / "sectors.csv").write_text("symbol,sector\nBRK-B,Energy\n")
     (tmp_path / "membership.csv").write_text("symbol,start,end\nbrk.b,2010-01-01,\n")
-    (tmp_path / "actions.csv").write_text("date,symbol,split\n2011-01-03,BRK/B,2\n")
+    (tmp_path / "actions.csv").write_text("date,symbol,split\n2011-01-03,BRKC,2\n")
     notes = load(tmp_path).notes
     for twin in (
         "symbols of the prices without a partner in the sectors: 'BRK.B' (is it 'BRK-B'?)",
         "symbols of the sectors without a partner in the prices: 'BRK-B' (is it 'BRK.B'?)",
         "symbols of the membership without a partner in the prices: 'brk.b' (is it 'BRK.B'?)",
-        "actions.csv: symbols without a partner in the prices: 'BRK/B' (is it 'BRK.B'?)",
+        "actions.csv: symbols without a partner in the prices: 'BRKC'",
     ):
         assert twin in notes
 

@@ -90,7 +90,11 @@ def test_symbol_whose_closes_mostly_lie_outside_low_to_high_is_named(
     tmp_path: Path, n_of_aaa: int, named: list[str]
 ) -> None:
     notes = load(prices_with_closes_outside(tmp_path, {"AAA": n_of_aaa, "BBB": 0})).notes
-    found = [note.split(":")[0] for note in notes if "most closes lie outside" in note]
+    found = [
+        note.split(":")[0]
+        for note in notes
+        if "closes between low and high, most rows are without" in note
+    ]
     assert found == named
 
 
@@ -98,6 +102,57 @@ def test_data_whose_closes_mostly_lie_outside_are_refused_with_the_cause(tmp_pat
     message = r"column close: .* 15 of 20 rows without, the first AAA .* closes are adjusted"
     with pytest.raises(DataError, match=message):
         load(prices_with_closes_outside(tmp_path, {"AAA": 9, "BBB": 6}))
+
+
+@pytest.mark.parametrize(
+    ("row", "cause"),
+    [
+        ("10,9,11,10", "column low: expected lows below highs, .* exchange the headings"),
+        ("500,11,9,10", "column open: expected opens between low and high"),
+    ],
+)
+def test_prices_under_exchanged_headings_are_refused(tmp_path: Path, row: str, cause: str) -> None:
+    lines = [f"{day(i)},AAA,{row}" for i in range(10)]
+    header = "date,symbol,open,high,low,close"
+    (tmp_path / "prices.csv").write_text("\n".join([header, *lines]))
+    (tmp_path / "sectors.csv").write_text("symbol,sector\nAAA,Energy\n")
+    with pytest.raises(DataError, match=cause):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("columns", [("open",), ("high", "low"), ("open", "high", "low", "close")])
+@pytest.mark.parametrize("name", ["prices.csv", "AAA.csv"])
+def test_price_of_zero_is_unknown(tmp_path: Path, name: str, columns: tuple[str, ...]) -> None:
+    header = ["date", *(["symbol"] if name == "prices.csv" else []), "open", "high", "low", "close"]
+    lines = [",".join(header)]
+    for i in range(10):
+        cells = {"open": 10, "high": 11, "low": 9, "close": 10}
+        if i == 4:
+            cells |= dict.fromkeys(columns, 0)
+        symbol = ["AAA"] if name == "prices.csv" else []
+        lines.append(",".join(map(str, [day(i), *symbol, *cells.values()])))
+    (tmp_path / name).write_text("\n".join(lines))
+    (tmp_path / "sectors.csv").write_text("symbol,sector\nAAA,Energy\n")
+    raw = load(tmp_path)
+    unknown = [column for column in header[-4:] if raw.bars[column].null_count()]
+    assert unknown == list(columns)
+    assert any(f"0 is read as an unknown price in {', '.join(columns)}" in n for n in raw.notes)
+
+
+@pytest.mark.parametrize("other", ["more.csv", "2020.parquet"])
+def test_day_of_a_symbol_in_two_files_is_refused_with_both(tmp_path: Path, other: str) -> None:
+    bars = clean_raw(("AAA",)).bars.select("date", "open", "high", "low", "close")
+    bars.write_csv(tmp_path / "AAA.csv")
+    again = bars.tail(3).with_columns(symbol=pl.lit("AAA"))
+    if other.endswith("parquet"):
+        again.write_parquet(tmp_path / other)
+    else:
+        again.write_csv(tmp_path / other)
+    (tmp_path / "sectors.csv").write_text("symbol,sector\nAAA,Energy\n")
+    first, second = sorted(["AAA.csv", other])
+    message = rf"found AAA {day(17)} in {first} and {second} \(3 such days\); remove one"
+    with pytest.raises(DataError, match=message):
+        load(tmp_path)
 
 
 def actions(folder: Path, *lines: str, header: str = "date,symbol,split,dividend") -> Path:
@@ -141,6 +196,7 @@ def test_nothing_happens_without_the_table(tmp_path: Path) -> None:
         (f"{day(5)},AAA,,-1", "no negative dividend"),
         (f"{day(5)},AAA,2,\n{day(5)},AAA,3,", "expected one row for each symbol and day"),
         (f"{day(5)},AAA,two,", "column split: expected numbers"),
+        (f"{day(5)},aaa,2,", "found 'aaa', where the prices have 'AAA'; spell both alike"),
     ],
 )
 def test_row_that_does_not_fit_is_refused(tmp_path: Path, line: str, message: str) -> None:

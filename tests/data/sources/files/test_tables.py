@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from hrl_sarp.data.sources.files.forms.content import SIGNATURES
 from hrl_sarp.data.sources.files.forms.headings import heading_key
 from hrl_sarp.data.sources.files.forms.values import UnclearError
 from hrl_sarp.data.sources.files.tables import convert, read_table, refuse_repeated
@@ -74,3 +75,14 @@ def test_key_without_a_value_is_named_under_the_heading_of_the_file(tmp_path: Pa
 def test_repeated_names_are_refused() -> None:
     with pytest.raises(DataError, match="column symbol: expected each symbol once, found B"):
         refuse_repeated(pl.Series("symbol", ["A", "B", "B"]), Path("sectors.csv"))
+
+
+@pytest.mark.parametrize("sign", [*SIGNATURES, b'[{"date":"2020-01-02"}]', b'{"close":5}'])
+def test_content_that_is_no_text_is_named_whatever_its_ending(tmp_path: Path, sign: bytes) -> None:
+    path = tmp_path / "levels.csv"
+    path.write_bytes(sign + bytes(range(256)) * 8)
+    with pytest.raises(
+        DataError, match=r"levels\.csv: .* inside; save it as plain \.csv"
+    ) as caught:
+        read_table(path, LEVELS)
+    assert "\n" not in str(caught.value)

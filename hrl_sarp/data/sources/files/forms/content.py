@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +19,24 @@ TEXT_ENDINGS = (".csv", ".txt", ".tsv")
 PACKED_ENDINGS = (".gz", ".zip")
 SEPARATORS = (",", ";", "\t", "|")
 
+SIGNATURES: Mapping[bytes, str] = {
+    b"PK\x03\x04": "a workbook or zip",
+    b"\xd0\xcf\x11\xe0": "a workbook",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x89HDF": "HDF5",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF": "a PDF",
+}
+"""What a file begins with -> what it is, whatever its ending says."""
+
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_FILLERS = "\0\x1a"
+"""What old systems and torn downloads leave behind the last line."""
 _NUL_SHARE = 0.2
 """Text of two bytes a sign without a mark at its beginning has about half of its bytes 0."""
 
@@ -70,11 +88,12 @@ def read_text(path: Path) -> str:
         path: A file with one of `TEXT_ENDINGS`, packed or not.
 
     Returns:
-        The text. UTF-8 and UTF-16 are told apart; bytes that are neither are read as cp1252.
+        The text. UTF-8, UTF-16 and UTF-32 are told apart; other bytes are read as cp1252.
 
     Raises:
         MissingArtifactError: if the file does not exist.
-        TornError: if a packed file is broken, or a zip holds no file or several.
+        TornError: if a packed file is broken, a zip holds no file or several, or the content is
+            no text.
     """
     if not path.is_file():
         raise MissingArtifactError(
@@ -89,7 +108,10 @@ def read_text(path: Path) -> str:
             raise TornError(f"no whole gzip file: {error}") from error
     elif ending == ".zip":
         content = _unzipped(content)
-    return _decoded(content)
+    for sign, kind in SIGNATURES.items():
+        if content.startswith(sign):
+            raise TornError(f"{kind} inside; save it as plain .csv, or give it its own ending")
+    return _decoded(content).rstrip(_FILLERS)
 
 
 def lines_of(text: str) -> list[tuple[int, str]]:
@@ -197,9 +219,11 @@ def _unzipped(content: bytes) -> bytes:
 
 
 def _decoded(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return content.decode("utf-32", errors="replace")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
-    head = content[:4096]
+    head = content.rstrip(b"\0")[:4096]
     if head and head.count(0) > _NUL_SHARE * len(head):
         coding = "utf-16-be" if head[::2].count(0) > head[1::2].count(0) else "utf-16-le"
         return content.decode(coding, errors="replace")

@@ -13,6 +13,7 @@ import polars as pl
 
 from hrl_sarp.data.sources.files.forms.content import (
     SEPARATORS,
+    TornError,
     cells_of,
     is_text,
     lines_of,
@@ -38,7 +39,7 @@ YAHOO = ("Date", "Open", "High", "Low", "Close", "Adj Close", "Volume")
 
 _SHOWN = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _DAY = re.compile(
-    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D.*)?$|^\d{8}(\D.*)?$|^\d{9,19}(\.0+)?$"
+    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D.*)?$|^\d{8}(\D.*)?$|^\d{9,19}(\.0+)?$|^[2-6]\d{4}$"
     r"|^(\w{3,9},? )?(\d{1,2}[- /]?[A-Za-z]{3,9}[- /]?\d{2,4}|[A-Za-z]{3,9}[- ]\d{1,2},? \d{4})"
 )
 """What the cell of a day looks like."""
@@ -48,6 +49,7 @@ _SHOWN_SIGNS = 60
 _INDEX_KEYS = frozenset({"unnamed0", "unnamed", "index", "indexlevel0", "price"})
 """What an index of days is called that has no name of its own."""
 _TABLE_COLUMNS = 3
+_JSON = ("{", "[")
 
 
 class Column(NamedTuple):
@@ -202,6 +204,8 @@ def read_sheet(path: Path, *, is_of_prices: bool = False) -> Sheet:
     head = find_head(lines) or _first_line(lines)
     if head is None:
         return Sheet(pl.DataFrame(), "empty", ",")
+    if lines[0][1].startswith(_JSON) and lines[0][0] == head.line:
+        raise TornError("JSON inside; save it as plain .csv")
     if len(set(head.columns)) < len(head.columns):
         raise _repeated(head.columns)
     names = [f"{i}" for i in range(len(head.columns))]

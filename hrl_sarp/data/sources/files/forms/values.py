@@ -35,8 +35,14 @@ _EITHER_WAY = (
     ("%d-%m-%y", "%m-%d-%y"),
 )
 """Day first or month first."""
+_YEAR_FIRST = ("%y-%m-%d", "%y/%m/%d", "%y.%m.%d")
+_DAILY_STEP = 10.0
+"""Days between rows, at most, of a column that goes on day by day or week by week."""
 _WEEKDAY = r"(?i)^(mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)[a-z]*[, ]+"
-_COMPACT = r"^(\d{8})[ T]?(\d{2})(\d{2})(\d{2})$"
+_COMPACT = r"^((?:19|20)\d{6})[ T]?(\d{2})(\d{2})(\d{2})?$"
+"""Day and time without marks. As milliseconds since 1970 such numbers are of 1976, or far ahead."""
+_SERIAL = r"^[2-6]\d{4}(\.\d+)?$"
+"""Days as spreadsheets count them: 20000 to 69999 are the years 1954 to 2091."""
 _TIME = (
     r"(?i)[T ]\s*(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d+))?)?"
     r"\s*(?:(?P<half>[AP])\.?M\.?)?\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?$"
@@ -113,6 +119,10 @@ def stamps(column: pl.Series) -> Stamps:
     text = column.cast(pl.String).str.strip_chars()
     text = text.set(text.is_in(NULL_TEXTS).fill_null(value=False), None)
     day = text.str.to_date("%Y-%m-%d", strict=False)
+    there = text.drop_nulls()
+    if len(there) and there.str.contains(_SERIAL).all():
+        found = f"{there[0]!r}, a day as workbooks count them"
+        raise UnclearError(DAY_WORDS, found, "format the column as YYYY-MM-DD and save it again")
     if day.null_count() == text.null_count() and not _outside(day).any():
         return Stamps(day, _nothing(day), _nothing(day), text.is_null() & text.is_not_null())
     return _stamps_of_text(text)
@@ -264,9 +274,9 @@ def _stamps_of(times: pl.Series, *, is_day: bool = False) -> Stamps:
 
 def _stamps_of_text(text: pl.Series) -> Stamps:
     frame = pl.DataFrame({"text": text.str.replace(_WEEKDAY, "").str.replace(r"\.0+$", "")})
-    frame = frame.with_columns(
-        pl.col("text").str.replace(_COMPACT, "$1 $2:$3:$4"),
-        epoch=pl.when(pl.col("text").str.contains(_EPOCH)).then("text"),
+    spread = pl.col("text").str.replace(_COMPACT, "$1 $2:$3:$4").str.strip_chars_end(":")
+    frame = frame.with_columns(spread).with_columns(
+        epoch=pl.when(pl.col("text").str.contains(_EPOCH)).then("text")
     )
     parts = pl.col("text").str.extract_groups(_TIME)
     frame = frame.with_columns(parts=parts, rest=pl.col("text").str.replace(_TIME, ""))
@@ -336,7 +346,29 @@ def _days_of_text(text: pl.Series) -> pl.Series:
         read = read.zip_with(read.is_not_null(), _dates(text, form))
     for day_first, month_first in _EITHER_WAY:
         read = read.zip_with(read.is_not_null(), _either_way(text, day_first, month_first))
+    _refuse_year_first(text, read)
     return read
+
+
+def _refuse_year_first(text: pl.Series, read: pl.Series) -> None:
+    """Refuse 13-01-31 where it is read as a day of 2031, but goes on day by day in 2013."""
+    for form in _YEAR_FIRST:
+        other = _dates(text, form)
+        if other.is_null().all():
+            continue
+        chosen = read.set(other.is_null(), None)
+        if _usual_step(other) <= _DAILY_STEP < _usual_step(chosen):
+            raise UnclearError(
+                "years of four digits",
+                f"{text.filter(other.is_not_null())[0]!r}, whose year may stand first",
+                "write the days as YYYY-MM-DD",
+            )
+
+
+def _usual_step(day: pl.Series) -> float:
+    """Return the median number of days from row to row, either way."""
+    step = day.drop_nulls().diff().dt.total_days().abs().median()
+    return float(step) if isinstance(step, int | float) else 0.0
 
 
 def _either_way(text: pl.Series, day_first: str, month_first: str) -> pl.Series:

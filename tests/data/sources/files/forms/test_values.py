@@ -1,6 +1,7 @@
 """Cells become days, times and numbers; what cannot be decided is refused with its cause."""
 
-from datetime import date, datetime
+import re
+from datetime import date, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -44,6 +45,8 @@ FORMS = (
     "%Y-%m-%dT00:00:00Z",
     "%m/%d/%Y 12:00:00 AM",
     "%Y%m%d 000000",
+    "%Y%m%d000000",
+    "%Y%m%d0000",
     "%Y%m%d.0",
 )
 
@@ -83,6 +86,38 @@ def test_days_that_cannot_be_told_are_refused_with_the_cause(cells: list[str], c
         days(column(*cells), "XNYS")
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dates(date(2001, 1, 1), date(2030, 1, 1)),
+    st.integers(3, 60),
+    st.integers(1, 7),
+    st.sampled_from(["%y-%m-%d", "%y/%m/%d"]),
+)
+def test_year_of_two_digits_in_front_is_refused_or_lost_but_never_read(
+    first: date, n_rows: int, step: int, form: str
+) -> None:
+    cells = [(first + timedelta(days=step * row)).strftime(form) for row in range(n_rows)]
+    try:
+        _, is_lost = days(column(*cells), None)
+    except UnclearError:
+        return
+    assert is_lost.any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dates(date(2013, 1, 13), date(2030, 1, 1)), st.sampled_from(["%d-%m-%y", "%m/%d/%y"]))
+def test_year_of_two_digits_at_the_end_is_read(first: date, form: str) -> None:
+    expected = [first + timedelta(days=row) for row in range(40)]
+    assert days(column(*(day.strftime(form) for day in expected)), None)[0].to_list() == expected
+
+
+@pytest.mark.parametrize("serial", ["20000", "40546", "45658.0", "69999"])
+def test_days_as_workbooks_count_them_are_refused_with_the_cure(serial: str) -> None:
+    cause = f"'{serial}', a day as workbooks count them; format the column"
+    with pytest.raises(UnclearError, match=re.escape(cause)):
+        days(column(serial, None, serial), "XNYS")
+
+
 def test_cells_that_are_no_day_are_marked() -> None:
     _, is_lost = days(column("2011-01-03", "soon", "40546", "2011-13-45"), None)
     assert is_lost.to_list() == [False, True, True, True]
@@ -120,6 +155,13 @@ def test_midnight_of_an_exchange_told_in_utc_or_its_zone_is_its_day(
     for times in (own, own.dt.convert_time_zone("UTC")):
         cells = times.dt.strftime(form) if form else times
         assert days(cells, ZONES[zone])[0].to_list() == expected
+
+
+def test_usual_close_is_within_a_half_day_too() -> None:
+    # on the day after Thanksgiving New York closes at 13:00, and many bars are dated 16:00
+    times = pl.Series([datetime(2010, 11, day, 21) for day in (24, 26, 29)])  # noqa: DTZ001
+    read, _ = days(times.dt.replace_time_zone("UTC"), "XNYS")
+    assert read.to_list() == [date(2010, 11, day) for day in (24, 26, 29)]
 
 
 @pytest.mark.parametrize(("hour", "minute"), [(14, 30), (18, 0), (21, 0), (21, 10)])
