@@ -43,6 +43,26 @@ def twin_of(name: str, others: Iterable[str]) -> str | None:
     return next((other for other in others if other != name and forms & _forms(other)), None)
 
 
+def misspelt(names: Iterable[str], partners: Collection[str]) -> tuple[str, str] | None:
+    """Return the first name without a partner that has a near twin among them, with the twin.
+
+    Args:
+        names: Symbols of one table.
+        partners: Symbols of another, in which each should be found as it is spelt.
+
+    Examples:
+        >>> misspelt(["AAPL", "brk-b"], ["AAPL", "BRK.B"])
+        ('brk-b', 'BRK.B')
+        >>> misspelt(["AAPL", "MSFT"], ["AAPL"]) is None
+        True
+    """
+    for name in sorted(set(names) - set(partners)):
+        twin = twin_of(name, partners)
+        if twin is not None:
+            return name, twin
+    return None
+
+
 def without_partner(
     names: Collection[str], partners: Collection[str], here: str, there: str
 ) -> tuple[str, ...]:

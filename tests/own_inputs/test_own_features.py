@@ -115,6 +115,7 @@ def test_symbols_without_prices_are_counted_and_named(tmp_path: Path) -> None:
         ("features", LONG + "2020-01-02,AAA,pe,x,2020-01-02\n", "column value"),
         ("features", LONG + "2020-01-02,AAA,pe,1,2019-12-31\n", "found 2019-12-31 for 2020-01-02"),
         ("features", LONG + "2020-01-02,AAA,pe,1,\n", "column known_at: expected a value"),
+        ("features", LONG + "2020-01-02,aaa,pe,1,2020-01-02\n", "'aaa', where the prices have"),
         ("features", LONG + 2 * "2020-01-02,AAA,pe,1,2020-01-02\n", "twice"),
         ("features", "date,symbol,known_at\n2020-01-02,AAA,2020-01-02\n", "a column for each"),
         ("macro_features", "date,known_at,mood\n2020-01-02,2020-01-01,1\n", "known_at"),

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.data.quality.expressions import session_numbers
 from hrl_sarp.data.quality.rules import findings_of
@@ -18,12 +18,16 @@ _FEWEST_SESSIONS = 40
 """Fewer sessions say nothing about spacing or correlation."""
 _CORRELATED = 0.5
 """A correlation from which on a shifted series is recognised."""
+_HALF_YEAR = 126
+"""Sessions of a part over which an index is held against the stocks."""
 _BLOCK = 252
 """Bars of a symbol over which its correlation with the others is measured."""
 _CERTAIN = 4.0
 """Lead of a shifted correlation over the one of the same day, in units of 1 / sqrt(bars)."""
 _LARGEST_MOVE = 0.5
 """Larger returns of a stock do not count into the mean that series are held against."""
+_UNIT_STEP, _OFF_ZERO = 100.0, 3.0
+"""Percent over fractions; a rate near zero makes such steps, too, so the larger must be off it."""
 _SEVERAL = 1.5
 """Bars a day from which on the file holds bars within the day."""
 _SHOWN_DAYS = 3
@@ -137,7 +141,9 @@ def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.D
         parts.append(_about("index", first, "index_spacing", share, len(inside), detail))
     else:
         series = levels.select("date", value="close")
-        parts.append(_shift(series, "index", "index_shifted", mean_returns(raw.bars)))
+        # other series have weeks in which they follow the stocks a day later
+        returns = mean_returns(raw.bars)
+        parts.append(_shift(series, "index", "index_shifted", returns, _HALF_YEAR))
     return pl.concat(parts)
 
 
@@ -146,7 +152,8 @@ def series_against_bars(raw: RawData) -> pl.DataFrame:
 
     `macro_shifted`: a daily series moves with the mean stock of the day before or after, not of the
     same day. A series that is dated a day early would show tomorrow's news.
-    `macro_unit`: the numbers of a known series are too small or too large for its unit.
+    `macro_unit`: the numbers of a known series are too small or too large for its unit, or go over
+    from one unit to another.
     """
     returns = mean_returns(raw.bars)
     parts = [FINDINGS_SCHEMA.to_frame()]
@@ -165,6 +172,15 @@ def series_against_bars(raw: RawData) -> pl.DataFrame:
             )
             first = frame["date"][0]
             parts.append(_about(series, first, "macro_unit", usual, frame.height, detail))
+        changed = _unit_steps(values, scale)
+        if len(changed):
+            row = int(changed[0])
+            detail = (
+                f"{series} goes from {values[row]:g} to {values[row + 1]:g}; write all of it in "
+                f"{scale.unit}"
+            )
+            day = frame["date"][row + 1]
+            parts.append(_about(series, day, "macro_unit", usual, len(changed), detail))
     return pl.concat(parts).sort("rule", "symbol")
 
 
@@ -214,6 +230,15 @@ def symbols_against_others(bars: pl.DataFrame) -> pl.DataFrame:
     return findings_of(rows, "symbol_shifted", pl.col("found"), pl.col("bars"), detail)
 
 
+def _unit_steps(values: Float[np.ndarray, " T"], scale: _Scale) -> Int[np.ndarray, " N"]:
+    """Return the rows after which a series goes on at a hundredth or a hundredfold."""
+    size = np.abs(values)
+    smaller, larger = np.minimum(size[1:], size[:-1]), np.maximum(size[1:], size[:-1])
+    ratio = larger / np.where(smaller > 0, smaller, np.inf)
+    is_step = (ratio > _UNIT_STEP / 2) & (ratio < _UNIT_STEP * 2)
+    return np.flatnonzero(is_step & (larger > _OFF_ZERO * scale.least_maximum))
+
+
 def mean_returns(bars: pl.DataFrame) -> pl.DataFrame:
     """Compute the mean return of all stocks of each day: `date, value`; huge ones do not count."""
     return usual_returns(bars).group_by("date").agg(pl.mean("value")).sort("date")
@@ -227,27 +252,41 @@ def usual_returns(bars: pl.DataFrame) -> pl.DataFrame:
     return moved.filter(pl.col("value").abs() < _LARGEST_MOVE)
 
 
-def _shift(series: pl.DataFrame, name: str, rule: str, returns: pl.DataFrame) -> pl.DataFrame:
-    """Compare the moves of `date, value` with those of the stocks a day before, then, and after."""
+def _shift(
+    series: pl.DataFrame,
+    name: str,
+    rule: str,
+    returns: pl.DataFrame,
+    part_sessions: int | None = None,
+) -> pl.DataFrame:
+    """Compare the moves of `date, value` with those of the stocks a day before, then, and after.
+
+    The whole series is compared, then parts of so many sessions: dates may be wrong in a part.
+    """
     nothing = FINDINGS_SCHEMA.to_frame()
     positive = series.filter(pl.col("value") > 0)
     if positive.height < max(_FEWEST_SESSIONS, series.height):
         return nothing
     joined = returns.rename({"value": "stocks"}).join_asof(positive, on="date").drop_nulls()
-    if joined.height < _FEWEST_SESSIONS:
-        return nothing
-    move = np.diff(np.log(joined["value"].to_numpy()))
-    stocks = joined["stocks"].to_numpy()[1:]
-    found = {lag: _correlation(move, stocks, lag) for lag in (-1, 0, 1)}
-    lag = max(found, key=lambda key: abs(found[key]))
-    if lag == 0 or abs(found[lag]) < _CORRELATED or abs(found[0]) > abs(found[lag]) / 2:
-        return nothing
-    detail = (
-        f"{name} is dated a session {'late' if lag > 0 else 'early'}: its moves correlate "
-        f"{found[lag]:.2f} with the mean stock of the session {'before' if lag > 0 else 'after'}, "
-        f"{found[0]:.2f} with that of the same one; correct its dates"
-    )
-    return _about(name, positive["date"][0], rule, found[lag], len(move), detail)
+    moves = joined.with_columns(pl.col("value").log().diff()).slice(1)
+    parts = [moves, *(moves.iter_slices(part_sessions) if part_sessions else ())]
+    for part in parts:
+        if part.height < _FEWEST_SESSIONS:
+            continue
+        move, stocks = part["value"].to_numpy(), part["stocks"].to_numpy()
+        found = {lag: _correlation(move, stocks, lag) for lag in (-1, 0, 1)}
+        lag = max(found, key=lambda key: abs(found[key]))
+        if lag == 0 or abs(found[lag]) < _CORRELATED or abs(found[0]) > abs(found[lag]) / 2:
+            continue
+        first = part["date"][0]
+        detail = (
+            f"{name} is dated a session {'late' if lag > 0 else 'early'} from {first} on: its "
+            f"moves correlate {found[lag]:.2f} with the mean stock of the session "
+            f"{'before' if lag > 0 else 'after'}, {found[0]:.2f} with that of the same one; "
+            "correct its dates"
+        )
+        return _about(name, first, rule, found[lag], part.height, detail)
+    return nothing
 
 
 def _correlation(move: Float[np.ndarray, " T"], stocks: Float[np.ndarray, " T"], lag: int) -> float:

@@ -37,6 +37,7 @@ STRUCTURAL = frozenset(
         "bar_spacing",
         "calendar_mismatch",
         "unknown_sector",
+        "sector_spelling",
         "membership_spelling",
     }
 )

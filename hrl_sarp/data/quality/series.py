@@ -86,7 +86,7 @@ def _cure(symbol: str, named: set[str], traded: set[str]) -> str:
     twin = twin_of(symbol, sorted(named & traded))
     if twin:
         return f"; the bars have {twin!r}, too: keep one of the two"
-    return "; add its row"
+    return "; add its row, or the sector in its row"
 
 
 def unknown_sectors(raw: RawData, served: Sequence[str], left_out: Sequence[str]) -> pl.DataFrame:
@@ -94,11 +94,14 @@ def unknown_sectors(raw: RawData, served: Sequence[str], left_out: Sequence[str]
 
     `unknown_sector`: one finding a sector, with the first such stock and the number of them. The
     detail names the served sector that is meant by another spelling or by another classification.
-    A profile without sectors serves all.
+    A profile without sectors serves all; there `sector_spelling` reports names that differ by case,
+    blanks or signs alone.
     """
     known = raw.sectors.join(raw.bars.select("symbol").unique(), on="symbol", how="semi")
+    if not served:
+        return _twin_sectors(known.drop_nulls("sector"))
     wrong = known.drop_nulls("sector").filter(~pl.col("sector").is_in([*served, *left_out]))
-    if not served or wrong.is_empty():
+    if wrong.is_empty():
         return FINDINGS_SCHEMA.to_frame()
     parts = []
     for (name,), rows in wrong.sort("sector", "symbol").group_by("sector", maintain_order=True):
@@ -112,6 +115,23 @@ def unknown_sectors(raw: RawData, served: Sequence[str], left_out: Sequence[str]
         parts.append(
             findings_of(first, "unknown_sector", pl.lit(None), pl.lit(rows.height), pl.lit(detail))
         )
+    return pl.concat(parts)
+
+
+def _twin_sectors(sectors: pl.DataFrame) -> pl.DataFrame:
+    """Report sectors of the data that are one under two spellings."""
+    alike: dict[str, list[str]] = {}
+    for name in sectors["sector"].unique().sort():
+        alike.setdefault(_letters(name), []).append(name)
+    parts = [FINDINGS_SCHEMA.to_frame()]
+    for names in alike.values():
+        if len(names) > 1:
+            listed = " and ".join(map(repr, names))
+            detail = pl.lit(f"sectors {listed} are one under several spellings: write all alike")
+            rows = sectors.filter(pl.col("sector").is_in(names)).sort("symbol")
+            first = rows.head(1).with_columns(date=pl.lit(None, dtype=pl.Date))
+            count = pl.lit(rows.height)
+            parts.append(findings_of(first, "sector_spelling", pl.lit(None), count, detail))
     return pl.concat(parts)
 
 

@@ -65,6 +65,18 @@ def test_index_that_is_a_session_off_is_refused_with_both_correlations(
         _require_usable(report)
 
 
+def test_index_that_is_a_session_off_in_its_second_half_is_refused() -> None:
+    long = together()
+    moves = alignment.mean_returns(long.bars)
+    late = np.append(moves["value"][:140], moves["value"][139:-1])  # from then on the day before's
+    levels = {"date": moves["date"], "close": 100 * np.cumprod(1 + late)}
+    raw = replace(long, index=pl.DataFrame(levels, INDEX_SCHEMA))
+    sessions = long.bars["date"].unique().sort().to_numpy()
+    found = alignment.index_against_bars(raw, sessions).filter(rule="index_shifted")
+    assert found.height == 1
+    assert "a session late from" in found["detail"][0]
+
+
 def test_index_that_begins_late_or_ends_early_is_one_line_each() -> None:
     report = check(with_index(level()[20:-2], SESSIONS[20:-2]))
     rows = report.table.filter(pl.col("rule") == "index_span")
@@ -166,6 +178,36 @@ def test_unknown_sector_fails_unless_the_profile_leaves_it_out() -> None:
     assert "served are Energy" in detail_of(check(toys), "unknown_sector")
     assert series.unknown_sectors(toys, ["Energy"], ["Toys"]).is_empty()
     assert series.unknown_sectors(toys, [], []).is_empty()
+
+
+@pytest.mark.parametrize("other", ["energy", "Energy ", "EN-ERGY", "En ergy"])
+def test_sector_under_two_spellings_fails_where_the_data_name_the_sectors(other: str) -> None:
+    raw = noisy_raw()
+    raw = replace(raw, sectors=raw.sectors.with_columns(sector=pl.Series(["Energy", other])))
+    own = load_config(market="own").market_profile
+    report = validate(raw, CONFIG, "XNYS", None, own)
+    detail = detail_of(report, "sector_spelling")
+    assert all(repr(name) in detail for name in ("Energy", other))
+    assert report.has_failed
+
+
+@pytest.mark.parametrize("written", ["aaa", "AA-A", "AAA (1)", "AAA_daily"])
+def test_symbol_that_the_bars_have_twice_says_which_other(written: str) -> None:
+    raw = noisy_raw()
+    again = raw.bars.filter(symbol="AAA").with_columns(symbol=pl.lit(written))
+    report = check(replace(raw, bars=pl.concat([raw.bars, again])))
+    assert "the bars have 'AAA', too: keep one" in detail_of(report, "symbol_without_sector")
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+@pytest.mark.parametrize("row", [1, 30, 69])
+def test_rate_that_changes_its_unit_is_named_with_its_day(factor: float, row: int) -> None:
+    rates = np.linspace(3.5, 4.0, len(SESSIONS))
+    rates[row:] *= factor
+    found = check(with_series("DGS10", rates)).table.filter(rule="macro_unit")
+    assert SESSIONS[row].item() in found["date"].to_list()
+    near_zero = np.where(np.arange(len(SESSIONS)) < row, 0.6, 0.006)
+    assert check(with_series("DGS10", near_zero)).table.filter(rule="macro_unit").is_empty()
 
 
 @pytest.mark.parametrize("written", ["bbb", "BBB ", "B-BB", "B.BB", "BBB.DE"])

@@ -22,6 +22,7 @@ from hrl_sarp.data.partners import without_partner
 from hrl_sarp.data.quality.rules import LEFT_OUT, findings_of
 from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
+from hrl_sarp.data.sources.files.forms.headings import match
 from hrl_sarp.data.sources.files.own_features import read_own_features
 from hrl_sarp.data.sources.files.prices import in_time, price_files, read_prices
 from hrl_sarp.data.sources.files.tables import (
@@ -30,6 +31,7 @@ from hrl_sarp.data.sources.files.tables import (
     refusal,
     refuse_repeated,
     refuse_unsorted,
+    scan_table,
 )
 from hrl_sarp.data.store import (
     FINDINGS_SCHEMA,
@@ -237,10 +239,25 @@ def _read_index(folder: Path, names: NamedTables, calendar: str | None) -> Read:
         return Read(INDEX_SCHEMA.to_frame())
     path = _table(folder, table.table)
     given = {} if table.close == "close" else {"close": table.close}
+    if table.only is None:
+        _refuse_several(path)
     rows = _read_rows(path, ("close",), given, table.only, calendar)
     index = in_time(rows.frame.select(INDEX_SCHEMA.names()).drop_nulls())
     refuse_unsorted(index.with_columns(symbol=pl.lit("index")), "symbol", path)
+    if index.is_empty():
+        rows = rows._replace(notes=(*rows.notes, f"{path.name}: no level in it, so no index"))
     return rows._replace(frame=index)
+
+
+def _refuse_several(path: Path) -> None:
+    """Refuse levels of several indices in one table."""
+    frame = scan_table(path).frame
+    heading = match(frame.columns, ("symbol",)).taken.get("symbol")
+    names = frame[heading].drop_nulls().unique().sort().to_list() if heading else []
+    if len(names) > 1:
+        found = ", ".join(map(str, names[:_LISTED]))
+        cure = "keep the rows of one, or name it in `data.named_tables.index.only`"
+        raise refusal(path, "levels of one index", found, cure, heading)
 
 
 def _read_all_series(

@@ -8,7 +8,13 @@ import polars as pl
 from hrl_sarp.data.known_at import refuse_unknowable
 from hrl_sarp.data.sources.files.forms.content import find_table
 from hrl_sarp.data.sources.files.forms.headings import heading_key, match
-from hrl_sarp.data.sources.files.tables import Read, read_table, refusal, scan_table
+from hrl_sarp.data.sources.files.tables import (
+    Read,
+    read_table,
+    refusal,
+    refuse_misspelt,
+    scan_table,
+)
 from hrl_sarp.data.store import OWN_FEATURES_SCHEMA
 
 FEATURES, MACRO_FEATURES = "features", "macro_features"
@@ -79,6 +85,7 @@ def _read(path: Path, symbols: list[str], calendar: str | None, *, has_symbol: b
     if has_symbol:
         is_known = pl.col("symbol").is_in(symbols)
         gone = frame.filter(~is_known)
+        refuse_misspelt(gone["symbol"], symbols, path)
         if gone.height:
             some = ", ".join(sorted(set(gone["symbol"]))[:5])
             notes.append(f"{path.name}: {gone.height} values of symbols without prices: {some} ...")

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from hrl_sarp.config.market_schema import PricesTable
-from hrl_sarp.data.partners import twin_of, without_partner
+from hrl_sarp.data.partners import without_partner
 from hrl_sarp.data.quality.rules import findings_of
 from hrl_sarp.data.sources.files.downloads import (
     ADJUSTED_ONLY,
@@ -30,6 +30,7 @@ from hrl_sarp.data.sources.files.tables import (
     read_columns,
     read_table,
     refusal,
+    refuse_misspelt,
     refuse_unsorted,
     scan_table,
 )
@@ -274,11 +275,7 @@ def apply_actions(bars: pl.DataFrame, folder: Path, calendar: str | None = None)
     )
     named, traded = (frame["symbol"].unique().to_list() for frame in (actions, bars))
     lonely = without_partner(named, traded, f"{path.name}: symbols", "the prices")
-    for symbol in sorted(set(named) - set(traded)):
-        twin = twin_of(symbol, traded)
-        if twin is not None:
-            found = f"{symbol!r}, where the prices have {twin!r}"
-            raise refusal(path, "symbols as in the prices", found, "spell both alike", "symbol")
+    refuse_misspelt(named, traded, path)
     notes = (f"{own.height} splits and dividends from {path.name}", *read.notes, *lonely)
     return Read(filled.select(bars.columns), notes, readings=read.readings)
 

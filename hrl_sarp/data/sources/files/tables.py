@@ -4,13 +4,14 @@
 A value that does not fit is refused: the error names file, column, row, cause and cure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from hrl_sarp.data.partners import misspelt
 from hrl_sarp.data.sources.files.forms.content import (
     PACKED_ENDINGS,
     TABLE_ENDING,
@@ -194,6 +195,14 @@ def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
         "sort and deduplicate the file",
         "date",
     )
+
+
+def refuse_misspelt(symbols: Iterable[str], traded: Collection[str], path: Path) -> None:
+    """Refuse a table that spells a symbol unlike the prices: its rows would reach nobody."""
+    found = misspelt(symbols, traded)
+    if found is not None:
+        words = f"{found[0]!r}, where the prices have {found[1]!r}"
+        raise refusal(path, "symbols as in the prices", words, "spell both alike", "symbol")
 
 
 def refuse_repeated(column: pl.Series, path: Path) -> None:

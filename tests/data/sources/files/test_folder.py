@@ -305,6 +305,24 @@ def test_downloads_without_any_row_are_refused_in_one_line(downloads: Path) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_levels_of_two_indices_are_refused_and_none_is_noted(folder: Path) -> None:
+    index = folder / "index.csv"
+    index.write_text("date,symbol,close\n2020-01-02,SPX,1\n2020-01-02,DAX,2\n")
+    with pytest.raises(DataError, match="expected levels of one index, found DAX, SPX; keep"):
+        load(folder)
+    index.write_text("date,close\n2020-01-02,\n")
+    assert "index.csv: no level in it, so no index" in load(folder).notes
+
+
+@pytest.mark.parametrize("last", ["", "9999-12-31", "NA"])
+@pytest.mark.parametrize("header", ["symbol,start,end", "Ticker,From,To", "symbol,Start Date,thru"])
+def test_membership_without_an_end_is_open(folder: Path, last: str, header: str) -> None:
+    (folder / "membership.csv").write_text(f"{header}\nAAA,2019-01-01,{last}\n")
+    membership = load(folder).membership
+    assert membership is not None
+    assert membership.rows() == [("AAA", date(2019, 1, 1), None)]
+
+
 def test_symbol_in_two_files_is_refused(downloads: Path) -> None:
     (downloads / "AAA.csv.gz").write_bytes(gzip.compress((downloads / "AAA.csv").read_bytes()))
     with pytest.raises(

@@ -265,8 +265,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "sector": ("sector", "gics_sector"),
     "series": ("series", "series_id"),
     "value": ("value",),
-    "start": ("start", "start_date"),
-    "end": ("end", "end_date"),
+    "start": ("start", "start_date", "from", "from_date"),
+    "end": ("end", "end_date", "to", "to_date", "thru"),
 }
 """Our column -> spellings of the same column. Of several in one file the first here is read."""
 
