@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from hrl_sarp.contracts import Market
     from hrl_sarp.envs.rollout import HierarchicalPolicy, Policy
     from hrl_sarp.evaluation.own_policy import PastView, Weights
+    from hrl_sarp.evaluation.policies import Run
     from hrl_sarp.evaluation.report import Backtest
 
-__all__ = ["backtest", "load_agents", "load_market", "train"]
+__all__ = ["backtest", "load_agents", "load_market", "load_run", "train"]
 
 # Every function imports what it needs itself, so that `import hrl_sarp` is instant: torch and numba
 # take seconds.
@@ -141,6 +142,31 @@ def load_agents(
     policies, swaps = trained_policies(context)
     named = {policy.name: policy for policy in policies}
     return named.get(CERTIFIED, named[swaps.both])
+
+
+def load_run(log_dir: Path | str, data_dir: Path | str | None = None) -> "Run":
+    """Load a run by its folder: its own configuration, its market and its agents.
+
+    Args:
+        log_dir: of `train`.
+        data_dir: the collected data that it was trained on; None takes the bundled sample, and is
+            refused for a run on another market.
+
+    Returns:
+        What `backtest` needs: `hrl_sarp.backtest(run.agents, run.market, run.config)`.
+
+    Raises:
+        MissingArtifactError: if there is no run in the folder.
+        CheckpointError: if a file is damaged, or the run was trained on other data.
+    """
+    from hrl_sarp.evaluation.policies import Run
+    from hrl_sarp.training.curriculum import config_of_run
+    from hrl_sarp.training.seeds import seed_folders
+
+    folder = Path(log_dir)
+    config = config_of_run(next(iter(seed_folders(folder).values())))
+    market = load_market(data_dir, config=config)
+    return Run(folder, config, market, load_agents(folder, market, config))
 
 
 def backtest(

@@ -23,8 +23,11 @@ settings.load_profile("project")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRIAL_LOG = "HRL_SARP_TRIAL_LOG"
-LONG_RUNS = ("docs", "end_to_end", "learning", "own_inputs", "price_action", "scripts", "training")
-"""Folders whose tests train or run commands. The shapes inside are those of the other folders."""
+LONG_RUNS = (
+    *("docs", "end_to_end", "learning", "own_inputs", "price_action", "scripts", "training"),
+    "test_front_door.py",
+)
+"""Folders and files whose tests train or run commands. Other folders hold the shapes inside."""
 
 
 # Started in the background of a script, Ctrl-C is ignored, here and in every child; tests send it.

@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
         "network": {"hidden": 8},
         "graph": {"correlation_days": 10, "update_days": 5, "hidden": 8, "embedding": 6},
         "pretrain": {"epochs": 3, "batch_size": 8},
+        "gradient": {"epochs": 3, "batch_size": 8},
         "ppo": {
             "total_timesteps": 48,
             "n_envs": 4,
@@ -44,6 +45,7 @@ TINY: dict[str, Any] = {
     "micro_agent": {
         "network": {"tower": 8, "head": 6},
         "pretrain": {"epochs": 3, "batch_size": 32},
+        "gradient": {"epochs": 3, "batch_size": 32},
         "td3": {
             "total_timesteps": 192,
             "n_envs": 8,

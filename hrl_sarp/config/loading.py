@@ -65,7 +65,8 @@ def load_config(
 
     Args:
         config_dir: folder with the base files, `markets/` and `experiments/`.
-        market: name of a market profile; None takes the experiment's, else the base files'.
+        market: name of a market profile; None takes that of the own file, else the experiment's, else
+            the base files'.
         experiment: name of an experiment; None runs the base values.
         overrides: partial nested mapping, for example `{"seed": 3}`.
         own_file: a YAML file of the user's, with the top-level keys of the base files; other
@@ -95,18 +96,22 @@ def load_config(
         layers.lay(values, path.name)
     experiment_file = layers.choose("experiment", experiment) if experiment else None
     experiment_values = layers.read(experiment_file) if experiment_file else {}
+    own_values = _with_sections(layers.read(own_file)) if own_file else {}
     given = overrides or {}
-    named = [
-        layer["market"] for layer in (given, experiment_values, layers.values) if "market" in layer
-    ]
+    given_layers = (given, own_values, experiment_values, layers.values)
+    named = [layer["market"] for layer in given_layers if "market" in layer]
     name = market or (named[0] if named else None)
-    market_file = layers.choose("market", name) if name else None
+    # what a run wrote holds its whole profile, which need not be one of this folder
+    brings_profile = name == own_values.get("market") and "market_profile" in own_values
+    is_known = name in list_choices(config_dir, "market")
+    market_file = None
+    if name and (is_known or not brings_profile):
+        market_file = layers.choose("market", name)
     if market_file:
         layers.lay(layers.read(market_file), market_file.name)
     if experiment_file:
         layers.lay(experiment_values, experiment_file.name)
     if own_file:
-        own_values = _with_sections(layers.read(own_file))
         layers.lay(layers.without_repeats(own_values, own_file.name), own_file.name)
     layers.lay({**given, "market": name} if name else given, "command line")
     chosen = [f"{path.parent.name}/{path.name}" for path in (market_file, experiment_file) if path]

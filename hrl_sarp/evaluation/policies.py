@@ -1,8 +1,10 @@
 """The trained pairs of agents of a run, as policies of a backtest, and what they were granted."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs.policies import (
     ClassicalGoal,
@@ -30,6 +32,23 @@ from hrl_sarp.training.seeds import members, seed_folders
 
 CERTIFIED = "certified"
 """Name of the last pair as it is deployed: as far from the classical policy as was granted."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as `hrl_sarp.load_run` finds it.
+
+    Examples:
+        >>> [field for field in Run.__dataclass_fields__]
+        ['log_dir', 'config', 'market', 'agents']
+    """
+
+    log_dir: Path
+    config: RunConfig
+    """The configuration that the run wrote beside its first phase."""
+    market: Market
+    agents: HierarchicalPolicy
+    """The certified pair; the pair of the last finished phase where nothing was certified."""
 
 
 def trained_policies(

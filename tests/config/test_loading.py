@@ -58,9 +58,10 @@ def warnings_of_loguru() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+    return path
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -209,6 +210,19 @@ def test_problems_of_the_own_file_are_blamed_on_it(
     found = problems_of(folder, own_file=own)
     assert expected in found
     assert f", {own}:" in found.splitlines()[0]
+
+
+def test_the_market_of_the_own_file_wins_over_experiment_and_base(
+    folder: Path, tmp_path: Path
+) -> None:
+    own = write(tmp_path / "mine.yaml", "market: us\n")
+    assert load_config(folder).market == "sample"
+    assert load_config(folder, own_file=own).market == "us"
+    other = write(tmp_path / "other.yaml", "market: sample\n")
+    assert load_config(folder, experiment="quickstart", own_file=other).market == "sample"
+    assert load_config(folder, market="sample", own_file=own).market == "sample"
+    with pytest.raises(ConfigError, match=r"no markets/uss\.yaml.*us"):
+        load_config(folder, own_file=write(own, "market: uss\n"))
 
 
 def test_missing_own_file_is_named(folder: Path, tmp_path: Path) -> None:
@@ -360,6 +374,22 @@ def test_every_market_and_experiment_of_the_project_loads(
     config = load_config(market=market, experiment=experiment)
     assert config.market in MARKETS
     assert market in {None, config.market}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_what_a_run_wrote_reads_back_as_its_own_configuration(
+    experiment: str | None, tmp_path: Path
+) -> None:
+    config = load_config(experiment=experiment)
+    assert load_config(own_file=write(tmp_path / "run.yaml", dump_config(config))) == config
+
+
+def test_what_a_run_wrote_needs_no_profile_of_its_name(folder: Path, tmp_path: Path) -> None:
+    write(folder / "markets" / "mine.yaml", PROFILE)
+    config = load_config(folder, market="mine")
+    own = write(tmp_path / "run.yaml", dump_config(config))
+    (folder / "markets" / "mine.yaml").unlink()
+    assert load_config(folder, own_file=own) == config
 
 
 def test_defaults_are_copied_and_read_back_equal(tmp_path: Path) -> None:

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+import hrl_sarp
 from hrl_sarp.envs.levels import EpisodeStarts
-from hrl_sarp.errors import CheckpointError, HrlSarpError, MissingArtifactError, StoppedEarly
+from hrl_sarp.errors import (
+    CheckpointError,
+    HrlSarpError,
+    MarketError,
+    MissingArtifactError,
+    StoppedEarly,
+)
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training import run_curriculum, run_phase
@@ -25,6 +32,7 @@ from tests.end_to_end.phase_runs import (
     small_config,
     small_context,
 )
+from tests.end_to_end.tiny_site import Site, collect_closes_only
 
 
 def actor(log_dir: Path, number: int, which: int = 0) -> Any:
@@ -223,3 +231,17 @@ def test_an_agent_in_the_place_of_the_sector_table_is_refused(
     (folder / PHASES[0].best[1]).write_bytes((folder / PHASES[0].best[0]).read_bytes())
     with pytest.raises(CheckpointError, match=PHASES[0].best[1]):
         run_phase(2, small_context(tmp_path))
+
+
+def test_a_run_is_loaded_by_its_folder_with_its_own_configuration(site: Site) -> None:
+    run = hrl_sarp.load_run(site.log_dir, site.raw)
+    assert run.config.macro_agent == site.config().macro_agent
+    assert run.agents.name == "phases 1+2"
+    assert run.market.n_days > 0
+    with pytest.raises(MarketError, match="name the folder of its collected data"):
+        hrl_sarp.load_run(site.log_dir)
+    with pytest.raises(MissingArtifactError, match="run `hrl-sarp train` first"):
+        hrl_sarp.load_run(site.root, site.raw)
+    collect_closes_only(site)
+    with pytest.raises(CheckpointError, match="market"):
+        hrl_sarp.load_run(site.log_dir, site.raw)

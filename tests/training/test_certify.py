@@ -131,7 +131,7 @@ def test_an_inner_training_is_the_same_recipe_but_shorter() -> None:
     assert short.micro_agent.td3.total_timesteps == 96
     assert short.micro_agent.td3.learning_starts == 24
     assert short.curriculum.joint.micro_steps == 48
-    assert short.macro_agent.gradient.epochs == config.macro_agent.gradient.epochs / 2
+    assert short.macro_agent.gradient.epochs == round(config.macro_agent.gradient.epochs / 2)
     assert shortened(config, config.seed, folds(length=1.0)) == config
 
 
