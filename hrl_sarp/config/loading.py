@@ -65,8 +65,8 @@ def load_config(
 
     Args:
         config_dir: folder with the base files, `markets/` and `experiments/`.
-        market: name of a market profile; None takes that of the own file, else the experiment's, else
-            the base files'.
+        market: name of a market profile; None takes that of the own file, of the experiment, or of
+            the base files, whichever there is first.
         experiment: name of an experiment; None runs the base values.
         overrides: partial nested mapping, for example `{"seed": 3}`.
         own_file: a YAML file of the user's, with the top-level keys of the base files; other
