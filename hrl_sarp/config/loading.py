@@ -173,7 +173,7 @@ def list_choices(config_dir: Path, kind: str) -> list[str]:
     return sorted(path.stem for path in (config_dir / f"{kind}s").glob("*.yaml"))
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.CSafeLoader):
     """Safe YAML loader that notes duplicate keys, and keys that YAML does not read as text."""
 
     def __init__(self, stream: str) -> None:
