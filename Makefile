@@ -19,15 +19,16 @@ $(READY): pyproject.toml constraints.txt
 
 train: $(READY) ## collect the bundled sample, train all five phases, backtest
 	$(BIN)/python main.py collect-data --source sample
-	$(BIN)/python main.py train --experiment quickstart
+	$(BIN)/python main.py train --experiment quickstart --overwrite
 
 US_DATA ?= ../shared/data/us_daily
 SEEDS ?= 0 1 2
 
 real-us: $(READY) ## train and backtest on US_DATA for all SEEDS; writes the table of docs/results.md
-	$(BIN)/python main.py collect-data --source files --input $(US_DATA) --data-dir data/us/raw
+	$(BIN)/python main.py collect-data --source files --input $(US_DATA) --data-dir data/us/raw \
+		--overwrite
 	set -e; for seed in $(SEEDS); do $(BIN)/python main.py train --experiment real_us \
-		--data-dir data/us/raw --log-dir logs/real_us/$$seed --seed $$seed; done
+		--data-dir data/us/raw --log-dir logs/real_us/$$seed --seed $$seed --overwrite; done
 	$(BIN)/python main.py report $(SEEDS:%=logs/real_us/%) --readme docs/results.md
 
 WORKERS ?= 2

@@ -67,6 +67,7 @@ def train(
     *,
     seeds: "Sequence[int] | None" = None,
     resume: bool = False,
+    overwrite: bool = False,
     device: str = "auto",
 ) -> "HierarchicalPolicy":
     """Train both agents in all five phases, and certify how far they are deployed.
@@ -79,32 +80,31 @@ def train(
         seeds: train each of these in a folder of its own, and deploy their mean; None trains the
             seed of the configuration alone.
         resume: continue what the folder holds; the weights end bit-identical.
+        overwrite: replace the run that the folder holds, with its reports.
         device: `auto`, `cpu` or `cuda`.
 
     Returns:
         The certified pair, ready for `backtest`.
 
     Raises:
-        HrlSarpError: in one line with the cure, for example for a folder of another run.
+        OverwriteError: if the folder holds a run, and neither `resume` nor `overwrite` is given.
+        HrlSarpError: in one line with the cure, for example for checkpoints of another market.
         StoppedEarly: at Ctrl-C, after a checkpoint. A second Ctrl-C, or five seconds without a safe
             moment, give a KeyboardInterrupt. `resume=True` goes on in both cases.
     """
     from hrl_sarp.config.loading import load_config
+    from hrl_sarp.run.phases import require_free_folder
     from hrl_sarp.run.session import RunFolder, StopFlag, resolve_device
-    from hrl_sarp.training import make_context, run_curriculum
-    from hrl_sarp.training.certify import certify, require_room
-    from hrl_sarp.training.seeds import require_kind, train_seeds
+    from hrl_sarp.run.terminal import run_progress
+    from hrl_sarp.training import make_context
+    from hrl_sarp.training.certify import train_and_certify
 
     chosen, folder = config or load_config(market=market.name), Path(log_dir)
     with RunFolder(folder).lock(), StopFlag() as stop:
+        require_free_folder(folder, None, resume=resume, overwrite=overwrite)
         context = make_context(chosen, market, folder, resolve_device(device), stop, resume=resume)
-        require_room(context)
-        if seeds is None:
-            require_kind(folder, several=False)
-            run_curriculum(context)
-        else:
-            train_seeds(context, seeds)
-        certify(context)
+        with run_progress():
+            train_and_certify(context, seeds, overwrite=overwrite)
     return load_agents(folder, market, chosen)
 
 

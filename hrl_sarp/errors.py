@@ -33,6 +33,10 @@ class MissingArtifactError(HrlSarpError):
     """A file that an earlier command writes is not there; names that command."""
 
 
+class OverwriteError(HrlSarpError):
+    """A command would overwrite what an earlier one wrote; names it and the options that decide."""
+
+
 class StorageError(HrlSarpError):
     """A file cannot be written: the disk is full or the folder is not ours."""
 

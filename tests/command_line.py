@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hrl_sarp.cli import app as cli
+from hrl_sarp.cli import main
 
 NOT_A_TERMINAL = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
@@ -21,7 +21,7 @@ def make_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
         for name, value in NOT_A_TERMINAL.items():
             monkeypatch.setenv(name, value)
         capfd.readouterr()
-        code = cli.main()
+        code = main()
         shown = capfd.readouterr()
         return code, shown.out, shown.err
 

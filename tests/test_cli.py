@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hrl_sarp.cli import app as cli
+from hrl_sarp.cli.entry import STOPPED
 from hrl_sarp.run.session import RunFolder
 from tests.command_line import Command, assert_refused
 
@@ -195,7 +196,7 @@ def test_stopping_twice_ends_with_the_code_of_a_signal(
 
     monkeypatch.setattr(cli, "read_config", interrupted)
     code, out, err = command("train")
-    assert (code, out) == (cli.STOPPED, "")
+    assert (code, out) == (STOPPED, "")
     assert "--resume" in err
 
 
@@ -238,4 +239,4 @@ def test_own_configuration_that_does_not_exist_is_refused(command: Command, tmp_
 
 def test_init_does_not_overwrite(command: Command, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    assert_refused(command("init", tmp_path), str(tmp_path), "--overwrite")
+    assert_refused(command("init", tmp_path), str(tmp_path), "--overwrite", code=2)

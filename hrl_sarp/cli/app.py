@@ -1,10 +1,5 @@
 """The commands. Each reads options, calls one function of the package and prints its result."""
 
-import errno
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +11,12 @@ from hrl_sarp.cli import encoders
 from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LOG_DIR,
-    FORMER_NAMES,
     DataDir,
     Device,
     Experiment,
     LogDir,
     MarketName,
+    Overwrite,
     OwnConfig,
     Resume,
     Seed,
@@ -30,17 +25,14 @@ from hrl_sarp.cli.options import (
     read_config,
     running,
 )
-from hrl_sarp.errors import HrlSarpError, MissingArtifactError, StoppedEarly
-from hrl_sarp.run.terminal import accept_any_console, log_to_screen, say
+from hrl_sarp.cli.reports import ALL, Selection, load_context, make_report, report_folder
+from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+from hrl_sarp.run.terminal import run_progress, say, stretch
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.training.phase import PhaseContext
 
-ALL = "all"
 SPANS = ("train", "validation", "test")
-STOPPED = 130
-"""Exit code after Ctrl-C or SIGTERM."""
 
 app = typer.Typer(
     add_completion=False,
@@ -50,7 +42,8 @@ app = typer.Typer(
 )
 
 DAY = "%Y-%m-%d"
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names.")]
+TRAINING_SHARE = 0.75
+"""About what share of the time of `train` goes before the backtest, for the bar on the screen."""
 
 
 @app.command("collect-data")
@@ -77,6 +70,7 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
     experiment: Experiment = None,
     market: MarketName = None,
     own: OwnConfig = None,
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Collect a market into DATA_DIR: parquet files and a manifest with hashes.
 
@@ -98,7 +92,7 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
         today = datetime.now(tz=UTC).date()
         days = start and start.date(), end and end.date()
         request = YahooRequest(symbols, *days, today, lists)
-    manifest = collect(source, data_dir, config, input_path, macro, request)
+    manifest = collect(source, data_dir, config, input_path, macro, request, overwrite=overwrite)
     say(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
 
 
@@ -160,49 +154,47 @@ def train(  # noqa: PLR0913 -- options, given by name
     ] = None,
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
     trial_log: TrialLogFile = None,
 ) -> None:
     """Train the five phases, certify the agents and backtest on the test span; or one phase.
 
     Example: hrl-sarp train --experiment real_us --seeds 0,1,2
     """
-    from hrl_sarp.run.phases import require_earlier_phases, require_phase
+    from hrl_sarp.run.phases import require_free_folder
 
     several = parse_seeds(seeds)  # every wrong option is refused before anything is written
-    if phase is not None:
-        require_phase(phase)
     if several is not None and (phase is not None or seed is not None):
         raise HrlSarpError("--seeds trains all phases of its seeds: leave out --phase and --seed")
-    if phase is not None:  # before the imports below, which take seconds
-        require_earlier_phases(phase, log_dir)
+    # before the imports below, which take seconds
+    require_free_folder(log_dir, phase, resume=resume, overwrite=overwrite)
     from hrl_sarp.data.store import read_manifest
     from hrl_sarp.run.session import resolve_device
-    from hrl_sarp.training.certify import certify, require_room
-    from hrl_sarp.training.curriculum import run_curriculum, run_phase
-    from hrl_sarp.training.seeds import require_kind, train_seeds
+    from hrl_sarp.training.certify import train_and_certify
+    from hrl_sarp.training.curriculum import run_phase
+    from hrl_sarp.training.seeds import require_kind
 
-    require_kind(log_dir, several=several is not None)
+    if phase is not None or not overwrite:
+        require_kind(log_dir, several=several is not None)
     seed = several[0] if several else seed
     config = read_config(market, experiment, own, seed)
     resolve_device(device)
     read_manifest(data_dir)
-    with running(log_dir):
-        context = replace(_context(data_dir, log_dir, config, device), resume=resume)
-        with context.stop:
+    with running(log_dir), run_progress():
+        context = replace(load_context(data_dir, log_dir, config, device), resume=resume)
+        with context.stop, stretch(0.0, 1.0 if phase else TRAINING_SHARE):
             if phase is not None:
                 run_phase(phase, context)
                 return
-            require_room(context)
-            if several is None:
-                run_curriculum(context)
-            else:
-                train_seeds(context, several)
-            certify(context)
-        _backtest(_context(data_dir, log_dir, config, "cpu"), "test", trial_log)
+            train_and_certify(context, several, overwrite=overwrite)
+        with stretch(TRAINING_SHARE, 1.0, "backtest"):
+            context = load_context(data_dir, log_dir, config, "cpu")
+            made = make_report(context, Selection(), trial_log, overwrite=True)
+    made.show()
 
 
 @app.command("backtest")
-def backtest(
+def backtest(  # noqa: PLR0913 -- options, given by name
     span: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     agents: Annotated[
         str, typer.Option(help="Trained pairs by their names in the table, with commas; or all.")
@@ -216,18 +208,25 @@ def backtest(
     market: MarketName = None,
     own: OwnConfig = None,
     seed: Seed = None,
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
     trial_log: TrialLogFile = None,
 ) -> None:
-    """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest."""
+    """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest.
+
+    Another span, or some agents or baselines only, has a folder of its own beside it.
+    """
     if span not in SPANS:
         raise HrlSarpError(f"--span must be one of {', '.join(SPANS)}, found '{span}'")
+    chosen = Selection(span, agents, baselines)
     names = {ALL: None, "none": []}.get(baselines, baselines.split(","))
     config = read_config(market, experiment, own, seed, {"evaluation": {"baselines": names}})
     if not log_dir.is_dir():
         raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     with running(log_dir):
-        context = _context(data_dir, log_dir, config, "cpu")
-        _backtest(context, span, trial_log, None if agents == ALL else agents.split(","))
+        context = load_context(data_dir, log_dir, config, "cpu")
+        with run_progress(), stretch(0.0, 1.0, "backtest"):
+            made = make_report(context, chosen, trial_log, overwrite=overwrite)
+        made.show()
 
 
 @app.command("stress-test")
@@ -238,6 +237,7 @@ def stress_test(
     market: MarketName = None,
     own: OwnConfig = None,
     seed: Seed = None,
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Put the trained agents of LOG_DIR and all baselines under stress; writes LOG_DIR/stress.
 
@@ -255,11 +255,12 @@ def stress_test(
     if not log_dir.is_dir():
         raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     with running(log_dir):
-        context = _context(data_dir, log_dir, config, "cpu")
-        result = run_stress_test(
-            context.market, lambda change: trained_policies(context, change)[0], config
-        )
-        page = write_stress_test(result, context.log_dir / "stress")
+        context = load_context(data_dir, log_dir, config, "cpu")
+        with report_folder(log_dir / "stress", context, overwrite=overwrite) as folder:
+            result = run_stress_test(
+                context.market, lambda change: trained_policies(context, change)[0], config
+            )
+            page = write_stress_test(result, folder)
         Console().print(summary(result))
         say(f"wrote {page}")
 
@@ -307,7 +308,7 @@ def diagnose(
     gains = stored_control(first)
     if permuted and gains is None:
         with running(log_dir):
-            context = _context(data_dir, first, config, "cpu")
+            context = load_context(data_dir, first, config, "cpu")
             with context.stop:
                 gains = run_control(context)
     if gains is None:
@@ -353,123 +354,3 @@ def init(
 
 
 encoders.add_commands(app)
-
-
-def _context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
-    """Load the market, with the configured stock embeddings, and build the phases' context."""
-    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
-    from hrl_sarp.market.cache import assembled_market
-    from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
-    from hrl_sarp.training.curriculum import make_context
-
-    chosen = resolve_device(device)
-    configure_threads(config.threads)
-    market = with_stock_embeddings(assembled_market(data_dir, config), data_dir, config, chosen)
-    return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
-
-
-def _backtest(
-    context: "PhaseContext", span: str, trial_log: Path | None, names: list[str] | None = None
-) -> None:
-    from rich.console import Console
-
-    from hrl_sarp.evaluation.backtest import run_backtest
-    from hrl_sarp.evaluation.policies import granted, select_policies, trained_policies
-    from hrl_sarp.evaluation.report import print_summary, write_backtest
-    from hrl_sarp.evaluation.trials import record_selection
-    from hrl_sarp.run.trials import TrialLog
-    from hrl_sarp.training.seeds import members
-
-    policies, pairs = trained_policies(context)
-    swaps = pairs if names is None else None
-    if names is not None:
-        policies = select_policies(policies, names)
-    log = TrialLog(trial_log)
-    for member in members(context):
-        record_selection(member.log_dir, member.market, member.config, log)
-    result = run_backtest(context.market, policies, span, context.config, log=log)
-    out_dir = context.log_dir / "backtest"
-    analysis = write_backtest(result, out_dir, swaps, granted(context.log_dir))
-    print_summary(result, analysis, Console())
-    say(f"wrote {out_dir / 'report.html'}")
-
-
-def _as_line(error: HrlSarpError) -> str:
-    """Return the message; a heading with a single line below it becomes one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(lines) if len(lines) <= 2 else str(error)
-
-
-def main() -> int:
-    """Run the command line. An expected problem prints one line and gives an exit code above 0.
-
-    Returns:
-        0, or 130 after Ctrl-C or SIGTERM, or 1 or 2 for a problem.
-    """
-    accept_any_console()
-    log_to_screen()
-    try:
-        with _stopped_by_sigterm():
-            code = app(standalone_mode=False) or 0
-    except typer.TyperException as error:
-        return _complain(_as_usage(error.format_message()), error.exit_code)
-    except StoppedEarly:
-        return _complain("stopped; the same command with --resume continues exactly there", STOPPED)
-    except KeyboardInterrupt:
-        code = STOPPED
-    except HrlSarpError as error:
-        return _complain(f"{type(error).__name__}: {_as_line(error)}", 1)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        cure = "; make room, then repeat the command (train: with --resume)" if is_full else ""
-        return _complain(f"{type(error).__name__}: {error.strerror or error}{where}{cure}", 1)
-    if code == STOPPED:
-        return _complain(_stopped_at_once(), STOPPED)
-    return int(code)
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C. Phases have handlers of their own, which stop at a boundary."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    former = {number: signal.getsignal(number) for number in numbers}
-    # in the background of a script Ctrl-C is ignored, and stays so
-    changed = {n: handler for n, handler in former.items() if handler is not signal.SIG_IGN}
-    for number in changed:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in changed.items():
-            signal.signal(number, handler)
-
-
-def _complain(line: str, code: int) -> int:
-    if line:
-        say(line, is_problem=True)
-    return code
-
-
-def _as_usage(message: str) -> str:
-    """Add the given arguments; an empty message means that the help was shown."""
-    if not message:
-        return ""
-    words = [word.partition("=")[0] for word in sys.argv[1:]]
-    # an option of ours may stand beside the wrong one, so only those that the message is about
-    names = [word for word in words if word in FORMER_NAMES and word in message]
-    if "extra argument" in message and "--freeze-encoder" in words:
-        names.append("--freeze-encoder")
-    cures = "".join(f"; {name} is {FORMER_NAMES[name]} here" for name in dict.fromkeys(names))
-    given = " ".join(sys.argv[1:])
-    return f"UsageError: {message.rstrip('.')}{cures}; found `{given}`, see --help"
-
-
-def _stopped_at_once() -> str:
-    given = sys.argv[1:]
-    how = "begins anew"
-    if given[:1] and given[0] in ("train", "pretrain-encoder", "finetune-encoder"):
-        how = "with --resume continues from the last checkpoint"
-    elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
-        how = "fetches the rest"
-    return f"stopped at once; the same command {how}"

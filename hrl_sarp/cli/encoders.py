@@ -14,6 +14,7 @@ from hrl_sarp.cli.options import (
     Device,
     Experiment,
     MarketName,
+    Overwrite,
     OwnConfig,
     Resume,
     Seed,
@@ -79,6 +80,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     seed: Seed = None,
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Pretrain an encoder on unlabelled bars: it learns to rebuild bars that it cannot see.
 
@@ -87,6 +89,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     from hrl_sarp.encoders.pretrain import run
     from hrl_sarp.encoders.pretrain.prepare import prepare_bars, prepare_panel
     from hrl_sarp.encoders.stock_embeddings import encoder_folder
+    from hrl_sarp.run.earlier import require_free_output
     from hrl_sarp.run.session import StopFlag, configure_threads
 
     kind = _encoder_kind(encoder, data, mask_strategy, is_panel=panel)
@@ -96,14 +99,15 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     if data is not None:
         sections = {"pretraining": {**schedule, **settings}}
     config = read_config(market, experiment, own, seed, {"encoders": sections})
+    usual = DEFAULT_PRETRAIN_DIR if data else encoder_folder(data_dir, config.market, kind)
+    folder = output or usual
+    require_free_output(folder, run.FILES, resume=resume, overwrite=overwrite)
     configure_threads(config.threads)
     with _processes(device) as world:
         # bad data are refused before the folder is made
         if data is not None:
-            folder = output or DEFAULT_PRETRAIN_DIR
             prepared = prepare_bars(data, symbol, folder, config, resume=resume)
         else:
-            folder = output or encoder_folder(data_dir, config.market, kind)
             prepared = prepare_panel(kind, data_dir, folder, config, resume=resume)
         held = running(folder, OUTPUT_OPTION) if world.is_first else nullcontext()
         with held, StopFlag() as stop:
@@ -167,20 +171,27 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     seed: Seed = None,
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Teach an encoder to find expansions in labelled windows, and compare it with baselines.
 
     Variant price-action teaches the transformer to tell from candles whether a buy is worth it.
     """
-    from hrl_sarp.price_action.expansions.finetuning import FinetuneRequest, prepare
+    from hrl_sarp.price_action.buys import training as buys
+    from hrl_sarp.price_action.expansions import finetuning
+    from hrl_sarp.run.earlier import require_free_output
     from hrl_sarp.run.session import configure_threads, resolve_device
 
     settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
     _require_options_of(variant, symbol, pretrained_encoder, is_frozen=freeze_encoder)
+    usual = DEFAULT_FINETUNE_DIR / variant
+    folder = output or (DEFAULT_PRICE_ACTION_DIR if variant == PRICE_ACTION else usual)
+    files = buys.FILES if variant == PRICE_ACTION else finetuning.FILES
+    require_free_output(folder, files, resume=resume, overwrite=overwrite)
     if variant == PRICE_ACTION:
         settings["batch_size"] = batch_size
         config = read_config(None, experiment, own, seed, {"encoders": {"price_action": settings}})
-        _price_action(data, symbol, output or DEFAULT_PRICE_ACTION_DIR, config, device, resume)
+        _price_action(data, symbol, folder, config, device, resume)
         return
     config = read_config(None, experiment, own, seed, {"encoders": {"finetuning": settings}})
     # an unknown variant is for `prepare` to refuse: a batch size alone would begin a new one
@@ -188,12 +199,9 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
         settings["variants"] = {variant: {"batch_size": batch_size}}
         config = read_config(None, experiment, own, seed, {"encoders": {"finetuning": settings}})
     configure_threads(config.threads)
-    folder = output or DEFAULT_FINETUNE_DIR / variant
-    chosen = resolve_device(device)
-    request = FinetuneRequest(
-        variant, data, folder, pretrained_encoder, freeze_encoder, chosen, config, resume
-    )
-    _finetune(prepare(request))  # bad data are refused before the folder is made
+    inputs = variant, data, folder, pretrained_encoder, freeze_encoder
+    request = finetuning.FinetuneRequest(*inputs, resolve_device(device), config, resume)
+    _finetune(finetuning.prepare(request))  # bad data are refused before the folder is made
 
 
 def _finetune(job: "Job") -> None:

@@ -30,6 +30,10 @@ MarketName = Annotated[str | None, typer.Option(help="Profile of config/markets/
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run exactly.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what an earlier command has written there."),
+]
 TrialLogFile = Annotated[
     Path | None,
     typer.Option(

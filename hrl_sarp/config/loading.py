@@ -18,7 +18,7 @@ from hrl_sarp.config.consistency import find_contradictions
 from hrl_sarp.config.encoder_schema import WindowedConfig
 from hrl_sarp.config.market_schema import DATED, SHARED
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.errors import ConfigError
+from hrl_sarp.errors import ConfigError, OverwriteError
 
 _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
 DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] / "config"
@@ -126,7 +126,7 @@ def copy_defaults(folder: Path, *, overwrite: bool) -> int:
     others stay. `load_config` takes the folder as its `config_dir`.
     """
     if not overwrite and folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise ConfigError(
+        raise OverwriteError(
             f"{folder} exists and is not empty; name another folder, or add --overwrite to replace "
             "files of the same names"
         )

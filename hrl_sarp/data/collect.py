@@ -12,8 +12,15 @@ from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.sources.yahoo import download
 from hrl_sarp.data.sources.yahoo.download import YahooRequest
 from hrl_sarp.data.sources.yahoo.history import live_link
-from hrl_sarp.data.store import FileReading, RawData, read_manifest, write_raw
-from hrl_sarp.errors import DataError
+from hrl_sarp.data.store import (
+    FileReading,
+    RawData,
+    is_same,
+    read_manifest,
+    read_raw,
+    write_raw,
+)
+from hrl_sarp.errors import DataError, HrlSarpError, MissingArtifactError, OverwriteError
 from hrl_sarp.reporting.table import Table
 
 DEFAULT_MARKETS = {"sample": "sample", "synthetic": "synthetic", "files": "us", "yahoo": "us"}
@@ -21,6 +28,7 @@ DEFAULT_MARKETS = {"sample": "sample", "synthetic": "synthetic", "files": "us", 
 SOURCES = tuple(DEFAULT_MARKETS)
 
 
+_CURE = "--overwrite replaces them, another --data-dir keeps them"
 _SHOWN = 5
 """Files and symbols that a row of `render_readings` lists."""
 
@@ -83,11 +91,18 @@ def collect(
     input_path: Path | None = None,
     macro_path: Path | None = None,
     yahoo_request: YahooRequest | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Fetch from the source, replace the data in `data_dir` and return the manifest.
+    """Fetch from the source, write the data into `data_dir` and return the manifest.
 
     Only the source `files` takes `input_path` and `macro_path`. Only `yahoo` takes `yahoo_request`.
     The cache of `yahoo` lies beside `data_dir`.
+
+    Raises:
+        OverwriteError: if `data_dir` holds other data, unless `overwrite` replaces them. Damaged
+            data are replaced, because no command reads them.
+        DataError: if the source cannot be read, or an argument belongs to another source.
     """
     if source not in SOURCES:
         raise DataError(f"source {source!r} is unknown; expected one of {', '.join(SOURCES)}")
@@ -98,23 +113,70 @@ def collect(
             f"--symbols, --start and --end belong to the source yahoo, found source {source}; add "
             "`--source yahoo --market us` (or `nse`), or leave them out"
         )
+    if not overwrite:
+        _require_source(data_dir, source)
     logger.info("collecting from the source {}", source)
-    if source == "sample":
-        raw = sample.load()
-    elif source == "synthetic":
-        section, calendar = config.data.synthetic, config.market_profile.calendar
-        sessions = first_sessions(calendar, section.start, section.n_days)
-        raw = synthetic.generate(section, sessions)[0]
-    elif source == "files":
-        raw = check_files(config, input_path, macro_path)
-    else:
-        if yahoo_request is None:
-            raise DataError("source yahoo: expected a request with its days, found none")
-        cache_dir = data_dir.parent / "yahoo"
-        raw = download.load(yahoo_request, config, cache_dir, live_link(cache_dir))
+    raw = _fetch(source, data_dir, config, input_path, macro_path, yahoo_request)
     counts = raw.bars.height, raw.bars["symbol"].n_unique(), raw.macro.height
     logger.info("{} bars of {} symbols, {} macro values", *counts)
     for note in raw.notes:
         logger.info("note: {}", note)
+    if not overwrite:
+        _require_same_data(data_dir, raw)
     logger.info("wrote {}", write_raw(raw, data_dir))
     return read_manifest(data_dir)
+
+
+def _fetch(
+    source: str,
+    data_dir: Path,
+    config: RunConfig,
+    input_path: Path | None,
+    macro_path: Path | None,
+    yahoo_request: YahooRequest | None,
+) -> RawData:
+    if source == "sample":
+        return sample.load()
+    if source == "synthetic":
+        section, calendar = config.data.synthetic, config.market_profile.calendar
+        sessions = first_sessions(calendar, section.start, section.n_days)
+        return synthetic.generate(section, sessions)[0]
+    if source == "files":
+        return check_files(config, input_path, macro_path)
+    if yahoo_request is None:
+        raise DataError("source yahoo: expected a request with its days, found none")
+    cache_dir = data_dir.parent / "yahoo"
+    return download.load(yahoo_request, config, cache_dir, live_link(cache_dir))
+
+
+def _require_source(data_dir: Path, source: str) -> None:
+    """Refuse data of another source at once, before anything is fetched."""
+    try:
+        there = read_manifest(data_dir).get("source")
+    except HrlSarpError:  # none, or damaged: no command reads it
+        return
+    if there != source:
+        raise OverwriteError(
+            f"{data_dir} holds data of the source {there}, asked for is {source}: {_CURE}"
+        )
+
+
+def _require_same_data(data_dir: Path, raw: RawData) -> None:
+    """Refuse to replace sound data by others."""
+    try:
+        there = read_raw(data_dir)
+    except MissingArtifactError:
+        return
+    except HrlSarpError as damage:
+        logger.warning("data that cannot be read are replaced: {}", damage)
+        return
+    if not is_same(there, raw):
+        before, after = _in_words(there), _in_words(raw)
+        told = f"{before}, these are {after}" if before != after else f"{before} with other values"
+        raise OverwriteError(f"{data_dir} holds other data of {told}: {_CURE}")
+
+
+def _in_words(raw: RawData) -> str:
+    days = raw.bars["date"]
+    n_symbols = raw.bars["symbol"].n_unique()
+    return f"{n_symbols} symbols, {days.min()} to {days.max()} ({raw.bars.height:,} bars)"

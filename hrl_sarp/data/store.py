@@ -190,6 +190,15 @@ def read_raw(data_dir: Path) -> RawData:
     return RawData(**frames, **texts, notes=tuple(manifest.get("notes", ())))
 
 
+def is_same(first: RawData, second: RawData) -> bool:
+    """Say whether two data sets would be written alike, apart from their remarks."""
+    for table in _TABLES:
+        one, other = (getattr(raw, table.field) for raw in (first, second))
+        if (one is None) != (other is None) or (one is not None and not one.equals(other)):
+            return False
+    return all(getattr(first, key) == getattr(second, key) for key in _TEXT_KEYS)
+
+
 def _read_table(
     data_dir: Path, table: _Table, files: dict[str, dict[str, Any]]
 ) -> pl.DataFrame | None:

@@ -198,7 +198,7 @@ def _append_blocks(
         file.write(header)
         file.truncate(len(header) + done * day_bytes)
         file.seek(0, os.SEEK_END)
-        with phase_progress(title, n_days, done) as bar:
+        with phase_progress(title, n_days, done, "days") as bar:
             for day in range(done, n_days, days_per_block):
                 written = block(slice(day, day + days_per_block))
                 file.write(written.astype(stored, copy=False).tobytes())

@@ -21,6 +21,7 @@ from hrl_sarp.envs.two_clocks import Rows, TwoClocks
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import one_thread
+from hrl_sarp.run.terminal import phase_progress
 from hrl_sarp.simulator.limits import exposure_limit, moved_by_limits
 
 INDEX = "index"
@@ -326,16 +327,16 @@ def rollout(
     weights = {
         name: np.zeros((n_steps, len(kept), *shape[2:], market.n_assets)) for name in HOLDINGS
     }
-    for step, session in enumerate(sessions(policies, tensors, spans, variants)):
-        by_row = (len(variants), n_spans, len(policies))
-        for name, values in numbers.items():
-            source = session if name == MOVED else session.result
-            values[step, ..., 1:] = getattr(source, name).cpu().view(by_row)
-        goals[step, ..., 1:, :] = session.goal.cpu().view(*by_row, -1)
-        for name, table in weights.items():
-            held = getattr(session.result, name).cpu().view(*by_row, -1)
-            for position, variant in enumerate(kept):
-                table[step, position, :, 1:] = held[variant]
+    by_row = (len(variants), n_spans, len(policies))
+    with phase_progress("rollout", n_steps, unit="sessions") as bar:
+        for step, session in enumerate(sessions(policies, tensors, spans, variants)):
+            for name, values in numbers.items():
+                source = session if name == MOVED else session.result
+                values[step, ..., 1:] = getattr(source, name).cpu().view(by_row)
+            goals[step, ..., 1:, :] = session.goal.cpu().view(*by_row, -1)
+            for name, table in weights.items():
+                table[step, :, :, 1:] = getattr(session.result, name).cpu().view(*by_row, -1)[kept]
+            bar.update(step + 1)
     goals[..., 1:, :][..., ~np.array(has_view), :] = np.nan
     for s, span in enumerate(spans):
         for name in ("net_return", "gross_return"):

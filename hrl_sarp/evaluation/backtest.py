@@ -13,9 +13,12 @@ from hrl_sarp.evaluation.baselines import make_baselines, make_random_portfolios
 from hrl_sarp.evaluation.own_policy import configured_policies
 from hrl_sarp.evaluation.statistics import Trials
 from hrl_sarp.evaluation.trials import SpanHistory, record_backtest
+from hrl_sarp.market.own.profile import cuts_of
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.trials import Span, TrialLog
 
+ROUNDED = 12
+"""Digits in which two series of returns are equal."""
 ACCOUNTING_DTYPE = torch.float64
 """Precision of a backtest's accounting, whatever the agents were trained in."""
 
@@ -137,6 +140,28 @@ def run_backtest(
         trials=trials,
         history=looked.history,
     )
+
+
+def cut_sentences(result: BacktestResult) -> list[str]:
+    """Say what the backtest did not get of what was asked for: rows, days, sectors, an index.
+
+    Args:
+        result: the rollouts.
+
+    Returns:
+        A sentence for policies that are one portfolio, and for each cut of the market.
+    """
+    main, same = result.main, dict[bytes, list[str]]()
+    for column, name in enumerate(main.names):
+        earned = main.net_return[:, column].round(ROUNDED) + 0.0  # no zero with a minus sign
+        same.setdefault(earned.tobytes(), []).append(name)
+    sentences = [
+        f"{', '.join(names[:-1])} and {names[-1]} are one portfolio here: they earned the same in "
+        "every session."
+        for names in same.values()
+        if len(names) > 1
+    ]
+    return [*sentences, *(f"{cut[0].upper()}{cut[1:]}." for cut in cuts_of(result.market))]
 
 
 def scaled_costs(costs: CostConfig, factor: float) -> CostConfig:

@@ -289,7 +289,8 @@ class Fit:
         now, epochs, patience = self.progress, self.schedule.epochs, self.schedule.patience
         bar: AbstractContextManager[PhaseBar] = nullcontext(PhaseBar.silent())
         if self.world.is_first:
-            bar = phase_progress(self.task.title, epochs * self.n_batches, self._batches_done())
+            total, done = epochs * self.n_batches, self._batches_done()
+            bar = phase_progress(self.task.title, total, done, "batches")
         with bar as shown:
             while now.epoch < epochs and now.epoch - 1 - now.best_epoch < patience:
                 self._run_epoch(shown)
@@ -314,8 +315,8 @@ class Fit:
             now.batch += 1
             if now.batch % self.look_every and now.batch < self.n_batches:
                 continue
-            loss = self._look(batches)
-            bar.update(self._batches_done(), f"epoch {now.epoch}, loss {loss:.4f}")
+            self._look(batches)
+            bar.update(self._batches_done())
             if self.world.agree(is_wanted=self.stop.is_set):
                 self._save()
                 raise StoppedEarly
@@ -337,13 +338,7 @@ class Fit:
         rate = schedule.rate(now.epoch)
         self.history.add(now.epoch, {**terms, **measures, "lr": rate})
         now.seconds.append(self._add_time())
-        trained = {name: value for name, value in terms.items() if name.startswith(TRAINING)}
-        said = {**trained, **measures}
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in said.items())
-        self._say(
-            f"epoch {now.epoch}: loss {terms['total_loss']:.4f}, {shown}"
-            + (", best" if is_best else "")
-        )
+        self._say_epoch(terms, loss, measures)
         epoch = Epoch(
             *(now.epoch, terms, loss, measures, now.gradients, rate, now.seconds[-1], is_best)
         )
@@ -474,6 +469,18 @@ class Fit:
         self.progress.spent += now - self._clock
         self._clock = now
         return self.progress.spent
+
+    def _say_epoch(self, terms: dict[str, float], loss: float, measures: dict[str, float]) -> None:
+        """Show the losses; the log file has all measures. Untrained weights may be the best."""
+        now = self.progress
+        self._say(
+            f"epoch {now.epoch}, loss {terms['total_loss']:.3g}, validation {loss:.3g}, best "
+            f"{now.best_loss:.3g} at {now.best_epoch}"
+        )
+        trained = {name: value for name, value in terms.items() if name.startswith(TRAINING)}
+        said = {**trained, **measures}.items()
+        if self.world.is_first:
+            logger.debug(", ".join(f"{name} {value:.4f}" for name, value in said))
 
     def _say(self, line: str) -> None:
         if self.world.is_first:

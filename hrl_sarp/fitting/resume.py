@@ -13,11 +13,8 @@ from hrl_sarp.config.loading import find_changes
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.run.checkpoints import load_payload, save_payload
+from hrl_sarp.run.earlier import CONFIG, RUNNING
 
-CONFIG = "config.yaml"
-"""The merged configuration in the folder of a run."""
-RUNNING = "running.pt"
-"""Usual name of the state of an unfinished run."""
 CONFIG_HASH = "config_hash"
 """Entry of an identity. If it differs, `config.yaml` can name the differing settings."""
 SHOWN_CHARACTERS = 60
@@ -75,7 +72,7 @@ class RunState:
         if payload["kind"] != self.kind:
             raise CheckpointError(
                 f"{self.path}: expected the checkpoint of {self.kind}, found {payload['kind']}; "
-                f"choose another {self.option} or start again without --resume"
+                f"choose another {self.option} or begin anew with --overwrite"
             )
         self.require_same(payload.get("identity", {}), str(self.path))
         return payload
@@ -90,11 +87,11 @@ class RunState:
         Raises:
             CheckpointError: if values differ; names each with its value there and here.
         """
-        differences = self._differences(found)
+        differences = self.find_differences(found)
         if differences:
             raise CheckpointError(
                 f"{what} is of a run with another {'; another '.join(differences)}; resume with "
-                "the same options, start again without --resume, or choose another "
+                "the same options, begin anew with --overwrite, or choose another "
                 f"{self.option}"
             )
 
@@ -110,7 +107,16 @@ class RunState:
         """Remove the state of a run whose results are written."""
         self.path.unlink(missing_ok=True)
 
-    def _differences(self, found: Mapping[str, Any]) -> list[str]:
+    def find_differences(self, found: Mapping[str, Any]) -> list[str]:
+        """Name each entry in which another run differs from this one, with both values.
+
+        Args:
+            found: identity of the other run; entries that this run's identity lacks are ignored.
+
+        Returns:
+            One text for each; for another configuration the values that differ, if the folder holds
+            it.
+        """
         named = differences(found, self.identity)
         dumped = self.folder / CONFIG
         if CONFIG_HASH not in named or self.config is None or not dumped.is_file():

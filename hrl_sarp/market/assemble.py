@@ -34,7 +34,14 @@ from hrl_sarp.features.regime import (
 )
 from hrl_sarp.features.stock import compute_stock_features, longest_lookback
 from hrl_sarp.market.own.causality import require_causal
-from hrl_sarp.market.own.profile import CURE, dated_spans, fit_profile, sectors_of
+from hrl_sarp.market.own.profile import (
+    CURE,
+    dated_spans,
+    fit_profile,
+    index_name,
+    sectors_of,
+    span_cuts,
+)
 from hrl_sarp.market.rates import benchmark_returns, published_series, risk_free_returns
 from hrl_sarp.market.universe import EMPTY, choose_slots, eligible_stocks, membership_mask
 from hrl_sarp.risk import risk_tables
@@ -97,7 +104,7 @@ def assemble_market(
         slots=own_slots,
         risk_free=risk_free[rows],
         benchmark_return=benchmark[rows],
-        benchmark_name=profile.benchmark_name,
+        benchmark_name=index_name(profile, benchmark_is),
         feature_names=tuple(profile.stock_features),
         macro_features=np.ascontiguousarray(macro[rows]),
         macro_names=macro_names,
@@ -108,7 +115,8 @@ def assemble_market(
         implied_volatility=None if implied is None else implied[rows],
         manifest={"risk_free": risk_free_is, "benchmark": benchmark_is},
     )
-    market.manifest.update(_manifest(raw, panel, market), remarks=list(fitted.remarks))
+    cuts = span_cuts(spans, market.dates, panel.dates[0].item(), first)
+    market.manifest.update(_manifest(raw, panel, market), remarks=list(fitted.remarks), cuts=cuts)
     market = without_constant(market, asked)
     if config.objective.kind == "risk":
         return replace(market, risk=risk_tables(market, config))

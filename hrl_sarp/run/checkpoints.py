@@ -72,7 +72,7 @@ def restoring(path: Path) -> Iterator[None]:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise CheckpointError(
             f"{path}: does not fit this version of the package: expected what it saves itself, "
-            f"found {type(error).__name__}: {reason}; start the phase again without --resume"
+            f"found {type(error).__name__}: {reason}; begin the phase anew with --overwrite"
         ) from error
 
 

@@ -3,10 +3,22 @@
 This module is apart from `training`, because that one takes seconds to import.
 """
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+from hrl_sarp.errors import HrlSarpError, MissingArtifactError, OverwriteError
+from hrl_sarp.run.earlier import CONFIG, RUNNING, require_one_way
+
+CERTIFICATION = Path("certification") / "certification.json"
+"""Below the log folder: what `training/certify.py` granted; its inner trainings lie beside it."""
+SEEDS = "seeds.json"
+"""Below the log folder of a run of several seeds: which they are."""
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError)
+"""What reading a missing or damaged file raises; a refusal then names less."""
+REPORTS = ("backtest", "stress")
+"""Beginnings of the folders of reports below the log folder; they are about its agents."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +103,94 @@ def require_earlier_phases(number: int, log_dir: Path) -> None:
     needed += [(table[number], 0) for table in (MACRO_OF, MICRO_OF) if number in table]
     for earlier, which in needed:
         best_file(log_dir, earlier, which)
+
+
+def require_free_folder(
+    log_dir: Path, number: int | None, *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Refuse a training that could not begin in its folder; nothing is loaded for it.
+
+    Args:
+        log_dir: log folder of the run.
+        number: of the phase to train; None for all of them.
+        resume: go on with what the folder holds.
+        overwrite: replace what the folder holds.
+
+    Raises:
+        HrlSarpError: for a number that is no phase, and if both ways are asked for.
+        MissingArtifactError: if the phase needs files of an earlier one.
+        OverwriteError: if neither way is asked for, and the folder holds such a training.
+    """
+    if number is not None:
+        require_phase(number)
+        require_earlier_phases(number, log_dir)
+    require_one_way(resume=resume, overwrite=overwrite)
+    if not resume and not overwrite:
+        require_no_run(log_dir, number)
+
+
+def require_no_run(log_dir: Path, number: int | None) -> None:
+    """Refuse to train anew over what an earlier run has trained or begun to train.
+
+    Args:
+        log_dir: log folder of the run.
+        number: of the phase to train, 1 to 5; None for all of them.
+
+    Raises:
+        OverwriteError: naming the phases that are there, with market and seed of their run.
+    """
+    found = {n: state for n, state in _phases_of(log_dir).items() if number in (None, n)}
+    if not found and not (number is None and (log_dir / SEEDS).is_file()):
+        return
+    facts = [f"phase {n} {state}" for n, state in found.items()] or [_seeds_of(log_dir)]
+    raise OverwriteError(
+        f"{log_dir} holds a run{_origin_of(log_dir)} ({', '.join(facts)}): --resume goes on with "
+        "it, --overwrite trains anew, another --log-dir keeps it"
+    )
+
+
+def remove_run(log_dir: Path) -> None:
+    """Remove the phases of a run, what was certified, and the reports about its agents.
+
+    Args:
+        log_dir: log folder of the run; its log files stay.
+    """
+    names = [files.folder for files in PHASES] + [str(CERTIFICATION.parent)]
+    folders = [log_dir / name for name in names]
+    folders += [path for name in (*REPORTS, "seed_") for path in log_dir.glob(f"{name}*")]
+    for folder in folders:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    (log_dir / SEEDS).unlink(missing_ok=True)
+
+
+def _phases_of(log_dir: Path) -> dict[int, str]:
+    """Say of each phase that is there whether it has finished."""
+    found = {}
+    for files in PHASES:
+        folder = log_dir / files.folder
+        if all((folder / name).is_file() for name in (*files.best, files.metrics)):
+            found[files.number] = "finished"
+        elif any((folder / name).is_file() for name in (RUNNING, *files.best, files.metrics)):
+            found[files.number] = "stopped"
+    return found
+
+
+def _origin_of(log_dir: Path) -> str:
+    """Return market and seed of the run in words; empty where no phase tells them."""
+    for files in PHASES:
+        try:
+            lines = (log_dir / files.folder / CONFIG).read_text(encoding="utf-8").splitlines()
+            values = dict(line.split(": ", 1) for line in lines if ": " in line)
+            return f" of market {values['market']} with seed {values['seed']}"
+        except _UNREADABLE:
+            continue
+    return ""
+
+
+def _seeds_of(log_dir: Path) -> str:
+    try:
+        seeds = json.loads((log_dir / SEEDS).read_text(encoding="utf-8"))["seeds"]
+        return f"seeds {', '.join(map(str, seeds))}"
+    except _UNREADABLE:
+        return f"several seeds, {SEEDS}"

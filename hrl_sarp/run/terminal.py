@@ -4,22 +4,24 @@ This module is apart from `session` because that one takes a second to import.
 """
 
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 from loguru import logger
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
-SCREEN_FORMAT = "{time:HH:mm:ss} | {level: <7} | {message}"
+LABEL, NUMBERS = 30, 38
+"""Characters of the bar's label at most, and of all that stands behind the bar."""
+NO_TIME = 1.0
+"""Seconds below which a part of a run was there already."""
+UNITS = 1000
+"""Units of a whole run on the screen: a bar counts in whole numbers of them."""
 
 
 def accept_any_console() -> None:
@@ -48,46 +50,171 @@ def log_to_screen() -> None:
     """Send log lines to the screen alone, and close the files they went to."""
     logger.remove()
     # a function, because sys.stderr may be replaced later, for example by a test
-    logger.add(_show, format=SCREEN_FORMAT, level="INFO", diagnose=False)
+    logger.add(_show, format=_screen_format, level="INFO", diagnose=False)
+
+
+def _screen_format(record: Any) -> str:
+    """Name the level of a problem alone, so that a line of numbers fits on a narrow screen."""
+    is_problem = record["level"].no >= logger.level("WARNING").no
+    level = "{level}: " if is_problem else ""
+    return f"{{time:HH:mm:ss}} {level}{{message}}\n{{exception}}"
 
 
 def _show(line: str) -> None:
     sys.stderr.write(line)
 
 
-class PhaseBar:
-    """The bar of one phase."""
+@dataclass
+class _Line:
+    """The one bar on the screen, which all parts of a run move."""
 
-    def __init__(self, progress: Progress | None = None, task: TaskID | None = None) -> None:
-        self._progress, self._task = progress, task
+    progress: Progress
+    task: Any
+    stretches: list[tuple[float, float, str]] = field(default_factory=lambda: [(0.0, 1.0, "")])
+    """Nested parts of the run: where each begins and ends, as shares of the run, and its label."""
+    is_taken: bool = False
+    """A part counts at the moment; parts inside it are silent."""
+    began: float | None = None
+    """Share of the run that an earlier process finished; None before the first count."""
 
-    @classmethod
-    def silent(cls) -> "PhaseBar":
-        """Return a bar that shows nothing, for a part of a phase that has its own bar."""
-        return cls()
+    def label(self, title: str = "") -> None:
+        """Show the labels of the nested parts, else a title."""
+        labels = [label for _, _, label in self.stretches if label]
+        text = ", ".join(labels) or title
+        shown = text if len(text) <= LABEL else f"{text[: LABEL - 3]}..."
+        self.progress.update(self.task, description=shown, rate="")
 
-    def update(self, done: int, note: str = "") -> None:
-        """Move the bar to `done` finished units; the note is shown behind it."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, note=note)
+    def move(self, share: float, rate: str = "") -> None:
+        """Show which share of the innermost part is done."""
+        low, high, _ = self.stretches[-1]
+        done = low + share * (high - low)
+        self.began = done if self.began is None else self.began
+        fields = {"rate": rate, "began": self.began}
+        self.progress.update(self.task, completed=UNITS * done, **fields)
+
+
+_lines: list[_Line] = []
+"""The line on the screen, if there is one."""
+
+
+class _TimeLeft(ProgressColumn):
+    """Time that is left at the pace of this process so far; never 0 while work goes on."""
+
+    def render(self, task: Task) -> Text:
+        done, began = task.completed / UNITS, task.fields["began"] or 0.0
+        spent = timedelta(seconds=int(task.elapsed or 0))
+        if done - began < 1 / UNITS or not task.elapsed:
+            return Text(f"{spent} so far")
+        left = task.elapsed * (1 - done) / (done - began)
+        return Text(f"{timedelta(seconds=max(1, round(left)))} left")
 
 
 @contextmanager
-def phase_progress(title: str, total: int, done: int = 0) -> Iterator[PhaseBar]:
-    """Show a bar on the terminal's error stream; nothing where that is not a terminal.
+def run_progress() -> Iterator[None]:
+    """Show one bar for all parts of a run on the terminal's error stream, until the block ends.
 
-    `done` counts the units that an earlier run finished.
+    Nothing is shown where that is not a terminal. `stretch` says which part is which share.
     """
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        BarColumn(bar_width=max(8, min(40, console.width - LABEL - NUMBERS))),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        _TimeLeft(),
         console=console,
+        transient=True,
+        redirect_stdout=False,  # it may be a file
+        refresh_per_second=4,
         disable=not console.is_terminal,
     )
     with progress:
-        yield PhaseBar(progress, progress.add_task(title, total=total, completed=done, note=""))
+        _lines.append(_Line(progress, progress.add_task("", total=UNITS, rate="", began=None)))
+        try:
+            yield
+        finally:
+            _lines.pop()
+
+
+@contextmanager
+def stretch(low: float, high: float, label: str = "") -> Iterator[None]:
+    """Let the parts inside the block move the run's bar between two shares of the part around it.
+
+    Args:
+        low: share at which the block begins.
+        high: share at which it ends.
+        label: name on the screen.
+    """
+    if not _lines or _lines[-1].is_taken:
+        yield
+        return
+    line = _lines[-1]
+    begin, end, _ = line.stretches[-1]
+    inside = begin + low * (end - begin), begin + high * (end - begin)
+    line.stretches.append((*inside, label))
+    line.label()
+    clock = time.monotonic()
+    try:
+        yield
+        line.move(1.0)
+        if time.monotonic() - clock < NO_TIME:  # an earlier process did it: it tells no pace
+            line.began = inside[1]
+    finally:
+        line.stretches.pop()
+
+
+class PhaseBar:
+    """The count of one part of a run."""
+
+    def __init__(self, line: _Line | None = None, total: int = 1, done: int = 0, unit: str = ""):
+        self._line, self._total, self._first, self._unit = line, total, done, unit
+        self._began, self._offset = time.monotonic(), 0
+
+    @classmethod
+    def silent(cls) -> "PhaseBar":
+        """Return a count that shows nothing."""
+        return cls()
+
+    def shifted(self, offset: int) -> "PhaseBar":
+        """Return the same count for a piece of work that begins after `offset` units."""
+        bar = PhaseBar(self._line, self._total, self._first, self._unit)
+        bar._began, bar._offset = self._began, offset
+        return bar
+
+    def update(self, done: int) -> None:
+        """Move the bar to `done` finished units, with their rate."""
+        if self._line is None:
+            return
+        done += self._offset
+        spent = time.monotonic() - self._began
+        rate = (done - self._first) / spent if spent > 0 and self._unit else 0.0
+        digits = 0 if rate >= 10 else 1
+        shown = f"{rate:,.{digits}f} {self._unit}/s" if rate else ""
+        self._line.move(min(1.0, done / max(1, self._total)), shown)
+
+
+@contextmanager
+def phase_progress(title: str, total: int, done: int = 0, unit: str = "") -> Iterator[PhaseBar]:
+    """Count a part of a run on the run's bar, or on a bar of its own outside of a run.
+
+    Args:
+        title: shown where no `stretch` has a label.
+        total: units of the part.
+        done: units that an earlier process finished.
+        unit: name of a unit, for the rate; empty shows none.
+
+    Yields:
+        The count; a silent one inside another count.
+    """
+    with nullcontext() if _lines else run_progress():
+        line = _lines[-1]
+        if line.is_taken:
+            yield PhaseBar.silent()
+            return
+        line.is_taken = True
+        line.label(title)
+        line.move(done / max(1, total))
+        try:
+            yield PhaseBar(line, total, done, unit)
+        finally:
+            line.is_taken = False

@@ -156,9 +156,9 @@ def run_grid(
         logger.info(f"{study.title}: {len(cells) - len(missing)} of {len(cells)} cells are there")
         with phase_progress(study.title, len(cells), len(cells) - len(missing)) as bar:
             done = len(cells) - len(missing)
-            for cell in _run_all(study, missing, jobs, in_process=in_process):
+            for _ in _run_all(study, missing, jobs, in_process=in_process):
                 done += 1
-                bar.update(done, cell.name)
+                bar.update(done)
     found, failed = {}, {}
     for cell in cells:
         measures = finished(study, cell)

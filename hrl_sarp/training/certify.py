@@ -32,11 +32,13 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.files import read_json, write_json
+from hrl_sarp.run.phases import CERTIFICATION, remove_run
 from hrl_sarp.run.session import derive_seed
+from hrl_sarp.run.terminal import stretch
 from hrl_sarp.training.acceptance import PRIOR, Acceptance, PairedDays, accept
-from hrl_sarp.training.curriculum import run_phase
-from hrl_sarp.training.phase import CERTIFICATION, PhaseContext, with_sector_table
-from hrl_sarp.training.seeds import members
+from hrl_sarp.training.curriculum import run_curriculum, run_phase
+from hrl_sarp.training.phase import PhaseContext, with_sector_table
+from hrl_sarp.training.seeds import members, require_kind, train_seeds
 from hrl_sarp.training.selection.selector import SPAN
 from hrl_sarp.training.selection.validation import daily_objective
 
@@ -44,6 +46,8 @@ STREAM = 6
 """Number of the stream of seeds, after those of the phases."""
 SHORTEST = 3
 """Least length of a part of a fold, in lengths of the purge: decisions need labels and holdings."""
+LEAST_CERTIFYING = 0.05
+"""Time of a certification without inner trainings, over that of all phases, for the bar."""
 LEVELS = 2
 """Levels that are tested, each at its part of the error."""
 LENGTHS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -133,6 +137,40 @@ class Learned:
         micro = next(number for number in phases if number in (5, 4, 2))
         agents = seen.load_macro(macro), seen.load_micro(micro, which=1 if micro == 5 else 0)
         return cls(fold, seen.config.seed, seen.tensors, span, *agents)
+
+
+def train_and_certify(
+    context: PhaseContext, seeds: Sequence[int] | None, *, overwrite: bool = False
+) -> Certification:
+    """Train all phases, of one seed or of several, and grant the shares that are deployed.
+
+    Args:
+        context: of the run.
+        seeds: each trains in a folder of its own; None trains the seed of the configuration alone.
+        overwrite: remove the run that the folder holds, with its reports.
+
+    Returns:
+        What was granted.
+
+    Raises:
+        HrlSarpError: for a folder of the other kind of run, and for seeds that cannot be meant.
+        MarketError: if the training span is too short.
+        StoppedEarly: after a checkpoint, if a stop was requested.
+    """
+    require_room(context)
+    if overwrite:
+        remove_run(context.log_dir)
+    n_trainings = len(splits_with_room(context)) * context.config.curriculum.certification.seeds
+    inner = n_trainings * context.config.curriculum.certification.length
+    trained = 1 / (1 + max(inner / len(seeds or [0]), LEAST_CERTIFYING))
+    with stretch(0.0, trained):
+        if seeds is None:
+            require_kind(context.log_dir, several=False)
+            run_curriculum(context)
+        else:
+            train_seeds(context, seeds)
+    with stretch(trained, 1.0, "" if n_trainings else "certification"):
+        return certify(context)
 
 
 def certify(context: PhaseContext) -> Certification:
@@ -238,9 +276,16 @@ def inner_pairs(context: PhaseContext, spans: Sequence[Split]) -> Iterator[Learn
             folder = context.log_dir / CERTIFICATION.parent / f"fold_{number}_seed_{draw}"
             inner = replace(seen, config=shortened(context.config, seed, settings), log_dir=folder)
             logger.info(f"certification: fold {first} to {last}, training {draw + 1}")
-            for phase in range(1, settings.phases + 1):
-                run_phase(phase, inner)
+            done, total = number * settings.seeds + draw, len(spans) * settings.seeds
+            with stretch(done / total, (done + 1) / total, f"certification {done + 1} of {total}"):
+                _run_phases(inner, settings.phases)
             yield Learned.of(inner, f"{first} to {last}", split.test)
+
+
+def _run_phases(context: PhaseContext, n_phases: int) -> None:
+    for phase in range(1, n_phases + 1):
+        with stretch((phase - 1) / n_phases, phase / n_phases):
+            run_phase(phase, context)
 
 
 def require_room(context: PhaseContext) -> None:

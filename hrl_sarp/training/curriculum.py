@@ -1,5 +1,6 @@
 """Runs one or all of the five phases, in their order."""
 
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -10,15 +11,16 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import ConfigError, MissingArtifactError
 from hrl_sarp.fitting.history import curve_table
-from hrl_sarp.fitting.resume import CONFIG
 from hrl_sarp.market.own.profile import describe
 from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.damage import has_broken_seal, sealed
+from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.phases import MACRO_OF, MICRO_OF, PHASES, require_phase
 from hrl_sarp.run.session import RunFolder, StopFlag, configure_threads, seed_everything
+from hrl_sarp.run.terminal import stretch
 from hrl_sarp.training import joint_finetune, train_agents
 from hrl_sarp.training.acceptance import Acceptance
 from hrl_sarp.training.phase import PREFIXES, PhaseContext, PhaseResult, with_sector_table
@@ -32,6 +34,9 @@ RUNNERS = {
     5: joint_finetune.run,  # macro of 3, micro of 4 -> both
 }
 """Phases in order. Each reads the files of earlier ones."""
+
+SHARES = {1: 0.2, 2: 0.2, 3: 0.2, 4: 0.2, 5: 0.2}
+"""About what share of the time of all phases each one takes, for the bar on the screen."""
 
 
 def run_phase(number: int, context: PhaseContext) -> PhaseResult:
@@ -81,7 +86,13 @@ def run_curriculum(context: PhaseContext) -> list[PhaseResult]:
         One result a phase.
     """
     _introduce(context)
-    return [run_phase(number, context) for number in RUNNERS]
+    bounds = [0.0, *accumulate(SHARES.values())]
+    results = []
+    for number, (begin, end) in zip(RUNNERS, pairwise(bounds), strict=True):
+        label = f"phase {number} of {len(RUNNERS)}, {PHASES[number - 1].title}"
+        with stretch(begin, end, label):
+            results.append(run_phase(number, context))
+    return results
 
 
 def _introduce(context: PhaseContext) -> None:

@@ -89,15 +89,16 @@ def run(context: PhaseContext) -> PhaseResult:
             pair.load_state_dict(running["extra"])
         running = running if running["algorithm"] else None
     last = joint.max_rounds * len(PARTS)
-    with phase_progress(f"phase {NUMBER}", last, pair.part) as bar:
+    total, done = _steps_before(last, context), _steps_before(pair.part, context)
+    with phase_progress(f"phase {NUMBER}", total, done, "steps") as bar:
         while pair.part < last:
             # rounds since the best one; the first score is that of the pair before training
             age = len(pair.selector.scores) - 1 - pair.selector.best_index
             if pair.part % len(PARTS) == 0 and age >= joint.patience_rounds:
                 break
-            _train_part(context, pair, log, running)
+            part = bar.shifted(_steps_before(pair.part, context))
+            _train_part(context, pair, log, part, running)
             running = None
-            bar.update(pair.part)
     pair.keep_actors(pair.best if pair.selector.settle() > START else _start(context).networks())
     folder, files = context.folder(NUMBER), PHASES[NUMBER - 1]
     pair.macro.save(folder / files.best[0])
@@ -121,13 +122,17 @@ def _start(context: PhaseContext) -> Pair:
 
 
 def _train_part(
-    context: PhaseContext, pair: Pair, log: History, running: dict[str, Any] | None
+    context: PhaseContext,
+    pair: Pair,
+    log: History,
+    bar: PhaseBar,
+    running: dict[str, Any] | None,
 ) -> None:
     """Train one agent against the current other one; after a full round, validate the pair."""
     algorithm, plan = _prepare(context, pair)
     plan = replace(plan, extra=pair.state_dict())
     log.offset = _steps_before(pair.part, context)
-    state = run_loop(algorithm, context, plan, log, PhaseBar.silent(), running)
+    state = run_loop(algorithm, context, plan, log, bar, running)
     done = {"round": pair.part // len(PARTS) + 1, "trained": plan.prefix}
     summaries = stage_summaries(state.stages, state.selector.scores)
     pair.stages = [*pair.stages, *({**done, **stage} for stage in summaries)]

@@ -21,11 +21,8 @@ from hrl_sarp.market.sector_table import (
 )
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.files import read_json
-from hrl_sarp.run.phases import PHASES, best_file
+from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
 from hrl_sarp.run.session import StopFlag, derive_seed
-
-CERTIFICATION = Path("certification") / "certification.json"
-"""Below the log folder: what `training/certify.py` granted; its inner trainings lie beside it."""
 
 PREFIXES = {1: "pretrain", 2: "pretrain_micro"}
 """Prefix of the metric names of the supervised phases."""

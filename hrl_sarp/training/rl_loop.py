@@ -115,7 +115,7 @@ class PhaseLoop(BaseCallback):
             self.evaluate(done)
             self.state.next_evaluation = done + self.plan.eval_every
         self._leave_stage(done)
-        self.bar.update(done, note=f"stage {self.curriculum.stages[self.state.stage].name}")
+        self.bar.update(done)
         if time.monotonic() - self.saved_at >= self.curriculum.checkpoint_seconds:
             self.save()
 
@@ -156,10 +156,14 @@ class PhaseLoop(BaseCallback):
             self.state.best = networks_of(agent)["actor"]
         values = score.figures().items()
         self.log_.add(step, {f"{EVALUATION}/{name}": v for name, v in values})
-        logger.info(
-            f"phase {self.plan.number} step {step}: validation objective "
-            f"{score.objective_pct:+.2f} % a year, turnover {score.turnover_annual:.1f}, "
-            f"alignment {score.alignment:.3f}{' (kept)' if is_best else ''}"
+        place = f"phase {self.plan.number} step {step}"
+        bound = state.selector.newest_bound_pct
+        gain = "" if bound is None else f", over start at least {bound:+.2f}%"
+        kept = ", kept" if is_best and gain else ""
+        logger.info(f"{place}: objective {score.objective_pct:+.2f}%{gain}{kept}")
+        logger.debug(
+            f"{place}: validation objective in % a year, turnover {score.turnover_annual:.1f}, "
+            f"alignment {score.alignment:.3f}"
         )
 
     def _leave_stage(self, done: int) -> None:
@@ -272,7 +276,9 @@ def train_phase(
     running = context.state(plan.number).load()
     axis = Axis(context.decisions_before(plan.number))
     log = History(folder, running["history"] if running else None, axis=axis)
-    with phase_progress(f"phase {plan.number}", plan.total_timesteps) as bar:
+    done = running["algorithm"]["num_timesteps"] if running else 0
+    total = plan.total_timesteps
+    with phase_progress(f"phase {plan.number}", total, done, "steps") as bar:
         state = run_loop(algorithm, context, plan, log, bar, running)
     kept = state.best if state.selector.settle() > START else networks_of(agent)["actor"]
     set_networks(agent, {"actor": kept, "critic": plan.agent.critic.state_dict()})

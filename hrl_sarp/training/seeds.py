@@ -8,12 +8,10 @@ from loguru import logger
 
 from hrl_sarp.errors import CheckpointError, HrlSarpError
 from hrl_sarp.run.files import read_json, write_json
-from hrl_sarp.run.phases import PHASES
+from hrl_sarp.run.phases import PHASES, SEEDS
+from hrl_sarp.run.terminal import stretch
 from hrl_sarp.training.curriculum import run_curriculum
 from hrl_sarp.training.phase import PhaseContext
-
-SEEDS = "seeds.json"
-"""Below the log folder of a run of several seeds: which they are."""
 
 
 def seed_folders(log_dir: Path) -> dict[int | None, Path]:
@@ -76,8 +74,10 @@ def train_seeds(context: PhaseContext, seeds: Sequence[int]) -> None:
         context.forget_certification()  # it is about the agents of before
     write_json(path, {"seeds": list(seeds)})
     for number, member in enumerate(members(context), 1):
-        logger.info(f"seed {member.config.seed} ({number} of {len(seeds)}) begins")
-        run_curriculum(member)
+        name = f"seed {member.config.seed} ({number} of {len(seeds)})"
+        logger.info(f"{name} begins")
+        with stretch((number - 1) / len(seeds), number / len(seeds), name):
+            run_curriculum(member)
 
 
 def require_kind(log_dir: Path, *, several: bool) -> None:

@@ -17,7 +17,7 @@ from hrl_sarp.config.loading import (
     load_config,
 )
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.errors import ConfigError
+from hrl_sarp.errors import ConfigError, OverwriteError
 
 PROFILE = """
 market_profile:
@@ -403,7 +403,7 @@ def test_defaults_are_copied_and_read_back_equal(tmp_path: Path) -> None:
 def test_a_copy_overwrites_only_when_it_may(tmp_path: Path) -> None:
     write(tmp_path / "mine" / "risk_config.yaml", "risk: {}\n")
     write(tmp_path / "mine" / "notes.txt", "kept")
-    with pytest.raises(ConfigError, match=r"mine exists and is not empty; .* --overwrite"):
+    with pytest.raises(OverwriteError, match=r"mine exists and is not empty; .* --overwrite"):
         copy_defaults(tmp_path / "mine", overwrite=False)
     assert (tmp_path / "mine" / "risk_config.yaml").read_text() == "risk: {}\n"
     copy_defaults(tmp_path / "mine", overwrite=True)

@@ -38,7 +38,7 @@ def test_synthetic_market_is_collected_on_the_calendar_of_the_profile(tmp_path: 
 
 def test_collecting_again_replaces_what_was_there(tmp_path: Path) -> None:
     collect("synthetic", tmp_path, CONFIG)
-    manifest = collect("sample", tmp_path, CONFIG)
+    manifest = collect("sample", tmp_path, CONFIG, overwrite=True)
     assert len(manifest["symbols"]) == 20
     assert read_raw(tmp_path).features is None
 
@@ -61,7 +61,7 @@ def test_input_for_another_source_is_refused(tmp_path: Path) -> None:
 def test_failed_collection_leaves_the_old_data(tmp_path: Path) -> None:
     before = collect("synthetic", tmp_path, CONFIG)
     with pytest.raises(DataError):
-        collect("files", tmp_path, CONFIG)
+        collect("files", tmp_path, CONFIG, overwrite=True)
     assert read_raw(tmp_path).source == before["source"]
 
 

@@ -9,8 +9,8 @@ import torch
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import StoppedEarly
-from hrl_sarp.fitting.resume import RUNNING
 from hrl_sarp.run.checkpoints import load_payload
+from hrl_sarp.run.earlier import RUNNING
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.session import StopFlag

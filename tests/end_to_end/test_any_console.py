@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 from rich.console import Console
 
-from hrl_sarp.cli import app as cli
+from hrl_sarp.cli import entry as cli
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.reporting.table import Table, paragraphs
 from hrl_sarp.run.terminal import accept_any_console, log_to_screen, say

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hrl_sarp.cli.app import STOPPED
+from hrl_sarp.cli.entry import STOPPED
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.collect import collect
 from hrl_sarp.fitting import Fit
@@ -27,8 +27,10 @@ from tests.end_to_end.tiny_site import EXPERIMENT, Site
 
 EVALUATION = importlib.import_module("hrl_sarp.evaluation.backtest")  # the package has a function
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-AT_A_BOUNDARY = "the same command with --resume continues exactly there"
+AT_A_BOUNDARY = "the same command with --resume instead of --overwrite continues exactly there"
 AT_ONCE = "the same command with --resume continues from the last checkpoint"
+ANEW_PHASE = ("--overwrite", "--phase")
+INSTEAD = AT_ONCE.replace("--resume", "--resume instead of --overwrite")
 ANEW = "the same command begins anew"
 
 
@@ -64,7 +66,9 @@ def test_a_phase_stops_at_its_next_boundary(
     module, name = {1: (Fit, "_run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
     sent = then(lambda: signal.raise_signal(number), getattr(module, name))
     monkeypatch.setattr(module, name, sent)
-    result = command("train", "--phase", phase, *site.folders, "--experiment", EXPERIMENT)
+    result = command(
+        "train", "--overwrite", "--phase", phase, *site.folders, "--experiment", EXPERIMENT
+    )
     assert_stopped(result, site, AT_A_BOUNDARY)
 
 
@@ -80,16 +84,18 @@ def test_a_phase_that_reaches_no_boundary_is_interrupted(
     module, name = {1: (Fit, "_run_epoch"), 3: (rl_loop.PhaseLoop, "evaluate")}[phase]
     monkeypatch.setattr(module, name, then(work_for_long, getattr(module, name)))
     began = time.monotonic()
-    result = command("train", "--phase", phase, *site.folders, "--experiment", EXPERIMENT)
+    result = command(
+        "train", "--overwrite", "--phase", phase, *site.folders, "--experiment", EXPERIMENT
+    )
     assert time.monotonic() - began < 60.0
-    assert_stopped(result, site, AT_ONCE)
+    assert_stopped(result, site, INSTEAD)
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize(
     ("arguments", "module", "name", "how"),
     [
-        (["train"], assemble, "assemble_market", AT_ONCE),
+        (["train", "--overwrite"], assemble, "assemble_market", INSTEAD),
         (["train", "--resume"], assemble, "assemble_market", AT_ONCE),
         (["backtest"], EVALUATION, "run_backtest", ANEW),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hrl_sarp.contracts import DayRange, Trajectory
-from hrl_sarp.evaluation.backtest import BacktestResult, backtest, run_backtest
+from hrl_sarp.evaluation.backtest import BacktestResult, backtest, cut_sentences, run_backtest
 from hrl_sarp.evaluation.baselines import make_baselines
 from hrl_sarp.evaluation.report.analysis import Analysis
 from tests import factories
@@ -92,3 +92,14 @@ def test_further_trials_are_added_to_the_policies_shown() -> None:
     assert found.trials.count == 8  # the baselines were fixed before: they are no trials
     assert found.random is None
     assert found.history is None
+
+
+def test_policies_that_are_one_portfolio_are_named_as_one() -> None:
+    config = small_config(baselines=[], random_portfolios=0)
+    market = factories.random_market(np.random.default_rng(7), n_days=200)
+    twins = [even_goal_policy(name, 3) for name in ("one", "other")]
+    result = run_backtest(market, twins, "test", config)
+    assert "one and other are one portfolio here: they earned the same in every session." in (
+        cut_sentences(result)
+    )
+    assert not [line for line in cut_sentences(result) if "1/N and" in line]

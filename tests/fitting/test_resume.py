@@ -10,8 +10,9 @@ from torch import nn
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.fitting import RunState
-from hrl_sarp.fitting.resume import CONFIG, differences, require_finite_weights
+from hrl_sarp.fitting.resume import differences, require_finite_weights
 from hrl_sarp.run.checkpoints import save_payload
+from hrl_sarp.run.earlier import CONFIG
 from tests.tiny_runs import tiny_config
 
 HASH, OTHER_HASH = "a" * 64, "b" * 64

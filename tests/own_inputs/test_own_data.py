@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.market_schema import SpansConfig, SpanShares
+from hrl_sarp.config.market_schema import SpanConfig, SpansConfig, SpanShares
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.exchange_calendar import first_sessions
 from hrl_sarp.data.sources.files import folder
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import ConfigError, FeatureError, MarketError
 from hrl_sarp.market.assemble import assemble_market, make_split, without_constant
-from hrl_sarp.market.own.profile import dated_spans, describe, fit_profile
+from hrl_sarp.market.own.profile import cuts_of, dated_spans, describe, fit_profile, span_cuts
 from tests import raw_data
 
 SHARES = SpanShares(shares=[0.60, 0.15, 0.25])
@@ -87,6 +87,30 @@ def test_shares_always_give_three_spans_that_keep_sessions_and_leave_no_gap(
         len(span) >= 0.5 * share * n_days - 27
         for span, share in zip(ranges, shares.shares, strict=True)
     )
+
+
+def spans_of(*days: str) -> SpansConfig:
+    marks = [date.fromisoformat(day) for day in days]
+    spans = [SpanConfig(start=a, end=b) for a, b in zip(marks[::2], marks[1::2], strict=True)]
+    return SpansConfig(train=spans[0], validation=spans[1], test=spans[2])
+
+
+def test_a_span_that_the_data_shorten_is_told_with_both_spans_and_the_reason() -> None:
+    dates = np.arange("2014-01-02", "2019-07-01", dtype="datetime64[D]")
+    asked = spans_of("2012-01-01", "2016-12-31", "2017-01-01", "2017-12-31", "2018-01-01",
+                     "2019-12-31")  # fmt: skip
+    first, last = span_cuts(asked, dates, date(2012, 1, 3), 504)
+    assert first.startswith("train span: asked 2012-01-01 to 2016-12-31, got 2014-01-02 to 2016")
+    assert "the data begin 2012-01-03" in first
+    assert "after 504 sessions of look-back, is 2014-01-02" in first
+    assert last.startswith(
+        "test span: asked 2018-01-01 to 2019-12-31, got 2018-01-01 to 2019-06-30"
+    )
+    assert last.endswith("the data end 2019-06-30")
+    # holidays at either end are no cut
+    whole = spans_of("2014-01-01", "2016-12-31", "2017-01-01", "2017-12-31", "2018-01-01",
+                     "2019-07-07")  # fmt: skip
+    assert span_cuts(whole, dates, date(2012, 1, 3), 504) == []
 
 
 def test_days_beyond_the_data_are_refused_with_the_way_to_shares() -> None:
@@ -182,6 +206,8 @@ def test_three_years_of_prices_alone_make_a_market(market: Market) -> None:
     split = market.split
     assert min(len(span) for span in (split.train, split.validation, split.test)) > 40
     lines = describe(market, load_config(market="own").risk)
+    assert "the index of the report: 1/N of the eligible stocks, daily, gross" in cuts_of(market)
+    assert market.benchmark_name == "1/N of the eligible stocks, for want of an index"
     assert lines[0].startswith("spans: train 2024-01-0")
     assert "sectors of the data: Branch 00" in lines
     assert any("feature gold_momentum_20d left out" in line for line in lines)

@@ -20,7 +20,7 @@ from hrl_sarp.evaluation.policies import trained_policies
 from hrl_sarp.known_markets.study import write_untrained
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.files import read_json
-from hrl_sarp.run.phases import PHASES
+from hrl_sarp.run.phases import CERTIFICATION, PHASES
 from hrl_sarp.training.certify import (
     Learned,
     certify,
@@ -31,7 +31,7 @@ from hrl_sarp.training.certify import (
     shortened,
     splits_with_room,
 )
-from hrl_sarp.training.phase import CERTIFICATION, PhaseContext
+from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.selection.validation import daily_objective
 from tests import factories, tiny_runs
 

@@ -28,6 +28,8 @@ TOP = "checkpoint_top_1.pt"
 """Link to `BEST`."""
 EPOCHS = "checkpoint_epoch_*_loss_*.pt"
 RESULTS, CURVE = "training_results.json", "loss_curve.png"
+FILES = (BEST, TOP, LATEST, RESULTS, CURVE, WEIGHTS, DESCRIPTION)
+"""What a run that begins anew removes, beside the epochs."""
 IDENTIFYING = ("kind", "sizes", "features", "data_hash", "fitted_to", "symbol", "market")
 """Keys of the description that must be equal in a resumed run."""
 
@@ -40,7 +42,7 @@ def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> Pretra
     """
     config, folder = prepared.config, prepared.output
     if world.is_first and not prepared.resume:
-        for name in (BEST, TOP, LATEST, RESULTS, CURVE, WEIGHTS, DESCRIPTION):
+        for name in FILES:
             (folder / name).unlink(missing_ok=True)
         for old in folder.glob(EPOCHS):
             old.unlink()

@@ -166,7 +166,7 @@ def analyse(
             for name in stocks
         },
         level_gains=None if swaps is None else level_gains(performances, swaps),
-        limits={name: bound_limits(main, market, config, name) for name in own},
+        limits={name: bound_limits(main, market, config, name) for name in (*own, EQUAL_WEIGHT)},
         likeness={name: nearest_rule(main, name, result.policy_names) for name in own},
         grants=dict(grants or {}),
         regime_scores=_regime_scores(main, market, config),

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hrl_sarp.evaluation.attribution import MACRO_SHARE, MICRO_SHARE, LevelSwaps
-from hrl_sarp.evaluation.backtest import BacktestResult
+from hrl_sarp.evaluation.backtest import BacktestResult, cut_sentences
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import MEASURES, Performance
 from hrl_sarp.evaluation.report import figures, tables
@@ -64,7 +64,7 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
     own, base = (analysis.performances[name] for name in (analysis.headline_name, EQUAL_WEIGHT))
     sentences = [_grew(base)] if own is base else _about(result, analysis, own, base)
     survivorship = result.market.manifest.get("survivorship")
-    return [
+    told = [
         *sentences,
         _seen_before(result),
         f"With {number(analysis.years, 1)} years the smallest information ratio that could be told "
@@ -72,11 +72,14 @@ def headline(result: BacktestResult, analysis: Analysis) -> list[str]:
         f"The index is: {result.market.benchmark_name}. No method is expected to grow faster than "
         "1/N net of costs on real prices; finding no difference in growth is the expected result, "
         "not a failure. Risk can be forecast, and that is what the agents are for.",
+        limits_sentence(result, analysis, EQUAL_WEIGHT),
+        *cut_sentences(result),
         f"Survivorship: {survivorship.rstrip('.')}."
         if survivorship
         else "Survivorship: the data do not say whether stocks that vanished are in them; if they "
         "are not, every figure here is too high, 1/N's included.",
     ]
+    return [sentence for sentence in told if sentence]
 
 
 def _grew(base: Performance) -> str:

@@ -5,7 +5,7 @@ Whatever is left out or taken from the data is a line of the manifest, and train
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,10 @@ from hrl_sarp.features.stock import (
 
 SMALLEST_PART = 0.5
 """Share of its sessions that a span keeps at least when it is moved to whole years."""
+SLACK_DAYS = 10
+"""Days by which a span may be shorter than asked for without a word: weekends and holidays."""
+EQUAL_WEIGHT_INDEX = "1/N of the eligible stocks"
+"""Words of the manifest's `benchmark` where no index is known."""
 CURE = (
     "write `market_profile: {spans: {shares: [0.60, 0.15, 0.25]}}` in an experiment or in the file "
     "of --config to divide the sessions that there are"
@@ -194,7 +198,7 @@ def describe(market: Market, risk: RiskConfig) -> list[str]:
     split = market.split
     spans = {"train": split.train, "validation": split.validation, "test": split.test}
     lines = [f"spans: {'; '.join(_named_span(market, *item) for item in spans.items())}"]
-    lines += [str(remark) for remark in market.manifest.get("remarks", ())]
+    lines += [*cuts_of(market), *(str(remark) for remark in market.manifest.get("remarks", ()))]
     eligible = market.eligible[split.train.start : split.train.stop]
     members = np.eye(len(market.sector_names))[market.sector_of]
     room = np.minimum(eligible @ members * risk.stock_cap, risk.sector_cap).sum(axis=1)
@@ -207,6 +211,77 @@ def describe(market: Market, risk: RiskConfig) -> list[str]:
             f"`risk.sector_cap` {risk.sector_cap:g}; raise them to invest more"
         )
     return lines
+
+
+def cuts_of(market: Market) -> list[str]:
+    """Return what a market lacks of what its profile asks for: days, sectors with stocks, an index.
+
+    Args:
+        market: assembled.
+
+    Returns:
+        One text for each.
+    """
+    cuts = [str(cut) for cut in market.manifest.get("cuts", ())]
+    empty = market.manifest.get("sectors_without_stocks", ())
+    if empty:
+        cuts.append(f"sectors without stocks: {', '.join(empty)}")
+    index = str(market.manifest.get("benchmark", ""))
+    if EQUAL_WEIGHT_INDEX in index:
+        cuts.append(f"the index of the report: {index}")
+    return cuts
+
+
+def index_name(profile: MarketProfile, found: str) -> str:
+    """Return the name of the index in reports.
+
+    Args:
+        profile: of the market; names the index that it expects.
+        found: what the index was made of.
+
+    Returns:
+        The profile's name, or 1/N where the data hold no index at all.
+    """
+    is_equal_weight = found.startswith(EQUAL_WEIGHT_INDEX)
+    return (
+        f"{EQUAL_WEIGHT_INDEX}, for want of an index" if is_equal_weight else profile.benchmark_name
+    )
+
+
+def span_cuts(
+    asked: SpansConfig, dates: Shaped[np.ndarray, " T"], first: date, lookback: int
+) -> list[str]:
+    """Say which spans begin later or end earlier than asked for, and why.
+
+    Args:
+        asked: days of the profile.
+        dates: sessions of the market, datetime64[D].
+        first: session of the data.
+        lookback: sessions that features and universe need before the first one of the market.
+
+    Returns:
+        One text for each span that is shorter by more than `SLACK_DAYS`.
+    """
+    begin, end = dates[0].item(), dates[-1].item()
+    cuts = []
+    for name in ("train", "validation", "test"):
+        span: SpanConfig = getattr(asked, name)
+        got = max(span.start, begin), min(span.end, end)
+        why = []
+        if (got[0] - span.start).days > SLACK_DAYS:
+            why.append(
+                f"the data begin {first}, and the first session with a universe, after {lookback} "
+                f"sessions of look-back, is {begin}"
+            )
+        if (span.end - got[1]).days > SLACK_DAYS:
+            why.append(f"the data end {end}")
+        if why:
+            asked_for = f"{span.start} to {span.end}"
+            cuts.append(
+                f"{name} span: asked {asked_for}, got {got[0]} to {got[1]}, because "
+                f"{'; '.join(why)}"
+            )
+    return cuts
 
 
 def _named_span(market: Market, name: str, span: DayRange) -> str:

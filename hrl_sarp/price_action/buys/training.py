@@ -37,6 +37,8 @@ WRITER = "hrl-sarp finetune-encoder --variant price-action"
 RUNNING = "price_action_running.pt"
 """State of an unfinished run, for --resume."""
 RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
+FILES = (RUNNING, MODEL, SCALER, RESULTS, FIGURE)
+"""What a run that begins anew removes."""
 KIND = "price-action"
 EVALUATED = ("validation", "test")
 HALF = 0.5
@@ -255,7 +257,7 @@ def train_price_action(
         state.require_same(done, str(folder / RESULTS))
         return done
     if not resume:
-        for name in (RUNNING, MODEL, SCALER, RESULTS, FIGURE):
+        for name in FILES:
             (folder / name).unlink(missing_ok=True)
     fit = new_fit(task, stop, state)
     fitted = fit.run()

@@ -36,6 +36,7 @@ from hrl_sarp.price_action.expansions.windows import (
 )
 from hrl_sarp.reporting.figure import save_png
 from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
+from hrl_sarp.run.earlier import RUNNING
 from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.session import StopFlag, derive_seed
 
@@ -43,6 +44,8 @@ FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
 """Roles of derived seeds."""
 KIND = "jade multitask"
 BEST, METADATA, FIGURE = "best_model.pt", "metadata.json", "convergence.png"
+FILES = (BEST, RUNNING, METADATA, FIGURE, *(f"{name}.csv" for name in tables.COLUMNS))
+"""What a run that begins anew removes."""
 WRITER = "hrl-sarp finetune-encoder"
 MEASURED = (
     "detection: spans and countdowns are functions of the bars inside the window, the expansion "
@@ -219,16 +222,10 @@ def finetune(job: Job, stop: StopFlag) -> Outcome:
     if request.resume and (folder / METADATA).is_file() and not state.path.is_file():
         done = read_json(folder / METADATA, WRITER)
         state.require_same(done.get("identity", {}), str(folder / METADATA))
-        logger.info(f"{folder} has finished already; without --resume it begins anew")
+        logger.info(f"{folder} has finished already; --overwrite begins anew")
         return Outcome(done["test"], done["baselines"])
     if not request.resume:
-        for name in (
-            BEST,
-            state.file,
-            METADATA,
-            FIGURE,
-            *(f"{name}.csv" for name in tables.COLUMNS),
-        ):
+        for name in FILES:
             (folder / name).unlink(missing_ok=True)
     _log_start(job)
     task = job.task()

@@ -36,6 +36,8 @@ class Selector:
     best_index: int = -1
     sessions_per_year: int = SESSIONS_PER_YEAR
     """Of the market's calendar."""
+    newest_bound_pct: float | None = None
+    """Lower bound of the newest evaluation's gain over the start, % a year; None for the start."""
 
     def add(self, score: ValidationScore) -> bool:
         """Add an evaluation; return True if its networks are to be kept.
@@ -48,6 +50,7 @@ class Selector:
         newest = len(self.scores) - 1
         if newest > START:
             bounds = self._bounds()
+            self.newest_bound_pct = bounds[newest]
             is_best = bounds[newest] > max(bounds[self.best_index], bounds[START])
         else:
             is_best = True

@@ -16,7 +16,7 @@ import pytest
 import requests
 from loguru import logger
 
-from hrl_sarp.cli import app as cli
+from hrl_sarp.cli import entry as cli
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data import collect as collecting
