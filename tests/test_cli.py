@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ OPTIONS = {
         "--seed",
     ),
     "report": ("--readme", "runs"),
-    "init": ("--overwrite", "folder"),
+    "init": ("--overwrite", "--input", "--macro", "folder"),
 }
 USAGE_ERROR = 2
 
@@ -74,6 +75,29 @@ def test_help_states_the_options_of_a_command(
     code, out, err = command(name, "--help")
     assert (code, err) == (0, "")
     assert [option for option in options if option not in out] == []
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    code, out, err = command("--version")
+    assert (code, out, err) == (0, f"hrl-sarp {version('hrl-sarp')}\n", "")
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    for words, place, expected in (
+        ("hrl-sarp tr", 1, "train"),
+        ("hrl-sarp train --see", 2, "--seeds"),
+    ):
+        asked = {
+            "_HRL_SARP_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(place),
+        }
+        found = subprocess.run(
+            [sys.executable, "-c", "import sys; sys.argv[0] = 'hrl-sarp'; "
+             "from hrl_sarp.cli import main; sys.exit(main())"],
+            capture_output=True, text=True, check=True, timeout=60, env={**os.environ, **asked},
+        )  # fmt: skip
+        assert expected in found.stdout.split()
 
 
 def test_help_lists_the_commands(command: Command) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -29,21 +29,37 @@ from hrl_sarp.cli.reports import ALL, Selection, load_context, make_report, repo
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError
 from hrl_sarp.run.terminal import run_progress, say, stretch
 
-if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
-    from hrl_sarp.config.schema import RunConfig
-
 SPANS = ("train", "validation", "test")
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Hierarchical reinforcement learning for sector-aware, risk-adaptive portfolios.",
 )
 
 DAY = "%Y-%m-%d"
 TRAINING_SHARE = 0.75
 """About what share of the time of `train` goes before the backtest, for the bar on the screen."""
+
+
+def _print_version(is_asked: bool) -> bool:  # noqa: FBT001 -- typer calls it by position
+    if is_asked:
+        from importlib.metadata import version
+
+        say(f"hrl-sarp {version('hrl-sarp')}")
+        raise typer.Exit
+    return is_asked
+
+
+@app.callback()
+def options_of_all(
+    _version: Annotated[  # noqa: FBT002 -- an option, given by name
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Hierarchical reinforcement learning for sector-aware, risk-adaptive portfolios."""
 
 
 @app.command("collect-data")
@@ -76,15 +92,20 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
 
     The default is offline: 20 US stocks 1990-2022 that come with the package skfolio.
     """
-    from hrl_sarp.data.collect import DEFAULT_MARKETS, SOURCES, collect
+    from rich.console import Console
+
+    from hrl_sarp.cli.own_market import foresee, read_files
+    from hrl_sarp.data.collect import DEFAULT_MARKETS, SOURCES, collect, render_readings
     from hrl_sarp.data.sources.yahoo.download import SYMBOLS_DIR, YahooRequest
+    from hrl_sarp.data.store import read_raw
 
     if source not in SOURCES:
         raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
-    usual = None if experiment else DEFAULT_MARKETS[source]
-    config = read_config(market or usual, experiment, own)
+    config = read_config(market, experiment, own, usual_market=DEFAULT_MARKETS[source])
     if check:
-        _check(source, config, input_path, macro)
+        raw = read_files(source, config, input_path, macro)
+        Console().print(render_readings(raw))
+        foresee(raw, config)
         return
     request = None
     if source == "yahoo" or symbols or start or end:
@@ -94,19 +115,7 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
         request = YahooRequest(symbols, *days, today, lists)
     manifest = collect(source, data_dir, config, input_path, macro, request, overwrite=overwrite)
     say(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
-
-
-def _check(source: str, config: "RunConfig", input_path: Path | None, macro: Path | None) -> None:
-    from rich.console import Console
-
-    from hrl_sarp.data.collect import check_files, render_readings
-
-    if source != "files":
-        raise HrlSarpError(f"--check belongs to the source files, found source {source}")
-    raw = check_files(config, input_path, macro)
-    Console().print(render_readings(raw))
-    for note in raw.notes:
-        say(f"note: {note}")
+    foresee(read_raw(data_dir), config)
 
 
 @app.command("validate-data")
@@ -344,11 +353,27 @@ def report(
 @app.command("init")
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("config"),
+    input_path: Annotated[
+        Path | None,
+        typer.Option("--input", help="Your CSV or parquet: describe its market for --config."),
+    ] = None,
+    macro: Annotated[Path | None, typer.Option(help="Macro series beside --input.")] = None,
+    market: Annotated[
+        str, typer.Option(help="Profile that the market of --input follows in all else.")
+    ] = "own",
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
-    """Write an editable copy of the default configuration to FOLDER, for --config FOLDER."""
+    """Write an editable configuration to FOLDER, for --config FOLDER.
+
+    Without --input it is a copy of all defaults. With it, one file that describes your market:
+    sectors, calendar, features, spans and limits as your files have them.
+    """
+    from hrl_sarp.cli.own_market import write_draft
     from hrl_sarp.config.loading import copy_defaults
 
+    if input_path is not None:
+        write_draft(folder, input_path, macro, market, overwrite=overwrite)
+        return
     n_files = copy_defaults(folder, overwrite=overwrite)
     say(f"wrote {n_files} files; use them with --config {folder}")
 

@@ -55,6 +55,8 @@ FORMER_NAMES = {
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")
 OUTPUT_OPTION = "--output"
+OWN_MARKET = "market.yaml"
+"""What `init --input` writes: a file of --config that describes the market of the user's files."""
 
 
 def read_config(
@@ -63,29 +65,36 @@ def read_config(
     own: Path | None,
     seed: int | None = None,
     changes: dict[str, Any] | None = None,
+    usual_market: str | None = None,
 ) -> "RunConfig":
     """Read the configuration that the options of a command name.
 
-    A file `own` overrides defaults; a folder `own` replaces them all. `changes` are values of the
-    command's other options, by section. None means that the option was not given.
+    A file `own` overrides defaults, and so does a folder with `market.yaml`, which `init --input`
+    writes; another folder `own` replaces them all. `changes` are values of the command's other
+    options, by section. None means that the option was not given. `usual_market` is taken where
+    nothing names a market.
     """
-    from hrl_sarp.config.loading import load_config
+    from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, load_config
 
     given = _given({**(changes or {}), "seed": seed})
-    if own is None:
-        return load_config(market=market, experiment=experiment, overrides=given)
-    if own.is_dir():
-        return load_config(config_dir=own, market=market, experiment=experiment, overrides=given)
-    if not own.exists():
-        from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
-
+    if own is not None and (own / OWN_MARKET).is_file():
+        own = own / OWN_MARKET
+    is_folder = own is not None and own.is_dir()
+    if own is not None and not own.exists():
         default = DEFAULT_CONFIG_DIR / own.name
         hint = f"; the defaults of that name are in {default}" if default.is_file() else ""
         raise ConfigError(
             f"--config {own} does not exist: expected a YAML file or a folder of them{hint}; "
             f"`hrl-sarp init {own}` writes such a folder"
         )
-    return load_config(market=market, experiment=experiment, overrides=given, own_file=own)
+    return load_config(
+        config_dir=own if own is not None and is_folder else DEFAULT_CONFIG_DIR,
+        market=market,
+        experiment=experiment,
+        overrides=given,
+        own_file=None if is_folder else own,
+        usual_market=usual_market,
+    )
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:

@@ -56,6 +56,7 @@ def load_config(
     experiment: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     own_file: Path | None = None,
+    usual_market: str | None = None,
 ) -> RunConfig:
     """Merge the files of a configuration folder and check the result as a whole.
 
@@ -71,6 +72,8 @@ def load_config(
         overrides: partial nested mapping, for example `{"seed": 3}`.
         own_file: a YAML file of the user's, with the top-level keys of the base files; other
             top-level keys (`window_length`, `splits`, ...) belong to the section `windowed`.
+        usual_market: profile that is taken, instead of that of the base files, where nothing else
+            names one.
 
     Returns:
         The checked configuration; its `market` names the profile that was read.
@@ -98,7 +101,8 @@ def load_config(
     experiment_values = layers.read(experiment_file) if experiment_file else {}
     own_values = _with_sections(layers.read(own_file)) if own_file else {}
     given = overrides or {}
-    given_layers = (given, own_values, experiment_values, layers.values)
+    usual = {"market": usual_market} if usual_market else {}
+    given_layers = (given, own_values, experiment_values, usual, layers.values)
     named = [layer["market"] for layer in given_layers if "market" in layer]
     name = market or (named[0] if named else None)
     # what a run wrote holds its whole profile, which need not be one of this folder

@@ -36,6 +36,8 @@ Columns = Mapping[str, Any]
 """Column names and polars types. It is a pl.Schema, a class that run-time type checks refuse."""
 
 _NONE: Columns = MappingProxyType({})
+_NAMED = 12
+"""Headings that a note lists."""
 _SHOWN_SPELLINGS = 4
 
 
@@ -156,9 +158,11 @@ def read_columns(
 
 
 def unread_notes(path: Path, unread: tuple[str, ...]) -> tuple[str, ...]:
-    """Name the headings that are not read although they look like adjustments."""
-    named = adjusting(unread)
-    return (f"{path.name}: not read: {', '.join(named)}",) if named else ()
+    """Name the headings that are not read, first those that look like adjustments."""
+    first = adjusting(unread)
+    named = [*first, *(name for name in unread if name not in first and name.strip())]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return (f"{path.name}: not read: {', '.join(named[:_NAMED])}{more}",) if named else ()
 
 
 def reading_of(

@@ -1,0 +1,156 @@
+"""Drafts a market profile from the user's files: sectors, calendar, features, spans and limits.
+
+What was found stands beside each value as a comment, so that the user can correct it.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Shaped
+
+from hrl_sarp.config.market_schema import SpanShares
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.data.exchange_calendar import sessions_between
+from hrl_sarp.data.store import RawData
+from hrl_sarp.features.stock import STOCK_FEATURES
+
+CALENDARS = (
+    *("XNYS", "XLON", "XETR", "XPAR", "XSWX", "XTSE", "XBOM", "XHKG", "XTKS", "XKRX", "XSHG"),
+    *("XASX", "24/5", "24/7"),
+)
+"""Candidates for the calendar, by the names of exchange_calendars; of equal ones the first."""
+SHOWN = 5
+"""Symbols of a sector that a comment names."""
+ROOM = 1.5
+"""How many times over the stock caps let wealth be invested in a draft."""
+
+
+class CalendarGuess(NamedTuple):
+    """The calendar whose sessions are most like the days of the data."""
+
+    name: str
+    are_sessions: float
+    """Share of the days of the data that are sessions."""
+    are_in_data: float
+    """Share of the sessions between first and last day that the data have."""
+
+
+def guess_calendar(days: Shaped[np.ndarray, " T"]) -> CalendarGuess:
+    """Choose the calendar that shares most days with the data.
+
+    Args:
+        days: of the data, datetime64[D], each once; at least one.
+
+    Returns:
+        The calendar and how well it fits.
+
+    Examples:
+        >>> week = np.arange("2024-01-01", "2024-02-01", dtype="datetime64[D]")
+        >>> guess_calendar(week).name
+        '24/7'
+    """
+    first, last = days.min().item(), days.max().item()
+    guesses = []
+    for name in CALENDARS:
+        sessions = sessions_between(name, first, last)
+        common = len(np.intersect1d(days, sessions))
+        likeness = common / max(1, len(days) + len(sessions) - common)
+        fit = CalendarGuess(name, common / len(days), common / max(1, len(sessions)))
+        guesses.append((likeness, fit))
+    return max(guesses, key=lambda guess: guess[0])[1]
+
+
+def with_guesses(config: RunConfig, raw: RawData) -> tuple[RunConfig, CalendarGuess]:
+    """Put into a configuration what must be guessed before a profile can be fitted.
+
+    Args:
+        config: of the profile that the draft follows.
+        raw: the user's data.
+
+    Returns:
+        The configuration with the guessed calendar and with stock caps that leave room to invest.
+    """
+    days = raw.bars["date"].drop_nulls().unique().sort().to_numpy().astype("datetime64[D]")
+    guess = guess_calendar(days)
+    n_stocks = raw.bars["symbol"].n_unique()
+    cap = max(config.risk.stock_cap, min(1.0, math.ceil(100 * ROOM / n_stocks) / 100))
+    return config.model_copy(
+        update={
+            "market_profile": config.market_profile.model_copy(update={"calendar": guess.name}),
+            "risk": config.risk.model_copy(update={"stock_cap": cap}),
+        }
+    ), guess
+
+
+def draft_profile(
+    raw: RawData,
+    config: RunConfig,
+    guess: CalendarGuess,
+    spans: str,
+    left_out: dict[str, str],
+) -> str:
+    """Write the profile as YAML with a comment beside what was found, guessed or left out.
+
+    Args:
+        raw: the user's data.
+        config: with the profile as the data leave it.
+        guess: calendar.
+        spans: days of the spans in words; empty where they could not be divided.
+        left_out: feature -> why it is left out.
+
+    Returns:
+        Text that `load_config` reads as `own_file`.
+    """
+    profile, costs = config.market_profile, config.market_profile.costs
+    universe, shares = profile.universe, profile.spans
+    fits = f"guessed: {guess.are_sessions:.1%} of the days are its sessions, and the data have "
+    fits += f"{guess.are_in_data:.1%} of them"
+    kept = shares.shares if isinstance(shares, SpanShares) else [0.6, 0.15, 0.25]
+    lines = [
+        "# Drafted from your files by `hrl-sarp init`: correct what is not so. All other values",
+        "# are those of the profile named here; `hrl-sarp init FOLDER` writes them all.",
+        f"market: {config.market}",
+        "market_profile:",
+        "  sectors: []             # those of your table of sectors, which are",
+        *_sector_lines(raw, profile.sectors),
+        f"  calendar: {_text(profile.calendar)}          # {fits}",
+        f"  benchmark_name: {_text(profile.benchmark_name)}",
+        *_features("stock_features", profile.stock_features, left_out),
+        *_features("macro_features", profile.macro_features, left_out),
+        "  costs:                  # not in your files: set them to what you pay",
+        f"    buy_bps: {costs.buy_bps}",
+        f"    sell_bps: {costs.sell_bps}",
+        f"    slippage_bps: {costs.slippage_bps}",
+        f"    delisting_return: {costs.delisting_return}  # lost when a company ceases",
+        f"  universe: {{stocks_per_sector: {universe.stocks_per_sector}, lookback_days: "
+        f"{universe.lookback_days}, min_bars: {universe.min_bars}}}",
+        f"  spans: {{shares: {kept}}}" + (f"   # {spans}" if spans else ""),
+        "risk:",
+        f"  stock_cap: {config.risk.stock_cap}         # {raw.bars['symbol'].n_unique()} stocks",
+        f"  sector_cap: {config.risk.sector_cap}        # {len(profile.sectors)} sectors",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sector_lines(raw: RawData, sectors: list[str]) -> list[str]:
+    lines = []
+    for sector in sectors:
+        symbols = raw.sectors.filter(pl.col("sector") == sector)["symbol"].sort().to_list()
+        more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""
+        lines.append(f"    # - {_text(sector)}: {', '.join(symbols[:SHOWN])}{more}")
+    return lines
+
+
+def _features(key: str, kept: list[str], left_out: dict[str, str]) -> list[str]:
+    of_stocks = key == "stock_features"
+    lacking = {name: why for name, why in left_out.items() if (name in STOCK_FEATURES) == of_stocks}
+    lines = [f"  {key}:", *(f"    - {name}" for name in kept)]
+    lines += [f"    # - {name}: {why}" for name, why in lacking.items()]
+    return lines
+
+
+def _text(value: str) -> str:
+    """Quote a text so that YAML reads it as one, whatever it holds."""
+    return "'" + value.replace("'", "''") + "'"

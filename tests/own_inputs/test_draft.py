@@ -1,0 +1,136 @@
+"""`init --input` describes the market of the user's files; collect-data says what train refuses."""
+
+import shlex
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from hrl_sarp.cli.options import read_config
+from hrl_sarp.data.exchange_calendar import sessions_between
+from hrl_sarp.market.own.draft import guess_calendar
+from tests.command_line import Command, assert_refused
+
+SPAN = date(2015, 1, 1), date(2018, 12, 31)
+N_STOCKS = 6
+
+
+def written(folder: Path, sectors: list[str], n_days: int = 900) -> Path:
+    """Write closes of six stocks on the first sessions of Bombay, and their sectors."""
+    folder.mkdir(parents=True)
+    days = sessions_between("XBOM", *SPAN)[:n_days]
+    moves = np.random.default_rng(3).normal(0.0003, 0.01, (len(days), N_STOCKS))
+    closes = 100 * np.exp(moves.cumsum(axis=0))
+    names = [f"S{number}" for number in range(N_STOCKS)]
+    bars = pl.DataFrame(
+        {
+            "date": np.tile(days, N_STOCKS),
+            "symbol": np.repeat(names, len(days)),
+            "close": closes.T.ravel(),
+            "Mood": np.ones(closes.size),
+        }
+    )
+    bars.write_csv(folder / "prices.csv")
+    table = {"symbol": names, "sector": [sectors[i % len(sectors)] for i in range(N_STOCKS)]}
+    pl.DataFrame(table).write_csv(folder / "sectors.csv")
+    return folder
+
+
+@pytest.mark.parametrize("calendar", ["XNYS", "XBOM", "XLON", "XTKS", "24/7"])
+def test_the_calendar_is_that_of_the_days_although_some_are_missing(calendar: str) -> None:
+    days = sessions_between(calendar, *SPAN)
+    some = days[np.random.default_rng(0).random(len(days)) < 0.98]
+    found = guess_calendar(some)
+    assert (found.name, found.are_sessions) == (calendar, 1.0)
+    assert found.are_in_data == pytest.approx(len(some) / len(days), abs=0.002)
+
+
+ODD = ["Energy: Oil", "it's", "yes", "# 1", "- a", "1.5", 'say "so"', "Größe"]
+
+
+def test_a_draft_is_read_back_with_any_names_of_sectors(tmp_path: Path, command: Command) -> None:
+    files = written(tmp_path / "my files", ODD[:6])
+    mine = tmp_path / "mine"
+    code, out, err = command("init", mine, "--input", files)
+    assert (code, err) == (0, "")
+    assert "note: prices.csv: not read: Mood" in out
+    config = read_config(None, None, mine)
+    profile = config.market_profile
+    assert (config.market, profile.calendar) == ("own", "XBOM")
+    assert "return_1d" in profile.stock_features
+    assert "volume_ratio_20d" not in profile.stock_features  # there is no volume
+    assert "    # - volume_ratio_20d: " in (mine / "market.yaml").read_text(encoding="utf-8")
+    # six stocks at the usual cap of 10 % would leave 40 % in cash
+    assert config.risk.stock_cap * N_STOCKS >= 1
+    text = (mine / "market.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["market_profile"]["universe"]["stocks_per_sector"] == 1
+    for sector in ODD[:6]:
+        assert f"'{sector.replace(chr(39), 2 * chr(39))}': S" in text
+    assert_refused(command("init", mine, "--input", files), "market.yaml", "--overwrite", code=2)
+    assert command("init", mine, "--input", files, "--overwrite")[0] == 0
+
+
+def test_the_next_command_of_a_draft_collects_and_says_what_train_makes(
+    tmp_path: Path, command: Command
+) -> None:
+    files, mine = written(tmp_path / "my files", ["A", "B"]), tmp_path / "mine"
+    out = command("init", mine, "--input", files)[1]
+    line = next(text for text in out.splitlines() if "collect-data" in text)
+    code, out, err = command(*shlex.split(line)[1:])
+    assert code == 0, err
+    assert "market own: train 2016" in out
+    assert "refuse" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("sectors", "n_days", "market", "said"),
+    [
+        (["A", "B"], 60, "own", "no universe: expected a first session"),
+        (["A", "B"], 260, "own", "keeps no session"),
+        (["A", "B"], 900, "us", "sector"),
+    ],
+)
+def test_what_train_would_refuse_is_said_when_the_data_are_collected(
+    sectors: list[str],
+    n_days: int,
+    market: str,
+    said: str,
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    files = written(tmp_path / "files", sectors, n_days)
+    given = ["--source", "files", "--input", files, "--market", market]
+    for more in (["--check"], ["--data-dir", tmp_path / "raw"]):
+        code, _, err = command("collect-data", *given, *more)
+        assert code == 0, err
+        line = err.splitlines()[-1]
+        assert f"train --market {market} would refuse these data" in line
+        assert said in line
+
+
+def test_a_stock_without_a_sector_is_said_when_the_data_are_collected(
+    tmp_path: Path, command: Command
+) -> None:
+    files = written(tmp_path / "files", ["A", "B"])
+    table = pl.read_csv(files / "sectors.csv")
+    table.slice(1).write_csv(files / "sectors.csv")
+    given = ["--source", "files", "--input", files, "--market", "own"]
+    code, _, err = command("collect-data", *given, "--data-dir", tmp_path / "raw")
+    assert code == 0, err
+    assert "symbol_without_sector" in err
+    assert "S0" in err
+
+
+def test_sectors_without_stocks_are_said_when_the_data_are_collected(
+    tmp_path: Path, command: Command
+) -> None:
+    files = written(tmp_path / "files", ["A", "B"])
+    own = tmp_path / "own.yaml"
+    own.write_text("market: own\nmarket_profile: {sectors: [A, B, Mining]}\n")
+    given = ["--source", "files", "--input", files, "--config", own]
+    code, out, err = command("collect-data", *given, "--data-dir", tmp_path / "raw")
+    assert code == 0, err
+    assert "note: sectors without stocks: Mining" in out
