@@ -150,7 +150,12 @@ def make_report(
 ) -> Report:
     """Backtest a selection and write its report into its folder."""
     from hrl_sarp.evaluation.backtest import run_backtest
-    from hrl_sarp.evaluation.policies import granted, select_policies, trained_policies
+    from hrl_sarp.evaluation.policies import (
+        granted,
+        select_policies,
+        trained_policies,
+        training_curves,
+    )
     from hrl_sarp.evaluation.report import write_backtest
     from hrl_sarp.evaluation.trials import record_selection
     from hrl_sarp.run.trials import TrialLog
@@ -167,5 +172,6 @@ def make_report(
             record_selection(member.log_dir, member.market, member.config, log)
         with stretch(0.0, ROLLOUT_SHARE):
             result = run_backtest(context.market, policies, chosen.span, context.config, log=log)
-        analysis = write_backtest(result, folder, swaps, granted(context.log_dir))
+        grants, curves = granted(context.log_dir), training_curves(context.log_dir)
+        analysis = write_backtest(result, folder, swaps, grants, curves)
     return Report(result, analysis, folder)

@@ -1,10 +1,12 @@
 """Finds and calls the user's functions that a configuration names, `package.module:function`."""
 
 import importlib
+import inspect
 import re
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +92,22 @@ def call(function: Callable[..., Any], name: str, *given: Any) -> Any:
             f"{name} failed with {type(error).__name__}: {_one_line(error)} "
             f"({last.filename} line {last.lineno}); correct the function"
         ) from error
+
+
+def summary_line(function: Any) -> str:
+    """Return the first line of a function's docstring, also of one with bound arguments.
+
+    Args:
+        function: any callable.
+
+    Returns:
+        The line without its full stop; empty where the function has no docstring of its own.
+    """
+    bare = function
+    while isinstance(bare, partial):
+        bare = bare.args[0] if bare.func is call else bare.func
+    text = inspect.getdoc(bare) if inspect.isroutine(bare) else ""
+    return (text or "").split("\n")[0].rstrip(".")
 
 
 def _one_line(error: Exception) -> str:

@@ -192,8 +192,11 @@ class PreparedPolicy(Policy, Protocol):
 class HierarchicalPolicy:
     """A macro and a micro policy: a goal at the first close and at week ends, orders every day."""
 
-    def __init__(self, name: str, macro: MacroPolicy, micro: MicroPolicy) -> None:
+    def __init__(
+        self, name: str, macro: MacroPolicy, micro: MicroPolicy, description: str = ""
+    ) -> None:
         self.name, self.macro, self.micro = name, macro, micro
+        self.description = description
 
     def decide(self, view: DecisionView) -> Decision:
         """Renew the goals where due and choose the day's weights."""

@@ -13,6 +13,10 @@ from hrl_sarp.evaluation.performance import Performance, column, market_rows, se
 from hrl_sarp.metrics import ROUNDING
 
 Weights = Float[np.ndarray, "D A"]
+LARGEST = 10
+"""Stocks that a report shows one by one."""
+SMALLEST_TRADE = 1e-4
+"""Share of wealth from which a change of a holding counts as a trade: 0.01 %."""
 CLASSICAL_PRIOR, GOAL_FOLLOWING = "classical prior", "goal-following"
 """Rows of a trained run without a trained agent: the portfolio that agents start from, and the 1/N
 goal with that portfolio inside the sectors."""
@@ -119,6 +123,51 @@ def attribute(trajectory: Trajectory, market: Market, name: str) -> Attribution:
         costs=costs,
         residual=float(total - sectors - stocks - cash - costs),
         total=total,
+    )
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a policy held, stock by stock."""
+
+    largest: tuple[str, ...]
+    """Symbols with the largest mean weights, at most `LARGEST`, the largest first."""
+    last: dict[str, float]
+    """Symbol -> weight after the last trade, the largest first; without stocks that it did not
+    hold."""
+    contributions: dict[str, float]
+    """Symbol -> part of the mean return before costs, times sessions per year, the largest first;
+    without stocks that it never held."""
+    trades: dict[str, int]
+    """Month as 2021-03 -> purchases and sales that moved more than `SMALLEST_TRADE` of wealth."""
+
+
+def holdings(trajectory: Trajectory, market: Market, name: str) -> Holdings:
+    """Summarise what a policy held, what each stock earned for it, and how often it traded.
+
+    The contributions sum to the mean return before costs and interest, up to the products of night
+    and day.
+    """
+    i, rows = column(trajectory, name), market_rows(market, trajectory)
+    after = trajectory.weights_after[:, i]
+    night = _held_over_night(trajectory, market, i) * market.overnight_return[rows]
+    earned = (night + after * market.intraday_return[rows]).mean(axis=0) * market.sessions.year
+    kept = 1.0 - trajectory.cost[:, i, None]
+    traded = np.abs(after * kept - trajectory.weights_before[:, i]) > SMALLEST_TRADE
+    months = trajectory.dates.astype("datetime64[M]")
+    held = (after > ROUNDING).any(axis=0)
+
+    def ordered(values: np.ndarray, shown: np.ndarray) -> dict[str, float]:
+        order = np.argsort(-values, kind="stable")
+        return {market.symbols[a]: float(values[a]) for a in order.tolist() if shown[a]}
+
+    return Holdings(
+        largest=tuple(ordered(after.mean(axis=0), held))[:LARGEST],
+        last=ordered(after[-1], after[-1] > ROUNDING),
+        contributions=ordered(earned, held),
+        trades={
+            str(month): int(traded[months == month].sum()) for month in np.unique(months).tolist()
+        },
     )
 
 

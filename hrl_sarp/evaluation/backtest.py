@@ -53,6 +53,9 @@ class BacktestResult:
     """The main rows under other frictions, without weights."""
     policy_names: tuple[str, ...]
     """Names of the given policies, without baselines."""
+    descriptions: dict[str, str]
+    """Name of a row -> what it is, in a phrase; without rows whose policy does not say it in an
+    attribute `description`."""
     trials: Trials
     """Configurations evaluated on the span, the given policies included; baselines are none."""
     history: SpanHistory | None
@@ -137,6 +140,9 @@ def run_backtest(
         random=rollout(draws, tensors, [span], [quiet])[0] if draws else None,
         variants=dict(zip(frictions, others, strict=True)),
         policy_names=names,
+        descriptions={
+            policy.name: told for policy in rows if (told := getattr(policy, "description", ""))
+        },
         trials=trials,
         history=looked.history,
     )

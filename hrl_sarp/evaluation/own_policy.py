@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from hrl_sarp.config.own_code import call, load_function
+from hrl_sarp.config.own_code import call, load_function, summary_line
 from hrl_sarp.contracts import Market, session_growth
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.errors import SimulatorError
@@ -118,6 +118,7 @@ class FunctionPolicy:
 
     def __init__(self, function: Callable[[PastView], Weights], name: str) -> None:
         self.function, self.name = function, name
+        self.description = summary_line(function)
 
     def decide(self, view: DecisionView) -> Decision:
         """Ask the function for each portfolio of the rollout.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
@@ -23,6 +24,9 @@ from hrl_sarp.evaluation.attribution import (
     MICRO_SHARE,
     LevelSwaps,
 )
+from hrl_sarp.evaluation.trials import SELECTION
+from hrl_sarp.reporting.figure import Curve, Panel
+from hrl_sarp.reporting.table import percent
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training.acceptance import Acceptance
@@ -31,6 +35,7 @@ from hrl_sarp.training.phase import PREFIXES, PhaseContext, with_sector_table
 from hrl_sarp.training.seeds import members, seed_folders
 
 CERTIFIED = "certified"
+MACRO_ONLY, MICRO_ONLY = "trained macro + rule micro", "rule macro + trained micro"
 """Name of the last pair as it is deployed: as far from the classical policy as was granted."""
 
 
@@ -82,8 +87,8 @@ def trained_policies(
     follow, classical = FollowGoal(reads.tensors, context.config.risk), ClassicalGoal(reads.tensors)
     swaps = LevelSwaps(
         both=last,
-        macro_only="trained macro + rule micro",
-        micro_only="rule macro + trained micro",
+        macro_only=MACRO_ONLY,
+        micro_only=MICRO_ONLY,
         neither=CLASSICAL_PRIOR,
     )
     pairs: dict[str, tuple[MacroPolicy, MicroPolicy]] = {
@@ -96,12 +101,42 @@ def trained_policies(
     }
     if len(seeds) > 1:
         pairs |= {f"{last}, seed {seen.config.seed}": found[last] for seen, found in seeds}
-    policies = [HierarchicalPolicy(name, *pair) for name, pair in pairs.items()]
+    policies = [
+        HierarchicalPolicy(name, *pair, _description(name, last, len(seeds)))
+        for name, pair in pairs.items()
+    ]
     certified = read_certification(context.log_dir)
     if certified is not None:
         deployed = certified.policy(CERTIFIED, reads.tensors, context.config, macro, micro)
+        deployed.description = (
+            f"What is deployed: {percent(certified.macro.granted, 0)} of the macro agent and "
+            f"{percent(certified.micro.granted, 0)} of the micro agent of '{last}', the share that "
+            "evidence granted; the rest is the classical prior"
+        )
         policies.insert(0, deployed)  # the report is about what is deployed
     return policies, swaps
+
+
+PAIRS = {
+    "joint": "Both agents after phase 5, in which they were trained in turns",
+    "phases 1+2": "Both agents after supervised training, before reinforcement learning",
+    "phase 3 macro + phase 2 micro": "The macro agent after PPO, the micro agent before TD3",
+    "phases 3+4": "The macro agent after PPO (phase 3), the micro agent after TD3 (phase 4)",
+    CLASSICAL_PRIOR: "No trained agent: the classical portfolio of low risk that both start from",
+    GOAL_FOLLOWING: "No trained agent: sectors as in 1/N, the classical portfolio inside them",
+    MACRO_ONLY: "The macro agent of '{last}', the classical portfolio inside the sectors",
+    MICRO_ONLY: "The micro agent of '{last}', sectors and cash of the classical prior",
+}
+"""Row of a trained run -> what it is."""
+
+
+def _description(name: str, last: str, n_seeds: int) -> str:
+    """Say what a row of a trained run is, whose last pair is `last`."""
+    if name not in PAIRS:
+        return f"The pair '{last}' of one seed alone"
+    is_mean = n_seeds > 1 and name not in (CLASSICAL_PRIOR, GOAL_FOLLOWING)
+    mean = f"; the mean of the decisions of {n_seeds} seeds" if is_mean else ""
+    return PAIRS[name].format(last=last) + mean
 
 
 def _learned(
@@ -152,6 +187,46 @@ def _granted_phases(folder: Path) -> Iterator[tuple[str, Acceptance]]:
         if found:
             kind = "temperature" if files.number in PREFIXES else "evaluation"
             yield f"phase {files.number}, {kind}", Acceptance.from_dict(found)
+
+
+def training_curves(log_dir: Path) -> list[Panel]:
+    """Draw how the validation of each finished phase went, a curve for each seed.
+
+    Phases 1 and 2 show the objective of their epochs with that of the training span beside it,
+    phases 3 to 5 the evaluations that selection chose from.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for seed, folder in seed_folders(log_dir).items():
+        for files in PHASES:
+            path = folder / files.folder / files.metrics
+            if path.is_file():
+                whose = "" if seed is None else f", seed {seed}"
+                metrics = read_json(path, f"hrl-sarp train --phase {files.number}")
+                found.setdefault(files.number, {})[whose] = metrics
+    return [_panel(number, by_seed) for number, by_seed in found.items()]
+
+
+def _panel(number: int, by_seed: dict[str, Any]) -> Panel:
+    """Make the panel of a phase from the metrics of its seeds, by the text that names each."""
+    first = next(iter(by_seed.values()))
+    if number in PREFIXES:
+        prefix, x_label, best = PREFIXES[number], "epoch", first["best_epoch"]
+        measure, y_label = "objective", "reward of a decision, %"
+        if f"val_{measure}" not in first:  # under the objective `growth`
+            measure, y_label = "total_loss", "loss"
+        shown = {"validation": f"{prefix}/val_{measure}", "training": f"{prefix}/{measure}"}
+    else:
+        prefix, x_label, best = "eval", "evaluation", first["best_evaluation"]
+        y_label = "objective over the rule, % a year"
+        shown = {"validation": f"{'joint_' * (number == len(PHASES))}{prefix}/{SELECTION}"}
+    curves: dict[str, Curve] = {}
+    for whose, metrics in by_seed.items():
+        for name, key in shown.items():
+            rows = [row for row in metrics["history"] if key in row]
+            steps = [row["step"] if x_label == "epoch" else at for at, row in enumerate(rows)]
+            curves[f"{name}{whose}"] = (steps, [row[key] for row in rows])
+    title = f"Phase {number}: {PHASES[number - 1].title}"
+    return Panel(title, curves, best=best, x_label=x_label, y_label=y_label)
 
 
 def select_policies(

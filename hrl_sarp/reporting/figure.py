@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ SPAN_COLOURS = {"training": BLUE, "validation": VERMILION, "test": GREEN}
 WIDTH, PANEL_WIDTH, PANEL_HEIGHT = 8.2, 3.7, 3.4
 """Sizes in inches: of a figure, and of one of several panels side by side."""
 DPI = 150
+NARROW = 4.4
+"""Width in inches of a figure that a telephone shows at its natural size."""
+NAMED = "named-"
+"""A line with the gid `NAMED` + name says its name on an HTML page when one points at it."""
+COUNTED = ("epoch", "evaluation")
+"""Labels of axes that hold whole numbers."""
 LEVEL_STYLES = ("--", ":", "-.")
 THEME = {INK: "currentColor", GRID: "var(--rule, #d5d9dd)", FADED: "var(--faded, #b4bac1)"}
 """Colours on an HTML page in place of these, so that a figure suits light and dark screens."""
@@ -98,6 +104,14 @@ def convergence_figure(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
+@styled
+def panel_figure(panel: Panel) -> Figure:
+    """Draw one panel alone, as narrow as a telephone."""
+    figure = Figure(figsize=(NARROW, PANEL_HEIGHT), layout="constrained")
+    _draw_panel(figure.subplots(), panel)
+    return figure
+
+
 def save_png(path: Path, figure: Figure) -> None:
     """Write a figure as PNG, atomically; the same figure gives the same bytes."""
     with mpl.rc_context(STYLE), atomic_path(path) as temporary:
@@ -119,9 +133,29 @@ def svg(figure: Figure, name: str, label: str) -> str:
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", drawing)
+    drawing = _with_names(drawing, name)
     for colour, themed in THEME.items():
         drawing = drawing.replace(colour, themed)
     return drawing.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
+
+
+def _with_names(drawing: str, name: str) -> str:
+    """Give each line with a name a title, and a wide invisible twin that is easy to point at."""
+    numbers = count()
+
+    def named(found: re.Match[str]) -> str:
+        at, text = f"{name}-line{next(numbers)}", found["text"]
+        # the path has no style of its own, so that its twin can have another one
+        return (
+            f'<g class="line"><title>{text}</title>'
+            f'<g class="near"><use href="#{at}"/></g>'
+            f'<g class="ink" style="{found["style"]}"><path id="{at}" {found["path"]}/></g></g>'
+        )
+
+    # matplotlib quotes an id that holds double quotes with single ones
+    start = rf"<g id=(?P<quote>[\"'])(?:{re.escape(name)}-)?{NAMED}(?P<text>.*?)(?P=quote)>"
+    path = r'<path (?P<path>[^>]*?) ?style="(?P<style>[^"]*)"/>'
+    return re.sub(rf"{start}\s*{path}\s*</g>", named, drawing)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -132,8 +166,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for (name, height), style in zip(panel.levels.items(), cycle(LEVEL_STYLES), strict=False):
         axes.axhline(height, color=INK, linewidth=1, linestyle=style, label=name)
     if panel.best is not None:
-        axes.axvline(panel.best, color=FADED, linewidth=1, zorder=0, label="best epoch")
-    if panel.x_label == "epoch":
+        axes.axvline(panel.best, color=FADED, linewidth=1, zorder=0, label=f"best {panel.x_label}")
+    if panel.x_label in COUNTED:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     if len(axes.get_legend_handles_labels()[1]) > 1:

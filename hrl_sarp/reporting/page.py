@@ -45,13 +45,20 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Row:
+    """Narrow drawings side by side, below each other where there is no room."""
+
+    drawings: Sequence[Drawing]
+
+
+@dataclass(frozen=True)
 class Facts:
     """Names and values, one a line."""
 
     pairs: Sequence[tuple[str, str]]
 
 
-Block = Table | Drawing | Fold | Facts
+Block = Table | Drawing | Row | Fold | Facts
 
 
 @dataclass(frozen=True)

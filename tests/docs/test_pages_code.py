@@ -24,6 +24,9 @@ def test_the_code_of_the_readme_runs(
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 -- our own page
     assert "buy_what_fell" in capsys.readouterr().out
     assert (tmp_path / "logs" / "mine" / "report.html").is_file()
+    (code,) = python_blocks(repository / "docs" / "reading_the_report.md")
+    exec(compile(code.replace("logs/backtest", "logs/mine"), "reading", "exec"), {})  # noqa: S102 -- our own page
+    assert "┆ sector" in capsys.readouterr().out
 
 
 def test_the_policies_of_the_page_about_own_policies_run(

@@ -11,6 +11,7 @@ from hrl_sarp.evaluation.attribution import (
     LevelSwaps,
     Likeness,
     attribute,
+    holdings,
     level_gains,
     nearest_rule,
 )
@@ -116,3 +117,30 @@ def test_row_without_a_trained_agent_is_a_rule_but_not_its_own(result: BacktestR
     found = nearest_rule(replace(main, names=twice, **tables), "agent", [CLASSICAL_PRIOR, "agent"])
     assert named[-1] == CLASSICAL_PRIOR
     assert found == Likeness(CLASSICAL_PRIOR, 0.0)
+
+
+def test_holdings_of_a_bought_portfolio_are_what_was_bought_and_what_it_earned() -> None:
+    found = holdings(*_attributed([0.1, 0.4, 0.0, 0.2], [0.01, -0.02, 0.05, 0.0]), "own")
+    # one session from cash: each weight times the return of its day, times 252
+    assert found.contributions == pytest.approx(
+        {"S0N0": 0.1 * 0.01 * 252, "S1N3": 0.0, "S0N1": -0.4 * 0.02 * 252}
+    )
+    assert list(found.contributions) == ["S0N0", "S1N3", "S0N1"]
+    assert found.largest == ("S0N1", "S1N3", "S0N0")
+    assert found.last == pytest.approx({"S0N1": 0.4, "S1N3": 0.2, "S0N0": 0.1})
+    assert list(found.trades.values()) == [3]
+
+
+def test_contributions_sum_to_the_return_before_costs(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    main, market = result.main, result.market
+    for name, found in analysis.holdings.items():
+        i = main.names.index(name)
+        gross = main.gross_return[:, i].mean() * market.sessions.year
+        assert sum(found.contributions.values()) == pytest.approx(gross, abs=0.02), name
+        moved = np.abs(
+            main.weights_after[:, i] * (1 - main.cost[:, i, None]) - main.weights_before[:, i]
+        )
+        assert sum(found.trades.values()) == (moved > 1e-4).sum()
+        assert sum(found.last.values()) == pytest.approx(main.weights_after[-1, i].sum())

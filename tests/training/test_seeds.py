@@ -11,9 +11,10 @@ from hrl_sarp.cli.options import parse_seeds
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs.policies import MixedGoal, MixedTarget
 from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError
-from hrl_sarp.evaluation.policies import granted, trained_policies
+from hrl_sarp.evaluation.policies import granted, trained_policies, training_curves
 from hrl_sarp.known_markets.study import write_untrained
 from hrl_sarp.run.checkpoints import load_payload
+from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import PHASES, SEEDS
 from hrl_sarp.training import run_curriculum
 from hrl_sarp.training.certify import certify, read_certification
@@ -60,6 +61,25 @@ def test_the_mean_of_the_seeds_is_deployed_beside_each_of_them(both: Path) -> No
     found = [policy.macro.goal(observed).cash.item() for policy in parts]
     assert whole.macro.goal(observed).cash.item() == pytest.approx(sum(found) / 2, abs=1e-6)
     assert any(name.startswith("seed 4, phase 1") for name in granted(both))
+    assert whole.description.endswith("; the mean of the decisions of 2 seeds")
+    assert "of one seed alone" in parts[0].description
+    assert all(policy.description for policy in policies)
+
+
+def test_every_phase_has_a_curve_of_each_seed_with_all_that_validation_saw(both: Path) -> None:
+    panels = training_curves(both)
+    assert [panel.title.split(":")[0] for panel in panels] == [f"Phase {n}" for n in range(1, 6)]
+    seeds = {f"validation, seed {seed}" for seed in PAIR}
+    for files, panel in zip(PHASES, panels, strict=True):
+        drawn = {name: values for name, values in panel.curves.items() if "training" not in name}
+        assert set(drawn) == seeds
+        for seed, (steps, values) in zip(PAIR, drawn.values(), strict=True):
+            path = seed_folders(both)[seed] / files.folder / files.metrics
+            metrics = read_json(path, "train")
+            assert len(steps) == len(values)
+            best = list(steps).index(metrics.get("best_epoch", metrics.get("best_evaluation")))
+            kept = metrics.get("val_objective", metrics.get("best", {}).get("objective_pct"))
+            assert values[best] == pytest.approx(kept), panel.title
 
 
 def test_each_seed_reads_its_own_sector_table_on_a_changed_market(both: Path) -> None:

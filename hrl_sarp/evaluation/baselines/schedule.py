@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from hrl_sarp.config.own_code import summary_line
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView
@@ -48,7 +49,7 @@ class ScheduledPolicy:
         *,
         only_once: bool = False,
     ) -> None:
-        self.name = name
+        self.name, self.description = name, summary_line(rule)
         self._rule, self._config, self._knows_until = rule, config, knows_until
         self._only_once = only_once
         self._orders: dict[int, Decision] = {}

@@ -17,10 +17,12 @@ from hrl_sarp.envs.rollout import INDEX
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.attribution import (
     Attribution,
+    Holdings,
     LevelGains,
     LevelSwaps,
     Likeness,
     attribute,
+    holdings,
     level_gains,
     nearest_rule,
 )
@@ -115,6 +117,8 @@ class Analysis:
     level_gains: LevelGains | None
     limits: dict[str, BoundLimits]
     """Of each given policy."""
+    holdings: dict[str, Holdings]
+    """Of each given policy and of 1/N."""
     likeness: dict[str, Likeness]
     """Each given policy -> the rule that it is nearest to."""
     grants: dict[str, Acceptance]
@@ -167,6 +171,7 @@ def analyse(
         },
         level_gains=None if swaps is None else level_gains(performances, swaps),
         limits={name: bound_limits(main, market, config, name) for name in (*own, EQUAL_WEIGHT)},
+        holdings={name: holdings(main, market, name) for name in (*own, EQUAL_WEIGHT)},
         likeness={name: nearest_rule(main, name, result.policy_names) for name in own},
         grants=dict(grants or {}),
         regime_scores=_regime_scores(main, market, config),

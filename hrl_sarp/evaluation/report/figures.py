@@ -23,6 +23,8 @@ from hrl_sarp.reporting.figure import (
     FADED,
     GREEN,
     INK,
+    NAMED,
+    NARROW,
     ORANGE,
     PURPLE,
     SKY,
@@ -66,7 +68,7 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
     upper.set_ylabel("wealth (start = 1, log scale)")
     lower.set_ylabel("drawdown")
     lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    upper.legend(loc="upper left", ncols=2)
+    upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     _date_axis(lower)
     return figure
 
@@ -95,28 +97,48 @@ def exposure_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
 
 
 @styled
-def excess_intervals(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw every policy's log growth over 1/N with its interval."""
-    shown = [name for name in analysis.performances if name != EQUAL_WEIGHT][::-1]
-    figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * (len(shown) + 1)), layout="constrained")
+def intervals(result: BacktestResult, analysis: Analysis, measure: str) -> Figure:
+    """Draw an interval of every policy over the line where it equals 1/N, its name above it.
+
+    Measures are `growth_excess`, with the range of the random portfolios, and
+    `relative_volatility`.
+    """
+    scale, equal = (100, 0) if measure == "growth_excess" else (1, 1)
+    found = {
+        name: performance[measure]
+        for name, performance in analysis.performances.items()
+        if name != EQUAL_WEIGHT and performance[measure] is not None
+    }
+    rows = list(found)[::-1]
+    figure = Figure(figsize=(NARROW, 1.0 + 0.36 * (len(rows) + 1)), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color=INK, linewidth=1)
-    for row, name in enumerate(shown, start=1):
-        excess = analysis.performances[name]["growth_excess"]
-        colour = BLUE if name in result.policy_names else INK
-        axes.plot([100 * excess.low, 100 * excess.high], [row, row], color=colour, linewidth=2)
-        axes.plot(100 * excess.value, row, "o", color=colour, markersize=6)
-    if analysis.luck:
-        luck = analysis.luck["growth_excess"]
-        axes.plot([100 * luck.low, 100 * luck.high], [0, 0], color=FADED, linewidth=6)
-        axes.plot(100 * luck.mean, 0, "o", color=INK, markersize=6)
-    names = ["random stocks, 5 to 95 %" if analysis.luck else ""]
-    axes.set_yticks(range(len(shown) + 1), [*names, *shown])
-    axes.set_ylim(-0.7 if analysis.luck else 0.3, len(shown) + 0.7)
-    axes.grid(axis="y", visible=False)
-    level = f"{result.config.evaluation.confidence:.0%}"
-    axes.set_xlabel(f"net log growth over 1/N, % a year, with {level} interval")
+    axes.axvline(equal, color=INK, linewidth=1)
+    for row, name in enumerate(rows, start=1):
+        interval, is_own = found[name], name in result.policy_names
+        colour = BLUE if is_own else INK
+        ends = [scale * interval.low, scale * interval.high]
+        axes.plot(ends, [row, row], color=colour, linewidth=2.4 if is_own else 1.6)
+        axes.plot(scale * interval.value, row, "o", color=colour, markersize=5.5)
+        weight = "bold" if name == analysis.headline_name else "normal"
+        _name_row(axes, row, name, colour, weight)
+    luck = analysis.luck.get(measure)
+    if luck is not None:
+        axes.plot([scale * luck.low, scale * luck.high], [0, 0], color=FADED, linewidth=6)
+        axes.plot(scale * luck.mean, 0, "o", color=INK, markersize=5.5)
+        _name_row(axes, 0, "random stocks, 5 to 95 %", INK, "normal")
+    axes.set_yticks([])
+    axes.set_ylim(0.2 if luck is None else -0.8, len(rows) + 0.9)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.03)
     return figure
+
+
+def _name_row(axes: Axes, row: int, name: str, colour: str, weight: str) -> None:
+    """Write a name above its interval, at the left edge, where there is always room."""
+    axes.text(
+        0.0, row + 0.13, name, transform=axes.get_yaxis_transform(), color=colour, fontsize=9,
+        fontweight=weight, va="bottom",
+    )  # fmt: skip
 
 
 @styled
@@ -125,7 +147,9 @@ def sectors_and_regimes(result: BacktestResult, name: str) -> Figure:
     trajectory, market = result.main, result.market
     i = column(trajectory, name)
     held = sector_weights(trajectory.weights_after[:, i], market)
-    table = np.concatenate([held, 1.0 - held.sum(axis=1, keepdims=True)], axis=1)
+    has_stocks = market.eligible[market_rows(market, trajectory)] @ market.sector_member() > 0
+    shown = has_stocks.any(axis=0)
+    table = np.concatenate([held[:, shown], 1.0 - held.sum(axis=1, keepdims=True)], axis=1)
     regimes = trajectory.goal[:, i, -len(Regime) :]
     has_goal = bool(np.isfinite(regimes).any())
     days = _thinned(len(trajectory.dates))
@@ -133,12 +157,48 @@ def sectors_and_regimes(result: BacktestResult, name: str) -> Figure:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     ratios = [0.27 * table.shape[1], 1.5] if has_goal else [1]
     panels = np.atleast_1d(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios))
-    rows = [*market.sector_names, "cash"]
-    _draw_heatmap(figure, panels[0], trajectory.dates[days], table[days], rows)
+    rows = [*np.asarray(market.sector_names)[shown].tolist(), "cash"]
+    top = max(0.2, float(np.quantile(table, 0.995)))  # even weights should look pale
+    _draw_heatmap(figure, panels[0], trajectory.dates[days], table[days], rows, top)
     if has_goal:
         names = REGIME_NAMES[result.config.objective.kind]
         _draw_regimes(panels[1], trajectory.dates[days], regimes[days], names)
     _date_axis(panels[-1])
+    return figure
+
+
+@styled
+def largest_holdings(result: BacktestResult, analysis: Analysis, name: str) -> Figure:
+    """Draw the weights of a policy's largest holdings over time, and of all others together."""
+    trajectory, market = result.main, result.market
+    held = trajectory.weights_after[:, column(trajectory, name)]
+    symbols = analysis.holdings[name].largest
+    chosen = held[:, [market.symbols.index(symbol) for symbol in symbols]]
+    others = held.sum(axis=1, keepdims=True) - chosen.sum(axis=1, keepdims=True)
+    days = _thinned(len(trajectory.dates))
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.27 * (len(symbols) + 1)), layout="constrained")
+    axes = figure.subplots()
+    table = np.concatenate([chosen, others], axis=1)
+    top = max(0.1, float(chosen.max()))
+    _draw_heatmap(figure, axes, trajectory.dates[days], table[days], [*symbols, "all others"], top)
+    _date_axis(axes)
+    return figure
+
+
+@styled
+def monthly_trades(analysis: Analysis) -> Figure:
+    """Draw the purchases and sales a month of the policy that the page is about, and of 1/N."""
+    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    axes = figure.subplots()
+    colours = {EQUAL_WEIGHT: INK, analysis.headline_name: BLUE}
+    for name, colour in colours.items():
+        trades = analysis.holdings[name].trades
+        months = np.array(list(trades), "datetime64[M]").astype("datetime64[D]")
+        axes.step(months, list(trades.values()), where="post", color=colour, label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("trades a month")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    _date_axis(axes)
     return figure
 
 
@@ -164,7 +224,7 @@ def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
         if style["label"]:
             axes.plot(main.dates[window - 1 :][days], ratio[days, column(main, name)], **style)
     axes.set_ylabel(f"Sharpe ratio, trailing {window} sessions")
-    axes.legend(loc="best", ncols=2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     _date_axis(axes)
     return figure
 
@@ -214,17 +274,24 @@ def attribution_bars(analysis: Analysis) -> Figure:
 
 
 def _line_styles(result: BacktestResult, analysis: Analysis) -> dict[str, dict[str, Any]]:
-    """Draw each given policy in a colour, 1/N and the index as dark lines, other baselines pale."""
-    styles: dict[str, dict[str, Any]] = {}
-    for name in result.main.names:
-        if name not in (EQUAL_WEIGHT, INDEX, *analysis.own_names[: len(OWN_COLOURS)]):
-            styles[name] = {"color": FADED, "linewidth": 0.8, "label": None, "zorder": 1.5}
-    styles[INDEX] = {"color": INK, "linewidth": 1.2, "linestyle": "--", "label": INDEX}
-    styles[EQUAL_WEIGHT] = {"color": INK, "linewidth": 1.6, "label": EQUAL_WEIGHT}
+    """Draw the policy that the page is about and 1/N last and thick, other baselines pale.
+
+    Every line has its name as gid: the page says it when one points at the line.
+    """
     own: Sequence[str] = analysis.own_names[: len(OWN_COLOURS)]
-    for name, colour in zip(own, OWN_COLOURS, strict=False):
-        styles[name] = {"color": colour, "linewidth": 1.9, "label": name, "zorder": 3}
-    return styles
+    styles: dict[str, dict[str, Any]] = {
+        name: {"color": FADED, "linewidth": 0.8, "label": None, "zorder": 1.5}
+        for name in result.main.names
+        if name not in (EQUAL_WEIGHT, INDEX, *own)
+    }
+    styles[INDEX] = {"color": INK, "linewidth": 1.1, "linestyle": "--", "label": INDEX}
+    for name, colour in list(zip(own, OWN_COLOURS, strict=False))[::-1]:
+        styles[name] = {"color": colour, "linewidth": 1.2, "label": name, "zorder": 3}
+    styles[EQUAL_WEIGHT] = {"color": INK, "linewidth": 2.2, "label": EQUAL_WEIGHT, "zorder": 4}
+    if own:
+        first = styles.pop(own[0])
+        styles[own[0]] = {**first, "linewidth": 2.6, "zorder": 5}
+    return {name: {**style, "gid": f"{NAMED}{name}"} for name, style in styles.items()}
 
 
 def _thinned(n_points: int) -> np.ndarray:
@@ -233,13 +300,20 @@ def _thinned(n_points: int) -> np.ndarray:
 
 
 def _draw_heatmap(
-    figure: Figure, axes: Axes, dates: np.ndarray, table: Float[np.ndarray, "D R"], rows: list[str]
+    figure: Figure,
+    axes: Axes,
+    dates: np.ndarray,
+    table: Float[np.ndarray, "D R"],
+    rows: list[str],
+    top: float,
 ) -> None:
-    """Draw weights as opacity of one hue, which is readable on light and dark pages."""
+    """Draw weights as opacity of one hue, which is readable on light and dark pages.
+
+    Weights from `top` on have the full hue.
+    """
     shades = LinearSegmentedColormap.from_list(
         "weights", [(0.0, 0.45, 0.7, 0.0), (0.0, 0.45, 0.7, 1.0)]
     )
-    top = max(0.2, float(np.quantile(table, 0.995)))  # even weights should look pale
     ends = np.append(dates, dates[-1] + np.timedelta64(1, "D"))
     mesh = axes.pcolormesh(
         ends, np.arange(len(rows) + 1), table.T, cmap=shades, vmin=0, vmax=top, rasterized=True

@@ -1,11 +1,11 @@
 """Writes the report of a backtest: a summary, then tables and figures, in files and on screen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from hrl_sarp.evaluation.attribution import MACRO_SHARE, MICRO_SHARE, LevelSwaps
+from hrl_sarp.evaluation.attribution import MACRO_SHARE, MICRO_SHARE, SMALLEST_TRADE, LevelSwaps
 from hrl_sarp.evaluation.backtest import BacktestResult, cut_sentences
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import MEASURES, Performance
@@ -14,7 +14,8 @@ from hrl_sarp.evaluation.report.analysis import Analysis, analyse
 from hrl_sarp.evaluation.report.files import REPORT_NAME, provenance, write_ledgers
 from hrl_sarp.evaluation.statistics import CERTIFIED
 from hrl_sarp.metrics import ROUNDING
-from hrl_sarp.reporting.page import Block, Drawing, Facts, Fold, Section, page
+from hrl_sarp.reporting.figure import Panel, panel_figure
+from hrl_sarp.reporting.page import Block, Drawing, Facts, Fold, Row, Section, page
 from hrl_sarp.reporting.table import NONE, number, paragraphs, percent
 from hrl_sarp.run.files import write_text
 from hrl_sarp.training.acceptance import PRIOR, Acceptance
@@ -30,6 +31,7 @@ def write_backtest(
     out_dir: Path,
     swaps: LevelSwaps | None = None,
     grants: Mapping[str, Acceptance] | None = None,
+    curves: Sequence[Panel] = (),
 ) -> Analysis:
     """Write `ledger.parquet`, `daily.parquet`, `metrics.json` and `report.html` into a folder.
 
@@ -38,13 +40,14 @@ def write_backtest(
         out_dir: made if needed, usually `logs/backtest`.
         swaps: names of the four policies of the level swap, if they were run.
         grants: what the phases that trained the policies asked for and were granted.
+        curves: of the trainings, a panel a phase.
 
     Returns:
         The figures that were written.
     """
     analysis = analyse(result, swaps, grants)
     write_ledgers(result, analysis, out_dir)
-    write_text(out_dir / REPORT_NAME, render_page(result, analysis))
+    write_text(out_dir / REPORT_NAME, render_page(result, analysis, curves))
     return analysis
 
 
@@ -254,7 +257,7 @@ def _seen_before(result: BacktestResult) -> str:
     )
 
 
-def render_page(result: BacktestResult, analysis: Analysis) -> str:
+def render_page(result: BacktestResult, analysis: Analysis, curves: Sequence[Panel] = ()) -> str:
     """Write the whole report as one HTML page; the same result gives the same text."""
     main, facts = result.main, provenance(result)
     title = f"Backtest of {_called(result, analysis)} on {result.market.name}"
@@ -262,7 +265,8 @@ def render_page(result: BacktestResult, analysis: Analysis) -> str:
         f"{result.span_name} span, {main.dates[0]} to {main.dates[-1]}, {len(main.dates)} sessions "
         f"({number(analysis.years, 1)} years), {facts['stocks']} stocks, seed {facts['seed']}"
     )
-    return page(title, subtitle, headline(result, analysis), list(_sections(result, analysis)))
+    sections = list(_sections(result, analysis, curves))
+    return page(title, subtitle, headline(result, analysis), sections)
 
 
 def _called(result: BacktestResult, analysis: Analysis) -> str:
@@ -273,65 +277,141 @@ def _called(result: BacktestResult, analysis: Analysis) -> str:
     return f"{name} (the rule '{found.rule}')" if found and is_rule else name
 
 
-def _sections(result: BacktestResult, analysis: Analysis) -> Iterator[Section]:
-    section, headline_name = result.config.evaluation, analysis.headline_name
+def _sections(
+    result: BacktestResult, analysis: Analysis, curves: Sequence[Panel]
+) -> Iterator[Section]:
+    yield Section("All policies", list(_policy_blocks(result, analysis)))
+    yield Section("Exposure, wealth and drawdown", _wealth_drawings(result, analysis))
+    yield Section("Risk and growth, and how sure they are", _interval_blocks(result, analysis))
+    if analysis.grants:
+        yield Section("What the evidence granted", [tables.grants_table(analysis)])
+    if curves:
+        yield Section("How training went", [_training_row(curves)])
+    name = analysis.headline_name
+    yield Section(f"What {name} holds", _holding_blocks(result, analysis, name))
+    earned = tables.contributions_table(result, analysis, name)
+    yield Section("What each stock earned", [earned])
+    yield Section("Sectors and regimes", list(_sector_blocks(result, analysis)))
+    others = [*analysis.own_names, EQUAL_WEIGHT][1:] if analysis.own_names else []
+    months: list[Block] = [tables.monthly_table(analysis, name)]
+    again = [Fold(other, [tables.monthly_table(analysis, other)]) for other in others]
+    months += [Fold("The same for other policies", again)] if again else []
+    yield Section(f"Month by month: {name}", months)
+    caption = "Mean return over 1/N, split into the decisions that earned it."
+    bars = Drawing(figures.attribution_bars(analysis), "attribution", caption)
+    split = tables.attribution_table(result, analysis)
+    yield Section("Where the difference comes from", [bars, split])
+    yield Section("Turnover, trades and costs", _trading_blocks(result, analysis))
+    yield Section("Other frictions", [tables.variants_table(result, analysis)])
+    yield Section("Where the numbers come from", [_provenance(result)])
+
+
+def _policy_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block]:
+    """Show all measures, and say what each row and each column is."""
+    yield tables.main_table(result, analysis)
+    told = result.descriptions
+    own = [(name, f"{told[name]}.") for name in analysis.own_names if name in told]
+    rest = [(name, f"{text}.") for name, text in told.items() if name not in analysis.own_names]
+    if own:
+        yield Facts(own)
+    if rest:
+        yield Fold("What the baselines are", [Facts(rest)])
     meanings = [(m.heading.split(" [")[0], m.meaning) for m in MEASURES if m.meaning]
-    main: list[Block] = [tables.main_table(result, analysis)]
-    main.append(Fold("Risk and shape", [tables.detail_table(result, analysis)]))
+    yield Fold("What the columns mean", [Facts(meanings)])
+    yield Fold("Risk and shape", [tables.detail_table(result, analysis)])
     if analysis.luck:
         luck = tables.luck_table(result, analysis)
-        main.append(Fold(luck.title, [luck]))
-    yield Section("All policies", [*main, Fold("What the columns mean", [Facts(meanings)])])
+        yield Fold(luck.title, [luck])
+
+
+def _wealth_drawings(result: BacktestResult, analysis: Analysis) -> list[Block]:
     caption = (
         "Share of wealth in stocks after each trade, and below it how far 1/N is under its peak."
     )
     exposure = Drawing(figures.exposure_and_drawdown(result, analysis), "exposure", caption)
     caption = (
         "Wealth net of costs and its loss from the running peak. Thin grey lines are the other "
-        "baselines, the grey area holds the middle 90 % of the portfolios of random stocks."
+        "rows of the table: point at a line to read its name. The grey area holds the middle 90 % "
+        "of the portfolios of random stocks."
     )
     wealth = Drawing(figures.wealth_and_drawdown(result, analysis), "wealth", caption)
     caption = "Sharpe ratio of the trailing window, on returns in excess of cash."
     sharpe = Drawing(figures.rolling_sharpe(result, analysis), "sharpe", caption)
-    yield Section("Exposure, wealth and drawdown", [exposure, wealth, sharpe])
-    if analysis.grants:
-        yield Section("What the evidence granted", [tables.grants_table(analysis)])
-    caption = (
-        "Net log growth over 1/N. Intervals resample the same dates for all policies in blocks of "
-        f"{section.bootstrap_block_days} sessions on average, {section.bootstrap_samples} times. "
-        "The bar of the random stocks is their spread over draws, not an interval of dates."
+    return [wealth, exposure, sharpe]
+
+
+def _interval_blocks(result: BacktestResult, analysis: Analysis) -> list[Block]:
+    """Show risk beside growth."""
+    section = result.config.evaluation
+    level = f"{section.confidence:.0%}"
+    risk = (
+        f"Risk: volatility over that of 1/N at equal exposure, with {level} interval. Left of the "
+        "line is less risk than cash alone gives."
     )
-    drawing = Drawing(figures.excess_intervals(result, analysis), "excess", caption)
-    yield Section("Is the growth more than luck?", [drawing])
-    yield Section("Sectors and regimes", list(_sector_blocks(result, analysis)))
-    others = [*analysis.own_names, EQUAL_WEIGHT][1:] if analysis.own_names else []
-    months: list[Block] = [
-        tables.monthly_table(analysis, headline_name),
-        *(Fold(f"The same for {name}", [tables.monthly_table(analysis, name)]) for name in others),
+    growth = (
+        f"Growth: log growth over 1/N, % a year net of costs, with {level} interval. Right of the "
+        "line is more growth. The grey bar of the random stocks is their spread over draws, not an "
+        "interval of dates."
+    )
+    drawings = [
+        Drawing(figures.intervals(result, analysis, measure), measure, caption)
+        for measure, caption in (("relative_volatility", risk), ("growth_excess", growth))
     ]
-    yield Section(f"Month by month: {headline_name}", months)
-    caption = "Mean return over 1/N, split into the decisions that earned it."
-    bars = Drawing(figures.attribution_bars(analysis), "attribution", caption)
-    split = tables.attribution_table(result, analysis)
-    yield Section("Where the difference comes from", [bars, split])
+    note = (
+        "Intervals resample the same dates for all policies in blocks of "
+        f"{section.bootstrap_block_days} sessions on average, {section.bootstrap_samples} times."
+    )
+    return [Row(drawings), Facts([("how", note)])]
+
+
+def _training_row(curves: Sequence[Panel]) -> Row:
+    """Show the curve of each phase."""
+    drawings = []
+    for at, panel in enumerate(curves):
+        what = f"{panel.title}, by {panel.x_label}: {panel.y_label}."
+        is_start = panel.best == min(x[0] for x, _ in panel.curves.values())
+        kept = f"The start was kept, {panel.x_label}" if is_start else f"Kept was {panel.x_label}"
+        drawings.append(Drawing(panel_figure(panel), f"phase{at}", f"{what} {kept} {panel.best}."))
+    return Row(drawings)
+
+
+def _holding_blocks(result: BacktestResult, analysis: Analysis, name: str) -> list[Block]:
+    """Show the largest holdings over time, and the last weights."""
+    count = len(analysis.holdings[name].largest)
+    caption = f"{name}: weights of the {count} stocks with the largest mean weight."
+    drawn = Drawing(figures.largest_holdings(result, analysis, name), "holdings", caption)
+    return [drawn, tables.last_weights_table(result, analysis, name)]
+
+
+def _trading_blocks(result: BacktestResult, analysis: Analysis) -> list[Block]:
+    """Show turnover, trades and costs."""
     caption = (
         "One-sided turnover by calendar month, in shares of wealth; the entry is in the first."
     )
     turnover = Drawing(figures.monthly_turnover(result, analysis), "turnover", caption)
-    yield Section("Turnover and costs", [turnover, tables.cost_table(result, analysis)])
-    yield Section("Other frictions", [tables.variants_table(result, analysis)])
-    yield Section("Where the numbers come from", [_provenance(result)])
+    names = dict.fromkeys((analysis.headline_name, EQUAL_WEIGHT))
+    counts = {name: analysis.holdings[name].trades.values() for name in names}
+    means = [f"{number(sum(n) / len(n), 1)} a month for {name}" for name, n in counts.items()]
+    caption = (
+        f"Trades by calendar month: {', '.join(means)}. A trade changes a holding by more than "
+        f"{percent(SMALLEST_TRADE, 2)} of wealth."
+    )
+    trades = Drawing(figures.monthly_trades(analysis), "trades", caption)
+    return [turnover, trades, tables.cost_table(result, analysis)]
 
 
 def _sector_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block]:
     names = list(analysis.own_names) or [EQUAL_WEIGHT]
+    drawings = []
     for i, name in enumerate(names[:MOST_DRAWN]):
         caption = f"{name}: share of wealth by sector after each trade"
         if name in analysis.regime_scores:
             caption += ", and the regime probabilities of the goal in force"
         figure = figures.sectors_and_regimes(result, name)
-        drawing = Drawing(figure, f"sectors{i}", caption + ".")
-        yield drawing if i == 0 else Fold(f"The same for {name}", [drawing])
+        drawings.append(Drawing(figure, f"sectors{i}", caption + "."))
+    yield drawings[0]
+    if len(drawings) > 1:
+        yield Fold("The same for other policies", drawings[1:])
     if analysis.regime_scores:
         yield tables.regime_table(result, analysis)
 

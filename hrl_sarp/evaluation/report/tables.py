@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hrl_sarp.contracts import REGIME_NAMES
+from hrl_sarp.evaluation.attribution import LARGEST
 from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, Measure
+from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, Measure, column
 from hrl_sarp.evaluation.report.analysis import Analysis, LuckRange
 from hrl_sarp.reporting.table import NONE, Table, number, percent
 
@@ -164,6 +165,50 @@ def cost_table(result: BacktestResult, analysis: Analysis) -> Table:
         f"{costs.slippage_bps:g} bps a side; impact coefficient {costs.impact_coefficient:g}."
     )
     return Table("Costs", header, rows, note, _emphasised(result))
+
+
+def last_weights_table(result: BacktestResult, analysis: Analysis, name: str) -> Table:
+    """Lay out what a policy held after its last trade, the largest holdings first."""
+    last = analysis.holdings[name].last
+    shown = list(last)[:LARGEST]
+    rows = [(symbol, _sector(result, symbol), percent(last[symbol])) for symbol in shown]
+    if len(last) > len(shown):
+        rest = sum(last.values()) - sum(last[symbol] for symbol in shown)
+        rows.append((f"{len(last) - len(shown)} others", NONE, percent(rest)))
+    rows.append(("cash", NONE, percent(1.0 - sum(last.values()))))
+    note = f"{name} after the trade of {result.main.dates[-1]}, as shares of wealth."
+    header = ("stock", "sector", "weight")
+    return Table("Last weights", header, rows, note, text_columns=frozenset({0, 1}))
+
+
+def contributions_table(result: BacktestResult, analysis: Analysis, name: str) -> Table:
+    """Lay out the stocks that earned most for a policy, and those that cost it most."""
+    found = analysis.holdings[name].contributions
+    symbols = list(found)
+    half = LARGEST // 2
+    shown = [*symbols[:half], *symbols[half:][-half:]]
+    held = result.main.weights_after[:, column(result.main, name)].mean(axis=0)
+    rows = [
+        (
+            symbol,
+            _sector(result, symbol),
+            percent(float(held[result.market.symbols.index(symbol)])),
+            percent(found[symbol], 2),
+        )
+        for symbol in shown
+    ]
+    note = (
+        f"The {half} stocks that earned {name} most and the {half} that earned it least or cost it "
+        "most, of "
+        f"{len(found)} that it held: their part of the mean return a year, before costs."
+    )
+    header = ("stock", "sector", "mean weight", "contribution a year")
+    return Table("Contributions", header, rows, note, text_columns=frozenset({0, 1}))
+
+
+def _sector(result: BacktestResult, symbol: str) -> str:
+    market = result.market
+    return market.sector_names[market.sector_of[market.symbols.index(symbol)]]
 
 
 def regime_table(result: BacktestResult, analysis: Analysis) -> Table:

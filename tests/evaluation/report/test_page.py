@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,20 @@ import pytest
 from hrl_sarp.evaluation.attribution import Likeness
 from hrl_sarp.evaluation.backtest import BacktestResult, run_backtest
 from hrl_sarp.evaluation.report.analysis import Analysis, analyse
+from hrl_sarp.evaluation.report.figures import (
+    exposure_and_drawdown,
+    sectors_and_regimes,
+    wealth_and_drawdown,
+)
+from hrl_sarp.evaluation.report.files import daily_ledger, stock_ledger
 from hrl_sarp.evaluation.report.page import headline, render_page
-from hrl_sarp.evaluation.report.tables import grants_table
+from hrl_sarp.evaluation.report.tables import (
+    contributions_table,
+    grants_table,
+    last_weights_table,
+)
 from hrl_sarp.evaluation.statistics import Interval
-from hrl_sarp.reporting.figure import FADED, GRID, INK
+from hrl_sarp.reporting.figure import FADED, GRID, INK, Panel
 from hrl_sarp.training.acceptance import Acceptance, Evidence
 from tests import factories
 from tests.evaluation.small_runs import small_config
@@ -240,3 +251,96 @@ def test_page_of_the_same_result_is_the_same(
     result: BacktestResult, analysis: Analysis, html: str
 ) -> None:
     assert render_page(result, analysis) == html
+
+
+def test_every_row_has_a_line_that_can_be_named_and_the_main_ones_are_last_and_thick(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    for figure in (wealth_and_drawdown(result, analysis), exposure_and_drawdown(result, analysis)):
+        lines = {line.get_gid(): line for line in figure.axes[0].lines}
+        widths = {gid: line.get_linewidth() for gid, line in lines.items()}
+        order = sorted(lines, key=lambda gid: lines[gid].get_zorder())
+        assert order[-2:] == ["named-1/N", "named-own"]
+        assert sorted(widths, key=widths.__getitem__)[-2:] == ["named-1/N", "named-own"]
+    every = {f"named-{name}" for name in result.main.names}
+    assert {line.get_gid() for line in wealth_and_drawdown(result, analysis).axes[0].lines} == every
+
+
+@pytest.mark.parametrize("empty", [(), (0,), (1, 2)])
+def test_sectors_without_stocks_are_left_out_of_the_picture(
+    empty: tuple[int, ...], result: BacktestResult
+) -> None:
+    market = result.market
+    emptied = ~np.isin(market.sector_of, empty)
+    shown = replace(result, market=replace(market, eligible=market.eligible & emptied))
+    axes = sectors_and_regimes(shown, "own").axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    kept = [name for s, name in enumerate(market.sector_names) if s not in empty]
+    assert names == [*kept, "cash"]
+
+
+def test_page_says_what_each_row_is_where_its_policy_says_it(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    told = {**result.descriptions, "own": "Buys what <this> says"}
+    html = render_page(replace(result, descriptions=told), analysis)
+    assert "Buys what &lt;this&gt; says." in html
+    assert "Hold 1/N of the usable stocks." in html  # of the rule's docstring
+    rules = {*result.main.names} - {"index", "own"}
+    assert rules == {*result.descriptions}
+
+
+def test_page_shows_holdings_risk_beside_growth_and_the_curves_of_the_phases(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    panel = Panel("Phase 1: supervised macro", {"validation": ([-1, 0], [1.0, 2.0])}, best=-1)
+    page = _Page()
+    page.feed(render_page(result, analysis, [panel]))
+    text = " ".join(page.texts)
+    for heading in ("What own holds", "What each stock earned", "How training went", "Risk and"):
+        assert heading in text
+    assert "The start was kept, epoch -1." in text
+    largest = analysis.holdings["own"].largest
+    assert all(symbol in page.texts for symbol in largest)
+    assert "How training went" not in render_page(result, analysis)
+
+
+def test_last_weights_and_contributions_are_those_of_the_ledger(
+    result: BacktestResult, analysis: Analysis
+) -> None:
+    last = result.main.weights_after[-1, result.main.names.index("own")]
+    table = last_weights_table(result, analysis, "own")
+    shares = [float(row[2].removesuffix(" %")) for row in table.rows]
+    assert sum(shares) == pytest.approx(100, abs=0.06 * len(shares))
+    assert shares[0] == pytest.approx(100 * last.max(), abs=0.05)
+    assert table.rows[-1][0] == "cash"
+    earned = contributions_table(result, analysis, "own").rows
+    found = analysis.holdings["own"].contributions
+    assert earned[0][0] == max(found, key=found.__getitem__)
+    assert earned[-1][0] == min(found, key=found.__getitem__)
+    assert len({row[0] for row in earned}) == len(earned)
+
+
+def test_the_page_about_reading_the_report_lists_its_sections_in_their_order(
+    result: BacktestResult, analysis: Analysis, repository: Path
+) -> None:
+    text = (repository / "docs" / "reading_the_report.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| (.*?) \|", text.split("## The files")[0], re.MULTILINE)[1:]
+    shown = replace(analysis, grants={"phase 3": _evidence(mean=1.5, lower=-0.5)})
+    panel = Panel("Phase 1: supervised macro", {"validation": ([0], [1.0])}, best=0)
+    html = render_page(result, shown, [panel])
+    headings = re.findall(r"<h2>(.*?)</h2>", html)
+    assert headings == [name.replace("certified", "own") for name in documented]
+
+
+def test_the_page_about_reading_the_report_lists_the_columns_of_the_ledgers(
+    result: BacktestResult, repository: Path
+) -> None:
+    text = (repository / "docs" / "reading_the_report.md").read_text(encoding="utf-8")
+    costs = result.config.market_profile.costs
+    ledgers = (stock_ledger(result.main, result.market, costs), daily_ledger(result))
+    for ledger, part in zip(ledgers, text.split("| column | meaning |")[1:], strict=True):
+        cells = re.findall(r"^\| (`.*?) \|", part, re.MULTILINE)
+        documented = [name for cell in cells for name in re.findall("`(.*?)`", cell)]
+        columns = [re.sub("goal/.*", "goal/...", name) for name in ledger.columns]
+        assert documented == list(dict.fromkeys(columns))
