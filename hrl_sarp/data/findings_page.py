@@ -1,17 +1,19 @@
 """The page of a validation: its findings by rule and symbol, and a picture of each kind."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.dates import ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from hrl_sarp.data.quality.validation import ValidationReport, summary
+from hrl_sarp.data.quality.validation import ValidationReport, effect_of, summary
 from hrl_sarp.data.store import RawData
-from hrl_sarp.reporting.figure import BLUE, FADED, GREEN, PANEL_HEIGHT, VERMILION, WIDTH, styled
-from hrl_sarp.reporting.page import Block, Drawing, Section, page
+from hrl_sarp.reporting.figure import BLUE, FADED, GREEN, NARROW, PANEL_HEIGHT, VERMILION, styled
+from hrl_sarp.reporting.page import Drawing, Row, Section, page
 from hrl_sarp.run.files import write_text
 
 PAGE_NAME = "validation.html"
@@ -40,38 +42,39 @@ def write_page(
     lead = [
         f"{verdict} {report.table.height:,} findings in {report.n_bars:,} bars of "
         f"{report.n_symbols} symbols.",
-        "Each kind has a picture of its first case. On the left are the prices as in the files, on "
-        "the right what the returns of the market make of them.",
+        "Each kind has a picture of its first case: the prices as in the files, and what the "
+        "returns of the market make of them. The dotted line is the day that was found.",
     ]
     sections = [Section("By rule and symbol", [summary(report)])]
     for (rule,), rows in report.table.group_by("rule", maintain_order=True):
         dated = rows.drop_nulls("date")
-        if dated.height:
-            first = dated.row(0, named=True)
-            drawing = _picture(raw, levels, str(rule), first["symbol"], first["date"])
-            if drawing is not None:
-                sections.append(Section(str(rule), [drawing]))
+        drawings = _pictures(raw, levels, dated.row(0, named=True)) if dated.height else []
+        if drawings:
+            sections.append(Section(str(rule), [Row(drawings)]))
     path = folder / PAGE_NAME
     write_text(path, page("Validation", str(folder), lead, sections))
     return path
 
 
-def _picture(
-    raw: RawData, levels: pl.DataFrame | None, rule: str, symbol: str, day: object
-) -> Block | None:
-    """Draw what the finding is about; None where it is about no price and no series."""
-    before = _series(raw, symbol)
-    after = None if levels is None else levels.filter(pl.col("symbol") == symbol)
-    near = pl.col("date").is_between(
-        pl.lit(day).cast(pl.Date) - timedelta(days=_DAYS),
-        pl.lit(day).cast(pl.Date) + timedelta(days=_DAYS),
-    )
-    shown = before.filter(near)
+def _pictures(raw: RawData, levels: pl.DataFrame | None, finding: dict[str, Any]) -> list[Drawing]:
+    """Draw what a finding is about; nothing where it is about no price and no series."""
+    rule, symbol, day = finding["rule"], finding["symbol"], finding["date"]
+    around = timedelta(days=_DAYS)
+    near = pl.col("date").is_between(pl.lit(day - around), pl.lit(day + around))
+    shown = _series(raw, symbol).filter(near)
     if shown.is_empty():
-        return None
-    kept = None if after is None else after.filter(near)
-    figure = _draw(shown, kept, day)
-    return Drawing(figure, f"finding-{rule}", f"{rule}: {symbol} around {day}")
+        return []
+    told = f"{rule}: {symbol} around {day}, {effect_of(rule, finding['severity'])}"
+    told += f". {finding['detail']}" if finding["detail"] else ""
+    in_files = _draw("As in the files", shown, day, BLUE)
+    drawings = [Drawing(in_files, f"files-{rule}", f"{told.rstrip('.')}.")]
+    if levels is not None:
+        kept = levels.filter(near & (pl.col("symbol") == symbol)).sort("date")
+        if not kept.is_empty():
+            as_read = kept.with_columns(pl.col("value") / pl.col("value").first())
+            drawn = _draw("As the market reads it, first bar here = 1", as_read, day, GREEN)
+            drawings.append(Drawing(drawn, f"market-{rule}", f"{symbol} by the market's returns."))
+    return drawings
 
 
 def _series(raw: RawData, symbol: str) -> pl.DataFrame:
@@ -87,28 +90,24 @@ def _series(raw: RawData, symbol: str) -> pl.DataFrame:
 
 
 @styled
-def _draw(shown: pl.DataFrame, kept: pl.DataFrame | None, day: object) -> Figure:
-    n_panels = 1 if kept is None or kept.is_empty() else 2
-    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT), layout="constrained")
-    axes = figure.subplots(1, n_panels, squeeze=False)[0]
-    dates, value = shown["date"].to_numpy(), shown["value"].to_numpy()
-    ranges = shown.select(pl.col("low").cast(pl.Float64), pl.col("high").cast(pl.Float64))
-    axes[0].vlines(dates, *ranges.to_numpy().T, color=FADED, linewidth=2)
-    axes[0].plot(dates, value, color=BLUE, marker=".", markersize=4, linewidth=1)
-    axes[0].set_title("As in the files")
-    if n_panels == 2 and kept is not None:
-        axes[1].plot(
-            kept["date"].to_numpy(), kept["value"].to_numpy(), color=GREEN, marker=".", linewidth=1
-        )
-        axes[1].set_title("As the market reads it, first bar = 1")
-    for panel, numbers in zip(
-        axes, (value, value if kept is None else kept["value"]), strict=False
-    ):
-        panel.axvline(np.datetime64(str(day)), color=VERMILION, linewidth=1, linestyle=":")
-        locator = panel.xaxis.get_major_locator()
-        panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # matplotlib
-        positive = np.asarray(numbers, dtype=np.float64)
-        positive = positive[np.isfinite(positive)]
-        if len(positive) and positive.min() > 0 and np.ptp(np.log(positive)) > np.log(_LOGARITHMIC):
-            panel.set_yscale("log")
+def _draw(title: str, shown: pl.DataFrame, day: date, colour: str) -> Figure:
+    """Draw the values around a day, with the ranges of the bars where there are any."""
+    figure = Figure(figsize=(NARROW, PANEL_HEIGHT), layout="constrained")
+    axes = figure.subplots()
+    dates, values = shown["date"].to_numpy(), shown["value"].cast(pl.Float64).to_numpy()
+    if "low" in shown.columns:
+        ranges = shown.select(pl.col("low", "high").cast(pl.Float64))
+        axes.vlines(dates, *ranges.to_numpy().T, color=FADED, linewidth=2)
+    axes.plot(dates, values, color=colour, marker=".", markersize=4, linewidth=1)
+    axes.axvline(np.datetime64(day), color=VERMILION, linewidth=1, linestyle=":")
+    axes.set_xlim(np.datetime64(day) - _DAYS, np.datetime64(day) + _DAYS)
+    axes.set_title(title)
+    locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]  # matplotlib
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # matplotlib
+    positive = values[np.isfinite(values)]
+    if len(positive) and positive.min() > 0 and np.ptp(np.log(positive)) > np.log(_LOGARITHMIC):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     return figure

@@ -38,7 +38,8 @@ def test_page_shows_the_price_in_the_files_and_as_the_market_reads_it(tmp_path: 
     assert (tmp_path / PAGE_NAME).is_file()
     for rule in report.table["rule"].unique():
         assert f"{rule}: AAA around" in text
-    assert text.count("<svg") == report.table["rule"].n_unique()
+    assert text.count("<svg") == 2 * report.table["rule"].n_unique()
+    assert "warn" in text.split("AAA around")[1].split("</figcaption>")[0]
 
 
 def test_page_of_data_that_make_no_market_has_the_prices_alone(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from hrl_sarp.run.files import write_json
 REPORT_NAME = "validation.json"
 _SYMBOLS_SHOWN = 15
 """Symbols of a rule that a table lists; `validation.json` has all."""
+_IN_FULL = 1e4
+"""A value from here on is written without a power of ten."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +143,15 @@ def summary(report: ValidationReport) -> Table:
 
     What fails comes first. Rules with many symbols show the first ones and count the rest.
     """
-    effects = dict.fromkeys(rules.BREAKING, ": overnight return 0")
-    effects |= dict.fromkeys(rules.NOT_APPLIED, ": not applied")
-    effects |= dict.fromkeys(rules.UNRANGED, ": high and low unknown")
-    effects |= dict.fromkeys(rules.LEFT_OUT, ": left out")
-    effects |= dict.fromkeys(rules.EXCLUDING, ": excluded")
     cells = []
     for (rule,), rows in report.table.group_by("rule", maintain_order=True):
         of_symbols = rows.group_by("symbol", maintain_order=True).agg(
             pl.len(), pl.first("severity"), pl.all().exclude("severity", "symbol").first()
         )
-        effect = str(rows["severity"][0]) + effects.get(str(rule), "")
+        effect = effect_of(str(rule), str(rows["severity"][0]))
         for row in of_symbols.head(_SYMBOLS_SHOWN).iter_rows(named=True):
             first = "" if row["date"] is None else str(row["date"])
-            value = "" if row["value"] is None else f"{row['value']:.4g}"
+            value = _short(row["value"])
             named = (str(rule), row["symbol"] or "", f"{row['len']:,}")
             cells.append((*named, first, value, effect, row["detail"] or ""))
         rest = of_symbols.slice(_SYMBOLS_SHOWN)
@@ -167,6 +164,23 @@ def summary(report: ValidationReport) -> Table:
         cells,
         text_columns=frozenset({0, 1, 3, 5, 6}),
     )
+
+
+def effect_of(rule: str, severity: str) -> str:
+    """Say how grave a finding is, and what is done with the bars."""
+    effects = dict.fromkeys(rules.BREAKING, ": overnight return 0")
+    effects |= dict.fromkeys(rules.NOT_APPLIED, ": not applied")
+    effects |= dict.fromkeys(rules.UNRANGED, ": high and low unknown")
+    effects |= dict.fromkeys(rules.LEFT_OUT, ": left out")
+    effects |= dict.fromkeys(rules.EXCLUDING, ": excluded")
+    return severity + effects.get(rule, "")
+
+
+def _short(value: float | None) -> str:
+    """Write a value with four digits, a large one in full; empty where there is none."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= _IN_FULL else f"{value:.4g}"
 
 
 def _bar_findings(
