@@ -32,6 +32,7 @@ from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training.acceptance import Acceptance
 from hrl_sarp.training.certify import read_certification
 from hrl_sarp.training.phase import PREFIXES, PhaseContext, with_sector_table
+from hrl_sarp.training.rl_loop import EVALUATION
 from hrl_sarp.training.seeds import members, seed_folders
 
 CERTIFIED = "certified"
@@ -192,8 +193,11 @@ def _granted_phases(folder: Path) -> Iterator[tuple[str, Acceptance]]:
 def training_curves(log_dir: Path) -> list[Panel]:
     """Draw how the validation of each finished phase went, a curve for each seed.
 
+    The panel of a single seed says which epoch or evaluation was kept.
+
     Phases 1 and 2 show the objective of their epochs with that of the training span beside it,
-    phases 3 to 5 the evaluations that selection chose from.
+    phases 3 to 5 the evaluations that selection chose from. A phase of an older version, whose
+    history has other names, is left out.
     """
     found: dict[int, dict[str, Any]] = {}
     for seed, folder in seed_folders(log_dir).items():
@@ -203,28 +207,34 @@ def training_curves(log_dir: Path) -> list[Panel]:
                 whose = "" if seed is None else f", seed {seed}"
                 metrics = read_json(path, f"hrl-sarp train --phase {files.number}")
                 found.setdefault(files.number, {})[whose] = metrics
-    return [_panel(number, by_seed) for number, by_seed in found.items()]
+    panels = [_panel(number, by_seed) for number, by_seed in found.items()]
+    return [panel for panel in panels if all(len(x) for x, _ in panel.curves.values())]
 
 
 def _panel(number: int, by_seed: dict[str, Any]) -> Panel:
     """Make the panel of a phase from the metrics of its seeds, by the text that names each."""
     first = next(iter(by_seed.values()))
     if number in PREFIXES:
-        prefix, x_label, best = PREFIXES[number], "epoch", first["best_epoch"]
+        prefix, x_label = PREFIXES[number], "epoch"
         measure, y_label = "objective", "reward of a decision, %"
         if f"val_{measure}" not in first:  # under the objective `growth`
             measure, y_label = "total_loss", "loss"
         shown = {"validation": f"{prefix}/val_{measure}", "training": f"{prefix}/{measure}"}
     else:
-        prefix, x_label, best = "eval", "evaluation", first["best_evaluation"]
-        y_label = "objective over the rule, % a year"
-        shown = {"validation": f"{'joint_' * (number == len(PHASES))}{prefix}/{SELECTION}"}
+        x_label, y_label = "evaluation", "objective over the rule, % a year"
+        shown = {"validation": f"{EVALUATION}/{SELECTION}"}
     curves: dict[str, Curve] = {}
     for whose, metrics in by_seed.items():
         for name, key in shown.items():
             rows = [row for row in metrics["history"] if key in row]
             steps = [row["step"] if x_label == "epoch" else at for at, row in enumerate(rows)]
             curves[f"{name}{whose}"] = (steps, [row[key] for row in rows])
+    best = None
+    if len(by_seed) == 1:
+        # phase 5 evaluates within its rounds, too, so the number of its best is no position
+        values = list(next(iter(curves.values()))[1])
+        kept = first.get("best", {}).get(SELECTION)
+        best = first.get("best_epoch", values.index(kept) if kept in values else None)
     title = f"Phase {number}: {PHASES[number - 1].title}"
     return Panel(title, curves, best=best, x_label=x_label, y_label=y_label)
 

@@ -53,7 +53,7 @@ def test_the_code_of_the_page_about_own_agents_runs(
     monkeypatch.chdir(tmp_path)
     training, naming = python_blocks(repository / "docs" / "your_agent.md")
     assert "learn(100_000)" in training
-    quick = training.replace("100_000", "64").replace("n_envs=64", "n_envs=4")
+    quick = training.replace("100_000", "64").replace("n_envs=64", "n_envs=4").replace("256", "64")
     exec(compile(quick + naming, "your_agent.md", "exec"), {})  # noqa: S102 -- our own page
     shown = capsys.readouterr().out
     assert "stock PPO" in shown

@@ -369,9 +369,11 @@ def _training_row(curves: Sequence[Panel]) -> Row:
     drawings = []
     for at, panel in enumerate(curves):
         what = f"{panel.title}, by {panel.x_label}: {panel.y_label}."
-        is_start = panel.best == min(x[0] for x, _ in panel.curves.values())
-        kept = f"The start was kept, {panel.x_label}" if is_start else f"Kept was {panel.x_label}"
-        drawings.append(Drawing(panel_figure(panel), f"phase{at}", f"{what} {kept} {panel.best}."))
+        if panel.best is not None:
+            is_start = panel.best == min(x[0] for x, _ in panel.curves.values())
+            kept = "The start was kept" if is_start else "Kept was"
+            what += f" {kept}{',' if is_start else ''} {panel.x_label} {panel.best}."
+        drawings.append(Drawing(panel_figure(panel), f"phase{at}", what))
     return Row(drawings)
 
 
