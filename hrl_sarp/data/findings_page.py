@@ -99,8 +99,9 @@ def _draw(title: str, shown: pl.DataFrame, day: date, colour: str) -> Figure:
         ranges = shown.select(pl.col("low", "high").cast(pl.Float64))
         axes.vlines(dates, *ranges.to_numpy().T, color=FADED, linewidth=2)
     axes.plot(dates, values, color=colour, marker=".", markersize=4, linewidth=1)
-    axes.axvline(np.datetime64(day), color=VERMILION, linewidth=1, linestyle=":")
-    axes.set_xlim(np.datetime64(day) - _DAYS, np.datetime64(day) + _DAYS)
+    at: Any = np.datetime64(day)  # matplotlib takes days, its types do not
+    axes.axvline(at, color=VERMILION, linewidth=1, linestyle=":")
+    axes.set_xlim(at - _DAYS, at + _DAYS)
     axes.set_title(title)
     locator = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]  # matplotlib
     axes.xaxis.set_major_locator(locator)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -155,16 +156,16 @@ def holdings(trajectory: Trajectory, market: Market, name: str) -> Holdings:
     kept = 1.0 - trajectory.cost[:, i, None]
     traded = np.abs(after * kept - trajectory.weights_before[:, i]) > SMALLEST_TRADE
     months = trajectory.dates.astype("datetime64[M]")
-    held = (after > ROUNDING).any(axis=0)
+    held = after > ROUNDING
 
-    def ordered(values: np.ndarray, shown: np.ndarray) -> dict[str, float]:
+    def ordered(values: np.ndarray, shown: Any) -> dict[str, float]:
         order = np.argsort(-values, kind="stable")
         return {market.symbols[a]: float(values[a]) for a in order.tolist() if shown[a]}
 
     return Holdings(
-        largest=tuple(ordered(after.mean(axis=0), held))[:LARGEST],
-        last=ordered(after[-1], after[-1] > ROUNDING),
-        contributions=ordered(earned, held),
+        largest=tuple(ordered(after.mean(axis=0), held.max(axis=0)))[:LARGEST],
+        last=ordered(after[-1], held[-1]),
+        contributions=ordered(earned, held.max(axis=0)),
         trades={
             str(month): int(traded[months == month].sum()) for month in np.unique(months).tolist()
         },
