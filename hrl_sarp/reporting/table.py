@@ -1,8 +1,8 @@
 """A table of text cells, for terminals of any width and for Markdown."""
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import rich.box
 import rich.table
@@ -41,11 +41,12 @@ class Table:
     emphasised: frozenset[str] = frozenset()
     """Names of rows that are set in bold."""
     telling: tuple[int, ...] = ()
-    """Columns in the order in which a terminal shows them while there is room. The others are
-    named below the table. Empty: all are shown, with line breaks in cells.
-    """
+    """Columns in the order in which a terminal shows them while there is room; where there is not,
+    intervals in brackets go first. Empty: all are shown, with line breaks in cells."""
     text_columns: frozenset[int] = frozenset({0})
     """Columns that are aligned to the left: words, not numbers."""
+    column_notes: Mapping[int, str] = field(default_factory=dict)
+    """Explanations of single columns, which follow the note where the column is shown."""
 
     def markdown(self) -> str:
         """Write the table as GitHub's Markdown shows it, without title and note."""
@@ -53,6 +54,31 @@ class Table:
         return "\n".join(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
         )
+
+    def note_of(self, columns: Collection[int]) -> str:
+        """Return the note with the explanations of these columns."""
+        told = [text for column, text in self.column_notes.items() if column in columns]
+        return " ".join(text for text in (self.note, *dict.fromkeys(told)) if text)
+
+    @property
+    def whole_note(self) -> str:
+        """The note with the explanations of all columns."""
+        return self.note_of(range(len(self.header)))
+
+    def within(self, width: int) -> tuple["Table", tuple[int, ...]]:
+        """Return the table and the columns that a terminal of `width` characters shows.
+
+        Where not all columns fit, the table is that without intervals.
+        """
+        columns = self.columns_within(width)
+        if not self.telling or len(columns) == len(self.telling):
+            return self, columns
+        bare = replace(
+            self,
+            header=tuple(_without_interval(cell) for cell in self.header),
+            rows=[tuple(_without_interval(cell) for cell in row) for row in self.rows],
+        )
+        return bare, bare.columns_within(width)
 
     def columns_within(self, width: int) -> tuple[int, ...]:
         """Choose the columns that a terminal of `width` characters shows, from left to right."""
@@ -69,8 +95,8 @@ class Table:
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[rich.table.Table | Padding]:
         """Draw for the terminal; rich calls it."""
-        columns = self.columns_within(options.max_width)
-        hidden = [title for i, title in enumerate(self.header) if i not in columns]
+        table, columns = self.within(options.max_width)
+        n_hidden = len(self.header) - len(columns)
         drawn = rich.table.Table(
             title=escape(self.title),
             title_justify="left",
@@ -80,17 +106,19 @@ class Table:
         for i in columns:
             is_text = i in self.text_columns
             drawn.add_column(
-                escape(self._heading(i)),
+                escape(table._heading(i)),
                 justify="left" if is_text else "right",
                 no_wrap=bool(self.telling) or not is_text,
                 overflow="fold",  # a long word continues on the next line, it is never cut
                 vertical="top",
             )
-        for row in self.rows:
+        for row in table.rows:
             style = "bold" if row[0] in self.emphasised else None
             drawn.add_row(*(escape(row[i]) for i in columns), style=style)
         yield drawn
-        note = f"{self.note} Not shown here: {', '.join(hidden)}." if hidden else self.note
+        note = self.note_of(columns)
+        if n_hidden:
+            note += f" Left out here for want of room: {n_hidden} of the columns."
         if note:
             yield Padding(rich.text.Text(note.strip(), style="dim"), (0, 2))
 
@@ -103,6 +131,10 @@ class Table:
             break_on_hyphens=False,
         )
         return "\n".join(lines)
+
+
+def _without_interval(cell: str) -> str:
+    return cell.split(" [")[0]
 
 
 def number(value: int | float | None, digits: int = 2) -> str:

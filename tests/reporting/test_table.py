@@ -1,5 +1,6 @@
 """A table shows the same cells everywhere, and what a terminal has room for."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -28,18 +29,28 @@ def test_wide_terminal_shows_every_column_and_the_note() -> None:
     assert "Two [policies]" in text
     assert "2.0 [1.0, 3.0]" in text
     assert "Net of costs." in text
-    assert "Not shown" not in text
+    assert "for want of room" not in text
 
 
-def test_narrow_terminal_keeps_the_telling_columns_and_names_the_others() -> None:
+def test_narrow_terminal_leaves_out_intervals_then_columns_and_their_notes() -> None:
+    noted = replace(TABLE, column_notes={1: "Growth is in logs.", 2: "Costs are paid."})
     # borders 3 x 2, policy 6, costs 5: 17 characters; the growth needs 17 more
     assert TABLE.columns_within(20) == (0, 2)
     assert TABLE.columns_within(34) == (0, 2)
     assert TABLE.columns_within(35) == (0, 1, 2)
-    text = shown(TABLE, 30)
-    assert "0.3 %" in text
-    assert "2.0 [1.0" not in text
-    assert "Not shown here: log growth" in " ".join(text.split())
+    whole, bare, narrow = (" ".join(shown(noted, width).split()) for width in (120, 34, 30))
+    assert "2.0 [1.0, 3.0]" in whole
+    assert "Net of costs. Growth is in logs. Costs are paid." in whole
+    # without the interval the heading's 10 characters decide: 17 + 13
+    assert "2.0" in bare
+    assert "[1.0" not in bare
+    assert "for want of room" not in bare
+    assert "0.3 %" in narrow
+    assert "2.0" not in narrow
+    assert (
+        "Net of costs. Costs are paid. Left out here for want of room: 1 of the columns." in narrow
+    )
+    assert noted.whole_note == "Net of costs. Growth is in logs. Costs are paid."
 
 
 @pytest.mark.parametrize("width", range(18, 100, 7))

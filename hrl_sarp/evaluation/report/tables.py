@@ -1,6 +1,7 @@
 """The tables of a backtest, which terminal, page and Markdown share."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,14 @@ from hrl_sarp.evaluation.report.analysis import Analysis, LuckRange
 from hrl_sarp.reporting.table import NONE, Table, number, percent
 
 RANDOM_RANGE = "random, 5 % to 95 %"
+FIRST_SHOWN = ("annual_return", "volatility", "max_drawdown", "sharpe")
+"""Measures that a narrow terminal shows first."""
+EXPLAINED = {
+    "certainty_equivalent_5": "CE: certainty equivalent, mean return less gamma / 2 x variance.",
+    "certainty_equivalent_10": "CE: certainty equivalent, mean return less gamma / 2 x variance.",
+    "turnover": "Turnover is one-sided, in multiples of wealth.",
+}
+"""Explanations of measures in the main table."""
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -38,13 +47,14 @@ def main_table(result: BacktestResult, analysis: Analysis) -> Table:
     """Lay out the ranked measures of all policies, risk first, net of costs, with intervals."""
     measures = [measure for measure in MEASURES if measure.rank is not None]
     header, rows = _measured(measures, result, analysis)
-    note = (
-        "A year, net of costs. CE: certainty equivalent, mean return less gamma / 2 x variance. "
-        "Turnover is one-sided, in multiples of wealth."
-    )
+    places = {measure.name: place for place, measure in enumerate(measures, start=1)}
     ranks = {place: measure.rank or 0 for place, measure in enumerate(measures, start=1)}
-    telling = (0, *sorted(ranks, key=ranks.__getitem__))
-    return Table("All policies", header, rows, note, _emphasised(result), telling)
+    first = [places[name] for name in FIRST_SHOWN]
+    others = [place for place in sorted(ranks, key=ranks.__getitem__) if place not in first]
+    notes = {places[name]: text for name, text in EXPLAINED.items()}
+    note = "A year, net of costs."
+    table = Table("All policies", header, rows, note, _emphasised(result), (0, *first, *others))
+    return replace(table, column_notes=notes)
 
 
 def luck_table(result: BacktestResult, analysis: Analysis) -> Table:
