@@ -26,11 +26,13 @@ from hrl_sarp.evaluation.attribution import (
 )
 from hrl_sarp.evaluation.trials import SELECTION
 from hrl_sarp.reporting.figure import Curve, Panel
+from hrl_sarp.reporting.page import block_html
 from hrl_sarp.reporting.table import percent
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training.acceptance import Acceptance
 from hrl_sarp.training.certify import read_certification
+from hrl_sarp.training.curriculum import phase_tables
 from hrl_sarp.training.phase import PREFIXES, PhaseContext, with_sector_table
 from hrl_sarp.training.rl_loop import EVALUATION
 from hrl_sarp.training.seeds import members, seed_folders
@@ -55,6 +57,11 @@ class Run:
     market: Market
     agents: HierarchicalPolicy
     """The certified pair; the pair of the last finished phase where nothing was certified."""
+
+    def _repr_html_(self) -> str:
+        """The curves of each finished phase and what it was granted, as a notebook shows them."""
+        folders = seed_folders(self.log_dir).values()
+        return "".join(block_html(table) for folder in folders for table in phase_tables(folder))
 
 
 def trained_policies(
