@@ -25,6 +25,8 @@ UNREADABLE_TENSORS: tuple[type[Exception], ...] = (SafetensorError, *UNREADABLE)
 """The same for safetensors."""
 UNREADABLE_TABLE: tuple[type[BaseException], ...] = (PolarsError, PanicException, *UNREADABLE)
 """The same for Parquet: polars panics over some damage."""
+_FOLDER = 0x10
+"""Attribute of a part of an archive."""
 _SEAL = "# sha256 of the lines between: "
 """Begins the first and the last line of a sealed text. YAML reads them as comments."""
 
@@ -56,6 +58,9 @@ def require_intact(path: Path) -> None:
     """
     with ZipFile(path) as archive:
         damaged = archive.testzip()
+        odd = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
+    if odd:  # PyTorch reads zeros from what claims to be a folder
+        raise BadZipFile(f"{odd[0]} is marked as a folder")
     if damaged is not None:
         raise BadZipFile(f"{damaged} does not match its checksum")
 

@@ -32,6 +32,8 @@ CHECKSUM = "checksum"
 """Last key of a JSON object that we write: SHA-256 of the object without it."""
 _ALIKE = 0.5
 """Share of equal letters from which a key is taken for a damaged `CHECKSUM`."""
+_HASH = re.compile("[0-9a-f]{32,}")
+"""A checksum, or most of one."""
 _MEGABYTE = 1 << 20
 _MARK = ".hrl_sarp.tmp"
 """Part of the name of our temporary files, which tells them from other programs' files."""
@@ -199,7 +201,9 @@ def without_checksum(content: Any) -> Any:
         return content
     *_, last = content
     # the key may be damaged, too; an object without one is of a version or program that writes none
-    if CHECKSUM not in content and SequenceMatcher(None, last, CHECKSUM).ratio() < _ALIKE:
+    is_damaged_key = SequenceMatcher(None, last, CHECKSUM).ratio() >= _ALIKE
+    is_hash = _HASH.fullmatch(str(content[last])) is not None and not last.endswith("_sha256")
+    if CHECKSUM not in content and not is_damaged_key and not is_hash:
         return content
     key = CHECKSUM if CHECKSUM in content else last
     kept = {name: value for name, value in content.items() if name != key}

@@ -101,6 +101,22 @@ def test_json_that_was_changed_is_refused(tmp_path: Path, found: str, changed: s
         read_json(path, "hrl-sarp train")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('2,\n  "checksum"', '3,\n  "ch"'), ('"checksum": "', '"checkss": 60, "sha256": "')],
+)
+def test_a_checksum_that_lost_its_name_is_one(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"rows": 2})
+    text = path.read_text()
+    path.write_text(text.replace('"checksum"', '"ch"'))
+    assert read_json(path, "train") == {"rows": 2}
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=r"metrics\.json: .*checksum"):
+        read_json(path, "train")
+
+
 def test_json_may_be_laid_out_anew_and_needs_no_checksum(tmp_path: Path) -> None:
     path, content = tmp_path / "metrics.json", {"a": [1.5, None], "b": {"c": 2}}
     write_json(path, content)
