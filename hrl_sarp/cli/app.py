@@ -26,7 +26,8 @@ from hrl_sarp.cli.options import (
     running,
 )
 from hrl_sarp.cli.reports import ALL, Selection, load_context, make_report, report_folder
-from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.run.phases import require_agents
 from hrl_sarp.run.terminal import run_progress, say, stretch
 
 SPANS = ("train", "validation", "test")
@@ -229,8 +230,7 @@ def backtest(  # noqa: PLR0913 -- options, given by name
     chosen = Selection(span, agents, baselines)
     names = {ALL: None, "none": []}.get(baselines, baselines.split(","))
     config = read_config(market, experiment, own, seed, {"evaluation": {"baselines": names}})
-    if not log_dir.is_dir():
-        raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
+    require_agents(log_dir)
     with running(log_dir):
         context = load_context(data_dir, log_dir, config, "cpu")
         with run_progress(), stretch(0.0, 1.0, "backtest"):
@@ -256,13 +256,17 @@ def stress_test(
     """
     from rich.console import Console
 
+    from hrl_sarp.config.consistency import require_shock_sectors
+    from hrl_sarp.data.store import read_sector_names
+
+    config = read_config(market, experiment, own, seed)
+    require_agents(log_dir)
+    require_shock_sectors(config, config.market_profile.sectors or read_sector_names(data_dir))
+    # what follows takes seconds to import
     from hrl_sarp.evaluation.policies import trained_policies
     from hrl_sarp.evaluation.report.stress_page import summary, write_stress_test
     from hrl_sarp.evaluation.stress import run_stress_test
 
-    config = read_config(market, experiment, own, seed)
-    if not log_dir.is_dir():
-        raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     with running(log_dir):
         context = load_context(data_dir, log_dir, config, "cpu")
         with report_folder(log_dir / "stress", context, overwrite=overwrite) as folder:

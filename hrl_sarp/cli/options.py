@@ -79,7 +79,7 @@ def read_config(
     given = _given({**(changes or {}), "seed": seed})
     if own is not None and (own / OWN_MARKET).is_file():
         own = own / OWN_MARKET
-    is_folder = own is not None and own.is_dir()
+    where = {"config_dir": own} if own is not None and own.is_dir() else {"own_file": own}
     if own is not None and not own.exists():
         default = DEFAULT_CONFIG_DIR / own.name
         hint = f"; the defaults of that name are in {default}" if default.is_file() else ""
@@ -88,12 +88,11 @@ def read_config(
             f"`hrl-sarp init {own}` writes such a folder"
         )
     return load_config(
-        config_dir=own if own is not None and is_folder else DEFAULT_CONFIG_DIR,
         market=market,
         experiment=experiment,
         overrides=given,
-        own_file=None if is_folder else own,
         usual_market=usual_market,
+        **where,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hrl_sarp.errors import OverwriteError
 from hrl_sarp.run.earlier import CONFIG
@@ -17,7 +17,6 @@ from hrl_sarp.run.terminal import say, stretch
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.contracts import Market
     from hrl_sarp.evaluation.backtest import BacktestResult
     from hrl_sarp.evaluation.report.analysis import Analysis
     from hrl_sarp.training.phase import PhaseContext
@@ -98,7 +97,7 @@ def report_folder(folder: Path, context: "PhaseContext", *, overwrite: bool) -> 
     from hrl_sarp.run.damage import sealed
     from hrl_sarp.run.files import read_json, write_json, write_text
 
-    here = _source_of(context.market, context.config)
+    here = context.run_identity()
     if any(folder.glob("*.html")) and not overwrite:
         state = RunState(folder, folder.name, here, resume=False, config=context.config)
         path = folder / SOURCE
@@ -112,19 +111,6 @@ def report_folder(folder: Path, context: "PhaseContext", *, overwrite: bool) -> 
     yield folder
     write_text(folder / CONFIG, sealed(dump_config(context.config)))
     write_json(folder / SOURCE, here)
-
-
-def _source_of(market: "Market", config: "RunConfig") -> dict[str, Any]:
-    from hrl_sarp.config.loading import config_hash
-
-    days = [str(day.astype("datetime64[D]")) for day in market.dates[[0, -1]]]
-    return {
-        "config_hash": config_hash(config),
-        "market": market.name,
-        "days": " to ".join(days),
-        "stocks": list(market.symbols),
-        "collected data": market.manifest.get("data_hash"),
-    }
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Checks of configuration values against each other. The schema checks single values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
@@ -12,6 +12,7 @@ from hrl_sarp.config.schema import (
     RunConfig,
     TD3Config,
 )
+from hrl_sarp.errors import ConfigError
 
 EXTRA = ("extra_stock_features", "extra_macro_features")
 MIX_TOLERANCE = 1e-9
@@ -188,4 +189,23 @@ def _encoder_problems(windowed: WindowedConfig, encoders: EncodersConfig) -> Ite
         yield (
             f"encoders.panel.window_length: {panel.window_length} sessions are more than "
             f"encoders.transformer.window_length = {encoders.transformer.window_length}"
+        )
+
+
+def require_shock_sectors(config: RunConfig, sectors: Iterable[str]) -> None:
+    """Refuse a stress test of sectors for which no shock is named.
+
+    Args:
+        config: of the run.
+        sectors: of the market.
+
+    Raises:
+        ConfigError: naming the sectors and the choices.
+    """
+    mapped, order = config.market_profile.stress.sectors, config.stress.sectors
+    missing = [name for name in sectors if name not in mapped]
+    if missing and config.stress.shocks:
+        raise ConfigError(
+            f"stress test: market_profile.stress.sectors names no shock sector for "
+            f"{', '.join(missing)}; expected one of {', '.join(order)} for each"
         )

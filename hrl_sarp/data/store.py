@@ -190,6 +190,14 @@ def read_raw(data_dir: Path) -> RawData:
     return RawData(**frames, **texts, notes=tuple(manifest.get("notes", ())))
 
 
+def read_sector_names(data_dir: Path) -> list[str]:
+    """Return the sectors of the collected data in alphabetical order; only their table is read."""
+    manifest = read_manifest(data_dir)
+    (table,) = (table for table in _TABLES if table.field == "sectors")
+    frame = _read_table(data_dir, table, manifest["files"])
+    return [] if frame is None else sorted(set(frame["sector"].drop_nulls()))
+
+
 def is_same(first: RawData, second: RawData) -> bool:
     """Say whether two data sets would be written alike, apart from their remarks."""
     for table in _TABLES:

@@ -19,11 +19,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp import metrics
+from hrl_sarp.config.consistency import require_shock_sectors
 from hrl_sarp.config.market_schema import StressWindow
 from hrl_sarp.config.schema import RunConfig, ShockConfig, StressConfig
 from hrl_sarp.contracts import DayRange, Market, RiskTables, Trajectory
 from hrl_sarp.envs.rollout import INDEX, Policy, Variant, rollout
-from hrl_sarp.errors import ConfigError, MarketError
+from hrl_sarp.errors import MarketError
 from hrl_sarp.evaluation.backtest import ACCOUNTING_DTYPE
 from hrl_sarp.evaluation.baselines import make_baselines
 from hrl_sarp.evaluation.performance import sector_weights
@@ -320,12 +321,7 @@ def session_log_returns(
 ) -> Float[np.ndarray, "D S"]:
     """Return each sector's log return on each session of the shock, then of the recovery."""
     mapped, order = config.market_profile.stress.sectors, config.stress.sectors
-    missing = [name for name in sector_names if name not in mapped]
-    if missing:
-        raise ConfigError(
-            f"stress test: market_profile.stress.sectors names no shock sector for "
-            f"{', '.join(missing)}; expected one of {', '.join(order)} for each"
-        )
+    require_shock_sectors(config, sector_names)
     total = np.log1p([shock.sector_returns[order.index(mapped[name])] for name in sector_names])
     falls = np.tile(total / shock.days, (shock.days, 1))
     recovers = np.tile(-total / shock.recovery_days, (shock.recovery_days, 1))

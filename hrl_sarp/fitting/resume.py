@@ -17,8 +17,12 @@ from hrl_sarp.run.earlier import CONFIG, RUNNING
 
 CONFIG_HASH = "config_hash"
 """Entry of an identity. If it differs, `config.yaml` can name the differing settings."""
+MARKET, MARKET_FACTS = "market", "market_facts"
+"""Entries of an identity: a hash of the market, and in words what it is."""
 SHOWN_CHARACTERS = 60
 """Characters of a value that a message shows."""
+SHOWN = 5
+"""Names that a message lists."""
 HASH_LENGTH, SHOWN_DIGITS = 64, 12
 """Digits of a hash, and how many of them a message shows."""
 
@@ -118,6 +122,10 @@ class RunState:
             it.
         """
         named = differences(found, self.identity)
+        named.pop(MARKET_FACTS, None)  # they explain the hash, which decides
+        if MARKET in named and MARKET_FACTS in self.identity:
+            there, here = found.get(MARKET_FACTS) or {}, self.identity.get(MARKET_FACTS) or {}
+            named[MARKET] = f"market: {name_difference(there, here)}"
         dumped = self.folder / CONFIG
         if CONFIG_HASH not in named or self.config is None or not dumped.is_file():
             return list(named.values())
@@ -137,6 +145,39 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
         for key, value in here.items()
         if there.get(key) != value
     }
+
+
+def name_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Say in which facts two markets differ.
+
+    Args:
+        there: facts of the market in a file; empty if the file tells none.
+        here: facts of the market at hand.
+
+    Returns:
+        Each fact with both values, lists by what only one of them has.
+    """
+    if not there:
+        return "the file does not say which"
+    told = []
+    for name, value in here.items():
+        first, second = (str(part).split(", ") for part in (there.get(name, ""), value))
+        if first == second:
+            continue
+        if max(len(first), len(second)) == 1:
+            told.append(f"{name} {first[0]} there, {second[0]} here")
+            continue
+        only = [
+            _some([part for part in one if part not in other])
+            for one, other in ((first, second), (second, first))
+        ]
+        told.append(f"{name} only there: {only[0]}, only here: {only[1]}")
+    return "; ".join(told) or "the same days, stocks and features with other values"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) or "none") + more
 
 
 def _both(there: Any, here: Any) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import CheckpointError
+from hrl_sarp.fitting.resume import MARKET_FACTS, name_difference
 from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
 
 SECTOR_TABLE = "sector table"
@@ -32,6 +33,24 @@ def market_fingerprint(market: Market) -> str:
     return digest.hexdigest()
 
 
+def market_facts(market: Market) -> dict[str, Any]:
+    """Return what tells a market from another one in words: a checkpoint holds it for messages.
+
+    Returns:
+        Name -> plain value. Markets that agree in all may still differ in single values.
+    """
+    train = market.dates[market.split.train.start : market.split.train.stop]
+    return {
+        "profile": market.name,
+        "days": f"{market.dates[0]} to {market.dates[-1]}",
+        "stocks": ", ".join(market.symbols),
+        "sectors": ", ".join(market.sector_names),
+        "training span": f"{train[0]} to {train[-1]}",
+        "stock features": ", ".join(market.feature_names),
+        "market features": ", ".join(market.macro_names),
+    }
+
+
 def write_sector_table(
     path: Path, market: Market, fingerprint: str, table: Float[np.ndarray, "T S E"]
 ) -> Path:
@@ -39,7 +58,7 @@ def write_sector_table(
     train = market.split.train
     payload = {
         "kind": SECTOR_TABLE,
-        "identity": {"market": fingerprint},
+        "identity": {"market": fingerprint, MARKET_FACTS: market_facts(market)},
         "fitted_rows": [train.start, train.stop],
         "table": torch.from_numpy(table),
     }
@@ -57,7 +76,11 @@ def read_sector_table(path: Path, market: Market, fingerprint: str) -> Float[np.
     with restoring(path):
         last, table = payload["fitted_rows"][1], payload["table"].numpy()
     if payload["identity"]["market"] != fingerprint:
-        raise CheckpointError(f"{path} belongs to another market: run `{WRITER}` again")
+        facts = payload["identity"].get(MARKET_FACTS, {})
+        raise CheckpointError(
+            f"{path} belongs to another market ({name_difference(facts, market_facts(market))}): "
+            f"run `{WRITER}` again, or give the options of its run"
+        )
     if last > market.split.train.stop:
         raise CheckpointError(
             f"{path} was fitted on rows to {last}, past the training span's end "

@@ -105,6 +105,23 @@ def require_earlier_phases(number: int, log_dir: Path) -> None:
         best_file(log_dir, earlier, which)
 
 
+def require_agents(log_dir: Path) -> None:
+    """Refuse a log folder without trained agents; nothing is loaded for it.
+
+    Args:
+        log_dir: log folder of the run, of one seed or of several.
+
+    Raises:
+        MissingArtifactError: if no run is there, or phase 1 or 2 of one has not finished.
+    """
+    if not log_dir.is_dir():
+        raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
+    several = (log_dir / SEEDS).is_file()
+    for folder in sorted(log_dir.glob("seed_*")) if several else [log_dir]:
+        for number in (1, 2):
+            best_file(folder, number)
+
+
 def require_free_folder(
     log_dir: Path, number: int | None, *, resume: bool = False, overwrite: bool = False
 ) -> None:

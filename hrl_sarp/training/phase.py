@@ -15,7 +15,9 @@ from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import SECTOR_COLUMNS, Market
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.history import DECISIONS, Axis
+from hrl_sarp.fitting.resume import MARKET_FACTS
 from hrl_sarp.market.sector_table import (
+    market_facts,
     read_sector_table,
     write_sector_table,
 )
@@ -103,6 +105,7 @@ class PhaseContext:
         return {
             "config_hash": config_hash(self.config),
             "market": self.fingerprint,
+            MARKET_FACTS: market_facts(self.market),
             "seed": self.config.seed,
         }
 

@@ -638,7 +638,7 @@ CHECKPOINTS = [
         ("phase 1", "another market", *ELSEWHERE),
     ),
     Case("agents of other data", collect_other_data, PHASE_3, (TABLE_1, "another market")),
-    Case("agents of other data, backtest", collect_other_data, "backtest", ("another market",)),
+    Case("agents of other data, backtest", collect_other_data, "backtest", ("another market (",)),
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import hrl_sarp
+from hrl_sarp.cli import app
 from hrl_sarp.cli.app import SPANS
 from hrl_sarp.cli.reports import LONGEST_NAME, SOURCE, Selection, load_context, report_folder
 from hrl_sarp.config.loading import load_config
@@ -103,12 +104,16 @@ def test_a_report_is_replaced_by_one_of_the_same_alone(
     name: str, site: Site, command: Command
 ) -> None:
     folder = site.log_dir / name.removesuffix("-test")
-    context = load_context(site.raw, site.log_dir, site.config(), "cpu")
+    shocks = dict.fromkeys(site.config().market_profile.sectors, "Energy")
+    values = {"market_profile": {"stress": {"windows": [], "sectors": shocks}}}
+    site.experiment("first", values)
+    config = load_config(site.config_dir, experiment="first")
+    context = load_context(site.raw, site.log_dir, config, "cpu")
     for text in ("first", "second"):  # the second says the same about the same
         with report_folder(folder, context, overwrite=False):
             folder.mkdir(exist_ok=True)
             (folder / "report.html").write_text(text)
-    site.experiment("other", {"risk": {"stock_cap": 0.5}})
+    site.experiment("other", {**values, "risk": {"stock_cap": 0.5}})
     before = site.content()
     code, _, err = command(name, *options(site, "other"))
     line = err.splitlines()[-1]
@@ -203,3 +208,22 @@ def test_damaged_data_may_be_replaced(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
         collect("synthetic", tmp_path, config)
         read_raw(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["backtest", "stress-test"])
+def test_reports_without_agents_or_shocks_are_refused_before_anything_is_loaded(
+    name: str, site: Site, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object) -> None:
+        raise AssertionError("the market was loaded")
+
+    monkeypatch.setattr(app, "load_context", loaded)
+    if name == "stress-test":
+        site.experiment("open", {"market_profile": {"stress": {"windows": [], "sectors": {}}}})
+        told = ("no shock sector for", site.config().market_profile.sectors[0])
+        assert_refused(command(name, *options(site, "open")), *told)
+    for path in (site.log_dir / "pretrain_micro").glob("*.pt"):
+        path.unlink()
+    assert_refused(command(name, *options(site)), "phase 2 has not finished")
+    remove_run(site.log_dir)
+    assert_refused(command(name, *options(site)), "phase 1 has not finished")

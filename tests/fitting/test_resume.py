@@ -10,7 +10,7 @@ from torch import nn
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.fitting import RunState
-from hrl_sarp.fitting.resume import differences, require_finite_weights
+from hrl_sarp.fitting.resume import differences, name_difference, require_finite_weights
 from hrl_sarp.run.checkpoints import save_payload
 from hrl_sarp.run.earlier import CONFIG
 from tests.tiny_runs import tiny_config
@@ -91,3 +91,34 @@ def test_weights_that_are_no_numbers_are_named() -> None:
         TrainingDivergedError, match="phase 3: weights bias are not finite after st"
     ):
         require_finite_weights("phase 3", module, "step 4")
+
+
+FACTS = {"profile": "us", "days": "2000 to 2010", "stocks": "A, B, C"}
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({**FACTS, "profile": "nse"}, "profile nse there, us here"),
+        ({**FACTS, "days": "2000 to 2009"}, "days 2000 to 2009 there, 2000 to 2010 here"),
+        ({**FACTS, "stocks": "A, C, D"}, "stocks only there: D, only here: B"),
+        ({**FACTS, "stocks": "A, B"}, "stocks only there: none, only here: C"),
+        (FACTS, "the same days, stocks and features with other values"),
+        ({}, "the file does not say which"),
+    ],
+)
+def test_another_market_is_named_by_what_differs(
+    there: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    state = RunState(tmp_path, "phase 1", {"market": "a" * 64, "market_facts": FACTS}, resume=True)
+    found = {"market": "b" * 64, "market_facts": there}
+    assert state.find_differences(found) == [f"market: {told}"]
+    # facts explain a hash that differs; alone they decide nothing, so older files stay good
+    assert state.find_differences({"market": "a" * 64}) == []
+
+
+def test_a_market_of_many_other_stocks_names_a_few(tmp_path: Path) -> None:
+    here = {"stocks": ", ".join(f"S{number}" for number in range(20))}
+    assert name_difference({"stocks": "T"}, here) == (
+        "stocks only there: T, only here: S0, S1, S2, S3, S4 and 15 more"
+    )

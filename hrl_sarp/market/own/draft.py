@@ -127,6 +127,11 @@ def draft_profile(
         f"  universe: {{stocks_per_sector: {universe.stocks_per_sector}, lookback_days: "
         f"{universe.lookback_days}, min_bars: {universe.min_bars}}}",
         f"  spans: {{shares: {kept}}}" + (f"   # {spans}" if spans else ""),
+        "  # the command stress-test asks for the shock that each sector takes, one of",
+        f"  # {', '.join(config.stress.sectors)}:",
+        "  # stress:",
+        "  #   sectors:",
+        *(f"  #     {_text(sector)}: " for sector in profile.sectors),
         "risk:",
         f"  stock_cap: {config.risk.stock_cap}         # {raw.bars['symbol'].n_unique()} stocks",
         f"  sector_cap: {config.risk.sector_cap}        # {len(profile.sectors)} sectors",
