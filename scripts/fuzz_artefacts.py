@@ -36,6 +36,9 @@ from loguru import logger  # noqa: E402 -- needs the path
 from hrl_sarp.config.loading import dump_config, load_config  # noqa: E402
 from hrl_sarp.contracts import DayRange, Market, Split  # noqa: E402
 from hrl_sarp.data import store  # noqa: E402
+from hrl_sarp.data.exchange_calendar import sessions_between  # noqa: E402
+from hrl_sarp.data.quality.validation import validate  # noqa: E402
+from hrl_sarp.data.sources.files.folder import load  # noqa: E402
 from hrl_sarp.encoders import (  # noqa: E402
     embedding_table,
     export_encoder,
@@ -358,6 +361,33 @@ def _own_config(folder: Path) -> Artefact:
     return Artefact(path, lambda: load_config(own_file=path), is_input=True)
 
 
+def _own_prices(name: str) -> Callable[[Path], Artefact]:
+    """Make the kind of a user's file of prices, read as `collect-data` and `validate-data` do."""
+
+    def make(folder: Path) -> Artefact:
+        days = sessions_between("XNYS", date(2019, 1, 2), date(2019, 3, 29))
+        close = 100.0 + np.arange(len(days)) % 7
+        prices = {"open": close, "high": close + 1, "low": close - 1, "close": close}
+        bars = pl.DataFrame({"date": days, "symbol": "AAA", **prices, "volume": 900.0 + close})
+        both = pl.concat([bars, bars.with_columns(symbol=pl.lit("BBB"))])
+        write_text(folder / "sectors.csv", "symbol,sector\nAAA,Energy\nBBB,Energy\n")
+        path = folder / name
+        if name.endswith(".parquet"):
+            both.write_parquet(path)
+        else:
+            (both if path.stem == "prices" else bars.drop("symbol")).write_csv(path)
+        thresholds = load_config().data.validation
+
+        def read() -> pl.DataFrame:
+            raw = load(folder, calendar="XNYS")
+            validate(raw, thresholds, "XNYS")
+            return raw.bars
+
+        return Artefact(path, read, is_input=True)
+
+    return make
+
+
 def _json_report(folder: Path) -> Artefact:
     path = folder / "validation.json"
     write_json(path, {"has_failed": False, "rules": [{"rule": "gap", "count": 3, "value": 0.25}]})
@@ -395,6 +425,9 @@ KINDS: dict[str, Callable[[Path], Artefact]] = {
     "embedding table": _embedding_table,
     "configuration of a run": _run_config,
     "configuration of a user": _own_config,
+    "prices of a user": _own_prices("prices.csv"),
+    "download of a user": _own_prices("AAA.csv"),
+    "typed prices of a user": _own_prices("prices.parquet"),
     "validation report": _json_report,
     "walk-forward series": _walk_forward_series,
     "trial log": _trial_log,

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 MUTATIONS = {"configuration of a user": 5}
+MUTATIONS |= dict.fromkeys(("prices of a user", "download of a user", "typed prices of a user"), 12)
 KINDS = (
     *("checkpoint", "state of a run", "market cache", "manifest", "raw table", "encoder weights"),
     *("encoder description", "projection", "embedding table", "configuration of a run"),
-    *("configuration of a user", "validation report", "walk-forward series", "trial log"),
+    *("configuration of a user", "prices of a user", "download of a user"),
+    *("typed prices of a user", "validation report", "walk-forward series", "trial log"),
 )
 
 

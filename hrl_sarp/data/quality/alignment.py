@@ -26,6 +26,8 @@ _CERTAIN = 4.0
 """Lead of a shifted correlation over the one of the same day, in units of 1 / sqrt(bars)."""
 _LARGEST_MOVE = 0.5
 """Larger returns of a stock do not count into the mean that series are held against."""
+_MOST_DAYS = 366
+"""Days without any bar from which on the days themselves must be wrong."""
 _UNIT_STEP, _OFF_ZERO = 100.0, 3.0
 """Percent over fractions; a rate near zero makes such steps, too, so the larger must be off it."""
 _SEVERAL = 1.5
@@ -111,6 +113,31 @@ def spacing_defects(
             findings_of(strange.head(1), "calendar_mismatch", pl.lit(part), count, pl.lit(detail))
         )
     return pl.concat(found)
+
+
+def span_defects(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report years in which no symbol has a bar.
+
+    `empty_year`: a wrong year or century in a few rows looks so, and a day in the future would make
+    every other stock cease. It has the first row on the side with fewer rows, and counts them.
+    """
+    keyed = bars.drop_nulls(["symbol", "date"]).sort("date", "symbol")
+    days = keyed["date"].unique().sort()
+    before = days.filter(days.diff().shift(-1).dt.total_days() > _MOST_DAYS)
+    parts = [FINDINGS_SCHEMA.to_frame()]
+    for last in before:
+        first = days.filter(days > last)[0]
+        sides = keyed.filter(pl.col("date") <= last), keyed.filter(pl.col("date") >= first)
+        fewer = min(sides, key=lambda side: side.height)
+        detail = (
+            f"no symbol has a bar between {last} and {first}: correct the days, or collect one of "
+            "the two spans"
+        )
+        count = pl.lit(fewer.height)
+        parts.append(
+            findings_of(fewer.head(1), "empty_year", pl.col("close"), count, pl.lit(detail))
+        )
+    return pl.concat(parts)
 
 
 def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:

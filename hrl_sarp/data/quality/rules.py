@@ -36,6 +36,7 @@ STRUCTURAL = frozenset(
         "index_spacing",
         "bar_spacing",
         "calendar_mismatch",
+        "empty_year",
         "unknown_sector",
         "sector_spelling",
         "membership_spelling",

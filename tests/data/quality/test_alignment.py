@@ -232,6 +232,24 @@ def test_memberships_and_bars_that_do_not_meet_are_named_with_their_twin() -> No
     assert not report.has_failed
 
 
+@pytest.mark.parametrize("year", [1711, 1911, 1970, 2101, 2206])
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_rows_of_another_century_fail_with_the_first_of_them(year: int, n_rows: int) -> None:
+    raw = noisy_raw()
+    wrong = SESSIONS[30 : 30 + n_rows].tolist()
+    is_wrong = (pl.col("symbol") == "BBB") & pl.col("date").is_in(wrong)
+    moved = pl.when(is_wrong).then(pl.col("date").dt.replace(year=year)).otherwise("date")
+    bars = raw.bars.with_columns(date=moved).sort("symbol", "date")
+    report = check(replace(raw, bars=bars))
+    row = report.table.filter(rule="empty_year").row(0, named=True)
+    assert (row["symbol"], row["date"], row["count"]) == (
+        "BBB",
+        wrong[0].replace(year=year),
+        n_rows,
+    )
+    assert report.has_failed
+
+
 def together(n_symbols: int = 6, seed: int = 0) -> RawData:
     """Stocks that share half of their variance."""
     rng = np.random.default_rng(seed)

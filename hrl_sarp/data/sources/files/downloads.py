@@ -178,15 +178,12 @@ class _Download:
     def _find_heads(self) -> Iterator[tuple[int, Head]]:
         i = 0
         while i < len(self.lines):
-            head = None if self._begins_with_day(i) else head_at(self.lines, i)
+            head = head_at(self.lines, i)
             if head is not None:
                 yield i, head
                 i += head.n_lines
             else:
                 i += 1
-
-    def _begins_with_day(self, i: int) -> bool:
-        return is_day(self.lines[i][1][:25].split(",")[0].strip(' "'))
 
     def _columns(self) -> Columns:
         found = match([column.heading for column in self.head.columns], _WANTED)

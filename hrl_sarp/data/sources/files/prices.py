@@ -116,8 +116,9 @@ def read_prices(
     bars = bars.sort("symbol", "date", maintain_order=True)
     folder = input_path if input_path.is_dir() else input_path.parent
     bars, notes, _, more = apply_actions(bars, folder, calendar)
-    refuse_unsorted(bars, "symbol", input_path)
-    outside = _prices_outside(bars, input_path)
+    source = paths[0] if len(paths) == 1 else input_path
+    refuse_unsorted(bars, "symbol", source)
+    outside = _prices_outside(bars, source)
     if states["adj_close"]:
         adjustment = f"{'/'.join(PRICE_COLUMNS)} as in the files; adj_close from the files"
     elif states["split"] or states["dividend"] or notes:
@@ -154,7 +155,7 @@ def _refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) 
     )
 
 
-def _prices_outside(bars: pl.DataFrame, input_path: Path) -> tuple[str, ...]:
+def _prices_outside(bars: pl.DataFrame, source: Path) -> tuple[str, ...]:
     """Name the symbols whose prices mostly do not fit each other; refuse data full of them.
 
     Raises:
@@ -174,7 +175,7 @@ def _prices_outside(bars: pl.DataFrame, input_path: Path) -> tuple[str, ...]:
                 f"{n_outside} of {rows.height} rows without, the first {row['symbol']} "
                 f"{row['date']}: {shown}, {cause}"
             )
-            raise refusal(input_path, expected, found, cure, name)
+            raise refusal(source, expected, found, cure, name)
         shares = marked.group_by("symbol").agg(pl.col("out").mean()).sort("symbol")
         worst = shares.filter(pl.col("out") > _MOSTLY)["symbol"].to_list()
         rows = rows.filter(~pl.col("symbol").is_in(worst))

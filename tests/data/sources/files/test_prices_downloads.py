@@ -54,6 +54,26 @@ def test_junk_is_one_finding_per_run_dated_at_the_row_above(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Jan 3, 2020\t0.25 Dividend",
+        "Jan 3, 2020\t4:1 Stock Split",
+        "Friday, Jan 3, 2020\tOpen\tHigh\tLow\tClose",
+        "2020-01-03\tClose_AAA\tOpen_AAA",
+        "3-Jan-2020, Open, Close",
+    ],
+)
+def test_line_that_begins_with_a_day_begins_no_header(tmp_path: Path, line: str) -> None:
+    header = "Date\tOpen\tHigh\tLow\tClose"
+    rows = [f"Jan {day}, 2020\t10\t11\t9\t10.5" for day in (2, 6, 7)]
+    download = read(tmp_path, header, rows[0], line, *rows[1:])
+    assert download.frame["date"].to_list() == [date(2020, 1, day) for day in (2, 6, 7)]
+    assert set(download.frame["symbol"]) == {"AAA"}
+    (finding,) = named(download)
+    assert line.split("\t")[0][:6] in str(finding[-1])
+
+
 def test_long_junk_is_shortened(tmp_path: Path) -> None:
     (finding,) = named(read(tmp_path, HEADER, FIRST, "x" * 500))
     assert finding[-1] == f"AAA.csv line 3: {'x' * 60}..."

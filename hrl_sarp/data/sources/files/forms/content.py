@@ -13,6 +13,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+from hrl_sarp.run.damage import UNREADABLE_TABLE
 
 TABLE_ENDING = ".parquet"
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
@@ -143,7 +144,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
         )
     try:
         return pl.read_parquet(path)
-    except (PolarsError, OSError) as error:
+    except UNREADABLE_TABLE as error:
         raise TornError(str(error).splitlines()[0]) from error
 
 

@@ -122,7 +122,7 @@ HEADERLESS = (
 
 
 def is_day(cell: str) -> bool:
-    """Say whether a cell looks like a day or a time."""
+    """Say whether a cell looks like a day or a time, or a line begins with one."""
     return bool(_DAY.match(cell))
 
 
@@ -149,6 +149,8 @@ def find_head(lines: Sequence[tuple[int, str]]) -> Head | None:
 def head_at(lines: Sequence[tuple[int, str]], i: int) -> Head | None:
     """Return the header that begins at line i, or None if the line begins none."""
     number, line = lines[i]
+    if is_day(line.strip(' "')):
+        return None
     for separator in sorted(SEPARATORS, key=line.count, reverse=True):
         first = cells_of(line, separator)
         if len(first) < 2 or any(_NUMBER.match(cell) or is_day(cell) for cell in first):

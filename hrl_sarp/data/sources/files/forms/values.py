@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from hrl_sarp.data.exchange_calendar import session_days
+from hrl_sarp.data.exchange_calendar import CalendarSpanError, session_days
 from hrl_sarp.errors import HrlSarpError
 
 NULL_TEXTS = (
@@ -165,12 +165,19 @@ def days(column: pl.Series, calendar: str | None) -> tuple[pl.Series, pl.Series]
             "name the market",
             is_other,
         )
-    found_days, is_outside, zone = session_days(read.utc().to_numpy(), calendar)
+    utc = read.utc()
+    try:
+        found_days, is_outside, zone = session_days(utc.to_numpy(), calendar)
+    except CalendarSpanError as error:
+        found = f"{utc.min()} to {utc.max()} UTC"
+        raise UnclearError(
+            f"times that calendar {calendar} covers", found, "correct them"
+        ) from error
     outside = pl.Series(is_outside) & read.day.is_not_null()
     if outside.any():
         raise UnclearError(
             f"midnights, or times within a session of the market's calendar {calendar} ({zone})",
-            f"{read.utc().filter(outside)[0]} UTC",
+            f"{utc.filter(outside)[0]} UTC",
             "choose the market with --market, or write the day alone",
             outside,
         )
