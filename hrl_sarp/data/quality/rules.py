@@ -37,6 +37,8 @@ STRUCTURAL = frozenset(
         "bar_spacing",
         "calendar_mismatch",
         "empty_year",
+        "dividend_repeated",
+        "adjusted_unlike",
         "unknown_sector",
         "sector_spelling",
         "membership_spelling",
@@ -67,6 +69,7 @@ BREAKING = frozenset(
     {
         "adjustment_gap",
         "dividend_over_price",
+        "dividend_unseen",
         "undeclared_split",
         "long_hole",
         "unit_change",
@@ -105,6 +108,14 @@ _ROUNDING = 1e-6
 """Relative tolerance of price comparisons: adjusted files are rounded to six digits."""
 _REVERSAL_REST = 0.25
 """A reversal may leave at most this share of the unexplained gap before it."""
+_VISIBLE_DIVIDEND = 0.08
+"""Share of the price from which on an ordinary day cannot hide that a dividend was paid."""
+_REPEATED = 0.2
+"""Share of its bars on which no stock pays a dividend: more is a rate that is repeated."""
+_UNLIKE = 0.5
+"""Usual difference of adjusted and plain returns, in usual returns, that no adjustment makes."""
+_FEWEST_ROWS = 40
+"""Fewer bars say nothing about what is usual."""
 _ORDINARY_DIVIDEND = 0.10
 """Only special dividends exceed this share of the price."""
 _SPLIT_RATIOS = (1.5, 2.0, 2.5, *(float(n) for n in (3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50)))
@@ -198,6 +209,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     The row is sound.
     `adjustment_reversal`: the row after a gap takes it back: a factor was applied a day early.
     `dividend_over_price`: a dividend exceeds the close before, such as a spin-off in other shares.
+    `dividend_unseen`: a large dividend of which the price does not show half, as where it stands in
+    another unit, or a negative one. The value is its share of the close before.
     """
     close, volume, adjusted = (pl.col(name) for name in ("close", "volume", "adjusted_return"))
     priced = (*PRICE_COLUMNS, "volume")
@@ -223,6 +236,10 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     gap_before = log_gap.shift(1).over("symbol")
     is_back = ((1 + adjusted).log() + gap_before).abs() < _REVERSAL_REST * gap_before.abs()
     dividend = pl.col("dividend")
+    paid = dividend / pl.col("previous_close")
+    moves = [pl.col(name) / pl.col("previous_close") for name in ("open", "close")]
+    is_still = pl.all_horizontal(move.fill_null(1.0) > 1 - paid / 2 for move in moves)
+    is_unpaid = (paid < 0) | ((paid > _VISIBLE_DIVIDEND) & is_still & no_split)
     return {
         "non_positive_price": (lowest <= 0, lowest),
         "ohlc_inconsistent": (has_range & (excess > _ROUNDING), excess),
@@ -248,6 +265,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "unstated_dividend": (pl.col("is_dividend"), pl.col("gap")),
         "adjustment_reversal": (unexplained.shift(1).over("symbol") & is_back, adjusted),
         "dividend_over_price": ((dividend > 0) & (dividend > pl.col("previous_close")), dividend),
+        "dividend_unseen": (is_unpaid & (dividend <= pl.col("previous_close")), paid),
     }
 
 
@@ -312,6 +330,54 @@ def missing_columns(bars: pl.DataFrame) -> pl.DataFrame:
             pl.lit(f"no {name}, which other symbols have"),
         )
         for name in _COMPARED
+    )
+
+
+def repeated_dividends(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report symbols that state a dividend on more than a fifth of their bars.
+
+    `dividend_repeated`: a yearly rate on every row looks so, and would be paid each day. The value
+    is the share of the bars, the count their number.
+    """
+    pays = pl.col("dividend") > 0
+    shares = bars.group_by("symbol").agg(
+        pl.min("date"), part=pays.mean(), times=pays.sum(), rows=pl.len()
+    )
+    found = shares.filter((pl.col("rows") >= _FEWEST_ROWS) & (pl.col("part") > _REPEATED))
+    detail = pl.format(
+        "a dividend on {} of {} bars, as where a rate is repeated: keep the days of payment, or "
+        "leave the column out",
+        "times",
+        "rows",
+    )
+    return findings_of(
+        found.sort("symbol"), "dividend_repeated", pl.col("part"), pl.col("times"), detail
+    )
+
+
+def unlike_adjusted(prepared: pl.DataFrame) -> pl.DataFrame:
+    """Report symbols whose adjusted closes do not follow their closes.
+
+    `adjusted_unlike`: the usual difference of their returns is more than half of a usual return, so
+    the column holds something else, such as a factor or another stock. The value is the ratio of
+    the two. Adjusted closes that are rounded until nothing is left of them look so, too.
+    """
+    both = prepared.filter(pl.col("adj_close").is_not_null()).drop_nulls(["gap"])
+    of_symbol = both.group_by("symbol").agg(
+        pl.min("date"),
+        usual=pl.col("total_return").abs().median(),
+        off=pl.col("gap").abs().median(),
+        rows=pl.len(),
+    )
+    unlike = (pl.col("off") > _UNLIKE * pl.col("usual")) & (pl.col("rows") >= _FEWEST_ROWS)
+    detail = pl.format(
+        "adj_close moves unlike close: usually by {} % of the price; give the adjusted closes, or "
+        "leave the column out",
+        (100 * pl.col("off")).round(2),
+    )
+    found = of_symbol.filter(unlike).sort("symbol")
+    return findings_of(
+        found, "adjusted_unlike", pl.col("off") / pl.col("usual"), pl.col("rows"), detail
     )
 
 

@@ -202,6 +202,8 @@ def _bar_findings(
         rules.check_rows(prepared, config),
         rules.missing_values(bars),
         rules.missing_columns(bars),
+        rules.repeated_dividends(bars),
+        rules.unlike_adjusted(prepared),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),
         rules.off_session(bars, sessions),

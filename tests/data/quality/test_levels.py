@@ -1,8 +1,10 @@
 """Levels that nobody traded at earn nothing and are named; crashes of the same size stay."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hrl_sarp.data.store import RawData
@@ -182,3 +184,65 @@ def test_jump_of_which_a_part_stays_was_paid(jump: float, left: float) -> None:
     report, panel = checked(scaled(raw, slice(ROW + 1, None), **dict.fromkeys(LEVELS, left)))
     assert "taken_back" not in rules_on(report, ROW)
     assert returns_of(panel)[ROW] == pytest.approx(jump - 1, abs=0.1)
+
+
+def with_dividend(share: float, falls: float) -> RawData:
+    """Pay a share of the price on one day, on which the price falls by a part of it."""
+    raw = without(noisy_raw(), "adj_close")
+    raw = scaled(raw, slice(ROW, None), **dict.fromkeys(LEVELS[:4], 1 - share * falls))
+    paid = pl.when((pl.col("symbol") == "AAA") & (pl.col("date") == pl.lit(SESSIONS[ROW].item())))
+    cash = pl.col("close") / (1 - share * falls) * share
+    bars = raw.bars.with_columns(dividend=paid.then(cash).otherwise(0.0))
+    return replace(raw, bars=bars)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.6, -0.01, -0.3])
+def test_dividend_that_the_price_does_not_show_is_not_earned(share: float) -> None:
+    report, panel = checked(with_dividend(share, 0.0))
+    assert "dividend_unseen" in rules_on(report, ROW)
+    assert returns_of(panel)[ROW] == pytest.approx(panel.intraday_return[ROW, 0])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.3, 0.6])
+def test_dividend_by_which_the_price_falls_is_earned(share: float) -> None:
+    plain = returns_of(checked(noisy_raw())[1])[ROW]
+    report, panel = checked(with_dividend(share, 1.0))
+    assert "dividend_unseen" not in rules_on(report, ROW)
+    assert returns_of(panel)[ROW] == pytest.approx(plain, abs=0.05)
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, 5, 21])
+def test_rate_of_dividends_on_many_rows_is_refused(every: int) -> None:
+    row = pl.int_range(pl.len()).over("symbol")
+    raw = without(noisy_raw(), "adj_close")
+    bars = raw.bars.with_columns(dividend=pl.when(row % every == 0).then(0.1).otherwise(0.0))
+    report, _ = checked(replace(raw, bars=bars))
+    found = report.table.filter(rule="dividend_repeated")["symbol"].to_list()
+    assert found == (["AAA", "BBB"] if every <= 4 else [])
+    assert report.has_failed == (every <= 4)
+
+
+CLOSE = pl.col("close")
+OF_ANOTHER = {
+    "one number": pl.lit(1.0),
+    "a factor": (CLOSE.median() < CLOSE).cast(pl.Float64) / 2 + 0.5,
+    "the day before's": CLOSE.shift(1).over("symbol").fill_null(40.0),
+    "the other stock's": CLOSE.reverse(),
+    "newest first": CLOSE.reverse().over("symbol"),
+    "the volume": pl.col("volume"),
+}
+ADJUSTED = {
+    "in another unit": CLOSE * 0.01,
+    "of dividends": CLOSE * (1.01 ** (pl.int_range(pl.len()).over("symbol") // 20)),
+    "rounded": (CLOSE / 8).round(2),
+}
+
+
+@pytest.mark.parametrize("name", [*OF_ANOTHER, *ADJUSTED])
+def test_adjusted_closes_that_follow_other_prices_are_refused(name: str) -> None:
+    raw = noisy_raw()
+    bars = raw.bars.with_columns(adj_close=(OF_ANOTHER | ADJUSTED)[name])
+    report, _ = checked(replace(raw, bars=bars))
+    found = report.table.filter(rule="adjusted_unlike")["symbol"].to_list()
+    assert found == (["AAA", "BBB"] if name in OF_ANOTHER else [])
+    assert report.has_failed == (name in OF_ANOTHER)
