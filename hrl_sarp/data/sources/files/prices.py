@@ -45,6 +45,8 @@ _STATED = ("adj_close", "dividend", "split")
 _KEYS = ("date", "symbol")
 _MOSTLY = 0.5
 """Share of the rows from which on an error is no accident."""
+_STRANGE = 0.2
+"""Share of closes at or below 0 from which on they are no prices at all."""
 _LISTED = 20
 """Symbols that a note lists."""
 _SHOWN_OTHERS = 5
@@ -161,6 +163,15 @@ def _prices_outside(bars: pl.DataFrame, source: Path) -> tuple[str, ...]:
     Raises:
         DataError: if most rows of all symbols are so.
     """
+    known = bars.drop_nulls("close")
+    strange = known.filter(pl.col("close") <= 0)
+    if strange.height > _STRANGE * known.height:
+        row = strange.row(0, named=True)
+        found = (
+            f"{strange.height} of {known.height} rows without, the first {row['symbol']} "
+            f"{row['date']}: {row['close']}, as where returns or scores stand there"
+        )
+        raise refusal(source, "closes above 0", found, "give the prices", "close")
     rows = bars.drop_nulls(["high", "low", "close"]).filter(pl.col("close") > 0)
     notes = []
     for name, expected, cause, cure in _OUTSIDE:

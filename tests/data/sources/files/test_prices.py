@@ -120,6 +120,25 @@ def test_prices_under_exchanged_headings_are_refused(tmp_path: Path, row: str, c
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("n_strange", "is_refused"), [(0, False), (2, False), (3, True), (9, True)]
+)
+def test_closes_that_are_no_prices_are_refused(
+    tmp_path: Path,
+    n_strange: int,
+    is_refused: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    closes = [-0.01 if i < n_strange else 0.02 for i in range(10)]
+    lines = [f"{day(i)},AAA,{close}" for i, close in enumerate(closes)]
+    (tmp_path / "prices.csv").write_text("\n".join(["date,symbol,close", *lines]))
+    (tmp_path / "sectors.csv").write_text("symbol,sector\nAAA,Energy\n")
+    if n_strange <= 2:  # a fifth of ten
+        assert load(tmp_path).bars.height == 10
+        return
+    with pytest.raises(DataError, match=rf"expected closes above 0, found {n_strange} of 10 rows"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("columns", [("open",), ("high", "low"), ("open", "high", "low", "close")])
 @pytest.mark.parametrize("name", ["prices.csv", "AAA.csv"])
 def test_price_of_zero_is_unknown(tmp_path: Path, name: str, columns: tuple[str, ...]) -> None:

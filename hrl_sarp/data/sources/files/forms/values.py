@@ -50,7 +50,8 @@ _TIME = (
 _EPOCH = r"^\d{9,19}(?:\.0+)?$"
 _MICROS = {"hour": 3_600_000_000, "minute": 60_000_000, "second": 1_000_000}
 _DAY_MICROS = 24 * _MICROS["hour"]
-_SHOWN_SIGNS = r"[$€£¥₹₩\u00a0\u202f\u2009\s]|(?i:USD|EUR|GBP|INR|JPY|CHF)"
+_CURRENCY = r"[$€£¥₹₩]|(?i:USD|EUR|GBP|INR|JPY|CHF)"
+_SHOWN_SIGNS = rf"[\u00a0\u202f\u2009\s]|{_CURRENCY}"
 _FACTORS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _GROUPS = r"^[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d+)?([eE][+-]?\d+)?$"
 _PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -236,6 +237,9 @@ def numbers(column: pl.Series, mark: str = ".") -> tuple[pl.Series, pl.Series]:
     Returns:
         The numbers, null where a cell is missing, NaN or unreadable, and which cells are
         unreadable.
+
+    Raises:
+        UnclearError: if the cells have the signs of several currencies.
     """
     if column.dtype != pl.String:
         typed = column.cast(pl.Float64, strict=False)
@@ -416,6 +420,12 @@ def _outside(day: pl.Series) -> pl.Series:
 
 
 def _cleaned_numbers(text: pl.Series, mark: str) -> pl.Series:
+    signs = text.str.extract(f"({_CURRENCY})").str.to_uppercase()
+    if signs.drop_nulls().n_unique() > 1:
+        first = signs.drop_nulls()[0]
+        other = text.filter((signs != first).fill_null(value=False))[0]
+        found = f"{text.filter((signs == first).fill_null(value=False))[0]!r} and {other!r}"
+        raise UnclearError("one currency in the column", found, "convert all cells to one")
     frame = pl.DataFrame({"cell": text})
     cell = pl.col("cell").str.replace_all(_SHOWN_SIGNS, "").str.replace("\u2212", "-")
     cell = cell.str.replace(r"^\((.*)\)$", "-$1")

@@ -111,6 +111,17 @@ def test_year_of_two_digits_at_the_end_is_read(first: date, form: str) -> None:
     assert days(column(*(day.strftime(form) for day in expected)), None)[0].to_list() == expected
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("$40.5", "€39"), ("40.5 USD", "39 EUR"), ("£1,040.50", "$39"), ("₹4", "$5")]
+)
+def test_two_currencies_in_a_column_are_refused(one: str, other: str) -> None:
+    with pytest.raises(UnclearError, match="one currency in the column") as caught:
+        numbers(column(one, one, other))
+    assert repr(one) in str(caught.value)
+    assert repr(other) in str(caught.value)
+    assert not numbers(column(one, None, one, "39"))[1].any()
+
+
 @pytest.mark.parametrize("serial", ["20000", "40546", "45658.0", "69999"])
 def test_days_as_workbooks_count_them_are_refused_with_the_cure(serial: str) -> None:
     cause = f"'{serial}', a day as workbooks count them; format the column"
