@@ -19,10 +19,6 @@ _SLACK_MINUTES = 30
 """A bar may be dated shortly after the close that it ends with."""
 
 
-class CalendarSpanError(DataError):
-    """Days that a calendar does not cover."""
-
-
 def sessions_between(
     calendar_name: str, start: date, end: date, changes: CalendarChanges | None = None
 ) -> Shaped[np.ndarray, " T"]:
@@ -64,7 +60,7 @@ def session_days(
         the zone of the exchange.
 
     Raises:
-        DataError: if the calendar is unknown; a `CalendarSpanError` if it does not cover the times.
+        DataError: if the calendar is unknown or does not cover the times.
     """
     utc = pd.DatetimeIndex(times.astype("datetime64[us]")).tz_localize("UTC")
     known = utc[utc.notna()]
@@ -102,6 +98,6 @@ def _calendar(name: str, first: date, last: date) -> Any:
             "XNYS, XBOM or 24/5; change `calendar` in config/markets/"
         ) from error
     except ValueError as error:
-        raise CalendarSpanError(
+        raise DataError(
             f"calendar {name} does not cover {first} to {last} ({error}); shorten the data"
         ) from error

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from hrl_sarp.data.exchange_calendar import CalendarSpanError, session_days
-from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.data.exchange_calendar import session_days
+from hrl_sarp.errors import DataError, HrlSarpError
 
 NULL_TEXTS = (
     *("", "null", "NULL", "Null", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "None", "none"),
@@ -169,11 +169,9 @@ def days(column: pl.Series, calendar: str | None) -> tuple[pl.Series, pl.Series]
     utc = read.utc()
     try:
         found_days, is_outside, zone = session_days(utc.to_numpy(), calendar)
-    except CalendarSpanError as error:
+    except DataError as error:
         found = f"{utc.min()} to {utc.max()} UTC"
-        raise UnclearError(
-            f"times that calendar {calendar} covers", found, "correct them"
-        ) from error
+        raise UnclearError(f"times that calendar {calendar} covers", found, str(error)) from error
     outside = pl.Series(is_outside) & read.day.is_not_null()
     if outside.any():
         raise UnclearError(
