@@ -170,7 +170,7 @@ def days(column: pl.Series, calendar: str | None) -> tuple[pl.Series, pl.Series]
     try:
         found_days, is_outside, zone = session_days(utc.to_numpy(), calendar)
     except DataError as error:
-        found = f"{utc.min()} to {utc.max()} UTC"
+        found = f"{utc.min()!s} to {utc.max()!s} UTC"
         raise UnclearError(f"times that calendar {calendar} covers", found, str(error)) from error
     outside = pl.Series(is_outside) & read.day.is_not_null()
     if outside.any():
