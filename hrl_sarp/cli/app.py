@@ -254,9 +254,6 @@ def stress_test(
     of config/stress.yaml after the test span, to a market that is otherwise still. Simulator,
     costs and limits are those of the backtest.
     """
-    config = read_config(market, experiment, own, seed)
-    if not log_dir.is_dir():  # before the imports below, which take seconds
-        raise MissingArtifactError(f"no run at {log_dir}: run `hrl-sarp train` first")
     from rich.console import Console
 
     from hrl_sarp.config.consistency import require_shock_sectors
