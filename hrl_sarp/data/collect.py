@@ -177,6 +177,6 @@ def _require_same_data(data_dir: Path, raw: RawData) -> None:
 
 
 def _in_words(raw: RawData) -> str:
-    days = raw.bars["date"]
+    first, last = (str(day) for day in (raw.bars["date"].min(), raw.bars["date"].max()))
     n_symbols = raw.bars["symbol"].n_unique()
-    return f"{n_symbols} symbols, {days.min()} to {days.max()} ({raw.bars.height:,} bars)"
+    return f"{n_symbols} symbols, {first} to {last} ({raw.bars.height:,} bars)"

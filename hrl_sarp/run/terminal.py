@@ -89,8 +89,7 @@ class _Line:
         low, high, _ = self.stretches[-1]
         done = low + share * (high - low)
         self.began = done if self.began is None else self.began
-        fields = {"rate": rate, "began": self.began}
-        self.progress.update(self.task, completed=UNITS * done, **fields)
+        self.progress.update(self.task, completed=UNITS * done, rate=rate, began=self.began)
 
 
 _lines: list[_Line] = []
