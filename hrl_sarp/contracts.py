@@ -490,4 +490,4 @@ class Trajectory:
     """Goal in force; NaN rows for a policy without one."""
     delisted_value: Float[np.ndarray, "D P"]
     moved_by_limits: Float[np.ndarray, "D P"]
-    """Share of wealth that limits put elsewhere than the policy asked; 0 without orders."""
+    """Share of wealth that limits put elsewhere than the policy asked; NaN without orders."""

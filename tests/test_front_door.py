@@ -161,6 +161,7 @@ def test_a_policy_that_never_trades_is_named(
         found.report(Path(__file__))
 
 
+@pytest.mark.parametrize("is_daily", [True, False])
 @pytest.mark.parametrize(
     ("n_stocks", "share", "moved", "invested"),
     [
@@ -171,12 +172,25 @@ def test_a_policy_that_never_trades_is_named(
     ],
 )
 def test_a_policy_that_limits_cut_is_named_with_what_they_did(
-    sample: Market, config: Any, n_stocks: int, share: float, moved: float, invested: float
+    sample: Market,
+    config: Any,
+    is_daily: bool,  # noqa: FBT001 -- a parameter of the test
+    n_stocks: int,
+    share: float,
+    moved: float,
+    invested: float,
 ) -> None:
     told: list[str] = []
     sink = logger.add(told.append, level="WARNING", format="{message}")
     found = hrl_sarp.backtest(
-        FunctionPolicy(lambda view: share * (np.arange(20) < n_stocks) * view.usable, "mine"),
+        FunctionPolicy(
+            lambda view: (
+                share * (np.arange(20) < n_stocks) * view.usable
+                if is_daily or view.is_first
+                else None
+            ),
+            "mine",
+        ),
         sample,
         config,
         "validation",
@@ -184,9 +198,11 @@ def test_a_policy_that_limits_cut_is_named_with_what_they_did(
     logger.remove(sink)
     mine = found.summary().row(by_predicate=pl.col("policy") == "mine", named=True)
     assert mine["moved_by_limits"] == pytest.approx(moved, abs=1e-9)
-    assert mine["exposure"] == pytest.approx(invested, abs=2e-3)
+    assert mine["exposure"] == pytest.approx(invested, abs=2e-3 if is_daily else 0.2)
     n = len(found.trajectory.dates)
-    cut = f"Limits of mine: the stock cap of 10 % bound in {n} of {n} sessions; limits put"
+    n = n if is_daily else 1
+    counted = f"{n:,} of {n:,} sessions with orders"
+    cut = f"Limits of mine: the stock cap of 10 % bound in {counted}; limits put"
     assert any(line.startswith(f"{cut} {100 * moved:.1f} % of wealth") for line in told) == (
         moved > 0
     )

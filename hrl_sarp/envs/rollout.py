@@ -259,7 +259,7 @@ class Session:
     goal: Float[Tensor, "B G"]
     """In force when the session was decided; NaN for a policy without goals."""
     moved_by_limits: Float[Tensor, " B"]
-    """Share of wealth that limits put elsewhere than the policy asked; 0 without orders."""
+    """Share of wealth that limits put elsewhere than the policy asked; NaN without orders."""
 
 
 @torch.inference_mode()
@@ -299,7 +299,7 @@ def sessions(
         moved = moved_by_limits(
             tensors, before.day, before.weights, asked, exposure, result.target_weights
         )
-        yield Session(result, goal, moved if hold is None else moved * ~hold)
+        yield Session(result, goal, moved if hold is None else moved.masked_fill(hold, torch.nan))
 
 
 @one_thread()

@@ -55,7 +55,7 @@ class PolicyRecord:
     """After the trade."""
     market: Market
     moved_by_limits: Series
-    """Share of wealth that limits put elsewhere than the policy asked."""
+    """Share of wealth that limits put elsewhere than the policy asked; NaN without orders."""
     rows: Int[np.ndarray, " D"]
     """Of the market, one for each session."""
     growth_excess: float
@@ -173,6 +173,11 @@ def _goal_alignment(record: PolicyRecord) -> float | None:
     achieved = sector_weights(record.weights[has_goal], record.market)
     desired = record.goal[has_goal, : record.market.n_sectors]
     return float(metrics.goal_alignment(achieved, desired).mean())
+
+
+def _moved_by_limits(record: PolicyRecord) -> float:
+    asked = record.moved_by_limits[np.isfinite(record.moved_by_limits)]
+    return float(asked.mean()) if len(asked) else 0.0
 
 
 def _delistings(record: PolicyRecord) -> int | None:
@@ -319,8 +324,9 @@ MEASURES = (
         "before, so it is one.", EQUAL_WEIGHT,
     ),
     Measure(
-        "moved_by_limits", "moved by limits", PERCENT, lambda r: float(r.moved_by_limits.mean()),
-        "Mean share of wealth that caps put elsewhere than the policy asked, cash included.", INDEX,
+        "moved_by_limits", "moved by limits", PERCENT, _moved_by_limits,
+        "Mean share of wealth that caps put elsewhere than the policy asked, cash included, over "
+        "the sessions with orders.", INDEX,
     ),
     Measure(
         "effective_positions", "effective positions", TENTHS, _effective_positions,

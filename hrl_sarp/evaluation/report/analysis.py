@@ -75,7 +75,7 @@ class BoundLimits:
     """How often a policy stood at a cap."""
 
     sessions: int
-    """Of the span."""
+    """Those with orders."""
     stock_cap: int
     """Those with a target at the cap of a stock."""
     sector_cap: int
@@ -186,11 +186,9 @@ def analyse(
 def bound_limits(
     trajectory: Trajectory, market: Market, config: RunConfig, name: str
 ) -> BoundLimits:
-    """Count the sessions in which a policy's targets stood at a cap.
-
-    A holding that drifts over a cap without orders is not at it.
-    """
-    targets = trajectory.target_weights[:, column(trajectory, name)]
+    """Count the sessions with orders in which a policy's targets stood at a cap."""
+    i = column(trajectory, name)
+    targets = trajectory.target_weights[np.isfinite(trajectory.moved_by_limits[:, i]), i]
     stocks, sectors = config.risk.stock_cap, config.risk.sector_cap
     at_stock = np.abs(targets - stocks) < AT_CAP
     at_sector = np.abs(sector_weights(targets, market) - sectors) < AT_CAP

@@ -61,8 +61,8 @@ def stock_ledger(trajectory: Trajectory, market: Market, costs: CostConfig) -> p
 def daily_ledger(result: BacktestResult) -> pl.DataFrame:
     """List every policy's session: returns, cost, turnover, wealth, delistings, limits and goal.
 
-    The columns of a goal are null where there is none. Its regime probabilities carry the names
-    that the objective gives them.
+    What limits moved is null without orders, the columns of a goal where there is none. Its regime
+    probabilities carry the names that the objective gives them.
     """
     trajectory, market = result.main, result.market
     n_days, n_policies = trajectory.net_return.shape
@@ -81,7 +81,7 @@ def daily_ledger(result: BacktestResult) -> pl.DataFrame:
     regimes = REGIME_NAMES[result.config.objective.kind]
     names = [f"goal/{name}" for name in (*market.sector_names, "cash", *regimes)]
     columns |= dict(zip(names, goals.T, strict=True))
-    return pl.DataFrame(columns).with_columns(pl.col(names).fill_nan(None))
+    return pl.DataFrame(columns).with_columns(pl.col("moved_by_limits", *names).fill_nan(None))
 
 
 def metrics_document(result: BacktestResult, analysis: Analysis) -> dict[str, Any]:

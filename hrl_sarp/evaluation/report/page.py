@@ -195,7 +195,7 @@ def _kinship(result: BacktestResult, analysis: Analysis) -> str:
 def limits_sentence(result: BacktestResult, analysis: Analysis, name: str) -> str:
     """Say which caps bound for a given policy and what they did; empty where none did."""
     found, performance = analysis.limits[name], analysis.performances[name]
-    risk, sessions = result.config.risk, f"of {found.sessions:,} sessions"
+    risk, sessions = result.config.risk, f"of {found.sessions:,} sessions with orders"
     told = [
         f"the {kind} cap of {percent(cap, 0)} bound in {count:,} {sessions}"
         for kind, cap, count in (
