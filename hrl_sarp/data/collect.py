@@ -177,6 +177,7 @@ def _require_same_data(data_dir: Path, raw: RawData) -> None:
 
 
 def _in_words(raw: RawData) -> str:
-    first, last = (str(day) for day in (raw.bars["date"].min(), raw.bars["date"].max()))
+    days = raw.bars["date"].sort().to_list()
+    first, last = (str(days[0]), str(days[-1])) if days else ("no day", "no day")
     n_symbols = raw.bars["symbol"].n_unique()
     return f"{n_symbols} symbols, {first} to {last} ({raw.bars.height:,} bars)"

@@ -99,7 +99,8 @@ def save_projection(path: Path, projection: Projection, facts: dict[str, str]) -
         "explained": torch.tensor([projection.explained], dtype=torch.float64),
     }
     # one entry, because safetensors writes several in an order that changes from run to run
-    written = json.dumps({**{name: facts[name] for name in FACTS}, DIGEST: _digest(tensors)})
+    kept = {name: facts[name] for name in FACTS}
+    written = json.dumps({**kept, DIGEST: _digest(tensors, kept)})
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {METADATA: written})
 
@@ -117,19 +118,19 @@ def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[METADATA])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dict
+        kept = {name: facts[name] for name in FACTS}
         # a file of an earlier version has no digest, and nothing else either
-        if set(facts) != set(FACTS) and facts.get(DIGEST) != _digest(tensors):
+        if set(facts) != set(FACTS) and facts.get(DIGEST) != _digest(tensors, kept):
             raise ValueError("its checksum says that it was changed after it was written")
         projection = Projection(tensors["mean"], tensors["components"], float(tensors["explained"]))
-        return projection, {name: facts[name] for name in FACTS}
+        return projection, kept
     except UNREADABLE_TENSORS as error:
         raise CheckpointError(
             f"{path} is not a projection of this package ({error}); run `{command}` again"
         ) from error
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Hash what a file of tensors says; the order of the entries does not matter."""
-    return sha256_plain(
-        {name: [list(t.shape), str(t.dtype), t.flatten().tolist()] for name, t in tensors.items()}
-    )
+def _digest(tensors: dict[str, Tensor], facts: dict[str, str]) -> str:
+    """Hash what a file says; the order of the entries does not matter."""
+    said = {n: [list(t.shape), str(t.dtype), t.flatten().tolist()] for n, t in tensors.items()}
+    return sha256_plain({"tensors": said, "facts": facts})

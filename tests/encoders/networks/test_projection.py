@@ -77,3 +77,14 @@ def test_a_missing_or_damaged_file_names_the_command(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(CheckpointError, match="run `this test` again"):
         load_projection(path, "this test")
+
+
+def test_a_changed_fact_is_found_as_a_changed_number_is(tmp_path: Path) -> None:
+    path = tmp_path / "projection.safetensors"
+    save_projection(path, fit_projection(stretched(), 2), FACTS)
+    whole = path.read_bytes()
+    for value in set(FACTS.values()):
+        at = whole.index(value.encode())
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(CheckpointError, match="checksum"):
+            load_projection(path, "this test")
