@@ -122,8 +122,8 @@ def load_projection(path: Path, command: str) -> tuple[Projection, dict[str, str
         # a file of an earlier version has no digest, and nothing else either
         if set(facts) != set(FACTS) and facts.get(DIGEST) != _digest(tensors, kept):
             raise ValueError("its checksum says that it was changed after it was written")
-        projection = Projection(tensors["mean"], tensors["components"], float(tensors["explained"]))
-        return projection, kept
+        whole = float(tensors["explained"])
+        return Projection(tensors["mean"], tensors["components"], whole), kept
     except UNREADABLE_TENSORS as error:
         raise CheckpointError(
             f"{path} is not a projection of this package ({error}); run `{command}` again"
