@@ -47,7 +47,7 @@ def test_command_trains_and_prints_the_model_beside_the_baselines(
     assert code == 0, err
     assert "test loss: model " in out
     assert "linear interpolation" in out
-    assert "epoch 1: loss" in err
+    assert "epoch 1, loss" in err
     found = read_json(tmp_path / "out" / "training_results.json", "-")
     options_found = {name: found["config"][name] for name in ("epochs", "batch_size")}
     assert options_found == {"epochs": 2, "batch_size": 16}

@@ -448,14 +448,14 @@ OPTIONS = [
     Case(
         "symbols nowhere",
         nothing,
-        f"{COLLECT}|--source|yahoo|--symbols|nowhere.csv",
+        f"{COLLECT}|--source|yahoo|--overwrite|--symbols|nowhere.csv",
         ("nowhere.csv", "--symbols"),
         n_lines=2,
     ),
     Case(
         "days in the wrong order",
         nothing,
-        f"{COLLECT}|--source|yahoo|--start|2020-01-05|--end|2020-01-03",
+        f"{COLLECT}|--source|yahoo|--overwrite|--start|2020-01-05|--end|2020-01-03",
         ("--start", "2020-01-05", "2020-01-03"),
         n_lines=2,
     ),
@@ -747,7 +747,9 @@ def test_a_full_disk_ends_a_phase_in_one_line_and_leaves_whole_files(
 ) -> None:
     before = site.content()
     with largest_file(30_000):
-        code, _, err = command("train", "--phase", "2", *site.folders, "--experiment", EXPERIMENT)
+        code, _, err = command(
+            *("train", "--phase", "2", "--overwrite", *site.folders, "--experiment", EXPERIMENT)
+        )
     assert code == 1
     assert "Traceback" not in err
     line = err.splitlines()[-1]
