@@ -35,6 +35,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process is left alone with one of them."""
+    items.sort(key=lambda item: not {"learning", "notebooks", "end_to_end"} & {*item.path.parts})
+
+
 class _LocalSocket(socket.socket):
     """A socket that reaches other processes of this machine by file only."""
 

@@ -25,7 +25,7 @@ from loguru import logger
 
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import TrialLogError
-from hrl_sarp.run.files import source_hash, unwritable, with_checksum, without_checksum
+from hrl_sarp.run.files import CHECKSUM, source_hash, unwritable, with_checksum, without_checksum
 
 DEFAULT_TRIAL_LOG = Path("logs/trials.jsonl")
 """Where the log is, seen from the folder in which a command runs."""
@@ -238,8 +238,13 @@ class TrialLog:
             return
         with _locked(self.path, os.O_RDONLY) as descriptor:
             content = _read_all(descriptor)
+        seen: set[bytes] = set()
+        was_sealed = False
         for number, line in enumerate(content.splitlines(), start=1):
             where = f"{self.path}, line {number}"
+            if line in seen:
+                continue  # a copy: two looks have two times
+            seen.add(line)
             try:
                 found = without_checksum(json.loads(line))
             except ValueError as error:
@@ -251,7 +256,17 @@ class TrialLog:
                 if line.strip():
                     logger.warning(f"{where}: truncated, so its trial is not counted")
                 continue
-            yield _trial(found, where)
+            trial, is_sealed = _trial(found, where), _CHECKSUM_KEY in line
+            if was_sealed and not is_sealed:
+                raise TrialLogError(
+                    f"{where}: expected a checksum as in the lines before it, found none; restore "
+                    "the file, or move the line to another file"
+                )
+            was_sealed = is_sealed
+            yield trial
+
+
+_CHECKSUM_KEY = f'"{CHECKSUM}"'.encode()
 
 
 def prices_hash(market: Market) -> str:

@@ -173,6 +173,23 @@ def test_a_line_that_is_no_trial_is_refused_by_its_number(tmp_path: Path, line: 
         log.count()
 
 
+def test_a_line_that_lost_its_checksum_is_refused_and_a_copied_line_counts_once(
+    tmp_path: Path,
+) -> None:
+    log = TrialLog(tmp_path / "trials.jsonl")
+    log.add(numbered(0))
+    log.add(TRIAL)
+    first, second = log.path.read_text().splitlines()
+    log.path.write_text("\n".join([first, second, first, ""]))
+    assert [trial.name for trial in log.trials()] == [numbered(0).name, TRIAL.name]
+    cut = second[: second.index(', "checksum"')] + "}"
+    log.path.write_text("\n".join([first, cut, ""]))
+    with pytest.raises(TrialLogError, match=r"trials\.jsonl, line 2: expected a checksum"):
+        log.count()
+    log.path.write_text("\n".join([cut, first, ""]))  # the first lines may be of an earlier version
+    assert log.count() == 2
+
+
 @pytest.mark.parametrize(
     ("found", "changed"),
     [("0.02", "0.03"), ('"seed"', '"sxed"'), ("c0ffee", "c0\\uffee"), ('"span": {', '"span": ')],
