@@ -10,17 +10,19 @@ import pytest
 import yaml
 
 from hrl_sarp.cli.options import read_config
+from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.exchange_calendar import sessions_between
-from hrl_sarp.market.own.draft import guess_calendar
+from hrl_sarp.data.sources.files import folder
+from hrl_sarp.market.own.draft import draft_profile, guess_calendar, with_guesses
 from tests.command_line import Command, assert_refused
 
 SPAN = date(2015, 1, 1), date(2018, 12, 31)
 N_STOCKS = 6
 
 
-def written(folder: Path, sectors: list[str], n_days: int = 900) -> Path:
+def written(where: Path, sectors: list[str], n_days: int = 900) -> Path:
     """Write closes of six stocks on the first sessions of Bombay, and their sectors."""
-    folder.mkdir(parents=True)
+    where.mkdir(parents=True)
     days = sessions_between("XBOM", *SPAN)[:n_days]
     moves = np.random.default_rng(3).normal(0.0003, 0.01, (len(days), N_STOCKS))
     closes = 100 * np.exp(moves.cumsum(axis=0))
@@ -33,10 +35,10 @@ def written(folder: Path, sectors: list[str], n_days: int = 900) -> Path:
             "Mood": np.ones(closes.size),
         }
     )
-    bars.write_csv(folder / "prices.csv")
+    bars.write_csv(where / "prices.csv")
     table = {"symbol": names, "sector": [sectors[i % len(sectors)] for i in range(N_STOCKS)]}
-    pl.DataFrame(table).write_csv(folder / "sectors.csv")
-    return folder
+    pl.DataFrame(table).write_csv(where / "sectors.csv")
+    return where
 
 
 @pytest.mark.parametrize("calendar", ["XNYS", "XBOM", "XLON", "XTKS", "24/7"])
@@ -46,6 +48,16 @@ def test_the_calendar_is_that_of_the_days_although_some_are_missing(calendar: st
     found = guess_calendar(some)
     assert (found.name, found.are_sessions) == (calendar, 1.0)
     assert found.are_in_data == pytest.approx(len(some) / len(days), abs=0.002)
+
+
+@pytest.mark.parametrize("market", ["own", "us"])
+def test_a_draft_keeps_the_spans_of_its_profile_in_shares_and_in_days(
+    tmp_path: Path, market: str
+) -> None:
+    raw = folder.load(written(tmp_path / "files", ["Energy"]), calendar="XBOM")
+    config, guess = with_guesses(load_config(market=market), raw)
+    read = yaml.safe_load(draft_profile(raw, config, guess, "", {}))
+    assert read["market_profile"]["spans"] == config.market_profile.spans.model_dump(mode="json")
 
 
 ODD = ["Energy: Oil", "it's", "yes", "# 1", "- a", "1.5", 'say "so"', "Größe"]

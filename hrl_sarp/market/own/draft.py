@@ -3,6 +3,7 @@
 What was found stands beside each value as a comment, so that the user can correct it.
 """
 
+import json
 import math
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
-from hrl_sarp.config.market_schema import SpanShares
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.store import RawData
@@ -104,10 +104,9 @@ def draft_profile(
         Text that `load_config` reads as `own_file`.
     """
     profile, costs = config.market_profile, config.market_profile.costs
-    universe, shares = profile.universe, profile.spans
+    universe, divided = profile.universe, json.dumps(profile.spans.model_dump(mode="json"))
     fits = f"guessed: {guess.are_sessions:.1%} of the days are its sessions, and the data have "
     fits += f"{guess.are_in_data:.1%} of them"
-    kept = shares.shares if isinstance(shares, SpanShares) else [0.6, 0.15, 0.25]
     lines = [
         "# Drafted from your files by `hrl-sarp init`: correct what is not so. All other values",
         "# are those of the profile named here; `hrl-sarp init FOLDER` writes them all.",
@@ -126,7 +125,7 @@ def draft_profile(
         f"    delisting_return: {costs.delisting_return}  # lost when a company ceases",
         f"  universe: {{stocks_per_sector: {universe.stocks_per_sector}, lookback_days: "
         f"{universe.lookback_days}, min_bars: {universe.min_bars}}}",
-        f"  spans: {{shares: {kept}}}" + (f"   # {spans}" if spans else ""),
+        f"  spans: {divided}" + (f"   # {spans}" if spans else ""),
         "  # the command stress-test asks for the shock that each sector takes, one of",
         f"  # {', '.join(config.stress.sectors)}:",
         "  # stress:",
