@@ -134,9 +134,8 @@ def _summarise(name: str, runs: Sequence[_Run], plan: BootstrapPlan, year: int) 
     rng = np.random.default_rng([plan.seed, len(runs)])
     counts = plan.counts(net.shape[1])
     growth = statistics.bootstrap_dates_and_seeds(active, counts, year, rng)
-    drawn = rng.integers(len(runs), size=(len(counts), len(runs)))
     by_sample = statistics.bootstrap_sharpe(excess.T, counts, year)
-    sharpe_draws = np.take_along_axis(by_sample, drawn, axis=1).mean(axis=1)
+    sharpe_draws = statistics.redraw_seeds(by_sample, rng).mean(axis=1)
     sharpe = float(np.mean([run.performances[name]["sharpe"]["value"] for run in runs]))
     annual = figures["annual_return"]
     return SeedSummary(

@@ -1,20 +1,15 @@
-"""Worked examples of the papers, and properties of the bootstrap."""
+"""Worked examples of the papers, and what deflation certifies and what it does not."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from skfolio import measures
 
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.statistics import Appraisal, Trials
-from hrl_sarp.resampling import draw_counts, stationary_bootstrap
-
-
-def _counts(n_periods: int, n_samples: int = 400, block: float = 10.0) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return draw_counts(stationary_bootstrap(n_periods, block, n_samples, rng))
 
 
 def _market_and_noise(
@@ -91,7 +86,7 @@ def test_luck_of_the_worked_example() -> None:
     assert threshold == pytest.approx(0.1132, abs=5e-5)
 
 
-def test_without_a_benchmark_it_is_the_probabilistic_sharpe_ratio_of_skfolio() -> None:
+def test_without_a_benchmark_it_is_nearly_the_probabilistic_sharpe_ratio_of_skfolio() -> None:
     series = np.random.default_rng(1).standard_t(5, 700) * 0.01 + 0.0005
     (found,) = statistics.appraise(series[:, None], np.zeros(700), lags=0)
     ours = statistics.deflated_sharpe_ratio(found, Trials(1, ()))
@@ -164,47 +159,93 @@ def test_three_years_detect_an_information_ratio_of_one_point_six() -> None:
     assert found == pytest.approx(1.6175, abs=1e-3)
 
 
-def test_counts_reproduce_the_sharpe_of_each_resampled_series() -> None:
-    series = np.random.default_rng(2).normal(0.01, 0.02, (40, 3))
-    drawn = stationary_bootstrap(40, 4.0, 6, np.random.default_rng(0))
-    found = statistics.bootstrap_sharpe(series, draw_counts(drawn), 252)
-    resampled = series[drawn]  # (samples, T, P)
-    expected = resampled.mean(axis=1) / resampled.std(axis=1, ddof=1) * 252**0.5
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+def test_the_worked_example_of_the_paper() -> None:
+    # Bailey and Lopez de Prado (2014), section 4: annual ratio 2.5 over 5 years of 250 days,
+    # skewness -3, kurtosis 10; SR0 0.1132 a day: DSR 0.9004
+    ratio = 2.5 / 250**0.5
+    found = Appraisal(ratio, statistics.sharpe_error(ratio, 1250, skewness=-3.0, kurtosis=10.0))
+    threshold = statistics.expected_max_sharpe_ratio(0.5 / 250, 100)
+    assert threshold == pytest.approx(0.1132, abs=5e-5)
+    assert found.probability_above(threshold) == pytest.approx(0.9004, abs=5e-5)
+    # the same paper: 46 independent trials would have left it above 0.95
+    threshold = statistics.expected_max_sharpe_ratio(0.5 / 250, 46)
+    assert found.probability_above(threshold) == pytest.approx(0.9505, abs=5e-4)
 
 
-def test_interval_of_independent_returns_has_the_textbook_width() -> None:
-    series = np.random.default_rng(5).normal(0.0, 0.01, (1000, 1))
-    samples = statistics.bootstrap_annual_mean(series, _counts(1000, 2000, 1.0), 252)[:, 0]
-    found = statistics.interval(0.0, samples, 0.9)
-    # +- 1.645 x 0.01 x 252 / sqrt(1000)
-    assert (found.high - found.low) / 2 == pytest.approx(1.645 * 2.52 / 1000**0.5, rel=0.07)
+SKEWED = {
+    "right": np.random.default_rng(1).gamma(2.0, 0.01, 700) - 0.012,
+    "left": 0.03 - np.random.default_rng(2).gamma(2.0, 0.01, 700),
+    "tails": np.random.default_rng(3).standard_t(4, 700) * 0.01 + 0.004,
+}
 
 
-def test_blocks_widen_the_interval_of_persistent_returns() -> None:
-    rng = np.random.default_rng(6)
-    noise = rng.normal(0.0, 0.01, 1200)
-    persistent = np.convolve(noise, np.ones(10) / 10, mode="valid")[:, None]
-    widths = [
-        np.std(statistics.bootstrap_annual_mean(persistent, _counts(1191, 500, block), 252))
-        for block in (1.0, 20.0)
-    ]
-    assert widths[1] > 1.8 * widths[0]
+@pytest.mark.parametrize("series", SKEWED.values(), ids=SKEWED)
+@pytest.mark.parametrize("threshold", [-0.05, 0.0, 0.2])
+def test_active_ratio_and_error_agree_with_skfolio(series: np.ndarray, threshold: float) -> None:
+    ours = statistics.active_appraisal(series)
+    theirs = measures.probabilistic_sharpe_ratio(series, benchmark_sharpe_ratio=threshold)
+    assert ours.probability_above(threshold) == pytest.approx(float(theirs), rel=1e-9, abs=1e-12)
+    assert ours.ratio == pytest.approx(series.mean() / series.std(ddof=1))
 
 
-def test_seeds_that_disagree_widen_the_interval() -> None:
-    rng = np.random.default_rng(8)
-    market = rng.normal(0.0, 0.01, 300)
-    alike, different = market + np.zeros((5, 1)), market + np.linspace(-0.01, 0.01, 5)[:, None]
-    spreads = [
-        statistics.bootstrap_dates_and_seeds(x, _counts(300), 252, np.random.default_rng(0)).std()
-        for x in (alike, different)
-    ]
-    # five seeds spread by sd 0.00707 add 252 x 0.00707 / sqrt(5) = 0.80 a year
-    assert spreads[1] ** 2 - spreads[0] ** 2 == pytest.approx(0.797**2, rel=0.15)
+def test_luck_agrees_with_skfolio() -> None:
+    for count in (2, 46, 1000):
+        theirs = measures.expected_max_sharpe_ratio(count, trial_sharpe_ratio_std=0.03)
+        ours = statistics.expected_max_sharpe_ratio(0.03**2, count)
+        assert ours == pytest.approx(float(theirs), rel=1e-12)
 
 
-def test_interquartile_mean_ignores_the_outer_quarters() -> None:
-    assert statistics.interquartile_mean(np.array([-100.0, 1.0, 3.0, 100.0])) == 2.0
-    # five values: the middle half is 2.5 values wide: (0.75 x 2 + 3 + 0.75 x 4) / 2.5 = 3
-    assert statistics.interquartile_mean(np.arange(1.0, 6.0)) == pytest.approx(3.0)
+@pytest.mark.parametrize("series", SKEWED.values(), ids=SKEWED)
+def test_the_error_of_an_appraisal_holds_skewness_and_kurtosis(series: np.ndarray) -> None:
+    # no benchmark, no lags: mean((z - r (z^2 - m2) / 2)^2) / T = (m2 - r m3 + r^2 (m4 - m2^2) / 4)
+    # / T with the moments of z = (x - mean) / deviation, whose sum of squares is T - 2
+    n, m2 = 700, 698 / 700
+    ratio = series.mean() / np.sqrt(((series - series.mean()) ** 2).sum() / 698)
+    m3, m4 = stats.skew(series) * m2**1.5, stats.kurtosis(series, fisher=False) * m2**2
+    expected = ((m2 - ratio * m3 + ratio**2 * (m4 - m2**2) / 4) / n) ** 0.5
+    (found,) = statistics.appraise(series[:, None], np.zeros(n), lags=0)
+    assert found.ratio == pytest.approx(ratio, rel=1e-12)
+    assert found.error == pytest.approx(expected, rel=1e-12)
+
+
+def test_error_of_a_normal_series_by_hand() -> None:
+    # Lo (2002): (1 + r^2 / 2) / (T - 1), r = 0.4
+    assert statistics.sharpe_error(0.4, 101, 0.0, 3.0) == pytest.approx((1.08 / 100) ** 0.5)
+    # losses in the tail widen it for a gain: 1 + 2 x 0.4 + 5 x 0.16 / 4
+    assert statistics.sharpe_error(0.4, 101, -2.0, 6.0) == pytest.approx((2.0 / 100) ** 0.5)
+    assert statistics.sharpe_error(0.4, 2, 0.0, 3.0) == pytest.approx(1.08**0.5)
+
+
+@pytest.mark.parametrize(
+    ("n_periods", "skewness", "kurtosis"), [(1, 0.0, 3.0), (100, 0.0, 0.2), (100, 3.0, 1.0)]
+)
+def test_moments_that_no_series_has_are_refused(
+    n_periods: int, skewness: float, kurtosis: float
+) -> None:
+    with pytest.raises(MetricError, match="not its excess over 3"):
+        statistics.sharpe_error(0.5, n_periods, skewness, kurtosis)
+
+
+def test_a_benchmark_that_never_moves_leaves_the_ratio_alone() -> None:
+    series = SKEWED["tails"]
+    (found,) = statistics.appraise(series[:, None], np.full(700, 0.001), lags=0)
+    (expected,) = statistics.appraise(series[:, None], np.zeros(700), lags=0)
+    assert found == expected
+
+
+def test_certification_asks_for_the_needed_ratio() -> None:
+    trials = Trials(30, (0.01, 0.02, 0.05))
+    needed = statistics.needed_appraisal_ratio(Appraisal(9.0, 0.03), trials)
+    at = statistics.deflated_sharpe_ratio(Appraisal(needed, 0.03), trials)
+    assert at == pytest.approx(statistics.CERTIFIED)
+
+
+def test_smallest_detectable_effect_is_2_80_errors() -> None:
+    # 1.95996 + 0.84162
+    assert statistics.smallest_detectable_effect(0.5) == pytest.approx(0.5 * 2.80158, rel=1e-5)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(MetricError, match="above 0"):
+            statistics.smallest_detectable_effect(wrong)
+    for years in (0.0, -3.0):
+        with pytest.raises(MetricError, match="positive number of years"):
+            statistics.smallest_detectable_information_ratio(years)
