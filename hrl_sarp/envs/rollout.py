@@ -4,8 +4,9 @@ The backtest, the validation score and the markets with known answers all run he
 share a network decide in one batch, and the variants of a policy run side by side.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,6 +25,8 @@ from hrl_sarp.run.session import one_thread
 from hrl_sarp.run.terminal import phase_progress
 from hrl_sarp.simulator.limits import exposure_limit, moved_by_limits
 
+Orders = tuple[Tensor, None, Tensor | None, Tensor]
+"""Arguments of `TwoClocks.trade_day`."""
 INDEX = "index"
 """Name of the first column of every ledger: the market's index, without costs or holdings."""
 
@@ -258,8 +261,8 @@ class Session:
     result: StepResult
     goal: Float[Tensor, "B G"]
     """In force when the session was decided; NaN for a policy without goals."""
-    moved_by_limits: Float[Tensor, " B"]
-    """Share of wealth that limits put elsewhere than the policy asked; NaN without orders."""
+    moved_by_limits: Callable[[], Float[Tensor, " B"]]
+    """Measures the share of wealth that limits put elsewhere than asked; NaN without orders."""
 
 
 @torch.inference_mode()
@@ -292,14 +295,19 @@ def sessions(
     clocks.reset(starts.repeat(len(variants)), torch.ones(clocks.n_envs, dtype=torch.bool))
     orders = _Orders(clocks, policies, variants)
     for step in range(len(spans[0]) - 1):
-        goal, (asked, _, hold, cash) = orders.ask(step)
+        goal, asked = orders.ask(step)
         before = clocks.simulator.state
-        result = clocks.trade_day(asked, None, hold, cash)
-        exposure = exposure_limit(cash, clocks.risk, before.gate_days)
-        moved = moved_by_limits(
-            tensors, before.day, before.weights, asked, exposure, result.target_weights
-        )
-        yield Session(result, goal, moved if hold is None else moved.masked_fill(hold, torch.nan))
+        result = clocks.trade_day(*asked)
+        yield Session(result, goal, partial(_moved, clocks, before, asked, result.target_weights))
+
+
+def _moved(
+    clocks: TwoClocks, before: PortfolioState, orders: Orders, target: Tensor
+) -> Float[Tensor, " B"]:
+    asked, _, hold, cash = orders
+    exposure = exposure_limit(cash, clocks.risk, before.gate_days)
+    moved = moved_by_limits(clocks.tensors, before.day, before.weights, asked, exposure, target)
+    return moved if hold is None else moved.masked_fill(hold, torch.nan)
 
 
 @one_thread()
@@ -334,8 +342,10 @@ def rollout(
     with phase_progress("rollout", n_steps, unit="sessions") as bar:
         for step, session in enumerate(sessions(policies, tensors, spans, variants)):
             for name, values in numbers.items():
-                source = session if name == MOVED else session.result
-                values[step, ..., 1:] = getattr(source, name).cpu().view(by_row)
+                found = (
+                    session.moved_by_limits() if name == MOVED else getattr(session.result, name)
+                )
+                values[step, ..., 1:] = found.cpu().view(by_row)
             goals[step, ..., 1:, :] = session.goal.cpu().view(*by_row, -1)
             for name, table in weights.items():
                 table[step, :, :, 1:] = getattr(session.result, name).cpu().view(*by_row, -1)[kept]
@@ -427,7 +437,7 @@ class _Orders:
         self._cash = torch.zeros_like(clocks.simulator.state.cash)
         self._was_gated = torch.zeros_like(every, dtype=torch.bool)
 
-    def ask(self, step: int) -> tuple[Tensor, tuple[Tensor, None, Tensor | None, Tensor]]:
+    def ask(self, step: int) -> tuple[Tensor, Orders]:
         """Return the goals in force, and what `TwoClocks.trade_day` needs."""
         clocks = self._clocks
         weights = self._cash.new_zeros(clocks.n_envs, clocks.tensors.n_slots)

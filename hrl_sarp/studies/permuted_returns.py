@@ -161,7 +161,7 @@ def in_sample_gain(context: PhaseContext, number: int) -> float:
     if "temperatures" in found:
         return max(found["temperatures"].values())
     gains = [row["mean_pct"] for row in (found["acceptance"] or {"evidence": []})["evidence"]]
-    return float(found["start"]["objective_pct"]) + max(gains, default=0.0)
+    return float(found["first"]["objective_pct"]) + max(gains, default=0.0)
 
 
 def _without_costs(config: RunConfig) -> RunConfig:

@@ -18,7 +18,6 @@ from hrl_sarp.run.terminal import PhaseBar, phase_progress
 from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import EVALUATION, LoopPlan, run_loop, stage_summaries
 from hrl_sarp.training.selection.selector import START, Selector
-from hrl_sarp.training.selection.validation import validate_pair
 from hrl_sarp.training.train_agents import (
     macro_algorithm,
     macro_plan,
@@ -105,7 +104,6 @@ def run(context: PhaseContext) -> PhaseResult:
     pair.micro.save(folder / files.best[1])
     summary = {
         "rounds": pair.part // len(PARTS),
-        "start": pair.selector.scores[0],
         **pair.selector.summary(),
         "stages": pair.stages,
     }
@@ -130,7 +128,9 @@ def _train_part(
 ) -> None:
     """Train one agent against the current other one; after a full round, validate the pair."""
     algorithm, plan = _prepare(context, pair)
-    plan = replace(plan, extra=pair.state_dict())
+    # a round begins with the pair that was validated last
+    start = pair.selector.newest() if pair.part % len(PARTS) == 0 else None
+    plan = replace(plan, start=start, extra=pair.state_dict())
     log.offset = _steps_before(pair.part, context)
     state = run_loop(algorithm, context, plan, log, bar, running)
     done = {"round": pair.part // len(PARTS) + 1, "trained": plan.prefix}
@@ -175,7 +175,7 @@ def _prepare(context: PhaseContext, pair: Pair) -> tuple[MacroPPO | MicroTD3, Lo
 
 
 def _validate(context: PhaseContext, pair: Pair, log: History) -> None:
-    score = validate_pair(context.tensors, context.config, pair.macro, pair.micro)
+    score = context.validation.score(pair.macro, pair.micro)
     if pair.selector.add(score):
         pair.best = pair.networks()
     log.add(0, {f"{EVALUATION}/{name}": value for name, value in score.figures().items()})

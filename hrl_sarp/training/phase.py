@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
 from hrl_sarp.run.session import StopFlag, derive_seed
+from hrl_sarp.training.selection.validation import Validation
 
 PREFIXES = {1: "pretrain", 2: "pretrain_micro"}
 """Prefix of the metric names of the supervised phases."""
@@ -53,6 +55,11 @@ class PhaseContext:
     stop: StopFlag
     fingerprint: str
     """Hash of the market's content: dates, stocks, returns, features, risk, stock embeddings."""
+
+    @cached_property
+    def validation(self) -> Validation:
+        """Scores pairs on the validation span."""
+        return Validation(self.tensors, self.config)
 
     def folder(self, number: int) -> Path:
         """Folder of a phase below the log folder; it need not exist."""

@@ -67,6 +67,8 @@ class LoopPlan:
     """Puts the trained networks into `agent`."""
     evaluate: Callable[[], ValidationScore]
     """Scores `agent` on validation."""
+    start: ValidationScore | None = None
+    """Score of the agent before training where it is known; None has it evaluated."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further values for the phase's checkpoint."""
 
@@ -147,7 +149,8 @@ class PhaseLoop(BaseCallback):
             actors = [*state.recent, networks_of(agent)["actor"]]
             state.recent = actors[-self.curriculum.selection_window :]
             agent.actor.load_state_dict(mean_weights(state.recent))
-        score = self.plan.evaluate()
+        known = None if state.selector.scores else self.plan.start
+        score = self.plan.evaluate() if known is None else known
         span, tensors = self.context.market.split.validation, self.context.tensors
         days = (span.start, span.stop - 1)
         require_finite(f"{self.plan.prefix}/growth", score.objective_pct, step, days, tensors)
@@ -264,7 +267,6 @@ def train_phase(
     agent: MacroAgent | MicroAgent,
     algorithm: Algorithm,
     plan: LoopPlan,
-    start: ValidationScore,
 ) -> PhaseResult:
     """Run a whole phase: train, keep the best actor, write agent and metrics.
 
@@ -285,7 +287,6 @@ def train_phase(
     agent.save(folder / files.best[0])
     summary = {
         "timesteps": algorithm.num_timesteps,
-        "start": start.figures(),
         **state.selector.summary(),
         "stages": stage_summaries(state.stages, state.selector.scores),
     }

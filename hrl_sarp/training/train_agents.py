@@ -14,7 +14,7 @@ from hrl_sarp.envs.policies import MacroPolicy, MicroPolicy, SampledGoal
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.training.phase import PhaseContext, PhaseResult
 from hrl_sarp.training.rl_loop import LoopPlan, train_phase
-from hrl_sarp.training.selection.validation import ValidationScore, validate_pair
+from hrl_sarp.training.selection.validation import ValidationScore
 
 MACRO, MICRO = 3, 4
 """Numbers of the phases."""
@@ -25,10 +25,9 @@ def run_macro(context: PhaseContext) -> PhaseResult:
     ppo = context.config.macro_agent.ppo
     agent, partner = context.load_macro(1), context.load_micro(2)
     agent.seed = context.config.seed
-    start = validate_pair(context.tensors, context.config, agent, partner)
     algorithm = macro_algorithm(context, agent, partner, ppo)
     plan = macro_plan(context, algorithm, partner, MACRO, ppo.total_timesteps)
-    return train_phase(context, agent, algorithm, plan, start)
+    return train_phase(context, agent, algorithm, plan)
 
 
 def run_micro(context: PhaseContext) -> PhaseResult:
@@ -39,10 +38,9 @@ def run_micro(context: PhaseContext) -> PhaseResult:
     td3 = context.config.micro_agent.td3
     agent, partner = context.load_micro(2), context.load_macro(3)
     agent.seed = context.config.seed
-    start = validate_pair(context.tensors, context.config, partner, agent)
     algorithm = micro_algorithm(context, agent, partner, td3)
     plan = micro_plan(context, algorithm, partner, MICRO, td3.total_timesteps)
-    return train_phase(context, agent, algorithm, plan, start)
+    return train_phase(context, agent, algorithm, plan)
 
 
 def macro_algorithm(
@@ -76,7 +74,7 @@ def macro_plan(
     validated = MacroAgent(context.tensors, context.config, context.config.seed)
 
     def evaluate() -> ValidationScore:
-        return validate_pair(context.tensors, context.config, validated, partner)
+        return context.validation.score(validated, partner)
 
     every = context.config.macro_agent.ppo.eval_every_steps
     adopt = partial(validated.adopt, algorithm)
@@ -94,7 +92,7 @@ def micro_plan(
     validated = MicroAgent(context.micro_settings(), context.config.seed)
 
     def evaluate() -> ValidationScore:
-        return validate_pair(context.tensors, context.config, partner, validated)
+        return context.validation.score(partner, validated)
 
     every = context.config.micro_agent.td3.eval_every_steps
     adopt = partial(validated.adopt, algorithm)

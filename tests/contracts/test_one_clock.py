@@ -14,7 +14,7 @@ from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, ProportionalGoal
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.training.selection.validation import validate_pair
+from hrl_sarp.training.selection.validation import Validation
 from tests import tiny_runs
 
 LEDGER = ("net_return", "gross_return", "cost", "turnover", "delisted_value")
@@ -126,7 +126,7 @@ def test_the_validation_score_is_the_backtest_of_its_span(
     market, config = case
     tensors = tiny_runs.tensors_of(market)
     agents = pair(tensors, config, 5)
-    score = validate_pair(tensors, config, *agents, span=SPAN)
+    score = Validation(tensors, config, SPAN).score(*agents)
     ledger = backtested(market, config, agents)
     years = len(ledger.dates) / 252
     growth = np.log1p(ledger.net_return[:, 1])

@@ -18,7 +18,7 @@ from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, Proport
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.training import run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
-from hrl_sarp.training.selection.validation import validate_pair
+from hrl_sarp.training.selection.validation import Validation
 from tests import tiny_runs
 from tests.learning.planted import learning_config, planted_market, random_weights, untrained
 
@@ -29,7 +29,7 @@ BAR = {"macro": 12.0, "micro": 8.0, "both": 22.0}
 def growth(
     tensors: MarketTensors, config: RunConfig, macro: MacroPolicy, micro: MicroPolicy
 ) -> float:
-    return validate_pair(tensors, config, macro, micro).excess_growth_pct
+    return Validation(tensors, config).score(macro, micro).excess_growth_pct
 
 
 @pytest.fixture(scope="module")

@@ -251,6 +251,10 @@ class WeightActor(nn.Module):
         """Return target weights (B, N) after noise was added to the scores."""
         return self.noisy_weights(*self.settings.read(observation), noise)
 
+    def calibrate(self, temperature: float) -> None:
+        """Multiply the scores before the squashing."""
+        self.network.calibrate(temperature)
+
     def noisy_weights(self, inputs: MicroInputs, request: SlotRequest, noise: Tensor) -> Tensor:
         """Return `with_noise` for an observation that was read already."""
         scores = (self.network(inputs, request) + noise).clamp(-1, 1)

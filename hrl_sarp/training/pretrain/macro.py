@@ -20,7 +20,7 @@ from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training.phase import PhaseContext, PhaseResult, fit_phase, save_sector_table
 from hrl_sarp.training.pretrain.gradient import MacroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
-from hrl_sarp.training.selection.validation import validate_pair
+from hrl_sarp.training.selection.validation import Validation
 
 NUMBER = 1
 
@@ -35,13 +35,13 @@ def run(context: PhaseContext) -> PhaseResult:
     tensors, config = context.with_sector_embeddings(table).tensors, context.config
     agent = MacroAgent(tensors, config, config.seed)
     agent.actor.load_state_dict(task.agent.actor.state_dict())
-    partner = FollowGoal(tensors, config.risk)
+    partner, validation = FollowGoal(tensors, config.risk), Validation(tensors, config)
     calibration = choose_temperature(
-        agent.actor,
+        agent,
         config.curriculum.temperature_grid,
-        lambda: validate_pair(tensors, config, agent, partner),
+        lambda agents: validation.scores([(macro, partner) for macro in agents]),
         config.curriculum.acceptance,
-        config.seed,
+        context.market.sessions.year,
     )
     files = PHASES[NUMBER - 1]
     agent.save(context.folder(NUMBER) / files.best[0])

@@ -30,7 +30,6 @@ from hrl_sarp.run.phases import PHASES
 from hrl_sarp.training.phase import PhaseContext, PhaseResult, fit_phase
 from hrl_sarp.training.pretrain.gradient import MicroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
-from hrl_sarp.training.selection.validation import validate_pair
 
 NUMBER = 2
 
@@ -46,13 +45,13 @@ def run(context: PhaseContext) -> PhaseResult:
         history, fitted = fit_phase(task, NUMBER, settings.pretrain, context)
     measures = {**ranked.validate()[1], **task.validate()[1]}
     ranking = ranked.compare_with_ridge(context.config.evaluation.ridge_penalty)
-    goal = ClassicalGoal(context.tensors)
+    goal, validation = ClassicalGoal(context.tensors), context.validation
     calibration = choose_temperature(
-        ranked.agent.actor.network,
+        ranked.agent,
         context.config.curriculum.temperature_grid,
-        lambda: validate_pair(context.tensors, context.config, goal, ranked.agent),
+        lambda agents: validation.scores([(goal, micro) for micro in agents]),
         context.config.curriculum.acceptance,
-        context.config.seed,
+        context.market.sessions.year,
     )
     ranked.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
     return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **calibration})

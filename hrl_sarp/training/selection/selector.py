@@ -3,18 +3,17 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from loguru import logger
 from torch import Tensor
 
-from hrl_sarp.agents.ppo.networks import MacroActor
-from hrl_sarp.agents.td3.networks import MicroActor
+from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.config.schema import AcceptanceConfig
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
-from hrl_sarp.training.acceptance import Acceptance, PairedDays, accept
+from hrl_sarp.training.acceptance import PRIOR, Acceptance, PairedDays, accept
 from hrl_sarp.training.selection.validation import ValidationScore
 
 START = 0
@@ -22,6 +21,7 @@ START = 0
 SPAN = "validation"
 """The only fold of what is selected while a phase runs."""
 Weights = Mapping[str, Tensor]
+AgentT = TypeVar("AgentT", MacroAgent, MicroAgent)
 
 
 @dataclass
@@ -92,6 +92,10 @@ class Selector:
             return None
         return self.sessions_per_year * float(torch.stack(recent).mean())
 
+    def newest(self) -> ValidationScore:
+        """Return the evaluation that was added last."""
+        return ValidationScore(**self.scores[-1], daily=self.days[-1].numpy())
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {"scores": self.scores, "days": self.days, "best_index": self.best_index}
@@ -128,33 +132,37 @@ def mean_weights(networks: Sequence[Weights]) -> dict[str, Tensor]:
 
 
 def choose_temperature(
-    network: MacroActor | MicroActor,
+    agent: AgentT,
     grid: Sequence[float],
-    evaluate: Callable[[], ValidationScore],
+    evaluate: Callable[[list[AgentT]], list[ValidationScore]],
     rule: AcceptanceConfig,
-    seed: int,
+    sessions_per_year: int,
 ) -> dict[str, Any]:
-    """Scale a network's outputs in place by the temperature that acceptance grants.
+    """Scale the actor's outputs in place by the temperature that acceptance grants.
 
     Supervised training leaves decisions too close to uniform. Temperature 0 is the policy without
-    the network: the prior that it starts from. Returns the metrics `temperature`, `temperatures`
-    (temperature -> objective over the rule, % a year), `acceptance` and `validation`, the score of
-    the chosen one.
+    the network: the prior that it starts from. `evaluate` scores the agents of all temperatures.
+    Returns the metrics `temperature`, `temperatures` (temperature -> objective over the rule, % a
+    year), `acceptance` and `validation`, the score of the chosen one.
     """
-    flat, scores = copy.deepcopy(network.state_dict()), {}
-    for temperature in grid:
-        network.load_state_dict(flat)
-        network.calibrate(temperature)
-        scores[temperature] = evaluate()
-    prior: np.ndarray = scores[0.0].daily
+    agents = [_at_temperature(agent, temperature) for temperature in grid]
+    scores = dict(zip(grid, evaluate(agents), strict=True))
+    prior: np.ndarray = scores[PRIOR].daily
     gains = {temperature: score.daily - prior for temperature, score in scores.items()}
-    found = accept([PairedDays(SPAN, seed, gains)], rule, seed)
+    found = accept([PairedDays(SPAN, agent.seed, gains, sessions_per_year)], rule, agent.seed)
     logger.info(found.sentence("temperature"))
-    network.load_state_dict(flat)
-    network.calibrate(found.granted)
+    agent.actor.calibrate(found.granted)
     return {
         "temperature": found.granted,
         "temperatures": {str(t): score.objective_pct for t, score in scores.items()},
         "acceptance": found.as_dict(),
         "validation": scores[found.granted].figures(),
     }
+
+
+def _at_temperature(agent: AgentT, temperature: float) -> AgentT:
+    """Return an agent that shares all but a copy of the actor, which is scaled."""
+    scaled = copy.copy(agent)
+    scaled.actor = copy.deepcopy(agent.actor)
+    scaled.actor.calibrate(temperature)
+    return scaled

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -76,43 +77,58 @@ class _Run:
         return values
 
 
-@one_thread()
-def validate_pair(
-    tensors: MarketTensors,
-    config: RunConfig,
-    macro: MacroPolicy,
-    micro: MicroPolicy,
-    span: DayRange | None = None,
-) -> ValidationScore:
-    """Score a pair by a backtest from cash over the validation span, or over the given one.
+class Validation:
+    """Scores pairs by a backtest from cash over the validation span, or over the given one.
 
-    The classical rule runs beside it, so that following the rule scores 0.
+    The classical rule is rolled out once, so that following the rule scores 0.
     """
-    span = span or tensors.market.split.validation
-    frictions = Variant(config.market_profile.costs, config.risk)
-    rule = HierarchicalPolicy("rule", ClassicalGoal(tensors), FollowGoal(tensors, config.risk))
-    policies = [HierarchicalPolicy("pair", macro, micro), rule]
-    days = list(sessions(policies, tensors, [span], [frictions]))
-    own, by_rule = (_Run.of(days, policy, config) for policy in range(len(policies)))
-    earned, goal, objective = own.earned, own.goal, config.objective
-    growth = log1p_growth(earned.net_return)
-    excess = growth - log1p_growth(by_rule.earned.net_return)
-    achieved = achieved_sectors(tensors, earned.weights_after).float().to(growth.dtype)
-    rewards = config.micro_agent.reward
-    gain = micro_gain(tensors, earned, objective, rewards)
-    followed = followed_variance(tensors, objective, earned.day, own.exposure)
-    reward = micro_reward(gain, achieved, goal, rewards, followed)
-    daily = own.objective(tensors, config) - by_rule.objective(tensors, config)
-    years = len(days) / tensors.market.sessions.year
-    return ValidationScore(
-        objective_pct=float(daily.sum()) / years,
-        excess_growth_pct=PERCENT * float(excess.double().sum()) / years,
-        growth_pct=PERCENT * float(growth.double().sum()) / years,
-        turnover_annual=float(earned.turnover.double().sum()) / years,
-        alignment=float(goal_alignment(achieved, goal, tensors.n_sectors).double().mean()),
-        reward_per_day=float(reward.double().mean()),
-        daily=daily,
-    )
+
+    def __init__(
+        self, tensors: MarketTensors, config: RunConfig, span: DayRange | None = None
+    ) -> None:
+        self.tensors, self.config = tensors, config
+        self.span = span or tensors.market.split.validation
+
+    def score(self, macro: MacroPolicy, micro: MicroPolicy) -> ValidationScore:
+        """Score one pair."""
+        return self.scores([(macro, micro)])[0]
+
+    @one_thread()
+    def scores(self, pairs: Sequence[tuple[MacroPolicy, MicroPolicy]]) -> list[ValidationScore]:
+        """Score several pairs side by side."""
+        rule = self._rule
+        return [self._compare(own, rule) for own in self._runs(pairs)]
+
+    @cached_property
+    def _rule(self) -> _Run:
+        pair = ClassicalGoal(self.tensors), FollowGoal(self.tensors, self.config.risk)
+        return self._runs([pair])[0]
+
+    def _runs(self, pairs: Sequence[tuple[MacroPolicy, MicroPolicy]]) -> list[_Run]:
+        policies = [HierarchicalPolicy(f"pair {i}", *pair) for i, pair in enumerate(pairs)]
+        return _roll_out(self.tensors, self.config, policies, self.span)
+
+    def _compare(self, own: _Run, rule: _Run) -> ValidationScore:
+        tensors, config = self.tensors, self.config
+        earned, goal, objective = own.earned, own.goal, config.objective
+        growth = log1p_growth(earned.net_return)
+        excess = growth - log1p_growth(rule.earned.net_return)
+        achieved = achieved_sectors(tensors, earned.weights_after).float().to(growth.dtype)
+        rewards = config.micro_agent.reward
+        gain = micro_gain(tensors, earned, objective, rewards)
+        followed = followed_variance(tensors, objective, earned.day, own.exposure)
+        reward = micro_reward(gain, achieved, goal, rewards, followed)
+        daily = own.objective(tensors, config) - rule.objective(tensors, config)
+        years = len(daily) / tensors.market.sessions.year
+        return ValidationScore(
+            objective_pct=float(daily.sum()) / years,
+            excess_growth_pct=PERCENT * float(excess.double().sum()) / years,
+            growth_pct=PERCENT * float(growth.double().sum()) / years,
+            turnover_annual=float(earned.turnover.double().sum()) / years,
+            alignment=float(goal_alignment(achieved, goal, tensors.n_sectors).double().mean()),
+            reward_per_day=float(reward.double().mean()),
+            daily=daily,
+        )
 
 
 @one_thread()
@@ -123,10 +139,19 @@ def daily_objective(
     span: DayRange,
 ) -> Float[np.ndarray, "P T"]:
     """Return the objective of each policy in each session of a backtest from cash, % a day."""
-    frictions = Variant(config.market_profile.costs, config.risk)
-    days = list(sessions(list(policies), tensors, [span], [frictions]))
-    runs = [_Run.of(days, policy, config) for policy in range(len(policies))]
+    runs = _roll_out(tensors, config, policies, span)
     return np.stack([run.objective(tensors, config) for run in runs])
+
+
+def _roll_out(
+    tensors: MarketTensors,
+    config: RunConfig,
+    policies: Sequence[HierarchicalPolicy],
+    span: DayRange,
+) -> list[_Run]:
+    frictions = Variant(config.market_profile.costs, config.risk)
+    days = list(sessions(policies, tensors, [span], [frictions]))
+    return [_Run.of(days, policy, config) for policy in range(len(policies))]
 
 
 RESULTS = fields(StepResult)

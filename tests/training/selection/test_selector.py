@@ -1,6 +1,7 @@
 """What is evaluated is what is kept, and only if the evidence says that it beats the start."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrl_sarp.agents.ppo.networks import MacroActor
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.errors import MetricError
 from hrl_sarp.run.checkpoints import load_payload, save_payload
@@ -113,11 +113,11 @@ def test_the_mean_of_networks_is_exact_where_they_agree() -> None:
     assert found["n"].item() == 5
 
 
-class Scaled(MacroActor):
+class Scaled(torch.nn.Module):
     """A network with one weight: what it learned times the temperature."""
 
     def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
+        super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor(2.0))
 
     def calibrate(self, temperature: float) -> None:
@@ -126,14 +126,14 @@ class Scaled(MacroActor):
 
 
 def choose(growth_of: dict[float, float], noise: float) -> tuple[dict, float]:
-    network = Scaled()
+    agent = SimpleNamespace(actor=Scaled(), seed=0)
 
-    def evaluate() -> ValidationScore:
-        temperature = network.weight.item() / 2
-        return score(growth_of[temperature], temperature * noise * NOISE)
+    def evaluate(agents: list[SimpleNamespace]) -> list[ValidationScore]:
+        temperatures = [scaled.actor.weight.item() / 2 for scaled in agents]
+        return [score(growth_of[t], t * noise * NOISE) for t in temperatures]
 
-    found = choose_temperature(network, [1.0, 0.0, 4.0], evaluate, RULE, seed=0)
-    return found, network.weight.item()
+    found = choose_temperature(agent, [1.0, 0.0, 4.0], evaluate, RULE, sessions_per_year=252)
+    return found, agent.actor.weight.item()
 
 
 def test_the_temperature_that_grows_most_for_sure_is_taken() -> None:
@@ -147,3 +147,10 @@ def test_without_evidence_the_network_is_not_used() -> None:
     found, weight = choose({0.0: 0.0, 1.0: 2.0, 4.0: 6.0}, noise=1.0)
     assert (found["temperature"], weight) == (0.0, 0.0)
     assert found["acceptance"]["asked"] == 4.0
+
+
+def test_the_newest_evaluation_is_given_back_as_it_was_added() -> None:
+    selector = selected(1.0, 3.0)
+    newest = selector.newest()
+    assert newest == score(3.0)
+    assert newest.daily.tolist() == selector.days[1].tolist()

@@ -8,7 +8,7 @@ import pytest
 from hrl_sarp.contracts import DayRange
 from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, ProportionalGoal
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
-from hrl_sarp.training.selection.validation import validate_pair
+from hrl_sarp.training.selection.validation import Validation
 from tests import factories, tiny_runs
 
 
@@ -23,8 +23,8 @@ def test_the_rollout_covers_the_span_and_pays_its_costs() -> None:
     )
     tensors = tiny_runs.tensors_of(market)
     span = DayRange(10, 31)  # 20 sessions are earned: rows 11 to 30
-    found = validate_pair(
-        tensors, config, ProportionalGoal(tensors), FollowGoal(tensors, config.risk), span
+    found = Validation(tensors, config, span).score(
+        ProportionalGoal(tensors), FollowGoal(tensors, config.risk)
     )
     years = 20 / 252
     growth = 20 * math.log(1.001) - math.log(1.01)  # bought once at 1 %: 1 / 1.01 is left
@@ -42,7 +42,8 @@ def test_the_series_sums_to_the_growth_over_the_rule_that_pays_the_same_costs() 
     rule = ProportionalGoal(tensors), FollowGoal(tensors, config.risk)
     pair = tiny_runs.macro_agent(tensors, config), tiny_runs.micro_agent(tensors, config)
     span = DayRange(66, 96)
-    found, alone = (validate_pair(tensors, config, *policies, span) for policies in (pair, rule))
+    validation = Validation(tensors, config, span)
+    found, alone = (validation.score(*policies) for policies in (pair, rule))
     assert (alone.excess_growth_pct, alone.daily.any()) == (0.0, False)
     assert found.excess_growth_pct == pytest.approx(found.growth_pct - alone.growth_pct, rel=1e-9)
     assert 252 * found.daily.mean() == pytest.approx(found.objective_pct, rel=1e-9)
@@ -55,7 +56,8 @@ def test_under_risk_the_series_sums_to_the_objective_over_the_classical_rule() -
     config = tiny_runs.tiny_config(objective={"kind": "risk"})
     tensors = tiny_runs.tensors_of(factories.with_risk(tiny_runs.tiny_market(), seed=4))
     follow, span = FollowGoal(tensors, config.risk), DayRange(66, 96)
-    classical = validate_pair(tensors, config, ClassicalGoal(tensors), follow, span)
+    validation = Validation(tensors, config, span)
+    classical = validation.score(ClassicalGoal(tensors), follow)
     assert classical.daily.tolist() == 29 * [0.0]
     policies = [
         HierarchicalPolicy("whole", ProportionalGoal(tensors), follow),
@@ -72,5 +74,23 @@ def test_under_risk_the_series_sums_to_the_objective_over_the_classical_rule() -
     premium = 5 * 0.98 * variance[:, None] * exposure / 252
     net, cost = ledger.net_return[:, 1:], ledger.cost[:, 1:]
     objective = 100 * (premium - cost - 2.5 * net**2)
-    found = validate_pair(tensors, config, ProportionalGoal(tensors), follow, span)
+    found = validation.score(ProportionalGoal(tensors), follow)
     np.testing.assert_allclose(found.daily, objective[:, 0] - objective[:, 1], atol=1e-7)
+
+
+def test_pairs_side_by_side_score_what_each_scores_alone() -> None:
+    config = tiny_runs.tiny_config(objective={"kind": "risk"})
+    tensors = tiny_runs.tensors_of(factories.with_risk(tiny_runs.tiny_market(), seed=4))
+    goal, follow = ClassicalGoal(tensors), FollowGoal(tensors, config.risk)
+    pairs = [
+        (tiny_runs.macro_agent(tensors, config), follow),
+        (goal, tiny_runs.micro_agent(tensors, config)),
+        (ProportionalGoal(tensors), follow),
+    ]
+    validation = Validation(tensors, config, DayRange(66, 96))
+    together = validation.scores(pairs)
+    for pair, found in zip(pairs, together, strict=True):
+        alone = Validation(tensors, config, DayRange(66, 96)).score(*pair)
+        np.testing.assert_allclose(found.daily, alone.daily, rtol=0, atol=1e-12)
+        assert found.figures() == pytest.approx(alone.figures(), rel=1e-9, abs=1e-9)
+    assert len({found.objective_pct for found in together}) == 3
