@@ -247,16 +247,16 @@ def smallest_detectable_effect(error: int | float) -> float:
     """Compute the true effect that a two-sided test at 5 % finds with 80 % power.
 
     Args:
-        error: standard error of the estimate.
+        error: standard error of the estimate; 0 where nothing varies.
 
     Returns:
         The effect, in the unit of the error: 2.80 errors.
 
     Raises:
-        MetricError: for an error that is not above 0.
+        MetricError: for an error below 0, or NaN.
     """
-    if not error > 0:
-        raise MetricError(f"power needs a standard error above 0, found {error}")
+    if not error >= 0:
+        raise MetricError(f"power needs a standard error of at least 0, found {error}")
     return (NORMAL.inv_cdf(1.0 - SIGNIFICANCE / 2) + NORMAL.inv_cdf(POWER)) * error
 
 

@@ -41,7 +41,7 @@ class BootstrapPlan:
         array([5., 5., 5.])
     """
 
-    block_days: int
+    block_days: int | float
     samples: int
     confidence: float
     seed: int

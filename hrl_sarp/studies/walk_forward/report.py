@@ -1,6 +1,6 @@
 """Writes what a walk-forward came to: tables, figures as JSON, one figure, one page of text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,26 +9,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
+from hrl_sarp.evaluation.statistics import Interval
 from hrl_sarp.reporting.figure import BLUE, INK, PALETTE, VERMILION, WIDTH, save_png, styled
 from hrl_sarp.reporting.table import NONE, Table, number
 from hrl_sarp.run.files import write_json, write_text
+from hrl_sarp.run.trials import TrialLog
 from hrl_sarp.studies.walk_forward.cells import PRIOR, SAME_EXPOSURE, WalkForward
 from hrl_sarp.studies.walk_forward.chain import Chain, read_chains
+from hrl_sarp.studies.walk_forward.evidence import (
+    MARGIN,
+    Evidence,
+    Search,
+    configurations_tried,
+    evidence_of,
+    search_of,
+)
 from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN
 from hrl_sarp.studies.walk_forward.measures import MEASURES, POOLED, Differences, Estimate
 from hrl_sarp.studies.walk_forward.verdicts import Verdicts, control, verdicts_of
 
 TABLE, FIGURES, FIGURE = "table.md", "table.json", "walk_forward.png"
+SEARCHES = "searches.json"
 CONTROL = "growth"
 """Variant that is held against the first two lines only."""
 STRESSED = tuple(f", {friction}" for friction in FRICTIONS if friction != MAIN)
 """End the titles of comparisons that only the file of figures shows."""
 DIGITS = {"sharpe": 2, "cvar95": 2}
 PANEL_HEIGHT = 2.8
+Weighed = dict[str, dict[str, Evidence]]
+"""Market -> title of the reference -> evidence."""
 
 
 def summarise(study: WalkForward) -> str:
-    """Write `table.md`, `table.json` and a figure for each variant into the folder of the study.
+    """Write `table.md`, a figure for each variant, `table.json` and `searches.json` to the study.
 
     Args:
         study: any pass of it; folds that have not finished are left out and named.
@@ -46,16 +59,31 @@ def summarise(study: WalkForward) -> str:
         variant: verdicts_of(variant, by_market, phases, config)
         for variant, by_market in chains.items()
     }
+    markets = {
+        market: {name: each[market] for name, each in chains.items() if market in each}
+        for market in study.data_dirs
+    }
+    log = TrialLog().trials()
+    tried = {name: configurations_tried(each, log) for name, each in markets.items() if each}
+    searches = {name: search_of(each, config) for name, each in markets.items() if each}
     parts = ["# Walk-forward", "", opening(study, chains)]
+    plain: dict[str, Any] = {}
     for variant, verdicts in found.items():
-        parts += ["", page(verdicts)]
+        weighed = {
+            market: evidence_of(chain, verdicts.agent, config, tried[market])
+            for market, chain in chains[variant].items()
+        }
+        parts += ["", page(verdicts, weighed)]
         save_png(study.folder / _figure_name(variant), drawn(chains[variant], verdicts))
+        plain[variant] = asdict(verdicts) | {"evidence": _plain(weighed)}
+    parts += ["", "## The best of all configurations, against 1/N", ""]
+    parts.append(searches_table(searches).markdown())
     text = "\n".join(parts) + "\n"
     write_text(study.folder / TABLE, text)
-    plain = {variant: asdict(verdicts) for variant, verdicts in found.items()}
     if CONTROL in found:
         plain[CONTROL]["control"] = asdict(control(found[CONTROL]))
     write_json(study.folder / FIGURES, plain)
+    write_json(study.folder / SEARCHES, {name: asdict(each) for name, each in searches.items()})
     return text
 
 
@@ -85,7 +113,7 @@ def opening(study: WalkForward, chains: Mapping[str, Mapping[str, Chain]]) -> st
     return "\n".join(sentences)
 
 
-def page(verdicts: Verdicts) -> str:
+def page(verdicts: Verdicts, weighed: Weighed) -> str:
     """Write the tables of one variant."""
     met = sum(line.is_met for line in verdicts.lines)
     parts = [
@@ -100,6 +128,8 @@ def page(verdicts: Verdicts) -> str:
     parts += ["", "### The agent against its references", ""]
     main = {t: each for t, each in verdicts.comparisons.items() if not t.endswith(STRESSED)}
     parts.append(differences_table("agent less", main).markdown())
+    parts += ["", "### How sure the growth of the agent is", ""]
+    parts.append(evidence_table(weighed).markdown())
     parts += ["", "### What each phase adds, at equal exposure", ""]
     parts.append(differences_table("step", verdicts.steps).markdown())
     parts += ["", "### Volatility against 1/N at the same exposure, 100 ln, by year", ""]
@@ -141,6 +171,71 @@ def differences_table(first: str, differences: Mapping[str, Differences]) -> Tab
     return Table("Differences", (first, "market", *titles), rows)
 
 
+def evidence_table(weighed: Weighed) -> Table:
+    """Return one column for each market and reference, one row for each statistic."""
+    columns = {
+        f"{market}, over {title}": each
+        for market, by_title in weighed.items()
+        for title, each in by_title.items()
+    }
+    rows = [
+        (label, *(write(each) for each in columns.values())) for label, write in STATISTICS.items()
+    ]
+    return Table("Evidence", ("growth, % a year", *columns), rows)
+
+
+def _signs(each: Evidence) -> str:
+    won = sum(value > 0 for value in each.fold_differences.values())
+    return f"{won} of {len(each.fold_differences)}, p {each.sign_p:.2f}"
+
+
+STATISTICS: dict[str, Callable[[Evidence], str]] = {
+    f"verdict, margin {MARGIN} % a year": lambda each: each.verdict,
+    "agent (ensemble)": lambda each: _interval(each.growth, 1),
+    "one seed, dates and seeds resampled": lambda each: _interval(each.one_seed, 1),
+    "t by Newey-West": lambda each: number(each.newey_west_t, 2),
+    "smallest detectable, 80 % power": lambda each: number(each.smallest_detectable, 1),
+    "worst fold": lambda each: (
+        f"{number(each.fold_differences[each.worst_fold], 1)} ({each.worst_fold})"
+    ),
+    "folds won, sign test": _signs,
+    "interquartile mean, folds and seeds": lambda each: _interval(each.interquartile_mean, 1),
+    "probability of improvement": lambda each: _interval(each.improvement, 2),
+    "deflated Sharpe of active returns": lambda each: number(each.deflated_sharpe, 2),
+    "configurations tried": lambda each: str(each.trials),
+    "block, sessions": lambda each: number(each.block_days, 1),
+}
+"""Title of a row -> what it shows."""
+
+
+def _interval(found: Interval | Estimate, digits: int) -> str:
+    low, high = number(found.low, digits), number(found.high, digits)
+    return f"{number(found.value, digits)} [{low}, {high}]"
+
+
+def _plain(weighed: Weighed) -> dict[str, Any]:
+    return {
+        market: {title: asdict(each) for title, each in by_title.items()}
+        for market, by_title in weighed.items()
+    }
+
+
+def searches_table(searches: Mapping[str, Search]) -> Table:
+    """Return one row for each market."""
+    rows = [
+        (
+            market,
+            str(len(each.configurations)),
+            NONE if each.overfitting is None else number(each.overfitting, 2),
+            NONE if each.p_value is None else number(each.p_value, 2),
+            ", ".join(each.superior) or NONE,
+        )
+        for market, each in searches.items()
+    ]
+    titles = ("market", "configurations", "overfitted (PBO)", "SPA p", "above 1/N (StepM)")
+    return Table("Searches", titles, rows)
+
+
 def years_table(verdicts: Verdicts) -> Table:
     """Return two rows for each market, one column for each calendar year."""
     years = sorted({year for by_year in verdicts.years.values() for year in by_year})
@@ -155,8 +250,7 @@ def years_table(verdicts: Verdicts) -> Table:
 
 def cell(each: Estimate, digits: int) -> str:
     """Write an estimate with its interval, and the probability of being above 0."""
-    low, high = number(each.low, digits), number(each.high, digits)
-    return f"{number(each.value, digits)} [{low}, {high}] P {each.above:.2f}"
+    return f"{_interval(each, digits)} P {each.above:.2f}"
 
 
 @styled

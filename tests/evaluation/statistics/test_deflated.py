@@ -243,8 +243,9 @@ def test_certification_asks_for_the_needed_ratio() -> None:
 def test_smallest_detectable_effect_is_2_80_errors() -> None:
     # 1.95996 + 0.84162
     assert statistics.smallest_detectable_effect(0.5) == pytest.approx(0.5 * 2.80158, rel=1e-5)
-    for wrong in (0.0, -1.0, float("nan")):
-        with pytest.raises(MetricError, match="above 0"):
+    assert statistics.smallest_detectable_effect(0) == 0.0
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(MetricError, match="at least 0"):
             statistics.smallest_detectable_effect(wrong)
     for years in (0.0, -3.0):
         with pytest.raises(MetricError, match="positive number of years"):

@@ -208,6 +208,12 @@ def test_the_summary_states_the_figures_of_the_series(made: WalkForward) -> None
             for year in (2005, 2006)
         ]
     )
+    weighed = found["evidence"]["sample"]["1/N"]
+    assert weighed["verdict"] in page
+    # four policies (phases 1 and 2, each level alone) of two seeds and the ensemble
+    assert weighed["trials"] == 4 * (SEEDS + 1)
+    searches = read_json(made.folder / "searches.json", "this test")
+    assert len(searches["sample"]["configurations"]) == 4
     row = found["policies"]["sample"]["phase 2, ensemble"]
     assert row["growth"] == pytest.approx(100 * 252 * np.log1p(net).mean())
     assert row["volatility"] == pytest.approx(100 * 252**0.5 * net.std(ddof=1))

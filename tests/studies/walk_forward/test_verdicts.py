@@ -104,6 +104,23 @@ def test_timing_cash_alone_earns_no_credit_on_the_path() -> None:
     assert verdicts.lower_by_year(agent, on_path_of(even, agent))[2005] == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(
+    ("title", "market", "measure", "expected"),
+    [
+        ("1/N", "us", "growth", [-0.5530394178, -9.3867883752, 9.0982201106, 0.55]),
+        ("1/N", "pooled", "sharpe", [0.1631449985, 0.1592815154, 0.1694086657, 1.0]),
+        (verdicts.BEST_BEFORE, "nse", "ce5", [9.6413261054, 2.9489905057, 17.6453703486, 0.98]),
+        ("1/N, double costs", "pooled", "cvar95", [-1.2216826684, -1.3069322206, -1.1568958468, 0]),
+    ],
+)
+def test_figures_of_a_small_study_stay(
+    title: str, market: str, measure: str, expected: list[float]
+) -> None:
+    # pinned, because pages quote such figures: whoever changes one says so
+    each = found(0.8).comparisons[title][market][measure]
+    assert [each.value, each.low, each.high, each.above] == pytest.approx(expected, abs=1e-8)
+
+
 def test_years_are_compared_one_by_one() -> None:
     years = found(0.7).years["us"]
     assert list(years) == [2005, 2006]
@@ -112,7 +129,7 @@ def test_years_are_compared_one_by_one() -> None:
 
 def test_the_page_and_the_figure_hold_every_market() -> None:
     verdict = found(0.7)
-    text = page(verdict)
+    text = page(verdict, {})
     assert "### Policies, us" in text
     assert "### Policies, nse" in text
     assert "| phase 1 over prior | pooled |" in text
