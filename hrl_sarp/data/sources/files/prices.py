@@ -25,6 +25,7 @@ from hrl_sarp.data.sources.files.downloads import (
 )
 from hrl_sarp.data.sources.files.forms.content import find_table, is_readable, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match, with_adjusted
+from hrl_sarp.data.sources.files.own_features import FEATURES, MACRO_FEATURES
 from hrl_sarp.data.sources.files.tables import (
     Read,
     read_columns,
@@ -37,8 +38,8 @@ from hrl_sarp.data.sources.files.tables import (
 from hrl_sarp.data.store import BARS_SCHEMA, PRICE_COLUMNS
 from hrl_sarp.errors import DataError, MissingArtifactError
 
-OTHER_TABLES = ("sectors", "index", "membership", "macro", "actions")
-"""Names of tables that hold no prices."""
+OTHER_TABLES = ("sectors", "index", "membership", "macro", "actions", FEATURES, MACRO_FEATURES)
+"""Names of tables that hold no prices, whether one table has the prices or a file per symbol."""
 
 _STATED = ("adj_close", "dividend", "split")
 """What a file may say about adjustments."""
