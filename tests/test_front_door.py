@@ -41,7 +41,7 @@ def equal(view: PastView) -> np.ndarray:
 
 
 def test_a_function_earns_what_the_baseline_of_the_same_rule_earns(
-    sample: Market, config: Any, tmp_path: Path
+    sample: Market, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def monthly(view: PastView) -> Any:
         months = sample.dates[[view.row - 1, view.row]].astype("datetime64[M]")
@@ -53,6 +53,9 @@ def test_a_function_earns_what_the_baseline_of_the_same_rule_earns(
     mine, baseline = names.index("monthly"), names.index("1/N")
     np.testing.assert_allclose(returns[:, mine], returns[:, baseline], atol=1e-12)
     assert "monthly" in str(found)
+    for width in (60, 80, 100, 140):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert max(map(len, str(found).splitlines())) <= width
     page = found.report(tmp_path / "report")
     assert "monthly" in page.read_text(encoding="utf-8")
 

@@ -16,6 +16,8 @@ CELL_BORDER = 3
 """Characters that a terminal's table adds to each cell."""
 HEADING_WIDTH = 10
 """A heading that is wider than this and than its cells continues on the next line."""
+SMALLEST_SHOWN = 0.005
+"""Smallest size of a number that two decimals tell from 0."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,18 @@ def number(value: int | float | None, digits: int = 2) -> str:
         return NONE
     text = f"{value:.{digits}f}"
     return text.replace("-", "" if float(text) == 0 else "\N{MINUS SIGN}")
+
+
+def signed(value: float) -> str:
+    """Write a number with its sign and two decimals, or one digit where two show nothing.
+
+    Examples:
+        >>> signed(1.5), signed(-0.004), signed(0.0), signed(3e-6)
+        ('+1.50', '-0.004', '0.00', '+3e-06')
+    """
+    if value == 0:
+        return "0.00"
+    return f"{value:+.2f}" if abs(value) >= SMALLEST_SHOWN else f"{value:+.1g}"
 
 
 def percent(value: int | float | None, digits: int = 1) -> str:

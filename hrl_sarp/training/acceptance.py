@@ -16,7 +16,7 @@ from scipy.special import ndtr, stdtrit
 from hrl_sarp.config.schema import AcceptanceConfig
 from hrl_sarp.errors import MetricError
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
-from hrl_sarp.reporting.table import Table
+from hrl_sarp.reporting.table import Table, signed
 from hrl_sarp.resampling import draw_counts, stationary_bootstrap
 
 PRIOR = 0.0
@@ -87,25 +87,42 @@ class Acceptance:
         """Candidate with the largest lower bound if that is above 0, else the prior."""
         return max(self.evidence, key=lambda row: (row.lower_pct, -row.candidate)).candidate
 
-    def sentence(self, what: str) -> str:
+    def sentence(self, what: str, kind: str, prior: str = "the prior") -> str:
         """Say what was granted.
 
         Args:
-            what: name of the thing that is tested, for example "share of the learned policy".
+            what: where it is deployed, for example "phase 1".
+            kind: of thing that the candidates number, for example "temperature".
+            prior: name of candidate 0.
 
         Returns:
             One sentence with the means and bounds that decided.
+
+        Examples:
+            >>> rows = (Evidence(0.0, 0.0, 0.0), Evidence(0.5, 1.0, 0.2), Evidence(1.0, 1.5, -0.4))
+            >>> found = Acceptance(rows, confidence=0.9, n_folds=4, n_series=12, n_sessions=2000)
+            >>> print(found.sentence("macro agent", "share"))
+            macro agent: share 0.5 granted, at least +0.20 % a year over the prior at 90% confidence
+            (mean +1.00); asked for was share 1 (mean +1.50)
         """
         at = {row.candidate: row for row in self.evidence}
         asked, granted = at[self.asked], at[self.granted]
-        told = (
-            f"{what}: {asked.candidate:g} asked for (mean {asked.mean_pct:+.2f} % a year over the "
-            f"prior), {granted.candidate:g} granted"
-        )
+        sure = f"at {self.confidence:.0%} confidence"
+        wanted = f"asked for was {kind} {asked.candidate:g} (mean {signed(asked.mean_pct)}"
         if granted.candidate != PRIOR:
-            return f"{told} (at least {granted.lower_pct:+.2f} at {self.confidence:.0%} confidence)"
-        best = max((row.lower_pct for row in self.evidence[1:]), default=0.0)
-        return f"{told} (best lower bound {best:+.2f} at {self.confidence:.0%} confidence)"
+            told = (
+                f"{what}: {kind} {granted.candidate:g} granted, at least "
+                f"{signed(granted.lower_pct)} % a year over {prior} {sure} "
+                f"(mean {signed(granted.mean_pct)})"
+            )
+            return told if asked is granted else f"{told}; {wanted})"
+        if asked.candidate == PRIOR:
+            return f"{what}: {prior} stays, no {kind} gained on average"
+        best = max(row.lower_pct for row in self.evidence[1:])
+        return (
+            f"{what}: {prior} stays, a gain over it is not sure (at least {signed(best)} % a year "
+            f"{sure}); {wanted})"
+        )
 
     def table(self, title: str) -> Table:
         """Return the evidence, one row a candidate.
@@ -122,8 +139,8 @@ class Acceptance:
         rows = [
             (
                 f"{row.candidate:g}",
-                f"{row.mean_pct:+.2f}",
-                f"{row.lower_pct:+.2f}",
+                signed(row.mean_pct),
+                signed(row.lower_pct),
                 marks.get(row.candidate, ""),
             )
             for row in self.evidence

@@ -94,8 +94,8 @@ class Certification:
         )
         return [
             f"Certified deployment, {basis}.",
-            self.macro.sentence("Share of the macro agent"),
-            self.micro.sentence("Share of the micro agent"),
+            self.macro.sentence("macro agent", "share"),
+            self.micro.sentence("micro agent", "share"),
         ]
 
     def tables(self) -> list[Table]:

@@ -98,7 +98,9 @@ def run(context: PhaseContext) -> PhaseResult:
             part = bar.shifted(_steps_before(pair.part, context))
             _train_part(context, pair, log, part, running)
             running = None
-    pair.keep_actors(pair.best if pair.selector.settle() > START else _start(context).networks())
+    pair.keep_actors(
+        pair.best if pair.selector.settle(f"phase {NUMBER}") > START else _start(context).networks()
+    )
     folder, files = context.folder(NUMBER), PHASES[NUMBER - 1]
     pair.macro.save(folder / files.best[0])
     pair.micro.save(folder / files.best[1])

@@ -22,6 +22,7 @@ from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting import History
 from hrl_sarp.fitting.history import Axis
 from hrl_sarp.fitting.resume import require_finite_weights
+from hrl_sarp.reporting.table import signed
 from hrl_sarp.run.checkpoints import restore_rng, restoring, rng_state
 from hrl_sarp.run.phases import PHASES
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
@@ -161,7 +162,7 @@ class PhaseLoop(BaseCallback):
         self.log_.add(step, {f"{EVALUATION}/{name}": v for name, v in values})
         place = f"phase {self.plan.number} step {step}"
         bound = state.selector.newest_bound_pct
-        gain = "" if bound is None else f", over start at least {bound:+.2f}%"
+        gain = "" if bound is None else f", over start at least {signed(bound)}%"
         kept = ", kept" if is_best and gain else ""
         logger.info(f"{place}: objective {score.objective_pct:+.2f}%{gain}{kept}")
         logger.debug(
@@ -282,7 +283,7 @@ def train_phase(
     total = plan.total_timesteps
     with phase_progress(f"phase {plan.number}", total, done, "steps") as bar:
         state = run_loop(algorithm, context, plan, log, bar, running)
-    kept = state.best if state.selector.settle() > START else networks_of(agent)["actor"]
+    kept = state.best if state.selector.settle(plan.title) > START else networks_of(agent)["actor"]
     set_networks(agent, {"actor": kept, "critic": plan.agent.critic.state_dict()})
     agent.save(folder / files.best[0])
     summary = {

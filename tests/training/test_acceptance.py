@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -104,13 +105,28 @@ def test_what_is_asked_for_is_not_what_is_granted() -> None:
     days = {0.25: steady, 1.0: 0.05 + wild - wild.mean()}
     found = accept([PairedDays("one", 0, days)], rule(), 0)
     assert (found.asked, found.granted) == (1.0, 0.25)
-    sentence = found.sentence("share of the learned policy")
-    assert "1 asked for (mean +12.60 % a year over the prior), 0.25 granted" in sentence
+    sentence = found.sentence("macro agent", "share")
+    assert sentence.startswith("macro agent: share 0.25 granted, at least +")
+    assert sentence.endswith("; asked for was share 1 (mean +12.60)")
     cells = [row[-1] for row in found.table("Macro").rows]
     assert cells == ["", "granted", "asked"]
     written = json.loads(json.dumps(found.as_dict()))
     assert written["granted"] == 0.25
     assert Acceptance.from_dict(written) == found
+
+
+@pytest.mark.parametrize("gain", [-1.0, -1e-6, 0.0, 1e-6, 0.004, 1.0])
+@pytest.mark.parametrize("error", [0.0, 2e-6, 3.0])
+def test_a_sentence_names_what_is_deployed_and_shows_no_gain_as_zero(
+    gain: float, error: float
+) -> None:
+    rows = (Evidence(0.0, 0.0, 0.0), Evidence(2.0, gain, gain - error))
+    told = Acceptance(rows, 0.9, 1, 1, 250).sentence("phase 3", "evaluation", "its start")
+    stays = told.startswith("phase 3: its start stays")
+    assert stays == (gain - error <= 0)
+    assert stays != ("evaluation 2 granted" in told)
+    assert ("(mean" in told) == (gain > 0)  # what loses is not asked for
+    assert not re.search(r"[+-]0\.0+\b(?!\d)", told)
 
 
 @settings(max_examples=25, deadline=None)

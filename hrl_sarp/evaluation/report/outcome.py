@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from shutil import get_terminal_size
 
 import polars as pl
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ from hrl_sarp.evaluation.statistics import Interval
 from hrl_sarp.reporting.page import Drawing, Facts, block_html
 
 WIDTH = 100
-"""Characters of a printed table."""
+"""Characters of a printed table where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class Backtest:
         return f"<Backtest of {names} on the {self.result.span_name} span>"
 
     def __str__(self) -> str:
-        """The main table and the sentences of the summary."""
+        """The main table and the sentences of the summary, as wide as the terminal."""
         screen = StringIO()
-        print_summary(self.result, self.analysis, Console(file=screen, width=WIDTH))
+        width = get_terminal_size((WIDTH, 0)).columns
+        print_summary(self.result, self.analysis, Console(file=screen, width=width))
         return screen.getvalue()
 
     def _repr_html_(self) -> str:

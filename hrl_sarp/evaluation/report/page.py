@@ -232,13 +232,14 @@ def _granted(analysis: Analysis) -> str:
 def _verdict(result: BacktestResult, own: Performance) -> str:
     """Say whether the policy earns more than 1/N mixed with cash, beyond the luck of all trials."""
     probability = own["deflated_sharpe"]
-    is_certified = probability > CERTIFIED
+    is_luck = probability <= CERTIFIED
     return (
         f"Against 1/N mixed with cash to the same beta its appraisal ratio is "
         f"{number(own['appraisal_ratio'])} a year; {number(own['needed_appraisal_ratio'])} is "
         f"needed, corrected for {tables.configurations(result.trials.count)} evaluated on the "
-        f"span. So it is {'' if is_certified else 'not '}certified: its deflated Sharpe ratio is "
-        f"{number(probability)}, and above {number(CERTIFIED)} certifies."
+        f"span. So it {'may be' if is_luck else 'is more than'} the luck of so many tries: its "
+        f"deflated Sharpe ratio is {number(probability)}, and luck seldom passes "
+        f"{number(CERTIFIED)}."
     )
 
 

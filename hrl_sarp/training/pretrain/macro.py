@@ -37,6 +37,7 @@ def run(context: PhaseContext) -> PhaseResult:
     agent.actor.load_state_dict(task.agent.actor.state_dict())
     partner, validation = FollowGoal(tensors, config.risk), Validation(tensors, config)
     calibration = choose_temperature(
+        task.title,
         agent,
         config.curriculum.temperature_grid,
         lambda agents: validation.scores([(macro, partner) for macro in agents]),

@@ -47,6 +47,7 @@ def run(context: PhaseContext) -> PhaseResult:
     ranking = ranked.compare_with_ridge(context.config.evaluation.ridge_penalty)
     goal, validation = ClassicalGoal(context.tensors), context.validation
     calibration = choose_temperature(
+        task.title,
         ranked.agent,
         context.config.curriculum.temperature_grid,
         lambda agents: validation.scores([(goal, micro) for micro in agents]),

@@ -58,15 +58,17 @@ class Selector:
             self.best_index = newest
         return is_best
 
-    def settle(self) -> int:
+    def settle(self, title: str) -> int:
         """Return the evaluation to deploy, after all are in: the one kept, or the start.
+
+        `title` names the phase in the line that says it.
 
         Every further evaluation is one more chance to be lucky. The bounds hold for all of them
         together, so that one kept early may fall below 0 later.
         """
         if len(self.days) > 1:
             found = self.acceptance()
-            logger.info(found.sentence("number of the evaluation that is kept"))
+            logger.info(found.sentence(title, "evaluation", "its start"))
             if found.evidence[self.best_index].lower_pct <= 0:
                 self.best_index = START
         return self.best_index
@@ -132,13 +134,14 @@ def mean_weights(networks: Sequence[Weights]) -> dict[str, Tensor]:
 
 
 def choose_temperature(
+    title: str,
     agent: AgentT,
     grid: Sequence[float],
     evaluate: Callable[[list[AgentT]], list[ValidationScore]],
     rule: AcceptanceConfig,
     sessions_per_year: int,
 ) -> dict[str, Any]:
-    """Scale the actor's outputs in place by the temperature that acceptance grants.
+    """Scale the actor's outputs in place by the temperature that acceptance grants to a phase.
 
     Supervised training leaves decisions too close to uniform. Temperature 0 is the policy without
     the network: the prior that it starts from. `evaluate` scores the agents of all temperatures.
@@ -150,7 +153,7 @@ def choose_temperature(
     prior: np.ndarray = scores[PRIOR].daily
     gains = {temperature: score.daily - prior for temperature, score in scores.items()}
     found = accept([PairedDays(SPAN, agent.seed, gains, sessions_per_year)], rule, agent.seed)
-    logger.info(found.sentence("temperature"))
+    logger.info(found.sentence(title, "temperature"))
     agent.actor.calibrate(found.granted)
     return {
         "temperature": found.granted,

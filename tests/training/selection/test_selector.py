@@ -48,7 +48,7 @@ def test_the_evaluation_that_is_kept_is_the_one_that_scored() -> None:
 @given(st.lists(st.floats(-9.0, 0.0), min_size=1, max_size=6))
 def test_the_start_stays_if_nothing_beats_it(later: list[float]) -> None:
     selector = selected(0.0, *later)
-    assert (selector.settle(), selector.best_index) == (0, 0)
+    assert (selector.settle("phase 3"), selector.best_index) == (0, 0)
 
 
 def test_a_better_mean_without_evidence_is_not_kept() -> None:
@@ -67,7 +67,7 @@ def test_training_that_only_adds_noise_seldom_replaces_the_start() -> None:
         selector = Selector(RULE, seed=number)
         for evaluation in range(7):
             selector.add(score(0.0, float(evaluation > 0) * rng.normal(size=250)))
-        replaced += selector.settle() > 0
+        replaced += selector.settle("phase 3") > 0
     assert replaced / n_studies <= 0.10 + 2 * math.sqrt(0.1 * 0.9 / n_studies)
 
 
@@ -80,7 +80,7 @@ def test_further_evaluations_can_take_back_what_one_was_granted() -> None:
     for _ in range(12):
         other = 0.5 * rng.normal(size=250)
         assert not selector.add(score(-1.0, other - other.mean()))
-    assert selector.settle() == 0
+    assert selector.settle("phase 3") == 0
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
@@ -132,7 +132,9 @@ def choose(growth_of: dict[float, float], noise: float) -> tuple[dict, float]:
         temperatures = [scaled.actor.weight.item() / 2 for scaled in agents]
         return [score(growth_of[t], t * noise * NOISE) for t in temperatures]
 
-    found = choose_temperature(agent, [1.0, 0.0, 4.0], evaluate, RULE, sessions_per_year=252)
+    found = choose_temperature(
+        "phase 1", agent, [1.0, 0.0, 4.0], evaluate, RULE, sessions_per_year=252
+    )
     return found, agent.actor.weight.item()
 
 
