@@ -25,10 +25,17 @@ from hrl_sarp.cli.options import (
     read_config,
     running,
 )
-from hrl_sarp.cli.reports import ALL, Selection, load_context, make_report, report_folder
+from hrl_sarp.cli.reports import (
+    ALL,
+    Selection,
+    load_context,
+    make_report,
+    report_folder,
+    report_seconds,
+)
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.phases import require_agents
-from hrl_sarp.run.terminal import run_progress, say, stretch
+from hrl_sarp.run.terminal import expect_seconds, run_progress, say, stretch
 
 SPANS = ("train", "validation", "test")
 
@@ -38,8 +45,6 @@ app = typer.Typer(
 )
 
 DAY = "%Y-%m-%d"
-TRAINING_SHARE = 0.75
-"""About what share of the time of `train` goes before the backtest, for the bar on the screen."""
 
 
 def _print_version(is_asked: bool) -> bool:  # noqa: FBT001 -- typer calls it by position
@@ -180,8 +185,8 @@ def train(  # noqa: PLR0913 -- options, given by name
     require_free_folder(log_dir, phase, resume=resume, overwrite=overwrite)
     from hrl_sarp.data.store import read_manifest
     from hrl_sarp.run.session import resolve_device
-    from hrl_sarp.training.certify import train_and_certify
-    from hrl_sarp.training.curriculum import run_phase
+    from hrl_sarp.training.certify import run_seconds, train_and_certify
+    from hrl_sarp.training.curriculum import introduce, phase_seconds, run_phase
     from hrl_sarp.training.seeds import require_kind
 
     if phase is not None or not overwrite:
@@ -192,12 +197,17 @@ def train(  # noqa: PLR0913 -- options, given by name
     read_manifest(data_dir)
     with running(log_dir), run_progress():
         context = replace(load_context(data_dir, log_dir, config, device), resume=resume)
-        with context.stop, stretch(0.0, 1.0 if phase else TRAINING_SHARE):
-            if phase is not None:
+        if phase is not None:
+            introduce(context)
+            expect_seconds(phase_seconds(config, context.market.split)[phase])
+            with context.stop, stretch(0.0, 1.0, f"phase {phase}"):
                 run_phase(phase, context)
-                return
+            return
+        trained = sum(run_seconds(context, len(several or [0])))
+        share = trained / (trained + report_seconds(context, Selection().span))
+        with context.stop, stretch(0.0, share):
             train_and_certify(context, several, overwrite=overwrite)
-        with stretch(TRAINING_SHARE, 1.0, "backtest"):
+        with stretch(share, 1.0, "backtest"):
             context = load_context(data_dir, log_dir, config, "cpu")
             made = make_report(context, Selection(), trial_log, overwrite=True)
     made.show()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hrl_sarp.errors import OverwriteError
 from hrl_sarp.run.earlier import CONFIG
-from hrl_sarp.run.terminal import say, stretch
+from hrl_sarp.run.terminal import expect_seconds, say, stretch
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
@@ -24,8 +24,9 @@ if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --h
 ALL = "all"
 SOURCE = "made_from.json"
 """In a folder of reports: the configuration and the data that they were made from."""
-ROLLOUT_SHARE = 0.5
-"""About what share of the time of a backtest the rollouts take, for the bar on the screen."""
+SESSION_SECONDS, FIGURES_SECONDS = 0.02, 20.0
+"""Seconds of one core that a session of the rollouts takes, and all that follows them (resampling,
+figures, files), measured on the bundled sample, for the time left on the screen."""
 LONGEST_NAME = 100
 """Characters of a folder's name: file systems take 255 bytes."""
 
@@ -70,8 +71,9 @@ def load_context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str
 
     chosen = resolve_device(device)
     configure_threads(config.threads)
-    market = with_stock_embeddings(assembled_market(data_dir, config), data_dir, config, chosen)
-    return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
+    with stretch(0.0, 0.0, "reading the market"):
+        market = with_stock_embeddings(assembled_market(data_dir, config), data_dir, config, chosen)
+        return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
 
 
 @contextmanager
@@ -131,6 +133,11 @@ class Report:
         say(f"wrote {self.folder / 'report.html'}")
 
 
+def report_seconds(context: "PhaseContext", span: str) -> float:
+    """Return about how long the backtest of a span takes on one core."""
+    return FIGURES_SECONDS + SESSION_SECONDS * len(getattr(context.market.split, span))
+
+
 def make_report(
     context: "PhaseContext", chosen: Selection, trial_log: Path | None, *, overwrite: bool
 ) -> Report:
@@ -156,7 +163,9 @@ def make_report(
     with report_folder(wanted, context, overwrite=overwrite) as folder:
         for member in members(context):
             record_selection(member.log_dir, member.market, member.config, log)
-        with stretch(0.0, ROLLOUT_SHARE):
+        seconds = report_seconds(context, chosen.span)
+        expect_seconds(seconds)
+        with stretch(0.0, 1 - FIGURES_SECONDS / seconds):
             result = run_backtest(context.market, policies, chosen.span, context.config, log=log)
         grants, curves = granted(context.log_dir), training_curves(context.log_dir)
         analysis = write_backtest(result, folder, swaps, grants, curves)

@@ -473,10 +473,11 @@ class Fit:
     def _say_epoch(self, terms: dict[str, float], loss: float, measures: dict[str, float]) -> None:
         """Show the losses; the log file has all measures. Untrained weights may be the best."""
         now = self.progress
-        when = "before epoch 0" if now.best_epoch < 0 else f"at {now.best_epoch}"
+        best = f"best {now.best_loss:.3g} at {now.best_epoch}"
+        if now.best_epoch < 0:
+            best = f"untrained {now.best_loss:.3g}"
         self._say(
-            f"epoch {now.epoch}, loss {terms['total_loss']:.3g}, validation {loss:.3g}, best "
-            f"{now.best_loss:.3g} {when}"
+            f"epoch {now.epoch}, loss {terms['total_loss']:.3g}, validation {loss:.3g}, {best}"
         )
         trained = {name: value for name, value in terms.items() if name.startswith(TRAINING)}
         said = {**trained, **measures}.items()

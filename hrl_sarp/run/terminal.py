@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from loguru import logger
@@ -18,10 +17,11 @@ from rich.text import Text
 
 LABEL, NUMBERS = 30, 38
 """Characters of the bar's label at most, and of all that stands behind the bar."""
-NO_TIME = 1.0
-"""Seconds below which a part of a run was there already."""
 UNITS = 1000
 """Units of a whole run on the screen: a bar counts in whole numbers of them."""
+TRUSTED = 30.0
+"""Seconds of work that it takes until the pace of this process counts as much as the expected one.
+A first epoch compiles, and a phase that stops early finishes at once: alone, they tell no pace."""
 
 
 def accept_any_console() -> None:
@@ -74,8 +74,16 @@ class _Line:
     """Nested parts of the run: where each begins and ends, as shares of the run, and its label."""
     is_taken: bool = False
     """A part counts at the moment; parts inside it are silent."""
+    done: float = 0.0
+    """Share of the run that is finished."""
+    found: float = 0.0
+    """Share of the run that an earlier process had finished: it tells no pace."""
+    seconds: float | None = None
+    """How long the whole run is expected to take; None where nobody said so."""
     began: float | None = None
-    """Share of the run that an earlier process finished; None before the first count."""
+    """Time when the work began: at the first count, or when its seconds were said."""
+    moved: float = 0.0
+    """Time when `done` was set."""
 
     def label(self, title: str = "") -> None:
         """Show the labels of the nested parts, else a title."""
@@ -84,12 +92,40 @@ class _Line:
         shown = text if len(text) <= LABEL else f"{text[: LABEL - 3]}..."
         self.progress.update(self.task, description=shown, rate="")
 
+    def begin(self) -> None:
+        """Start the clock of the work, once."""
+        if self.began is None:
+            self.began = self.moved = time.monotonic()
+
     def move(self, share: float, rate: str = "") -> None:
         """Show which share of the innermost part is done."""
+        self.begin()
         low, high, _ = self.stretches[-1]
-        done = low + share * (high - low)
-        self.began = done if self.began is None else self.began
-        self.progress.update(self.task, completed=UNITS * done, rate=rate, began=self.began)
+        self.done = max(self.done, low + share * (high - low))
+        self.moved = time.monotonic()
+        self.progress.update(self.task, completed=UNITS * self.done, rate=rate)
+
+    def find(self, share: float) -> None:
+        """Count a share of the innermost part as finished by an earlier process."""
+        low, high, _ = self.stretches[-1]
+        self.found += share * (high - low)
+
+    def left(self) -> float | None:
+        """Return the seconds that are left; None while nothing tells them.
+
+        The estimate is made when something was counted, and runs down until the next count. It
+        does not fall below what comes after the innermost part, because that is untouched.
+        """
+        worked = self.done - self.found
+        if self.began is None or (self.seconds is None and worked < 1 / UNITS):
+            return None
+        spent = self.moved - self.began
+        if self.seconds is None:
+            whole = spent / worked
+        else:  # expected seconds, times how much slower this process has been
+            whole = self.seconds * (spent + TRUSTED) / (self.seconds * worked + TRUSTED)
+        after = whole * (1 - self.stretches[-1][1])
+        return max(1.0, after, whole * (1 - self.done) - (time.monotonic() - self.moved))
 
 
 _lines: list[_Line] = []
@@ -97,15 +133,39 @@ _lines: list[_Line] = []
 
 
 class _TimeLeft(ProgressColumn):
-    """Time that is left at the pace of this process so far; never 0 while work goes on."""
+    """Time that is left; never 0 while work goes on."""
 
     def render(self, task: Task) -> Text:
-        done, began = task.completed / UNITS, task.fields["began"] or 0.0
-        spent = timedelta(seconds=int(task.elapsed or 0))
-        if done - began < 1 / UNITS or not task.elapsed:
-            return Text(f"{spent} so far")
-        left = task.elapsed * (1 - done) / (done - began)
-        return Text(f"{timedelta(seconds=max(1, round(left)))} left")
+        left = _lines[-1].left() if _lines else None
+        if left is None:
+            return Text(f"{_clock(task.elapsed or 0)} so far")
+        return Text(f"{_clock(left)} left")
+
+
+def _clock(seconds: float) -> str:
+    """Write a time as hours:minutes:seconds, however many hours: days would not fit."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def expect_seconds(seconds: float) -> None:
+    """Say how long the innermost part of the run takes a process like the one that was measured.
+
+    The time left on the screen follows from it until this process has shown a pace of its own.
+
+    Args:
+        seconds: above 0.
+    """
+    if _lines and not _lines[-1].is_taken:
+        low, high, _ = _lines[-1].stretches[-1]
+        _lines[-1].seconds = seconds / (high - low)
+        _lines[-1].begin()
+
+
+def found_finished() -> None:
+    """Say that an earlier process had finished the innermost part of the run."""
+    if _lines and not _lines[-1].is_taken:
+        _lines[-1].find(1.0)
 
 
 @contextmanager
@@ -128,7 +188,7 @@ def run_progress() -> Iterator[None]:
         disable=not console.is_terminal,
     )
     with progress:
-        _lines.append(_Line(progress, progress.add_task("", total=UNITS, rate="", began=None)))
+        _lines.append(_Line(progress, progress.add_task("", total=UNITS, rate="")))
         try:
             yield
         finally:
@@ -152,12 +212,9 @@ def stretch(low: float, high: float, label: str = "") -> Iterator[None]:
     inside = begin + low * (end - begin), begin + high * (end - begin)
     line.stretches.append((*inside, label))
     line.label()
-    clock = time.monotonic()
     try:
         yield
         line.move(1.0)
-        if time.monotonic() - clock < NO_TIME:  # an earlier process did it: it tells no pace
-            line.began = inside[1]
     finally:
         line.stretches.pop()
 
@@ -212,6 +269,7 @@ def phase_progress(title: str, total: int, done: int = 0, unit: str = "") -> Ite
             return
         line.is_taken = True
         line.label(title)
+        line.find(done / max(1, total))
         line.move(done / max(1, total))
         try:
             yield PhaseBar(line, total, done, unit)

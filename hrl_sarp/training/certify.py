@@ -34,9 +34,9 @@ from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.phases import CERTIFICATION, remove_run
 from hrl_sarp.run.session import derive_seed
-from hrl_sarp.run.terminal import stretch
+from hrl_sarp.run.terminal import expect_seconds, stretch
 from hrl_sarp.training.acceptance import PRIOR, Acceptance, PairedDays, accept
-from hrl_sarp.training.curriculum import run_curriculum, run_phase
+from hrl_sarp.training.curriculum import SECONDS, phase_seconds, run_curriculum, run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
 from hrl_sarp.training.seeds import members, require_kind, train_seeds
 from hrl_sarp.training.selection.selector import SPAN
@@ -46,8 +46,8 @@ STREAM = 6
 """Number of the stream of seeds, after those of the phases."""
 SHORTEST = 3
 """Least length of a part of a fold, in lengths of the purge: decisions need labels and holdings."""
-LEAST_CERTIFYING = 0.05
-"""Time of a certification without inner trainings, over that of all phases, for the bar."""
+CERTIFYING = 4
+"""Seconds of a certification without inner trainings, in validation rollouts, for the time left."""
 LEVELS = 2
 """Levels that are tested, each at its part of the error."""
 LENGTHS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -160,17 +160,37 @@ def train_and_certify(
     require_room(context)
     if overwrite:
         remove_run(context.log_dir)
-    n_trainings = len(splits_with_room(context)) * context.config.curriculum.certification.seeds
-    inner = n_trainings * context.config.curriculum.certification.length
-    trained = 1 / (1 + max(inner / len(seeds or [0]), LEAST_CERTIFYING))
-    with stretch(0.0, trained):
+    trained, certifying = run_seconds(context, len(seeds or [0]))
+    expect_seconds(trained + certifying)
+    share = trained / (trained + certifying)
+    with stretch(0.0, share):
         if seeds is None:
             require_kind(context.log_dir, several=False)
             run_curriculum(context)
         else:
             train_seeds(context, seeds)
-    with stretch(trained, 1.0, "" if n_trainings else "certification"):
+    with stretch(share, 1.0, "certification"):
         return certify(context)
+
+
+def run_seconds(context: PhaseContext, n_seeds: int) -> tuple[float, float]:
+    """Return about how long the phases of all seeds and the certification take on one core.
+
+    Args:
+        context: of the run.
+        n_seeds: that train one after the other.
+
+    Returns:
+        Seconds of both.
+    """
+    config, split = context.config, context.market.split
+    settings = config.curriculum.certification
+    inner = shortened(config, config.seed, settings)
+    spans, _ = _spans_with_room(context)
+    parts = [list(phase_seconds(inner, span).values())[: settings.phases] for span in spans]
+    alone = CERTIFYING * SECONDS["day"] * len(split.validation)
+    trained = n_seeds * sum(phase_seconds(config, split).values())
+    return trained, alone + settings.seeds * sum(map(sum, parts))
 
 
 def certify(context: PhaseContext) -> Certification:
@@ -277,7 +297,7 @@ def inner_pairs(context: PhaseContext, spans: Sequence[Split]) -> Iterator[Learn
             inner = replace(seen, config=shortened(context.config, seed, settings), log_dir=folder)
             logger.info(f"certification: fold {first} to {last}, training {draw + 1}")
             done, total = number * settings.seeds + draw, len(spans) * settings.seeds
-            with stretch(done / total, (done + 1) / total, f"certification {done + 1} of {total}"):
+            with stretch(done / total, (done + 1) / total, f"{done + 1} of {total}"):
                 _run_phases(inner, settings.phases)
             yield Learned.of(inner, f"{first} to {last}", split.test)
 
@@ -311,6 +331,16 @@ def splits_with_room(context: PhaseContext) -> list[Split]:
     Returns:
         The folds; none where the span has no room for a single one, which is said as a warning.
     """
+    splits, reason = _spans_with_room(context)
+    if reason and splits:
+        logger.warning(f"certification: {len(splits)} inner folds, not more: {reason}")
+    elif reason:
+        logger.warning(f"certification: no inner fold, the validation span decides: {reason}")
+    return splits
+
+
+def _spans_with_room(context: PhaseContext) -> tuple[list[Split], str]:
+    """Return the inner folds, and why there are not as many as were asked for, else nothing."""
     config, train = context.config, context.market.split.train
     settings, reason = config.curriculum.certification, ""
     for n_folds in range(settings.folds, 0, -1):
@@ -322,12 +352,8 @@ def splits_with_room(context: PhaseContext) -> list[Split]:
         except MarketError as error:
             reason = reason or str(error)
         else:
-            if reason:
-                logger.warning(f"certification: {n_folds} inner folds, not more: {reason}")
-            return splits
-    if reason:
-        logger.warning(f"certification: no inner fold, the validation span decides: {reason}")
-    return []
+            return splits, reason
+    return [], reason
 
 
 def _require_episodes(context: PhaseContext, span: DayRange) -> None:
