@@ -46,7 +46,7 @@ STREAM = 6
 """Number of the stream of seeds, after those of the phases."""
 SHORTEST = 3
 """Least length of a part of a fold, in lengths of the purge: decisions need labels and holdings."""
-CERTIFYING = 4
+CERTIFYING = 6
 """Seconds of a certification without inner trainings, in validation rollouts, for the time left."""
 LEVELS = 2
 """Levels that are tested, each at its part of the error."""
