@@ -151,11 +151,57 @@ def test_log_loss_of_the_uniform_forecast_is_log_three() -> None:
     assert metrics.log_loss(uniform, np.array([0, 1, 2, 1])) == pytest.approx(np.log(3))
 
 
-@pytest.mark.parametrize("wrong", [np.array([]), np.array([0.1, np.nan]), np.array([np.inf])])
-def test_empty_and_not_finite_series_are_refused(wrong: np.ndarray) -> None:
-    for measure in (metrics.max_drawdown, metrics.total_return, metrics.skewness, metrics.win_rate):
-        with pytest.raises(MetricError):
-            measure(wrong)
+CLOCK, TABLE = (YEAR,), np.full((3, 2), 0.5)
+ONE = np.array([0.01, -0.02, 0.03])
+NAMED = [
+    *((name, [ONE], CLOCK, 0, "simple_returns") for name in ("annual_return", "annual_log_growth")),
+    *(
+        (name, [ONE], (), 0, "simple_returns")
+        for name in ("total_return", "drawdowns", "max_drawdown", "win_rate", "profit_factor")
+    ),
+    *(
+        (name, [ONE], CLOCK, 0, "returns")
+        for name in ("annual_volatility", "sharpe_ratio", "tracking_error", "information_ratio")
+    ),
+    *((name, [ONE], (), 0, "returns") for name in ("skewness", "kurtosis")),
+    *(
+        (name, [ONE], (0.95,), 0, "simple_returns")
+        for name in ("value_at_risk", "conditional_value_at_risk")
+    ),
+    ("downside_deviation", [ONE], CLOCK, 0, "excess_returns"),
+    ("sortino_ratio", [ONE], CLOCK, 0, "excess_returns"),
+    ("annual_turnover", [ONE], CLOCK, 0, "turnover"),
+    ("beta", [ONE, ONE], (), 0, "excess_returns"),
+    ("beta", [ONE, ONE], (), 1, "benchmark_excess_returns"),
+    ("herfindahl", [TABLE], (), 0, "weights"),
+    ("goal_alignment", [TABLE, TABLE], (), 0, "weights"),
+    ("goal_alignment", [TABLE, TABLE], (), 1, "desired"),
+    ("log_loss", [TABLE], (np.zeros(3, dtype=int),), 0, "probabilities"),
+]
+"""Name of a measure, its arrays, other arguments, place of the wrong array, what it is called."""
+
+
+@pytest.mark.parametrize(("name", "arrays", "others", "place", "shown"), NAMED)
+def test_what_is_not_finite_is_named(
+    name: str, arrays: list[np.ndarray], others: tuple, place: int, shown: str
+) -> None:
+    wrong = arrays[place].copy()
+    wrong.ravel()[1:] = np.nan, *np.full(wrong.size - 2, np.inf)
+    given = [*arrays[:place], wrong, *arrays[place + 1 :], *others]
+    with pytest.raises(MetricError) as refused:
+        getattr(metrics, name)(*given)
+    assert str(refused.value) == (
+        f"{shown}: expected finite numbers, found {wrong.size - 1} of {wrong.size} are NaN or "
+        "infinite, the first at 1; fill or cut them first"
+    )
+
+
+def test_an_empty_series_is_named() -> None:
+    with pytest.raises(MetricError) as refused:
+        metrics.win_rate(np.array([]))
+    assert str(refused.value) == (
+        "simple_returns is empty: expected at least one number; check the span of dates"
+    )
 
 
 def longest_stay_below_a_peak(wealth: list[int]) -> int:
@@ -226,3 +272,61 @@ def test_a_portfolio_of_rounding_is_empty() -> None:
 def test_all_but_rounding_is_lost_entirely() -> None:
     with pytest.raises(MetricError, match="lost everything"):
         metrics.annual_log_growth(np.array([0.1, -1.0 + 1e-16]), YEAR)
+
+
+def test_what_is_at_most_rounding_counts_as_nothing() -> None:
+    edge = metrics.ROUNDING
+    values = np.array([edge, -edge, 1.5 * edge, -1.5 * edge])
+    assert metrics.without_rounding(values).tolist() == [0.0, 0.0, 1.5 * edge, -1.5 * edge]
+    assert metrics.without_rounding(values, 252).tolist() == [0.0] * 4
+    assert metrics.annual_volatility(np.array([0.0, 2.1 * edge]), 1) > 0.0
+    assert metrics.annual_volatility(1000 + np.array([0.0, 100 * edge]), 1) == 0.0
+    assert metrics.herfindahl(np.array([[edge, 0.0]])).tolist() == [0.0]
+    with pytest.raises(MetricError, match=r"^annual_log_growth: a period lost everything"):
+        metrics.annual_log_growth(np.array([0.1, -1.0 + edge]), YEAR)
+
+
+def test_a_year_holds_several_periods() -> None:
+    # two of four quarters: 1.1 x 0.8 = 0.88, squared; deviations 0.15 sqrt(2) x sqrt(4)
+    half = np.array([0.1, -0.2])
+    assert metrics.annual_return(half, 4) == pytest.approx(0.88**2 - 1)
+    assert metrics.annual_return(np.array([0.1, 0.2]), 4) == pytest.approx(1.32**2 - 1)
+    assert metrics.annual_volatility(half, 4) == pytest.approx(0.15 * 2**0.5 * 2)
+    assert metrics.sharpe_ratio(half, 4) == pytest.approx(-0.05 / (0.15 * 2**0.5) * 2)
+    # downside: sqrt(0.2^2 / 2 x 4); mean -0.05 x 4
+    assert metrics.downside_deviation(half, 4) == pytest.approx(0.08**0.5)
+    assert metrics.sortino_ratio(half, 4) == pytest.approx(-0.2 / 0.08**0.5)
+    assert metrics.calmar_ratio(half, 4) == pytest.approx((0.88**2 - 1) / 0.2)
+
+
+@pytest.mark.parametrize("lost", [[0.1, -1.0], [0.1, -1.5], [-1.0]])
+def test_ruin_is_a_loss_of_everything_at_any_clock(lost: list[float]) -> None:
+    for year in (1, 2, 252):
+        assert metrics.annual_return(np.array(lost), year) == -1.0
+    assert metrics.total_return(np.array([-0.5, 0.5])) == pytest.approx(-0.25)
+
+
+def test_a_single_period_does_not_move() -> None:
+    one = np.array([0.1])
+    assert metrics.annual_volatility(one, YEAR) == 0.0
+    assert (metrics.skewness(one), metrics.kurtosis(one)) == (0.0, 3.0)
+
+
+def test_shares_are_taken_along_the_last_axis() -> None:
+    weights = np.array([[[0.3, 0.1, 0.0], [0.2, 0.2, 0.4]]])
+    assert metrics.herfindahl(weights) == pytest.approx(np.array([[0.625, 0.375]]))
+    desired = np.array([[[0.75, 0.0, 0.25], [0.25, 0.25, 0.5]]])
+    assert metrics.goal_alignment(weights, desired) == pytest.approx(np.array([[0.75, 1.0]]))
+
+
+def test_a_tail_of_whole_periods_is_not_cut_by_rounding() -> None:
+    # (1 - 0.9) x 50 is 4.999999999999999 in floating point, and is 5
+    losses = np.arange(50.0) / 100
+    assert metrics.value_at_risk(-losses, 0.9) == pytest.approx(0.44)
+    assert metrics.conditional_value_at_risk(-losses, 0.9) == pytest.approx(0.47)
+
+
+@pytest.mark.parametrize("confidence", [-0.01, 1.01, 2.0])
+def test_a_confidence_outside_0_to_1_is_refused(confidence: float) -> None:
+    with pytest.raises(MetricError, match=rf"in \[0, 1\], found {confidence}; 0.95 is usual"):
+        metrics.value_at_risk(np.array([0.1, -0.1]), confidence)
