@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train real-us test docs lint bench learning clean
+.PHONY: help setup train real-us test docs lint mutants bench learning clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,15 @@ lint: $(READY) ## check style, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+MUTANTS ?= hrl_sarp.metrics.* hrl_sarp.resampling.* hrl_sarp.evaluation.statistics.* \
+	hrl_sarp.simulator.* hrl_sarp.studies.walk_forward.folds.* hrl_sarp.market.assemble.x_make_split_* \
+	hrl_sarp.training.certify.x_inner_splits_*
+
+mutants: $(READY) ## change the code in thousands of places and count what no test notices (hours; it resumes)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS) $(foreach name,$(MUTANTS),'$(name)')
+	$(BIN)/mutmut results
+
 bench: $(READY) ## run every speed benchmark, one after the other
 	set -e; for name in startup features environments backtest ppo td3 profile_phases; do \
 		$(BIN)/python -m benchmarks.$$name; done
@@ -53,6 +62,6 @@ learning: $(READY) ## train where the best policy is known, 5 seeds each (hours)
 	$(BIN)/python benchmarks/learning.py
 
 clean: ## remove the environment and caches; data/ and logs/ stay
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist mutants *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ TOOLS = {
     "hrl-sarp": "dev takes the extra docs in",
     "mkdocs-material": "builds the pages",
     "mkdocstrings": "makes the API pages from docstrings",
+    "mutmut": "make mutants",
     "mypy": "the type checker",
     "types-PyYAML": "its stubs",
     "pre-commit": "runs the checks before a commit",
