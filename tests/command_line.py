@@ -17,7 +17,7 @@ def make_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
     """Return a function that runs a command and returns exit code, stdout and stderr."""
 
     def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["hrl-sarp", *map(str, arguments)])
         for name, value in NOT_A_TERMINAL.items():
             monkeypatch.setenv(name, value)
         capfd.readouterr()

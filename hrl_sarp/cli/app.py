@@ -1,9 +1,10 @@
 """The commands. Each reads options, calls one function of the package and prints its result."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,6 +37,10 @@ from hrl_sarp.cli.reports import (
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.phases import require_agents
 from hrl_sarp.run.terminal import expect_seconds, run_progress, say, stretch
+
+if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
+    from hrl_sarp.config.schema import RunConfig
+    from hrl_sarp.contracts import Market
 
 SPANS = ("train", "validation", "test")
 
@@ -96,14 +101,16 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
 ) -> None:
     """Collect a market into DATA_DIR: parquet files and a manifest with hashes.
 
-    The default is offline: 20 US stocks 1990-2022 that come with the package skfolio.
+    The default is offline: 20 US stocks 1990-2022 that come with the package skfolio. Exit code 1
+    where the data were written, but `train` with the same options would refuse them.
     """
     from rich.console import Console
 
-    from hrl_sarp.cli.own_market import foresee, read_files
+    from hrl_sarp.cli.own_market import read_files
     from hrl_sarp.data.collect import DEFAULT_MARKETS, SOURCES, collect, render_readings
     from hrl_sarp.data.sources.yahoo.download import SYMBOLS_DIR, YahooRequest
-    from hrl_sarp.data.store import read_raw
+    from hrl_sarp.market.assemble import assemble_market
+    from hrl_sarp.market.cache import assembled_market
 
     if source not in SOURCES:
         raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
@@ -111,7 +118,7 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
     if check:
         raw = read_files(source, config, input_path, macro)
         Console().print(render_readings(raw))
-        foresee(raw, config)
+        _require_market(config, lambda: assemble_market(raw, config))
         return
     request = None
     if source == "yahoo" or symbols or start or end:
@@ -121,7 +128,15 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
         request = YahooRequest(symbols, *days, today, lists)
     manifest = collect(source, data_dir, config, input_path, macro, request, overwrite=overwrite)
     say(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
-    foresee(read_raw(data_dir), config)
+    _require_market(config, lambda: assembled_market(data_dir, config))
+
+
+def _require_market(config: "RunConfig", make: Callable[[], "Market"]) -> None:
+    """Say what `train` makes of data; end with exit code 1 where it would refuse them."""
+    from hrl_sarp.cli.own_market import foresee
+
+    if foresee(config, make) is None:
+        raise typer.Exit(1)
 
 
 @app.command("validate-data")

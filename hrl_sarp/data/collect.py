@@ -111,7 +111,7 @@ def collect(
     if source != "yahoo" and yahoo_request is not None:
         raise DataError(
             f"--symbols, --start and --end belong to the source yahoo, found source {source}; add "
-            "`--source yahoo --market us` (or `nse`), or leave them out"
+            "`--source yahoo --experiment yahoo_us` (or `yahoo_nse`), or leave them out"
         )
     if not overwrite:
         _require_source(data_dir, source)

@@ -293,10 +293,29 @@ def make_starts(
     Returns:
         The draw of start days.
     """
+    return starts_in(tensors.market, config, level, span)
+
+
+def starts_in(
+    market: Market, config: RunConfig, level: LevelName, span: DayRange | None
+) -> EpisodeStarts:
+    """Build the draw of start days for a level of a market that is on no device yet.
+
+    Args:
+        market: in memory.
+        config: horizons and seed.
+        level: weekly or daily horizon.
+        span: rows that episodes may touch; the training span if None.
+
+    Returns:
+        The draw of start days.
+
+    Raises:
+        MarketError: if no episode fits into the span.
+    """
     weekly = level == "macro"
     ppo, td3 = config.macro_agent.ppo, config.micro_agent.td3
     horizon = ppo.horizon_weeks if weekly else td3.horizon_days
-    market = tensors.market
     span = span or market.split.train
     return EpisodeStarts(market, span, horizon, weekly=weekly, seed=config.seed)
 

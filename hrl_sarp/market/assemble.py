@@ -36,6 +36,7 @@ from hrl_sarp.features.stock import compute_stock_features, longest_lookback
 from hrl_sarp.market.own.causality import require_causal
 from hrl_sarp.market.own.profile import (
     CURE,
+    LEFT_OUT,
     dated_spans,
     fit_profile,
     index_name,
@@ -71,7 +72,7 @@ def assemble_market(
     if report is None:
         changes = data.calendar_changes
         report = validate(raw, data.validation, asked.calendar, changes, asked)
-    ground = lay_ground(raw, config, report)
+    ground = _lay_ground(raw, config, report)
     config, panel, slots, first = ground.config, ground.panel, ground.slots, ground.first
     profile, split, rows = config.market_profile, ground.split, slice(ground.first, None)
     risk_free, risk_free_is = risk_free_returns(raw.macro, panel.dates)
@@ -115,7 +116,7 @@ def assemble_market(
     return market
 
 
-class Ground(NamedTuple):
+class _Ground(NamedTuple):
     """What a market stands on, before any feature is computed."""
 
     config: RunConfig
@@ -132,24 +133,8 @@ class Ground(NamedTuple):
     """Rows of the market."""
 
 
-def lay_ground(raw: RawData, config: RunConfig, report: ValidationReport) -> Ground:
-    """Fit the profile to the data, choose the universe and divide the sessions.
-
-    Most of what `assemble_market` refuses is refused here, in a fraction of its time.
-
-    Args:
-        raw: the data.
-        config: names the profile.
-        report: of the data.
-
-    Returns:
-        The panel with universe, spans and the fitted profile.
-
-    Raises:
-        DataError: if the data break a structural rule.
-        FeatureError: if a feature is unknown, or a required one lacks its columns.
-        MarketError: if there is no universe, or a span holds no session.
-    """
+def _lay_ground(raw: RawData, config: RunConfig, report: ValidationReport) -> _Ground:
+    """Fit the profile to the data, choose the universe and divide the sessions."""
     _require_usable(report)
     profile, data = config.market_profile, config.data
     panel = build_panel(raw, report.table, sectors_of(profile, raw), session_counts(profile))
@@ -161,7 +146,7 @@ def lay_ground(raw: RawData, config: RunConfig, report: ValidationReport) -> Gro
     dates = panel.dates[first:]
     spans = dated_spans(profile.spans, dates, data.purge_days + data.embargo_days)
     split = make_split(dates, spans, data.purge_days, data.embargo_days)
-    return Ground(config, fitted.remarks, panel, slots, first, spans, split)
+    return _Ground(config, fitted.remarks, panel, slots, first, spans, split)
 
 
 def make_split(
@@ -257,7 +242,7 @@ def without_constant(market: Market, profile: MarketProfile) -> Market:
         )
     if not still:
         return market
-    remarks = [f"feature {name} left out: it is constant over the training span" for name in still]
+    remarks = [f"feature {name}{LEFT_OUT}it is constant over the training span" for name in still]
     return replace(
         market,
         stock_features=np.ascontiguousarray(market.stock_features[:, :, stock]),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from loguru import logger
@@ -15,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+PROGRAM, SCRIPT = "hrl-sarp", "main.py"
+"""Names of the installed command and of the file that runs it from a clone."""
 LABEL, NUMBERS = 30, 38
 """Characters of the bar's label at most, and of all that stands behind the bar."""
 UNITS = 1000
@@ -38,8 +41,11 @@ def accept_any_console() -> None:
 def say(line: str, *, is_problem: bool = False) -> None:
     """Write a line to stdout, or to stderr if it tells of a problem.
 
-    Not `typer.echo`: on an ASCII console that writes UTF-8.
+    It names commands as this one was called. Not `typer.echo`: on an ASCII console that writes
+    UTF-8.
     """
+    if Path(sys.argv[0]).name == SCRIPT:
+        line = line.replace(f"{PROGRAM} ", f"python {SCRIPT} ")
     stream = sys.stderr if is_problem else sys.stdout
     if stream is not None:  # a program without a console, such as pythonw
         stream.write(f"{line}\n")

@@ -15,7 +15,7 @@ from loguru import logger
 
 from hrl_sarp.config.schema import CertificationConfig, RunConfig
 from hrl_sarp.contracts import DayRange, Market, Split
-from hrl_sarp.envs import make_starts
+from hrl_sarp.envs.gym_env import starts_in
 from hrl_sarp.envs.policies import (
     ClassicalGoal,
     FollowGoal,
@@ -157,7 +157,7 @@ def train_and_certify(
         MarketError: if the training span is too short.
         StoppedEarly: after a checkpoint, if a stop was requested.
     """
-    require_room(context)
+    require_room(context.market, context.config)
     if overwrite:
         remove_run(context.log_dir)
     trained, certifying = run_seconds(context, len(seeds or [0]))
@@ -308,18 +308,19 @@ def _run_phases(context: PhaseContext, n_phases: int) -> None:
             run_phase(phase, context)
 
 
-def require_room(context: PhaseContext) -> None:
+def require_room(market: Market, config: RunConfig) -> None:
     """Refuse a training span that is too short for the episodes of a run.
 
     It is called before the first phase, because episodes are drawn hours later.
 
     Args:
-        context: of the run.
+        market: of the run.
+        config: of the run.
 
     Raises:
         MarketError: naming the span, and what to shorten.
     """
-    _require_episodes(context, context.market.split.train)
+    _require_episodes(market, config, market.split.train)
 
 
 def splits_with_room(context: PhaseContext) -> list[Split]:
@@ -348,7 +349,7 @@ def _spans_with_room(context: PhaseContext) -> tuple[list[Split], str]:
         try:
             splits = inner_splits(train, fewer, config.data.purge_days)
             for split in splits:
-                _require_episodes(context, split.train)
+                _require_episodes(context.market, config, split.train)
         except MarketError as error:
             reason = reason or str(error)
         else:
@@ -356,9 +357,9 @@ def _spans_with_room(context: PhaseContext) -> tuple[list[Split], str]:
     return [], reason
 
 
-def _require_episodes(context: PhaseContext, span: DayRange) -> None:
-    make_starts(context.tensors, context.config, "macro", span)
-    make_starts(context.tensors, context.config, "micro", span)
+def _require_episodes(market: Market, config: RunConfig, span: DayRange) -> None:
+    starts_in(market, config, "macro", span)
+    starts_in(market, config, "micro", span)
 
 
 def inner_splits(train: DayRange, settings: CertificationConfig, purge_days: int) -> list[Split]:

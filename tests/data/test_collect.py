@@ -84,7 +84,7 @@ def test_check_says_what_is_read_as_what_and_writes_nothing(
     command = ["collect-data", "--source", "files", "--input", str(downloads), "--check"]
     data_dir = tmp_path / "raw"
     shown = CliRunner().invoke(app, [*command, "--data-dir", str(data_dir)], env={"COLUMNS": "200"})
-    assert shown.exit_code == 0
+    assert shown.exit_code == 1  # one day makes no market
     assert "AAA.csv, BBB.csv" in shown.output
     assert "Open -> open, Close -> close" in shown.output
     assert "2 bars of 2 symbols, nothing written" in shown.output

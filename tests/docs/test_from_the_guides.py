@@ -129,7 +129,9 @@ def test_dates_without_a_source_are_answered_with_the_source(
     tmp_path: Path, command: Command
 ) -> None:
     days = ["--start", "2015-01-01", "--end", "2023-12-31", "--data-dir", tmp_path / "raw"]
-    assert_refused(command("collect-data", *days), "--source yahoo --market us", "nse")
+    assert_refused(
+        command("collect-data", *days), "--source yahoo --experiment yahoo_us", "yahoo_nse"
+    )
 
 
 @pytest.mark.parametrize("phase", [2, 3, 4, 5])

@@ -56,7 +56,7 @@ def test_a_draft_keeps_the_spans_of_its_profile_in_shares_and_in_days(
 ) -> None:
     raw = folder.load(written(tmp_path / "files", ["Energy"]), calendar="XBOM")
     config, guess = with_guesses(load_config(market=market), raw)
-    read = yaml.safe_load(draft_profile(raw, config, guess, "", {}))
+    read = yaml.safe_load(draft_profile(raw, config, guess, None))
     assert read["market_profile"]["spans"] == config.market_profile.spans.model_dump(mode="json")
 
 
@@ -93,34 +93,70 @@ def test_the_next_command_of_a_draft_collects_and_says_what_train_makes(
     line = next(text for text in out.splitlines() if "collect-data" in text)
     code, out, err = command(*shlex.split(line)[1:])
     assert code == 0, err
-    assert "market own: train 2016" in out
+    assert "market own, spans: train 2016" in out
     assert "refuse" not in out + err
 
 
+LONG = """
+macro_agent: {ppo: {horizon_weeks: 300}}
+"""
+STILL = """
+market_profile: {required_features: [intraday_return_20d]}
+"""
+
+
 @pytest.mark.parametrize(
-    ("sectors", "n_days", "market", "said"),
+    ("sectors", "n_days", "market", "own", "said"),
     [
-        (["A", "B"], 60, "own", "no universe: expected a first session"),
-        (["A", "B"], 260, "own", "keeps no session"),
-        (["A", "B"], 900, "us", "sector"),
+        (["A", "B"], 60, "own", "", "no universe: expected a first session"),
+        (["A", "B"], 260, "own", "", "keeps no session"),
+        (["A", "B"], 900, "us", "", "sector"),
+        (["A", "B"], 900, "own", LONG, "300"),
+        (["A", "B"], 900, "own", STILL, "constant over the training span"),
     ],
 )
-def test_what_train_would_refuse_is_said_when_the_data_are_collected(
+def test_what_train_would_refuse_is_refused_when_the_data_are_collected(
     sectors: list[str],
     n_days: int,
     market: str,
+    own: str,
     said: str,
     tmp_path: Path,
     command: Command,
 ) -> None:
     files = written(tmp_path / "files", sectors, n_days)
-    given = ["--source", "files", "--input", files, "--market", market]
+    pl.read_csv(files / "prices.csv").with_columns(open="close").write_csv(files / "prices.csv")
+    (tmp_path / "own.yaml").write_text(f"threads: 1\n{own}")
+    chosen = ["--market", market, "--config", tmp_path / "own.yaml"]
+    given = ["--source", "files", "--input", files, *chosen]
     for more in (["--check"], ["--data-dir", tmp_path / "raw"]):
         code, _, err = command("collect-data", *given, *more)
-        assert code == 0, err
+        assert code == 1
         line = err.splitlines()[-1]
         assert f"train --market {market} would refuse these data" in line
         assert said in line
+    folders = ["--data-dir", tmp_path / "raw", "--log-dir", tmp_path / "logs"]
+    assert_refused(command("train", *chosen, *folders), said)
+
+
+def test_a_feature_that_never_moves_is_said_when_the_data_are_collected(
+    tmp_path: Path, command: Command
+) -> None:
+    files, mine = written(tmp_path / "files", ["A", "B"]), tmp_path / "mine"
+    pl.read_csv(files / "prices.csv").with_columns(open="close").write_csv(files / "prices.csv")
+    code, out, err = command("init", mine, "--input", files)
+    assert code == 0, err
+    still = "left out, because it is constant over the training span: intraday_return_20d"
+    assert still in out
+    kept = read_config(None, None, mine).market_profile.stock_features
+    assert "intraday_return_20d" not in kept
+    assert "overnight_return_20d" in kept
+    code, out, err = command(
+        *("collect-data", "--source", "files", "--input", files),
+        *("--market", "own", "--data-dir", tmp_path / "raw"),
+    )
+    assert code == 0, err
+    assert still in out
 
 
 def test_a_stock_without_a_sector_is_said_when_the_data_are_collected(
@@ -131,7 +167,7 @@ def test_a_stock_without_a_sector_is_said_when_the_data_are_collected(
     table.slice(1).write_csv(files / "sectors.csv")
     given = ["--source", "files", "--input", files, "--market", "own"]
     code, _, err = command("collect-data", *given, "--data-dir", tmp_path / "raw")
-    assert code == 0, err
+    assert code == 1
     assert "symbol_without_sector" in err
     assert "S0" in err
 

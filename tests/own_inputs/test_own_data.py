@@ -210,7 +210,7 @@ def test_three_years_of_prices_alone_make_a_market(market: Market) -> None:
     assert market.benchmark_name == "1/N of the eligible stocks, for want of an index"
     assert lines[0].startswith("spans: train 2024-01-0")
     assert "sectors of the data: Branch 00" in lines
-    assert any("feature gold_momentum_20d left out" in line for line in lines)
+    assert any(line.startswith("left out, ") and "gold_momentum_20d" in line for line in lines)
 
 
 def test_limits_that_leave_wealth_uninvested_are_named(market: Market) -> None:

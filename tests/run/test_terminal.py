@@ -162,3 +162,20 @@ def test_a_bar_counts_nothing_where_there_is_no_screen(monkeypatch: pytest.Monke
         with phase_progress("part", 3) as counted:
             counted.update(2)
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [
+        ("/somewhere/main.py", "run `python main.py train` first, see hrl-sarp."),
+        ("main.py", "run `python main.py train` first, see hrl-sarp."),
+        ("/usr/bin/hrl-sarp", "run `hrl-sarp train` first, see hrl-sarp."),
+        ("", "run `hrl-sarp train` first, see hrl-sarp."),
+    ],
+)
+def test_commands_are_named_as_this_one_was_called(
+    called: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [called])
+    terminal.say("run `hrl-sarp train` first, see hrl-sarp.")
+    assert capsys.readouterr().out == f"{said}\n"

@@ -11,10 +11,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
+from hrl_sarp.config.market_schema import MarketProfile
 from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import Market
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.store import RawData
 from hrl_sarp.features.stock import STOCK_FEATURES
+from hrl_sarp.market.own.profile import SPANS, describe, left_out
 
 CALENDARS = (
     *("XNYS", "XLON", "XETR", "XPAR", "XSWX", "XTSE", "XBOM", "XHKG", "XTKS", "XKRX", "XSHG"),
@@ -85,25 +88,24 @@ def with_guesses(config: RunConfig, raw: RawData) -> tuple[RunConfig, CalendarGu
 
 
 def draft_profile(
-    raw: RawData,
-    config: RunConfig,
-    guess: CalendarGuess,
-    spans: str,
-    left_out: dict[str, str],
+    raw: RawData, config: RunConfig, guess: CalendarGuess, market: Market | None
 ) -> str:
     """Write the profile as YAML with a comment beside what was found, guessed or left out.
 
     Args:
         raw: the user's data.
-        config: with the profile as the data leave it.
+        config: with the guesses.
         guess: calendar.
-        spans: days of the spans in words; empty where they could not be divided.
-        left_out: feature -> why it is left out.
+        market: that the profile makes of the data; None where they are refused.
 
     Returns:
         Text that `load_config` reads as `own_file`.
     """
     profile, costs = config.market_profile, config.market_profile.costs
+    lacking, spans = {}, ""
+    if market is not None:
+        profile, lacking = _as_found(profile, market), left_out(market)
+        spans = describe(market, config.risk)[0].removeprefix(SPANS)
     universe, divided = profile.universe, json.dumps(profile.spans.model_dump(mode="json"))
     fits = f"guessed: {guess.are_sessions:.1%} of the days are its sessions, and the data have "
     fits += f"{guess.are_in_data:.1%} of them"
@@ -116,8 +118,8 @@ def draft_profile(
         *_sector_lines(raw, profile.sectors),
         f"  calendar: {_text(profile.calendar)}          # {fits}",
         f"  benchmark_name: {_text(profile.benchmark_name)}",
-        *_features("stock_features", profile.stock_features, left_out),
-        *_features("macro_features", profile.macro_features, left_out),
+        *_features("stock_features", profile.stock_features, lacking),
+        *_features("macro_features", profile.macro_features, lacking),
         "  costs:                  # not in your files: set them to what you pay",
         f"    buy_bps: {costs.buy_bps}",
         f"    sell_bps: {costs.sell_bps}",
@@ -136,6 +138,20 @@ def draft_profile(
         f"  sector_cap: {config.risk.sector_cap}        # {len(profile.sectors)} sectors",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _as_found(profile: MarketProfile, market: Market) -> MarketProfile:
+    """Return a profile with the sectors, features and slots that a market has."""
+    sectors = list(market.sector_names)
+    per_sector = market.slots.shape[1] // len(sectors)
+    return profile.model_copy(
+        update={
+            "sectors": sectors,
+            "stock_features": list(market.feature_names),
+            "macro_features": [*market.macro_names, *market.portfolio_names],
+            "universe": profile.universe.model_copy(update={"stocks_per_sector": per_sector}),
+        }
+    )
 
 
 def _sector_lines(raw: RawData, sectors: list[str]) -> list[str]:

@@ -37,6 +37,10 @@ SLACK_DAYS = 10
 """Days by which a span may be shorter than asked for without a word: weekends and holidays."""
 EQUAL_WEIGHT_INDEX = "1/N of the eligible stocks"
 """Words of the manifest's `benchmark` where no index is known."""
+SPANS = "spans: "
+"""How the line of `describe` about the spans begins."""
+LEFT_OUT = " left out: "
+"""In a remark, between a feature and the reason."""
 CURE = (
     "write `market_profile: {spans: {shares: [0.60, 0.15, 0.25]}}` in an experiment or in the file "
     "of --config to divide the sessions that there are"
@@ -106,7 +110,7 @@ def fit_profile(config: RunConfig, raw: RawData, columns: frozenset[str]) -> Fit
         heading = f"market profile {config.market} does not fit the data of source {raw.source}:"
         raise FeatureError("\n  ".join([heading, *problems]))
     sectors = sectors_of(profile, raw)
-    remarks = [f"feature {name} left out: it {why}" for name, why in left_out.items()]
+    remarks = [f"feature {name}{LEFT_OUT}it {why}" for name, why in left_out.items()]
     functions = [*profile.extra_stock_features, *profile.extra_macro_features]
     remarks += [f"own feature {name} added" for name in (*of_stocks, *of_market, *functions)]
     changes: dict[str, Any] = {"sectors": sectors, "stock_features": stock, "macro_features": macro}
@@ -197,8 +201,13 @@ def describe(market: Market, risk: RiskConfig) -> list[str]:
     """
     split = market.split
     spans = {"train": split.train, "validation": split.validation, "test": split.test}
-    lines = [f"spans: {'; '.join(_named_span(market, *item) for item in spans.items())}"]
-    lines += [*cuts_of(market), *(str(remark) for remark in market.manifest.get("remarks", ()))]
+    lines = [f"{SPANS}{'; '.join(_named_span(market, *item) for item in spans.items())}"]
+    remarks, lacking = market.manifest.get("remarks", ()), left_out(market)
+    lines += cuts_of(market)
+    for why in dict.fromkeys(lacking.values()):
+        names = ", ".join(name for name, reason in lacking.items() if reason == why)
+        lines.append(f"left out, because {why}: {names}")
+    lines += [remark for remark in remarks if LEFT_OUT not in remark]
     eligible = market.eligible[split.train.start : split.train.stop]
     members = np.eye(len(market.sector_names))[market.sector_of]
     room = np.minimum(eligible @ members * risk.stock_cap, risk.sector_cap).sum(axis=1)
@@ -211,6 +220,19 @@ def describe(market: Market, risk: RiskConfig) -> list[str]:
             f"`risk.sector_cap` {risk.sector_cap:g}; raise them to invest more"
         )
     return lines
+
+
+def left_out(market: Market) -> dict[str, str]:
+    """Return the features of the profile that a market lacks.
+
+    Args:
+        market: assembled.
+
+    Returns:
+        Feature -> why it was left out.
+    """
+    told = [remark.split(LEFT_OUT, 1) for remark in market.manifest.get("remarks", ())]
+    return {parts[0].removeprefix("feature "): parts[1] for parts in told if len(parts) > 1}
 
 
 def cuts_of(market: Market) -> list[str]:
