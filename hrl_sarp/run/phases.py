@@ -149,6 +149,8 @@ def require_free_folder(
 def require_no_run(log_dir: Path, number: int | None) -> None:
     """Refuse to train anew over what an earlier run has trained or begun to train.
 
+    A phase is also refused under later ones: they started from another training of it.
+
     Args:
         log_dir: log folder of the run.
         number: of the phase to train, 1 to 5; None for all of them.
@@ -156,7 +158,7 @@ def require_no_run(log_dir: Path, number: int | None) -> None:
     Raises:
         OverwriteError: naming the phases that are there, with market and seed of their run.
     """
-    found = {n: state for n, state in _phases_of(log_dir).items() if number in (None, n)}
+    found = {n: state for n, state in _phases_of(log_dir).items() if n >= (number or 1)}
     if not found and not (number is None and (log_dir / SEEDS).is_file()):
         return
     facts = [f"phase {n} {state}" for n, state in found.items()] or [_seeds_of(log_dir)]
@@ -172,13 +174,31 @@ def remove_run(log_dir: Path) -> None:
     Args:
         log_dir: log folder of the run; its log files stay.
     """
-    names = [files.folder for files in PHASES] + [str(CERTIFICATION.parent)]
-    folders = [log_dir / name for name in names]
-    folders += [path for name in (*REPORTS, "seed_") for path in log_dir.glob(f"{name}*")]
-    for folder in folders:
+    remove_from(1, log_dir)
+    for folder in log_dir.glob("seed_*"):
+        shutil.rmtree(folder)
+    (log_dir / SEEDS).unlink(missing_ok=True)
+
+
+def remove_from(number: int, log_dir: Path) -> list[int]:
+    """Remove a phase and those after it, which started from it, with all that is about them.
+
+    What was certified and the reports go with them, because their agents are gone.
+
+    Args:
+        number: of the first phase to remove, 1 to 5.
+        log_dir: log folder of the run.
+
+    Returns:
+        The phases that were there.
+    """
+    found = [files for files in PHASES[number - 1 :] if (log_dir / files.folder).is_dir()]
+    about = [log_dir / CERTIFICATION.parent]
+    about += [path for name in REPORTS for path in log_dir.glob(f"{name}*")] if found else []
+    for folder in (*(log_dir / files.folder for files in found), *about):
         if folder.is_dir():
             shutil.rmtree(folder)
-    (log_dir / SEEDS).unlink(missing_ok=True)
+    return [files.number for files in found]
 
 
 def _phases_of(log_dir: Path) -> dict[int, str]:

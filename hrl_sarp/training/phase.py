@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from loguru import logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import config_hash
@@ -24,7 +25,7 @@ from hrl_sarp.market.sector_table import (
 )
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.files import read_json
-from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
+from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file, remove_from
 from hrl_sarp.run.session import StopFlag, derive_seed
 from hrl_sarp.training.selection.validation import Validation
 
@@ -122,15 +123,13 @@ class PhaseContext:
         return RunState(folder, f"phase {number}", identity, self.resume, self.config)
 
     def forget_results(self, number: int) -> None:
-        """Remove the results of an earlier run, so that they do not mix with new ones.
-
-        What was certified goes with them, because it is about the agents of before.
-        """
-        files = PHASES[number - 1]
-        for name in (*files.best, files.metrics):
-            (self.folder(number) / name).unlink(missing_ok=True)
-        self.state(number).finish()
-        self.forget_certification()
+        """Remove a phase of an earlier run and all that started from it or is about its agents."""
+        later = [str(found) for found in remove_from(number, self.log_dir) if found > number]
+        if later:
+            logger.info(
+                f"removed what started from the former phase {number}: phase {', '.join(later)}, "
+                "with what was certified and reported"
+            )
 
     def forget_certification(self) -> None:
         """Remove what was certified, with the inner trainings."""

@@ -15,7 +15,7 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.collect import collect
 from hrl_sarp.data.store import read_raw
 from hrl_sarp.errors import HrlSarpError, OverwriteError
-from hrl_sarp.run.phases import PHASES, remove_run, require_no_run
+from hrl_sarp.run.phases import PHASES, remove_from, remove_run, require_no_run
 from tests.command_line import Command, assert_refused
 from tests.end_to_end.tiny_site import EXPERIMENT, Site
 from tests.tiny_runs import tiny_market
@@ -54,6 +54,32 @@ def test_a_phase_that_has_not_begun_is_nothing_to_overwrite(site: Site) -> None:
     for number in (1, 2, 3, None):
         with pytest.raises(OverwriteError):
             require_no_run(site.log_dir, number)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_phase_that_begins_anew_leaves_nothing_that_started_from_it(
+    number: int, tmp_path: Path
+) -> None:
+    reports, others = ("backtest", "backtest-validation", "stress"), ("mine", "train.log")
+    for files in PHASES:
+        (tmp_path / files.folder).mkdir()
+        for name in (*files.best, files.metrics):
+            (tmp_path / files.folder / name).touch()
+    for name in ("certification", *reports, *others):
+        (tmp_path / name).mkdir()
+    for lacking in range(number, 6):  # later phases are refused as well, even without this one
+        with pytest.raises(OverwriteError, match=f"phase {lacking} finished.*--overwrite"):
+            require_no_run(tmp_path, number)
+        (tmp_path / PHASES[lacking - 1].folder / PHASES[lacking - 1].metrics).unlink()
+        for name in PHASES[lacking - 1].best:
+            (tmp_path / PHASES[lacking - 1].folder / name).unlink()
+    require_no_run(tmp_path, number)
+    assert remove_from(number, tmp_path) == list(range(number, 6))
+    kept = {files.folder for files in PHASES[: number - 1]}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, *others}
+    (tmp_path / "backtest").mkdir()
+    assert remove_from(number, tmp_path) == []
+    assert (tmp_path / "backtest").is_dir()  # there was no phase that it could be about
 
 
 def test_to_resume_and_to_overwrite_contradict_each_other(site: Site, command: Command) -> None:
