@@ -247,6 +247,7 @@ def test_smallest_detectable_effect_is_2_80_errors() -> None:
     for wrong in (-1.0, float("nan")):
         with pytest.raises(MetricError, match="at least 0"):
             statistics.smallest_detectable_effect(wrong)
+    assert statistics.smallest_detectable_information_ratio(0.25) == pytest.approx(5.6032, rel=1e-5)
     for years in (0.0, -3.0):
         with pytest.raises(MetricError, match="positive number of years"):
             statistics.smallest_detectable_information_ratio(years)

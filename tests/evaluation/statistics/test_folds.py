@@ -71,6 +71,12 @@ def test_folds_are_resampled_by_themselves_and_row_0_is_the_history() -> None:
     assert scores[9, 1] == pytest.approx(252 * drawn.mean(axis=0))
 
 
+def test_scores_of_other_folds_than_the_draws_are_refused() -> None:
+    counts = statistics.fold_counts([30, 7], 10.0, 5, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="zip"):
+        statistics.fold_scores([np.zeros((30, 1))], counts, 252)
+
+
 def test_a_block_longer_than_a_fold_is_cut_to_it() -> None:
     long, whole = (
         statistics.fold_counts([7], block, 20, np.random.default_rng(0))[0] for block in (99.0, 7.0)
@@ -114,6 +120,10 @@ def test_the_interval_alone_gives_the_verdict(low: float, high: float, expected:
     ("low", "margin"), [(float("nan"), 0.5), (-float("inf"), 0.5), (0.0, -0.1)]
 )
 def test_a_verdict_on_no_interval_is_refused(low: float, margin: float) -> None:
-    with pytest.raises(MetricError, match="verdict on"):
+    with pytest.raises(MetricError) as refused:
         statistics.verdict(Interval(0.0, low, 1.0), margin)
+    assert str(refused.value) == (
+        f"verdict on [{low}, 1.0] with margin {margin}: expected finite ends and a margin of at "
+        "least 0"
+    )
     assert statistics.verdict(Interval(0.0, -0.1, 1.0), 0) == "no difference shown"

@@ -69,8 +69,11 @@ def test_counts_reproduce_mean_and_volatility_of_each_resampled_series() -> None
 
 
 def test_what_does_not_move_has_no_resampled_ratio() -> None:
-    still = np.full((30, 1), 0.01)
-    assert (statistics.bootstrap_sharpe(still, _counts(30, 5), 252) == 0.0).all()
+    both = np.stack([np.full(30, 0.01), np.random.default_rng(0).normal(0.01, 0.01, 30)], axis=1)
+    ratios = statistics.bootstrap_sharpe(both, _counts(30, 500), 252)
+    assert (ratios[:, 0] == 0.0).all()
+    assert (ratios[:, 1] > 0.0).mean() > 0.9
+    assert (statistics.bootstrap_sharpe(np.zeros((2, 1)), np.ones((4, 2)), 252) == 0.0).all()
     assert statistics.bootstrap_volatility(np.ones((1, 1)), np.ones((1, 1)), 252) == 0.0
 
 
@@ -106,3 +109,16 @@ def test_lags_follow_newey_and_west(n_periods: int, lags: int) -> None:
 
 def test_a_mean_that_only_rounding_moves_has_no_t() -> None:
     assert statistics.newey_west_t(np.full(100, 0.1)) == 0.0
+
+
+def test_columns_of_any_size_keep_their_digits() -> None:
+    # a common centre would leave 1e6 in the squares, and no digit of a variance of 4e-4
+    series = np.random.default_rng(3).normal(0.0, 0.02, (30, 2)) + np.array([0.0, 1e6])
+    drawn = stationary_bootstrap(30, 3.0, 5, np.random.default_rng(0))
+    found = statistics.bootstrap_volatility(series, draw_counts(drawn), 1)
+    np.testing.assert_allclose(found, series[drawn].std(axis=1, ddof=1), rtol=1e-6)
+
+
+def test_two_periods_have_a_deviation() -> None:
+    found = statistics.bootstrap_volatility(np.array([[0.0], [0.02]]), np.ones((1, 2)), 1)
+    assert found[0, 0] == pytest.approx(0.02 / 2**0.5)
