@@ -1,0 +1,121 @@
+"""Every command that a page shows is one that the package takes; those about own data are run."""
+
+import inspect
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+import hrl_sarp
+from hrl_sarp.cli.app import app
+from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
+from tests.command_line import Command
+from tests.docs.test_pages_code import python_blocks
+from tests.own_inputs.test_draft import written
+from tests.tiny_runs import TINY
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+CALLS = ("python main.py ", "hrl-sarp ", "python scripts/", "python -m benchmarks")
+NAMED = {"--experiment": "experiments", "--market": "markets"}
+"""Options whose values are files of a folder of the configuration."""
+COMMANDS = typer.main.get_command(app)
+
+
+def shell_blocks(page: Path) -> list[list[str]]:
+    """Return the lines of each block without a language; continued lines are one."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block.replace("\\\n", " ").splitlines() for block in blocks]
+
+
+def in_text(page: Path) -> list[str]:
+    """Return the commands that stand inside sentences and tables."""
+    words = [
+        " ".join(code.split()) for code in re.findall(r"`([^`\n]+\n?[^`\n]*)`", page.read_text())
+    ]
+    whole = [code for code in words if code.startswith(CALLS) and "..." not in code]
+    return [code for code in whole if not re.search(r"\b(FILE|NAME|N|LOG_DIR)\b", code)]
+
+
+def commands() -> list[Any]:
+    found = []
+    for page in PAGES:
+        lines = [line for block in shell_blocks(page) for line in block]
+        told = [line for line in (*lines, *in_text(page)) if line.startswith(CALLS)]
+        found += [pytest.param(line, id=f"{page.stem}: {line[:60]}") for line in told]
+    return found
+
+
+def values_of(words: list[str], option: str) -> list[str]:
+    return [value for name, value in pairwise(words) if name == option]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_a_page_is_one_that_the_package_takes(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    for option, folder in NAMED.items():
+        for name in values_of(words, option):
+            assert (DEFAULT_CONFIG_DIR / folder / f"{name}.yaml").is_file(), name
+    if words[1].startswith(("scripts/", "-m")):
+        path = words[1] if words[1] != "-m" else words[2].replace(".", "/") + ".py"
+        source = (REPOSITORY / path).read_text(encoding="utf-8")
+        assert [w for w in words if w.startswith("--") and f'"{w}"' not in source] == []
+        return
+    name, *given = words[2:] if words[0] == "python" else words[1:]
+    command = COMMANDS.get_command(typer.Context(COMMANDS), name)  # type: ignore[attr-defined]
+    assert command is not None, name
+    command.make_context(name, list(given))  # raises at an option or a value that is none
+
+
+@pytest.mark.slow
+def test_the_commands_about_a_drafted_market_train_it(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = REPOSITORY / "docs" / "your_data.md"
+    (block,) = [lines for lines in shell_blocks(page) if lines[0].startswith("python main.py init")]
+    files = written(tmp_path / "my files", ["Chips", "Shops", "Pills"])
+    monkeypatch.chdir(tmp_path)
+    draft, collect, train = (shlex.split(line, comments=True)[2:] for line in block)
+    for words in (draft, collect):
+        given = [str(files) if word == "DIR" else word for word in words]
+        code, out, err = command(*given)
+        assert code == 0, err
+    assert "refuse" not in err
+    few = {"baselines": ["equal_weight"], "random_portfolios": 0, "bootstrap_samples": 20}
+    profile = tmp_path / "mine" / "market.yaml"
+    text = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    profile.write_text(yaml.safe_dump({**text, **TINY, "evaluation": few}), encoding="utf-8")
+    code, out, err = command(*train)
+    assert code == 0, err
+    assert "sectors of the data: Chips, Pills, Shops" in err
+    assert "certified" in out
+    assert (tmp_path / "mine" / "logs" / "backtest" / "report.html").is_file()
+
+
+def test_the_code_about_settings_calls_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = python_blocks(REPOSITORY / "docs" / "your_policy.md")[2]
+    calls: list[dict[str, Any]] = []
+
+    def noted(name: str) -> Any:
+        form = inspect.signature(getattr(hrl_sarp, name))
+
+        def call(*arguments: Any, **options: Any) -> str:
+            calls.append(form.bind(*arguments, **options).arguments)
+            return name
+
+        return call
+
+    for name in ("train", "backtest"):
+        monkeypatch.setattr(hrl_sarp, name, noted(name))
+    names = {"hrl_sarp": hrl_sarp, "market": "market", "buy_what_fell": "policy"}
+    exec(compile(settings, "your_policy.md", "exec"), names)  # noqa: S102 -- our own page
+    trained, shown = calls
+    assert trained["config"].risk.stock_cap == 0.2
+    assert shown["config"] is trained["config"]
+    assert shown["policy"] == ["policy", "train"]
