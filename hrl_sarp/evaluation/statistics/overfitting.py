@@ -181,7 +181,8 @@ def superior_policies(
         -benchmark, -models[:, columns], size, block_size=block_days, reps=samples, seed=rng
     )
     test.compute()
-    return sorted(int(place) for place in (*sure, *columns[list(test.superior_models)]))
+    found = columns[np.array(test.superior_models, dtype=np.int64)]
+    return sorted(int(place) for place in (*sure, *found))
 
 
 def _differing(

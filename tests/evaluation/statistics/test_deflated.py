@@ -217,13 +217,28 @@ def test_error_of_a_normal_series_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_periods", "skewness", "kurtosis"), [(1, 0.0, 3.0), (100, 0.0, 0.2), (100, 3.0, 1.0)]
+    ("ratio", "n_periods", "skewness", "kurtosis"),
+    [
+        (0.5, 1, 0.0, 3.0),
+        (0.5, 100, 0.0, 0.2),
+        (0.5, 100, 3.0, 1.0),
+        (2.0, 100, 1.0, 2.0),  # 1 - 2 + 4 / 4: two points whose ratio is known exactly
+    ],
 )
 def test_moments_that_no_series_has_are_refused(
-    n_periods: int, skewness: float, kurtosis: float
+    ratio: float, n_periods: int, skewness: float, kurtosis: float
 ) -> None:
-    with pytest.raises(MetricError, match="not its excess over 3"):
-        statistics.sharpe_error(0.5, n_periods, skewness, kurtosis)
+    with pytest.raises(MetricError) as refused:
+        statistics.sharpe_error(ratio, n_periods, skewness, kurtosis)
+    assert str(refused.value) == (
+        f"error of a Sharpe ratio of {n_periods} periods with skewness {skewness} and kurtosis "
+        f"{kurtosis}: expected at least 2 periods and a kurtosis (not its excess over 3) of at "
+        "least 1 + skewness^2; check the series"
+    )
+
+
+def test_a_coin_has_the_smallest_kurtosis() -> None:
+    assert statistics.sharpe_error(0.5, 101, 0.0, 1.0) == pytest.approx(0.1)
 
 
 def test_a_benchmark_that_never_moves_leaves_the_ratio_alone() -> None:

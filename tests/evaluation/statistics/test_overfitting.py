@@ -111,6 +111,25 @@ def test_reality_checks_are_those_of_the_library() -> None:
     assert named == sorted(int(place) for place in steps.superior_models)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_draws_are_those_that_were_asked_for(seed: int) -> None:
+    # 60 policies on the border: another seed, block or number of samples names others
+    rng = np.random.default_rng(seed)
+    benchmark = rng.normal(0.0, 0.01, 200)
+    models = benchmark[:, None] + 0.003 * (rng.standard_normal((200, 60)) + np.linspace(0, 0.4, 60))
+    draws = {"block_size": 7, "reps": 30}
+    steps = StepM(-benchmark, -models, 0.1, seed=np.random.default_rng(seed), **draws)
+    steps.compute()
+    expected = sorted(int(place) for place in steps.superior_models)
+    assert 5 < len(expected) < 55
+    assert statistics.superior_policies(benchmark, models, 7, 30, seed, size=0.1) == expected
+    weak = models[:, :10]
+    test = SPA(-benchmark, -weak, seed=np.random.default_rng(seed), **draws)
+    test.compute()
+    found = statistics.superior_predictive_ability(benchmark, weak, 7, 30, seed)
+    assert found == pytest.approx(float(test.pvalues["consistent"]), rel=1e-12)
+
+
 def test_reality_checks_find_skill_and_no_luck() -> None:
     benchmark, models = policies()
     assert statistics.superior_predictive_ability(benchmark, models, 5, 200, seed=0) < 0.01
@@ -135,8 +154,12 @@ def test_policies_that_are_the_benchmark_have_no_test() -> None:
 def test_returns_of_other_periods_are_refused() -> None:
     benchmark, models = policies(5)
     for test in (statistics.superior_predictive_ability, statistics.superior_policies):
-        with pytest.raises(MetricError, match="same periods"):
+        with pytest.raises(MetricError) as refused:
             test(benchmark[1:], models, 5, 50, seed=0)
+        assert str(refused.value) == (
+            "reality check of 600 periods against 599 of the benchmark: expected finite returns "
+            "over the same periods; align them by date"
+        )
         with pytest.raises(MetricError, match="same periods"):
             test(benchmark, np.full_like(models, np.nan), 5, 50, seed=0)
 

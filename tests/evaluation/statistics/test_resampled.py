@@ -53,6 +53,13 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert spreads[1] ** 2 - spreads[0] ** 2 == pytest.approx(0.797**2, rel=0.15)
 
 
+def test_seeds_are_the_last_axis() -> None:
+    values = np.arange(24.0).reshape(2, 3, 4)
+    drawn = statistics.redraw_seeds(np.tile(values, (50, 1, 1)), np.random.default_rng(0))
+    for row in range(3):
+        assert set(drawn[0::2, row].ravel()) == set(values[0, row])
+
+
 def test_counts_reproduce_mean_and_volatility_of_each_resampled_series() -> None:
     # the mean is 50 deviations: a variance that forgets it would be far off
     series = np.random.default_rng(3).normal(1.0, 0.02, (30, 2))
