@@ -310,7 +310,7 @@ MEASURES = (
     Measure(
         "needed_appraisal_ratio", "appraisal ratio needed", RATIO,
         lambda r: statistics.needed_appraisal_ratio(r.appraisal, r.trials) * math.sqrt(r.year),
-        "The ratio from which the deflated Sharpe ratio certifies more than luck.", EQUAL_WEIGHT,
+        "The ratio from which luck does not explain it.", EQUAL_WEIGHT,
     ),
     Measure(
         "deflated_sharpe", "deflated Sharpe", RATIO,

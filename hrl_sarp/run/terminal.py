@@ -3,6 +3,7 @@
 This module is apart from `session` because that one takes a second to import.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ def say(line: str, *, is_problem: bool = False) -> None:
     UTF-8.
     """
     if Path(sys.argv[0]).name == SCRIPT:
-        line = line.replace(f"{PROGRAM} ", f"python {SCRIPT} ")
+        line = line.replace(f"{PROGRAM} ", f"python {shlex.quote(sys.argv[0])} ")
     stream = sys.stderr if is_problem else sys.stdout
     if stream is not None:  # a program without a console, such as pythonw
         stream.write(f"{line}\n")

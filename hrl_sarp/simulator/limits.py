@@ -139,13 +139,11 @@ def target_weights(
     Returns:
         Shares of wealth after costs; the rest is cash.
     """
-    halted = weights * tensors.halted.index_select(0, day)
-    tradable = tensors.slot_open.index_select(0, day)
+    halted, tradable, wanted = _asked(tensors, day, weights, slot_action)
     limits = decision_limits(
         tensors.by_sector(tradable), halted @ tensors.sector_member, exposure, risk
     )
-    wanted = tensors.by_sector(slot_action.to(weights.dtype).clamp_min(0.0) * tradable)
-    slots = _within_limits(wanted, limits)
+    slots = _within_limits(tensors.by_sector(wanted), limits)
     if risk.max_positions > 0:
         slots = _limit_positions(slots, limits, risk.max_positions)
     target = tensors.to_assets(slots.flatten(1), day) + halted
@@ -177,13 +175,23 @@ def moved_by_limits(
     Returns:
         0 where the action is within its limits.
     """
-    halted = weights * tensors.halted.index_select(0, day)
-    tradable = tensors.slot_open.index_select(0, day)
-    wanted = slot_action.to(weights.dtype).clamp_min(0.0) * tradable
+    halted, _, wanted = _asked(tensors, day, weights, slot_action)
     room = (exposure - halted.sum(dim=1)).clamp_min(0.0)
     share = (room / wanted.sum(dim=1).clamp_min(1e-12)).clamp(max=1.0)
     moved = target - halted - tensors.to_assets(wanted * share[:, None], day)
     return 0.5 * (moved.abs().sum(dim=1) + moved.sum(dim=1).abs())
+
+
+def _asked(
+    tensors: MarketTensors,
+    day: Int[Tensor, " B"],
+    weights: Float[Tensor, "B A"],
+    slot_action: Float[Tensor, "B N"],
+) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B N"], Float[Tensor, "B N"]]:
+    """Return the halted holdings, the tradable slots, and what an action asks for in these."""
+    halted = weights * tensors.halted.index_select(0, day)
+    tradable = tensors.slot_open.index_select(0, day)
+    return halted, tradable, slot_action.to(weights.dtype).clamp_min(0.0) * tradable
 
 
 def _within_limits(

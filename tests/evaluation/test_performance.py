@@ -17,7 +17,7 @@ from hrl_sarp.evaluation.performance import (
 )
 from hrl_sarp.evaluation.report.analysis import Analysis
 from hrl_sarp.evaluation.report.tables import detail_table, main_table
-from hrl_sarp.evaluation.statistics import CERTIFIED, Trials
+from hrl_sarp.evaluation.statistics import BEYOND_LUCK, Trials
 from hrl_sarp.reporting.table import NONE
 from tests import factories
 from tests.evaluation.small_runs import small_config
@@ -118,7 +118,7 @@ def test_trials_of_policies_do_not_change_baselines(result: BacktestResult) -> N
 def test_needed_ratio_and_certificate_say_the_same(result: BacktestResult) -> None:
     for name, found in _measured(result, 3).items():
         passes = found["appraisal_ratio"] > found["needed_appraisal_ratio"]
-        assert passes == (found["deflated_sharpe"] > CERTIFIED), name
+        assert passes == (found["deflated_sharpe"] > BEYOND_LUCK), name
 
 
 def test_intervals_follow_the_seed(result: BacktestResult) -> None:

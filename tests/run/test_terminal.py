@@ -167,7 +167,7 @@ def test_a_bar_counts_nothing_where_there_is_no_screen(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("called", "said"),
     [
-        ("/somewhere/main.py", "run `python main.py train` first, see hrl-sarp."),
+        ("/some where/main.py", "run `python '/some where/main.py' train` first, see hrl-sarp."),
         ("main.py", "run `python main.py train` first, see hrl-sarp."),
         ("/usr/bin/hrl-sarp", "run `hrl-sarp train` first, see hrl-sarp."),
         ("", "run `hrl-sarp train` first, see hrl-sarp."),

@@ -12,7 +12,7 @@ from hrl_sarp.evaluation.performance import MEASURES, Performance
 from hrl_sarp.evaluation.report import figures, tables
 from hrl_sarp.evaluation.report.analysis import Analysis, analyse
 from hrl_sarp.evaluation.report.files import REPORT_NAME, provenance, write_ledgers
-from hrl_sarp.evaluation.statistics import CERTIFIED
+from hrl_sarp.evaluation.statistics import BEYOND_LUCK
 from hrl_sarp.metrics import ROUNDING
 from hrl_sarp.reporting.figure import Panel, panel_figure
 from hrl_sarp.reporting.page import Block, Drawing, Facts, Fold, Row, Section, page
@@ -232,14 +232,14 @@ def _granted(analysis: Analysis) -> str:
 def _verdict(result: BacktestResult, own: Performance) -> str:
     """Say whether the policy earns more than 1/N mixed with cash, beyond the luck of all trials."""
     probability = own["deflated_sharpe"]
-    is_luck = probability <= CERTIFIED
+    is_luck = probability <= BEYOND_LUCK
     return (
         f"Against 1/N mixed with cash to the same beta its appraisal ratio is "
         f"{number(own['appraisal_ratio'])} a year; {number(own['needed_appraisal_ratio'])} is "
         f"needed, corrected for {tables.configurations(result.trials.count)} evaluated on the "
         f"span. So it {'may be' if is_luck else 'is more than'} the luck of so many tries: its "
         f"deflated Sharpe ratio is {number(probability)}, and luck seldom passes "
-        f"{number(CERTIFIED)}."
+        f"{number(BEYOND_LUCK)}."
     )
 
 

@@ -1,7 +1,7 @@
 """What a figure is worth: intervals, ratios corrected for search, folds and seeds, overfitting."""
 
 from hrl_sarp.evaluation.statistics.deflated import (
-    CERTIFIED,
+    BEYOND_LUCK,
     Appraisal,
     Trials,
     active_appraisal,
@@ -47,7 +47,7 @@ from hrl_sarp.evaluation.statistics.resampled import (
 )
 
 __all__ = [
-    "CERTIFIED",
+    "BEYOND_LUCK",
     "FEWEST_CONFIGURATIONS",
     "Appraisal",
     "BootstrapPlan",

@@ -1,7 +1,7 @@
 """Ratios corrected for search: appraisal and Sharpe ratios, their errors, the luck of all trials.
 
 All ratios are per period. Annualising one first would multiply it by the root of the periods of a
-year, and every policy would be certified.
+year, and every policy would pass.
 """
 
 import math
@@ -22,8 +22,8 @@ POWER = 0.80
 """Probability with which an effect of the smallest detectable size is found."""
 SIGNIFICANCE = 0.05
 """Two-sided level of the smallest detectable effect."""
-CERTIFIED = 0.95
-"""Deflated Sharpe ratio from which a policy is certified."""
+BEYOND_LUCK = 0.95
+"""Deflated Sharpe ratio above which luck does not explain a policy."""
 FEWEST_PERIODS = 3
 """Alpha, beta and deviation take two periods."""
 NO_NOISE = 1e-9
@@ -221,7 +221,7 @@ def deflated_sharpe_ratio(appraisal: Appraisal, trials: Trials) -> float:
         trials: evaluated on the span, the policy's own among them.
 
     Returns:
-        A probability; above `CERTIFIED` the policy is certified.
+        A probability; above `BEYOND_LUCK` luck does not explain the policy.
 
     Source:
         Bailey and Lopez de Prado (2014), "The deflated Sharpe ratio".
@@ -230,7 +230,7 @@ def deflated_sharpe_ratio(appraisal: Appraisal, trials: Trials) -> float:
 
 
 def needed_appraisal_ratio(appraisal: Appraisal, trials: Trials) -> float:
-    """Compute the ratio per session from which the policy would be certified, given its error.
+    """Compute the ratio per session from which luck would not explain the policy, given its error.
 
     Args:
         appraisal: of the policy; only its error is read.
@@ -239,7 +239,7 @@ def needed_appraisal_ratio(appraisal: Appraisal, trials: Trials) -> float:
     Returns:
         A ratio per period.
     """
-    quantile = NORMAL.inv_cdf(CERTIFIED)
+    quantile = NORMAL.inv_cdf(BEYOND_LUCK)
     return luck_of_trials(appraisal.error, trials) + quantile * appraisal.error
 
 

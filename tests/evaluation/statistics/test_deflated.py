@@ -32,7 +32,7 @@ def _share_certified(
         benchmark, noise = _market_and_noise(seed, growth, 4, tails)
         excess = beta * benchmark[:, None] + 0.02 * (noise + alpha / 252)
         certified += [
-            statistics.deflated_sharpe_ratio(found, Trials(count, ())) > statistics.CERTIFIED
+            statistics.deflated_sharpe_ratio(found, Trials(count, ())) > statistics.BEYOND_LUCK
             for found in statistics.appraise(excess, benchmark)
         ]
     return float(np.mean(certified))
@@ -65,7 +65,7 @@ def test_best_of_many_trials_without_alpha_is_not_certified(alike: float) -> Non
         found = statistics.appraise(benchmark[:, None] + 0.02 * mixed, benchmark)
         best = max(found, key=lambda one: one.ratio)
         trials = Trials(30, tuple(one.ratio for one in found))
-        certified.append(statistics.deflated_sharpe_ratio(best, trials) > statistics.CERTIFIED)
+        certified.append(statistics.deflated_sharpe_ratio(best, trials) > statistics.BEYOND_LUCK)
     assert np.mean(certified) <= 0.08
 
 
@@ -252,7 +252,7 @@ def test_certification_asks_for_the_needed_ratio() -> None:
     trials = Trials(30, (0.01, 0.02, 0.05))
     needed = statistics.needed_appraisal_ratio(Appraisal(9.0, 0.03), trials)
     at = statistics.deflated_sharpe_ratio(Appraisal(needed, 0.03), trials)
-    assert at == pytest.approx(statistics.CERTIFIED)
+    assert at == pytest.approx(statistics.BEYOND_LUCK)
 
 
 def test_smallest_detectable_effect_is_2_80_errors() -> None:
