@@ -139,7 +139,7 @@ def phase_seconds(config: RunConfig, split: Split) -> dict[int, float]:
     update = SECONDS["update"] / micro.td3.env_steps_per_update
     steps = SECONDS["macro step"], SECONDS["micro step"] + update
     every = macro.ppo.eval_every_steps, micro.td3.eval_every_steps
-    n_rows = len(split.train)
+    n_rows = float(len(split.train))
     rounds = min(joint.max_rounds, joint.patience_rounds + 1)
     return {
         1: fit(macro.gradient if is_risk else macro.pretrain, n_rows / SESSIONS_PER_WEEK),
