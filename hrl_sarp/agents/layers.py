@@ -1,6 +1,6 @@
 """Functions that the networks of both agents share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +22,12 @@ def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
         for layer in layers:
             layer.weight.mul_(factor)
             layer.bias.mul_(factor)
+
+
+def ignore_columns(layer: nn.Linear, columns: Sequence[int]) -> None:
+    """Set the weights of some inputs to 0, from which they learn like the others."""
+    with torch.no_grad():
+        layer.weight[:, list(columns)] = 0.0
 
 
 def set_dropout(module: nn.Module, probability: float) -> None:

@@ -20,6 +20,8 @@ from hrl_sarp.simulator.limits import DecisionLimits, decision_limits, exposure_
 MACRO_SCALARS = ("cash", "active_drawdown", "gate_on")
 MICRO_SCALARS = ("cash", "active_drawdown", "gate_on", "days_left")
 """Portfolio scalars that follow the weights, in this order. `days_left` is a share of the week."""
+HELD = -2
+"""Column of `MacroInputs.sectors` with the weight held."""
 SCALAR_OF = {"portfolio_drawdown": MACRO_SCALARS.index("active_drawdown")}
 """Index in `MACRO_SCALARS` of the scalar that each of `PORTFOLIO_FEATURES` repeats."""
 
@@ -306,6 +308,18 @@ def macro_sizes(tensors: MarketTensors) -> tuple[int, int]:
     n_macro = tensors.macro_features.shape[1] + len(tensors.market.portfolio_names)
     n_risk = tensors.risk_inputs.shape[1]
     return width, n_macro + len(Regime) + len(MACRO_SCALARS) + n_risk
+
+
+def portfolio_columns(tensors: MarketTensors) -> list[int]:
+    """Return the columns of `MacroInputs.context` that follow the portfolio, not the market."""
+    first = tensors.macro_features.shape[1]
+    scalars = first + len(tensors.market.portfolio_names) + len(Regime)
+    return [*range(first, scalars - len(Regime)), *range(scalars, scalars + len(MACRO_SCALARS))]
+
+
+def without_holdings(observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an index observation of market and goal in which nothing is held."""
+    return {**observation, "portfolio": torch.zeros_like(observation["portfolio"])}
 
 
 def achieved_sectors(

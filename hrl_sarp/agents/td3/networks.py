@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from hrl_sarp.agents.layers import masked_mean, scale_layers
+from hrl_sarp.agents.layers import ignore_columns, masked_mean, scale_layers
 from hrl_sarp.agents.td3.stock_head import stock_head
 from hrl_sarp.config.schema import MicroNetworkConfig, RunConfig
 from hrl_sarp.contracts import Regime
@@ -46,9 +46,12 @@ class StockTower(nn.Module):
 
 
 class MicroActor(nn.Module):
-    """One score in [-1, 1] per stock. A fresh network scores 0, which follows the goal."""
+    """One score in [-1, 1] per stock. A fresh network scores 0, which follows the goal.
 
-    N_PORTFOLIO = 3  # weight, prior, their difference
+    What is held has no weight at first: the gradient of phase 2 trains on the market alone.
+    """
+
+    N_PORTFOLIO = 2  # weight, prior
 
     def __init__(self, n_features: int, n_context: int, config: MicroNetworkConfig) -> None:
         super().__init__()
@@ -59,6 +62,8 @@ class MicroActor(nn.Module):
         self.context = nn.Linear(n_context, config.head)
         self.out = nn.Linear(config.head, 1)
         self.competes_in_sector = config.decode == "within_sector"
+        ignore_columns(self.portfolio, [0])
+        ignore_columns(self.context, range(n_context - len(MICRO_SCALARS), n_context))
         for layer in (self.out, self.direct):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -71,7 +76,7 @@ class MicroActor(nn.Module):
         """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
-        own = [view.weights, request.prior, view.weights - request.prior]
+        own = [view.weights, request.prior]
         direct = single_output(self.direct, inputs.features).index_select(0, inputs.row_of)
         scores = portfolio_output(self, market, own, inputs) + direct
         n_groups = request.budgets.shape[1] if self.competes_in_sector else 1

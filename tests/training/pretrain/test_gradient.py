@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hrl_sarp.contracts import Market, RiskTables
+from hrl_sarp.envs.observations import MACRO_SCALARS, MICRO_SCALARS, macro_inputs
 from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.pretrain.gradient import MacroGradient, MicroGradient
 from hrl_sarp.training.pretrain.micro import MicroTask
@@ -87,6 +88,32 @@ def test_the_micro_agent_prefers_the_calm_stock_of_a_sector(tmp_path: Path) -> N
     first, second, third, fourth = scores[0].tolist()
     assert first > second
     assert third > fourth
+
+
+def index_of(context: PhaseContext, held: torch.Tensor, **more: torch.Tensor) -> dict:
+    """Return observations of one day under B portfolios of which nothing else differs."""
+    return {"day": torch.full((len(held), 1), 150), "portfolio": held, **more}
+
+
+def test_what_the_gradient_teaches_does_not_depend_on_what_is_held(tmp_path: Path) -> None:
+    # a network that sees its first, unpaid decision moves there and holds: see the module
+    context = context_of(calm_and_wild(), tmp_path)
+    context = context.with_market(tiny_runs.with_nodes(context.market, context.config))
+    macro, micro = MacroGradient(context), MicroGradient(context, MicroTask(context).agent)
+    drawn = torch.Generator().manual_seed(3)
+    for task, width in ((macro, 2 + len(MACRO_SCALARS)), (micro, 4 + len(MICRO_SCALARS))):
+        climb(task, 0.02, 10)
+        held = torch.rand(16, width, generator=drawn)
+        held[:, -len(MICRO_SCALARS) :] *= torch.tensor([1.0, 0.2, 0.0, 1.0])
+        goals = torch.tensor([0.3, 0.7, 0.1, 0.2, 0.5, 0.3]).expand(16, -1)
+        index = index_of(context, held, desired_goal=goals)
+        actor = task.agent.actor
+        if task is macro:
+            decided = actor(macro_inputs(task.tensors, index)).shares.centre
+        else:
+            decided = actor(index)
+        assert torch.equal(decided, decided[:1].expand_as(decided))
+        assert (decided[0] - decided[0].mean()).abs().max() > 0.01
 
 
 def test_the_untrained_agents_are_paid_as_the_classical_portfolio(tmp_path: Path) -> None:
