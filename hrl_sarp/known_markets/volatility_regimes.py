@@ -242,27 +242,39 @@ def market_of_sessions(sessions: Sessions, plan: PathPlan) -> Market:
 def _features(
     simple_return: Float[np.ndarray, "T A"], ranges: Float[np.ndarray, "T A"], plan: PathPlan
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Average variances and products with 1/N at several speeds, for each stock and for all.
+    """Average variances and products of returns at several speeds, for each stock and for all.
 
-    A stock's variance is shown twice: relative to the day's other stocks, and at its level. The
-    product, as a beta, shows what the stock adds to the risk of all. The macro columns are the
-    variance of the mean stock and the part of it that 1/N keeps.
+    A stock's log variance is that of all, plus its sector's over that, plus its own over its
+    sector's; each part is shown. A beta to 1/N shows what the stock, or its sector, adds to the
+    risk of all, and one to the sector what the stock adds there. The macro columns are the variance
+    of the mean stock and the part of it that 1/N keeps.
     """
-    together = simple_return.mean(axis=1, keepdims=True)
+    together, sector = simple_return.mean(axis=1, keepdims=True), sector_means(simple_return)
     stock, macro = {}, {}
     for days in HALF_LIVES:
-        own = moving_average(ranges, days)
-        whole = moving_average(together**2, days)
-        away = np.log(own) - np.log(own).mean(axis=1, keepdims=True)
-        relative = away / away.std(axis=1, keepdims=True)
+        variance = moving_average(ranges, days)
+        own, whole = np.log(variance), moving_average(together**2, days)
+        of_sector, mean = sector_means(own), np.log(variance.mean(axis=1))
         beta = moving_average(simple_return * together, days) / whole
-        mean = np.log(own.mean(axis=1))
-        stock[f"relative_variance_{days}d"] = np.clip(relative, -CLIP, CLIP)
-        stock[f"variance_{days}d"] = by_training_span(np.log(own), plan)
-        stock[f"beta_{days}d"] = by_training_span(beta, plan)
+        inside = moving_average(simple_return * sector, days) / moving_average(sector**2, days)
+        columns = {
+            "variance": own,
+            "sector_variance": of_sector - own.mean(axis=1, keepdims=True),
+            "relative_variance": own - of_sector,
+            "beta": beta,
+            "sector_beta": sector_means(beta),
+            "beta_to_sector": inside,
+        }
+        stock |= {f"{name}_{days}d": by_training_span(v, plan) for name, v in columns.items()}
         macro[f"variance_{days}d"] = by_training_span(mean, plan)
         macro[f"correlation_{days}d"] = by_training_span(np.log(whole[:, 0]) - mean, plan)
     return stock, macro
+
+
+def sector_means(values: Float[np.ndarray, "T A"]) -> Float[np.ndarray, "T A"]:
+    """Give every stock the mean of its sector."""
+    means: np.ndarray = values @ MEMBER / PER_SECTOR
+    return means[:, SECTOR_OF]
 
 
 def moving_average(

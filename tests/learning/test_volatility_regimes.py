@@ -233,9 +233,16 @@ def test_nothing_moves_when_later_rows_change(planted: VolatilityMarket) -> None
 
 def test_features_show_variance_relative_and_at_its_level(planted: VolatilityMarket) -> None:
     market, stress = planted.market, planted.states == regimes.STATES.index("stress")
-    relative = market.stock_features[..., market.feature_column("relative_variance_5d")]
-    level = market.stock_features[..., market.feature_column("variance_5d")]
-    assert np.abs(relative.mean(axis=1)).max() < 0.5  # clipped, else 0 on every day
+
+    def column(name: str) -> np.ndarray:
+        return market.stock_features[..., market.feature_column(name)]
+
+    relative, level = column("relative_variance_5d"), column("variance_5d")
+    of_sector = relative.reshape(len(relative), regimes.N_SECTORS, regimes.PER_SECTOR).mean(axis=2)
+    assert np.median(np.abs(of_sector)) < 0.1  # 0 in each sector, but for clipping
+    for name in ("sector_variance_5d", "sector_beta_5d"):
+        shared = column(name).reshape(len(relative), regimes.N_SECTORS, regimes.PER_SECTOR)
+        assert (np.ptp(shared, axis=2).max(), np.ptp(shared, axis=1).max() > 1) == (0.0, True)
     assert level[stress].mean() > level[~stress].mean() + 0.5
     together = market.macro_features[:, market.macro_names.index("correlation_20d")]
     assert together[stress].mean() > together[~stress].mean() + 1.0
