@@ -27,7 +27,13 @@ from hrl_sarp.envs.policies import (
 )
 from hrl_sarp.features.labels import regime_label
 from hrl_sarp.graph import node_features
-from hrl_sarp.known_markets import kelly, no_trade_band, reachable_goals, volatility_regimes
+from hrl_sarp.known_markets import (
+    kelly,
+    no_trade_band,
+    reachable_goals,
+    volatility_optimum,
+    volatility_regimes,
+)
 from hrl_sarp.known_markets.two_level import (
     MacroOracle,
     MicroOracle,
@@ -38,7 +44,8 @@ from hrl_sarp.known_markets.two_level import (
     planted_market,
     share_of_gap,
 )
-from hrl_sarp.known_markets.volatility_regimes import VolatilityMarket, path_score
+from hrl_sarp.known_markets.volatility_optimum import path_score
+from hrl_sarp.known_markets.volatility_regimes import VolatilityMarket
 from hrl_sarp.reporting.table import NONE, Table
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.phases import PHASES
@@ -283,7 +290,7 @@ class VolatilityStudy:
         tensors = context.tensors
         rule = FollowGoal(tensors, self.config.risk)
         goal = ProportionalGoal if optimum == "micro optimum" else ClassicalGoal
-        best = volatility_regimes.best_pairs(tensors, self.planted.beliefs, self.config)[optimum]
+        best = volatility_optimum.best_pairs(tensors, self.planted.beliefs, self.config)[optimum]
         found = path_score(
             tensors,
             self.config,

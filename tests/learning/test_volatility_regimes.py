@@ -14,16 +14,15 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
+from hrl_sarp.known_markets import volatility_optimum as optimum
 from hrl_sarp.known_markets import volatility_regimes as regimes
 from hrl_sarp.known_markets.two_level import PathPlan, share_of_gap
+from hrl_sarp.known_markets.volatility_optimum import Choice, SectorTable, StockTable
 from hrl_sarp.known_markets.volatility_regimes import (
     MEMBER,
     N_ASSETS,
     SECTOR_OF,
-    Choice,
-    SectorTable,
     Sessions,
-    StockTable,
     VolatilityMarket,
 )
 from hrl_sarp.market.tensors import MarketTensors
@@ -37,9 +36,9 @@ PLAN = PathPlan(train_weeks=52, validation_weeks=26, n_paths=20, path_weeks=52)
 CONFIG = load_config(market="synthetic")
 FULL = CONFIG.objective.invested_share
 CHOICES = {
-    "both levels": regimes.free_choice(CONFIG.risk),
-    "macro": regimes.sector_choice(CONFIG.risk),
-    "micro": regimes.stock_choice(CONFIG.risk),
+    "both levels": optimum.free_choice(CONFIG.risk),
+    "macro": optimum.sector_choice(CONFIG.risk),
+    "micro": optimum.stock_choice(CONFIG.risk),
 }
 
 
@@ -65,27 +64,27 @@ def pairs(planted: VolatilityMarket, tensors: MarketTensors) -> dict[str, Pair]:
     truth = np.eye(len(regimes.STATES))[planted.states] @ regimes.transition_matrix()
 
     def pair(weights: np.ndarray) -> Pair:
-        stocks = StockTable(tensors, CONFIG.risk, weights, regimes.BAND)
+        stocks = StockTable(tensors, CONFIG.risk, weights, optimum.BAND)
         return SectorTable(tensors, weights @ MEMBER), stocks
 
     return {
-        **regimes.best_pairs(tensors, planted.beliefs, CONFIG),
+        **optimum.best_pairs(tensors, planted.beliefs, CONFIG),
         "1/N": (even, rule),
         "prior": pair(classical),
         "macro prior": (pair(classical)[0], rule),
         "micro prior": (even, pair(classical)[1]),
-        "true state": regimes.best_pairs(tensors, truth, CONFIG)["optimum"],
+        "true state": optimum.best_pairs(tensors, truth, CONFIG)["optimum"],
         "next week": pair(weights_of_next_week(market)),
         "random": pair(random_weights(market)),
         "greedy": pair(greedy_weights(market)),
-        "band 0": regimes.best_pairs(tensors, planted.beliefs, CONFIG, band=0.0)["optimum"],
-        "band 0.1": regimes.best_pairs(tensors, planted.beliefs, CONFIG, band=0.1)["optimum"],
+        "band 0": optimum.best_pairs(tensors, planted.beliefs, CONFIG, band=0.0)["optimum"],
+        "band 0.1": optimum.best_pairs(tensors, planted.beliefs, CONFIG, band=0.1)["optimum"],
     }
 
 
 @pytest.fixture(scope="module")
 def scores(tensors: MarketTensors, pairs: dict[str, Pair]) -> dict[str, np.ndarray]:
-    return regimes.path_score(tensors, CONFIG, PLAN, pairs)
+    return optimum.path_score(tensors, CONFIG, PLAN, pairs)
 
 
 def classical_weights(market: Market) -> np.ndarray:
@@ -99,7 +98,7 @@ def weights_of_next_week(market: Market) -> np.ndarray:
     ends = np.flatnonzero(market.is_week_end)[:-1]
     week = market.session_return()[ends[:, None] + np.arange(1, 6)]
     products = np.einsum("tda,tdb->tab", week, week) / 5
-    weights = regimes.best_choices(products, CHOICES["both levels"], FULL)
+    weights = optimum.best_choices(products, CHOICES["both levels"], FULL)
     return np.asarray(weights[rows_in_force(ends, market.n_days)])
 
 
@@ -252,7 +251,7 @@ def test_features_show_variance_relative_and_at_its_level(planted: VolatilityMar
 @pytest.mark.parametrize("name", CHOICES)
 def test_best_choices_solve_the_quadratic_problem(name: str) -> None:
     choice, normal = CHOICES[name], regimes.normal_variance()
-    found = regimes.best_choices(regimes.covariances(), choice, FULL)
+    found = optimum.best_choices(regimes.covariances(), choice, FULL)
 
     def loss(chosen: np.ndarray, covariance: np.ndarray) -> float:
         weights = choice.spread @ chosen
@@ -288,14 +287,14 @@ def test_the_simulator_holds_what_the_oracles_ask_for(
     # a belief in stress leaves much in cash; no limit may change the weights that were solved for
     start = int(PLAN.path_starts()[0])
     stress = np.tile([0.0, 0.0, 0.0, 1.0], (len(planted.beliefs), 1))
-    macro, micro = regimes.best_pairs(tensors, stress, CONFIG)["optimum"]
+    macro, micro = optimum.best_pairs(tensors, stress, CONFIG)["optimum"]
     pair = HierarchicalPolicy("stress", macro, micro)
     frictions = Variant(CONFIG.market_profile.costs, CONFIG.risk)
     ledger = rollout([pair], tensors, [DayRange(start, start + 2)], [frictions])[0]
     moves = [np.linalg.matrix_power(regimes.transition_matrix(), k)[3] for k in range(5)]
     week = np.mean(moves, axis=0)
     free = CHOICES["both levels"]
-    both = regimes.best_of_beliefs(np.stack([week, stress[0]]), free, FULL)
+    both = optimum.best_of_beliefs(np.stack([week, stress[0]]), free, FULL)
     budgets = both[0] @ MEMBER
     shares = both[1] / (both[1] @ MEMBER)[SECTOR_OF]
     assert budgets.sum() < 0.8
@@ -373,8 +372,8 @@ def test_knowing_the_state_adds_little_and_knowing_the_future_much(
     profile = CONFIG.market_profile.model_copy(update={"costs": free})
     config = CONFIG.model_copy(update={"market_profile": profile})
     asked = {name: pairs[name] for name in ("optimum", "macro optimum", "true state", "next week")}
-    found = {k: v.mean() for k, v in regimes.path_score(tensors, config, PLAN, asked).items()}
-    bound = regimes.cost_free_bound(planted, CONFIG)
+    found = {k: v.mean() for k, v in optimum.path_score(tensors, config, PLAN, asked).items()}
+    bound = optimum.cost_free_bound(planted, CONFIG)
     assert found["macro optimum"] < found["optimum"] <= found["true state"] + 1e-3
     assert found["true state"] < bound + 2e-3  # the sample's variances are not the expected ones
     assert found["next week"] > bound + 0.02
