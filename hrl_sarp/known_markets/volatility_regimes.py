@@ -223,7 +223,8 @@ def _features(
     of the mean stock and the part of it that 1/N keeps.
     """
     together, sector = simple_return.mean(axis=1, keepdims=True), sector_means(simple_return)
-    stock, macro = {}, {}
+    stock: dict[str, np.ndarray] = {}
+    macro: dict[str, np.ndarray] = {}
     for days in HALF_LIVES:
         variance = moving_average(ranges, days)
         own, whole = np.log(variance), moving_average(together**2, days)
