@@ -28,8 +28,7 @@ def stationary_bootstrap(
         )
     starts = rng.integers(n_periods, size=(n_samples, n_periods))
     is_start = rng.random((n_samples, n_periods)) < 1.0 / block_days
-    is_start[:, 0] = True
-    position = np.arange(n_periods)
+    position = np.arange(n_periods)  # row 0 begins a block, drawn or not: its place is 0
     block_start = np.maximum.accumulate(np.where(is_start, position, 0), axis=1)
     first = np.take_along_axis(starts, block_start, axis=1)
     return (first + position - block_start) % n_periods

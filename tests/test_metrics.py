@@ -306,6 +306,12 @@ def test_ruin_is_a_loss_of_everything_at_any_clock(lost: list[float]) -> None:
     assert metrics.total_return(np.array([-0.5, 0.5])) == pytest.approx(-0.25)
 
 
+def test_a_still_benchmark_has_no_slope(index: np.ndarray) -> None:
+    rounding = 0.0004 + 1e-17 * np.arange(500)
+    assert metrics.beta(index, rounding) == 0.0
+    assert metrics.beta(index, np.linspace(0, 1e-15, 500)) == 0.0
+
+
 def test_a_single_period_does_not_move() -> None:
     one = np.array([0.1])
     assert metrics.annual_volatility(one, YEAR) == 0.0

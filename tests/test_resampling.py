@@ -29,7 +29,7 @@ def test_same_generator_state_gives_the_same_draws() -> None:
 
 
 def test_empty_span_is_refused() -> None:
-    with pytest.raises(MetricError, match="0 periods"):
+    with pytest.raises(MetricError, match=r"0 periods .* of each; check the span of dates$"):
         stationary_bootstrap(0, 10.0, 5, np.random.default_rng(0))
 
 
@@ -48,6 +48,16 @@ def test_variance_of_a_resampled_mean_is_that_of_the_paper() -> None:
     means = counts @ series / n
     assert means.mean() == pytest.approx(series.mean(), abs=4 * (expected / 20_000) ** 0.5)
     assert means.var() == pytest.approx(expected, rel=0.04)  # 1 % is its standard error
+
+
+def test_every_block_begins_where_it_was_drawn() -> None:
+    drawn = stationary_bootstrap(50, 4.0, 20, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    starts, is_start = rng.integers(50, size=(20, 50)), rng.random((20, 50)) < 1 / 4
+    is_start[:, 0] = True
+    np.testing.assert_array_equal(drawn[is_start], starts[is_start])
+    follows = (drawn[:, 1:] - drawn[:, :-1]) % 50 == 1
+    assert follows[~is_start[:, 1:]].all()
 
 
 def test_counts_say_how_often_each_row_was_drawn() -> None:

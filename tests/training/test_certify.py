@@ -70,8 +70,26 @@ def test_folds_expand_are_purged_and_end_with_the_training_span(
 
 
 def test_a_training_span_that_is_too_short_is_refused_with_the_cure() -> None:
-    with pytest.raises(MarketError, match=r"4 folds of a training span of 300 .*take fewer folds"):
+    with pytest.raises(
+        MarketError,
+        match=r"4 folds of a training span of 300 .*take fewer folds .* or a longer span$",
+    ):
         inner_splits(DayRange(0, 300), SETTINGS, PURGE)
+
+
+@pytest.mark.parametrize(
+    ("validation_share", "n_folds", "short"),
+    [(0.9, 1, "train"), (0.05, 1, "validation"), (0.3, 15, "test")],
+)
+def test_no_part_of_an_inner_fold_may_be_too_short(
+    validation_share: float, n_folds: int, short: str
+) -> None:
+    # the purge of 21 asks for 63 sessions: 800 before the first test leave 80 - 21 to train, or
+    # 40 - 21 to validate; 900 after 600 leave 60 to test
+    settings = folds(folds=n_folds, validation_share=validation_share)
+    span = DayRange(0, 2000) if short != "test" else DayRange(0, 1500)
+    with pytest.raises(MarketError, match=r"expected at least \d+ each"):
+        inner_splits(span, settings, PURGE)
 
 
 def draw_episodes(whole: PhaseContext, splits: list[Split]) -> None:

@@ -149,8 +149,25 @@ def test_diluted_benchmark_is_neither_certified_nor_refuted(share: float) -> Non
 
 
 def test_appraisal_of_two_sessions_is_refused() -> None:
-    with pytest.raises(MetricError, match="2 periods"):
+    with pytest.raises(MetricError, match=r"2 periods: .* use a longer span$"):
         statistics.appraise(np.zeros((2, 1)), np.zeros(2))
+    assert statistics.appraise(np.zeros((3, 1)), np.zeros(3))[0].ratio == 0.0
+
+
+def test_the_error_of_alpha_is_the_sandwich_of_least_squares() -> None:
+    # noise that grows with the benchmark, whose mean is strong: the sign of its leverage matters
+    rng = np.random.default_rng(6)
+    benchmark = 1.0 + rng.standard_normal(400)
+    excess = rng.standard_normal(400) * np.exp(0.5 * benchmark)
+    table = np.column_stack([np.ones(400), benchmark])
+    alpha, _ = np.linalg.lstsq(table, excess, rcond=None)[0]
+    excess -= alpha  # no ratio: its error is that of alpha alone
+    residual = excess - table @ np.linalg.lstsq(table, excess, rcond=None)[0]
+    inverse = np.linalg.inv(table.T @ table)
+    white = inverse @ (table.T * residual**2) @ table @ inverse  # White (1980)
+    (found,) = statistics.appraise(excess[:, None], benchmark, lags=0)
+    spread = np.sqrt((residual**2).sum() / 398)
+    assert found.error * spread == pytest.approx(white[0, 0] ** 0.5, rel=1e-9)
 
 
 def test_three_years_detect_an_information_ratio_of_one_point_six() -> None:

@@ -40,6 +40,38 @@ def test_probability_of_overfitting_is_that_of_the_paper(
         assert found == pytest.approx(written_out(table, n_blocks), abs=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [7, 70])
+def test_ranks_in_the_middle_are_told_apart(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overfitting, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    found = []
+    for n in (6, 8, 12):  # even: a rank of n / 2 + 1 is above the median, n / 2 is not
+        table = rng.normal(0, 0.01, (81, n)) + np.linspace(-0.002, 0.002, n)
+        found.append(statistics.probability_of_overfitting(table, 8))
+        assert found[-1] == pytest.approx(written_out(table, 8), abs=1e-12)
+    assert 0 < min(found) < max(found) < 1
+
+
+def test_the_better_of_two_in_both_halves_is_not_overfitted() -> None:
+    series = np.random.default_rng(0).normal(0, 0.01, (40, 1))
+    assert statistics.probability_of_overfitting(series + np.array([[0.01, 0.0]]), 2) == 0.0
+
+
+def test_ratios_of_blocks_are_those_of_their_rows() -> None:
+    # lengths differ, and so do the sizes of the columns; one does not move
+    table = np.random.default_rng(1).normal(0, 0.02, (27, 4)) + np.array([0.01, -0.03, 500.0, 0.0])
+    table[:, 3] = 0.25
+    halves = overfitting._halves(4)
+    found = overfitting._ratios(halves, *overfitting._block_sums(table, 4))
+    blocks = np.array_split(np.arange(27), 4)
+    for mask, ratios in zip(halves, found, strict=True):
+        rows = np.concatenate([block for block, inside in zip(blocks, mask, strict=True) if inside])
+        part = table[rows, :3]
+        expected = part.mean(axis=0) / part.std(axis=0, ddof=1)
+        np.testing.assert_allclose(ratios[:3], expected, rtol=1e-9)
+        assert ratios[3] == 0.0
+
+
 def test_noise_is_overfitted_about_as_often_as_not_and_skill_is_not() -> None:
     rng = np.random.default_rng(0)
     noise = [
@@ -73,7 +105,7 @@ def test_equal_configurations_are_no_better_than_the_median() -> None:
     ("shape", "n_blocks"), [((100, 5), 3), ((100, 1), 4), ((7, 5), 4), ((100, 5), 0)]
 )
 def test_a_table_that_is_too_small_is_refused(shape: tuple[int, int], n_blocks: int) -> None:
-    with pytest.raises(MetricError, match="overfitting of"):
+    with pytest.raises(MetricError, match=r"^overfitting of .*fewer blocks or a longer span$"):
         statistics.probability_of_overfitting(np.ones(shape), n_blocks)
     with pytest.raises(MetricError, match="overfitting of"):
         statistics.probability_of_overfitting(np.full((100, 5), np.nan), 4)

@@ -65,3 +65,34 @@ def test_a_variant_is_an_objective_or_a_file(tmp_path: Path) -> None:
     assert both.config(Fold("us", 2008, 2010), "calm", 0).objective.risk_aversion == 8.0
     with pytest.raises(ConfigError, match="--variant wild"):
         both.config(Fold("us", 2008, 2010), "wild", 0)
+
+
+def test_layers_of_a_variant_are_laid_over_each_other() -> None:
+    changes = {"objective": {"risk_aversion": 3.0}, "evaluation": {"confidence": 0.8}}
+    both = recipe(experiment="smoke", changes=changes, variants={"growth": None})
+    config = both.config(Fold("nse", 2009, 2011), "growth", seed=0)
+    assert (config.objective.kind, config.objective.risk_aversion) == ("growth", 3.0)
+    assert config.evaluation.confidence == 0.8
+    # of the market and of the experiment that were asked for
+    assert config.market == "nse"
+    plain = recipe().config(Fold("nse", 2009, 2011), "risk", seed=0)
+    assert config.macro_agent != plain.macro_agent
+
+
+def test_a_market_with_spans_as_shares_has_no_folds() -> None:
+    spans = {"market_profile": {"spans": {"shares": [0.6, 0.2, 0.2]}}}
+    with pytest.raises(ConfigError) as refused:
+        recipe(changes=spans).config(Fold("us", 2008, 2010), "risk", seed=0)
+    assert str(refused.value) == (
+        "walk-forward: the market profile us has spans as shares of the data; expected "
+        "`market_profile.spans.train.start`, the first day of every fold"
+    )
+
+
+def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError) as refused:
+        recipe().config(Fold("us", 2008, 2010), "wild", seed=0)
+    assert str(refused.value) == (
+        "--variant wild: expected one of risk, growth or NAME=FILE with a YAML file of values, "
+        "found neither"
+    )
