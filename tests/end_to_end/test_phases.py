@@ -66,7 +66,7 @@ def test_the_history_holds_every_evaluation_and_the_terms_of_the_reward(
     evaluated = [row for row in metrics["history"] if "eval/objective_pct" in row]
     assert [row["step"] for row in evaluated] == steps
     assert metrics["n_evaluations"] == len(steps)
-    assert evaluated[0]["eval/objective_pct"] == metrics["start"]["objective_pct"]
+    assert evaluated[0]["eval/objective_pct"] == metrics["first"]["objective_pct"]
     assert terms <= set().union(*metrics["history"])
     assert metrics["stages"][0]["from_step"] == 0
 
@@ -94,7 +94,7 @@ def test_a_phase_that_keeps_its_start_keeps_the_critic_that_it_trained(
     number: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models: list[Any] = []
-    monkeypatch.setattr(Selector, "settle", lambda self: START)
+    monkeypatch.setattr(Selector, "settle", lambda self, title: START)
     train = PhaseLoop._on_training_start
     monkeypatch.setattr(
         PhaseLoop, "_on_training_start", lambda self: (models.append(self.model), train(self))
@@ -112,7 +112,7 @@ def test_a_phase_that_keeps_its_start_keeps_the_critic_that_it_trained(
 def test_the_joint_phase_that_keeps_its_start_keeps_the_critics_that_it_trained(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Selector, "settle", lambda self: START)
+    monkeypatch.setattr(Selector, "settle", lambda self, title: START)
     run_phase(5, small_context(copy_before(5, undisturbed, tmp_path)))
     for which, earlier in ((0, 3), (1, 4)):
         before = load_payload(tmp_path / PHASES[earlier - 1].folder / PHASES[earlier - 1].best[0])
