@@ -76,6 +76,8 @@ class Acceptance:
     """Trainings: folds x seeds."""
     n_sessions: int
     """Sessions of all folds."""
+    kept: float | None = None
+    """Candidate that is deployed where only one could be kept before all were in."""
 
     @property
     def asked(self) -> float:
@@ -84,7 +86,13 @@ class Acceptance:
 
     @property
     def granted(self) -> float:
-        """Candidate with the largest lower bound if that is above 0, else the prior."""
+        """Candidate with the largest lower bound if that is above 0, else the prior.
+
+        If one was kept before, it is that one or the prior.
+        """
+        if self.kept is not None:
+            bound = next(row.lower_pct for row in self.evidence if row.candidate == self.kept)
+            return self.kept if bound > 0 else PRIOR
         return max(self.evidence, key=lambda row: (row.lower_pct, -row.candidate)).candidate
 
     def sentence(self, what: str, kind: str, prior: str = "the prior") -> str:
@@ -118,7 +126,8 @@ class Acceptance:
             return told if asked is granted else f"{told}; {wanted})"
         if asked.candidate == PRIOR:
             return f"{what}: {prior} stays, no {kind} gained on average"
-        best = max(row.lower_pct for row in self.evidence[1:])
+        tested = [row for row in self.evidence[1:] if self.kept in (None, PRIOR, row.candidate)]
+        best = max(row.lower_pct for row in tested)
         return (
             f"{what}: {prior} stays, a gain over it is not sure (at least {signed(best)} % a year "
             f"{sure}); {wanted})"
@@ -163,8 +172,8 @@ class Acceptance:
             The same evidence.
         """
         rows = tuple(Evidence(**row) for row in values["evidence"])
-        kept = {name: values[name] for name in ("confidence", "n_folds", "n_series", "n_sessions")}
-        return cls(rows, **kept)
+        names = ("confidence", "n_folds", "n_series", "n_sessions")
+        return cls(rows, **{name: values[name] for name in names}, kept=values.get("kept"))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON and checkpoints.

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -69,17 +69,18 @@ class Selector:
         if len(self.days) > 1:
             found = self.acceptance()
             logger.info(found.sentence(title, "evaluation", "its start"))
-            if found.evidence[self.best_index].lower_pct <= 0:
-                self.best_index = START
+            self.best_index = int(found.granted)
         return self.best_index
 
     def acceptance(self) -> Acceptance:
-        """Return the evidence for each evaluation as a candidate; candidate 0 is the start."""
+        """Return the evidence for each evaluation as a candidate; candidate 0 is the start.
+
+        The networks of others than the one that was kept are gone.
+        """
         start = self.days[START]
         gains = {float(i): (days - start).numpy() for i, days in enumerate(self.days)}
-        return accept(
-            [PairedDays(SPAN, self.seed, gains, self.sessions_per_year)], self.rule, self.seed
-        )
+        days = PairedDays(SPAN, self.seed, gains, self.sessions_per_year)
+        return replace(accept([days], self.rule, self.seed), kept=float(self.best_index))
 
     def _bounds(self) -> list[float]:
         return [row.lower_pct for row in self.acceptance().evidence]

@@ -156,3 +156,22 @@ def test_the_newest_evaluation_is_given_back_as_it_was_added() -> None:
     newest = selector.newest()
     assert newest == score(3.0)
     assert newest.daily.tolist() == selector.days[1].tolist()
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_what_is_said_to_be_granted_is_the_evaluation_that_is_deployed(draw: int) -> None:
+    # a further evaluation lowers the bounds of uncertain ones more, so that their order may change
+    rng = np.random.default_rng(draw)
+    selector = Selector(RULE, seed=0)
+    selector.add(score(0.0))
+    for _ in range(6):
+        gain, spread = rng.uniform(0, 12), rng.uniform(0.1, 1.5)
+        selector.add(score(gain, spread * rng.normal(size=250)))
+    kept = selector.best_index
+    deployed = selector.settle("phase 3")
+    assert deployed in (kept, 0)
+    assert selector.summary()["acceptance"]["granted"] == deployed
+    said = selector.acceptance().sentence("phase 3", "evaluation", "its start")
+    granted = f"evaluation {deployed} granted" if deployed else "its start stays"
+    assert granted in said
