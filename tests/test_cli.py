@@ -47,6 +47,15 @@ OPTIONS = {
         "--config",
         "--seed",
     ),
+    "evaluate": (
+        "--study",
+        "--market",
+        "--seeds",
+        "--phases",
+        "--jobs",
+        "--output",
+        "--summary-only",
+    ),
     "report": ("--readme", "runs"),
     "init": ("--overwrite", "--input", "--macro", "folder"),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrl_sarp.cli import encoders
+from hrl_sarp.cli import encoders, studies
 from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LOG_DIR,
@@ -22,7 +22,7 @@ from hrl_sarp.cli.options import (
     Resume,
     Seed,
     TrialLogFile,
-    parse_seeds,
+    parse_numbers,
     read_config,
     running,
 )
@@ -193,7 +193,9 @@ def train(  # noqa: PLR0913 -- options, given by name
     """
     from hrl_sarp.run.phases import require_free_folder
 
-    several = parse_seeds(seeds)  # every wrong option is refused before anything is written
+    several = parse_numbers(
+        seeds, "--seeds", "0,1,2"
+    )  # every wrong option is refused before anything is written
     if several is not None and (phase is not None or seed is not None):
         raise HrlSarpError("--seeds trains all phases of its seeds: leave out --phase and --seed")
     # before the imports below, which take seconds
@@ -407,4 +409,5 @@ def init(
     say(f"wrote {n_files} files; use them with --config {folder}")
 
 
+studies.add_commands(app)
 encoders.add_commands(app)

@@ -96,13 +96,14 @@ def read_config(
     )
 
 
-def parse_seeds(text: str | None) -> tuple[int, ...] | None:
-    """Read seeds with commas between them; None where the option was not given."""
+def parse_numbers(text: str | None, option: str, example: str) -> tuple[int, ...] | None:
+    """Read numbers with commas between them; None where the option was not given."""
     try:
         return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise ConfigError(
-            f"--seeds: expected numbers with commas between them, such as 0,1,2, found '{text}'"
+            f"{option}: expected numbers with commas between them, such as {example}, found "
+            f"'{text}'"
         ) from error
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import yaml
 from loguru import logger
@@ -16,8 +16,9 @@ from pydantic_core import ErrorDetails
 
 from hrl_sarp.config.consistency import find_contradictions
 from hrl_sarp.config.encoder_schema import WindowedConfig
-from hrl_sarp.config.market_schema import DATED, SHARED
+from hrl_sarp.config.market_schema import DATED, SHARED, Section
 from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.study_schema import StudyConfig
 from hrl_sarp.errors import ConfigError, OverwriteError
 
 _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
@@ -32,6 +33,10 @@ UNREADABLE_YAML = (
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
 SPANS = ("market_profile", "spans")
+CHOICES = {"market": "markets", "experiment": "experiments", "study": "studies"}
+"""Kind of file that is chosen by its name -> its folder below the configuration."""
+COMMAND_LINE = "command line"
+SchemaT = TypeVar("SchemaT", bound=Section)
 RETIRED_KEYS = {
     ("risk", "bear_exposure_cut"): "the cash of the goal sets the exposure, see `objective.kind`",
 }
@@ -57,6 +62,7 @@ def load_config(
     overrides: Mapping[str, Any] | None = None,
     own_file: Path | None = None,
     usual_market: str | None = None,
+    origin: str = COMMAND_LINE,
 ) -> RunConfig:
     """Merge the files of a configuration folder and check the result as a whole.
 
@@ -74,6 +80,7 @@ def load_config(
             top-level keys (`window_length`, `splits`, ...) belong to the section `windowed`.
         usual_market: profile that is taken, instead of that of the base files, where nothing else
             names one.
+        origin: where `overrides` come from, for messages.
 
     Returns:
         The checked configuration; its `market` names the profile that was read.
@@ -117,10 +124,37 @@ def load_config(
         layers.lay(experiment_values, experiment_file.name)
     if own_file:
         layers.lay(layers.without_repeats(own_values, own_file.name), own_file.name)
-    layers.lay({**given, "market": name} if name else given, "command line")
+    layers.lay({**given, "market": name} if name else given, origin)
     chosen = [f"{path.parent.name}/{path.name}" for path in (market_file, experiment_file) if path]
     own = [str(own_file)] if own_file else []
     return _checked(layers, ", ".join([f"{config_dir.name}/*.yaml", *chosen, *own]))
+
+
+def load_study(
+    name: str, config_dir: Path = DEFAULT_CONFIG_DIR, overrides: Mapping[str, Any] | None = None
+) -> StudyConfig:
+    """Read the file of a study.
+
+    Args:
+        name: path of a YAML file, or its name in `studies/` without the ending.
+        config_dir: folder with `studies/`.
+        overrides: values that replace those of the file; inside `markets` they are added to it.
+
+    Returns:
+        The checked study. Whether its values fit the configuration shows when one is loaded.
+
+    Raises:
+        ConfigError: listing every problem, as `load_config` does.
+    """
+    layers = _Layers(config_dir)
+    file = Path(name) if Path(name).is_file() else layers.choose("study", name)
+    if file:
+        layers.lay(layers.read(file), file.name)
+    layers.lay(overrides or {}, COMMAND_LINE)
+    study = _validated(layers, StudyConfig)
+    if study is None or layers.problems:
+        raise ConfigError("\n  ".join([f"cannot use the study {name}:", *layers.problems]))
+    return study
 
 
 def copy_defaults(folder: Path, *, overwrite: bool) -> int:
@@ -159,10 +193,18 @@ def find_changes(dumped: str, config: RunConfig) -> list[str]:
     Each is a dotted key with both values. The list is empty if the dump is not YAML.
     """
     try:
-        there = _flattened(yaml.safe_load(dumped))
+        there = yaml.safe_load(dumped)
     except UNREADABLE_YAML:
         return []
-    here = _flattened(yaml.safe_load(dump_config(config)))
+    return name_changes(there, yaml.safe_load(dump_config(config)))
+
+
+def name_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return the first values in which plain values here differ from others there.
+
+    Each is a dotted key with both values.
+    """
+    there, here = flattened(first), flattened(second)
     changes = [
         f"{key} {_shown(there.get(key))} there, {_shown(here.get(key))} here"
         for key in sorted(there.keys() | here.keys())
@@ -173,8 +215,8 @@ def find_changes(dumped: str, config: RunConfig) -> list[str]:
 
 
 def list_choices(config_dir: Path, kind: str) -> list[str]:
-    """List the profiles ("market") or experiments ("experiment") of a folder, sorted."""
-    return sorted(path.stem for path in (config_dir / f"{kind}s").glob("*.yaml"))
+    """List the files of one of the kinds of `CHOICES` in a folder, sorted."""
+    return sorted(path.stem for path in (config_dir / CHOICES[kind]).glob("*.yaml"))
 
 
 class _StrictLoader(yaml.CSafeLoader):
@@ -237,10 +279,11 @@ class _Layers:
     def choose(self, kind: str, name: str) -> Path | None:
         choices = list_choices(self.config_dir, kind)
         if name in choices:
-            return self.config_dir / f"{kind}s" / f"{name}.yaml"
+            return self.config_dir / CHOICES[kind] / f"{name}.yaml"
         hint = _did_you_mean(str(name), choices)
         self.problems.append(
-            f"{kind}: no {kind}s/{name}.yaml{hint}; choose one of: {', '.join(choices) or '(none)'}"
+            f"{kind}: no {CHOICES[kind]}/{name}.yaml{hint}; choose one of: "
+            f"{', '.join(choices) or '(none)'}"
         )
         self.is_complete = False
         return None
@@ -314,31 +357,35 @@ def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and value > 0
 
 
-def _flattened(value: Any, where: str = "") -> dict[str, Any]:
+def flattened(value: Any, where: str = "") -> dict[str, Any]:
     """Return the single values of nested mappings by their dotted keys."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, Mapping) or not value:
         return {where: value}
-    parts = (_flattened(item, f"{where}.{key}".lstrip(".")) for key, item in value.items())
+    parts = (flattened(item, f"{where}.{key}".lstrip(".")) for key, item in value.items())
     return {key: item for part in parts for key, item in part.items()}
 
 
 def _checked(layers: _Layers, title: str) -> RunConfig:
-    problems = list(layers.problems)
-    config = None
-    try:
-        config = RunConfig.model_validate(layers.values)
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
-        problems += [
-            f"{_dotted(detail['loc'])}: {_reason(detail)} [{layers.origin(detail['loc'])}]"
-            for detail in map(_without_marks, details)
-            if detail["type"] != "missing" or layers.is_complete
-        ]
-    if config is not None:
-        problems.extend(find_contradictions(config))
+    config = _validated(layers, RunConfig)
+    contradictions = find_contradictions(config) if config else []
+    problems = [*layers.problems, *contradictions]
     if config is None or problems:
         raise ConfigError("\n  ".join([f"cannot use {title}:", *problems]))
     return config
+
+
+def _validated(layers: _Layers, schema: type[SchemaT]) -> SchemaT | None:
+    """Read the merged values as a schema; None where they do not fit, with a problem for each."""
+    try:
+        return schema.model_validate(layers.values)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
+        layers.problems += [
+            f"{_dotted(detail['loc'])}: {_reason(detail, schema)} [{layers.origin(detail['loc'])}]"
+            for detail in map(_without_marks, details)
+            if detail["type"] != "missing" or layers.is_complete
+        ]
+    return None
 
 
 def _without_marks(detail: ErrorDetails) -> ErrorDetails:
@@ -347,7 +394,7 @@ def _without_marks(detail: ErrorDetails) -> ErrorDetails:
     return {**detail, "loc": loc}
 
 
-def _reason(detail: ErrorDetails) -> str:
+def _reason(detail: ErrorDetails, schema: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return "required key is missing"
     if detail["type"] == "extra_forbidden":
@@ -358,15 +405,16 @@ def _reason(detail: ErrorDetails) -> str:
             cures = [RENAMED_KEYS.get((*path, str(name))) for name in inner]
             told = [cure for cure in cures if cure] or [RENAMED_KEYS[path]]
             return f"unknown key; {', '.join(told)}"
-        return f"unknown key{_did_you_mean(str(key), _keys_of(section))}"
+        return f"unknown key{_did_you_mean(str(key), _keys_of(section, schema))}"
     value = detail["input"]
     number = EXPONENT_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
     hint = f"; YAML reads this as text, write {number[1]}.0{number[2]}" if number else ""
-    return f"{detail['msg']} (was {_shown(value)}){hint}"
+    told = detail["msg"].removeprefix("Value error, ")  # pydantic's words for a check of ours
+    return f"{told} (was {_shown(value)}){hint}"
 
 
-def _keys_of(location: list[int | str]) -> list[str]:
-    section: type[BaseModel] = RunConfig
+def _keys_of(location: list[int | str], schema: type[BaseModel]) -> list[str]:
+    section = schema
     for part in location:
         if isinstance(part, int):
             continue

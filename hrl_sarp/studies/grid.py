@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from loguru import logger
 
@@ -21,6 +22,8 @@ from hrl_sarp.run.terminal import accept_any_console, phase_progress
 
 RESULT, FAILURE, SCREEN = "cell.json", "failed.json", "screen.log"
 """In the folder of a cell: what it measured, why it failed, what it printed."""
+ORPHANED = 137
+"""Exit code of a cell whose runner was killed, as of a process that was killed itself."""
 
 
 @dataclass(frozen=True, order=True)
@@ -130,18 +133,34 @@ class Results:
         }
 
 
+Needs = Callable[[Cell], Sequence[Cell]]
+"""Cell -> the cells whose results it reads."""
+
+
+def no_needs(_cell: Cell) -> Sequence[Cell]:
+    """Say that a cell reads no other cell's result."""
+    return ()
+
+
 def run_grid(
-    study: Study, cells: Sequence[Cell], jobs: int = 1, *, in_process: bool = False
+    study: Study,
+    cells: Sequence[Cell],
+    jobs: int = 1,
+    *,
+    needs: Needs = no_needs,
+    in_process: bool = False,
 ) -> Results:
     """Run the cells that have not finished; the same call after a stop or a kill goes on.
 
     A cell that fails is recorded with its reason and the rest goes on. It is tried again by the
-    next call.
+    next call. One line is logged for each cell that ends, with the time that is left.
 
     Args:
         study: what is run.
         cells: each once; their order is that of the results.
         jobs: processes at a time. Each cell has a fresh process, whose memory ends with it.
+        needs: cells that a cell waits for; they stand before it in `cells`. A cell is not run, and
+            counts as failed, where one of them has failed.
         in_process: run the cells one after another in this process instead.
 
     Returns:
@@ -152,25 +171,89 @@ def run_grid(
             each value that differs.
     """
     with RunFolder(study.folder, "--output").lock():
-        missing = [cell for cell in cells if finished(study, cell) is None]
+        pace = _Pace(study, cells, needs, jobs)
+        missing = list(pace.left)
         logger.info(f"{study.title}: {len(cells) - len(missing)} of {len(cells)} cells are there")
         with phase_progress(study.title, len(cells), len(cells) - len(missing)) as bar:
-            done = len(cells) - len(missing)
-            for _ in _run_all(study, missing, jobs, in_process=in_process):
-                done += 1
-                bar.update(done)
-    found, failed = {}, {}
-    for cell in cells:
-        measures = finished(study, cell)
-        if measures is not None:
-            found[cell] = measures
+            for cell in _run_all(study, missing, jobs, needs, in_process=in_process):
+                logger.info(f"{study.title}: {pace.ended(cell)}")
+                bar.update(len(cells) - len(pace.left))
+    return Results(
+        {cell: pace.found[cell]["measures"] for cell in cells if cell in pace.found},
+        {cell: reason_of(study, cell) for cell in cells if cell not in pace.found},
+    )
+
+
+@dataclass
+class _Pace:
+    """How long the cells that are left will take, by those that have finished.
+
+    Cells are alike if they wait for equally many others in a row: baselines take seconds where
+    trainings take minutes.
+    """
+
+    study: Study
+    cells: Sequence[Cell]
+    needs: Needs
+    jobs: int
+    found: dict[Cell, dict[str, Any]] = field(default_factory=dict)
+    """Files of the cells that have finished."""
+    left: list[Cell] = field(default_factory=list)
+    """Cells that have not ended, in their order."""
+
+    def __post_init__(self) -> None:
+        for cell in self.cells:
+            content = _content(self.study, cell)
+            if content is None:
+                self.left.append(cell)
+            else:
+                self.found[cell] = content
+
+    def ended(self, cell: Cell) -> str:
+        """Count a cell that has ended, and say how it ended and what is left."""
+        self.left.remove(cell)
+        path = self.study.folder / cell.name / RESULT
+        if path.is_file():
+            self.found[cell] = read_json(path, self.study.title)
+            told = f"{cell.name} took {self.found[cell]['seconds']:.0f} s"
         else:
-            failed[cell] = read_json(study.folder / cell.name / FAILURE, study.title)["reason"]
-    return Results(found, failed)
+            told = f"{cell.name} failed: {reason_of(self.study, cell)}"
+        done = len(self.cells) - len(self.left)
+        return f"{told}; {done} of {len(self.cells)} cells{self._outlook()}"
+
+    def _outlook(self) -> str:
+        seconds: dict[int, list[float]] = {}
+        for cell, content in self.found.items():
+            seconds.setdefault(self._depth(cell), []).append(content["seconds"])
+        means = {depth: sum(found) / len(found) for depth, found in seconds.items()}
+        depths = [self._depth(cell) for cell in self.left]
+        known = [means[depth] for depth in depths if depth in means]
+        if not known:
+            return ""
+        left = sum(known) / self.jobs
+        word = "about" if len(known) == len(depths) else "more than"
+        return f", {word} {left / 60:.0f} min left" if left >= 90 else f", {word} {left:.0f} s left"
+
+    def _depth(self, cell: Cell) -> int:
+        return 1 + max((self._depth(need) for need in self.needs(cell)), default=-1)
 
 
-def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
-    """Return what a finished cell measured."""
+def has_result(study: Study, cell: Cell) -> bool:
+    """Say whether a cell has finished, whatever its configuration."""
+    return (study.folder / cell.name / RESULT).is_file()
+
+
+def reason_of(study: Study, cell: Cell) -> str:
+    """Return why a cell has failed, or that it has not run."""
+    path = study.folder / cell.name / FAILURE
+    if not path.is_file():
+        return "it has not run"
+    reason: str = read_json(path, study.title)["reason"]
+    return reason
+
+
+def _content(study: Study, cell: Cell) -> dict[str, Any] | None:
+    """Read the file of a finished cell, which has to be of the same study."""
     path = study.folder / cell.name / RESULT
     if not path.is_file():
         return None
@@ -181,8 +264,7 @@ def finished(study: Study, cell: Cell) -> dict[str, Any] | None:
             f"{path} is a result with another {'; another '.join(different.values())}; give the "
             "same options, remove the folder, or choose another --output"
         )
-    measures: dict[str, Any] = content["measures"]
-    return measures
+    return content
 
 
 def run_cell(study: Study, cell: Cell) -> None:
@@ -197,42 +279,90 @@ def run_cell(study: Study, cell: Cell) -> None:
     try:
         measures = study.run(cell, folder)
     except HrlSarpError as error:
-        write_json(folder / FAILURE, {"reason": f"{type(error).__name__}: {error}"})
+        _record_failure(study, cell, f"{type(error).__name__}: {error}")
         return
     content = {"identity": dict(study.identity(cell)), "measures": measures}
     write_json(folder / RESULT, {**content, "seconds": time.perf_counter() - began})
 
 
-def _run_all(study: Study, cells: Sequence[Cell], jobs: int, *, in_process: bool) -> Iterator[Cell]:
+def _record_failure(study: Study, cell: Cell, reason: str) -> None:
+    folder = study.folder / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FAILURE, {"reason": reason})
+
+
+@dataclass
+class _Queue:
+    """Cells that wait for a process, or for what they read."""
+
+    study: Study
+    needs: Needs
+    waiting: list[Cell]
+    open: set[Cell]
+    """Cells that have not ended, running ones included."""
+
+    def take(self) -> Cell | None:
+        """Return the first cell that waits for no other, and let it wait no longer."""
+        ready = (cell for cell in self.waiting if self.open.isdisjoint(self.needs(cell)))
+        cell = next(ready, None)
+        if cell is not None:
+            self.waiting.remove(cell)
+        return cell
+
+    def cannot_run(self, cell: Cell) -> bool:
+        """Record the cells that this one reads and that have failed, if there are any."""
+        lacking = [need.name for need in self.needs(cell) if not has_result(self.study, need)]
+        if lacking:
+            _record_failure(self.study, cell, f"it needs {', '.join(lacking)}, which failed")
+        return bool(lacking)
+
+
+def _run_all(
+    study: Study, cells: Sequence[Cell], jobs: int, needs: Needs, *, in_process: bool
+) -> Iterator[Cell]:
     """Run cells and yield each when it has ended, well or not."""
-    if in_process:
-        for cell in cells:
-            run_cell(study, cell)
-            yield cell
-        return
-    spawn, waiting = multiprocessing.get_context("spawn"), list(cells)
+    queue = _Queue(study, needs, list(cells), set(cells))
     running: dict[int, tuple[Cell, BaseProcess]] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                cell = waiting.pop(0)
-                begun = spawn.Process(target=_run_apart, args=(study, cell), name=cell.name)
-                begun.start()
-                running[begun.sentinel] = (cell, begun)
-            ended = set(connection.wait(list(running)))
-            for sentinel in [sentinel for sentinel in running if sentinel in ended]:
-                cell, process = running.pop(sentinel)
-                process.join()
-                _record_death(study, cell, process)
-                yield cell
+        while queue.open:
+            cell = queue.take() if len(running) < jobs else None
+            if cell is None:
+                cell = _first_to_end(study, running)
+            elif not queue.cannot_run(cell):
+                if not in_process:
+                    process = _begun(study, cell)
+                    running[process.sentinel] = (cell, process)
+                    continue
+                run_cell(study, cell)
+            queue.open.discard(cell)
+            yield cell
     finally:  # a stop: Ctrl-C reaches processes of the same terminal, a signal to this one does not
         for _, process in running.values():
             process.terminate()
+        for _, process in running.values():
             process.join()
+
+
+def _begun(study: Study, cell: Cell) -> BaseProcess:
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_run_apart, args=(study, cell), name=cell.name)
+    process.start()
+    return process
+
+
+def _first_to_end(study: Study, running: dict[int, tuple[Cell, BaseProcess]]) -> Cell:
+    """Wait until a process ends, and take it out of those that run."""
+    ended = set(connection.wait(list(running)))
+    first = next(sentinel for sentinel in running if sentinel in ended)
+    cell, process = running.pop(first)
+    process.join()
+    _record_death(study, cell, process)
+    return cell
 
 
 def _run_apart(study: Study, cell: Cell) -> None:
     """Run a cell in a process of its own; everything that it prints goes to a file."""
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
     path = study.folder / cell.name / SCREEN
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as screen:
@@ -243,8 +373,23 @@ def _run_apart(study: Study, cell: Cell) -> None:
         run_cell(study, cell)
 
 
+def _end_with_the_runner() -> NoReturn:
+    """End this process when the one that began it is gone.
+
+    A runner that was killed cannot end its cells. The next one would run them a second time in the
+    same folders.
+    """
+    runner = multiprocessing.parent_process()
+    if runner is not None:
+        connection.wait([runner.sentinel])
+    os._exit(ORPHANED)
+
+
 def _record_death(study: Study, cell: Cell, process: BaseProcess) -> None:
     """Write why a process ended without a word of its own: killed for memory, for example."""
     if process.exitcode:
-        reason = f"the process ended with exit code {process.exitcode}; see {SCREEN} beside this"
-        write_json(study.folder / cell.name / FAILURE, {"reason": reason})
+        _record_failure(
+            study,
+            cell,
+            f"the process ended with exit code {process.exitcode}; see {SCREEN} beside this",
+        )

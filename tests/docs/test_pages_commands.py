@@ -22,7 +22,7 @@ from tests.tiny_runs import TINY
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 CALLS = ("python main.py ", "hrl-sarp ", "python scripts/", "python -m benchmarks")
-NAMED = {"--experiment": "experiments", "--market": "markets"}
+NAMED = {"--experiment": "experiments", "--market": "markets", "--study": "studies"}
 """Options whose values are files of a folder of the configuration."""
 COMMANDS = typer.main.get_command(app)
 
@@ -60,7 +60,8 @@ def values_of(words: list[str], option: str) -> list[str]:
 def test_a_command_of_a_page_is_one_that_the_package_takes(line: str) -> None:
     words = shlex.split(line, comments=True)
     for option, folder in NAMED.items():
-        for name in values_of(words, option):
+        names = [] if "--config" in words else values_of(words, option)
+        for name in (value.partition("=")[0] for value in names):
             assert (DEFAULT_CONFIG_DIR / folder / f"{name}.yaml").is_file(), name
     if words[1].startswith(("scripts/", "-m")):
         path = words[1] if words[1] != "-m" else words[2].replace(".", "/") + ".py"

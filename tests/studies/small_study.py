@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ class Squares:
 
     folder: Path
     factor: float = 1.0
+    seconds: float = 0.0
     title: str = "squares"
 
     def identity(self, cell: Cell) -> dict[str, Any]:
@@ -25,6 +27,9 @@ class Squares:
         with (folder / "visits.txt").open("a") as visits:
             visits.write("here\n")
         sys.stdout.write(f"cell {cell.name} runs\n")
+        if cell.setting == "slow" and self.seconds:
+            (folder / "process.txt").write_text(str(os.getpid()))
+            time.sleep(self.seconds)
         if cell.setting == "refused":
             raise DataError("prices.csv, row 3: no close")
         if cell.setting == "crashed":

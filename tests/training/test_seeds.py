@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrl_sarp.cli.options import parse_seeds
+from hrl_sarp.cli.options import parse_numbers
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs.policies import MixedGoal, MixedTarget
 from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError
@@ -137,7 +137,9 @@ def test_seeds_that_cannot_be_meant_are_refused(tmp_path: Path, seeds: tuple[int
 
 
 def test_seeds_are_read_from_text() -> None:
-    assert parse_seeds(None) is None
-    assert parse_seeds("2, 0,1") == (2, 0, 1)
-    with pytest.raises(ConfigError, match="such as 0,1,2, found '0-2'"):
-        parse_seeds("0-2")
+    assert parse_numbers(None, "--seeds", "0,1,2") is None
+    assert parse_numbers("2, 0,1", "--seeds", "0,1,2") == (2, 0, 1)
+    with pytest.raises(
+        ConfigError, match=r"--seeds: expected numbers .* such as 0,1,2, found '0-2'"
+    ):
+        parse_numbers("0-2", "--seeds", "0,1,2")

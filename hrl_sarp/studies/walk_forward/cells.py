@@ -1,10 +1,10 @@
-"""The cells of a walk-forward: baselines, trained seeds, then the ensembles of the seeds."""
+"""The cells of a walk-forward: baselines, trained seeds, and the ensembles that read both."""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from hrl_sarp.market.cache import SAMPLE, assembled_market, bundled_sample, mark
 from hrl_sarp.run.files import remove_unfinished, sha256_plain, source_hash
 from hrl_sarp.run.session import StopFlag, configure_logging, configure_threads
 from hrl_sarp.run.trials import Kind, Span, Trial, TrialLog, prices_hash
-from hrl_sarp.studies.grid import Cell
+from hrl_sarp.studies.grid import Cell, Results, has_result, reason_of, run_grid
 from hrl_sarp.studies.walk_forward.folds import Fold, Recipe
 from hrl_sarp.studies.walk_forward.ledger import Ledger, joined, read_ledger, roll_out, write_ledger
 from hrl_sarp.training import make_context
@@ -38,7 +38,6 @@ BASELINES, ENSEMBLE = "baselines", "ensemble"
 PRIOR, MACRO_ALONE, MICRO_ALONE = "prior", "macro alone", "micro alone"
 SAME_EXPOSURE = "1/N, same exposure"
 """1/N at the mean exposure of the last phase's ensemble in the fold."""
-Pass = Literal["baselines", "seeds", "ensemble"]
 
 
 def phase_name(number: int) -> str:
@@ -48,15 +47,15 @@ def phase_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class WalkForward:
-    """The study of one pass over all folds; see `grid.Study`.
+    """A study of folds, variants and seeds; see `grid.Study`.
 
     Examples:
         >>> fold = Fold("us", 2005, 2007)
         >>> recipe = Recipe(None, {}, {"risk": None}, (1, 2), {})
         >>> folder = Path("logs/walk_forward")
-        >>> study = WalkForward(recipe, {"us": None}, folder, {fold.name: fold}, (0, 1), "seeds")
+        >>> study = WalkForward(recipe, {"us": None}, folder, {fold.name: fold}, (4,))
         >>> [cell.name for cell in study.cells()]
-        ['us-2005-2007-risk-0', 'us-2005-2007-risk-1']
+        ['us-2005-2007-baselines-0', 'us-2005-2007-risk-4', 'us-2005-2007-risk-ensemble-0']
     """
 
     recipe: Recipe
@@ -66,46 +65,123 @@ class WalkForward:
     folds: Mapping[str, Fold]
     """Name -> fold, over all markets."""
     seeds: tuple[int, ...]
-    kind: Pass
-    title: str = field(default="walk-forward")
+    title: str = "walk-forward"
 
-    def cells(self) -> list[Cell]:
-        """List the cells of this pass.
-
-        Returns:
-            A seed of all folds before the next seed, so that cells that run together differ in
-            their market.
-        """
-        variants = [BASELINES] if self.kind == "baselines" else list(self.recipe.variants)
-        end = f"-{ENSEMBLE}" if self.kind == "ensemble" else ""
-        seeds = self.seeds if self.kind == "seeds" else (0,)
-        settings = [f"{fold}-{variant}{end}" for fold in self.folds for variant in variants]
-        return [Cell(setting, seed) for seed in seeds for setting in settings]
-
-    def of(self, kind: Pass) -> "WalkForward":
-        """Return another pass of the same study.
+    @staticmethod
+    def baselines(fold: Fold) -> Cell:
+        """Name the cell of the baselines of a fold.
 
         Args:
-            kind: of the pass.
+            fold: of the study.
 
         Returns:
-            The same folds, seeds and folder.
+            The cell, which all variants share.
         """
-        return replace(self, kind=kind)
+        return Cell(f"{fold.name}-{BASELINES}", 0)
+
+    def trained(self, fold: Fold, variant: str) -> list[Cell]:
+        """Name the cells that train.
+
+        Args:
+            fold: of the study.
+            variant: of the recipe.
+
+        Returns:
+            One for each seed.
+        """
+        return [Cell(f"{fold.name}-{variant}", seed) for seed in self.seeds]
+
+    @staticmethod
+    def ensemble(fold: Fold, variant: str) -> Cell:
+        """Name the cell in which the seeds decide together.
+
+        Args:
+            fold: of the study.
+            variant: of the recipe.
+
+        Returns:
+            The cell.
+        """
+        return Cell(f"{fold.name}-{variant}-{ENSEMBLE}", 0)
+
+    def cells(self) -> list[Cell]:
+        """List all cells.
+
+        Returns:
+            Baselines, trainings and ensembles. A seed of all folds stands before the next seed, so
+            that cells that run together differ in their market.
+        """
+        folds, variants = self.folds.values(), self.recipe.variants
+        places = [(fold, variant) for fold in folds for variant in variants]
+        trained = [self.trained(*place) for place in places]
+        return [
+            *(self.baselines(fold) for fold in folds),
+            *(cells[i] for i in range(len(self.seeds)) for cells in trained),
+            *(self.ensemble(*place) for place in places),
+        ]
+
+    def needs(self, cell: Cell) -> list[Cell]:
+        """List the cells whose results a cell reads.
+
+        Args:
+            cell: of this study.
+
+        Returns:
+            The baselines of its fold; for an ensemble its seeds, too.
+        """
+        fold, variant = self._place(cell)
+        if cell == self.baselines(fold):
+            return []
+        seeds = self.trained(fold, variant) if cell == self.ensemble(fold, variant) else []
+        return [self.baselines(fold), *seeds]
+
+    def run_all(self, jobs: int, *, in_process: bool = False) -> Results:
+        """Run what has not finished; the same call after a stop or a kill goes on.
+
+        Args:
+            jobs: processes at a time.
+            in_process: run one cell after another in this process instead.
+
+        Returns:
+            What the cells came to, and why some have failed.
+        """
+        return run_grid(self, self.cells(), jobs, needs=self.needs, in_process=in_process)
+
+    def missing(self) -> dict[str, str]:
+        """Say which cells have not finished.
+
+        Returns:
+            Name of a cell -> why it failed, or that it has not run.
+        """
+        cells = [cell for cell in self.cells() if not has_result(self, cell)]
+        return {cell.name: reason_of(self, cell) for cell in cells}
+
+    def require_startable(self) -> None:
+        """Refuse what no cell could run with, before the first one starts.
+
+        The configuration of every market and variant is read for the first fold, which has the
+        fewest years to train on, and so is the manifest of the data.
+        """
+        first: dict[str, Fold] = {}
+        for fold in self.folds.values():
+            first.setdefault(fold.market, fold)
+        for fold in first.values():
+            for variant in self.recipe.variants:
+                self.identity(self.trained(fold, variant)[0])
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """Return what a result depends on: configuration, data and the code of the market.
 
         Args:
-            cell: of this pass.
+            cell: of this study.
 
         Returns:
             Hashes by name, and the phases.
         """
         fold, variant = self._place(cell)
-        seeds = self.seeds if self.kind == "ensemble" else (cell.seed,)
+        seeds = self.seeds if cell == self.ensemble(fold, variant) else (cell.seed,)
         configs = {seed: self.recipe.config(fold, variant, seed) for seed in seeds}
-        phases = [] if self.kind == "baselines" else list(self.recipe.phases)
+        phases = [] if cell == self.baselines(fold) else list(self.recipe.phases)
         return {
             "config": {str(seed): config_hash(config) for seed, config in configs.items()},
             "market": self._market_key(fold, configs[seeds[0]]),
@@ -116,7 +192,7 @@ class WalkForward:
         """Do the work of a cell from where it stands, and write its series.
 
         Args:
-            cell: of this pass.
+            cell: of this study.
             folder: of the cell.
 
         Returns:
@@ -128,18 +204,17 @@ class WalkForward:
         remove_unfinished(folder)
         configure_logging(folder)
         market = self._market(fold, config)
-        if self.kind == "baselines":
+        baselines = self.baselines(fold)
+        if cell == baselines:
             ledger = roll_out(market, market.split.test, make_baselines(market, config), config)
-        elif self.kind == "seeds":
+        elif cell == self.ensemble(fold, variant):
+            ledger = self._ensemble(fold, variant, market, config)
+        else:
             pairs = trained_pairs(self._train(config, market, folder))
             policies = [HierarchicalPolicy(name, *pair) for name, pair in pairs.items()]
             ledger = roll_out(market, market.split.test, policies, config)
-        else:
-            ledger = self._ensemble(fold, variant, market, config)
         write_ledger(ledger, folder)
-        reference = ledger
-        if self.kind != "baselines":
-            reference = read_ledger(self.folder / Cell(f"{fold.name}-{BASELINES}", 0).name)
+        reference = ledger if cell == baselines else read_ledger(self.folder / baselines.name)
         _record(
             ledger, reference, market, config, Span.of_rows(market, market.split.test, fold.name)
         )
@@ -155,10 +230,10 @@ class WalkForward:
     def _ensemble(self, fold: Fold, variant: str, market: Market, config: RunConfig) -> Ledger:
         """Roll out the mean decisions of all seeds, then 1/N at the exposure that they had."""
         by_seed = []
-        for seed in self.seeds:
-            own = self.recipe.config(fold, variant, seed)
-            folder = self.folder / Cell(f"{fold.name}-{variant}", seed).name
-            by_seed.append(trained_pairs(self._context(own, market, folder)))
+        for cell in self.trained(fold, variant):
+            own = self.recipe.config(fold, variant, cell.seed)
+            context = self._context(own, market, self.folder / cell.name)
+            by_seed.append(trained_pairs(context))
         policies: list[Policy] = [
             HierarchicalPolicy(name, *mixed_pair([pairs[name] for pairs in by_seed]))
             for name in by_seed[0]

@@ -1,14 +1,14 @@
 """The folds of a market, one after the other: out-of-sample series of every policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.errors import MissingArtifactError
-from hrl_sarp.studies.grid import RESULT, Cell
-from hrl_sarp.studies.walk_forward.cells import BASELINES, ENSEMBLE, WalkForward
+from hrl_sarp.studies.grid import Cell, has_result
+from hrl_sarp.studies.walk_forward.cells import WalkForward
 from hrl_sarp.studies.walk_forward.folds import Fold
 from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN, Ledger, read_ledger
 
@@ -138,7 +138,7 @@ def chained(
 
 
 def read_chains(study: WalkForward) -> dict[str, dict[str, Chain]]:
-    """Read the folds that have finished in all passes: variant -> market -> chain.
+    """Read the folds whose cells have all finished: variant -> market -> chain.
 
     Raises:
         MissingArtifactError: if no fold has finished.
@@ -155,34 +155,24 @@ def read_chains(study: WalkForward) -> dict[str, dict[str, Chain]]:
                 found.setdefault(variant, {})[market] = _read(study, folds, variant)
     if not found:
         raise MissingArtifactError(
-            f"no fold in {study.folder} has finished its seeds and its ensemble; run the same "
-            "command without --summary-only"
+            f"no fold in {study.folder} has finished its seeds and its ensemble; correct what "
+            "failed, then repeat the command without --summary-only"
         )
     return found
 
 
-def _cells(study: WalkForward, fold: Fold, variant: str) -> Mapping[str, list[Cell]]:
-    own = f"{fold.name}-{variant}"
-    return {
-        "baselines": [Cell(f"{fold.name}-{BASELINES}", 0)],
-        "seeds": [Cell(own, seed) for seed in study.seeds],
-        "ensemble": [Cell(f"{own}-{ENSEMBLE}", 0)],
-    }
-
-
 def _has_finished(study: WalkForward, fold: Fold, variant: str) -> bool:
-    cells = [cell for group in _cells(study, fold, variant).values() for cell in group]
-    return all((study.folder / cell.name / RESULT).is_file() for cell in cells)
+    last = study.ensemble(fold, variant)
+    return all(has_result(study, cell) for cell in (*study.needs(last), last))
 
 
 def _read(study: WalkForward, folds: Sequence[Fold], variant: str) -> Chain:
-    def ledgers(fold: Fold, group: str) -> tuple[Ledger, ...]:
-        cells = _cells(study, fold, variant)[group]
-        return tuple(read_ledger(study.folder / cell.name) for cell in cells)
+    def ledger(cell: Cell) -> Ledger:
+        return read_ledger(study.folder / cell.name)
 
     return Chain(
         folds=tuple(folds),
-        baselines=tuple(ledgers(fold, "baselines")[0] for fold in folds),
-        seeds=tuple(ledgers(fold, "seeds") for fold in folds),
-        ensembles=tuple(ledgers(fold, "ensemble")[0] for fold in folds),
+        baselines=tuple(ledger(study.baselines(fold)) for fold in folds),
+        seeds=tuple(tuple(map(ledger, study.trained(fold, variant))) for fold in folds),
+        ensembles=tuple(ledger(study.ensemble(fold, variant)) for fold in folds),
     )

@@ -44,7 +44,7 @@ def summarise(study: WalkForward) -> str:
     """Write `table.md`, a figure for each variant, `table.json` and `searches.json` to the study.
 
     Args:
-        study: any pass of it; folds that have not finished are left out and named.
+        study: folds that have not finished are left out, and their cells named.
 
     Returns:
         The page as Markdown.
@@ -90,7 +90,6 @@ def summarise(study: WalkForward) -> str:
 def opening(study: WalkForward, chains: Mapping[str, Mapping[str, Chain]]) -> str:
     """Say what was run, how to read it, and what is missing."""
     done = {fold.name for each in chains.values() for one in each.values() for fold in one.folds}
-    missing = [name for name in study.folds if name not in done]
     section = study.recipe.base(next(iter(study.data_dirs))).walk_forward
     sentences = [
         f"Tests of {len(done)} folds, {len(study.seeds)} seeds each, phases "
@@ -108,8 +107,9 @@ def opening(study: WalkForward, chains: Mapping[str, Mapping[str, Chain]]) -> st
         "CE5 and CE10 are the sure log growth with the same power utility, at a relative risk "
         "aversion of 5 and 10.",
     ]
+    missing = [f"* `{name}`: {' '.join(why.split())}" for name, why in study.missing().items()]
     if missing:
-        sentences.append(f"Not finished and left out: {', '.join(missing)}.")
+        sentences += ["", "Cells that have not finished; their folds are left out:", "", *missing]
     return "\n".join(sentences)
 
 

@@ -21,7 +21,6 @@ from hrl_sarp.errors import CheckpointError
 from hrl_sarp.market.cache import bundled_sample
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.trials import TrialLog
-from hrl_sarp.studies import run_grid
 from hrl_sarp.studies.walk_forward import Fold, Recipe, WalkForward, cells, summarise
 from hrl_sarp.studies.walk_forward.ledger import Ledger, read_ledger
 from hrl_sarp.training.phase import PhaseContext
@@ -43,7 +42,7 @@ def made_study(folder: Path, phases: tuple[int, ...] = (1, 2)) -> WalkForward:
     years = {"test_years": 1, "last_test_year": 2006}
     recipe = Recipe("smoke", years, {"risk": None}, phases, CHANGES)
     folds = {fold.name: fold for fold in recipe.folds("sample", None)}
-    return WalkForward(recipe, {"sample": None}, folder, folds, tuple(range(SEEDS)), "baselines")
+    return WalkForward(recipe, {"sample": None}, folder, folds, tuple(range(SEEDS)))
 
 
 def short_markets() -> Any:
@@ -82,7 +81,7 @@ def rules_of(context: PhaseContext) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WalkForward]:
-    """A study whose passes have run here; the first cell was stopped before its phase 2."""
+    """A study that has run here; its first training was stopped before phase 2."""
     study = made_study(tmp_path_factory.mktemp("walk"))
 
     def stopped(number: int, context: PhaseContext) -> None:
@@ -94,14 +93,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WalkForward]:
         patched.setenv("HRL_SARP_TRIAL_LOG", str(study.folder / "trials.jsonl"))
         patched.setattr(cells, "bundled_sample", short_markets())
         patched.setattr(cells, "trained_pairs", rules_of)
-        run_grid(study, study.cells(), in_process=True)
-        seeds = study.of("seeds")
         patched.setattr(cells, "run_phase", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run_grid(seeds, seeds.cells()[:1], in_process=True)
+            study.run_all(1, in_process=True)
         patched.setattr(cells, "run_phase", finish_phase)
-        for step in (seeds, study.of("ensemble")):
-            assert not run_grid(step, step.cells(), in_process=True).failed
+        assert not study.run_all(1, in_process=True).failed
         yield study
 
 
@@ -136,15 +132,14 @@ def test_a_cell_that_was_stopped_goes_on_and_no_cell_runs_twice(made: WalkForwar
     # phases are asked for again after a stop: `run_phase` passes over those that have finished
     assert (folder / "phases.txt").read_text().split() == ["1", "1", "2"]
     assert (made.folder / "sample-2006-2006-risk-0" / "phases.txt").read_text() == "1\n2\n"
-    seeds = made.of("seeds")
-    run_grid(seeds, seeds.cells(), in_process=True)
+    made.run_all(1, in_process=True)
     assert (folder / "phases.txt").read_text().split() == ["1", "1", "2"]
 
 
 def test_a_finished_cell_of_other_phases_is_refused(made: WalkForward) -> None:
-    other = replace(made.of("seeds"), recipe=replace(made.recipe, phases=(1,)))
+    other = replace(made, recipe=replace(made.recipe, phases=(1,)))
     with pytest.raises(CheckpointError, match="phases"):
-        run_grid(other, other.cells(), in_process=True)
+        other.run_all(1, in_process=True)
 
 
 def test_the_prior_is_the_same_for_all_seeds_and_their_ensemble(made: WalkForward) -> None:
@@ -165,7 +160,7 @@ def test_1_over_n_has_the_exposure_of_the_ensemble(made: WalkForward) -> None:
 
 
 def test_the_ensemble_of_one_seed_is_the_seed(made: WalkForward) -> None:
-    alone, fold = replace(made.of("ensemble"), seeds=(1,)), Fold("sample", 2005, 2005)
+    alone, fold = replace(made, seeds=(1,)), Fold("sample", 2005, 2005)
     config = made.recipe.config(fold, "risk", 0)
     found = alone._ensemble(fold, "risk", alone._market(fold, config), config)
     seed = of(made, "sample-2005-2005-risk-1")
@@ -226,8 +221,7 @@ def test_trained_agents_of_all_phases_are_rolled_out(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("HRL_SARP_TRIAL_LOG", str(tmp_path / "trials.jsonl"))
         patched.setattr(cells, "bundled_sample", short_markets())
-        for step in (study, study.of("seeds"), study.of("ensemble")):
-            assert not run_grid(step, step.cells(), in_process=True).failed
+        assert not study.run_all(1, in_process=True).failed
     seed = of(study, "sample-2005-2005-risk-0")
     whole = of(study, "sample-2005-2005-risk-ensemble-0")
     assert seed.names[:6] == ("prior", *(f"phase {number}" for number in range(1, 6)))

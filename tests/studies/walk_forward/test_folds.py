@@ -4,9 +4,14 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
+from hrl_sarp.config.loading import config_hash, load_config
 from hrl_sarp.errors import ConfigError
 from hrl_sarp.studies.walk_forward import Fold, Recipe
+from hrl_sarp.studies.walk_forward.folds import COMMON
+
+FOLD = Fold("us", 2008, 2010)
 
 
 def recipe(**changes: object) -> Recipe:
@@ -58,15 +63,6 @@ def test_a_fold_takes_features_and_baselines_of_the_study(market: str) -> None:
     assert config.objective.kind == "growth"
 
 
-def test_a_variant_is_an_objective_or_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "calm.yaml"
-    file.write_text("objective: {risk_aversion: 8.0}\n")
-    both = recipe(variants={"calm": file, "wild": None})
-    assert both.config(Fold("us", 2008, 2010), "calm", 0).objective.risk_aversion == 8.0
-    with pytest.raises(ConfigError, match="--variant wild"):
-        both.config(Fold("us", 2008, 2010), "wild", 0)
-
-
 def test_layers_of_a_variant_are_laid_over_each_other() -> None:
     changes = {"objective": {"risk_aversion": 3.0}, "evaluation": {"confidence": 0.8}}
     both = recipe(experiment="smoke", changes=changes, variants={"growth": None})
@@ -80,19 +76,77 @@ def test_layers_of_a_variant_are_laid_over_each_other() -> None:
 
 
 def test_a_market_with_spans_as_shares_has_no_folds() -> None:
-    spans = {"market_profile": {"spans": {"shares": [0.6, 0.2, 0.2]}}}
     with pytest.raises(ConfigError) as refused:
-        recipe(changes=spans).config(Fold("us", 2008, 2010), "risk", seed=0)
+        recipe().config(Fold("own", 2008, 2010), "risk", seed=0)
     assert str(refused.value) == (
-        "walk-forward: the market profile us has spans as shares of the data; expected "
+        "walk-forward: the market profile own has spans as shares of the data; expected "
         "`market_profile.spans.train.start`, the first day of every fold"
     )
 
 
-def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError) as refused:
-        recipe().config(Fold("us", 2008, 2010), "wild", seed=0)
-    assert str(refused.value) == (
-        "--variant wild: expected one of risk, growth or NAME=FILE with a YAML file of values, "
-        "found neither"
-    )
+def test_a_variant_is_an_objective_or_values() -> None:
+    calm = {"objective": {"risk_aversion": 8.0}}
+    both = recipe(variants={"calm": calm, "growth": calm, "wild": None}, origin="mine.yaml")
+    assert both.config(FOLD, "calm", 0).objective.risk_aversion == 8.0
+    growth = both.config(FOLD, "growth", 0).objective
+    assert (growth.kind, growth.risk_aversion) == ("growth", 8.0)
+    with pytest.raises(ConfigError, match=r"variant wild has no values \[mine.yaml\]"):
+        both.config(FOLD, "wild", 0)
+
+
+def test_values_give_the_configuration_that_a_file_of_them_gives(tmp_path: Path) -> None:
+    # a study that was begun with files goes on: the hash of a cell is that of its values
+    values = {"micro_agent": {"network": {"trade_speed": 0.5}}, "objective": {"kind": "risk"}}
+    file = tmp_path / "slow.yaml"
+    file.write_text(yaml.safe_dump(values))
+    plain = recipe().config(FOLD, "risk", 2).model_dump(include={"market_profile", "evaluation"})
+    by_file = load_config(market="us", own_file=file, overrides={**plain, "seed": 2, "threads": 1})
+    inline = recipe(variants={"slow": values}).config(FOLD, "slow", 2)
+    assert config_hash(inline) == config_hash(by_file)
+
+
+def test_an_unknown_key_of_a_variant_is_named_with_its_file_and_the_near_one() -> None:
+    odd = recipe(variants={"calm": {"objective": {"risk_aversoin": 8.0}}}, origin="mine.yaml")
+    with pytest.raises(ConfigError, match=r"did you mean 'risk_aversion'\? \[mine.yaml\]"):
+        odd.config(FOLD, "calm", 0)
+
+
+@pytest.mark.parametrize("section", COMMON)
+@pytest.mark.parametrize("variant", ["calm", "risk"])
+def test_a_variant_changes_nothing_that_baselines_share(section: str, variant: str) -> None:
+    costs = recipe(variants={variant: {section: {"anything": 1}}})
+    with pytest.raises(ConfigError, match=f"variant {variant} sets {section} "):
+        costs.config(FOLD, variant, 0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": 3},
+        {"threads": 2},
+        {"market": "nse"},
+        {"evaluation": {"baselines": ["momentum"]}},
+        {"evaluation": None},
+        {"market_profile": {"macro_features": []}},
+        {"market_profile": {"spans": {"test": {"start": date(2012, 1, 1)}}}},
+        {"market_profile": {"spans": None}},
+        {"walk_forward": {"test_years": 5}},
+    ],
+)
+def test_a_value_that_the_study_sets_itself_is_refused(values: dict[str, object]) -> None:
+    (section,) = values
+    with pytest.raises(ConfigError, match=f"{section}.*the study sets this itself"):
+        recipe(changes=values, years={"test_years": 3}).config(FOLD, "risk", 0)
+
+
+def test_values_reach_the_section_of_the_walk_forward_and_the_first_day() -> None:
+    values = {
+        "walk_forward": {"samples": 50, "baselines": ["equal_weight"]},
+        "market_profile": {"spans": {"train": {"start": date(2002, 1, 1)}}},
+    }
+    found = recipe(changes=values, years={"test_years": 1})
+    section = found.base("us").walk_forward
+    assert (section.samples, section.test_years) == (50, 1)
+    config = found.config(FOLD, "risk", 0)
+    assert config.evaluation.baselines == ["equal_weight"]
+    assert config.market_profile.spans.train.start == date(2002, 1, 1)

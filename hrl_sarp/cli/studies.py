@@ -1,0 +1,104 @@
+"""The command `evaluate`: a walk-forward study, run and summarised."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hrl_sarp.cli.options import OWN_MARKET, parse_numbers
+from hrl_sarp.errors import ConfigError, HrlSarpError
+from hrl_sarp.run.terminal import say
+
+if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
+    from hrl_sarp.config.study_schema import StudyConfig
+
+STUDIES = Path("logs/studies")
+"""Has one folder for each study where no --output is given."""
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command of this module to the application."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    study: Annotated[str, typer.Option(help="File of config/studies/ by its name, or a file.")],
+    market: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=DIR: the folder of a market's data, in place of the study's or added to it. "
+            "May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="In place of the study's, with commas between them.")
+    ] = None,
+    phases: Annotated[
+        str | None, typer.Option(help="In place of the study's, from 1 on: 1,2 ends after phase 2.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Cells at a time; each takes one core.", min=1)] = 2,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of cells and tables; default: logs/studies/NAME."),
+    ] = None,
+    own: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="Folder that `init` wrote, with studies and markets of your own."
+        ),
+    ] = None,
+    summary_only: Annotated[  # noqa: FBT002 -- an option, given by name
+        bool, typer.Option("--summary-only", help="Run nothing; tables of what has finished.")
+    ] = False,
+) -> None:
+    """Train and test over years that follow each other, and say what is shown (walk-forward).
+
+    The same command goes on after Ctrl-C or a kill, and tries again what failed. Exit code 1 if a
+    cell failed. docs/walk_forward.md reads the tables.
+
+    Example: hrl-sarp evaluate --study laptop --jobs 2
+    """
+    name = Path(study).stem
+    folder = output or STUDIES / name
+    given = {
+        "markets": dict(map(_market, market or [])),
+        "seeds": list(parse_numbers(seeds, "--seeds", "0,1,2") or ()),
+        "phases": list(parse_numbers(phases, "--phases", "1,2,3") or ()),
+    }
+    plan = _read(study, own, {key: value for key, value in given.items() if value})
+    from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
+    from hrl_sarp.studies.evaluate import claim, planned, require_own_folder  # takes seconds
+    from hrl_sarp.studies.walk_forward import summarise
+
+    walk = planned(plan, name, folder, own or DEFAULT_CONFIG_DIR)
+    require_own_folder(plan, folder)
+    failed = {}
+    if not summary_only:
+        walk.require_startable()
+        claim(plan, folder)
+        failed = walk.run_all(jobs).failed
+    for cell, reason in failed.items():
+        say(f"{cell.name} failed: {' '.join(reason.split())}", is_problem=True)
+    say(summarise(walk))
+    say(f"wrote {folder / 'table.md'}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _read(study: str, own: Path | None, changes: dict[str, Any]) -> "StudyConfig":
+    from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, load_study
+
+    if own is not None and (not own.is_dir() or (own / OWN_MARKET).is_file()):
+        raise ConfigError(
+            f"--config {own}: expected a folder that `hrl-sarp init FOLDER` wrote without --input; "
+            f"a profile that it drafted ({OWN_MARKET}) is copied to FOLDER/markets/NAME.yaml"
+        )
+    return load_study(study, own or DEFAULT_CONFIG_DIR, changes)
+
+
+def _market(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise HrlSarpError(f"--market: expected NAME=DIR, such as us=data/us/raw, found '{text}'")
+    return name, folder
