@@ -1,5 +1,6 @@
 """The command `evaluate`: a walk-forward study, run and summarised."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.study_schema import StudyConfig
+    from hrl_sarp.studies import Cell
 
 STUDIES = Path("logs/studies")
 """Has one folder for each study where no --output is given."""
@@ -73,7 +75,7 @@ def evaluate(
 
     walk = planned(plan, name, folder, own or DEFAULT_CONFIG_DIR)
     require_own_folder(plan, folder)
-    failed = {}
+    failed: "Mapping[Cell, str]" = {}
     if not summary_only:
         walk.require_startable()
         claim(plan, folder)

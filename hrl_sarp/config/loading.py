@@ -409,8 +409,8 @@ def _reason(detail: ErrorDetails, schema: type[BaseModel]) -> str:
     value = detail["input"]
     number = EXPONENT_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
     hint = f"; YAML reads this as text, write {number[1]}.0{number[2]}" if number else ""
-    told = detail["msg"].removeprefix("Value error, ")  # pydantic's words for a check of ours
-    return f"{told} (was {_shown(value)}){hint}"
+    reason = detail["msg"].removeprefix("Value error, ")  # pydantic's words for a check of ours
+    return f"{reason} (was {_shown(value)}){hint}"
 
 
 def _keys_of(location: list[int | str], schema: type[BaseModel]) -> list[str]:

@@ -326,14 +326,15 @@ def _run_all(
     try:
         while queue.open:
             cell = queue.take() if len(running) < jobs else None
+            can_run = cell is not None and not queue.cannot_run(cell)
             if cell is None:
                 cell = _first_to_end(study, running)
-            elif not queue.cannot_run(cell):
-                if not in_process:
-                    process = _begun(study, cell)
-                    running[process.sentinel] = (cell, process)
-                    continue
+            elif can_run and in_process:
                 run_cell(study, cell)
+            elif can_run:
+                process = _begun(study, cell)
+                running[process.sentinel] = (cell, process)
+                continue
             queue.open.discard(cell)
             yield cell
     finally:  # a stop: Ctrl-C reaches processes of the same terminal, a signal to this one does not
