@@ -75,7 +75,7 @@ def evaluate(
 
     walk = planned(plan, name, folder, own or DEFAULT_CONFIG_DIR)
     require_own_folder(plan, folder)
-    failed: "Mapping[Cell, str]" = {}
+    failed: Mapping[Cell, str] = {}
     if not summary_only:
         walk.require_startable()
         claim(plan, folder)
