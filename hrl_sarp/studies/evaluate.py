@@ -7,7 +7,8 @@ from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, name_changes
 from hrl_sarp.config.study_schema import StudyConfig
 from hrl_sarp.errors import ConfigError, OverwriteError
 from hrl_sarp.market.cache import SAMPLE
-from hrl_sarp.run.files import read_json, write_json
+from hrl_sarp.run.files import write_json
+from hrl_sarp.studies.grid import read_file
 from hrl_sarp.studies.walk_forward import Recipe, WalkForward
 
 STUDY = "study.json"
@@ -65,7 +66,7 @@ def require_own_folder(study: StudyConfig, folder: Path) -> None:
     path = folder / STUDY
     if not path.is_file():
         return
-    changes = name_changes(read_json(path, "hrl-sarp evaluate"), _plain(study))
+    changes = name_changes(read_file(path), _plain(study))
     if changes:
         raise OverwriteError(
             f"{folder} holds another study ({'; '.join(changes)}): --output names another folder"

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from loguru import logger
 
-from hrl_sarp.errors import CheckpointError, HrlSarpError
+from hrl_sarp.errors import CheckpointError, DataError, HrlSarpError
 from hrl_sarp.fitting.resume import differences
 from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.session import RunFolder
@@ -214,7 +214,7 @@ class _Pace:
         self.left.remove(cell)
         path = self.study.folder / cell.name / RESULT
         if path.is_file():
-            self.found[cell] = read_json(path, self.study.title)
+            self.found[cell] = read_file(path)
             told = f"{cell.name} took {self.found[cell]['seconds']:.0f} s"
         else:
             told = f"{cell.name} failed: {reason_of(self.study, cell)}"
@@ -248,8 +248,21 @@ def reason_of(study: Study, cell: Cell) -> str:
     path = study.folder / cell.name / FAILURE
     if not path.is_file():
         return "it has not run"
-    reason: str = read_json(path, study.title)["reason"]
+    reason: str = read_file(path)["reason"]
     return reason
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read a JSON file that a study has written.
+
+    Raises:
+        DataError: if it is damaged. Nothing is lost without it: a cell goes on from its phases.
+    """
+    try:
+        content: dict[str, Any] = read_json(path, "the same command")
+    except DataError as error:
+        raise DataError(f"{path} is damaged: remove it, then repeat the command") from error
+    return content
 
 
 def _content(study: Study, cell: Cell) -> dict[str, Any] | None:
@@ -257,7 +270,7 @@ def _content(study: Study, cell: Cell) -> dict[str, Any] | None:
     path = study.folder / cell.name / RESULT
     if not path.is_file():
         return None
-    content: dict[str, Any] = read_json(path, study.title)
+    content = read_file(path)
     different = differences(content["identity"], study.identity(cell))
     if different:
         raise CheckpointError(

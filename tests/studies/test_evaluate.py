@@ -225,6 +225,31 @@ def test_data_that_were_moved_are_the_same_study(write: Write, tmp_path: Path) -
     require_own_folder(load_study(str(write(markets={"us": "elsewhere"}))), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damaged", ["study.json", "sample-2005-2005-baselines-0/cell.json", "lost/failed.json"]
+)
+def test_a_damaged_file_is_refused_with_its_name_and_what_to_do(
+    command: Command,
+    write: Write,
+    tmp_path: Path,
+    cells_without_work: dict[str, str],
+    damaged: str,
+) -> None:
+    lost = "sample-2005-2005-calm-0"
+    cells_without_work[lost] = "no close"
+    study, path = write(), tmp_path / "logs/studies/mine" / damaged.replace("lost", lost)
+    assert command("evaluate", "--study", study)[0] == 1
+    path.write_text(path.read_text()[:-20])
+    only = ["--summary-only"] if lost in str(path) else []  # a failed cell is tried again
+    code, _, err = command("evaluate", "--study", study, *only)
+    assert code == 1
+    assert str(Path(*path.parts[len(tmp_path.parts) :])) in err
+    assert err.splitlines()[-1].endswith("is damaged: remove it, then repeat the command")
+    path.unlink()
+    cells_without_work.clear()
+    assert command("evaluate", "--study", study)[0] == 0
+
+
 def test_options_take_the_place_of_values_of_the_study(
     command: Command, write: Write, tmp_path: Path, cells_without_work: dict[str, str]
 ) -> None:
