@@ -25,9 +25,15 @@ def scale_layers(layers: Iterable[nn.Linear], factor: float) -> None:
 
 
 def ignore_columns(layer: nn.Linear, columns: Sequence[int]) -> None:
-    """Set the weights of some inputs to 0, from which they learn like the others."""
+    """Set the weights of some inputs to 0, where training of this layer leaves them.
+
+    A copy of the layer, or one that is filled from a file, learns from these inputs again.
+    """
+    read = torch.ones_like(layer.weight)
+    read[:, list(columns)] = 0.0
     with torch.no_grad():
-        layer.weight[:, list(columns)] = 0.0
+        layer.weight.mul_(read)
+    layer.weight.register_hook(lambda gradient: gradient * read)
 
 
 def set_dropout(module: nn.Module, probability: float) -> None:

@@ -317,11 +317,6 @@ def portfolio_columns(tensors: MarketTensors) -> list[int]:
     return [*range(first, scalars - len(Regime)), *range(scalars, scalars + len(MACRO_SCALARS))]
 
 
-def without_holdings(observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an index observation of market and goal in which nothing is held."""
-    return {**observation, "portfolio": torch.zeros_like(observation["portfolio"])}
-
-
 def achieved_sectors(
     tensors: MarketTensors, weights_after: Float[Tensor, "B A"]
 ) -> Float[Tensor, "B S"]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hrl_sarp.agents.layers import ignore_columns, masked_mean, scale_layers
 from hrl_sarp.config.schema import MacroNetworkConfig, RunConfig
 from hrl_sarp.contracts import Goal, Regime
-from hrl_sarp.envs.observations import HELD, MacroInputs, macro_sizes, portfolio_columns
+from hrl_sarp.envs.observations import HELD, MacroInputs, macro_sizes
 from hrl_sarp.market.tensors import MarketTensors
 
 INITIAL_CONCENTRATION_LOGIT = -1.0
@@ -136,9 +136,7 @@ class MacroActor(nn.Module):
     Where the market has risk tables, the network is a residual on their classical portfolio: its
     last layers start at 0, so that the untrained agent holds that portfolio. Sectors that are not
     exchangeable also have linear coefficients of their own on the context. A regime moves different
-    sectors differently, and shared weights alone express that poorly. What is held, which the
-    columns `own_columns` of the context repeat, has no weight at first: the gradient of phase 1
-    trains on the market alone.
+    sectors differently, and shared weights alone express that poorly.
     """
 
     def __init__(
@@ -148,15 +146,12 @@ class MacroActor(nn.Module):
         *,
         decides_cash: bool,
         n_regime_inputs: int,
-        own_columns: Sequence[int],
     ) -> None:
         super().__init__()
         self.n_sectors, _, context = sizes
         self.n_regime_inputs = n_regime_inputs
         self.config = config
         self.trunk = SectorTrunk(sizes, config)
-        ignore_columns(self.trunk.sector, [HELD])
-        ignore_columns(self.trunk.context, own_columns)
         self.logit = nn.Linear(config.hidden, 1)
         self.by_context = None if config.exchangeable else nn.Linear(context, self.n_sectors)
         self.concentration = nn.Linear(config.hidden, 1)
@@ -205,6 +200,14 @@ class MacroActor(nn.Module):
             layer for layer in (self.logit, self.by_context, self.cash) if layer is not None
         )
 
+    def ignore_holdings(self, own_columns: Sequence[int]) -> None:
+        """Give no weight to what is held, and let this network learn none.
+
+        `own_columns` of the context repeat what is held.
+        """
+        ignore_columns(self.trunk.sector, [HELD])
+        ignore_columns(self.trunk.context, own_columns)
+
     def calibrate(self, temperature: float) -> None:
         """Multiply the tilts by scaling the last layers, which keep learning."""
         scale_layers(self._last_layers(), temperature)
@@ -231,11 +234,5 @@ def macro_networks(tensors: MarketTensors, config: RunConfig) -> tuple[MacroActo
     n_risk, is_risk = tensors.risk_inputs.shape[1], config.objective.kind == "risk"
     # the classes of the objective `risk` are of volatility, which the risk inputs show
     n_seen = n_risk if is_risk and n_risk else sizes[2]
-    actor = MacroActor(
-        sizes,
-        network,
-        decides_cash=is_risk,
-        n_regime_inputs=n_seen,
-        own_columns=portfolio_columns(tensors),
-    )
+    actor = MacroActor(sizes, network, decides_cash=is_risk, n_regime_inputs=n_seen)
     return actor, MacroCritic(sizes, network)

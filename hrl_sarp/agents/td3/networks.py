@@ -46,12 +46,11 @@ class StockTower(nn.Module):
 
 
 class MicroActor(nn.Module):
-    """One score in [-1, 1] per stock. A fresh network scores 0, which follows the goal.
+    """One score in [-1, 1] per stock. A fresh network scores 0, which follows the goal."""
 
-    What is held has no weight at first: the gradient of phase 2 trains on the market alone.
-    """
-
-    N_PORTFOLIO = 2  # weight, prior
+    N_PORTFOLIO = 3  # weight, prior, their difference
+    HELD = (0, 2)
+    """Of these, what follows the portfolio."""
 
     def __init__(self, n_features: int, n_context: int, config: MicroNetworkConfig) -> None:
         super().__init__()
@@ -62,8 +61,6 @@ class MicroActor(nn.Module):
         self.context = nn.Linear(n_context, config.head)
         self.out = nn.Linear(config.head, 1)
         self.competes_in_sector = config.decode == "within_sector"
-        ignore_columns(self.portfolio, [0])
-        ignore_columns(self.context, range(n_context - len(MICRO_SCALARS), n_context))
         for layer in (self.out, self.direct):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -76,11 +73,17 @@ class MicroActor(nn.Module):
         """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
-        own = [view.weights, request.prior]
+        own = [view.weights, request.prior, view.weights - request.prior]
         direct = single_output(self.direct, inputs.features).index_select(0, inputs.row_of)
         scores = portfolio_output(self, market, own, inputs) + direct
         n_groups = request.budgets.shape[1] if self.competes_in_sector else 1
         return centred(scores, view.tradable, n_groups)
+
+    def ignore_holdings(self) -> None:
+        """Give no weight to what is held, and let this network learn none."""
+        n_context = self.context.in_features
+        ignore_columns(self.portfolio, self.HELD)
+        ignore_columns(self.context, range(n_context - len(MICRO_SCALARS), n_context))
 
     def calibrate(self, temperature: float) -> None:
         """Multiply the scores before the squashing by scaling the last layers."""

@@ -4,9 +4,9 @@ A row is a decision. The agent starts from the classical portfolio one decision 
 twice in the environment of reinforcement; the second reward is what it is trained on. So holdings
 are those of the agent's own last decision, and costs count as they do later, without an entry.
 
-The networks do not see these holdings. The first decision is not paid for, so that a network that
-tells it from the second moves there for nothing and saves the costs of the second. Over a year it
-would hold what it bought first.
+The networks give no weight to these holdings. The first decision is not paid for, so that a network
+that tells it from the second moves there for nothing and saves the costs of the second. Over a year
+it would hold what it bought first.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,7 @@ from hrl_sarp.agents.ppo.networks import MacroDecision
 from hrl_sarp.config.schema import GradientConfig
 from hrl_sarp.contracts import DayRange, Goal, Regime
 from hrl_sarp.envs.levels import Level, LevelStep, MacroLevel, MicroLevel
-from hrl_sarp.envs.observations import (
-    macro_inputs,
-    micro_inputs,
-    micro_view,
-    slot_request,
-    without_holdings,
-)
+from hrl_sarp.envs.observations import macro_inputs, portfolio_columns
 from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal
 from hrl_sarp.envs.two_clocks import TwoClocks
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
@@ -96,6 +90,7 @@ class MacroGradient:
         self.validation_rows = self._rows(usable, market.split.validation)
         self._fit_regime_head()
         set_dropout(self.agent.actor, settings.network.dropout)
+        self.agent.actor.ignore_holdings(portfolio_columns(self.tensors))
         self.module = nn.ModuleDict({"graph": self.graph, "actor": self.agent.actor})
         self._levels: dict[int, MacroLevel] = {}
 
@@ -154,7 +149,7 @@ class MacroGradient:
             self._levels[len(rows)] = level
 
         def decide(at: Level) -> Tensor:
-            index = without_holdings(at.observe("index"))
+            index = at.observe("index")
             day = index["day"].flatten()
             embeddings = self.graph(self.nodes[day], self.edges[day])
             inputs = macro_inputs(self.tensors, index, embeddings)
@@ -202,6 +197,7 @@ class MicroGradient:
         market, self.config, self.agent = context.market, context.config, agent
         self.settings: GradientConfig = self.config.micro_agent.gradient
         self.tensors = context.tensors
+        self.agent.actor.network.ignore_holdings()
         self.module = nn.ModuleDict({"actor": self.agent.actor})
         everyday = np.ones(market.n_days, dtype=bool)
         self.train_rows = self._rows(everyday, market.split.train)
@@ -235,9 +231,7 @@ class MicroGradient:
         seen: list[Tensor] = []
 
         def decide(at: Level) -> Tensor:
-            index = at.observe("index")
-            request = slot_request(micro_view(tensors, index), self.config.risk)
-            inputs = micro_inputs(tensors, without_holdings(index))
+            inputs, request = self.agent.settings.read(at.observe("index"))
             seen.append(self.agent.actor.network(inputs, request))
             return self.agent.settings.decode(seen[-1], request)
 
