@@ -193,9 +193,8 @@ def train(  # noqa: PLR0913 -- options, given by name
     """
     from hrl_sarp.run.phases import require_free_folder
 
-    several = parse_numbers(
-        seeds, "--seeds", "0,1,2"
-    )  # every wrong option is refused before anything is written
+    # every wrong option is refused before anything is written
+    several = parse_numbers(seeds, "--seeds", "0,1,2")
     if several is not None and (phase is not None or seed is not None):
         raise HrlSarpError("--seeds trains all phases of its seeds: leave out --phase and --seed")
     # before the imports below, which take seconds
