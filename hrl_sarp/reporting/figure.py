@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from itertools import count, cycle
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,6 @@ WIDTH, PANEL_WIDTH, PANEL_HEIGHT = 8.2, 3.7, 3.4
 DPI = 150
 NARROW = 4.4
 """Width in inches of a figure that a telephone shows at its natural size."""
-NAMED = "named-"
-"""A line with the gid `NAMED` + name says its name on an HTML page when one points at it."""
 COUNTED = ("epoch", "evaluation")
 """Labels of axes that hold whole numbers."""
 LEVEL_STYLES = ("--", ":", "-.")
@@ -133,29 +131,9 @@ def svg(figure: Figure, name: str, label: str) -> str:
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", drawing)
-    drawing = _with_names(drawing, name)
     for colour, themed in THEME.items():
         drawing = drawing.replace(colour, themed)
     return drawing.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
-
-
-def _with_names(drawing: str, name: str) -> str:
-    """Give each line with a name a title, and a wide invisible twin that is easy to point at."""
-    numbers = count()
-
-    def named(found: re.Match[str]) -> str:
-        at, text = f"{name}-line{next(numbers)}", found["text"]
-        # the path has no style of its own, so that its twin can have another one
-        return (
-            f'<g class="line"><title>{text}</title>'
-            f'<g class="near"><use href="#{at}"/></g>'
-            f'<g class="ink" style="{found["style"]}"><path id="{at}" {found["path"]}/></g></g>'
-        )
-
-    # matplotlib quotes an id that holds double quotes with single ones
-    start = rf"<g id=(?P<quote>[\"'])(?:{re.escape(name)}-)?{NAMED}(?P<text>.*?)(?P=quote)>"
-    path = r'<path (?P<path>[^>]*?) ?style="(?P<style>[^"]*)"/>'
-    return re.sub(rf"{start}\s*{path}\s*</g>", named, drawing)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:

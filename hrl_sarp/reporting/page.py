@@ -1,4 +1,4 @@
-"""Makes one HTML page of headings, tables, figures and facts, without external files.
+"""Makes one HTML page of headings, tables, figures, charts and facts, without external files.
 
 The style is in `templates/page.css`, the markup in `page.html` and `blocks.html` beside it.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from hrl_sarp.reporting.charts import Chart, packed_plotly
 from hrl_sarp.reporting.figure import svg
 from hrl_sarp.reporting.table import Table
 
@@ -58,7 +59,7 @@ class Facts:
     pairs: Sequence[tuple[str, str]]
 
 
-Block = Table | Drawing | Row | Fold | Facts
+Block = Table | Drawing | Chart | Row | Fold | Facts
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,21 @@ class Section:
 
 
 def page(title: str, subtitle: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """Put a page together."""
+    """Put a page together. It carries plotly's script only where it has charts."""
+    has_charts = any(_has_chart(section.blocks) for section in sections)
     return TEMPLATES.get_template("page.html").render(
-        title=title, subtitle=subtitle, lead=lead, sections=sections
+        title=title, subtitle=subtitle, lead=lead, sections=sections,
+        plotly=packed_plotly() if has_charts else "",
+    )  # fmt: skip
+
+
+def _has_chart(blocks: Sequence[Block]) -> bool:
+    return any(
+        isinstance(block, Chart) or (isinstance(block, Fold) and _has_chart(block.blocks))
+        for block in blocks
     )
 
 
 def block_html(block: Block) -> str:
-    """Return one block as HTML, for a notebook."""
+    """Return one block as HTML, for a notebook. A chart needs a whole page to be drawn."""
     return str(TEMPLATES.get_template("blocks.html").module.show(block))  # type: ignore[attr-defined]  # a macro

@@ -49,6 +49,8 @@ class Table:
     """Columns that are aligned to the left: words, not numbers."""
     column_notes: Mapping[int, str] = field(default_factory=dict)
     """Explanations of single columns, which follow the note where the column is shown."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Name of a row -> where a click on it leads, on a page."""
 
     def markdown(self) -> str:
         """Write the table as GitHub's Markdown shows it, without title and note."""

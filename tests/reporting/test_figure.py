@@ -8,12 +8,10 @@ from matplotlib.figure import Figure
 from hrl_sarp.reporting.figure import (
     BLUE,
     INK,
-    NAMED,
     VERMILION,
     Panel,
     convergence_figure,
     save_png,
-    styled,
     svg,
 )
 
@@ -61,30 +59,3 @@ def test_svg_takes_its_ink_from_the_page_and_keeps_its_ids_apart() -> None:
     ids = [element.get("id") for element in root.iter() if element.get("id")]
     assert all(found is not None and found.startswith("loss-") for found in ids)
     assert drawn == svg(losses(), "loss", 'a "caption"')
-
-
-@styled
-def two_named_lines() -> Figure:
-    figure = Figure()
-    axes = figure.subplots()
-    for name in ("1/N", '<b>"mine" & yours</b>'):
-        axes.plot([0, 1, 2], [0, 1, 0], gid=f"{NAMED}{name}")
-    axes.plot([0, 1], [1, 1])
-    return figure
-
-
-def test_a_named_line_says_its_name_near_it_and_keeps_its_look() -> None:
-    drawn = svg(two_named_lines(), "wealth", "Wealth")
-    root = ElementTree.fromstring(drawn)  # noqa: S314 -- our own drawing
-    space = "{http://www.w3.org/2000/svg}"
-    lines = [group for group in root.iter(f"{space}g") if group.get("class") == "line"]
-    assert [line.findtext(f"{space}title") for line in lines] == ["1/N", '<b>"mine" & yours</b>']
-    for line in lines:
-        (twin,) = line.iter(f"{space}use")
-        (path,) = line.iter(f"{space}path")
-        assert twin.get("href") == f"#{path.get('id')}"
-        assert path.get("style") is None  # the twin would inherit it and be seen
-        assert path.get("d")
-        (ink,) = (group for group in line.iter(f"{space}g") if group.get("class") == "ink")
-        assert "stroke: #" in (ink.get("style") or "")
-    assert len({line.find(f".//{space}path").get("id") for line in lines}) == 2  # type: ignore[union-attr]  # found above

@@ -1,4 +1,4 @@
-"""Draws the matplotlib figures of a backtest from its trajectories."""
+"""Draws the figures and charts of a backtest from its trajectories."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +18,23 @@ from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import column, market_rows, sector_weights
 from hrl_sarp.evaluation.report.analysis import Analysis
+from hrl_sarp.reporting import charts
+from hrl_sarp.reporting.charts import (
+    PERCENT,
+    PLAIN,
+    Band,
+    Chart,
+    Line,
+    Panel,
+    plane,
+    thinned,
+    timeline,
+)
 from hrl_sarp.reporting.figure import (
     BLUE,
     FADED,
     GREEN,
     INK,
-    NAMED,
     NARROW,
     ORANGE,
     PURPLE,
@@ -35,8 +46,6 @@ from hrl_sarp.reporting.figure import (
 
 OWN_COLOURS = (BLUE, VERMILION, GREEN, PURPLE)
 REGIME_COLOURS = {Regime.BEAR: VERMILION, Regime.BULL: BLUE, Regime.SIDEWAYS: "#999999"}
-MAX_POINTS = 1000
-"""Largest number of points of a line. More would enlarge the page without a visible difference."""
 
 
 @styled
@@ -45,7 +54,7 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
     main = result.main
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
-    days = _thinned(len(main.dates))
+    days = thinned(len(main.dates))
     if result.random is not None:
         rows = [i for i, name in enumerate(result.random.names) if name != INDEX]
         low, high = np.quantile(result.random.wealth[days][:, rows], [0.05, 0.95], axis=1)
@@ -73,27 +82,85 @@ def wealth_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
     return figure
 
 
-@styled
-def exposure_and_drawdown(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw the share of wealth in stocks of the given policies above the drawdown of 1/N."""
-    main = result.main
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.6, 1])
-    days = _thinned(len(main.dates))
-    for name, style in _line_styles(result, analysis).items():
-        if style["label"] and name != INDEX:
-            held = main.weights_after[:, column(main, name)].sum(axis=1)
-            upper.plot(main.dates[days], held[days], **style)
-    fall = -metrics.drawdowns(main.net_return[:, column(main, EQUAL_WEIGHT)])
-    lower.fill_between(main.dates[days], fall[days], 0, color=FADED, linewidth=0)
-    upper.set_ylim(0, 1.02)
-    upper.set_ylabel("exposure")
-    lower.set_ylabel("drawdown of 1/N")
-    for axes in (upper, lower):
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    _date_axis(lower)
-    return figure
+def wealth_chart(result: BacktestResult, analysis: Analysis) -> Chart:
+    """Draw wealth, drawdown, exposure and turnover of all policies over time."""
+    main, risk_free = result.main, result.market.risk_free[market_rows(result.market, result.main)]
+    window = min(result.config.evaluation.rolling_days, max(2, len(main.dates) // 2))
+    wealth, drawdown, exposure, turnover, sharpe = {}, {}, {}, {}, {}
+    months = main.dates.astype("datetime64[M]")
+    starts = np.flatnonzero(np.concatenate([[True], months[1:] != months[:-1]]))
+    by_month = np.add.reduceat(main.turnover, starts, axis=0)
+    lengths = np.diff(np.append(starts, len(months)))
+    for i, name in enumerate(main.names):
+        net = main.net_return[:, i]
+        wealth[name], drawdown[name] = main.wealth[:, i], -metrics.drawdowns(net)
+        sharpe[name] = _trailing_sharpe(net - risk_free, window, result.market.sessions.year)
+        if name != INDEX:
+            exposure[name] = main.weights_after[:, i].sum(axis=1)
+            turnover[name] = np.repeat(by_month[:, i], lengths)
+    panels = [
+        Panel("wealth, log scale", wealth, is_log=True, height=1.8, band=_random_band(result)),
+        Panel("drawdown", drawdown, PERCENT),
+        Panel("exposure", exposure, PERCENT),
+        Panel("turnover a month", turnover, PERCENT, is_step=True),
+        Panel(f"Sharpe, {window} sessions", sharpe, PLAIN),
+    ]
+    caption = (
+        "Net of costs: wealth from 1, its loss from the running peak, the share of it in stocks "
+        "after each trade, one-sided turnover by calendar month (the entry is in the first), and "
+        f"the Sharpe ratio of the trailing {window} sessions in excess of cash. Point at a line "
+        "for its date and value; a click on a name hides it; drag to look closer, double-click to "
+        "go back."
+    )
+    if result.random is not None:
+        caption += " The grey area holds the middle 90 % of the portfolios of random stocks."
+    return timeline("wealth", caption, main.dates, panels, _lines(result, analysis))
+
+
+def risk_return_chart(result: BacktestResult, analysis: Analysis) -> Chart:
+    """Draw the volatility and the growth of every policy."""
+    points = {
+        name: (found["volatility"], found["annual_return"])
+        for name, found in analysis.performances.items()
+    }
+    caption = (
+        "Volatility and net return, a year, of every row of the table. Higher is more growth, "
+        "further left is less risk."
+    )
+    titles = ("volatility a year", "net return a year")
+    return plane("plane", caption, points, titles, _lines(result, analysis))
+
+
+def _random_band(result: BacktestResult) -> Band | None:
+    """Return the middle 90 % of the portfolios of random stocks."""
+    if result.random is None:
+        return None
+    rows = [i for i, name in enumerate(result.random.names) if name != INDEX]
+    low, high = np.quantile(result.random.wealth[:, rows], [0.05, 0.95], axis=1)
+    return "random stocks, 5 to 95 %", low, high
+
+
+def _trailing_sharpe(
+    excess: Float[np.ndarray, " D"], window: int, per_year: int
+) -> Float[np.ndarray, " D"]:
+    """Return the ratio of the last `window` sessions, NaN before there are as many."""
+    windows = np.lib.stride_tricks.sliding_window_view(excess, window)
+    deviation = windows.std(axis=1, ddof=1)
+    moves = deviation > metrics.ROUNDING
+    ratio = windows.mean(axis=1) / np.where(moves, deviation, np.inf) * np.sqrt(per_year)
+    return np.concatenate([np.full(window - 1, np.nan), ratio])
+
+
+def _lines(result: BacktestResult, analysis: Analysis) -> dict[str, Line]:
+    """Say how each policy is drawn on the page."""
+    return {
+        name: Line(
+            {INK: charts.INK, FADED: charts.FADED}.get(style["color"], style["color"]),
+            style["linewidth"],
+            "dash" if style.get("linestyle") else "solid",
+        )
+        for name, style in _line_styles(result, analysis).items()
+    }
 
 
 @styled
@@ -152,7 +219,7 @@ def sectors_and_regimes(result: BacktestResult, name: str) -> Figure:
     table = np.concatenate([held[:, shown], 1.0 - held.sum(axis=1, keepdims=True)], axis=1)
     regimes = trajectory.goal[:, i, -len(Regime) :]
     has_goal = bool(np.isfinite(regimes).any())
-    days = _thinned(len(trajectory.dates))
+    days = thinned(len(trajectory.dates))
     height = 1.2 + 0.27 * table.shape[1] + (1.6 if has_goal else 0)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     ratios = [0.27 * table.shape[1], 1.5] if has_goal else [1]
@@ -175,7 +242,7 @@ def largest_holdings(result: BacktestResult, analysis: Analysis, name: str) -> F
     symbols = analysis.holdings[name].largest
     chosen = held[:, [market.symbols.index(symbol) for symbol in symbols]]
     others = held.sum(axis=1, keepdims=True) - chosen.sum(axis=1, keepdims=True)
-    days = _thinned(len(trajectory.dates))
+    days = thinned(len(trajectory.dates))
     figure = Figure(figsize=(WIDTH, 1.2 + 0.27 * (len(symbols) + 1)), layout="constrained")
     axes = figure.subplots()
     table = np.concatenate([chosen, others], axis=1)
@@ -198,53 +265,6 @@ def monthly_trades(analysis: Analysis) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("trades a month")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    _date_axis(axes)
-    return figure
-
-
-@styled
-def rolling_sharpe(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw the Sharpe ratio over a trailing window."""
-    main, window = result.main, result.config.evaluation.rolling_days
-    window = min(window, max(2, len(main.dates) // 2))
-    excess = main.net_return - result.market.risk_free[market_rows(result.market, main)][:, None]
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(0, color=INK, linewidth=1)
-    windows = np.lib.stride_tricks.sliding_window_view(excess, window, axis=0)
-    deviation = windows.std(axis=2, ddof=1)
-    moves = deviation > metrics.ROUNDING
-    ratio = (
-        windows.mean(axis=2)
-        / np.where(moves, deviation, np.inf)
-        * np.sqrt(result.market.sessions.year)
-    )
-    days = _thinned(len(ratio))
-    for name, style in _line_styles(result, analysis).items():
-        if style["label"]:
-            axes.plot(main.dates[window - 1 :][days], ratio[days, column(main, name)], **style)
-    axes.set_ylabel(f"Sharpe ratio, trailing {window} sessions")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    _date_axis(axes)
-    return figure
-
-
-@styled
-def monthly_turnover(result: BacktestResult, analysis: Analysis) -> Figure:
-    """Draw one-sided turnover by month, the entry included."""
-    main = result.main
-    months = main.dates.astype("datetime64[M]")
-    starts = np.flatnonzero(np.concatenate([[True], months[1:] != months[:-1]]))
-    total = np.add.reduceat(main.turnover, starts, axis=0)
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-    axes = figure.subplots()
-    for name, style in _line_styles(result, analysis).items():
-        if style["label"] and name != INDEX:
-            axes.step(main.dates[starts], total[:, column(main, name)], where="post", **style)
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_ylabel("turnover a month (one-sided)")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
     _date_axis(axes)
     return figure
 
@@ -274,10 +294,7 @@ def attribution_bars(analysis: Analysis) -> Figure:
 
 
 def _line_styles(result: BacktestResult, analysis: Analysis) -> dict[str, dict[str, Any]]:
-    """Draw the policy that the page is about and 1/N last and thick, other baselines pale.
-
-    Every line has its name as gid: the page says it when one points at the line.
-    """
+    """Draw the policy that the page is about and 1/N last and thick, other baselines pale."""
     own: Sequence[str] = analysis.own_names[: len(OWN_COLOURS)]
     styles: dict[str, dict[str, Any]] = {
         name: {"color": FADED, "linewidth": 0.8, "label": None, "zorder": 1.5}
@@ -291,12 +308,7 @@ def _line_styles(result: BacktestResult, analysis: Analysis) -> dict[str, dict[s
     if own:
         first = styles.pop(own[0])
         styles[own[0]] = {**first, "linewidth": 2.6, "zorder": 5}
-    return {name: {**style, "gid": f"{NAMED}{name}"} for name, style in styles.items()}
-
-
-def _thinned(n_points: int) -> np.ndarray:
-    """Choose rows evenly, first and last included."""
-    return np.unique(np.linspace(0, n_points - 1, min(n_points, MAX_POINTS)).astype(int))
+    return styles
 
 
 def _draw_heatmap(

@@ -282,7 +282,7 @@ def _sections(
     result: BacktestResult, analysis: Analysis, curves: Sequence[Panel]
 ) -> Iterator[Section]:
     yield Section("All policies", list(_policy_blocks(result, analysis)))
-    yield Section("Exposure, wealth and drawdown", _wealth_drawings(result, analysis))
+    yield Section("Wealth, drawdown, exposure", [figures.wealth_chart(result, analysis)])
     yield Section("Risk and growth, and how sure they are", _interval_blocks(result, analysis))
     if analysis.grants:
         yield Section("What the evidence granted", [tables.grants_table(analysis)])
@@ -325,22 +325,6 @@ def _policy_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block
         yield Fold(luck.title, [luck])
 
 
-def _wealth_drawings(result: BacktestResult, analysis: Analysis) -> list[Block]:
-    caption = (
-        "Share of wealth in stocks after each trade, and below it how far 1/N is under its peak."
-    )
-    exposure = Drawing(figures.exposure_and_drawdown(result, analysis), "exposure", caption)
-    caption = (
-        "Wealth net of costs and its loss from the running peak. Thin grey lines are the other "
-        "rows of the table: point at a line to read its name. The grey area holds the middle 90 % "
-        "of the portfolios of random stocks."
-    )
-    wealth = Drawing(figures.wealth_and_drawdown(result, analysis), "wealth", caption)
-    caption = "Sharpe ratio of the trailing window, on returns in excess of cash."
-    sharpe = Drawing(figures.rolling_sharpe(result, analysis), "sharpe", caption)
-    return [wealth, exposure, sharpe]
-
-
 def _interval_blocks(result: BacktestResult, analysis: Analysis) -> list[Block]:
     """Show risk beside growth."""
     section = result.config.evaluation
@@ -362,7 +346,7 @@ def _interval_blocks(result: BacktestResult, analysis: Analysis) -> list[Block]:
         "Intervals resample the same dates for all policies in blocks of "
         f"{section.bootstrap_block_days} sessions on average, {section.bootstrap_samples} times."
     )
-    return [Row(drawings), Facts([("how", note)])]
+    return [figures.risk_return_chart(result, analysis), Row(drawings), Facts([("how", note)])]
 
 
 def _training_row(curves: Sequence[Panel]) -> Row:
@@ -387,11 +371,7 @@ def _holding_blocks(result: BacktestResult, analysis: Analysis, name: str) -> li
 
 
 def _trading_blocks(result: BacktestResult, analysis: Analysis) -> list[Block]:
-    """Show turnover, trades and costs."""
-    caption = (
-        "One-sided turnover by calendar month, in shares of wealth; the entry is in the first."
-    )
-    turnover = Drawing(figures.monthly_turnover(result, analysis), "turnover", caption)
+    """Show trades and costs."""
     names = dict.fromkeys((analysis.headline_name, EQUAL_WEIGHT))
     counts = {name: analysis.holdings[name].trades.values() for name in names}
     means = [f"{number(sum(n) / len(n), 1)} a month for {name}" for name, n in counts.items()]
@@ -400,7 +380,7 @@ def _trading_blocks(result: BacktestResult, analysis: Analysis) -> list[Block]:
         f"{percent(SMALLEST_TRADE, 2)} of wealth."
     )
     trades = Drawing(figures.monthly_trades(analysis), "trades", caption)
-    return [turnover, trades, tables.cost_table(result, analysis)]
+    return [trades, tables.cost_table(result, analysis)]
 
 
 def _sector_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block]:

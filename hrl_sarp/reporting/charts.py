@@ -1,0 +1,251 @@
+"""Charts that answer when one points at them: plotly draws them in the browser, without a network.
+
+A `Chart` is a block of a page. Its curves have roles (`Line`) instead of colours of one theme, so
+that the same chart suits light and dark screens. The script that draws is `templates/charts.js`.
+"""
+
+import base64
+import gzip
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+INK, FADED, BAND = "var(--ink)", "var(--faded)", "var(--band)"
+"""Colours of the page's theme, which the script looks up when it draws."""
+MAX_POINTS = 1000
+"""Largest number of points of a line. More would enlarge the page without a visible difference."""
+DIGITS = 5
+"""Significant digits of a point."""
+PANEL_PIXELS, GAP_PIXELS, EDGE_PIXELS = 150, 26, 52
+"""Height of a panel of relative height 1, between two panels, and above and below all of them."""
+PERCENT, PLAIN = ".1%", ".3~g"
+"""Formats of values, as d3 writes them."""
+
+
+Band = tuple[str, Float[np.ndarray, " D"], Float[np.ndarray, " D"]]
+"""Name, lower and upper edge of an area."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a name is drawn in all charts of a page."""
+
+    colour: str
+    width: float = 1.2
+    dash: str = "solid"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity over time, in a panel of its own."""
+
+    title: str
+    curves: Mapping[str, Float[np.ndarray, " D"]]
+    """By name, a value for each date of the chart; NaN leaves a gap."""
+    form: str = PLAIN
+    """How values are written."""
+    is_log: bool = False
+    height: float = 1.0
+    """Relative to the other panels of the chart."""
+    band: Band | None = None
+    """An area behind the curves."""
+    is_step: bool = False
+    """Values hold until the next date."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What plotly draws, and what is said below it."""
+
+    name: str
+    """Unique on the page."""
+    caption: str
+    spec: Mapping[str, Any]
+    """`data` and `layout` as plotly reads them; a trace without `x` takes the shared `x`."""
+    height: int
+    """Pixels."""
+    lines: Mapping[str, Line]
+    """Names that the reader can switch off and on."""
+
+    @property
+    def in_front(self) -> list[str]:
+        """The names that are not pale, the foremost first."""
+        return [name for name, line in self.lines.items() if line.colour != FADED][::-1]
+
+
+def timeline(
+    name: str,
+    caption: str,
+    dates: Shaped[np.ndarray, " D"],
+    panels: Sequence[Panel],
+    lines: Mapping[str, Line],
+    marks: Sequence[np.datetime64] = (),
+) -> Chart:
+    """Draw quantities over the same dates below each other.
+
+    Args:
+        name: unique on the page.
+        caption: below the chart.
+        dates: of the values.
+        panels: from top to bottom.
+        lines: how each name is drawn, the ones in front last. Curves of other names are left out.
+        marks: dates that vertical lines mark, as the beginnings of folds.
+
+    Returns:
+        The chart. Long series keep evenly chosen dates, first and last included.
+    """
+    days = thinned(len(dates))
+    data: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"xaxis": {"type": "date", "anchor": f"y{len(panels)}"}}
+    heights = [panel.height for panel in panels]
+    inside = PANEL_PIXELS * sum(heights) + GAP_PIXELS * (len(panels) - 1)
+    top = 1.0
+    for number, panel in enumerate(panels, start=1):
+        axis = "y" if number == 1 else f"y{number}"
+        bottom = max(top - PANEL_PIXELS * panel.height / inside, 0.0)
+        layout[axis.replace("y", "yaxis")] = {
+            "title": {"text": escape(panel.title)},
+            "domain": [round(bottom, 4), round(top, 4)],
+            "type": "log" if panel.is_log else "linear",
+            "tickformat": PLAIN if panel.form == PLAIN else ".0%",
+        }
+        top = bottom - GAP_PIXELS / inside
+        if panel.band is not None:
+            data += _filled(panel.band, days, axis)
+        data += [_curve(key, line, panel, days, axis) for key, line in lines.items()
+                 if key in panel.curves]  # fmt: skip
+    layout["shapes"] = [
+        {"type": "line", "xref": "x", "yref": "paper", "x0": str(day), "x1": str(day), "y0": 0,
+         "y1": 1, "line": {"color": FADED, "width": 1, "dash": "dot"}} for day in marks
+    ]  # fmt: skip
+    spec = {"x": [str(day) for day in dates[days]], "data": data, "layout": layout}
+    shown = {key: line for key, line in lines.items() if any(key in p.curves for p in panels)}
+    return Chart(name, caption, spec, round(inside) + EDGE_PIXELS, shown)
+
+
+def plane(
+    name: str,
+    caption: str,
+    points: Mapping[str, tuple[float, float]],
+    titles: tuple[str, str],
+    lines: Mapping[str, Line],
+) -> Chart:
+    """Draw each name as a point, such as its risk and its growth.
+
+    Args:
+        name: unique on the page.
+        caption: below the chart.
+        points: name -> shares to the right and upwards.
+        titles: of the two axes.
+        lines: how each name is drawn; other names are left out.
+
+    Returns:
+        The chart. Names of thick lines are written beside their points.
+    """
+    data = []
+    for key, line in lines.items():
+        if key not in points:
+            continue
+        right, up = map(_rounded, points[key])
+        is_named = line.width > Line.width
+        data.append(
+            {
+                "name": key, "x": [right], "y": [up], "text": [key],
+                "mode": "markers+text" if is_named else "markers", "textposition": "top center",
+                "marker": {"color": line.colour, "size": 11 if is_named else 7},
+                "hovertemplate": f"{titles[0]} %{{x:{PERCENT}}}<br>{titles[1]} %{{y:{PERCENT}}}",
+            }
+        )  # fmt: skip
+    axes = ({"title": {"text": title}, "tickformat": ".0%"} for title in titles)
+    layout = dict(zip(("xaxis", "yaxis"), axes, strict=True))
+    shown = {key: line for key, line in lines.items() if key in points}
+    return Chart(name, caption, {"data": data, "layout": layout}, 430, shown)
+
+
+def intervals(
+    name: str,
+    caption: str,
+    groups: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    title: str,
+    colours: Sequence[str],
+) -> Chart:
+    """Draw estimates with their intervals, side by side in groups.
+
+    Args:
+        name: unique on the page.
+        caption: below the chart.
+        groups: group -> label -> estimate, lower and upper end.
+        title: of the values.
+        colours: of the groups.
+
+    Returns:
+        The chart, with a line at 0.
+    """
+    data = []
+    for (group, found), colour in zip(groups.items(), colours, strict=False):
+        value, low, high = np.array(list(found.values())).T
+        data.append(
+            {
+                "name": group, "x": [escape(label) for label in found],
+                "y": _points(value), "mode": "markers", "marker": {"color": colour, "size": 8},
+                "error_y": {"type": "data", "symmetric": False, "array": _points(high - value),
+                            "arrayminus": _points(value - low), "color": colour},
+                "customdata": [[_rounded(a), _rounded(b)] for a, b in zip(low, high, strict=True)],
+                "hovertemplate": "%{x}: %{y:.3~g} [%{customdata[0]:.3~g}, %{customdata[1]:.3~g}]",
+            }
+        )  # fmt: skip
+    layout = {
+        "xaxis": {"type": "category", "tickangle": -60},
+        "yaxis": {"title": {"text": title}, "zeroline": True, "zerolinecolor": INK},
+    }
+    lines = {group: Line(colour) for group, colour in zip(groups, colours, strict=False)}
+    return Chart(name, caption, {"data": data, "layout": layout}, 340, lines)
+
+
+@lru_cache(maxsize=1)
+def packed_plotly() -> str:
+    """Return plotly's own script, compressed, as text that a page can carry."""
+    from plotly.offline import get_plotlyjs  # large, and only pages with charts need it
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def thinned(n_points: int) -> np.ndarray:
+    """Choose rows evenly, first and last included."""
+    return np.unique(np.linspace(0, n_points - 1, min(n_points, MAX_POINTS)).astype(int))
+
+
+def _curve(key: str, line: Line, panel: Panel, days: np.ndarray, axis: str) -> dict[str, Any]:
+    return {
+        "name": key,
+        "y": _points(panel.curves[key][days]),
+        "yaxis": axis,
+        "mode": "lines",
+        "line": {"color": line.colour, "width": line.width, "dash": line.dash,
+                 "shape": "hv" if panel.is_step else "linear"},
+        "hovertemplate": f"%{{x|%Y-%m-%d}}: %{{y:{panel.form}}}",
+    }  # fmt: skip
+
+
+def _filled(band: Band, days: np.ndarray, axis: str) -> list[dict[str, Any]]:
+    """Return the edges of the area, of which the second is filled down to the first."""
+    name, low, high = band
+    edge = {"name": name, "yaxis": axis, "mode": "lines", "hoverinfo": "skip",
+            "line": {"width": 0, "color": FADED}}  # fmt: skip
+    return [
+        edge | {"y": _points(low[days])},
+        edge | {"y": _points(high[days]), "fill": "tonexty", "fillcolor": BAND},
+    ]
+
+
+def _points(values: Float[np.ndarray, " n"]) -> list[float | None]:
+    return [_rounded(value) if np.isfinite(value) else None for value in values]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
