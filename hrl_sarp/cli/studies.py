@@ -1,5 +1,6 @@
 """The command `evaluate`: a walk-forward study, run and summarised."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +51,14 @@ def evaluate(
             "--config", help="Folder that `init` wrote, with studies and markets of your own."
         ),
     ] = None,
+    readme: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File whose block <!-- study NAME --> gets the card of the study, and whose block "
+            "<!-- tables of NAME --> its tables. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     summary_only: Annotated[  # noqa: FBT002 -- an option, given by name
         bool, typer.Option("--summary-only", help="Run nothing; tables of what has finished.")
     ] = False,
@@ -71,7 +80,7 @@ def evaluate(
     plan = _read(study, own, {key: value for key, value in given.items() if value})
     from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
     from hrl_sarp.studies.evaluate import claim, planned, require_own_folder  # takes seconds
-    from hrl_sarp.studies.walk_forward import summarise
+    from hrl_sarp.studies.walk_forward import report
 
     walk = planned(plan, name, folder, own or DEFAULT_CONFIG_DIR)
     require_own_folder(plan, folder)
@@ -82,10 +91,27 @@ def evaluate(
         failed = walk.run_all(jobs).failed
     for cell, reason in failed.items():
         say(f"{cell.name} failed: {' '.join(reason.split())}", is_problem=True)
-    say(summarise(walk))
-    say(f"wrote {folder / 'table.md'}")
+    say(report.summarise(walk))
+    say(f"wrote {folder / report.TABLE} and {folder / report.PAGE}")
+    for path in readme or ():
+        _fill(path, name, folder)
     if failed:
         raise typer.Exit(1)
+
+
+def _fill(path: Path, name: str, folder: Path) -> None:
+    """Put what a study came to into the blocks that a page has for it."""
+    from hrl_sarp.run.files import has_block, replace_block
+    from hrl_sarp.studies.walk_forward.report import CARD, TABLE
+
+    card, tables = f"study {name}", f"tables of {name}"
+    if has_block(path, tables):
+        text = (folder / TABLE).read_text(encoding="utf-8")
+        _, _, below = text.partition("\n")  # the page has a heading of its own
+        replace_block(path, tables, re.sub("^(?=#)", "#", below, flags=re.MULTILINE))
+    if has_block(path, card) or not has_block(path, tables):
+        replace_block(path, card, (folder / CARD).read_text(encoding="utf-8"))
+    say(f"wrote the study into {path}")
 
 
 def _read(study: str, own: Path | None, changes: dict[str, Any]) -> "StudyConfig":

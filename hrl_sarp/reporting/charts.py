@@ -23,8 +23,8 @@ DIGITS = 5
 """Significant digits of a point."""
 PANEL_PIXELS, GAP_PIXELS, EDGE_PIXELS = 150, 26, 52
 """Height of a panel of relative height 1, between two panels, and above and below all of them."""
-PERCENT, PLAIN = ".1%", ".3~g"
-"""Formats of values, as d3 writes them."""
+PERCENT, PLAIN, TICKS = ".1%", ".3~g", ".3~%"
+"""Formats of values and of the ticks of shares, as d3 writes them."""
 
 
 Band = tuple[str, Float[np.ndarray, " D"], Float[np.ndarray, " D"]]
@@ -112,7 +112,7 @@ def timeline(
             "title": {"text": escape(panel.title)},
             "domain": [round(bottom, 4), round(top, 4)],
             "type": "log" if panel.is_log else "linear",
-            "tickformat": PLAIN if panel.form == PLAIN else ".0%",
+            "tickformat": PLAIN if panel.form == PLAIN else TICKS,
         }
         top = bottom - GAP_PIXELS / inside
         if panel.band is not None:
@@ -161,7 +161,7 @@ def plane(
                 "hovertemplate": f"{titles[0]} %{{x:{PERCENT}}}<br>{titles[1]} %{{y:{PERCENT}}}",
             }
         )  # fmt: skip
-    axes = ({"title": {"text": title}, "tickformat": ".0%"} for title in titles)
+    axes = ({"title": {"text": title}, "tickformat": TICKS} for title in titles)
     layout = dict(zip(("xaxis", "yaxis"), axes, strict=True))
     shown = {key: line for key, line in lines.items() if key in points}
     return Chart(name, caption, {"data": data, "layout": layout}, 430, shown)
@@ -200,6 +200,7 @@ def intervals(
             }
         )  # fmt: skip
     layout = {
+        "scattermode": "group",  # groups with the same label stand beside each other
         "xaxis": {"type": "category", "tickangle": -60},
         "yaxis": {"title": {"text": title}, "zeroline": True, "zerolinecolor": INK},
     }

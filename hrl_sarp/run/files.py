@@ -129,6 +129,11 @@ def link_beside(path: Path, name: str) -> None:
             shutil.copyfile(path.with_name(name), temporary)
 
 
+def has_block(path: Path, name: str) -> bool:
+    """Say whether a text file has a line `<!-- name -->`."""
+    return path.is_file() and f"<!-- {name} -->\n" in path.read_text(encoding="utf-8")
+
+
 def replace_block(path: Path, name: str, content: str) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file."""
     first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->"

@@ -67,10 +67,13 @@ def cells_without_work(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(WalkForward, "run", run)
     monkeypatch.setattr(WalkForward, "run_all", run_all)
-    monkeypatch.setattr(
-        "hrl_sarp.studies.walk_forward.summarise",
-        lambda study: "\n".join(["the table", *study.missing()]),
-    )
+
+    def summarise(study: WalkForward) -> str:
+        study.folder.joinpath("table.md").write_text("# Walk-forward\n\n## Lines\n\n| a |\n")
+        study.folder.joinpath("card.md").write_text("Three seeds.\n")
+        return "\n".join(["the table", *study.missing()])
+
+    monkeypatch.setattr("hrl_sarp.studies.walk_forward.report.summarise", summarise)
     return reasons
 
 
@@ -162,6 +165,31 @@ def test_wrong_values_of_a_later_variant_are_refused_at_the_start(
     assert not (tmp_path / "logs").exists()
 
 
+def test_pages_take_the_results_of_a_study_by_one_command(
+    command: Command, write: Write, tmp_path: Path, cells_without_work: dict[str, str]
+) -> None:
+    assert cells_without_work == {}
+    study, readme, docs = write(), tmp_path / "README.md", tmp_path / "docs.md"
+    readme.write_text("before\n<!-- study mine -->\n12.3 %\n<!-- /study mine -->\nafter\n")
+    docs.write_text("## Study\n<!-- tables of mine -->\n<!-- /tables of mine -->\n")
+    for _ in range(2):  # the same again changes nothing
+        code, _, err = command(
+            "evaluate", "--study", study, "--readme", str(readme), "--readme", str(docs)
+        )
+        assert (code, err.count("Error")) == (0, 0)
+        assert readme.read_text() == (
+            "before\n<!-- study mine -->\nThree seeds.\n<!-- /study mine -->\nafter\n"
+        )
+        assert docs.read_text() == (
+            "## Study\n<!-- tables of mine -->\n### Lines\n\n| a |\n<!-- /tables of mine -->\n"
+        )
+    readme.write_text("no block\n")
+    code, _, err = command("evaluate", "--study", study, "--readme", str(readme))
+    assert code == 1
+    assert "expected a block from <!-- study mine --> to <!-- /study mine -->" in err
+    assert readme.read_text() == "no block\n"
+
+
 def test_a_failed_cell_is_named_and_the_rest_goes_on(
     command: Command, write: Write, tmp_path: Path, cells_without_work: dict[str, str]
 ) -> None:
@@ -170,7 +198,10 @@ def test_a_failed_cell_is_named_and_the_rest_goes_on(
     lost = ["sample-2006-2006-calm-1", "sample-2006-2006-calm-ensemble-0"]
     code, out, err = command("evaluate", "--study", study)
     assert code == 1
-    assert out.splitlines() == ["the table", *lost, f"wrote {Path('logs/studies/mine/table.md')}"]
+    pages = " and ".join(
+        str(Path("logs/studies/mine") / page) for page in ("table.md", "report.html")
+    )
+    assert out.splitlines() == ["the table", *lost, f"wrote {pages}"]
     assert f"{lost[0]} failed: DataError: no close on 2006-03-01" in err.splitlines()
     assert f"{lost[1]} failed: it needs {lost[0]}, which failed" in err.splitlines()
     # 2 baselines, 2 folds x 2 seeds, 2 ensembles

@@ -26,6 +26,8 @@ class Series:
     invested: Float[np.ndarray, "D K"]
     """Share of wealth in stocks."""
     turnover: Float[np.ndarray, "D K"]
+    cost: Float[np.ndarray, "D K"]
+    """Share of wealth that trades took."""
 
     def of_fold(self, number: int) -> "Series":
         """Return the sessions of one fold."""
@@ -41,7 +43,7 @@ class Series:
 def at_exposure_of(series: Series, other: Series) -> Series:
     """Dilute a series with cash to the mean exposure that another one has in the same fold.
 
-    A mean above its own is reached by borrowing at the rate of cash. Turnover scales, too.
+    A mean above its own is reached by borrowing at the rate of cash. Turnover and costs scale, too.
     """
     factor = (other.exposure() / series.exposure())[:, None]
     cash = series.risk_free[:, None]
@@ -50,6 +52,7 @@ def at_exposure_of(series: Series, other: Series) -> Series:
         net=cash + factor * (series.net - cash),
         invested=factor * series.invested,
         turnover=factor * series.turnover,
+        cost=factor * series.cost,
     )
 
 
@@ -67,6 +70,7 @@ def on_path_of(series: Series, other: Series) -> Series:
         net=cash + factor * (series.net - cash),
         invested=factor * series.invested,
         turnover=factor * series.turnover,
+        cost=factor * series.cost,
     )
 
 
@@ -134,6 +138,7 @@ def chained(
         net=columns("net_return"),
         invested=columns("invested"),
         turnover=columns("turnover"),
+        cost=columns("cost"),
     )
 
 

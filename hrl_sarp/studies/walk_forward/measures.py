@@ -58,6 +58,16 @@ def annual_growth(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"
     return 100 * YEAR * _mean(np.log1p(series.net), series, draws)
 
 
+def gross_growth(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
+    """Compute the log growth had the same trades been free, % a year."""
+    return annual_growth(series, draws) + annual_cost(series, draws)
+
+
+def annual_cost(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
+    """Compute what trades take from the log growth, % a year."""
+    return 100 * YEAR * _mean(-np.log1p(-series.cost), series, draws)
+
+
 def log_volatility(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     """Compute 100 x the logarithm of the volatility: differences are roughly percent of it.
 
@@ -77,6 +87,14 @@ def sharpe(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     mean, deviation = _mean(excess, series, draws), _deviation(excess, series, draws)
     ratio = np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0)
     return np.sqrt(YEAR) * ratio
+
+
+def sortino(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
+    """Compute the annual mean over cash by the deviation below cash; 0 where nothing is below."""
+    excess = without_rounding(series.net - series.risk_free[:, None])
+    mean = _mean(excess, series, draws)
+    below = np.sqrt(_mean(np.minimum(excess, 0.0) ** 2, series, draws))
+    return np.sqrt(YEAR) * np.divide(mean, below, out=np.zeros_like(mean), where=below > 0)
 
 
 def certainty_equivalent(
@@ -125,11 +143,15 @@ def turnover(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
 
 MEASURES: dict[str, tuple[str, Measure]] = {
     "growth": ("growth, % a year", annual_growth),
+    "gross": ("gross growth, % a year", gross_growth),
+    "cost": ("costs, % a year", annual_cost),
     "volatility": ("volatility, % a year", volatility),
     "log_volatility": ("100 ln volatility", log_volatility),
     "sharpe": ("Sharpe", sharpe),
+    "sortino": ("Sortino", sortino),
     "max_drawdown": ("max drawdown, %", max_drawdown),
     "cvar95": ("CVaR 95, % a day", tail_loss),
+    "ce3": ("CE3, % a year", partial(certainty_equivalent, aversion=3.0)),
     "ce5": ("CE5, % a year", partial(certainty_equivalent, aversion=5.0)),
     "ce10": ("CE10, % a year", partial(certainty_equivalent, aversion=10.0)),
     "turnover": ("turnover a year", turnover),

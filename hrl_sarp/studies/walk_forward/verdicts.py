@@ -19,6 +19,7 @@ from hrl_sarp.studies.walk_forward.cells import (
 from hrl_sarp.studies.walk_forward.chain import Chain, Series, at_exposure_of, on_path_of
 from hrl_sarp.studies.walk_forward.ledger import DOUBLE, FRICTIONS, LATE, MAIN
 from hrl_sarp.studies.walk_forward.measures import (
+    MEASURES,
     POOLED,
     Differences,
     Draws,
@@ -31,6 +32,7 @@ COMPARED = (
     "growth",
     "log_volatility",
     "sharpe",
+    "ce3",
     "ce5",
     "ce10",
     "max_drawdown",
@@ -209,7 +211,7 @@ def steps_of(
 
 def rows_of(chain: Chain) -> dict[str, dict[str, float]]:
     """Measure every policy of a market on its chained series."""
-    names = ("growth", "volatility", "sharpe", "max_drawdown", "cvar95", "ce5", "ce10", "turnover")
+    names = tuple(name for name in MEASURES if name != "log_volatility")
     series = {f"{name}, ensemble": chain.ensemble(name) for name in chain.ensembles[0].names}
     for name in (PRIOR, SAME_EXPOSURE):
         series[name] = series.pop(f"{name}, ensemble")

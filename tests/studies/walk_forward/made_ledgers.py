@@ -41,6 +41,7 @@ def series(net: np.ndarray, first: str = "2005-01-03") -> Series:
         net=columns,
         invested=np.ones_like(columns),
         turnover=np.full_like(columns, 0.01),
+        cost=np.full_like(columns, 0.001),
     )
 
 

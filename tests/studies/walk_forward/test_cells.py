@@ -4,6 +4,8 @@ Rules stand in the places of trained agents, and tests are cut to two months, so
 for minutes. The slow test at the end trains.
 """
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
@@ -209,7 +211,19 @@ def test_the_summary_states_the_figures_of_the_series(made: WalkForward) -> None
     assert weighed["trials"] == 4 * (SEEDS + 1)
     searches = read_json(made.folder / "searches.json", "this test")
     assert len(searches["sample"]["configurations"]) == 4
+    html = (made.folder / "report.html").read_text()
+    specs = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    wealth, plane, *folds = map(json.loads, specs)
+    assert [chart["data"][0]["x"] for chart in folds] == [["2005", "2006"]] * 2
+    drawn = {(trace["name"], trace["yaxis"]): trace["y"] for trace in wealth["data"]}
+    assert drawn["agent (ensemble)", "y"][-1] == pytest.approx(np.prod(1 + net), rel=1e-4)
+    assert [mark["x0"][:4] for mark in wealth["layout"]["shapes"]] == ["2006"]
+    assert "agent (ensemble)" in [trace["name"] for trace in plane["data"]]
     row = found["policies"]["sample"]["phase 2, ensemble"]
+    card = (made.folder / "card.md").read_text()
+    shown = next(line for line in card.splitlines() if line.startswith("| volatility"))
+    assert shown.split(" | ")[1] == f"{row['volatility']:.1f}"
+    assert f"{weighed['trials']} configurations tried" in card
     assert row["growth"] == pytest.approx(100 * 252 * np.log1p(net).mean())
     assert row["volatility"] == pytest.approx(100 * 252**0.5 * net.std(ddof=1))
 

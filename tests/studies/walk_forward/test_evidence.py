@@ -22,7 +22,7 @@ from hrl_sarp.studies.walk_forward.evidence import (
 )
 from hrl_sarp.studies.walk_forward.folds import Fold
 from hrl_sarp.studies.walk_forward.ledger import Ledger
-from hrl_sarp.studies.walk_forward.report import evidence_table, searches_table
+from hrl_sarp.studies.walk_forward.report.tables import evidence_table, searches_table
 from hrl_sarp.studies.walk_forward.verdicts import BEST_BEFORE
 from tests.studies.walk_forward.made_ledgers import ledger
 

@@ -15,10 +15,14 @@ NET = RNG.standard_t(4, size=(260, 2)) * 0.01 + 0.0005
 def written_out(name: str, net: np.ndarray) -> float:
     """Compute a measure of one column without counts."""
     year = metrics.SESSIONS_PER_YEAR
-    power = {"ce5": -4.0, "ce10": -9.0}.get(name, 0.0)
+    power = {"ce3": -2.0, "ce5": -4.0, "ce10": -9.0}.get(name, 0.0)
     if power:
         return 100 * year * float(np.log(np.mean((1 + net) ** power))) / power
     return {
+        # each session costs 0.1 % of wealth: gross is what one minus that would have been
+        "cost": lambda: -25200 * float(np.log(0.999)),
+        "gross": lambda: 100 * metrics.annual_log_growth((1 + net) / 0.999 - 1, year),
+        "sortino": lambda: metrics.sortino_ratio(net - CASH, year),
         "growth": lambda: 100 * metrics.annual_log_growth(net, year),
         "volatility": lambda: 100 * metrics.annual_volatility(net, year),
         "log_volatility": lambda: 100 * float(np.log(np.std(net, ddof=1))),

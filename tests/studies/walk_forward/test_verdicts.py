@@ -9,7 +9,8 @@ import pytest
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.studies.walk_forward import verdicts
 from hrl_sarp.studies.walk_forward.chain import at_exposure_of, on_path_of
-from hrl_sarp.studies.walk_forward.report import drawn, page
+from hrl_sarp.studies.walk_forward.report.figures import drawn
+from hrl_sarp.studies.walk_forward.report.pages import Variant, variant_markdown
 from hrl_sarp.studies.walk_forward.verdicts import Verdicts, verdicts_of
 from tests.studies.walk_forward.made_ledgers import CASH, chain, series
 
@@ -129,7 +130,7 @@ def test_years_are_compared_one_by_one() -> None:
 
 def test_the_page_and_the_figure_hold_every_market() -> None:
     verdict = found(0.7)
-    text = page(verdict, {})
+    text = variant_markdown(Variant(verdict, {}, {}), "picture.png")
     assert "### Policies, us" in text
     assert "### Policies, nse" in text
     assert "| phase 1 over prior | pooled |" in text

@@ -1,0 +1,75 @@
+"""Writes what a walk-forward came to: two pages, a picture, the figures as JSON."""
+
+from dataclasses import asdict
+from typing import Any
+
+from hrl_sarp.reporting.figure import save_png
+from hrl_sarp.run.files import write_json, write_text
+from hrl_sarp.run.trials import TrialLog
+from hrl_sarp.studies.walk_forward.cells import WalkForward
+from hrl_sarp.studies.walk_forward.chain import read_chains
+from hrl_sarp.studies.walk_forward.evidence import configurations_tried, evidence_of, search_of
+from hrl_sarp.studies.walk_forward.report import pages
+from hrl_sarp.studies.walk_forward.report.figures import drawn
+from hrl_sarp.studies.walk_forward.report.pages import Variant
+from hrl_sarp.studies.walk_forward.report.tables import CONTROL, searches_table
+from hrl_sarp.studies.walk_forward.verdicts import control, verdicts_of
+
+TABLE, PAGE, CARD = "table.md", "report.html", "card.md"
+FIGURES, SEARCHES = "table.json", "searches.json"
+
+
+def summarise(study: WalkForward) -> str:
+    """Write the pages of a study: `table.md`, `report.html`, and `card.md` for a README.
+
+    A picture for each variant, `table.json` and `searches.json` stand beside them.
+
+    Args:
+        study: folds that have not finished are left out, and their cells named.
+
+    Returns:
+        The page as Markdown.
+
+    Raises:
+        MissingArtifactError: if no fold has finished.
+    """
+    chains = read_chains(study)
+    config = study.recipe.base(next(iter(study.data_dirs)))
+    markets = {
+        market: {name: each[market] for name, each in chains.items() if market in each}
+        for market in study.data_dirs
+    }
+    log = TrialLog().trials()
+    tried = {name: configurations_tried(each, log) for name, each in markets.items() if each}
+    searches = {name: search_of(each, config) for name, each in markets.items() if each}
+    variants = []
+    for name, by_market in chains.items():
+        found = verdicts_of(name, by_market, study.recipe.phases, config)
+        weighed = {
+            market: evidence_of(chain, found.agent, config, tried[market])
+            for market, chain in by_market.items()
+        }
+        variants.append(Variant(found, weighed, by_market))
+    pictures = {name: f"walk_forward_{name}.png" for name in chains}
+    for variant in variants:
+        picture = study.folder / pictures[variant.verdicts.variant]
+        save_png(picture, drawn(variant.chains, variant.verdicts))
+    table = searches_table(searches)
+    text = pages.markdown(study, variants, table, pictures)
+    write_text(study.folder / TABLE, text)
+    write_text(study.folder / PAGE, pages.html(study, variants, table))
+    write_text(study.folder / CARD, pages.card(study, variants))
+    write_json(study.folder / FIGURES, {v.verdicts.variant: _plain(v) for v in variants})
+    write_json(study.folder / SEARCHES, {name: asdict(each) for name, each in searches.items()})
+    return text
+
+
+def _plain(variant: Variant) -> dict[str, Any]:
+    evidence = {
+        market: {title: asdict(each) for title, each in by_title.items()}
+        for market, by_title in variant.weighed.items()
+    }
+    plain = asdict(variant.verdicts) | {"evidence": evidence}
+    if variant.verdicts.variant == CONTROL:
+        plain["control"] = asdict(control(variant.verdicts))
+    return plain
