@@ -15,6 +15,14 @@ if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --h
     from hrl_sarp.config.study_schema import StudyConfig
     from hrl_sarp.studies import Cell
 
+Readme = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="File whose block <!-- study NAME --> gets the card of the study, and whose block "
+        "<!-- tables of NAME --> its tables. May be repeated.",
+        show_default=False,
+    ),
+]
 STUDIES = Path("logs/studies")
 """Has one folder for each study where no --output is given."""
 
@@ -51,14 +59,7 @@ def evaluate(
             "--config", help="Folder that `init` wrote, with studies and markets of your own."
         ),
     ] = None,
-    readme: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="File whose block <!-- study NAME --> gets the card of the study, and whose block "
-            "<!-- tables of NAME --> its tables. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    readme: Readme = None,
     summary_only: Annotated[  # noqa: FBT002 -- an option, given by name
         bool, typer.Option("--summary-only", help="Run nothing; tables of what has finished.")
     ] = False,
