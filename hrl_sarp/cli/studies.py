@@ -30,6 +30,7 @@ STUDIES = Path("logs/studies")
 def add_commands(app: typer.Typer) -> None:
     """Add the command of this module to the application."""
     app.command("evaluate")(evaluate)
+    app.command("runs")(runs)
 
 
 def evaluate(
@@ -98,6 +99,26 @@ def evaluate(
         _fill(path, name, folder)
     if failed:
         raise typer.Exit(1)
+
+
+def runs(
+    logs: Annotated[Path, typer.Option(help="Folder that is looked through.")] = Path("logs"),
+) -> None:
+    """List every run, report and study with its verdict, and write LOGS/index.html.
+
+    Example: hrl-sarp runs --logs logs
+    """
+    from rich.console import Console
+
+    from hrl_sarp.studies.overview import look_through, write_overview
+
+    found = look_through(logs)
+    for table in (found.studies, found.runs):
+        if table.rows:
+            Console().print(table)
+    if found.is_empty:
+        say(f"{logs} holds no run and no study yet")
+    say(f"wrote {write_overview(found, logs)}")
 
 
 def _fill(path: Path, name: str, folder: Path) -> None:

@@ -17,7 +17,9 @@ SEEDS = "seeds.json"
 """Below the log folder of a run of several seeds: which they are."""
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError)
 """What reading a missing or damaged file raises; a refusal then names less."""
-REPORTS = ("backtest", "stress")
+BACKTESTS = "backtest"
+"""Beginning of the folders of backtests below the log folder."""
+REPORTS = (BACKTESTS, "stress")
 """Beginnings of the folders of reports below the log folder; they are about its agents."""
 
 

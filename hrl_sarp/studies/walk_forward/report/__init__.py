@@ -1,5 +1,5 @@
 """What a walk-forward came to, as tables, figures and pages."""
 
-from hrl_sarp.studies.walk_forward.report.summary import CARD, PAGE, TABLE, summarise
+from hrl_sarp.studies.walk_forward.report.summary import CARD, FIGURES, PAGE, TABLE, summarise
 
-__all__ = ["CARD", "PAGE", "TABLE", "summarise"]
+__all__ = ["CARD", "FIGURES", "PAGE", "TABLE", "summarise"]
