@@ -1,5 +1,7 @@
 """Every error a user can cause: each says what, where, expected, found and what to do."""
 
+from collections.abc import Mapping
+
 
 class HrlSarpError(Exception):
     """Base of all errors the package raises on purpose; the command line prints its one line."""
@@ -14,7 +16,16 @@ class DataError(HrlSarpError):
 
 
 class FeatureError(HrlSarpError):
-    """A feature cannot be computed from the columns that the data have."""
+    """A feature cannot be computed from the columns that the data have, or looks ahead.
+
+    Args:
+        message: one line.
+        looking_ahead: name of each feature that looks ahead -> how that shows.
+    """
+
+    def __init__(self, message: str, looking_ahead: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.looking_ahead = dict(looking_ahead or {})
 
 
 class OwnCodeError(HrlSarpError):
@@ -42,7 +53,16 @@ class StorageError(HrlSarpError):
 
 
 class CheckpointError(HrlSarpError):
-    """A checkpoint is truncated, hostile, of other shapes or of another market."""
+    """A checkpoint is truncated, hostile, of other shapes or of another market.
+
+    Args:
+        message: one line.
+        has_seen_future: whether it was fitted on days after the training span that it is asked for.
+    """
+
+    def __init__(self, message: str, *, has_seen_future: bool = False) -> None:
+        super().__init__(message)
+        self.has_seen_future = has_seen_future
 
 
 class TrainingDivergedError(HrlSarpError):

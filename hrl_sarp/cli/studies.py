@@ -1,4 +1,4 @@
-"""The command `evaluate`: a walk-forward study, run and summarised."""
+"""The commands `evaluate` (a walk-forward study), `runs` (all of them) and `audit` (for leaks)."""
 
 import re
 from collections.abc import Mapping
@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hrl_sarp.cli.options import OWN_MARKET, parse_numbers
+from hrl_sarp.cli.options import (
+    DEFAULT_DATA_DIR,
+    OUTPUT_OPTION,
+    OWN_MARKET,
+    DataDir,
+    Experiment,
+    MarketName,
+    OwnConfig,
+    parse_numbers,
+    read_config,
+    running,
+)
 from hrl_sarp.errors import ConfigError, HrlSarpError
-from hrl_sarp.run.terminal import say
+from hrl_sarp.run.phases import require_agents
+from hrl_sarp.run.terminal import run_progress, say
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.study_schema import StudyConfig
@@ -28,9 +40,10 @@ STUDIES = Path("logs/studies")
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add the command of this module to the application."""
+    """Add the commands of this module to the application."""
     app.command("evaluate")(evaluate)
     app.command("runs")(runs)
+    app.command("audit")(audit)
 
 
 def evaluate(
@@ -134,6 +147,54 @@ def _fill(path: Path, name: str, folder: Path) -> None:
     if has_block(path, card) or not has_block(path, tables):
         replace_block(path, card, (folder / CARD).read_text(encoding="utf-8"))
     say(f"wrote the study into {path}")
+
+
+def audit(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(help="Log folder of a trained run, whose agents are audited as well."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the results; default: audit in LOG_DIR, else in DATA_DIR."),
+    ] = None,
+    experiment: Experiment = None,
+    market: MarketName = None,
+    own: OwnConfig = None,
+) -> None:
+    """Look for the future in your data, features, rewards, policies and agents.
+
+    Data are changed after a day, and whatever was known before has to stay as it was. Exit code 1
+    if a check finds a leak. Without --experiment, --market and --config the configuration is that
+    of the run in LOG_DIR. docs/audit.md reads the table.
+
+    Example: hrl-sarp audit --market sample --data-dir data/raw
+    """
+    from rich.console import Console
+
+    from hrl_sarp.data.store import read_manifest
+
+    read_manifest(data_dir)  # before the imports below, which take seconds
+    if log_dir is not None:
+        require_agents(log_dir)
+    from hrl_sarp.studies.audit import audit_table, run_audit, verdict, write_audit
+    from hrl_sarp.training.curriculum import config_of_run
+    from hrl_sarp.training.seeds import seed_folders
+
+    if log_dir is not None and not (experiment or market or own):
+        config = config_of_run(next(iter(seed_folders(log_dir).values())))
+    else:
+        config = read_config(market, experiment, own)
+    folder = output or (log_dir or data_dir) / "audit"
+    with running(folder, OUTPUT_OPTION), run_progress():
+        found = run_audit(data_dir, config, log_dir)
+    page = write_audit(found, folder)
+    Console().print(audit_table(found))
+    say(verdict(found))
+    say(f"wrote {page}")
+    if found.n_leaks:
+        raise typer.Exit(1)
 
 
 def _read(study: str, own: Path | None, changes: dict[str, Any]) -> "StudyConfig":

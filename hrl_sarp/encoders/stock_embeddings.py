@@ -226,5 +226,6 @@ def _require_past(path: Path, fitted_to: str, market: Market, command: str) -> N
     if np.datetime64(fitted_to, "D") > end:
         raise CheckpointError(
             f"{path} was fitted on bars to {fitted_to}, past the training span's end {end}: it has "
-            f"seen the future of this fold; run `{command}` again"
+            f"seen the future of this fold; run `{command}` again",
+            has_seen_future=True,
         )

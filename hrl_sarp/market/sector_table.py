@@ -84,7 +84,8 @@ def read_sector_table(path: Path, market: Market, fingerprint: str) -> Float[np.
     if last > market.split.train.stop:
         raise CheckpointError(
             f"{path} was fitted on rows to {last}, past the training span's end "
-            f"{market.split.train.stop}: it has seen the future of this fold"
+            f"{market.split.train.stop}: it has seen the future of this fold",
+            has_seen_future=True,
         )
     return table
 

@@ -169,9 +169,9 @@ def test_a_table_of_future_returns_is_found_and_one_of_past_returns_is_not(
     ahead[:-horizon] = level[horizon:] - level[:-horizon]
     behind[horizon:] = level[horizon:] - level[:-horizon]
     future = _future_returns(panel)
-    (problem,) = _foresight("mine", ahead, future)
+    (problem,) = _foresight("mine", ahead, future).values()
     assert "as only the future can give" in problem
-    assert _foresight("mine", behind, future) == []
-    assert _foresight("mine", rng.normal(size=level.shape), future) == []
+    assert _foresight("mine", behind, future) == {}
+    assert _foresight("mine", rng.normal(size=level.shape), future) == {}
     faint = 0.1 * ahead / np.nanstd(ahead) + rng.normal(size=level.shape)  # a good honest signal
-    assert _foresight("mine", faint, future) == []
+    assert _foresight("mine", faint, future) == {}

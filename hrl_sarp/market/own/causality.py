@@ -42,7 +42,7 @@ def require_causal(
     panel = sources.panel
     n_days = len(panel.dates)
     cuts = sorted({round(share * n_days) for share in CUTS} - {0, n_days})
-    problems = []
+    problems = dict[str, str]()
     for name in filter(is_dotted, (*stock_names, *macro_names)):
         of_stock = name in stock_names
         whole = _raw_values(name, sources, of_stock=of_stock)
@@ -51,23 +51,25 @@ def require_causal(
             same = np.isclose(past, whole[:stop], rtol=1e-6, atol=1e-9, equal_nan=True)
             if not same.all():
                 row = int(np.argmin(same.reshape(stop, -1).all(axis=1)))
-                problems.append(
-                    f"{name}: the value of {panel.dates[row]} changes with data after "
+                problems[name] = (
+                    f"the value of {panel.dates[row]} changes with data after "
                     f"{panel.dates[stop - 1]}"
                 )
                 break
     future = _future_returns(panel)
     for name in stock_names:
         if name in panel.planted and name not in PLANTED_NAMES:
-            problems += _foresight(name, panel.planted[name], future)
+            problems |= _foresight(name, panel.planted[name], future)
     mean = [np.nan_to_num(table).mean(axis=1, keepdims=True) for table in future]
     for name in macro_names:
         if name in sources.series and name not in MACRO_FEATURES:
-            problems += _foresight(name, sources.series[name][:, None], mean[:1])
+            problems |= _foresight(name, sources.series[name][:, None], mean[:1])
     if problems:
+        told = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
         raise FeatureError(
-            f"own features look ahead: {'; '.join(problems)}; row t may read what was known at the "
-            "close of t, see known_at in docs/own_code.md"
+            f"own features look ahead: {told}; row t may read what was known at the close of t, "
+            "see known_at in docs/own_code.md",
+            problems,
         )
 
 
@@ -105,7 +107,7 @@ def _future_returns(panel: PricePanel) -> list[np.ndarray]:
     return tables
 
 
-def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> list[str]:
+def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> dict[str, str]:
     """Return the problem of a table whose values foretell returns too well."""
     for horizon, later in zip((1, 5), future, strict=False):
         known = np.isfinite(values) & np.isfinite(later)
@@ -120,11 +122,11 @@ def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> l
             continue
         found = abs(float(np.corrcoef(first, second)[0, 1]))
         if found > LARGEST_FORESIGHT:
-            return [
-                f"{name}: its correlation with the return of the next {horizon} session(s) is "
+            return {
+                name: f"its correlation with the return of the next {horizon} session(s) is "
                 f"{found:.2f} over {n_days} days, as only the future can give"
-            ]
-    return []
+            }
+    return {}
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,198 @@
+"""Changes of raw data after a day: what was known at its close stays, all that came later differs.
+
+Each makes another future out of the same past. Rows of a market up to the day may not depend on
+which of them came.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from hrl_sarp.data.store import RawData
+from hrl_sarp.errors import FeatureError
+from hrl_sarp.market.rates import ETF_PREFIX
+from hrl_sarp.market.releases import release_of
+
+Change = Callable[[RawData, np.datetime64], RawData]
+"""Raw data and a day to raw data that agree in all that was known at its close."""
+
+NUMBERS = ("open", "high", "low", "close", "adj_close", "volume")
+"""Columns of bars that a later day may change."""
+PRICES = ("open", "high", "low", "close")
+SPLIT = 2.0
+"""New shares for an old one. Exact in binary, so that returns keep their last bit."""
+
+
+def truncate(raw: RawData, day: np.datetime64) -> RawData:
+    """Cut everything after the day."""
+    keep = pl.col("date") <= day.item()
+    own = raw.own_features
+    return dataclasses.replace(
+        _without_later_members(raw, day),
+        bars=raw.bars.filter(keep),
+        macro=raw.macro.filter(keep),
+        index=raw.index.filter(keep),
+        features=None if raw.features is None else raw.features.filter(keep),
+        own_features=None if own is None else own.filter(~_is_unseen(day)),
+    )
+
+
+def corrupt(raw: RawData, day: np.datetime64) -> RawData:
+    """Replace every later number by another one of its kind; dates and symbols stay."""
+    rng = np.random.default_rng(1)
+    after = pl.col("date") > day.item()
+    features, own = raw.features, raw.own_features
+    return dataclasses.replace(
+        _without_later_members(raw, day),
+        bars=_scaled(raw.bars, after, rng, *NUMBERS),
+        macro=_scaled(raw.macro, after, rng, "value"),
+        index=_scaled(raw.index, after, rng, "close"),
+        features=None if features is None else _scaled(features, after, rng, "value"),
+        own_features=None if own is None else _scaled(own, _is_unseen(day), rng, "value"),
+    )
+
+
+def permute(raw: RawData, day: np.datetime64) -> RawData:
+    """Shuffle the later numbers of each symbol and series among their dates."""
+    rng = np.random.default_rng(2)
+    after = pl.col("date") > day.item()
+
+    def shuffled(frame: pl.DataFrame, later: pl.Expr, *groups: str) -> pl.DataFrame:
+        if frame.is_empty():
+            return frame
+        fixed = ("date", "known_at", *groups)
+        parts = frame.partition_by(groups, maintain_order=True) if groups else [frame]
+        done = []
+        for part in parts:
+            past, rest = part.filter(~later), part.filter(later)
+            drawn = rest.select(pl.exclude(fixed))[rng.permutation(rest.height)]
+            done += [past, rest.with_columns(drawn.get_columns())]
+        return pl.concat(done)
+
+    features, own = raw.features, raw.own_features
+    return dataclasses.replace(
+        raw,
+        bars=shuffled(raw.bars, after, "symbol"),
+        macro=shuffled(raw.macro, after, "series"),
+        index=shuffled(raw.index, after),
+        features=None if features is None else shuffled(features, after, "symbol", "name"),
+        own_features=None if own is None else shuffled(own, _is_unseen(day), "symbol", "name"),
+    )
+
+
+def delist(raw: RawData, day: np.datetime64) -> RawData:
+    """Let every third symbol print its last bar on the day."""
+    symbols = raw.bars["symbol"].unique().sort()[1::3]
+    ends = pl.col("symbol").is_in(symbols.implode()) & (pl.col("date") > day.item())
+    return dataclasses.replace(raw, bars=raw.bars.filter(~ends))
+
+
+def split_later(raw: RawData, day: np.datetime64) -> RawData:
+    """Split half of the symbols 2:1 after the day, and adjust their past as new files do."""
+    symbols = raw.bars["symbol"].unique().sort()[::2]
+    chosen, after = pl.col("symbol").is_in(symbols.implode()), pl.col("date") > day.item()
+    first = chosen & after & (pl.col("date") == pl.col("date").filter(after).min().over("symbol"))
+
+    def times(column: str, where: pl.Expr, factor: float) -> pl.Expr:
+        changed = pl.when(where).then(pl.col(column) * factor).otherwise(pl.col(column))
+        return changed.alias(column)
+
+    bars = raw.bars.with_columns(
+        *(times(name, chosen & after, 1 / SPLIT) for name in (*PRICES, "dividend")),
+        times("volume", chosen & after, SPLIT),
+        times("split", first, SPLIT),
+        times("adj_close", chosen & ~after, 1 / SPLIT),
+    )
+    return dataclasses.replace(raw, bars=bars)
+
+
+def unpublish(raw: RawData, day: np.datetime64) -> RawData:
+    """Replace the values that describe days up to t but were printed after its close."""
+    rng = np.random.default_rng(3)
+    own = raw.own_features
+    if own is not None:
+        own = _scaled(own, _is_unseen(day) & (pl.col("date") <= day.item()), rng, "value")
+        raw = dataclasses.replace(raw, own_features=own)
+    if raw.macro.is_empty():
+        return raw
+    before = raw.bars["date"].unique().sort().to_numpy().astype("datetime64[D]")
+    before = before[before <= day]
+    unknown = np.zeros(raw.macro.height, dtype=bool)
+    dates = raw.macro["date"].to_numpy().astype("datetime64[D]")
+    for series in raw.macro["series"].unique():
+        is_later = dates > day
+        if not series.startswith(ETF_PREFIX):  # these are traded: printed at the close
+            try:
+                release = release_of(series)
+            except FeatureError:  # no feature can read it
+                continue
+            is_later = release.earliest(dates) > before[-1 - release.sessions]
+        unknown |= (raw.macro["series"] == series).to_numpy() & is_later
+    macro = _scaled(raw.macro, pl.lit(pl.Series(unknown)), rng, "value")
+    return dataclasses.replace(raw, macro=macro)
+
+
+@dataclass(frozen=True)
+class Future:
+    """A change with what the audit says about it."""
+
+    name: str
+    tried: str
+    change: Change
+    is_shorter: bool = False
+    """The data end on the day, so that it must lie in the test span."""
+    ends_stocks: bool = False
+    """A stock that is halted on the day cannot be told from one that has left."""
+    needs_raw_closes: bool = False
+    """Closes that are adjusted themselves have no other close to be measured by."""
+    unseen: frozenset[str] = frozenset()
+    """Tables that may move, because nobody sees them at the close."""
+
+
+FUTURES = (
+    Future("truncated", "cut all data after t", truncate, is_shorter=True, ends_stocks=True),
+    Future("corrupted", "replaced every number after t", corrupt),
+    Future("permuted", "shuffled the days after t of each symbol and series", permute),
+    Future("delisted", "let a third of the stocks end at t", delist, ends_stocks=True),
+    Future(
+        "split later",
+        "split half of the stocks after t and adjusted their past",
+        split_later,
+        needs_raw_closes=True,
+    ),
+    Future(
+        "not printed yet",
+        "replaced values of days up to t that were printed after its close",
+        unpublish,
+        # cash earns the rate of the month before, which is printed later
+        unseen=frozenset({"risk_free"}),
+    ),
+)
+"""Every change of raw data that the audit tries."""
+
+
+def _is_unseen(day: np.datetime64) -> pl.Expr:
+    """Mark own features that the close of the day does not see: it sees those public before it."""
+    return pl.col("known_at") >= day.item()
+
+
+def _without_later_members(raw: RawData, day: np.datetime64) -> RawData:
+    """Forget who joins and who leaves the index after the day."""
+    if raw.membership is None:
+        return raw
+    known = raw.membership.filter(pl.col("start").is_null() | (pl.col("start") <= day.item()))
+    open_end = pl.when(pl.col("end") < day.item()).then(pl.col("end"))
+    return dataclasses.replace(raw, membership=known.with_columns(end=open_end))
+
+
+def _scaled(
+    frame: pl.DataFrame, where: pl.Expr, rng: np.random.Generator, *columns: str
+) -> pl.DataFrame:
+    factor = pl.Series("factor", rng.uniform(0.5, 2.0, frame.height))
+    return frame.with_columns(
+        pl.when(where).then(pl.col(name) * factor).otherwise(pl.col(name)).alias(name)
+        for name in columns
+    )
