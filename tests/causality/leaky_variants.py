@@ -1,8 +1,8 @@
 """Deliberately leaky variants of parts of the pipeline, each beside a clean twin.
 
 Each leak is one that others have shipped. A twin does the same job in another way without looking
-ahead, so that a test which flags every change of a part is found out, too. Nothing here is imported
-by the package.
+ahead, so that an audit which flags every change of a part is found out, too. Nothing here is
+imported by the package.
 """
 
 import dataclasses
@@ -14,14 +14,18 @@ import polars as pl
 
 from hrl_sarp.config.schema import GraphConfig
 from hrl_sarp.contracts import DayRange, Market, Split
+from hrl_sarp.data.known_at import latest_periods
 from hrl_sarp.data.store import RawData
+from hrl_sarp.envs.observations import micro_inputs
+from hrl_sarp.envs.rewards import micro_gain
 from hrl_sarp.features.prices import PricePanel, build_panel
-from hrl_sarp.features.regime import filter_regimes, weekly_observations
+from hrl_sarp.features.regime import RegimeModel, filter_regimes, weekly_observations
 from hrl_sarp.features.stock import compute_stock_features, robust_z
 from hrl_sarp.graph.sector_graph import node_features
+from hrl_sarp.market.assemble import make_split
 from hrl_sarp.market.releases import Release, align_series
+from hrl_sarp.market.training_data import rows_within
 from hrl_sarp.market.universe import choose_slots
-from tests.causality import changed_futures as futures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +36,21 @@ class Variant:
     """What is replaced, as a dotted path."""
     leaky: Callable[..., Any]
     clean: Callable[..., Any]
-    change: futures.Change
-    """The change of the raw data that must show the leak."""
-    moves: str
-    """A feature or table that must move where the leak is."""
-    row: int = 575
+    check: str
+    """The check of the audit that must find the leak."""
+    names: str
+    """A feature, table or label that it must name."""
+
+
+MODEL = RegimeModel(
+    centre=np.array([0.001, 0.01]),
+    scale=np.array([0.02, 0.004]),
+    start=np.array([0.2, 0.3, 0.5]),
+    transition=np.array([[0.90, 0.05, 0.05], [0.04, 0.92, 0.04], [0.03, 0.03, 0.94]]),
+    means=np.array([[-0.5, 1.0], [0.5, 0.0], [0.0, -0.5]]),
+    covariances=np.tile(np.eye(2), (3, 1, 1)),
+)
+"""Its scale is what some variants fit."""
 
 
 # Standardising and windows
@@ -157,6 +171,28 @@ def _with_dollars(raw: RawData, findings: pl.DataFrame, column: str, *rest: Any)
     return dataclasses.replace(prices, dollar_volume=np.where(prices.tradable, dollars, np.nan))
 
 
+def dollars_split_later(raw: RawData, findings: pl.DataFrame, *rest: Any) -> Any:
+    """Multiply the close of the day by a volume that all later splits have adjusted."""
+    known = pl.col("split").fill_null(1.0)
+    later = known.reverse().cum_prod().reverse().over("symbol") / known
+    adjusted = raw.bars.with_columns(volume=pl.col("volume") * later)
+    return _with_dollars(dataclasses.replace(raw, bars=adjusted), findings, "close", *rest)
+
+
+def final_values(frame: pl.DataFrame) -> pl.DataFrame:
+    """Give each report the value to which it was corrected later."""
+    keys = ["symbol", "name", "date"]
+    final = frame.sort("known_at").group_by(keys).agg(final=pl.col("value").last())
+    kept = latest_periods(frame).join(final, on=keys, nulls_equal=True, maintain_order="left")
+    return kept.with_columns(value=pl.col("final")).drop("final")
+
+
+def first_prints(frame: pl.DataFrame) -> pl.DataFrame:
+    """Keep each report as it was printed first."""
+    ordered = frame.sort("symbol", "name", "known_at", "date")
+    return ordered.unique(["symbol", "name", "date"], keep="first", maintain_order=True)
+
+
 # Universe
 
 
@@ -190,6 +226,25 @@ def chosen_by_volume_so_far(prices: PricePanel, member: np.ndarray, config: Any)
     days = np.arange(1, len(prices.dates) + 1)[:, None]
     so_far = np.nancumsum(prices.dollar_volume, axis=0) / days
     return choose_slots(dataclasses.replace(prices, dollar_volume=so_far), member, config)
+
+
+def chosen_by_the_year_to_come(prices: PricePanel, member: np.ndarray, config: Any) -> np.ndarray:
+    """Rank at the beginning of a year by the dollar volume of that year."""
+    return _chosen_by_volume_of(prices, member, config, sessions=config.lookback_days)
+
+
+def chosen_a_month_late(prices: PricePanel, member: np.ndarray, config: Any) -> np.ndarray:
+    """Rank by the dollar volume up to a month before."""
+    return _chosen_by_volume_of(prices, member, config, sessions=-21)
+
+
+def _chosen_by_volume_of(
+    prices: PricePanel, member: np.ndarray, config: Any, sessions: int
+) -> np.ndarray:
+    n_days = len(prices.dates)
+    rows = np.clip(np.arange(n_days) + sessions, 0, n_days - 1)
+    moved = np.nan_to_num(prices.dollar_volume)[rows]
+    return choose_slots(dataclasses.replace(prices, dollar_volume=moved), member, config)
 
 
 def without_those_about_to_leave(prices: PricePanel, member: np.ndarray, config: Any) -> np.ndarray:
@@ -247,20 +302,42 @@ def regime_scale_of_all_weeks(
     benchmark: Any, is_week_end: Any, first: int, split: Split, config: Any, model: Any
 ) -> Any:
     """Fit centre and scale of the regime model on every week of the data."""
-    return _rescaled(benchmark, is_week_end, len(benchmark), model)
+    return _rescaled(benchmark, is_week_end, len(benchmark))
 
 
 def regime_scale_of_training_weeks(
     benchmark: Any, is_week_end: Any, first: int, split: Split, config: Any, model: Any
 ) -> Any:
     """Fit centre and scale of the regime model on the weeks up to the end of training."""
-    return _rescaled(benchmark, is_week_end, first + split.train.stop, model)
+    return _rescaled(benchmark, is_week_end, first + split.train.stop)
 
 
-def _rescaled(benchmark: Any, is_week_end: Any, stop: int, model: Any) -> Any:
+def direction_to_come(
+    benchmark: Any, is_week_end: Any, first: int, split: Split, config: Any, model: Any
+) -> np.ndarray:
+    """Show the agents the label of their regime head: which way the next 20 sessions go."""
+    total = np.concatenate([[0.0], np.cumsum(benchmark)])
+    row = np.arange(len(benchmark))
+    return _as_regimes(total[np.minimum(row + 21, len(benchmark))] - total[row + 1])
+
+
+def direction_so_far(
+    benchmark: Any, is_week_end: Any, first: int, split: Split, config: Any, model: Any
+) -> np.ndarray:
+    """Show the agents which way the last 20 sessions went."""
+    total = np.concatenate([[0.0], np.cumsum(benchmark)])
+    row = np.arange(len(benchmark))
+    return _as_regimes(total[row + 1] - total[np.maximum(row - 19, 0)])
+
+
+def _as_regimes(move: np.ndarray) -> np.ndarray:
+    return np.stack([move < 0, move > 0, move == 0], axis=1).astype(np.float64)
+
+
+def _rescaled(benchmark: Any, is_week_end: Any, stop: int) -> Any:
     observations, rows = weekly_observations(benchmark, is_week_end)
     fitted = observations[rows < stop]
-    model = dataclasses.replace(model, centre=fitted.mean(axis=0), scale=fitted.std(axis=0))
+    model = dataclasses.replace(MODEL, centre=fitted.mean(axis=0), scale=fitted.std(axis=0))
     return filter_regimes(model, observations, rows, len(benchmark))
 
 
@@ -269,113 +346,252 @@ ASSEMBLY = {
         place="hrl_sarp.features.macro.trailing_z",
         leaky=z_over_all,
         clean=z_so_far,
-        change=futures.corrupt,
-        moves="index_return_4w",
+        check="corrupted",
+        names="index_return_4w",
     ),
     "centred window": Variant(
         place="hrl_sarp.features.macro.sum_over",
         leaky=centred_sum,
         clean=trailing_sum,
-        change=futures.corrupt,
-        moves="index_return_13w",
+        check="corrupted",
+        names="index_return_13w",
     ),
     "z-score of each stock over its whole history": Variant(
         place="hrl_sarp.features.stock.robust_z",
         leaky=z_of_each_stock_over_time,
         clean=ranks_of_each_day,
-        change=futures.permute,
-        moves="volatility_20d",
+        check="permuted",
+        names="volatility_20d",
     ),
     "macro series filled backwards": Variant(
         place="hrl_sarp.market.rates.align_series",
         leaky=next_observation,
         clean=last_observation,
-        change=futures.corrupt,
-        moves="policy_rate",
+        check="corrupted",
+        names="policy_rate",
     ),
     "release lag ignored": Variant(
         place="hrl_sarp.market.rates.align_series",
         leaky=without_delay,
         clean=last_observation,
-        change=futures.unpublish,
-        moves="policy_rate",
+        check="not printed yet",
+        names="policy_rate",
     ),
     "label in a feature": Variant(
         place="hrl_sarp.market.assemble.compute_stock_features",
         leaky=label_as_feature,
         clean=own_past_as_feature,
-        change=futures.corrupt,
-        moves="return_5d",
+        check="corrupted",
+        names="return_5d",
     ),
     "level of the adjusted close": Variant(
         place="hrl_sarp.market.assemble.build_panel",
         leaky=dollars_from_adjusted_close,
         clean=dollars_from_close,
-        change=futures.readjust,
-        moves="dollar_volume_log",
+        check="split later",
+        names="dollar_volume_log",
+    ),
+    "volume adjusted by later splits": Variant(
+        place="hrl_sarp.market.assemble.build_panel",
+        leaky=dollars_split_later,
+        clean=dollars_from_close,
+        check="split later",
+        names="dollar_volume",
+    ),
+    "restated reports": Variant(
+        place="hrl_sarp.data.known_at.latest_periods",
+        leaky=final_values,
+        clean=first_prints,
+        check="corrupted",
+        names="report",
     ),
     "survivors only": Variant(
         place="hrl_sarp.market.assemble.build_panel",
         leaky=survivors_only,
         clean=old_companies_only,
-        change=futures.truncate,
-        moves="return_1d",  # the stocks that a stock is measured against
-        row=500,  # one stock leaves at row 520
+        check="delisted",
+        names="return_1d",  # the stocks that a stock is measured against
     ),
     "universe by future volume": Variant(
         place="hrl_sarp.market.assemble.choose_slots",
         leaky=chosen_by_all_volume,
         clean=chosen_by_volume_so_far,
-        change=futures.corrupt,
-        moves="slots",
+        check="corrupted",
+        names="universe",
+    ),
+    "universe of the whole year": Variant(
+        place="hrl_sarp.market.assemble.choose_slots",
+        leaky=chosen_by_the_year_to_come,
+        clean=chosen_a_month_late,
+        check="corrupted",
+        names="universe",
     ),
     "delistings known ahead": Variant(
         place="hrl_sarp.market.assemble.choose_slots",
         leaky=without_those_about_to_leave,
         clean=without_those_that_were_halted,
-        change=futures.truncate,
-        moves="slots",
+        check="delisted",
+        names="universe",
     ),
     "smoothed regimes": Variant(
         place="hrl_sarp.market.assemble.filter_regimes",
         leaky=smoothed_regimes,
         clean=regimes_one_week_late,
-        change=futures.corrupt,
-        moves="filtered_regime",
+        check="corrupted",
+        names="filtered_regime",
     ),
     "regime model fitted on all weeks": Variant(
         place="hrl_sarp.market.assemble._filtered_regime",
         leaky=regime_scale_of_all_weeks,
         clean=regime_scale_of_training_weeks,
-        change=futures.corrupt,
-        moves="filtered_regime",
+        check="corrupted",
+        names="filtered_regime",
+    ),
+    "regime label as input": Variant(
+        place="hrl_sarp.market.assemble._filtered_regime",
+        leaky=direction_to_come,
+        clean=direction_so_far,
+        check="corrupted",
+        names="filtered_regime",
     ),
 }
+"""Parts of the assembly: what is known at a close."""
 
 
-# What is fitted to, or drawn from, a span: the same market with other rows after it
+# What is fitted to, or drawn from, a span
 
 
 def nodes_scaled_on_all_rows(market: Market, config: GraphConfig) -> np.ndarray:
     """Standardise the sector nodes by the mean and deviation of every row, test span included."""
-    everything = dataclasses.replace(market.split, train=DayRange(0, market.n_days))
-    return node_features(dataclasses.replace(market, split=everything), config)
+    return _nodes_scaled_on(market, config, DayRange(0, market.n_days))
 
 
-def shuffled_training_rows(market: Market) -> np.ndarray:
-    """Draw as many training rows as there are from the whole calendar."""
-    order = np.random.default_rng(4).permutation(market.n_days)
-    return np.sort(order[: len(market.split.train)])
+def nodes_scaled_on_half(market: Market, config: GraphConfig) -> np.ndarray:
+    """Standardise the sector nodes by the first half of the training span."""
+    train = market.split.train
+    return _nodes_scaled_on(market, config, DayRange(train.start, train.start + len(train) // 2))
 
 
-def consecutive_training_rows(market: Market) -> np.ndarray:
-    """Take the rows of the training span."""
-    return np.arange(market.split.train.start, market.split.train.stop)
+def _nodes_scaled_on(market: Market, config: GraphConfig, span: DayRange) -> np.ndarray:
+    split = dataclasses.replace(market.split, train=span)
+    return node_features(dataclasses.replace(market, split=split), config)
 
 
-# Fills
+def shuffled_rows(usable: np.ndarray, span: DayRange) -> np.ndarray:
+    """Draw as many rows as the span has from the whole calendar."""
+    order = np.random.default_rng(4).permutation(np.flatnonzero(usable))
+    return np.sort(order[: len(span)])
+
+
+def every_other_row(usable: np.ndarray, span: DayRange) -> np.ndarray:
+    """Take every second usable row of the span."""
+    return rows_within(usable, span)[::2]
+
+
+def split_without_purge(dates: Any, spans: Any, purge_days: int, embargo_days: int) -> Split:
+    """Let each span end where the next one begins."""
+    return make_split(dates, spans, 0, 0)
+
+
+def split_with_more_embargo(dates: Any, spans: Any, purge_days: int, embargo_days: int) -> Split:
+    """Leave out five sessions more than asked for at the start of a span."""
+    return make_split(dates, spans, purge_days, embargo_days + 5)
+
+
+# Fills, observations, rewards and decisions
 
 
 def row_of_the_decision(table: Any, day: Any) -> Any:
     """Look up the session that was decided on instead of the one after it."""
     return table[(day - 1).clamp_min(0)]
+
+
+def row_of_the_session(table: Any, day: Any) -> Any:
+    """Look up the session that is earned."""
+    return table[day]
+
+
+def inputs_of_tomorrow(tensors: Any, index: Any) -> Any:
+    """Show the micro agent the row after its close."""
+    return micro_inputs(tensors, {**index, "day": (index["day"] + 1).clamp_max(tensors.n_days - 1)})
+
+
+def inputs_of_yesterday(tensors: Any, index: Any) -> Any:
+    """Show the micro agent the row before its close."""
+    return micro_inputs(tensors, {**index, "day": (index["day"] - 1).clamp_min(0)})
+
+
+def gain_of_tomorrow(tensors: Any, result: Any, *rest: Any) -> Any:
+    """Pay the micro agent for the night that follows the session."""
+    night = tensors.overnight[(result.day + 1).clamp_max(tensors.n_days - 1)]
+    return micro_gain(tensors, result, *rest) + (result.weights_end * night).sum(dim=1)
+
+
+def gain_of_yesterday(tensors: Any, result: Any, *rest: Any) -> Any:
+    """Pay the micro agent for the day before the session, too."""
+    earlier = tensors.intraday[(result.day - 1).clamp_min(0)]
+    return micro_gain(tensors, result, *rest) + (result.weights_start * earlier).sum(dim=1)
+
+
+def trailing_and_tomorrow(values: np.ndarray, day: int, n_days: int) -> np.ndarray:
+    """View a window that ends a session after the decision."""
+    return values[max(0, day + 2 - n_days) : day + 2]
+
+
+def trailing_until_yesterday(values: np.ndarray, day: int, n_days: int) -> np.ndarray:
+    """View a window that ends a session before the decision."""
+    return values[max(0, day - n_days) : day]
+
+
+BEHAVIOUR = {
+    "scaler fitted on the test span": Variant(
+        place="hrl_sarp.graph.sector_graph.node_features",
+        leaky=nodes_scaled_on_all_rows,
+        clean=nodes_scaled_on_half,
+        check="sector graph",
+        names="sector nodes",
+    ),
+    "shuffled split": Variant(
+        place="hrl_sarp.market.training_data.rows_within",
+        leaky=shuffled_rows,
+        clean=every_other_row,
+        check="split overlap",
+        names="(train) reads the validation span",
+    ),
+    "overlapping windows": Variant(
+        place="hrl_sarp.market.assemble.make_split",
+        leaky=split_without_purge,
+        clean=split_with_more_embargo,
+        check="split overlap",
+        names="(train) reads the validation span",
+    ),
+    "fill in the bar that was decided on": Variant(
+        place="hrl_sarp.simulator.portfolio._on",
+        leaky=row_of_the_decision,
+        clean=row_of_the_session,
+        check="fills",
+        names="not that of its own row",
+    ),
+    "observation of the next session": Variant(
+        place="hrl_sarp.envs.levels.micro_inputs",
+        leaky=inputs_of_tomorrow,
+        clean=inputs_of_yesterday,
+        check="observations",
+        names="observation of the micro agent",
+    ),
+    "reward of the next session": Variant(
+        place="hrl_sarp.envs.levels.micro_gain",
+        leaky=gain_of_tomorrow,
+        clean=gain_of_yesterday,
+        check="rewards",
+        names="gain of the micro agent",
+    ),
+    "decision on the next session": Variant(
+        place="hrl_sarp.evaluation.baselines.rules.trailing",
+        leaky=trailing_and_tomorrow,
+        clean=trailing_until_yesterday,
+        check="decisions",
+        names="inverse volatility",
+    ),
+}
+"""Parts behind the assembly: what is fitted, seen, decided, earned and rewarded."""

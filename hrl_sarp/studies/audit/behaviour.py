@@ -230,26 +230,30 @@ def check_decisions(
     leaks = dict[str, str]()
     n_policies = 0
     for row in rows:
-        first = _ledger(market, config, row, trained, _same)
-        other = _ledger(market, config, row, trained, partial(with_shuffled_future, row=row))
-        n_policies = len(first.names) - 1  # the index decides nothing
-        for policy in _policies_unlike(first, other, market.dates[row]):
-            leaks.setdefault(policy, f"{policy} (t = {market.dates[row]})")
+        firsts = _ledgers(market, config, row, trained, _same)
+        others = _ledgers(market, config, row, trained, partial(with_shuffled_future, row=row))
+        n_policies = len(firsts[0].names) - 1  # the index decides nothing
+        for first, other in zip(firsts, others, strict=True):
+            for policy in _policies_unlike(first, other, market.dates[row]):
+                leaks.setdefault(policy, f"{policy} (t = {market.dates[row]})")
     tried = f"shuffled the market after t; decisions and ledgers of {n_policies} policies"
     return Check.of("decisions", tried, list(leaks.values()), UNMOVED)
 
 
-def _ledger(
+def _ledgers(
     market: Market, config: RunConfig, row: int, trained: Trained | None, change: Change
-) -> Trajectory:
-    """Trade a changed market from `SESSIONS` before a row to the session after it."""
-    span = DayRange(max(0, row - SESSIONS), min(row + 2, market.n_days))
+) -> list[Trajectory]:
+    """Trade a changed market to the session after a row, from `SESSIONS` before it and from it.
+
+    Some policies decide once a month, but all of them at the first close.
+    """
+    spans = [DayRange(start, row + 2) for start in (max(0, row - SESSIONS), row)]
     changed = change(market)
     tensors = MarketTensors(changed, torch.float64, "cpu")
     policies = trained(change) if trained else [_classical(tensors, config)]
     policies = [*_rules(changed, config), *policies]
     costs = Variant(config.market_profile.costs, config.risk)
-    return rollout(policies, tensors, [span], [costs])[0]
+    return [rollout(policies, tensors, [span], [costs])[0] for span in spans]
 
 
 def _same(market: Market) -> Market:

@@ -7,7 +7,6 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +76,10 @@ class Subject:
     market: Market
     report: ValidationReport
 
+    rows: tuple[int, ...]
+    """Of the days t: the end of the training span, then some of the test span. All that is fitted
+    is fitted before them."""
+
     @classmethod
     def of(cls, raw: RawData, config: RunConfig, report: ValidationReport) -> "Subject":
         """Assemble the market of the data.
@@ -96,29 +99,33 @@ class Subject:
         profile, data = config.market_profile, config.data
         spans = dated_spans(profile.spans, market.dates, data.purge_days + data.embargo_days)
         dated = profile.model_copy(update={"spans": spans})
-        return cls(raw, config.model_copy(update={"market_profile": dated}), market, report)
+        test, reach = market.split.test, max(data.validation.taken_back_bars, LAST_BARS) + 1
+        wanted = [market.split.train.stop - 1]
+        wanted += [test.start + int(share * len(test)) for share in IN_TEST]
+        rows = sorted({quiet_row(market, report, row, reach) for row in wanted})
+        config = config.model_copy(update={"market_profile": dated})
+        return cls(raw, config, market, report, tuple(rows))
 
-    @cached_property
-    def rows(self) -> tuple[int, ...]:
-        """Rows of the days t: the end of the training span, then some of the test span.
 
-        All that is fitted is fitted before them.
-        """
-        split = self.market.split
-        n_test = len(split.test)
-        wanted = [split.train.stop - 1, *(split.test.start + int(s * n_test) for s in IN_TEST)]
-        return tuple(sorted({self._quiet_row(row) for row in wanted}))
+def quiet_row(market: Market, report: ValidationReport, wanted: int, reach: int) -> int:
+    """Find a row from a wanted one on with no halted stock and no finding of hindsight near it.
 
-    def _quiet_row(self, wanted: int) -> int:
-        """Return a row near the wanted one without halts and without findings of hindsight."""
-        market, reach = self.market, max(self.config.data.validation.taken_back_bars, LAST_BARS) + 1
-        late = pl.col("rule").is_in(sorted(hindsight.RULES | rules.BREAKING))
-        days = self.report.table.filter(late)["date"].drop_nulls().to_numpy()
-        found = np.searchsorted(market.dates, days.astype(market.dates.dtype))
-        candidates = np.arange(wanted, min(wanted + SEARCHED, market.n_days - 1))
-        lost = candidates - np.array([whole_until(market, row) for row in candidates.tolist()])
-        near = np.abs(candidates[:, None] - found[None, :]).min(axis=1, initial=reach + 1) <= reach
-        return int(candidates[np.lexsort((candidates, lost, near))[0]])
+    Args:
+        market: assembled.
+        report: of the validation of its data.
+        wanted: row.
+        reach: rows that a finding may be away and still depend on what comes after the row.
+
+    Returns:
+        The first such row of `SEARCHED`, else one that comes near.
+    """
+    late = pl.col("rule").is_in(sorted(hindsight.RULES | rules.BREAKING))
+    days = report.table.filter(late)["date"].drop_nulls().to_numpy()
+    found = np.searchsorted(market.dates, days.astype(market.dates.dtype))
+    candidates = np.arange(wanted, min(wanted + SEARCHED, market.n_days - 1))
+    lost = candidates - np.array([whole_until(market, row) for row in candidates.tolist()])
+    near = np.abs(candidates[:, None] - found[None, :]).min(axis=1, initial=reach + 1) <= reach
+    return int(candidates[np.lexsort((candidates, lost, near))[0]])
 
 
 def whole_until(market: Market, row: int) -> int:

@@ -11,6 +11,7 @@ import polars as pl
 import torch
 
 from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import Market
 from hrl_sarp.data.quality.validation import ValidationReport, read_validated
 from hrl_sarp.data.store import RawData
 from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
@@ -26,6 +27,7 @@ from hrl_sarp.studies.audit.checks import Check
 from hrl_sarp.studies.audit.futures import FUTURES
 from hrl_sarp.studies.audit.rebuilt import Subject, check_embeddings, try_future
 from hrl_sarp.training import make_context
+from hrl_sarp.training.phase import PhaseContext
 
 Step = tuple[str, Callable[[], list[Check]]]
 """Name on the screen, and what makes the checks."""
@@ -70,9 +72,11 @@ def run_audit(data_dir: Path, config: RunConfig, log_dir: Path | None = None) ->
     """
     raw, report = read_validated(data_dir, config)
     own, subject = require_subject(raw, config, report)
-    observed = _Observed(subject, data_dir, log_dir, has_leaks=own.result == "leak")
+    # agents that were trained without these features do not fit a market with them
+    agents = None if own.result == "leak" else log_dir
+    observed = load_observed(subject, data_dir, agents)
     checks = [own]
-    steps = [*data_steps(subject), *observed.steps()]
+    steps = [*data_steps(subject), *agent_steps(subject, observed)]
     with phase_progress("audit", len(steps)) as bar:
         for done, (_, make) in enumerate(steps, start=1):
             checks += make()
@@ -150,46 +154,61 @@ def _one(make: Callable[..., Check], *given: Any) -> list[Check]:
     return [make(*given)]
 
 
-class _Observed:
+@dataclass(frozen=True)
+class Observed:
     """The market as agents see it, and the agents of a run, if there are any."""
 
-    def __init__(
-        self, subject: Subject, data_dir: Path, log_dir: Path | None, *, has_leaks: bool
-    ) -> None:
-        self._subject, self._past = subject, list[str]()
-        market, config, cpu = subject.market, subject.config, torch.device("cpu")
-        market.manifest["data_hash"] = data_hash(data_dir)
-        market.manifest["market_hash"] = market_key(data_dir, config)
-        try:
-            market = with_stock_embeddings(market, data_dir, config, cpu)
-        except CheckpointError as error:
-            self._note_past(error)
-        self._market, self._trained = market, None
-        if log_dir is None or has_leaks or self._past:
-            return
+    market: Market
+    """With the embeddings of its encoders."""
+    trained: behaviour.Trained | None
+    """Loads the policies of the run."""
+    past: tuple[str, ...]
+    """Files that were refused, because they were fitted on days after the training span."""
+
+
+def load_observed(subject: Subject, data_dir: Path, log_dir: Path | None) -> Observed:
+    """Load encoders and agents; those that have seen the future are named and left out.
+
+    Args:
+        subject: the data and their market.
+        data_dir: of the data; encoders lie beside it.
+        log_dir: of the run; None without one.
+
+    Returns:
+        What agents see and do.
+
+    Raises:
+        HrlSarpError: if encoders or agents are missing, damaged or of another market.
+    """
+    market, config, cpu = subject.market, subject.config, torch.device("cpu")
+    facts = {"data_hash": data_hash(data_dir), "market_hash": market_key(data_dir, config)}
+    market = dataclasses.replace(market, manifest={**market.manifest, **facts})
+
+    try:
+        market = with_stock_embeddings(market, data_dir, config, cpu)
+        if log_dir is None:
+            return Observed(market, None, ())
         context = make_context(config, market, log_dir, cpu, StopFlag(), resume=False)
-
-        def trained(change: behaviour.Change) -> Sequence[Policy]:
-            return trained_policies(context, change)[0]
-
-        try:
-            trained(lambda same: same)
-            self._trained = trained
-        except CheckpointError as error:
-            self._note_past(error)
-
-    def _note_past(self, error: CheckpointError) -> None:
+        trained = partial(_policies_of, context)
+        trained(lambda same: same)
+    except CheckpointError as error:
         if not error.has_seen_future:
-            raise error
-        self._past.append(str(error))
+            raise
+        return Observed(market, None, (str(error),))
+    return Observed(market, trained, ())
 
-    def steps(self) -> list[Step]:
-        """List the checks of what is seen, decided, earned and rewarded."""
-        market = self._market
-        seen = market, self._subject.config, self._subject.rows
-        agents = "agents" if self._trained else ""
-        return [
-            ("vintages", partial(_one, spans.check_vintages, market, agents, self._past)),
-            ("levels", partial(behaviour.check_levels, *seen)),
-            ("decisions", partial(_one, behaviour.check_decisions, *seen, self._trained)),
-        ]
+
+def _policies_of(context: PhaseContext, change: behaviour.Change) -> Sequence[Policy]:
+    return trained_policies(context, change)[0]
+
+
+def agent_steps(subject: Subject, observed: Observed) -> list[Step]:
+    """List the checks of what is fitted, seen, decided, earned and rewarded."""
+    market, trained = observed.market, observed.trained
+    agents = "agents" if trained else ""
+    seen = market, subject.config, subject.rows
+    return [
+        ("vintages", partial(_one, spans.check_vintages, market, agents, observed.past)),
+        ("levels", partial(behaviour.check_levels, *seen)),
+        ("decisions", partial(_one, behaviour.check_decisions, *seen, trained)),
+    ]
