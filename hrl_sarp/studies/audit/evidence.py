@@ -27,7 +27,7 @@ LONG_PERIOD_DAYS = 20
 """Days between the values of a report; a day's value may be public on its own day."""
 LATEST_BARS = 10
 """A stock whose last bar is further from the end of the data has left."""
-FEWEST_YEARS = 3
+FEWEST_YEARS = 2
 """In fewer years no stock may have left by chance."""
 SAME = 1e-6
 """Largest difference of two equal returns."""

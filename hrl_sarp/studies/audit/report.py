@@ -37,7 +37,14 @@ def audit_table(audit: Audit, *, whole: bool = False) -> Table:
 
 
 def verdict(audit: Audit) -> str:
-    """Say what an audit came to, in a sentence or two."""
+    """Say what an audit came to.
+
+    Args:
+        audit: of data and agents.
+
+    Returns:
+        A sentence or two.
+    """
     counts = Counter(check.result for check in audit.checks)
     found = f"{audit.n_leaks} of {len(audit.checks)} checks found a leak."
     if not audit.n_leaks:
