@@ -108,7 +108,7 @@ class Subject:
 
 
 def quiet_row(market: Market, report: ValidationReport, wanted: int, reach: int) -> int:
-    """Find a row from a wanted one on with no halted stock and no finding near it that later bars decide.
+    """Find a row with no halted stock and no finding near it that later bars decide.
 
     Args:
         market: assembled.
