@@ -1,5 +1,6 @@
 """What a figure is worth: intervals, ratios corrected for search, folds and seeds, overfitting."""
 
+from hrl_sarp.evaluation.statistics.certified import Share, share_called_better
 from hrl_sarp.evaluation.statistics.deflated import (
     BEYOND_LUCK,
     Appraisal,
@@ -52,6 +53,7 @@ __all__ = [
     "Appraisal",
     "BootstrapPlan",
     "Interval",
+    "Share",
     "Trials",
     "Verdict",
     "active_appraisal",
@@ -77,6 +79,7 @@ __all__ = [
     "probability_of_improvement",
     "probability_of_overfitting",
     "redraw_seeds",
+    "share_called_better",
     "sharpe_error",
     "sign_test",
     "smallest_detectable_effect",

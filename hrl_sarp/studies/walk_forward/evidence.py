@@ -13,7 +13,7 @@ from jaxtyping import Float
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval, Trials, Verdict
+from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval, Share, Trials, Verdict
 from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.metrics import without_rounding
 from hrl_sarp.run.trials import Trial, distinct
@@ -23,6 +23,10 @@ from hrl_sarp.studies.walk_forward.verdicts import BEST_BEFORE, best_before
 
 MARGIN = 0.5
 """Loss of growth, % a year, below which a policy counts as not worse."""
+NOISE_STUDIES, PLANTED_STUDIES = 200, 20
+"""Drawn histories without and with an effect that the verdict is tried on."""
+PLANTED = 1.5
+"""Size of the planted effect, in smallest detectable ones."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Evidence:
     """Probability that the active Sharpe ratio of the ensemble exceeds the luck of all trials."""
     trials: int
     """Configurations that it is deflated by."""
+    noise: Share
+    """Of `NOISE_STUDIES` histories without any effect: how many the verdict calls better."""
+    planted: Share
+    """Of `PLANTED_STUDIES` histories with `planted_effect`: how many the verdict calls better."""
+    planted_effect: float
 
     @property
     def worst_fold(self) -> str:
@@ -132,15 +141,21 @@ def _weighed(
     }
     active = without_rounding(whole.net - reference.net)[:, 0]
     trials = trials_of(chain, reference, n_tried)
+    detectable = statistics.smallest_detectable_effect(YEAR * statistics.newey_west_error(gain))
+    noise, planted = (
+        statistics.share_called_better(gain, effect, n_studies, plan, YEAR, MARGIN)
+        for effect, n_studies in (
+            (0.0, NOISE_STUDIES),
+            (PLANTED * detectable, PLANTED_STUDIES),
+        )
+    )
     return Evidence(
         verdict=statistics.verdict(growth, MARGIN),
         growth=growth,
         block_days=block_days,
         one_seed=statistics.interval(YEAR * float(by_seed.mean()), seeds, section.confidence),
         newey_west_t=statistics.newey_west_t(gain),
-        smallest_detectable=statistics.smallest_detectable_effect(
-            YEAR * statistics.newey_west_error(gain)
-        ),
+        smallest_detectable=detectable,
         fold_differences=differences,
         sign_p=statistics.sign_test(np.array(list(differences.values()))),
         interquartile_mean=statistics.interval(float(middle[0]), middle[1:], section.confidence),
@@ -149,6 +164,9 @@ def _weighed(
             statistics.active_appraisal(active), trials
         ),
         trials=trials.count,
+        noise=noise,
+        planted=planted,
+        planted_effect=PLANTED * detectable,
     )
 
 

@@ -176,7 +176,11 @@ def _lead(variant: Variant, *, is_named: bool) -> list[str]:
             f"against {base['max_drawdown']:.1f} %. In growth it differs by "
             f"{even.growth.value:+.1f} % a year [{even.growth.low:+.1f}, {even.growth.high:+.1f}]: "
             f"{even.verdict} (a loss below {MARGIN} % counts as not worse). Folds of this length "
-            f"show differences from {even.smallest_detectable:.1f} % on."
+            f"show differences from {even.smallest_detectable:.1f} % on. Of {even.noise.total} "
+            f"histories of pure noise with its dates and tails this verdict calls "
+            f"{even.noise.count} better, that is {100 * even.noise.count / even.noise.total:.1f} % "
+            f"[{100 * even.noise.low:.1f}, {100 * even.noise.high:.1f}]; of {even.planted.total} "
+            f"with a planted {even.planted_effect:.1f} % a year it finds {even.planted.count}."
         )
     return sentences
 

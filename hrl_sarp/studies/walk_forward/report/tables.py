@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
-from hrl_sarp.evaluation.statistics import Interval
-from hrl_sarp.reporting.table import NONE, Table, number
+from hrl_sarp.evaluation.statistics import Interval, Share
+from hrl_sarp.reporting.table import NONE, Table, number, percent
 from hrl_sarp.studies.walk_forward.cells import PRIOR, SAME_EXPOSURE
 from hrl_sarp.studies.walk_forward.evidence import MARGIN, Evidence, Search
 from hrl_sarp.studies.walk_forward.measures import MEASURES, POOLED, Differences, Estimate
@@ -107,9 +107,18 @@ STATISTICS: dict[str, Callable[[Evidence], str]] = {
     "probability of improvement": lambda each: _interval(each.improvement, 2),
     "deflated Sharpe of active returns": lambda each: number(each.deflated_sharpe, 2),
     "configurations tried": lambda each: str(each.trials),
+    "noise called better": lambda each: _share(each.noise),
+    "planted effect, called better": lambda each: (
+        f"{number(each.planted_effect, 1)}, {_share(each.planted)}"
+    ),
     "block, sessions": lambda each: number(each.block_days, 1),
 }
 """Title of a row -> what it shows."""
+
+
+def _share(found: Share) -> str:
+    """Write a count and the interval of the share."""
+    return f"{found.count} of {found.total} [{percent(found.low)}, {percent(found.high)}]"
 
 
 def _interval(found: Interval | Estimate, digits: int) -> str:
