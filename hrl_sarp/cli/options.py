@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # pydantic and YAML load inside the command: --help is instan
 DataDir = Annotated[Path, typer.Option(help="Folder of the collected raw data.")]
 LogDir = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and reports.")]
 Experiment = Annotated[
-    str | None, typer.Option(help="File of config/experiments/ laid over the defaults.")
+    str | None,
+    typer.Option(help="File of config/experiments/ laid over the defaults, or one by its path."),
 ]
 OwnConfig = Annotated[
     Path | None,

@@ -18,7 +18,7 @@ from hrl_sarp.config.consistency import find_contradictions
 from hrl_sarp.config.encoder_schema import WindowedConfig
 from hrl_sarp.config.market_schema import DATED, SHARED, Section
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.config.study_schema import StudyConfig
+from hrl_sarp.config.study_schema import StudyConfig, TuningConfig
 from hrl_sarp.errors import ConfigError, OverwriteError
 
 _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
@@ -35,6 +35,8 @@ MOST_SHOWN_CHANGES = 4
 SPANS = ("market_profile", "spans")
 CHOICES = {"market": "markets", "experiment": "experiments", "study": "studies"}
 """Kind of file that is chosen by its name -> its folder below the configuration."""
+TUNING = "tuning.yaml"
+"""In the configuration folder: what the command `tune` tries. It is no value of a run."""
 COMMAND_LINE = "command line"
 SchemaT = TypeVar("SchemaT", bound=Section)
 RETIRED_KEYS = {
@@ -74,7 +76,8 @@ def load_config(
         config_dir: folder with the base files, `markets/` and `experiments/`.
         market: name of a market profile; None takes that of the own file, of the experiment, or of
             the base files, whichever there is first.
-        experiment: name of an experiment; None runs the base values.
+        experiment: name of an experiment, or path of a YAML file such as `tune` writes; None runs
+            the base values.
         overrides: partial nested mapping, for example `{"seed": 3}`.
         own_file: a YAML file of the user's, with the top-level keys of the base files; other
             top-level keys (`window_length`, `splits`, ...) belong to the section `windowed`.
@@ -90,7 +93,7 @@ def load_config(
             wrong types, values that contradict each other.
     """
     layers = _Layers(config_dir)
-    base_files = sorted(config_dir.glob("*.yaml"))
+    base_files = sorted(path for path in config_dir.glob("*.yaml") if path.name != TUNING)
     if not base_files:
         raise ConfigError(
             f"cannot use {config_dir}: expected *.yaml files, found none; "
@@ -136,7 +139,7 @@ def load_study(
     """Read the file of a study.
 
     Args:
-        name: path of a YAML file, or its name in `studies/` without the ending.
+        name: path of a file that ends with `.yaml`, or its name in `studies/` without the ending.
         config_dir: folder with `studies/`.
         overrides: values that replace those of the file; inside `markets` they are added to it.
 
@@ -147,14 +150,46 @@ def load_study(
         ConfigError: listing every problem, as `load_config` does.
     """
     layers = _Layers(config_dir)
-    file = Path(name) if Path(name).is_file() else layers.choose("study", name)
+    file = layers.choose("study", name)
     if file:
         layers.lay(layers.read(file), file.name)
     layers.lay(overrides or {}, COMMAND_LINE)
-    study = _validated(layers, StudyConfig)
-    if study is None or layers.problems:
-        raise ConfigError("\n  ".join([f"cannot use the study {name}:", *layers.problems]))
-    return study
+    return _whole(layers, StudyConfig, f"the study {name}")
+
+
+def load_tuning(path: Path) -> TuningConfig:
+    """Read what the command `tune` tries.
+
+    Args:
+        path: of the file; `config/tuning.yaml` is the default of the command.
+
+    Returns:
+        The checked search space. Whether its keys are values of a configuration shows when one is
+        laid over it.
+
+    Raises:
+        ConfigError: listing every problem, as `load_config` does.
+    """
+    layers = _Layers(path.parent)
+    layers.lay(layers.read(path), path.name)
+    return _whole(layers, TuningConfig, f"the search space {path}")
+
+
+def overlaid(config: RunConfig, values: Mapping[str, Any], origin: str) -> RunConfig:
+    """Lay values over a configuration and check the result as a whole.
+
+    Args:
+        config: that was merged and checked.
+        values: dotted key -> value that replaces the one of the configuration.
+        origin: where the values come from, for messages.
+
+    Raises:
+        ConfigError: listing every problem, as `load_config` does.
+    """
+    layers = _Layers(DEFAULT_CONFIG_DIR)
+    layers.lay(config.model_dump(), "experiment")
+    layers.lay(nested(values), origin)
+    return _checked(layers, origin)
 
 
 def copy_defaults(folder: Path, *, overwrite: bool) -> int:
@@ -176,9 +211,10 @@ def copy_defaults(folder: Path, *, overwrite: bool) -> int:
     return len(files)
 
 
-def dump_config(config: RunConfig) -> str:
-    """Write the merged configuration as YAML that reads back equal."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, width=100)
+def dump_config(config: RunConfig | Mapping[str, Any]) -> str:
+    """Write the merged configuration, or some of its values, as YAML that reads back equal."""
+    values = config.model_dump() if isinstance(config, RunConfig) else dict(config)
+    return yaml.safe_dump(values, sort_keys=False, width=100)
 
 
 def config_hash(config: RunConfig) -> str:
@@ -277,6 +313,8 @@ class _Layers:
         return values
 
     def choose(self, kind: str, name: str) -> Path | None:
+        if kind != "market" and name.endswith(".yaml") and Path(name).is_file():
+            return Path(name)
         choices = list_choices(self.config_dir, kind)
         if name in choices:
             return self.config_dir / CHOICES[kind] / f"{name}.yaml"
@@ -365,13 +403,31 @@ def flattened(value: Any, where: str = "") -> dict[str, Any]:
     return {key: item for part in parts for key, item in part.items()}
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings of single values by their dotted keys; undoes `flattened`."""
+    whole: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        inner = whole
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return whole
+
+
 def _checked(layers: _Layers, title: str) -> RunConfig:
     config = _validated(layers, RunConfig)
-    contradictions = find_contradictions(config) if config else []
-    problems = [*layers.problems, *contradictions]
-    if config is None or problems:
-        raise ConfigError("\n  ".join([f"cannot use {title}:", *problems]))
+    layers.problems += find_contradictions(config) if config else []
+    if config is None or layers.problems:
+        raise ConfigError("\n  ".join([f"cannot use {title}:", *layers.problems]))
     return config
+
+
+def _whole(layers: _Layers, schema: type[SchemaT], title: str) -> SchemaT:
+    found = _validated(layers, schema)
+    if found is None or layers.problems:
+        raise ConfigError("\n  ".join([f"cannot use {title}:", *layers.problems]))
+    return found
 
 
 def _validated(layers: _Layers, schema: type[SchemaT]) -> SchemaT | None:
@@ -416,8 +472,8 @@ def _reason(detail: ErrorDetails, schema: type[BaseModel]) -> str:
 def _keys_of(location: list[int | str], schema: type[BaseModel]) -> list[str]:
     section = schema
     for part in location:
-        if isinstance(part, int):
-            continue
+        if isinstance(part, int) or part not in section.model_fields:
+            continue  # a place in a list, or a key of a mapping of sections
         annotation = section.model_fields[part].annotation
         forms = [*get_args(annotation), annotation]
         section = next(

@@ -1,7 +1,7 @@
 """Schema of the values of a run: types, ranges and meaning. The values are in config/*.yaml.
 
 `market_schema` holds the sections on markets and data, `encoder_schema` those on encoders,
-`study_schema` that on walk-forward studies.
+`study_schema` those on walk-forward studies and on trainings inside the training span.
 """
 
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ from hrl_sarp.config.objective_schema import (
     RiskModelConfig,
 )
 from hrl_sarp.config.own_code import DottedName
-from hrl_sarp.config.study_schema import WalkForwardConfig
+from hrl_sarp.config.study_schema import CertificationConfig, WalkForwardConfig
 
 
 class RiskConfig(Section):
@@ -315,24 +315,6 @@ class AcceptanceConfig(Section):
     """Mean block of the stationary bootstrap behind the bounds."""
     samples: Count
     """Resampled histories behind the bounds."""
-
-
-class CertificationConfig(Section):
-    """Trainings inside the training span, which decide how far the agents are deployed."""
-
-    folds: int = Field(ge=0)
-    """Expanding folds of the training span. 0 trains nothing more and judges the run's own pair on
-    its validation span."""
-    seeds: Count
-    """Trainings of each fold."""
-    phases: int = Field(ge=2, le=5)
-    """The inner trainings run phases 1 to this one."""
-    length: float = Field(gt=0, le=1)
-    """Factor on the epochs and steps of these phases."""
-    first_share: float = Field(gt=0, lt=1)
-    """Part of the training span that lies before the first fold's test."""
-    validation_share: float = Field(gt=0, lt=1)
-    """Part of what lies before a test that chooses networks instead of training them."""
 
 
 class CurriculumConfig(Section):

@@ -1,8 +1,8 @@
-"""Schema of the walk-forward: what all studies share, and what the file of one study holds."""
+"""Schema of studies: walk-forward, trainings inside the training span, and tuning on these."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hrl_sarp.config.market_schema import Count, Positive, Section
 from hrl_sarp.config.objective_schema import RiskBaselineName
@@ -34,6 +34,24 @@ class WalkForwardConfig(Section):
     """Resampled histories behind the intervals."""
     confidence: float = Field(gt=0.5, lt=1)
     """Confidence of the intervals in the tables."""
+
+
+class CertificationConfig(Section):
+    """Trainings inside the training span, which decide how far the agents are deployed."""
+
+    folds: int = Field(ge=0)
+    """Expanding folds of the training span. 0 trains nothing more and judges the run's own pair on
+    its validation span."""
+    seeds: Count
+    """Trainings of each fold."""
+    phases: int = Field(ge=2, le=5)
+    """The inner trainings run phases 1 to this one."""
+    length: float = Field(gt=0, le=1)
+    """Factor on the epochs and steps of these phases."""
+    first_share: float = Field(gt=0, lt=1)
+    """Part of the training span that lies before the first fold's test."""
+    validation_share: float = Field(gt=0, lt=1)
+    """Part of what lies before a test that chooses networks instead of training them."""
 
 
 class StudyFoldsConfig(Section):
@@ -91,3 +109,73 @@ class StudyConfig(Section):
         if found != list(range(1, len(found) + 1)):
             raise ValueError("expected the phases from 1 on, none left out")
         return found
+
+
+class FloatRange(Section):
+    """Numbers that tuning tries for one value of the configuration."""
+
+    low: float
+    """Smallest one that is tried."""
+    high: float
+    """Largest one that is tried."""
+    log: bool
+    """Draw orders of magnitude alike, for values such as learning rates."""
+
+    @model_validator(mode="after")
+    def _goes_up(self) -> "FloatRange":
+        _require_going_up(self.low, self.high, is_log=self.log)
+        return self
+
+
+class IntRange(Section):
+    """Whole numbers that tuning tries for one value of the configuration."""
+
+    low: int
+    """Smallest one that is tried."""
+    high: int
+    """Largest one that is tried."""
+    log: bool
+    """Draw orders of magnitude alike, for values such as widths."""
+
+    @model_validator(mode="after")
+    def _goes_up(self) -> "IntRange":
+        _require_going_up(self.low, self.high, is_log=self.log)
+        return self
+
+
+def _require_going_up(low: int | float, high: int | float, *, is_log: bool) -> None:
+    if low >= high:
+        raise ValueError(f"expected low below high, found {low:g} and {high:g}")
+    if is_log and low <= 0:
+        raise ValueError(f"expected low above 0 where log is true, found {low:g}")
+
+
+class TuningConfig(Section):
+    """The file `config/tuning.yaml`: what the command `tune` tries, and on what it compares."""
+
+    inner: CertificationConfig
+    """Trainings of each trial: folds of training and validation together. The test span is not
+    among them. Certification has its own, with the same meaning."""
+    startup_trials: Count
+    """Trials that are drawn at random and run to their end; later ones follow what these show."""
+    floats: dict[str, FloatRange]
+    """Dotted key of the configuration -> the numbers that are tried for it."""
+    ints: dict[str, IntRange]
+    """Dotted key of the configuration -> the whole numbers that are tried for it."""
+    choices: dict[str, Annotated[list[Any], Field(min_length=2)]]
+    """Dotted key of the configuration -> the values that are tried for it."""
+
+    @model_validator(mode="after")
+    def _is_a_search(self) -> "TuningConfig":
+        if self.inner.folds * self.inner.seeds < 2:
+            raise ValueError(
+                "inner: expected at least two trainings, folds times seeds: a score is their mean "
+                "less its standard error"
+            )
+        keys = [*self.floats, *self.ints, *self.choices]
+        if not keys:
+            raise ValueError("expected at least one key in floats, ints or choices")
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"expected each key once, found {', '.join(twice)} twice")
+        return self

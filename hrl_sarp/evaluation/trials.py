@@ -56,14 +56,18 @@ def record_backtest(
 
     A configuration is known by its name and its returns: a policy that decides otherwise than
     before is another one, and one that is only shown again is not. Baselines are added, too, but
-    are no trials of the policies, because they were fixed before the span was seen.
+    are no trials of the policies, because they were fixed before the span was seen. Trials of
+    tuning count whatever their span: their values may be those of the policies.
     """
     now = list(_shown(main, market, span, config, policy_names))
     before: list[Trial] = []
+    tuned: list[Trial] = []
     if log is not None:
-        before = log.trials(span, prices_hash(market))
+        known = [each for each in log.trials(market=prices_hash(market)) if each.bears_on(span)]
+        before = [trial for trial in known if trial.span.overlaps(span)]
+        tuned = [trial for trial in known if not trial.span.overlaps(span)]
         log.add(*now)
-    own = distinct(trial for trial in [*before, *now] if trial.kind != "baseline")
+    own = distinct(trial for trial in [*tuned, *before, *now] if trial.kind != "baseline")
     ratios = tuple(
         trial.value
         for trial in own.values()

@@ -1,6 +1,7 @@
 """Sets up a run: folder, lock, threads, seeds, device, log and stop signals."""
 
 import _thread
+import importlib.util
 import os
 import random
 import signal
@@ -135,6 +136,22 @@ def resolve_device(name: str) -> torch.device:
             "use --device cpu or --device auto"
         )
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def require_extra(package: str, extra: str) -> None:
+    """Refuse work that needs a package of an optional extra, before it begins.
+
+    Args:
+        package: that is imported.
+        extra: of `pip install hrl-sarp[EXTRA]`, which brings it.
+
+    Raises:
+        HrlSarpError: if the package is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise HrlSarpError(
+            f"{package} is not installed, and this needs it: pip install 'hrl-sarp[{extra}]'"
+        )
 
 
 def configure_logging(log_dir: Path) -> Path:

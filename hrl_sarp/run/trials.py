@@ -131,6 +131,25 @@ class Trial:
     command: str = ""
     """What the process was started with, set when the trial is added."""
 
+    def bears_on(self, span: Span) -> bool:
+        """Say whether what is evaluated on a span may have been chosen among trials like this one.
+
+        Args:
+            span: of the evaluation.
+
+        Returns:
+            True for every trial on one of its sessions, and for every trial of tuning: its values
+            go into what is evaluated afterwards, on whatever sessions they were found.
+
+        Examples:
+            >>> tuned, test = Span("tuning", "2009", "2017"), Span("test", "2018", "2022")
+            >>> Trial("tuning", "", "c0ffee", "da7a", tuned, "score", 0.1, seed=0).bears_on(test)
+            True
+            >>> Trial("study", "", "c0ffee", "da7a", tuned, "growth", 0.1, seed=0).bears_on(test)
+            False
+        """
+        return self.kind == "tuning" or self.span.overlaps(span)
+
     @property
     def key(self) -> Key:
         """Trials that agree in it are one configuration, however often it was looked at."""

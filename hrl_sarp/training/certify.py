@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from hrl_sarp.config.schema import CertificationConfig, RunConfig
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.study_schema import CertificationConfig
 from hrl_sarp.contracts import DayRange, Market, Split
 from hrl_sarp.envs.gym_env import starts_in
 from hrl_sarp.envs.policies import (

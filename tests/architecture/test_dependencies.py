@@ -17,9 +17,12 @@ from tests.architecture.source_tree import REPOSITORY, parse
 OURS = {"hrl_sarp", "tests", "benchmarks", "examples", "scripts", "compare_runs"}
 COMES_WITH = {"pydantic_core": "pydantic", "IPython": "ipykernel", "requests": "yfinance"}
 """Modules that are part of how a declared distribution is used, and that distribution."""
+EXTRAS = {"hrl_sarp/studies/tuning": {"optuna", "SQLAlchemy"}}
+"""Folders whose modules are imported by one command alone, which refuses to start without an extra,
+and the distributions of that extra."""
 TOOLS = {
     "beartype": "checks shapes while the tests run",
-    "hrl-sarp": "dev takes the extra docs in",
+    "hrl-sarp": "dev takes the extras docs and tune in",
     "mkdocs-material": "builds the pages",
     "mkdocstrings": "makes the API pages from docstrings",
     "mutmut": "make mutants",
@@ -103,9 +106,19 @@ def canonical(name: str) -> str:
 
 
 def test_package_imports_only_what_it_declares() -> None:
-    package, _ = declared()
+    package, extras = declared()
+    assert {name for names in EXTRAS.values() for name in names} <= extras
     found = imported("hrl_sarp", "main.py")
-    assert {name: path for name, path in found.items() if name not in package} == {}
+    assert {
+        name: path
+        for name, path in found.items()
+        if name not in package and not any(name in EXTRAS[folder] for folder in folders_of(path))
+    } == {}
+
+
+def folders_of(path: str) -> list[str]:
+    """Return the folders with an extra of their own that a file lies in."""
+    return [folder for folder in EXTRAS if path.startswith(f"{folder}/")]
 
 
 def test_scripts_tests_and_notebooks_import_only_what_is_declared() -> None:
@@ -117,7 +130,7 @@ def test_scripts_tests_and_notebooks_import_only_what_is_declared() -> None:
 def test_nothing_is_declared_that_nobody_imports() -> None:
     package, extras = declared()
     assert package - imported("hrl_sarp", "main.py").keys() - TOOLS.keys() == set()
-    used = imported("scripts", "benchmarks", "notebooks", "tests").keys() | TOOLS.keys()
+    used = imported("scripts", "benchmarks", "notebooks", "tests", "hrl_sarp").keys() | TOOLS.keys()
     assert extras - used - package == set()
 
 

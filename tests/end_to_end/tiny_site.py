@@ -95,6 +95,13 @@ def build(root: Path, market: Path) -> Site:
         root: an empty folder.
         market: the repository's configuration folder.
     """
+    site = collected(root, market)
+    train(site)
+    return site
+
+
+def collected(root: Path, market: Path) -> Site:
+    """Make a site with configuration and raw data, and without logs; arguments as in `build`."""
     site = Site(root)
     shutil.copytree(market, site.config_dir)
     profile = raw_data.small_config("us", N_DAYS).market_profile
@@ -106,7 +113,6 @@ def build(root: Path, market: Path) -> Site:
     text = yaml.safe_dump(values)
     (site.config_dir / "experiments" / f"{EXPERIMENT}.yaml").write_text(text)
     write_raw(raw_data.random_raw(np.random.default_rng(0), N_DAYS), site.raw)
-    train(site)
     return site
 
 

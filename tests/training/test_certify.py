@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.config.schema import CertificationConfig, RunConfig
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.study_schema import CertificationConfig
 from hrl_sarp.contracts import DayRange, Goal, Split
 from hrl_sarp.envs import make_starts
 from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, MixedTarget, no_view

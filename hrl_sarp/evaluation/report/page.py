@@ -237,8 +237,8 @@ def _verdict(result: BacktestResult, own: Performance) -> str:
         f"Against 1/N mixed with cash to the same beta its appraisal ratio is "
         f"{number(own['appraisal_ratio'])} a year; {number(own['needed_appraisal_ratio'])} is "
         f"needed, corrected for {tables.configurations(result.trials.count)} evaluated on the "
-        f"span. So it {'may be' if is_luck else 'is more than'} the luck of so many tries: its "
-        f"deflated Sharpe ratio is {number(probability)}, and luck seldom passes "
+        f"span or by tuning. So it {'may be' if is_luck else 'is more than'} the luck of so many "
+        f"tries: its deflated Sharpe ratio is {number(probability)}, and luck seldom passes "
         f"{number(BEYOND_LUCK)}."
     )
 
@@ -401,7 +401,7 @@ def _sector_blocks(result: BacktestResult, analysis: Analysis) -> Iterator[Block
 
 def _provenance(result: BacktestResult) -> Facts:
     facts = provenance(result)
-    labels = {"trials": "configurations evaluated on the span"}
+    labels = {"trials": "configurations evaluated on the span or by tuning"}
     pairs = [
         (labels.get(name, name.replace("_", " ")), facts[name])
         for name in facts

@@ -97,8 +97,8 @@ def detail_table(result: BacktestResult, analysis: Analysis) -> Table:
     header, rows = _measured(measures, result, analysis)
     note = (
         "Deflated Sharpe is about the appraisal ratio over 1/N. For policies it allows for "
-        f"{configurations(result.trials.count)} evaluated on the span. A baseline was fixed "
-        "before, so its own allows for no other."
+        f"{configurations(result.trials.count)} evaluated on the span or by tuning. A baseline was "
+        "fixed before, so its own allows for no other."
     )
     return Table("Risk and shape", header, rows, note, _emphasised(result))
 

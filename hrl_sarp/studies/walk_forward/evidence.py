@@ -200,7 +200,8 @@ def configurations_tried(chains: Mapping[str, Chain], log: Sequence[Trial]) -> i
     """Count the configurations that were tried on the sessions of a market.
 
     A configuration of the study was tried on every fold, so it counts once: the fold on which most
-    were tried counts. Other commands that looked at its sessions are counted, baselines are not.
+    were tried counts. Other commands that looked at its sessions are counted, and tuning on any
+    sessions of the market is; baselines are not.
 
     Args:
         chains: variant -> chain of the market.
@@ -213,7 +214,7 @@ def configurations_tried(chains: Mapping[str, Chain], log: Sequence[Trial]) -> i
     names = {fold.name for each in chains.values() for fold in each.folds}
     seen = {(trial.market, trial.span) for trial in log if trial.span.name in names}
     for market, span in seen:
-        own = [each for each in log if each.market == market and each.span.overlaps(span)]
+        own = [each for each in log if each.market == market and each.bears_on(span)]
         counts.append(len(distinct(each for each in own if each.kind != "baseline")))
     return max(counts)
 

@@ -137,10 +137,15 @@ def daily_objective(
     config: RunConfig,
     policies: Sequence[HierarchicalPolicy],
     span: DayRange,
+    measured: tuple[MarketTensors, RunConfig] | None = None,
 ) -> Float[np.ndarray, "P T"]:
-    """Return the objective of each policy in each session of a backtest from cash, % a day."""
+    """Return the objective of each policy in each session of a backtest from cash, % a day.
+
+    It is that of the market and configuration in `measured`, which have the same sessions, where
+    the policies of another objective or risk model are compared; else that of the policies' own.
+    """
     runs = _roll_out(tensors, config, policies, span)
-    return np.stack([run.objective(tensors, config) for run in runs])
+    return np.stack([run.objective(*(measured or (tensors, config))) for run in runs])
 
 
 def _roll_out(

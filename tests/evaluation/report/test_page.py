@@ -229,7 +229,7 @@ def test_page_says_how_many_configurations_were_evaluated_on_the_span(
 ) -> None:
     assert result.trials.count == 50
     assert "corrected for 50 configurations evaluated" in " ".join(headline(result, analysis))
-    label = parsed.texts.index("configurations evaluated on the span")
+    label = parsed.texts.index("configurations evaluated on the span or by tuning")
     assert parsed.texts[label + 1] == "50"
 
 
