@@ -2,7 +2,7 @@
 
 What is simulated: a search of `N_TRIALS` trials whose values change nothing. A trial's daily gain
 over the rule is noise: a part that all trials share, as configurations of one family do, and a part
-of its own. It is cut into inner folds, each fold is one training, and the best trial is the one with
+of its own. It is cut into inner folds, each is one training, and the best trial is the one with
 the highest `lower_score`. Its returns are then certified twice: on the very sessions that chose it,
 which is the worst that can happen, and on fresh ones, as the test span is. Certified means what
 reports say: a deflated Sharpe ratio above `BEYOND_LUCK`, with the number of trials that the trial
