@@ -59,7 +59,7 @@ bench: $(READY) ## run every speed benchmark, one after the other
 		$(BIN)/python -m benchmarks.$$name; done
 
 learning: $(READY) ## train where the best policy is known, 5 seeds each (hours); prints the table
-	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python main.py known-markets --seeds 5
 
 clean: ## remove the environment and caches; data/ and logs/ stay
 	rm -rf $(VENV) build dist mutants *.egg-info

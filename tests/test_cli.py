@@ -56,6 +56,8 @@ OPTIONS = {
         "--output",
         "--summary-only",
     ),
+    "known-markets": ("--markets", "--seeds", "--jobs", "--output"),
+    "runs": ("--logs",),
     "report": ("--readme", "runs"),
     "init": ("--overwrite", "--input", "--macro", "folder"),
 }

@@ -100,7 +100,7 @@ def _stopped_at_once() -> str:
     how = "begins anew"
     if given[:1] and given[0] in ("train", "pretrain-encoder", "finetune-encoder"):
         how = f"{_resumed()} continues from the last checkpoint"
-    elif given[:1] in (["evaluate"], ["tune"]):
+    elif given[:1] in (["evaluate"], ["known-markets"], ["tune"]):
         how = "continues"
     elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
         how = "fetches the rest"

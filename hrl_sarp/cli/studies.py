@@ -1,4 +1,4 @@
-"""The commands `evaluate` (a walk-forward study), `runs` (all of them) and `audit` (for leaks)."""
+"""The commands `evaluate`, `known-markets`, `runs` (a list of all) and `audit` (for leaks)."""
 
 import re
 from collections.abc import Mapping
@@ -35,6 +35,7 @@ Readme = Annotated[
         show_default=False,
     ),
 ]
+Jobs = Annotated[int, typer.Option(help="Cells at a time; each takes one core.", min=1)]
 STUDIES = Path("logs/studies")
 """Has one folder for each study where no --output is given."""
 
@@ -42,6 +43,7 @@ STUDIES = Path("logs/studies")
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the application."""
     app.command("evaluate")(evaluate)
+    app.command("known-markets")(known_markets)
     app.command("runs")(runs)
     app.command("audit")(audit)
 
@@ -62,7 +64,7 @@ def evaluate(
     phases: Annotated[
         str | None, typer.Option(help="In place of the study's, from 1 on: 1,2 ends after phase 2.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Cells at a time; each takes one core.", min=1)] = 2,
+    jobs: Jobs = 2,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder of cells and tables; default: logs/studies/NAME."),
@@ -104,13 +106,52 @@ def evaluate(
         walk.require_startable()
         claim(plan, folder)
         failed = walk.run_all(jobs).failed
-    for cell, reason in failed.items():
-        say(f"{cell.name} failed: {' '.join(reason.split())}", is_problem=True)
+    _tell(failed)
     say(report.summarise(walk))
     say(f"wrote {folder / report.TABLE} and {folder / report.PAGE}")
     for path in readme or ():
         _fill(path, name, folder)
     if failed:
+        raise typer.Exit(1)
+
+
+def known_markets(
+    markets: Annotated[
+        str | None, typer.Option(help="Names with commas between them; default: all.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each market.", min=1)] = 5,
+    jobs: Jobs = 2,
+    output: Annotated[Path, typer.Option(help="Folder of cells and tables.")] = STUDIES
+    / "known_markets",
+) -> None:
+    """Train where the best policy is known, and say how much of it is reached (hours for all).
+
+    The same command goes on after Ctrl-C or a kill. Exit code 1 if a cell failed.
+
+    Example: hrl-sarp known-markets --markets kelly,no_trade_band --seeds 2
+    """
+    from rich.console import Console
+
+    from hrl_sarp.known_markets.study import STUDIES as MARKETS  # takes seconds
+    from hrl_sarp.known_markets.study import KnownMarkets, as_table, summarise
+    from hrl_sarp.run.files import write_json, write_text
+    from hrl_sarp.studies import Cell, run_grid
+
+    names = list(dict.fromkeys(markets.split(","))) if markets else list(MARKETS)
+    if unknown := [name for name in names if name not in MARKETS]:
+        raise ConfigError(
+            f"--markets: no market {', '.join(map(repr, unknown))}; choose of {', '.join(MARKETS)}"
+        )
+    cells = [Cell(market, seed) for market in names for seed in range(seeds)]
+    results = run_grid(KnownMarkets(output), cells, jobs)
+    _tell(results.failed)
+    rows = summarise(results)
+    table = as_table(rows)
+    Console().print(table)
+    write_json(output / "table.json", {"rows": rows})
+    write_text(output / "table.md", f"{table.markdown()}\n")
+    say(f"wrote {output / 'table.md'}")
+    if results.failed:
         raise typer.Exit(1)
 
 
@@ -132,6 +173,12 @@ def runs(
     if found.is_empty:
         say(f"{logs} holds no run and no study yet")
     say(f"wrote {write_overview(found, logs)}")
+
+
+def _tell(failed: "Mapping[Cell, str]") -> None:
+    """Name the cells that failed, each in one line."""
+    for cell, reason in failed.items():
+        say(f"{cell.name} failed: {' '.join(reason.split())}", is_problem=True)
 
 
 def _fill(path: Path, name: str, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Both agents learn the planted two-level market from scratch; random and fresh ones do not.
 
 Shares of the oracle's gap over 1/N on fresh paths, mean of three seeds. The full study with more
-steps, seeds and paths is `benchmarks/learning.py`.
+steps, seeds and paths is `hrl-sarp known-markets`.
 """
 
 import numpy as np
