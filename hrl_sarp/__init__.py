@@ -96,6 +96,7 @@ def train(
     from hrl_sarp.run.phases import require_free_folder
     from hrl_sarp.run.session import RunFolder, StopFlag, resolve_device
     from hrl_sarp.run.terminal import run_progress
+    from hrl_sarp.run.trials import TrialLog
     from hrl_sarp.training import make_context
     from hrl_sarp.training.certify import train_and_certify
 
@@ -104,7 +105,7 @@ def train(
         require_free_folder(folder, None, resume=resume, overwrite=overwrite)
         context = make_context(chosen, market, folder, resolve_device(device), stop, resume=resume)
         with run_progress():
-            train_and_certify(context, seeds, overwrite=overwrite)
+            train_and_certify(context, seeds, TrialLog(), overwrite=overwrite)
     return load_agents(folder, market, chosen)
 
 

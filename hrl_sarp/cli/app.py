@@ -201,6 +201,7 @@ def train(  # noqa: PLR0913 -- options, given by name
     require_free_folder(log_dir, phase, resume=resume, overwrite=overwrite)
     from hrl_sarp.data.store import read_manifest
     from hrl_sarp.run.session import resolve_device
+    from hrl_sarp.run.trials import TrialLog
     from hrl_sarp.training.certify import run_seconds, train_and_certify
     from hrl_sarp.training.curriculum import introduce, phase_seconds, run_phase
     from hrl_sarp.training.seeds import require_kind
@@ -222,7 +223,7 @@ def train(  # noqa: PLR0913 -- options, given by name
         trained = sum(run_seconds(context, len(several or [0])))
         share = trained / (trained + report_seconds(context, Selection().span))
         with context.stop, stretch(0.0, share):
-            train_and_certify(context, several, overwrite=overwrite)
+            train_and_certify(context, several, TrialLog(trial_log), overwrite=overwrite)
         with stretch(share, 1.0, "backtest"):
             context = load_context(data_dir, log_dir, config, "cpu")
             made = make_report(context, Selection(), trial_log, overwrite=True)

@@ -16,6 +16,8 @@ from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.phases import BACKTESTS, PHASES, SEEDS
 from hrl_sarp.studies.evaluate import STUDY
 from hrl_sarp.studies.grid import FAILURE, RESULT
+from hrl_sarp.studies.tuning import PAGE as SEARCH_PAGE
+from hrl_sarp.studies.tuning import SEARCH, TRIALS
 from hrl_sarp.studies.walk_forward.evidence import MARGIN
 from hrl_sarp.studies.walk_forward.report import FIGURES, PAGE, TABLE
 
@@ -64,7 +66,8 @@ def look_through(root: Path) -> Overview:
     """Find every run, report and study below a folder; the newest come first.
 
     Args:
-        root: folder of logs. Cells of studies and inner trainings of runs are not listed.
+        root: folder of logs. Cells of studies and inner trainings of runs and searches are not
+            listed.
 
     Returns:
         Two tables whose first columns are links, relative to `root`. What cannot be read is a row
@@ -81,6 +84,9 @@ def look_through(root: Path) -> Overview:
         if (folder / STUDY).is_file():
             studies += _readable(_study_rows, folder, name, len(STUDY_HEADER))
             links[name] = _first_of(folder, root, (PAGE, TABLE))
+        elif (folder / SEARCH).is_file():
+            studies += _readable(_search_row, folder, name, len(STUDY_HEADER))
+            links[name] = _first_of(folder, root, (SEARCH_PAGE,))
         elif (folder / METRICS_NAME).is_file():
             runs += _readable(_report_row, folder, name, len(RUN_HEADER))
             links[name] = _first_of(folder, root, (REPORT_NAME,))
@@ -116,8 +122,8 @@ def write_overview(found: Overview, root: Path) -> Path:
 
 
 def _with_content(folder: Path) -> Iterator[Path]:
-    """Walk to every study, run and report; nothing below a study is looked at."""
-    is_study = (folder / STUDY).is_file()
+    """Walk to every study, search, run and report; nothing below the first two is looked at."""
+    is_study = (folder / STUDY).is_file() or (folder / SEARCH).is_file()
     if is_study or _phases_of(folder) is not None or (folder / METRICS_NAME).is_file():
         yield folder
     if is_study:
@@ -193,6 +199,15 @@ def _study_rows(folder: Path, name: str) -> list[tuple[str, ...]]:
         return [(*begun, ", ".join(plan["variants"]), *left, _changed(folder / STUDY))]
     found = read_json(path, "hrl-sarp evaluate --summary-only")
     return [(*begun, *_variant(variant, each), _changed(path)) for variant, each in found.items()]
+
+
+def _search_row(folder: Path, name: str) -> list[tuple[str, ...]]:
+    about = read_json(folder / SEARCH, "hrl-sarp tune")
+    path = folder / TRIALS
+    trials = read_json(path, "hrl-sarp tune")["trials"] if path.is_file() else []
+    failed = sum(trial["state"] == "fail" for trial in trials)
+    begun = (name, about["market"], str(len(trials)), str(failed), "tuning")
+    return [(*begun, *[NONE] * 3, _changed(path if trials else folder / SEARCH))]
 
 
 def _variant(name: str, found: dict[str, Any]) -> tuple[str, str, str, str]:

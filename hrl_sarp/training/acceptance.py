@@ -115,7 +115,7 @@ class Acceptance:
         """
         at = {row.candidate: row for row in self.evidence}
         asked, granted = at[self.asked], at[self.granted]
-        sure = f"at {self.confidence:.0%} confidence"
+        sure = f"at {100 * self.confidence:.4g}% confidence"
         wanted = f"asked for was {kind} {asked.candidate:g} (mean {signed(asked.mean_pct)}"
         if granted.candidate != PRIOR:
             told = (
@@ -156,7 +156,8 @@ class Acceptance:
         ]
         note = (
             f"Objective less the prior's over {self.n_sessions} sessions in {self.n_folds} folds "
-            f"and {self.n_series} trainings; bounds hold together at {self.confidence:.0%}."
+            f"and {self.n_series} trainings; bounds hold together at "
+            f"{100 * self.confidence:.4g}%."
         )
         header = ("candidate", "mean, % a year", "lower bound", "decision")
         return Table(title, header, rows, note, text_columns=frozenset({0, 3}))

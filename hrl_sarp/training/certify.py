@@ -36,6 +36,7 @@ from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.phases import CERTIFICATION, remove_run
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import expect_seconds, stretch
+from hrl_sarp.run.trials import Span, TrialLog, distinct, prices_hash
 from hrl_sarp.training.acceptance import PRIOR, Acceptance, PairedDays, accept
 from hrl_sarp.training.curriculum import SECONDS, phase_seconds, run_curriculum, run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
@@ -82,6 +83,8 @@ class Certification:
     """Of the micro agent over the rule, under the goals that are deployed."""
     is_inner: bool
     """False: evaluated on the validation span alone, which also chose the networks."""
+    n_tuned: int = 0
+    """Configurations that were tuned on sessions of training or validation before."""
 
     def sentences(self) -> list[str]:
         """Say what was evaluated, what was asked for and what was granted."""
@@ -93,8 +96,14 @@ class Certification:
             else f"evaluated on the {found.n_sessions} sessions of validation alone, which also "
             "chose the networks; set curriculum.certification.folds for a test on inner folds"
         )
+        tuned = (
+            f" The error is split among {self.n_tuned} configurations that were tuned on these "
+            "sessions before."
+            if self.n_tuned > 1
+            else ""
+        )
         return [
-            f"Certified deployment, {basis}.",
+            f"Certified deployment, {basis}.{tuned}",
             self.macro.sentence("macro agent", "share"),
             self.micro.sentence("micro agent", "share"),
         ]
@@ -141,13 +150,18 @@ class Learned:
 
 
 def train_and_certify(
-    context: PhaseContext, seeds: Sequence[int] | None, *, overwrite: bool = False
+    context: PhaseContext,
+    seeds: Sequence[int] | None,
+    log: TrialLog | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Certification:
     """Train all phases, of one seed or of several, and grant the shares that are deployed.
 
     Args:
         context: of the run.
         seeds: each trains in a folder of its own; None trains the seed of the configuration alone.
+        log: tells how many configurations were tuned before; None knows of none.
         overwrite: remove the run that the folder holds, with its reports.
 
     Returns:
@@ -171,7 +185,7 @@ def train_and_certify(
         else:
             train_seeds(context, seeds)
     with stretch(share, 1.0, "certification"):
-        return certify(context)
+        return certify(context, log)
 
 
 def run_seconds(context: PhaseContext, n_seeds: int) -> tuple[float, float]:
@@ -194,7 +208,7 @@ def run_seconds(context: PhaseContext, n_seeds: int) -> tuple[float, float]:
     return trained, alone + settings.seeds * sum(map(sum, parts))
 
 
-def certify(context: PhaseContext) -> Certification:
+def certify(context: PhaseContext, log: TrialLog | None = None) -> Certification:
     """Grant both shares and write them with their evidence; a finished result is read again.
 
     Pairs are trained inside the training span, on as many of the folds that
@@ -209,7 +223,8 @@ def certify(context: PhaseContext) -> Certification:
         return _from_dict(found)
     spans = splits_with_room(context)
     learned = list(inner_pairs(context, spans)) if spans else [_own_pair(context)]
-    found = grant(learned, context.config, is_inner=bool(spans))
+    n_tuned = 0 if log is None else tuned_before(context.market, log)
+    found = grant(learned, context.config, is_inner=bool(spans), n_tuned=n_tuned)
     for sentence in found.sentences():
         logger.info(sentence)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,19 +238,38 @@ def read_certification(log_dir: Path) -> Certification | None:
     return _from_dict(read_json(path, "hrl-sarp train")) if path.is_file() else None
 
 
-def grant(learned: Sequence[Learned], config: RunConfig, *, is_inner: bool) -> Certification:
+def tuned_before(market: Market, log: TrialLog) -> int:
+    """Count the configurations that were tuned on sessions of training or validation.
+
+    Args:
+        market: of the run.
+        log: of all trials.
+
+    Returns:
+        Their number; any of them may be the one that is certified.
+    """
+    split = market.split
+    rows = DayRange(split.train.start, split.validation.stop)
+    seen = log.trials(Span.of_rows(market, rows, "certification"), prices_hash(market))
+    return len(distinct(trial for trial in seen if trial.kind == "tuning"))
+
+
+def grant(
+    learned: Sequence[Learned], config: RunConfig, *, is_inner: bool, n_tuned: int = 0
+) -> Certification:
     """Roll out every share of both levels and accept what the evidence supports.
 
     The macro agent comes first; the micro agent is evaluated under the goals that were granted.
     Each level is tested at half the error, so that any share above 0 is luck no more often than
-    `acceptance.confidence` says.
+    `acceptance.confidence` says. That holds for every configuration that was tuned on the same
+    sessions together, because the best of them was chosen there.
     """
     rule, seed = config.curriculum.acceptance, config.seed
-    part = (1 - rule.confidence) / LEVELS
+    part = (1 - rule.confidence) / LEVELS / max(1, n_tuned)
     each = rule.model_copy(update={"confidence": 1 - part})
     macro = accept([_macro_gains(pair, config) for pair in learned], each, seed)
     micro = accept([_micro_gains(pair, config, macro.granted) for pair in learned], each, seed)
-    return Certification(macro, micro, is_inner)
+    return Certification(macro, micro, is_inner, n_tuned)
 
 
 def _macro_gains(pair: Learned, config: RunConfig) -> PairedDays:
@@ -418,6 +452,7 @@ def _as_dict(found: Certification, learned: Sequence[Learned]) -> dict[str, Any]
         "granted": {"macro": found.macro.granted, "micro": found.micro.granted},
         "sentences": found.sentences(),
         "is_inner": found.is_inner,
+        "n_tuned": found.n_tuned,
         "trainings": [{"fold": pair.fold, "seed": pair.seed} for pair in learned],
         "macro": found.macro.as_dict(),
         "micro": found.micro.as_dict(),
@@ -426,4 +461,4 @@ def _as_dict(found: Certification, learned: Sequence[Learned]) -> dict[str, Any]
 
 def _from_dict(values: dict[str, Any]) -> Certification:
     macro, micro = (Acceptance.from_dict(values[level]) for level in ("macro", "micro"))
-    return Certification(macro, micro, values["is_inner"])
+    return Certification(macro, micro, values["is_inner"], values.get("n_tuned", 0))

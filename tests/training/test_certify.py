@@ -22,6 +22,7 @@ from hrl_sarp.known_markets.study import write_untrained
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import CERTIFICATION, PHASES
+from hrl_sarp.run.trials import Span, Trial, TrialLog, prices_hash
 from hrl_sarp.training.certify import (
     Learned,
     certify,
@@ -31,6 +32,7 @@ from hrl_sarp.training.certify import (
     read_certification,
     shortened,
     splits_with_room,
+    tuned_before,
 )
 from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.selection.validation import daily_objective
@@ -208,6 +210,34 @@ def test_what_earns_is_granted_in_full_and_what_loses_not_at_all(two_sectors: An
     assert (bad.macro.n_folds, bad.macro.n_series) == (2, 2)
     assert config.curriculum.acceptance.confidence == 0.9  # for both levels, each at half the error
     assert good.macro.confidence == good.micro.confidence == pytest.approx(0.95)
+
+
+def test_a_tuned_configuration_has_to_gain_more(two_sectors: Any) -> None:
+    config, tensors = two_sectors
+    pairs = learned(tensors, Always(0), FollowGoal(tensors, config.risk))
+    plain, tuned = (grant(pairs, config, is_inner=True, n_tuned=n) for n in (0, 40))
+    # 10 % of error for two levels and forty configurations
+    assert tuned.macro.confidence == pytest.approx(1 - 0.1 / 2 / 40)
+    assert tuned.macro.evidence[-1].mean_pct == plain.macro.evidence[-1].mean_pct
+    assert tuned.macro.evidence[-1].lower_pct < plain.macro.evidence[-1].lower_pct
+    told = " ".join(tuned.sentences())
+    assert "split among 40 configurations that were tuned on these sessions" in told
+    assert "at 99.88% confidence" in told
+    assert "tuned" not in " ".join(plain.sentences())
+    assert grant(pairs, config, is_inner=True, n_tuned=1).macro == plain.macro
+
+
+def test_what_was_tuned_on_training_and_validation_is_counted_once(tmp_path: Path) -> None:
+    market, log = tiny_runs.tiny_market(), TrialLog(tmp_path / "trials.jsonl")
+    inside, outside = Span.of(market, "validation"), Span.of(market, "test")
+    where = prices_hash(market)
+    for config, span, kind in (
+        *(("a", inside, "tuning"), ("a", inside, "tuning"), ("b", inside, "tuning")),
+        *(("c", outside, "tuning"), ("d", inside, "selection")),
+    ):
+        log.add(Trial(kind, "x", config, where, span, "score", 0.1, seed=0))
+    log.add(Trial("tuning", "x", "e", "other prices", inside, "score", 0.1, seed=0))
+    assert tuned_before(market, log) == 2
 
 
 def test_the_micro_agent_is_evaluated_under_the_goals_that_are_deployed(two_sectors: Any) -> None:

@@ -12,19 +12,21 @@ from filelock import FileLock
 from loguru import logger
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 
-from hrl_sarp.config.loading import config_hash, overlaid
+from hrl_sarp.config.loading import config_hash, name_changes, overlaid
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.config.study_schema import TuningConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
-from hrl_sarp.errors import HrlSarpError, MetricError
+from hrl_sarp.errors import HrlSarpError, MetricError, OverwriteError
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.sector_table import market_facts, market_fingerprint
 from hrl_sarp.run.files import read_json, remove_unfinished, sha256_plain, write_json
 from hrl_sarp.run.session import configure_logging, configure_threads, derive_seed
 from hrl_sarp.run.trials import Span, Trial, TrialLog, prices_hash
 from hrl_sarp.studies.grid import Cell, Results, run_grid
+from hrl_sarp.studies.tuning import SEARCH
 from hrl_sarp.studies.tuning.inner import THREADS, InnerTrainings, lower_score, tuning_splits
 from hrl_sarp.studies.tuning.space import shown_values
 from hrl_sarp.studies.tuning.storage import (
@@ -216,6 +218,28 @@ class Tuning:
         TrialLog(self.trial_log).add(Trial("tuning", name, same, where, span, SCORE, score, seed))
 
 
+def claim_folder(tuning: Tuning) -> None:
+    """Say which search a folder belongs to, or refuse that of another one.
+
+    Args:
+        tuning: the search.
+
+    Raises:
+        OverwriteError: naming what differs.
+    """
+    address = make_url(tuning.storage).render_as_string(hide_password=True)
+    here = {"study": tuning.name, "storage": address, "market": tuning.config.market}
+    path = tuning.root / SEARCH
+    if path.is_file():
+        changes = name_changes(read_json(path, "hrl-sarp tune"), here)
+        if changes:
+            raise OverwriteError(
+                f"{tuning.root} holds another search ({'; '.join(changes)}): --output names "
+                "another folder"
+            )
+    write_json(path, here)
+
+
 def as_plain(trial: FrozenTrial) -> dict[str, Any]:
     """Return what a page and a file say of a trial."""
     return {
@@ -252,6 +276,7 @@ def run_trials(tuning: Tuning, count: int, jobs: int, *, in_process: bool = Fals
             FileLock(tuning.root / "study.lock", is_singleton=False),
             opened(tuning.storage, tuning.name, tuning.space) as study,
         ):
+            claim_folder(tuning)
             claim(study, identity)
             for number in retry_abandoned(study, tuning.root, place):
                 logger.warning(f"trial {number} was left by a killed process: it is tried again")

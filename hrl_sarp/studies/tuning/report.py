@@ -24,14 +24,12 @@ from hrl_sarp.reporting.figure import (
 from hrl_sarp.reporting.page import Drawing, Section, page
 from hrl_sarp.reporting.table import NONE, Table, signed
 from hrl_sarp.run.files import write_json, write_text
+from hrl_sarp.studies.tuning import PAGE, TRIALS
 from hrl_sarp.studies.tuning.cells import Tuning, as_plain
 from hrl_sarp.studies.tuning.space import differing
 from hrl_sarp.studies.tuning.storage import opened, values_of
 
-BEST, TRIALS, HISTORY, IMPORTANCE, PAGE = (
-    *("best.yaml", "trials.json", "history.png", "importance.png"),
-    "tune.html",
-)
+BEST, HISTORY, IMPORTANCE = "best.yaml", "history.png", "importance.png"
 """Files in the folder of a search."""
 ROWS = 20
 """Trials that the table shows: the best ones first."""

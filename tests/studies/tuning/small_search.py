@@ -45,7 +45,15 @@ def space(**changes: Any) -> TuningConfig:
 def small_market() -> tuple[Market, RunConfig]:
     """Draw a market with risk tables, and the configuration of its agents."""
     config = tiny_runs.tiny_config(
-        objective={"kind": "risk"}, data={"purge_days": 6}, evaluation={"ridge_label_days": 5}
+        objective={"kind": "risk"},
+        data={"purge_days": 6},
+        evaluation={"ridge_label_days": 5},
+        macro_agent={"gradient": {"epochs": 2}},
+        micro_agent={"gradient": {"epochs": 2}},
+        curriculum={
+            "acceptance": {"shares": [0.0, 1.0], "samples": 200},
+            "temperature_grid": [0.0, 4.0],
+        },
     )
     market = tiny_runs.tiny_market(n_days=400)
     return replace(market, risk=risk_tables(market, config)), config

@@ -183,6 +183,15 @@ def test_another_search_in_the_same_study_is_refused_by_name(
     assert len(trials_of(tuning)) == 1
 
 
+def test_the_folder_of_another_search_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = search(tmp_path, monkeypatch)
+    run_trials(tuning, 1, 1, in_process=True)
+    with pytest.raises(OverwriteError, match=r"study 'small' there, 'other' here.*--output"):
+        run_trials(replace(tuning, name="other"), 1, 1, in_process=True)
+
+
 # ---- several processes
 
 

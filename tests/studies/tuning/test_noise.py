@@ -4,9 +4,10 @@ What is simulated: a search of `N_TRIALS` trials whose values change nothing. A 
 over the rule is noise: a part that all trials share, as configurations of one family do, and a part
 of its own. It is cut into inner folds, each is one training, and the best trial is the one with
 the highest `lower_score`. Its returns are then certified twice: on the very sessions that chose it,
-which is the worst that can happen, and on fresh ones, as the test span is. Certified means what
-reports say: a deflated Sharpe ratio above `BEYOND_LUCK`, with the number of trials that the trial
-log holds.
+which is the worst that can happen, and on fresh ones, as the test span is. Reports say that a
+policy is more than luck by a deflated Sharpe ratio above `BEYOND_LUCK`, with the number of trials
+that the trial log holds. A share of an agent is deployed if the lower bound of its gain is above 0,
+at an error that is split among these trials (`training/certify.py`).
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hrl_sarp.config.schema import AcceptanceConfig
 from hrl_sarp.evaluation.statistics import (
     BEYOND_LUCK,
     Trials,
@@ -23,6 +25,7 @@ from hrl_sarp.evaluation.statistics import (
 from hrl_sarp.run.trials import Span, Trial, TrialLog
 from hrl_sarp.studies.tuning.cells import SCORE, TUNED
 from hrl_sarp.studies.tuning.inner import lower_score
+from hrl_sarp.training.acceptance import PairedDays, accept
 
 N_SEARCHES, N_TRIALS, N_FOLDS, N_DAYS = 200, 20, 4, 500
 HIGHEST_RATE = 0.08
@@ -61,6 +64,27 @@ def test_tuned_on_noise_the_certified_rate_stays_below_8_percent(
 ) -> None:
     rate = certified_rate(shared, sessions)
     assert rate <= HIGHEST_RATE, f"{rate:.1%} of {N_SEARCHES} searches certified"
+
+
+def deployed_rate(n_tuned: int, n_searches: int) -> float:
+    """Return the share of searches whose best trial is deployed, tested where it was chosen."""
+    error = 0.1 / max(1, n_tuned)
+    rule = AcceptanceConfig(shares=[0.5, 1.0], confidence=1 - error, block_days=20, samples=800)
+    rng, deployed = np.random.default_rng(11), 0
+    for number in range(n_searches):
+        _, best, _ = search(rng, 0.5)
+        folds = [
+            PairedDays(str(fold), 0, {0.5: days / 2, 1.0: days})
+            for fold, days in enumerate(best.reshape(N_FOLDS, -1))
+        ]
+        deployed += accept(folds, rule, seed=number).granted > 0
+    return deployed / n_searches
+
+
+def test_tuned_on_noise_what_is_deployed_stays_below_8_percent() -> None:
+    assert deployed_rate(N_TRIALS, N_SEARCHES) <= HIGHEST_RATE
+    # at the whole error, which is 10 % of all that is tested once
+    assert deployed_rate(0, N_SEARCHES // 4) > 0.25
 
 
 def test_without_the_count_noise_would_be_certified() -> None:
