@@ -19,9 +19,9 @@ from hrl_sarp.market.releases import release_of
 Change = Callable[[RawData, np.datetime64], RawData]
 """Raw data and a day to raw data that agree in all that was known at its close."""
 
-NUMBERS = ("open", "high", "low", "close", "adj_close", "volume")
-"""Columns of bars that a later day may change."""
 PRICES = ("open", "high", "low", "close")
+STEP = 0.02
+"""Deviation of a step by which another future departs from the one that came."""
 SPLIT = 2.0
 """New shares for an old one. Exact in binary, so that returns keep their last bit."""
 
@@ -47,7 +47,7 @@ def corrupt(raw: RawData, day: np.datetime64) -> RawData:
     features, own = raw.features, raw.own_features
     return dataclasses.replace(
         _without_later_members(raw, day),
-        bars=_scaled(raw.bars, after, rng, *NUMBERS),
+        bars=_other_bars(raw.bars, after, rng),
         macro=_scaled(raw.macro, after, rng, "value"),
         index=_scaled(raw.index, after, rng, "close"),
         features=None if features is None else _scaled(features, after, rng, "value"),
@@ -188,11 +188,40 @@ def _without_later_members(raw: RawData, day: np.datetime64) -> RawData:
     return dataclasses.replace(raw, membership=known.with_columns(end=open_end))
 
 
+def _other_bars(bars: pl.DataFrame, after: pl.Expr, rng: np.random.Generator) -> pl.DataFrame:
+    """Replace later prices and volumes by others that could have come.
+
+    Prices depart along random walks, one of all stocks and one of each: noise on every level would
+    leave no covariance that a portfolio could be made of. The volumes of a stock have another size.
+    """
+    days, symbols = bars["date"].unique(), bars["symbol"].unique().sort()
+    common = pl.DataFrame({"date": days.sort(), "common": rng.normal(0.0, STEP, len(days))})
+    traded = pl.DataFrame({"symbol": symbols, "traded": rng.lognormal(0.0, 1.0, len(symbols))})
+    drawn = bars.join(common, on="date", how="left", maintain_order="left")
+    drawn = drawn.join(traded, on="symbol", how="left", maintain_order="left")
+    own, wide = (pl.Series(name, rng.normal(0.0, STEP, bars.height)) for name in ("own", "wide"))
+    drawn = drawn.with_columns(own, wide.abs())
+    step = pl.when(after).then(pl.col("common") + pl.col("own")).otherwise(0.0)
+    walk, spread = step.cum_sum().over("symbol"), pl.col("own").abs() + pl.col("wide")
+    factors = {
+        "open": (walk + pl.col("own")).exp(),
+        "high": (walk + spread).exp(),
+        "low": (walk - spread).exp(),
+        "close": walk.exp(),
+        "adj_close": walk.exp(),
+        "volume": pl.col("traded") * pl.col("wide").exp(),
+    }
+    return drawn.select(
+        pl.when(after).then(pl.col(name) * factors[name]).otherwise(pl.col(name)).alias(name)
+        if name in factors
+        else pl.col(name)
+        for name in bars.columns
+    )
+
+
 def _scaled(
-    frame: pl.DataFrame, where: pl.Expr, rng: np.random.Generator, *columns: str
+    frame: pl.DataFrame, where: pl.Expr, rng: np.random.Generator, column: str
 ) -> pl.DataFrame:
     factor = pl.Series("factor", rng.uniform(0.5, 2.0, frame.height))
-    return frame.with_columns(
-        pl.when(where).then(pl.col(name) * factor).otherwise(pl.col(name)).alias(name)
-        for name in columns
-    )
+    changed = pl.when(where).then(pl.col(column) * factor).otherwise(pl.col(column))
+    return frame.with_columns(changed.alias(column))

@@ -171,7 +171,7 @@ def try_future(subject: Subject, future: Future) -> Check:
     bars = subject.raw.bars
     if future.needs_raw_closes and bars["close"].equals(bars["adj_close"], null_equal=True):
         return Check(future.name, future.tried, "not applicable", ("closes are adjusted already",))
-    moved: dict[str, str] = {}
+    moved, failed = dict[str, str](), list[str]()
     for row in rows:
         day = market.dates[row]
         changed = future.change(subject.raw, day)
@@ -181,13 +181,16 @@ def try_future(subject: Subject, future: Future) -> Check:
         try:
             other = assemble_again(changed, subject.config)
         except HrlSarpError as error:
-            reason = " ".join(str(error).split())
-            return Check(future.name, future.tried, "not applicable", (f"t = {day}: {reason}",))
+            failed.append(f"no market could be made for t = {day}: {' '.join(str(error).split())}")
+            continue
         until = whole_until(market, row) if future.ends_stocks else row
         for name, first in moved_until(market, other, until).items():
             if name not in future.unseen:
                 moved.setdefault(name, f"{name} of {first} (t = {day})")
-    return Check.of(future.name, future.tried, list(moved.values()), "no row up to t moved")
+    if len(failed) == len(rows):
+        return Check(future.name, future.tried, "not applicable", tuple(failed))
+    fine = "; ".join(["no row up to t moved", *failed])
+    return Check.of(future.name, future.tried, list(moved.values()), fine)
 
 
 def moved_until(expected: Market, found: Market, until: int) -> dict[str, np.datetime64]:

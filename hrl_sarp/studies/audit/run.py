@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from loguru import logger
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
@@ -21,7 +22,7 @@ from hrl_sarp.evaluation.policies import trained_policies
 from hrl_sarp.market.cache import data_hash, market_key
 from hrl_sarp.market.own.profile import own_names
 from hrl_sarp.run.session import StopFlag
-from hrl_sarp.run.terminal import phase_progress
+from hrl_sarp.run.terminal import stretch
 from hrl_sarp.studies.audit import behaviour, evidence, spans
 from hrl_sarp.studies.audit.checks import Check
 from hrl_sarp.studies.audit.futures import FUTURES
@@ -29,6 +30,8 @@ from hrl_sarp.studies.audit.rebuilt import Subject, check_embeddings, try_future
 from hrl_sarp.training import make_context
 from hrl_sarp.training.phase import PhaseContext
 
+READING = 0.05
+"""Share of the bar that reading and assembling take."""
 Step = tuple[str, Callable[[], list[Check]]]
 """Name on the screen, and what makes the checks."""
 
@@ -70,17 +73,22 @@ def run_audit(data_dir: Path, config: RunConfig, log_dir: Path | None = None) ->
     Raises:
         HrlSarpError: if no market can be made of the data, or the run belongs to another one.
     """
-    raw, report = read_validated(data_dir, config)
-    own, subject = require_subject(raw, config, report)
-    # agents that were trained without these features do not fit a market with them
-    agents = None if own.result == "leak" else log_dir
-    observed = load_observed(subject, data_dir, agents)
+    with stretch(0.0, READING, "reading the data"):
+        raw, report = read_validated(data_dir, config)
+        own, subject = require_subject(raw, config, report)
+        # agents that were trained without these features do not fit a market with them
+        agents = None if own.result == "leak" else log_dir
+        observed = load_observed(subject, data_dir, agents)
     checks = [own]
     steps = [*data_steps(subject), *agent_steps(subject, observed)]
-    with phase_progress("audit", len(steps)) as bar:
-        for done, (_, make) in enumerate(steps, start=1):
-            checks += make()
-            bar.update(done)
+    share = (1.0 - READING) / len(steps)
+    for number, (name, make) in enumerate(steps):
+        begin = READING + number * share
+        with stretch(begin, begin + share, name):
+            made = make()
+        for check in made:
+            logger.info(f"{check.name}: {check.result}")
+        checks += made
     days = tuple(str(subject.market.dates[row]) for row in subject.rows)
     return Audit(str(data_dir), None if log_dir is None else str(log_dir), tuple(checks), days)
 
