@@ -26,6 +26,7 @@ from hrl_sarp.run.terminal import run_progress, say
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.study_schema import StudyConfig
     from hrl_sarp.studies import Cell
+    from hrl_sarp.studies.workers import Workers
 
 Readme = Annotated[
     list[Path] | None,
@@ -35,7 +36,31 @@ Readme = Annotated[
         show_default=False,
     ),
 ]
-Jobs = Annotated[int, typer.Option(help="Cells at a time; each takes one core.", min=1)]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Cells at a time; each takes one core. Default: 2, on a cluster all its cores.",
+        min=1,
+        show_default=False,
+    ),
+]
+Backend = Annotated[
+    str, typer.Option(help="local: processes of this machine. ray: a cluster (extra `ray`).")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the Ray cluster: auto or HOST:PORT. Default: one on this machine, which ends with "
+        "the study.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(help="GiB of a cell; one that needs more fails.", min=0.1, show_default=False),
+]
+LOCAL, RAY = "local", "ray"
+LOCAL_JOBS = 2
 STUDIES = Path("logs/studies")
 """Has one folder for each study where no --output is given."""
 
@@ -48,7 +73,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("audit")(audit)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 -- a parameter is an option
     study: Annotated[str, typer.Option(help="File of config/studies/ by its name, or a file.")],
     market: Annotated[
         list[str] | None,
@@ -64,7 +89,10 @@ def evaluate(
     phases: Annotated[
         str | None, typer.Option(help="In place of the study's, from 1 on: 1,2 ends after phase 2.")
     ] = None,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    backend: Backend = LOCAL,
+    address: Address = None,
+    memory: Memory = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder of cells and tables; default: logs/studies/NAME."),
@@ -105,7 +133,7 @@ def evaluate(
     if not summary_only:
         walk.require_startable()
         claim(plan, folder)
-        failed = walk.run_all(jobs).failed
+        failed = walk.run_all(*_workers(jobs, backend, address, memory)).failed
     _tell(failed)
     say(report.summarise(walk))
     say(f"wrote {folder / report.TABLE} and {folder / report.PAGE}")
@@ -120,7 +148,10 @@ def known_markets(
         str | None, typer.Option(help="Names with commas between them; default: all.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each market.", min=1)] = 5,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    backend: Backend = LOCAL,
+    address: Address = None,
+    memory: Memory = None,
     output: Annotated[Path, typer.Option(help="Folder of cells and tables.")] = STUDIES
     / "known_markets",
 ) -> None:
@@ -143,7 +174,8 @@ def known_markets(
             f"--markets: no market {', '.join(map(repr, unknown))}; choose of {', '.join(MARKETS)}"
         )
     cells = [Cell(market, seed) for market in names for seed in range(seeds)]
-    results = run_grid(KnownMarkets(output), cells, jobs)
+    n_jobs, workers = _workers(jobs, backend, address, memory)
+    results = run_grid(KnownMarkets(output), cells, n_jobs, workers=workers)
     _tell(results.failed)
     rows = summarise(results)
     table = as_table(rows)
@@ -173,6 +205,24 @@ def runs(
     if found.is_empty:
         say(f"{logs} holds no run and no study yet")
     say(f"wrote {write_overview(found, logs)}")
+
+
+def _workers(
+    jobs: int | None, backend: str, address: str | None, memory_gib: float | None
+) -> "tuple[int, Workers]":
+    """Return how many cells run at a time, and who runs them."""
+    if backend not in (LOCAL, RAY):
+        raise ConfigError(f"--backend: expected {LOCAL} or {RAY}, found '{backend}'")
+    if backend == RAY:
+        from hrl_sarp.studies.ray_workers import RayWorkers
+
+        cluster = RayWorkers(address, memory_gib=memory_gib)
+        return jobs or cluster.cpus_of_cluster, cluster
+    if address is not None:
+        raise ConfigError(f"--address {address} is that of a cluster: give --backend {RAY}, too")
+    from hrl_sarp.studies.workers import LocalProcesses
+
+    return jobs or LOCAL_JOBS, LocalProcesses(memory_gib)
 
 
 def _tell(failed: "Mapping[Cell, str]") -> None:

@@ -8,7 +8,7 @@ from hrl_sarp.config.study_schema import StudyConfig
 from hrl_sarp.errors import ConfigError, OverwriteError
 from hrl_sarp.market.cache import SAMPLE
 from hrl_sarp.run.files import write_json
-from hrl_sarp.studies.grid import read_file
+from hrl_sarp.studies.cell import read_file
 from hrl_sarp.studies.walk_forward import Recipe, WalkForward
 
 STUDY = "study.json"

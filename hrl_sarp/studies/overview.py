@@ -14,8 +14,8 @@ from hrl_sarp.reporting.page import Section, page
 from hrl_sarp.reporting.table import NONE, Table, number, percent
 from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.phases import BACKTESTS, PHASES, SEEDS
+from hrl_sarp.studies.cell import FAILURE, RESULT
 from hrl_sarp.studies.evaluate import STUDY
-from hrl_sarp.studies.grid import FAILURE, RESULT
 from hrl_sarp.studies.tuning import PAGE as SEARCH_PAGE
 from hrl_sarp.studies.tuning import SEARCH, TRIALS
 from hrl_sarp.studies.walk_forward.evidence import MARGIN

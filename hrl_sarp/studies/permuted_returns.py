@@ -22,7 +22,8 @@ from hrl_sarp.reporting.table import Table, number
 from hrl_sarp.risk.tables import shares_inside_sectors
 from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.phases import PHASES
-from hrl_sarp.studies.grid import Cell, run_grid
+from hrl_sarp.studies.cell import Cell
+from hrl_sarp.studies.grid import run_grid
 from hrl_sarp.training import make_context, run_phase
 from hrl_sarp.training.phase import PhaseContext
 

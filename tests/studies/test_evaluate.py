@@ -13,6 +13,7 @@ from hrl_sarp.run.files import read_json
 from hrl_sarp.studies import Cell, Results, run_grid
 from hrl_sarp.studies.evaluate import claim, planned, require_own_folder
 from hrl_sarp.studies.walk_forward import WalkForward
+from hrl_sarp.studies.workers import Workers
 from tests.command_line import Command, assert_refused, make_command
 
 SHIPPED = list_choices(DEFAULT_CONFIG_DIR, "study")
@@ -62,7 +63,7 @@ def cells_without_work(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             raise DataError(reasons[cell.name])
         return {"mean_exposure": {}}
 
-    def run_all(self: WalkForward, jobs: int) -> Results:
+    def run_all(self: WalkForward, jobs: int, _workers: Workers | None = None) -> Results:
         return run_grid(self, self.cells(), jobs, needs=self.needs, in_process=True)
 
     monkeypatch.setattr(WalkForward, "run", run)

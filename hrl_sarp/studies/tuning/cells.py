@@ -25,7 +25,8 @@ from hrl_sarp.market.sector_table import market_facts, market_fingerprint
 from hrl_sarp.run.files import read_json, remove_unfinished, sha256_plain, write_json
 from hrl_sarp.run.session import configure_logging, configure_threads, derive_seed
 from hrl_sarp.run.trials import Span, Trial, TrialLog, prices_hash
-from hrl_sarp.studies.grid import Cell, Results, run_grid
+from hrl_sarp.studies.cell import Cell
+from hrl_sarp.studies.grid import Results, run_grid
 from hrl_sarp.studies.tuning import SEARCH
 from hrl_sarp.studies.tuning.inner import THREADS, InnerTrainings, lower_score, tuning_splits
 from hrl_sarp.studies.tuning.space import shown_values

@@ -27,9 +27,11 @@ from hrl_sarp.market.cache import SAMPLE, assembled_market, bundled_sample, mark
 from hrl_sarp.run.files import remove_unfinished, sha256_plain, source_hash
 from hrl_sarp.run.session import StopFlag, configure_logging, configure_threads
 from hrl_sarp.run.trials import Kind, Span, Trial, TrialLog, prices_hash
-from hrl_sarp.studies.grid import Cell, Results, has_result, reason_of, run_grid
+from hrl_sarp.studies.cell import Cell, has_result, reason_of
+from hrl_sarp.studies.grid import Results, run_grid
 from hrl_sarp.studies.walk_forward.folds import Fold, Recipe
 from hrl_sarp.studies.walk_forward.ledger import Ledger, joined, read_ledger, roll_out, write_ledger
+from hrl_sarp.studies.workers import Workers
 from hrl_sarp.training import make_context
 from hrl_sarp.training.curriculum import run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
@@ -135,17 +137,22 @@ class WalkForward:
         seeds = self.trained(fold, variant) if cell == self.ensemble(fold, variant) else []
         return [self.baselines(fold), *seeds]
 
-    def run_all(self, jobs: int, *, in_process: bool = False) -> Results:
+    def run_all(
+        self, jobs: int, workers: Workers | None = None, *, in_process: bool = False
+    ) -> Results:
         """Run what has not finished; the same call after a stop or a kill goes on.
 
         Args:
-            jobs: processes at a time.
+            jobs: cells at a time.
+            workers: run the cells; None takes processes of this machine.
             in_process: run one cell after another in this process instead.
 
         Returns:
             What the cells came to, and why some have failed.
         """
-        return run_grid(self, self.cells(), jobs, needs=self.needs, in_process=in_process)
+        return run_grid(
+            self, self.cells(), jobs, needs=self.needs, workers=workers, in_process=in_process
+        )
 
     def missing(self) -> dict[str, str]:
         """Say which cells have not finished.

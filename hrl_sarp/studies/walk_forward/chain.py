@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
+from hrl_sarp.data.session_counts import session_counts
 from hrl_sarp.errors import MissingArtifactError
-from hrl_sarp.studies.grid import Cell, has_result
+from hrl_sarp.metrics import SESSIONS_PER_YEAR
+from hrl_sarp.studies.cell import Cell, has_result
 from hrl_sarp.studies.walk_forward.cells import WalkForward
 from hrl_sarp.studies.walk_forward.folds import Fold
 from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN, Ledger, read_ledger
@@ -28,11 +30,21 @@ class Series:
     turnover: Float[np.ndarray, "D K"]
     cost: Float[np.ndarray, "D K"]
     """Share of wealth that trades took."""
+    sessions_per_year: int
+    """Of the market's calendar."""
+
+    def of_sessions(self, chosen: Bool[np.ndarray, " D"]) -> "Series":
+        """Return some of the sessions."""
+        columns = {
+            name: values[chosen]
+            for name, values in vars(self).items()
+            if isinstance(values, np.ndarray)
+        }
+        return replace(self, **columns)
 
     def of_fold(self, number: int) -> "Series":
         """Return the sessions of one fold."""
-        inside = self.fold == number
-        return Series(**{name: values[inside] for name, values in vars(self).items()})
+        return self.of_sessions(self.fold == number)
 
     def exposure(self) -> Float[np.ndarray, " D"]:
         """Return the mean exposure over the seeds and the sessions of each session's fold."""
@@ -85,18 +97,20 @@ class Chain:
     """One a fold and seed."""
     ensembles: tuple[Ledger, ...]
     """One a fold."""
+    sessions_per_year: int = SESSIONS_PER_YEAR
+    """Of the market's calendar."""
 
     def baseline(self, name: str, friction: str = MAIN) -> Series:
         """Chain a baseline."""
-        return chained([[ledger] for ledger in self.baselines], [name] * len(self.folds), friction)
+        return self._chained([[ledger] for ledger in self.baselines], name, friction)
 
     def by_seed(self, name: str, friction: str = MAIN) -> Series:
         """Chain a policy of every seed."""
-        return chained(self.seeds, [name] * len(self.folds), friction)
+        return self._chained(self.seeds, name, friction)
 
     def ensemble(self, name: str, friction: str = MAIN) -> Series:
         """Chain a policy of the ensembles."""
-        return chained([[ledger] for ledger in self.ensembles], [name] * len(self.folds), friction)
+        return self._chained([[ledger] for ledger in self.ensembles], name, friction)
 
     def chosen(self, names: Sequence[str], friction: str = MAIN) -> Series:
         """Chain another baseline in each fold; a name that is no baseline is of the ensemble."""
@@ -104,11 +118,17 @@ class Chain:
             base if name in base.names else whole
             for name, base, whole in zip(names, self.baselines, self.ensembles, strict=True)
         ]
-        return chained([[ledger] for ledger in ledgers], names, friction)
+        return chained([[one] for one in ledgers], names, friction, self.sessions_per_year)
+
+    def _chained(self, folds: Sequence[Sequence[Ledger]], name: str, friction: str) -> Series:
+        return chained(folds, [name] * len(folds), friction, self.sessions_per_year)
 
 
 def chained(
-    folds: Sequence[Sequence[Ledger]], names: Sequence[str], friction: str = MAIN
+    folds: Sequence[Sequence[Ledger]],
+    names: Sequence[str],
+    friction: str = MAIN,
+    sessions_per_year: int = SESSIONS_PER_YEAR,
 ) -> Series:
     """Put the folds of a policy one after the other.
 
@@ -116,6 +136,7 @@ def chained(
         folds: ledgers of each seed, fold by fold.
         names: of the policy in each fold.
         friction: one of `FRICTIONS`.
+        sessions_per_year: of the market's calendar.
 
     Returns:
         A column for each seed.
@@ -139,6 +160,7 @@ def chained(
         invested=columns("invested"),
         turnover=columns("turnover"),
         cost=columns("cost"),
+        sessions_per_year=sessions_per_year,
     )
 
 
@@ -180,4 +202,5 @@ def _read(study: WalkForward, folds: Sequence[Fold], variant: str) -> Chain:
         baselines=tuple(ledger(study.baselines(fold)) for fold in folds),
         seeds=tuple(tuple(map(ledger, study.trained(fold, variant))) for fold in folds),
         ensembles=tuple(ledger(study.ensemble(fold, variant)) for fold in folds),
+        sessions_per_year=session_counts(study.recipe.base(folds[0].market).market_profile).year,
     )

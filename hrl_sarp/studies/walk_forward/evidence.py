@@ -14,7 +14,6 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.statistics import BootstrapPlan, Interval, Share, Trials, Verdict
-from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.metrics import without_rounding
 from hrl_sarp.run.trials import Trial, distinct
 from hrl_sarp.studies.walk_forward.cells import PRIOR, SAME_EXPOSURE
@@ -120,30 +119,30 @@ def evidence_of(chain: Chain, agent: str, config: RunConfig, n_tried: int) -> di
 def _weighed(
     chain: Chain, agent: str, reference: Series, config: RunConfig, n_tried: int
 ) -> Evidence:
-    section, whole = config.walk_forward, chain.ensemble(agent)
+    section, whole, year = config.walk_forward, chain.ensemble(agent), chain.sessions_per_year
     by_seed = _gain(chain.by_seed(agent), reference)
     gain = _gain(whole, reference)[:, 0]
     block_days = statistics.optimal_block_days(gain)
     plan = BootstrapPlan(block_days, section.samples, section.confidence, config.seed)
     counts, rng = plan.counts(len(gain)), np.random.default_rng([config.seed, len(gain), 1])
-    means = statistics.bootstrap_annual_mean(gain[:, None], counts, YEAR)[:, 0]
-    growth = statistics.interval(YEAR * float(gain.mean()), means, section.confidence)
-    seeds = statistics.bootstrap_dates_and_seeds(by_seed.T, counts, YEAR, rng)
+    means = statistics.bootstrap_annual_mean(gain[:, None], counts, year)[:, 0]
+    growth = statistics.interval(year * float(gain.mean()), means, section.confidence)
+    seeds = statistics.bootstrap_dates_and_seeds(by_seed.T, counts, year, rng)
     inside = [whole.fold == number for number in range(len(chain.folds))]
     drawn = statistics.fold_counts([int(i.sum()) for i in inside], block_days, section.samples, rng)
-    scores = statistics.fold_scores([by_seed[rows] for rows in inside], drawn, YEAR)
+    scores = statistics.fold_scores([by_seed[rows] for rows in inside], drawn, year)
     scores[1:] = statistics.redraw_seeds(scores[1:], rng)
     middle = statistics.bootstrap_interquartile_mean(scores)
     better = statistics.probability_of_improvement(scores, np.zeros_like(scores[..., :1]))
     differences = {
-        fold.name: YEAR * float(gain[rows].mean())
+        fold.name: year * float(gain[rows].mean())
         for fold, rows in zip(chain.folds, inside, strict=True)
     }
     active = without_rounding(whole.net - reference.net)[:, 0]
     trials = trials_of(chain, reference, n_tried)
-    detectable = statistics.smallest_detectable_effect(YEAR * statistics.newey_west_error(gain))
+    detectable = statistics.smallest_detectable_effect(year * statistics.newey_west_error(gain))
     noise, planted = (
-        statistics.share_called_better(gain, effect, n_studies, plan, YEAR, MARGIN)
+        statistics.share_called_better(gain, effect, n_studies, plan, year, MARGIN)
         for effect, n_studies in (
             (0.0, NOISE_STUDIES),
             (PLANTED * detectable, PLANTED_STUDIES),
@@ -153,7 +152,7 @@ def _weighed(
         verdict=statistics.verdict(growth, MARGIN),
         growth=growth,
         block_days=block_days,
-        one_seed=statistics.interval(YEAR * float(by_seed.mean()), seeds, section.confidence),
+        one_seed=statistics.interval(year * float(by_seed.mean()), seeds, section.confidence),
         newey_west_t=statistics.newey_west_t(gain),
         smallest_detectable=detectable,
         fold_differences=differences,

@@ -8,13 +8,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.metrics import ROUNDING, without_rounding
-from hrl_sarp.metrics import SESSIONS_PER_YEAR as YEAR
 from hrl_sarp.resampling import draw_counts, stationary_bootstrap
 from hrl_sarp.studies.walk_forward.chain import Series
 
 TAIL = 0.05
 """Share of the sessions in the conditional value at risk."""
-LARGEST_UNIT = 100 * YEAR
+LARGEST_UNIT = 100 * 366
 """What a return of 1 a day is in the units of `MEASURES`, at most: percent a year."""
 CHUNK = 200
 """Histories whose drawdowns are computed at a time, which bounds the memory."""
@@ -55,7 +54,7 @@ Measure = Callable[[Series, Draws], Float[np.ndarray, "samples K"]]
 
 def annual_growth(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     """Compute log growth, % a year."""
-    return 100 * YEAR * _mean(np.log1p(series.net), series, draws)
+    return 100 * series.sessions_per_year * _mean(np.log1p(series.net), series, draws)
 
 
 def gross_growth(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
@@ -65,7 +64,7 @@ def gross_growth(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]
 
 def annual_cost(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     """Compute what trades take from the log growth, % a year."""
-    return 100 * YEAR * _mean(-np.log1p(-series.cost), series, draws)
+    return 100 * series.sessions_per_year * _mean(-np.log1p(-series.cost), series, draws)
 
 
 def log_volatility(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
@@ -78,7 +77,7 @@ def log_volatility(series: Series, draws: Draws) -> Float[np.ndarray, "samples K
 
 def volatility(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     """Compute the volatility, % a year."""
-    return 100 * np.sqrt(YEAR) * _deviation(series.net, series, draws)
+    return 100 * np.sqrt(series.sessions_per_year) * _deviation(series.net, series, draws)
 
 
 def sharpe(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
@@ -86,7 +85,7 @@ def sharpe(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     excess = without_rounding(series.net - series.risk_free[:, None])
     mean, deviation = _mean(excess, series, draws), _deviation(excess, series, draws)
     ratio = np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0)
-    return np.sqrt(YEAR) * ratio
+    return np.sqrt(series.sessions_per_year) * ratio
 
 
 def sortino(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
@@ -94,7 +93,9 @@ def sortino(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     excess = without_rounding(series.net - series.risk_free[:, None])
     mean = _mean(excess, series, draws)
     below = np.sqrt(_mean(np.minimum(excess, 0.0) ** 2, series, draws))
-    return np.sqrt(YEAR) * np.divide(mean, below, out=np.zeros_like(mean), where=below > 0)
+    return np.sqrt(series.sessions_per_year) * np.divide(
+        mean, below, out=np.zeros_like(mean), where=below > 0
+    )
 
 
 def certainty_equivalent(
@@ -105,7 +106,12 @@ def certainty_equivalent(
     Utility has the relative risk aversion `aversion`; 1 would be log growth itself.
     """
     power = 1.0 - aversion
-    return 100 * YEAR * np.log(_mean((1.0 + series.net) ** power, series, draws)) / power
+    return (
+        100
+        * series.sessions_per_year
+        * np.log(_mean((1.0 + series.net) ** power, series, draws))
+        / power
+    )
 
 
 def tail_loss(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
@@ -138,7 +144,7 @@ def max_drawdown(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]
 
 def turnover(series: Series, draws: Draws) -> Float[np.ndarray, "samples K"]:
     """Compute the one-sided traded value, multiples of wealth a year."""
-    return YEAR * _mean(series.turnover, series, draws)
+    return series.sessions_per_year * _mean(series.turnover, series, draws)
 
 
 MEASURES: dict[str, tuple[str, Measure]] = {

@@ -180,8 +180,7 @@ def best_until(chain: Chain, fold: int) -> str:
     values = {}
     for name in (PRIOR, *chain.baselines[0].names):
         series = chain.chosen([name] * len(chain.folds))
-        before = series.fold < fold
-        part = Series(**{field: column[before] for field, column in vars(series).items()})
+        part = series.of_sessions(series.fold < fold)
         values[name] = points(part, ("ce5",))["ce5"]
     return max(values, key=lambda name: values[name])
 

@@ -42,6 +42,7 @@ def series(net: np.ndarray, first: str = "2005-01-03") -> Series:
         invested=np.ones_like(columns),
         turnover=np.full_like(columns, 0.01),
         cost=np.full_like(columns, 0.001),
+        sessions_per_year=252,
     )
 
 

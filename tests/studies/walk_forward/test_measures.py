@@ -1,5 +1,7 @@
 """Measures on resampled dates against the measures of the history written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,7 @@ def test_a_measure_is_that_of_the_drawn_history(name: str) -> None:
 def test_a_market_takes_its_own_sessions_from_the_common_calendar() -> None:
     whole = series(NET)
     kept = np.arange(260) % 5 != 0  # the other market is closed on every fifth day
-    part = type(whole)(**{name: values[kept] for name, values in vars(whole).items()})
+    part = whole.of_sessions(kept)
     draws = Draws.of(whole.dates, block_days=20, samples=4, seed=1)
     for name in ("growth", "volatility", "cvar95", "max_drawdown"):
         found = measures.MEASURES[name][1](part, draws)
@@ -103,3 +105,14 @@ def test_rounding_is_no_move_and_no_difference() -> None:
         "sharpe": 0.0,
         "volatility": 0.0,
     }
+
+
+def test_a_year_has_the_sessions_of_the_markets_calendar() -> None:
+    ordinary = series(NET)
+    always_open = replace(ordinary, sessions_per_year=365)
+    for name, power in (
+        ("growth", 1.0), ("gross", 1.0), ("cost", 1.0), ("ce5", 1.0), ("turnover", 1.0),
+        ("volatility", 0.5), ("sharpe", 0.5), ("sortino", 0.5), ("max_drawdown", 0.0),
+    ):  # fmt: skip
+        (first,), (second,) = (points(each, (name,)).values() for each in (ordinary, always_open))
+        assert second == pytest.approx(first * (365 / 252) ** power)
