@@ -113,6 +113,8 @@ class RayWorkers:
 
 
 def _import_ray() -> ModuleType:
+    # by default Ray asks for a cluster that is not there for ten minutes; read when it is imported
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     try:
         import ray  # optional, and slow to load
         import ray.exceptions
