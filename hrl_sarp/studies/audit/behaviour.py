@@ -173,7 +173,12 @@ def check_levels(market: Market, config: RunConfig, rows: Sequence[int]) -> list
             list(rewarded.values()),
             UNMOVED,
         ),
-        Check.of("fills", f"computed every session again: {earned}", list(fills.values())),
+        Check.of(
+            "fills",
+            f"computed every session again: {earned}",
+            list(fills.values()),
+            "every return is that of its own session",
+        ),
     ]
 
 
