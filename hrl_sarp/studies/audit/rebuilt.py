@@ -122,7 +122,8 @@ def quiet_row(market: Market, report: ValidationReport, wanted: int, reach: int)
     late = pl.col("rule").is_in(sorted(hindsight.RULES | rules.BREAKING))
     days = report.table.filter(late)["date"].drop_nulls().to_numpy()
     found = np.searchsorted(market.dates, days.astype(market.dates.dtype))
-    candidates = np.arange(wanted, min(wanted + SEARCHED, market.n_days - 1))
+    last = market.n_days - 1  # something must come after the row
+    candidates = np.arange(min(wanted, last - 1), min(wanted + SEARCHED, last))
     lost = candidates - np.array([whole_until(market, row) for row in candidates.tolist()])
     near = np.abs(candidates[:, None] - found[None, :]).min(axis=1, initial=reach + 1) <= reach
     return int(candidates[np.lexsort((candidates, lost, near))[0]])
@@ -188,7 +189,8 @@ def try_future(subject: Subject, future: Future) -> Check:
             if name not in future.unseen:
                 moved.setdefault(name, f"{name} of {first} (t = {day})")
     if len(failed) == len(rows):
-        return Check(future.name, future.tried, "not applicable", tuple(failed))
+        reasons = tuple(failed) or ("no day t lies inside the test span",)
+        return Check(future.name, future.tried, "not applicable", reasons)
     fine = "; ".join(["no row up to t moved", *failed])
     return Check.of(future.name, future.tried, list(moved.values()), fine)
 

@@ -26,7 +26,7 @@ def audit_table(audit: Audit, *, whole: bool = False) -> Table:
     ]
     leaks = frozenset(check.name for check in audit.checks if check.result == "leak")
     return Table(
-        f"Audit of {audit.data}" + (f" and {audit.run}" if audit.run else ""),
+        f"Audit of {_subject(audit)}",
         ("check", "result", "where", "tried"),
         rows,
         note="Whatever comes after a day t may not move what is known, seen or done at its close. "
@@ -76,5 +76,11 @@ def write_audit(audit: Audit, folder: Path) -> Path:
     write_json(folder / JSON_NAME, content)
     lead = [verdict(audit), "docs/audit.md says how to read this page and what it cannot find."]
     table = audit_table(audit, whole=True)
-    write_text(folder / PAGE_NAME, page("Audit", table.title, lead, [Section("Checks", [table])]))
+    write_text(
+        folder / PAGE_NAME, page("Audit", _subject(audit), lead, [Section("Checks", [table])])
+    )
     return folder / PAGE_NAME
+
+
+def _subject(audit: Audit) -> str:
+    return audit.data if audit.run is None else f"{audit.data} and {audit.run}"

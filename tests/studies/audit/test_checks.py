@@ -39,6 +39,7 @@ def test_the_day_has_no_halt_and_no_finding_that_later_bars_decide() -> None:
     market = halted(tiny_runs.tiny_market(), row=102, n_days=3)
     assert quiet_row(market, report_of(), 95, reach=6) == 95
     assert quiet_row(market, report_of(), 100, reach=6) == 103
+    assert quiet_row(market, report_of(), market.n_days - 1, reach=6) == market.n_days - 2
     # a finding of row 104 touches rows 98 to 110
     assert quiet_row(market, report_of(market.dates[104]), 100, reach=6) == 111
 
