@@ -218,8 +218,9 @@ def dump_config(config: RunConfig | Mapping[str, Any]) -> str:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Return the SHA-256 of the values, whatever the order or spelling of the files."""
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """Return the SHA-256 of the values, whatever the spelling of the files; trackers are none."""
+    values = config.model_dump(mode="json", exclude={"trackers"})
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -457,6 +457,8 @@ class RunConfig(Section):
     """Seed of every random generator, at most 32 bits."""
     threads: Count
     """CPU threads of PyTorch; results are bit-identical for equal counts only."""
+    trackers: list[Literal["mlflow", "wandb"]]
+    """What the curves of training go to beside TensorBoard; files only, nothing is sent."""
     market_profile: MarketProfile
     data: DataConfig
     objective: ObjectiveConfig

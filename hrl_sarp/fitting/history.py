@@ -1,26 +1,20 @@
-"""The history of a run: a part of its checkpoint, also written as JSON and for TensorBoard."""
+"""The history of a run: a part of its checkpoint, also written as JSON and for trackers."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from hrl_sarp.reporting.curves import meaning
+from hrl_sarp.fitting.trackers import Tracker, trackers_of
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import write_json
-
-if TYPE_CHECKING:  # TensorBoard takes a second to import; only training needs it
-    from torch.utils.tensorboard.writer import FileWriter
 
 STAGE = "curriculum/stage"
 """Name of the value that says which curriculum stage a row belongs to."""
 TIMING = "time/"
 """Prefix of values that depend on the machine; the history leaves them out."""
-TENSORBOARD = "tensorboard"
-"""Folder of TensorBoard's files, in the folder of the run."""
 STEP, DECISIONS = "step", "decisions"
 """The two axes of a row. All other names are curves."""
 
@@ -68,15 +62,15 @@ class Axis:
 class History:
     """Rows of (step, name -> value).
 
-    TensorBoard's files are written anew when a run resumes, so that it shows each point once. It
-    says what each curve means.
+    Trackers are written anew when a run resumes, so that they show each point once.
 
     Args:
-        folder: folder of the run, for TensorBoard's files; None writes none.
+        folder: folder of the run, for the files of trackers; None writes none.
         rows: rows of the run that is resumed; they are copied.
         prefix: text before each name, with a slash between.
-        axis: common axis of several runs, written into each row and used by TensorBoard; None
+        axis: common axis of several runs, written into each row and used by trackers; None
             leaves the steps.
+        trackers: names of `trackers.trackers_of` that get the curves beside TensorBoard.
 
     Examples:
         >>> history = History(prefix="pretrain")
@@ -91,6 +85,7 @@ class History:
         rows: list[dict[str, Any]] | None = None,
         prefix: str = "",
         axis: Axis | None = None,
+        trackers: Sequence[str] = (),
     ) -> None:
         self.rows: list[dict[str, Any]] = []
         self.offset = 0
@@ -98,7 +93,8 @@ class History:
         self.stage: int | None = None
         """Curriculum stage of the rows to come; None leaves it out."""
         self._folder, self._prefix, self._axis = folder, f"{prefix}/" if prefix else "", axis
-        self._writer: FileWriter | None = None
+        self._names = tuple(trackers)
+        self._trackers: list[Tracker] = []
         self.restore(rows or [])
 
     def restore(self, rows: list[dict[str, Any]]) -> None:
@@ -110,11 +106,8 @@ class History:
         self.rows = list(rows)
         if self._folder is None:
             return
-        from torch.utils.tensorboard.writer import FileWriter
-
         self.close()
-        shutil.rmtree(self._folder / TENSORBOARD, ignore_errors=True)
-        self._writer = FileWriter(str(self._folder / TENSORBOARD))
+        self._trackers = trackers_of(self._folder, self._names)
         for row in self.rows:
             self._show(row)
 
@@ -137,20 +130,11 @@ class History:
         self._show(row)
 
     def _show(self, row: dict[str, Any]) -> None:
-        if self._writer is None:
-            return
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.scalar.metadata import create_summary_metadata
-
-        shown = Summary()
-        for name, value in curves(row).items():
-            # PyTorch's own writer of scalars has no place for a description
-            described = create_summary_metadata(display_name="", description=meaning(name))
-            shown.value.add(tag=name, simple_value=value, metadata=described)
-        self._writer.add_summary(shown, row.get(DECISIONS, row[STEP]))
+        for tracker in self._trackers:
+            tracker.show(row.get(DECISIONS, row[STEP]), curves(row))
 
     def write(self, path: Path, summary: Mapping[str, Any]) -> Path:
-        """Write summary and rows as JSON and flush TensorBoard's files.
+        """Write summary and rows as JSON and flush the files of trackers.
 
         Args:
             path: the JSON file.
@@ -160,15 +144,15 @@ class History:
             The path.
         """
         write_json(path, {**summary, "history": self.rows})
-        if self._writer is not None:
-            self._writer.flush()
+        for tracker in self._trackers:
+            tracker.flush()
         return path
 
     def close(self) -> None:
-        """Close TensorBoard's files."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Close the files of trackers."""
+        for tracker in self._trackers:
+            tracker.close()
+        self._trackers = []
 
 
 def curves(row: Mapping[str, Any]) -> dict[str, Any]:

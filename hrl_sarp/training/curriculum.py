@@ -12,6 +12,7 @@ from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import Market, Split
 from hrl_sarp.errors import ConfigError, MissingArtifactError
 from hrl_sarp.fitting.history import curve_table
+from hrl_sarp.fitting.trackers import require_trackers
 from hrl_sarp.market.own.profile import describe
 from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
@@ -59,12 +60,13 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
         The path of the metrics, and the numbers of the closing line.
 
     Raises:
-        HrlSarpError: for a number that is no phase.
+        HrlSarpError: for a number that is no phase, and for a tracker that is not installed.
         MissingArtifactError: naming the phase that has to run first.
         CheckpointError: if a file that it reads is damaged or belongs to another run.
         StoppedEarly: after a checkpoint, if a stop was requested.
     """
     require_phase(number)
+    require_trackers(context.config.trackers)
     if context.resume and _has_finished(context, number):
         logger.info(f"phase {number} has finished already")
         found_finished()

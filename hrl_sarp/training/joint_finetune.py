@@ -80,7 +80,8 @@ def run(context: PhaseContext) -> PhaseResult:
     state = context.state(NUMBER)
     running = state.load()
     axis = Axis(context.decisions_before(NUMBER))
-    log = History(context.folder(NUMBER), running["history"] if running else None, axis=axis)
+    folder, trackers = context.folder(NUMBER), context.config.trackers
+    log = History(folder, running["history"] if running else None, axis=axis, trackers=trackers)
     if running is None:
         _validate(context, pair, log)
     else:

@@ -167,7 +167,8 @@ def fit_phase(
         validate_first=True,
     )
     axis = Axis.of_epochs(context.decisions_before(number), len(task.train_rows))
-    history = History(context.folder(number), prefix=PREFIXES[number], axis=axis)
+    prefix, trackers = PREFIXES[number], context.config.trackers
+    history = History(context.folder(number), prefix=prefix, axis=axis, trackers=trackers)
     seed = derive_seed(context.config.seed, number)
     world = World.alone(context.tensors.device)
     fitted = Fit(

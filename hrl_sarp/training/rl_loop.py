@@ -278,7 +278,8 @@ def train_phase(
     folder = context.folder(plan.number)
     running = context.state(plan.number).load()
     axis = Axis(context.decisions_before(plan.number))
-    log = History(folder, running["history"] if running else None, axis=axis)
+    trackers = context.config.trackers
+    log = History(folder, running["history"] if running else None, axis=axis, trackers=trackers)
     done = running["algorithm"]["num_timesteps"] if running else 0
     total = plan.total_timesteps
     with phase_progress(f"phase {plan.number}", total, done, "steps") as bar:

@@ -101,7 +101,7 @@ class Tuning:
         market = self.market()
         tuning_splits(market, self.config, self.space.inner)
         return {
-            "experiment": self.config.model_dump(mode="json"),
+            "experiment": self.config.model_dump(mode="json", exclude={"trackers"}),
             "space": self.space.model_dump(mode="json"),
             "data": {**market_facts(market), "content": market_fingerprint(market)},
         }
