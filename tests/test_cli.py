@@ -56,6 +56,7 @@ OPTIONS = {
         "--output",
         "--summary-only",
     ),
+    "tune": ("--trials", "--jobs", "--space", "--storage", "--name", "--output", "--trial-log"),
     "known-markets": ("--markets", "--seeds", "--jobs", "--output"),
     "runs": ("--logs",),
     "report": ("--readme", "runs"),

@@ -52,7 +52,7 @@ def tune(  # noqa: PLR0913 -- options, given by name
 
     The same command goes on after Ctrl-C or a kill. In a second terminal it adds trials to the same
     study, and so it does on another machine with the same --storage and --name. Exit code 1 if no
-    trial has finished. docs/tuning.md reads the results. Needs `pip install hrl-sarp[tune]`.
+    trial has finished. docs/tuning.md reads the results. Needs Optuna, the extra `tune`.
 
     Example: hrl-sarp tune --experiment quickstart --trials 30 --jobs 2
     """
@@ -85,4 +85,5 @@ def tune(  # noqa: PLR0913 -- options, given by name
     say(f"wrote {folder / 'tune.html'}")
     if not (folder / "best.yaml").is_file():
         raise typer.Exit(1)
-    say(f"hrl-sarp train --experiment {folder / 'best.yaml'} trains with the best values")
+    where = f" --config {own}" if own is not None and own.is_dir() else ""
+    say(f"hrl-sarp train --experiment {folder / 'best.yaml'}{where} trains with the best values")

@@ -78,7 +78,7 @@ def share_called_better(
     """
     if not np.isfinite(gain).all():
         raise MetricError("share of verdicts: expected a finite gain in every session, found NaN")
-    # a stream of its own: the histories must not be the samples that judge them
+    # a stream of its own: the histories must not be the samples that evaluate them
     rng = np.random.default_rng([plan.seed, len(gain), 3])
     drawn = stationary_bootstrap(len(gain), plan.block_days, n_studies, rng)
     histories = without_rounding(gain - gain.mean())[drawn].T + effect / periods_per_year
