@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hrl_sarp.config.loading import config_hash
@@ -192,7 +193,10 @@ def test_everything_looked_at_is_in_the_trial_log(made: WalkForward) -> None:
     assert {trial.name for trial in trials if trial.kind == "baseline"} >= {"1/N", "prior"}
 
 
-def test_the_summary_states_the_figures_of_the_series(made: WalkForward) -> None:
+def test_the_summary_states_the_figures_of_the_series(
+    made: WalkForward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HRL_SARP_TRIAL_LOG", str(made.folder / "trials.jsonl"))
     page = summarise(made)
     assert (made.folder / "table.md").read_text() == page
     assert (made.folder / "walk_forward_risk.png").is_file()
@@ -220,6 +224,16 @@ def test_the_summary_states_the_figures_of_the_series(made: WalkForward) -> None
     assert [mark["x0"][:4] for mark in wealth["layout"]["shapes"]] == ["2006"]
     assert "agent (ensemble)" in [trace["name"] for trace in plane["data"]]
     row = found["policies"]["sample"]["phase 2, ensemble"]
+    frame = pl.read_parquet(made.folder / "table.parquet")
+    of_agent = frame.filter(pl.col("policy") == "phase 2, ensemble", pl.col("measure") == "growth")
+    assert of_agent["value"].to_list() == [row["growth"]]
+    less = frame.filter(pl.col("reference") == "1/N", pl.col("measure") == "sharpe")
+    assert less["low"].to_list() == [
+        found["comparisons"]["1/N"][market]["sharpe"]["low"] for market in ("sample", "pooled")
+    ]
+    trials = pl.read_parquet(made.folder / "trials.parquet")
+    assert trials.height == len(TrialLog(made.folder / "trials.jsonl").trials())
+    assert set(trials["fold"]) == set(made.folds)
     card = (made.folder / "card.md").read_text()
     shown = next(line for line in card.splitlines() if line.startswith("| volatility"))
     assert shown.split(" | ")[1] == f"{row['volatility']:.1f}"

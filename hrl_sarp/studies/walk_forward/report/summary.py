@@ -4,25 +4,28 @@ from dataclasses import asdict
 from typing import Any
 
 from hrl_sarp.reporting.figure import save_png
-from hrl_sarp.run.files import write_json, write_text
+from hrl_sarp.run.files import write_json, write_table, write_text
 from hrl_sarp.run.trials import TrialLog
 from hrl_sarp.studies.walk_forward.cells import WalkForward
 from hrl_sarp.studies.walk_forward.chain import read_chains
 from hrl_sarp.studies.walk_forward.evidence import configurations_tried, evidence_of, search_of
 from hrl_sarp.studies.walk_forward.report import pages
 from hrl_sarp.studies.walk_forward.report.figures import drawn
+from hrl_sarp.studies.walk_forward.report.frames import figures_frame, trials_frame
 from hrl_sarp.studies.walk_forward.report.pages import Variant
 from hrl_sarp.studies.walk_forward.report.tables import CONTROL, searches_table
 from hrl_sarp.studies.walk_forward.verdicts import control, verdicts_of
 
 TABLE, PAGE, CARD = "table.md", "report.html", "card.md"
 FIGURES, SEARCHES = "table.json", "searches.json"
+FRAME, TRIALS = "table.parquet", "trials.parquet"
 
 
 def summarise(study: WalkForward) -> str:
     """Write the pages of a study: `table.md`, `report.html`, and `card.md` for a README.
 
-    A picture for each variant, `table.json` and `searches.json` stand beside them.
+    Beside them stand a picture for each variant, and the figures as `table.json`, `table.parquet`,
+    `searches.json` and `trials.parquet` (what the trial log holds of the study's folds).
 
     Args:
         study: folds that have not finished are left out, and their cells named.
@@ -59,6 +62,8 @@ def summarise(study: WalkForward) -> str:
     write_text(study.folder / TABLE, text)
     write_text(study.folder / PAGE, pages.html(study, variants, table))
     write_text(study.folder / CARD, pages.card(study, variants))
+    write_table(study.folder / FRAME, figures_frame(variants))
+    write_table(study.folder / TRIALS, trials_frame(log, set(study.folds)))
     write_json(study.folder / FIGURES, {v.verdicts.variant: _plain(v) for v in variants})
     write_json(study.folder / SEARCHES, {name: asdict(each) for name, each in searches.items()})
     return text
