@@ -28,7 +28,13 @@ from hrl_sarp.run.trials import Span, Trial, TrialLog, prices_hash
 from hrl_sarp.studies.cell import Cell
 from hrl_sarp.studies.grid import Results, run_grid
 from hrl_sarp.studies.tuning import SEARCH
-from hrl_sarp.studies.tuning.inner import THREADS, InnerTrainings, lower_score, tuning_splits
+from hrl_sarp.studies.tuning.inner import (
+    THREADS,
+    InnerTrainings,
+    lower_score,
+    trial_seconds,
+    tuning_splits,
+)
 from hrl_sarp.studies.tuning.space import shown_values
 from hrl_sarp.studies.tuning.storage import (
     REASON,
@@ -99,7 +105,8 @@ class Tuning:
             MarketError: if the sessions are too few for the inner folds.
         """
         market = self.market()
-        tuning_splits(market, self.config, self.space.inner)
+        minutes = trial_seconds(market, self.config, self.space.inner) / 60
+        logger.info(f"{self.title}: a trial of all phases takes about {minutes:.0f} min of a core")
         return {
             "experiment": self.config.model_dump(mode="json", exclude={"trackers"}),
             "space": self.space.model_dump(mode="json"),

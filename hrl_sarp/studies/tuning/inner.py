@@ -25,6 +25,7 @@ from hrl_sarp.studies.summary import moments
 from hrl_sarp.studies.walk_forward.cells import phase_name, trained_pairs
 from hrl_sarp.training import make_context, run_phase
 from hrl_sarp.training.certify import inner_market, inner_splits, require_room, shortened
+from hrl_sarp.training.curriculum import phase_seconds
 from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.selection.validation import daily_objective
 
@@ -57,6 +58,24 @@ def tuning_splits(market: Market, config: RunConfig, settings: CertificationConf
         told = str(error).replace("curriculum.certification", "inner folds of tuning")
         raise MarketError(told) from error
     return splits
+
+
+def trial_seconds(market: Market, config: RunConfig, settings: CertificationConfig) -> float:
+    """Return about how long a trial of all phases takes on one core.
+
+    Args:
+        market: with its split.
+        config: of the experiment.
+        settings: folds, seeds, phases and length of the inner trainings.
+
+    Returns:
+        Seconds of the trainings.
+    """
+    inner = shortened(config, config.seed, settings)
+    return settings.seeds * sum(
+        sum(list(phase_seconds(inner, split).values())[: settings.phases])
+        for split in tuning_splits(market, config, settings)
+    )
 
 
 def lower_score(scores: Sequence[float]) -> float:

@@ -254,7 +254,9 @@ def test_another_machine_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_best_trial_is_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(experiment="smoke", market="us")
     tuning = search(tmp_path, monkeypatch, config=config, space=space(startup_trials=9))
-    monkeypatch.setattr("hrl_sarp.studies.tuning.cells.tuning_splits", splits_of_small_market)
+    for module in ("cells", "inner"):
+        name = f"hrl_sarp.studies.tuning.{module}.tuning_splits"
+        monkeypatch.setattr(name, splits_of_small_market)
     run_trials(tuning, 5, 1, in_process=True)
     table, told = summarise(tuning, DEFAULT_CONFIG_DIR)
     best = max(trials_of(tuning), key=lambda trial: trial["score"] or -np.inf)

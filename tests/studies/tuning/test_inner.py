@@ -12,7 +12,7 @@ from hrl_sarp.contracts import Market
 from hrl_sarp.errors import MarketError
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.session import StopFlag
-from hrl_sarp.studies.tuning.inner import InnerTrainings, lower_score, tuning_splits
+from hrl_sarp.studies.tuning.inner import InnerTrainings, lower_score, trial_seconds, tuning_splits
 from tests.studies.tuning.small_search import RATE, small_market, space
 
 INNER = space().inner.model_copy(update={"seeds": 1})
@@ -39,6 +39,16 @@ def test_too_short_a_span_is_refused_by_the_name_of_what_to_change() -> None:
     market, config = small_market()
     with pytest.raises(MarketError, match="inner folds of tuning: 30 folds"):
         tuning_splits(market, config, INNER.model_copy(update={"folds": 30}))
+
+
+def test_the_time_of_a_trial_grows_with_its_trainings() -> None:
+    market, config = small_market()
+
+    def seconds(**changes: int) -> float:
+        return trial_seconds(market, config, INNER.model_copy(update=changes))
+
+    assert seconds(seeds=3) == pytest.approx(3 * seconds(seeds=1))
+    assert seconds(phases=4) > seconds(phases=2) > 0
 
 
 def test_the_score_is_a_mean_less_its_standard_error() -> None:
