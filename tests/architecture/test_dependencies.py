@@ -26,6 +26,7 @@ name, and that distribution."""
 EXTRAS = {
     "hrl_sarp/studies/tuning/": {"optuna", "SQLAlchemy"},
     "hrl_sarp/fitting/trackers.py": {"mlflow-skinny", "wandb"},
+    "hrl_sarp/studies/ray_workers.py": {"ray"},
 }
 """What is used only where someone asks for it, and is refused in one line without its extra:
 beginnings of paths, and the distributions of their extras."""
