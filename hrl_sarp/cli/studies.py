@@ -240,6 +240,7 @@ def _fill(path: Path, name: str, folder: Path) -> None:
     if has_block(path, tables):
         text = (folder / TABLE).read_text(encoding="utf-8")
         _, _, below = text.partition("\n")  # the page has a heading of its own
+        below = re.sub(r"^!\[.*\n+", "", below, flags=re.MULTILINE)  # pictures stay with the study
         replace_block(path, tables, re.sub("^(?=#)", "#", below, flags=re.MULTILINE))
     if has_block(path, card) or not has_block(path, tables):
         replace_block(path, card, (folder / CARD).read_text(encoding="utf-8"))

@@ -70,7 +70,9 @@ def cells_without_work(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(WalkForward, "run_all", run_all)
 
     def summarise(study: WalkForward) -> str:
-        study.folder.joinpath("table.md").write_text("# Walk-forward\n\n## Lines\n\n| a |\n")
+        study.folder.joinpath("table.md").write_text(
+            "# Walk-forward\n\n## Lines\n\n![a](b.png)\n\n| a |\n"
+        )
         study.folder.joinpath("card.md").write_text("Three seeds.\n")
         return "\n".join(["the table", *study.missing()])
 

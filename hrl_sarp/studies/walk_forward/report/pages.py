@@ -37,7 +37,7 @@ class Variant:
     def summary(self) -> str:
         """How many lines are met."""
         met = sum(line.is_met for line in self.verdicts.lines)
-        return f"{met} of {len(self.verdicts.lines)} lines are met."
+        return f"{met} of {len(self.verdicts.lines)} lines that had to be shown are met."
 
 
 def markdown(
