@@ -94,8 +94,7 @@ def evaluate(  # noqa: PLR0913 -- a parameter is an option
     address: Address = None,
     memory: Memory = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder of cells and tables; default: logs/studies/NAME."),
+        Path | None, typer.Option(help="Folder of cells and tables; default: logs/studies/NAME.")
     ] = None,
     own: Annotated[
         Path | None,

@@ -314,14 +314,14 @@ class _Layers:
         return values
 
     def choose(self, kind: str, name: str) -> Path | None:
-        if kind != "market" and name.endswith(".yaml") and Path(name).is_file():
+        if kind != "market" and name.endswith((".yaml", ".yml")) and Path(name).is_file():
             return Path(name)
         choices = list_choices(self.config_dir, kind)
         if name in choices:
             return self.config_dir / CHOICES[kind] / f"{name}.yaml"
         hint = _did_you_mean(str(name), choices)
         self.problems.append(
-            f"{kind}: no {CHOICES[kind]}/{name}.yaml{hint}; choose one of: "
+            f"{kind}: no {CHOICES[kind]}/{name.removesuffix('.yaml')}.yaml{hint}; choose one of: "
             f"{', '.join(choices) or '(none)'}"
         )
         self.is_complete = False
