@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import optuna
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.trial import TrialState
 
 from hrl_sarp.config.loading import dump_config, load_config, nested, overlaid
@@ -197,8 +198,10 @@ def history_figure(trials: Sequence[Mapping[str, Any]]) -> Figure:
     if done:
         axes.step(x, np.maximum.accumulate(y), where="post", color=VERMILION, label="best so far")
     rest = [t["number"] for t in trials if t["score"] is None]
-    foot = axes.get_xaxis_transform()
-    axes.plot(rest, [0.02] * len(rest), "|", color=FADED, transform=foot, label="pruned or failed")
+    if rest:
+        foot, label = axes.get_xaxis_transform(), "pruned or failed"
+        axes.plot(rest, [0.02] * len(rest), "|", color=FADED, transform=foot, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title="Score of each trial", xlabel="trial", ylabel="mean - error, % a year")
     axes.legend()
     return figure
