@@ -131,21 +131,22 @@ def without_delay(
 
 def label_as_feature(panel: Any, names: list[str], clip: float) -> np.ndarray:
     """Put what the next 5 sessions earn where the last 5 belong."""
-    return _with_return_5d(panel, names, clip, slice(6, None), slice(1, -5))
+    level = panel.log_level
+    gain = np.full(level.shape, np.nan)
+    gain[:-6] = level[6:] - level[1:-5]
+    return _with_return_5d(panel, names, clip, gain)
 
 
 def own_past_as_feature(panel: Any, names: list[str], clip: float) -> np.ndarray:
     """Compute the return of the last 5 sessions from running levels."""
-    return _with_return_5d(panel, names, clip, slice(5, -1), slice(0, -6))
+    level = panel.log_level
+    gain = np.full(level.shape, np.nan)
+    gain[5:] = level[5:] - level[:-5]
+    return _with_return_5d(panel, names, clip, gain)
 
 
-def _with_return_5d(
-    panel: Any, names: list[str], clip: float, later: slice, earlier: slice
-) -> np.ndarray:
+def _with_return_5d(panel: Any, names: list[str], clip: float, gain: np.ndarray) -> np.ndarray:
     table = compute_stock_features(panel, names, clip).copy()
-    gain = np.full(panel.log_level.shape, np.nan)
-    rows = slice(5, -1) if later.start == 5 else slice(0, -6)
-    gain[rows] = (panel.log_level[later] - panel.log_level[earlier])[: len(gain) - 6]
     table[..., names.index("return_5d")] = robust_z(gain, panel.tradable, clip)
     return table
 
