@@ -21,7 +21,7 @@ from hrl_sarp.errors import CheckpointError, FeatureError
 from hrl_sarp.evaluation.policies import trained_policies
 from hrl_sarp.market.cache import data_hash, market_key
 from hrl_sarp.market.own.profile import own_names
-from hrl_sarp.run.session import StopFlag
+from hrl_sarp.run.session import StopFlag, one_thread
 from hrl_sarp.run.terminal import stretch
 from hrl_sarp.studies.audit import behaviour, evidence, spans
 from hrl_sarp.studies.audit.checks import Check
@@ -59,6 +59,7 @@ class Audit:
         return sum(check.result == "leak" for check in self.checks)
 
 
+@one_thread()
 def run_audit(data_dir: Path, config: RunConfig, log_dir: Path | None = None) -> Audit:
     """Look for the future in a user's data, features, rewards, policies and agents.
 
