@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import torch
 from loguru import logger
+from threadpoolctl import threadpool_limits
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
@@ -59,6 +60,7 @@ class Audit:
         return sum(check.result == "leak" for check in self.checks)
 
 
+@threadpool_limits.wrap(limits=1)  # the matrices of the regime model are tiny
 @one_thread()
 def run_audit(data_dir: Path, config: RunConfig, log_dir: Path | None = None) -> Audit:
     """Look for the future in a user's data, features, rewards, policies and agents.
