@@ -59,6 +59,9 @@ Memory = Annotated[
     float | None,
     typer.Option(help="GiB of a cell; one that needs more fails.", min=0.1, show_default=False),
 ]
+Output = Annotated[
+    Path | None, typer.Option(help="Folder of cells and tables; default: logs/studies/NAME.")
+]
 LOCAL, RAY = "local", "ray"
 LOCAL_JOBS = 2
 STUDIES = Path("logs/studies")

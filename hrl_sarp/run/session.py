@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from loguru import logger
+from threadpoolctl import threadpool_limits
 
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.terminal import log_to_screen
@@ -92,8 +93,13 @@ def _holder(lock_file: str) -> str:
 
 
 def configure_threads(n_threads: int) -> None:
-    """Let PyTorch use this many CPU threads; results are bit-identical for equal counts only."""
+    """Let PyTorch and the algebra of NumPy use this many CPU threads.
+
+    Results are bit-identical for equal counts only. The matrices of a market are so small that more
+    threads wait for each other longer than they compute.
+    """
     torch.set_num_threads(n_threads)
+    threadpool_limits(n_threads)
 
 
 @contextmanager

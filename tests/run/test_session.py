@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from loguru import logger
+from threadpoolctl import threadpool_info
 
 import hrl_sarp
 from hrl_sarp.errors import HrlSarpError
@@ -137,10 +138,14 @@ def test_seeding_repeats_every_global_generator() -> None:
     assert draws[0] == draws[1]
 
 
-def test_threads_are_set_for_torch() -> None:
+def test_threads_are_set_for_torch_and_numpy() -> None:
     before = torch.get_num_threads()
-    configure_threads(1)
-    assert torch.get_num_threads() == 1
+    for n_threads in (2, 1):
+        configure_threads(n_threads)
+        assert torch.get_num_threads() == n_threads
+        algebra = [part for part in threadpool_info() if part["user_api"] == "blas"]
+        assert algebra
+        assert {part["num_threads"] for part in algebra} == {n_threads}
     configure_threads(before)
 
 
