@@ -121,11 +121,13 @@ def run_cell(study: Study, cell: Cell) -> None:
     (folder / FAILURE).unlink(missing_ok=True)
     began = time.perf_counter()
     try:
+        # before the work: files that change meanwhile are not those of this result
+        identity = dict(study.identity(cell))
         measures = study.run(cell, folder)
     except HrlSarpError as error:
         record_failure(study, cell, f"{type(error).__name__}: {error}")
         return
-    content = {"identity": dict(study.identity(cell)), "measures": measures}
+    content = {"identity": identity, "measures": measures}
     write_json(folder / RESULT, {**content, "seconds": time.perf_counter() - began})
 
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,3 +167,22 @@ def until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Edited(Squares):
+    """Its configuration is a file, which somebody edits while the cell runs."""
+
+    def identity(self, cell: Cell) -> dict[str, Any]:
+        return {"config": (self.folder / "config.txt").read_text()}
+
+    def run(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        (self.folder / "config.txt").write_text("new")
+        return {}
+
+
+def test_a_result_belongs_to_what_was_there_when_its_cell_began(tmp_path: Path) -> None:
+    (tmp_path / "config.txt").write_text("old")
+    run_grid(Edited(tmp_path), CELLS[:1], in_process=True)
+    with pytest.raises(CheckpointError, match="another config"):
+        run_grid(Edited(tmp_path), CELLS[:1], in_process=True)
