@@ -172,26 +172,26 @@ def try_future(subject: Subject, future: Future) -> Check:
     bars = subject.raw.bars
     if future.needs_raw_closes and bars["close"].equals(bars["adj_close"], null_equal=True):
         return Check(future.name, future.tried, "not applicable", ("closes are adjusted already",))
-    moved, failed = dict[str, str](), list[str]()
+    moved, untried = dict[str, str](), list[str]()
     for row in rows:
         day = market.dates[row]
         changed = future.change(subject.raw, day)
         if is_same(changed, subject.raw):
-            why = "there is nothing to change"
-            return Check(future.name, future.tried, "not applicable", (why,))
+            untried.append(f"there is nothing to change after {day}")
+            continue
         try:
             other = assemble_again(changed, subject.config)
         except HrlSarpError as error:
-            failed.append(f"no market could be made for t = {day}: {' '.join(str(error).split())}")
+            untried.append(f"no market could be made for t = {day}: {' '.join(str(error).split())}")
             continue
         until = whole_until(market, row) if future.ends_stocks else row
         for name, first in moved_until(market, other, until).items():
             if name not in future.unseen:
                 moved.setdefault(name, f"{name} of {first} (t = {day})")
-    if len(failed) == len(rows):
-        reasons = tuple(failed) or ("no day t lies inside the test span",)
+    if len(untried) == len(rows):
+        reasons = tuple(untried) or ("no day t lies inside the test span",)
         return Check(future.name, future.tried, "not applicable", reasons)
-    fine = "; ".join(["no row up to t moved", *failed])
+    fine = "; ".join(["no row up to t moved", *untried])
     return Check.of(future.name, future.tried, list(moved.values()), fine)
 
 

@@ -62,7 +62,8 @@ def check_vintages(market: Market, trained_on: str, past: Sequence[str]) -> Chec
         past: files that were refused, because they were fitted on later days.
 
     Returns:
-        A leak for each such file.
+        A leak for each such file, and for whatever else was fitted on a day after the training
+        span.
     """
     split = market.split
     last, test = market.dates[split.train.stop - 1], market.dates[split.test.start]
@@ -75,4 +76,6 @@ def check_vintages(market: Market, trained_on: str, past: Sequence[str]) -> Chec
         fitted[trained_on] = str(last)
     seen = ", ".join(f"{name} to {day}" for name, day in fitted.items())
     tried = "compared the last day of all that was fitted with the end of the training span"
-    return Check.of("vintages", tried, past, f"{seen}; training ends {last}, test begins {test}")
+    late = [f"{name} to {day}" for name, day in fitted.items() if np.datetime64(day, "D") > last]
+    leaks = [*past, *late]
+    return Check.of("vintages", tried, leaks, f"{seen}; training ends {last}, test begins {test}")

@@ -9,12 +9,15 @@ import torch
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.quality.validation import ValidationReport
+from hrl_sarp.data.store import RawData
 from hrl_sarp.envs import make_level
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.studies.audit import Audit, Check, audit_table, verdict
+from hrl_sarp.studies.audit import Audit, Check, audit_table, rebuilt, verdict
 from hrl_sarp.studies.audit.behaviour import with_shuffled_future, wrong_sessions
-from hrl_sarp.studies.audit.rebuilt import quiet_row, whole_until
-from tests import tiny_runs
+from hrl_sarp.studies.audit.futures import Future
+from hrl_sarp.studies.audit.rebuilt import Subject, quiet_row, try_future, whole_until
+from hrl_sarp.studies.audit.spans import check_vintages
+from tests import raw_data, tiny_runs
 
 
 def report_of(*days: np.datetime64) -> ValidationReport:
@@ -83,3 +86,37 @@ def test_the_verdict_counts_leaks_and_notes() -> None:
     assert table.rows[0][:3] == ("corrupted", "leak", checks[0].places[0])
     assert table.emphasised == {"corrupted"}
     assert "t = 2020-01-06" in table.whole_note
+
+
+def test_a_leak_at_one_day_counts_although_nothing_can_change_after_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    market, raw = tiny_runs.tiny_market(), raw_data.random_raw(np.random.default_rng(0), 700)
+    seen = market.stock_features.copy()
+    seen[7] += 1.0
+    monkeypatch.setattr(rebuilt, "assemble_again", lambda *_: replace(market, stock_features=seen))
+    asked = Subject(raw, tiny_runs.tiny_config(), market, report_of(), (100, 120))
+
+    def change(same: RawData, day: np.datetime64) -> RawData:
+        return replace(same, bars=same.bars.head(9)) if day == market.dates[100] else same
+
+    found = try_future(asked, Future("own", "changed", change))
+    assert found.result == "leak"
+    assert all(f"of {market.dates[7]} (t = {market.dates[100]})" in where for where in found.places)
+    found = try_future(replace(asked, rows=(120,)), Future("own", "changed", change))
+    assert found.result == "not applicable"
+    assert found.places == (f"there is nothing to change after {market.dates[120]}",)
+
+
+def test_scalers_that_were_fitted_after_the_training_span_are_a_leak() -> None:
+    market = tiny_runs.tiny_market()
+    first, end = market.dates[0], market.dates[market.split.train.stop - 1]
+
+    def fitted_to(day: np.datetime64) -> Check:
+        span = [str(first), str(day)]
+        return check_vintages(replace(market, manifest={"fitted_span": span}), "", ())
+
+    assert fitted_to(end).result == "ok"
+    late = fitted_to(end + np.timedelta64(1, "D"))
+    assert late.places == (f"scalers and regimes to {end + np.timedelta64(1, 'D')}",)
+    assert late.result == "leak"
