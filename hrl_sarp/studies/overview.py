@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
@@ -14,7 +15,7 @@ from hrl_sarp.reporting.page import Section, page
 from hrl_sarp.reporting.table import NONE, Table, number, percent
 from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.phases import BACKTESTS, PHASES, SEEDS
-from hrl_sarp.studies.cell import FAILURE, RESULT
+from hrl_sarp.studies.cell import FAILURE, RESULT, SCREEN
 from hrl_sarp.studies.evaluate import STUDY
 from hrl_sarp.studies.tuning import PAGE as SEARCH_PAGE
 from hrl_sarp.studies.tuning import SEARCH, TRIALS
@@ -122,7 +123,12 @@ def write_overview(found: Overview, root: Path) -> Path:
 
 
 def _with_content(folder: Path) -> Iterator[Path]:
-    """Walk to every study, search, run and report; nothing below the first two is looked at."""
+    """Walk to every study, search, run and report; nothing below the first two is looked at.
+
+    Cells of studies that have no file of their own are known by what a cell writes.
+    """
+    if any((folder / name).is_file() for name in (RESULT, FAILURE, SCREEN)):
+        return
     is_study = (folder / STUDY).is_file() or (folder / SEARCH).is_file()
     if is_study or _phases_of(folder) is not None or (folder / METRICS_NAME).is_file():
         yield folder
@@ -141,7 +147,7 @@ def _readable(
     """Return the rows of a folder, or one that says why it cannot be read."""
     try:
         return read(folder, name)
-    except (HrlSarpError, LookupError, TypeError, ValueError) as error:
+    except (HrlSarpError, AttributeError, LookupError, TypeError, ValueError) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         return [(name, why, *[NONE] * (width - 3), _changed(folder))]
 
@@ -228,7 +234,7 @@ def _growth(each: Interval, scale: float) -> str:
 def _first_of(folder: Path, root: Path, names: tuple[str, ...]) -> str:
     """Return the first of these files that is there, else the folder, as a link."""
     there = [folder / name for name in names if (folder / name).is_file()]
-    return (there[0] if there else folder).relative_to(root).as_posix()
+    return quote((there[0] if there else folder).relative_to(root).as_posix())
 
 
 def _changed(path: Path) -> str:

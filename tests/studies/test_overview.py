@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -74,11 +75,17 @@ def rows(root: Path, analysis: Analysis) -> dict[str, dict[str, str]]:
     (root / "damaged").mkdir()
     (root / "damaged" / "metrics.json").write_text("{")
     (root / "empty").mkdir()
+    write_study(root / "studies" / "damaged")
+    write_json(root / "studies" / "damaged" / "table.json", ["no object"])
+    finish_phases(root / "50 % #1", 1)
+    finish_phases(root / "known_markets" / "kelly-0" / "pretrained", 1)
+    (root / "known_markets" / "kelly-0" / "screen.log").touch()
     found = look_through(root)
     page = write_overview(found, root).read_text(encoding="utf-8")
     links = _Links()
     links.feed(page)
-    assert all((root / link).exists() for link in links.found)
+    assert all((root / unquote(link)).exists() for link in links.found)
+    assert "50%20%25%20%231" in links.found
     assert "studies/us/report.html" in links.found
     assert "deep/reported/backtest/report.html" in links.found
     runs = {row[0]: dict(zip(RUN_HEADER, row, strict=True)) for row in found.runs.rows}
@@ -89,7 +96,7 @@ def rows(root: Path, analysis: Analysis) -> dict[str, dict[str, str]]:
 def test_every_run_report_and_study_is_found_once(rows: dict[str, dict[str, str]]) -> None:
     assert set(rows) == {
         "deep/reported/backtest", "stopped", "broken/backtest", "damaged",
-        "studies/us", "studies/begun",
+        "studies/us", "studies/begun", "studies/damaged", "50 % #1",
     }  # fmt: skip
 
 
@@ -121,6 +128,7 @@ def test_study_says_its_lines_verdicts_and_what_failed(rows: dict[str, dict[str,
 def test_what_cannot_be_read_says_why_and_hides_nothing(rows: dict[str, dict[str, str]]) -> None:
     assert "KeyError" in rows["broken/backtest"]["phases"]
     assert "DataError" in rows["damaged"]["phases"]
+    assert "AttributeError" in rows["studies/damaged"]["markets"]
 
 
 def test_folder_without_runs_is_empty_and_no_folder_is_refused(tmp_path: Path) -> None:
