@@ -96,9 +96,7 @@ def evaluate(  # noqa: PLR0913 -- a parameter is an option
     backend: Backend = LOCAL,
     address: Address = None,
     memory: Memory = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder of cells and tables; default: logs/studies/NAME.")
-    ] = None,
+    output: Output = None,
     own: Annotated[
         Path | None,
         typer.Option(

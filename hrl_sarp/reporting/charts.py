@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class Chart:
     """What plotly draws, and what is said below it."""
 
     name: str
-    """Unique on the page."""
+    """Unique on the page, where a link ends on the chart by it."""
     caption: str
     spec: Mapping[str, Any]
     """`data` and `layout` as plotly reads them; a trace without `x` takes the shared `x`."""
@@ -179,15 +180,18 @@ def intervals(
     Args:
         name: unique on the page.
         caption: below the chart.
-        groups: group -> label -> estimate, lower and upper end.
+        groups: group -> label -> estimate, lower and upper end; labels stand in their alphabetical
+            order.
         title: of the values.
-        colours: of the groups.
+        colours: of the groups; they begin again where there are more groups.
 
     Returns:
         The chart, with a line at 0.
     """
     data = []
-    for (group, found), colour in zip(groups.items(), colours, strict=False):
+    lines = {group: Line(colour) for group, colour in zip(groups, cycle(colours), strict=False)}
+    for group, found in groups.items():
+        colour = lines[group].colour
         value, low, high = np.array(list(found.values())).T
         data.append(
             {
@@ -201,10 +205,10 @@ def intervals(
         )  # fmt: skip
     layout = {
         "scattermode": "group",  # groups with the same label stand beside each other
-        "xaxis": {"type": "category", "tickangle": -60},
+        # labels of all groups in one order, also where a group lacks some
+        "xaxis": {"type": "category", "categoryorder": "category ascending", "tickangle": -60},
         "yaxis": {"title": {"text": title}, "zeroline": True, "zerolinecolor": INK},
     }
-    lines = {group: Line(colour) for group, colour in zip(groups, colours, strict=False)}
     return Chart(name, caption, {"data": data, "layout": layout}, 340, lines)
 
 
@@ -245,8 +249,9 @@ def _filled(band: Band, days: np.ndarray, axis: str) -> list[dict[str, Any]]:
 
 
 def _points(values: Float[np.ndarray, " n"]) -> list[float | None]:
-    return [_rounded(value) if np.isfinite(value) else None for value in values]
+    return [_rounded(value) for value in values]
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+def _rounded(value: float) -> float | None:
+    """Keep `DIGITS`; what is not finite becomes null, because JSON has no other word for it."""
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None

@@ -96,6 +96,23 @@ def test_ends_of_an_interval_are_drawn_where_they_are() -> None:
     assert nse["customdata"] == [[-1.0, 1.0]]
 
 
+def test_what_is_not_finite_is_a_gap_that_a_browser_can_read() -> None:
+    points = {"own": (0.1, np.nan), "pale": (np.inf, 0.1)}
+    flat = plane("plane", "Plane.", points, ("volatility", "growth"), LINES)
+    by_fold = intervals("folds", "", {"us": {"2005": (1.0, np.nan, np.inf)}}, "growth", ("#000",))
+    for chart in (flat, by_fold):
+        json.dumps(chart.spec, allow_nan=False)
+    assert [trace["y"] for trace in flat.spec["data"]] == [[0.1], [None]]
+    assert by_fold.spec["data"][0]["customdata"] == [[None, None]]
+
+
+def test_groups_beyond_the_colours_are_drawn_too() -> None:
+    groups = {name: {"2005": (1.0, 0.0, 2.0)} for name in ("us", "nse", "sample")}
+    chart = intervals("folds", "", groups, "growth", ("#111", "#222"))
+    assert [trace["name"] for trace in chart.spec["data"]] == list(groups)
+    assert chart.lines["sample"].colour == "#111"
+
+
 @pytest.mark.parametrize("count", [1, 2, MAX_POINTS, MAX_POINTS + 1, 7 * MAX_POINTS])
 def test_long_series_keep_their_ends_and_a_bounded_number_of_points(count: int) -> None:
     days = thinned(count)
@@ -128,6 +145,7 @@ def test_page_carries_the_script_once_and_only_where_a_chart_is() -> None:
     assert text == document()
     assert "</script><b>" not in text
     assert '<a href="x/a.html">a</a>' in text
+    assert re.findall('class="chart" id="(.*?)"', text) == ["wealth", "plane", "folds"]
     assert len(text) < 2_500_000
 
 

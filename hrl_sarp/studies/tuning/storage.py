@@ -33,8 +33,8 @@ def opened(url: str, name: str, tuning: TuningConfig) -> Iterator[optuna.Study]:
         tuning: when the pruner begins.
 
     Yields:
-        The study. Scores are maximised. A trial is pruned if it is worse after a phase than the
-        median of the earlier ones.
+        The study. Scores are maximised. A trial is pruned if its best score so far is below the
+        median that the finished ones had after the same phase.
 
     Raises:
         HrlSarpError: if the database cannot be opened.

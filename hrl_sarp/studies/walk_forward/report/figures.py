@@ -1,6 +1,7 @@
 """The figure of a walk-forward as a picture, and its charts for the page."""
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def drawn(chains: Mapping[str, Chain], verdicts: Verdicts) -> Figure:
 
 def _draw_folds(axes: Axes, verdicts: Verdicts, name: str) -> None:
     labels, place = [], 0
-    for colour, (market, folds) in zip(PALETTE, verdicts.folds.items(), strict=False):
+    for colour, (market, folds) in zip(cycle(PALETTE), verdicts.folds.items(), strict=False):
         for position, (fold, differences) in enumerate(folds.items()):
             each = differences[market][name]
             around = [[each.value - each.low], [each.high - each.value]]
