@@ -80,7 +80,7 @@ def html(study: WalkForward, variants: list[Variant], searches: Table) -> str:
     lead = [told for variant in variants for told in _lead(variant, is_named=not is_one)]
     missing = missing_cells(study)
     if missing:
-        lead.append(f"{len(missing)} cells have not finished; their folds are left out.")
+        lead.append(f"Cells that have not finished: {len(missing)}; their folds are left out.")
     sections = [
         Section(title if is_one else f"{variant.verdicts.variant}: {title}", blocks)
         for variant in variants
@@ -175,7 +175,7 @@ def _lead(variant: Variant, *, is_named: bool) -> list[str]:
             f"{base['volatility']:.1f} % of 1/N, its largest drawdown {own['max_drawdown']:.1f} % "
             f"against {base['max_drawdown']:.1f} %. In growth it differs by "
             f"{even.growth.value:+.1f} % a year [{even.growth.low:+.1f}, {even.growth.high:+.1f}]: "
-            f"{even.verdict} (a loss below {MARGIN} % counts as not worse). Folds of this length "
+            f"{even.verdict} (a loss below {MARGIN} % counts as not worse). So many sessions "
             f"show differences from {even.smallest_detectable:.1f} % on. Of {even.noise.total} "
             f"histories of pure noise with its dates and tails this verdict calls "
             f"{even.noise.count} better, that is {100 * even.noise.count / even.noise.total:.1f} % "
