@@ -129,6 +129,8 @@ def evaluate(  # noqa: PLR0913 -- a parameter is an option
 
     walk = planned(plan, name, folder, own or DEFAULT_CONFIG_DIR)
     require_own_folder(plan, folder)
+    for path in readme or ():
+        _blocks(path, name)  # a page without a block is refused before hours of work
     failed: Mapping[Cell, str] = {}
     if not summary_only:
         walk.require_startable()
@@ -233,18 +235,34 @@ def _tell(failed: "Mapping[Cell, str]") -> None:
 
 def _fill(path: Path, name: str, folder: Path) -> None:
     """Put what a study came to into the blocks that a page has for it."""
-    from hrl_sarp.run.files import has_block, replace_block
+    from hrl_sarp.run.files import replace_block
     from hrl_sarp.studies.walk_forward.report import CARD, TABLE
 
-    card, tables = f"study {name}", f"tables of {name}"
-    if has_block(path, tables):
+    card, tables = _card_and_tables(name)
+    blocks = _blocks(path, name)
+    if tables in blocks:
         text = (folder / TABLE).read_text(encoding="utf-8")
         _, _, below = text.partition("\n")  # the page has a heading of its own
         below = re.sub(r"^!\[.*\n+", "", below, flags=re.MULTILINE)  # pictures stay with the study
         replace_block(path, tables, re.sub("^(?=#)", "#", below, flags=re.MULTILINE))
-    if has_block(path, card) or not has_block(path, tables):
+    if card in blocks:
         replace_block(path, card, (folder / CARD).read_text(encoding="utf-8"))
     say(f"wrote the study into {path}")
+
+
+def _blocks(path: Path, name: str) -> list[str]:
+    """Name the blocks that a page has for a study; one that has none is refused."""
+    from hrl_sarp.run.files import has_block, require_block
+
+    card, tables = _card_and_tables(name)
+    blocks = [block for block in (card, tables) if has_block(path, block)] or [card]
+    for block in blocks:
+        require_block(path, block)
+    return blocks
+
+
+def _card_and_tables(name: str) -> tuple[str, str]:
+    return f"study {name}", f"tables of {name}"
 
 
 def audit(

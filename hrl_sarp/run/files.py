@@ -134,8 +134,12 @@ def has_block(path: Path, name: str) -> bool:
     return path.is_file() and f"<!-- {name} -->\n" in path.read_text(encoding="utf-8")
 
 
-def replace_block(path: Path, name: str, content: str) -> None:
-    """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file."""
+def require_block(path: Path, name: str) -> tuple[str, str]:
+    """Return what stands before and after `<!-- name -->` to `<!-- /name -->` in a text file.
+
+    Raises:
+        MissingArtifactError: if there is no file, or no such block in it.
+    """
     first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, found, rest = text.partition(first)
@@ -144,7 +148,14 @@ def replace_block(path: Path, name: str, content: str) -> None:
         raise MissingArtifactError(
             f"{path}: expected a block from {first.strip()} to {last}, found none; add both lines"
         )
-    write_text(path, f"{before}{first}{content.strip()}\n{last}{after}")
+    return before, after
+
+
+def replace_block(path: Path, name: str, content: str) -> None:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a text file."""
+    before, after = require_block(path, name)
+    block = f"<!-- {name} -->\n{content.strip()}\n<!-- /{name} -->"
+    write_text(path, f"{before}{block}{after}")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -187,8 +187,10 @@ def test_pages_take_the_results_of_a_study_by_one_command(
             "## Study\n<!-- tables of mine -->\n### Lines\n\n| a |\n<!-- /tables of mine -->\n"
         )
     readme.write_text("no block\n")
-    code, _, err = command("evaluate", "--study", study, "--readme", str(readme))
+    own = ("--output", str(tmp_path / "own"))
+    code, _, err = command("evaluate", "--study", study, "--readme", str(readme), *own)
     assert code == 1
+    assert not (tmp_path / "own").exists()  # said before anything runs
     assert "expected a block from <!-- study mine --> to <!-- /study mine -->" in err
     assert readme.read_text() == "no block\n"
 
