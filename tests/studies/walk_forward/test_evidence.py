@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hrl_sarp.config.loading import load_config
@@ -11,6 +13,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.statistics import Trials
 from hrl_sarp.reporting.table import NONE, number
+from hrl_sarp.run.files import write_table
 from hrl_sarp.run.trials import Span, Trial
 from hrl_sarp.studies.walk_forward.chain import Chain
 from hrl_sarp.studies.walk_forward.evidence import (
@@ -22,6 +25,7 @@ from hrl_sarp.studies.walk_forward.evidence import (
 )
 from hrl_sarp.studies.walk_forward.folds import Fold
 from hrl_sarp.studies.walk_forward.ledger import Ledger
+from hrl_sarp.studies.walk_forward.report.frames import trials_frame
 from hrl_sarp.studies.walk_forward.report.tables import evidence_table, searches_table
 from hrl_sarp.studies.walk_forward.verdicts import BEST_BEFORE
 from tests.studies.walk_forward.made_ledgers import ledger
@@ -205,3 +209,18 @@ def test_tables_hold_every_statistic_and_market() -> None:
     search = search_of({"risk": gaining([2.0], 0.1, NAMES)}, config())
     text = searches_table({"us": replace(search, p_value=0.25, superior=("a", "b"))}).markdown()
     assert f"| us | 5 | {NONE} | 0.25 | a, b |" in text
+
+
+def test_trials_have_their_columns_without_a_line_of_the_log_too(tmp_path: Path) -> None:
+    span = Span("us-2005-2005", "2005-01-03", "2005-12-30")
+    trial = Trial("study", "phase 1", "c0ffee", "da7a", span, "appraisal_ratio", None, seed=3)
+    found, none = trials_frame([trial], {span.name}), trials_frame([trial], {"us-2006-2006"})
+    assert none.schema == found.schema
+    assert none.is_empty()
+    assert found.row(0, named=True) == {
+        "fold": span.name, "first": span.first, "last": span.last, "kind": "study",
+        "name": "phase 1", "config": "c0ffee", "market": "da7a", "metric": "appraisal_ratio",
+        "value": None, "seed": 3, "time": "", "code": "", "command": "",
+    }  # fmt: skip
+    write_table(tmp_path / "trials.parquet", none)
+    assert pl.read_parquet(tmp_path / "trials.parquet").schema == found.schema

@@ -1,7 +1,7 @@
 """The figures of a walk-forward as tables that other programs read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import polars as pl
@@ -21,6 +21,12 @@ FIGURES = {
     "above": pl.Float64,
 }
 """Columns of `table.parquet`."""
+TRIALS = dict.fromkeys(("fold", "first", "last"), pl.String) | {
+    part.name: {"value": pl.Float64, "seed": pl.Int64}.get(part.name, pl.String)
+    for part in fields(Trial)
+    if part.name != "span"
+}
+"""Columns of `trials.parquet`."""
 
 
 def figures_frame(variants: Sequence[Variant]) -> pl.DataFrame:
@@ -46,7 +52,8 @@ def trials_frame(trials: Sequence[Trial], spans: set[str]) -> pl.DataFrame:
         spans: names of the folds.
 
     Returns:
-        One row for each line of the log, the days of its span as `first` and `last`.
+        One row for each line of the log, the days of its span as `first` and `last`. Without a
+        line it has the same columns.
     """
     rows = []
     for trial in trials:
@@ -56,7 +63,7 @@ def trials_frame(trials: Sequence[Trial], spans: set[str]) -> pl.DataFrame:
             rows.append(
                 {"fold": span["name"], "first": span["first"], "last": span["last"], **plain}
             )
-    return pl.DataFrame(rows, infer_schema_length=None)
+    return pl.DataFrame(rows, schema=TRIALS)
 
 
 def _rows(variant: Variant) -> Iterator[tuple[Any, ...]]:
