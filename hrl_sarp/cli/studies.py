@@ -57,7 +57,12 @@ Address = Annotated[
 ]
 Memory = Annotated[
     float | None,
-    typer.Option(help="GiB of a cell; one that needs more fails.", min=0.1, show_default=False),
+    typer.Option(
+        help="GiB of a cell; one that needs more fails. On a Ray cluster: what a cell asks for, so "
+        "that a machine begins no more cells than it has room for.",
+        min=0.1,
+        show_default=False,
+    ),
 ]
 Output = Annotated[
     Path | None, typer.Option(help="Folder of cells and tables; default: logs/studies/NAME.")
