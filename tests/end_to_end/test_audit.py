@@ -81,6 +81,7 @@ def test_a_table_that_was_fitted_past_the_fold_is_named(site: Site, command: Com
     assert code == 1
     found = results(site.log_dir / "audit")
     assert found["vintages"]["result"] == "leak"
+    assert found["agents"]["result"] == "not applicable"
     assert "sector_graph.pt was fitted on rows to" in found["vintages"]["where"][0]
 
 

@@ -33,6 +33,8 @@ from hrl_sarp.training.phase import PhaseContext
 
 READING = 0.05
 """Share of the bar that reading and assembling take."""
+LEFT_OUT = ("they are left out, because own features or what they read have seen the future",)
+"""Why the agents of a run were not audited."""
 Step = tuple[str, Callable[[], list[Check]]]
 """Name on the screen, and what makes the checks."""
 
@@ -83,6 +85,8 @@ def run_audit(data_dir: Path, config: RunConfig, log_dir: Path | None = None) ->
         agents = None if own.result == "leak" else log_dir
         observed = load_observed(subject, data_dir, agents)
     checks = [own]
+    if log_dir is not None and observed.trained is None:
+        checks.append(Check("agents", "loaded the agents of the run", "not applicable", LEFT_OUT))
     steps = [*data_steps(subject), *agent_steps(subject, observed)]
     share = (1.0 - READING) / len(steps)
     for number, (name, make) in enumerate(steps):
