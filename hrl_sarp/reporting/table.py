@@ -50,7 +50,7 @@ class Table:
     column_notes: Mapping[int, str] = field(default_factory=dict)
     """Explanations of single columns, which follow the note where the column is shown."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Name of a row -> where a click on it leads, on a page."""
+    """Name of a row -> path, from the page, of where a click on it leads."""
 
     def markdown(self) -> str:
         """Write the table as GitHub's Markdown shows it, without title and note."""

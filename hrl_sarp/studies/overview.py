@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
@@ -234,7 +233,7 @@ def _growth(each: Interval, scale: float) -> str:
 def _first_of(folder: Path, root: Path, names: tuple[str, ...]) -> str:
     """Return the first of these files that is there, else the folder, as a link."""
     there = [folder / name for name in names if (folder / name).is_file()]
-    return quote((there[0] if there else folder).relative_to(root).as_posix())
+    return (there[0] if there else folder).relative_to(root).as_posix()
 
 
 def _changed(path: Path) -> str:
