@@ -17,7 +17,7 @@ from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.files import write_bytes
 from hrl_sarp.run.trials import TRIAL_LOG_VARIABLE, TrialLog
 from hrl_sarp.studies.cell import FAILURE, RESULT, SCREEN, Cell, Study, record_failure, run_cell
-from hrl_sarp.studies.workers import printed_to
+from hrl_sarp.studies.workers import GIB, printed_to
 
 LOST_MACHINES = 5
 """How often a cell is begun again after its machine was lost."""
@@ -81,7 +81,7 @@ class RayWorkers:
         ray = _import_ray()
         asked: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
         if self.memory_gib is not None:
-            asked["memory"] = round(self.memory_gib * 2**30)
+            asked["memory"] = round(self.memory_gib * GIB)
         # one process for each call, so that no cell inherits another's memory
         task = ray.remote(max_calls=1, max_retries=LOST_MACHINES, **asked)(_run_on_cluster)
         read = {need.name: _files_in(study.folder / need.name) for need in needs}

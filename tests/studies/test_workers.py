@@ -14,6 +14,7 @@ import pytest
 
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.files import read_json
+from hrl_sarp.run.trials import Span, Trial, TrialLog
 from hrl_sarp.studies import Cell, Results, ray_workers, run_grid
 from hrl_sarp.studies.ray_workers import RayWorkers, _files_in, _take_back
 from hrl_sarp.studies.workers import LocalProcesses
@@ -62,6 +63,20 @@ def test_what_comes_back_from_another_machine_replaces_a_former_failure(tmp_path
     _take_back(here, _files_in(there / CELLS[0].name))
     assert _files_in(here) == _files_in(there / CELLS[0].name)
     assert read_json(here / "cell.json", "this test")["measures"] == {"square": 4.0}
+
+
+def test_trials_of_another_machine_come_into_our_log_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HRL_SARP_TRIAL_LOG", str(tmp_path / "ours.jsonl"))
+    there, here = tmp_path / "there", tmp_path / "here"
+    span = Span("fold", "2019-01-02", "2019-12-31")
+    trial = Trial("study", "mine", "c0ffee", "da7a", span, "growth", 0.02, seed=0)
+    TrialLog(there / "trials.jsonl").add(trial)
+    (there / "cell.json").write_text("{}")
+    _take_back(here, _files_in(there))
+    assert [found.key for found in TrialLog().trials()] == [trial.key]
+    assert [path.name for path in here.iterdir()] == ["cell.json"]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.data.session_counts import session_counts
 from hrl_sarp.errors import MissingArtifactError
-from hrl_sarp.metrics import SESSIONS_PER_YEAR
 from hrl_sarp.studies.cell import Cell, has_result
 from hrl_sarp.studies.walk_forward.cells import WalkForward
 from hrl_sarp.studies.walk_forward.folds import Fold
@@ -97,7 +96,7 @@ class Chain:
     """One a fold and seed."""
     ensembles: tuple[Ledger, ...]
     """One a fold."""
-    sessions_per_year: int = SESSIONS_PER_YEAR
+    sessions_per_year: int
     """Of the market's calendar."""
 
     def baseline(self, name: str, friction: str = MAIN) -> Series:
@@ -127,8 +126,8 @@ class Chain:
 def chained(
     folds: Sequence[Sequence[Ledger]],
     names: Sequence[str],
-    friction: str = MAIN,
-    sessions_per_year: int = SESSIONS_PER_YEAR,
+    friction: str,
+    sessions_per_year: int,
 ) -> Series:
     """Put the folds of a policy one after the other.
 

@@ -68,4 +68,4 @@ def chain(
         baselines.append(ledger({"1/N": even, "calm": CASH + 0.1 * excess}, first))
         seeds.append(tuple(ledger(pairs, first, exposure) for _ in range(2)))
         ensembles.append(ledger({**pairs, "1/N, same exposure": half}, first, exposure))
-    return Chain(tuple(folds), tuple(baselines), tuple(seeds), tuple(ensembles))
+    return Chain(tuple(folds), tuple(baselines), tuple(seeds), tuple(ensembles), 252)

@@ -18,13 +18,13 @@ import pytest
 
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.contracts import DayRange, Market, SessionCounts
 from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, ProportionalGoal
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.market.cache import bundled_sample
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.trials import TrialLog
-from hrl_sarp.studies.walk_forward import Fold, Recipe, WalkForward, cells, summarise
+from hrl_sarp.studies.walk_forward import Fold, Recipe, WalkForward, cells, chain, summarise
 from hrl_sarp.studies.walk_forward.ledger import Ledger, read_ledger
 from hrl_sarp.training.phase import PhaseContext
 
@@ -254,3 +254,14 @@ def test_trained_agents_of_all_phases_are_rolled_out(tmp_path: Path) -> None:
     whole = of(study, "sample-2005-2005-risk-ensemble-0")
     assert seed.names[:6] == ("prior", *(f"phase {number}" for number in range(1, 6)))
     np.testing.assert_array_equal(whole.net_return[..., : len(seed.names)], seed.net_return)
+
+
+def test_a_year_of_a_chain_is_that_of_the_markets_calendar(
+    made: WalkForward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain, "session_counts", lambda _profile: SessionCounts(7, 365))
+    found = chain.read_chains(made)["risk"]["sample"]
+    assert found.sessions_per_year == 365
+    for series in (found.baseline("1/N"), found.by_seed("phase 2"), found.ensemble("phase 2")):
+        assert series.sessions_per_year == 365
+        assert series.of_fold(0).sessions_per_year == 365

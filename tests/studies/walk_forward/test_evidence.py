@@ -60,7 +60,7 @@ def gaining(gains: list[float], noise: float = 0.0, names: tuple[str, ...] = ("p
         baselines.append(ledger({"1/N": even, "rich": np.full(DAYS, 0.002)}, first))
         seeds.append(tuple(made(active[:, seed]) for seed in range(2)))
         ensembles.append(made(active.mean(axis=1)))
-    return Chain(tuple(folds), tuple(baselines), tuple(seeds), tuple(ensembles))
+    return Chain(tuple(folds), tuple(baselines), tuple(seeds), tuple(ensembles), 252)
 
 
 def weighed(gains: list[float], noise: float = 0.0) -> Evidence:
