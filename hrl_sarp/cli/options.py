@@ -1,6 +1,6 @@
-"""Options that several commands share, reading their configuration, and locking their folder."""
+"""What several commands share: options, their configuration, the lock of a folder, failed cells."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hrl_sarp.errors import ConfigError
-from hrl_sarp.run.terminal import log_to_screen
+from hrl_sarp.run.terminal import log_to_screen, say
 
 if TYPE_CHECKING:  # pydantic and YAML load inside the command: --help is instant
     from hrl_sarp.config.schema import RunConfig
+    from hrl_sarp.studies import Cell
 
 DataDir = Annotated[Path, typer.Option(help="Folder of the collected raw data.")]
 LogDir = Annotated[Path, typer.Option(help="Folder of checkpoints, metrics and reports.")]
@@ -127,3 +128,9 @@ def running(folder: Path, option: str = "--log-dir") -> Iterator[None]:
             yield
         finally:
             log_to_screen()
+
+
+def say_failed(failed: "Mapping[Cell, str]") -> None:
+    """Name the cells of a study that failed, each in one line."""
+    for cell, reason in failed.items():
+        say(f"{cell.name} failed: {' '.join(reason.split())}", is_problem=True)

@@ -18,6 +18,7 @@ from hrl_sarp.cli.options import (
     parse_numbers,
     read_config,
     running,
+    say_failed,
 )
 from hrl_sarp.errors import ConfigError, HrlSarpError
 from hrl_sarp.run.phases import require_agents
@@ -141,7 +142,7 @@ def evaluate(  # noqa: PLR0913 -- a parameter is an option
         walk.require_startable()
         claim(plan, folder)
         failed = walk.run_all(*_workers(jobs, backend, address, memory)).failed
-    _tell(failed)
+    say_failed(failed)
     say(report.summarise(walk))
     say(f"wrote {folder / report.TABLE} and {folder / report.PAGE}")
     for path in readme or ():
@@ -183,7 +184,7 @@ def known_markets(
     cells = [Cell(market, seed) for market in names for seed in range(seeds)]
     n_jobs, workers = _workers(jobs, backend, address, memory)
     results = run_grid(KnownMarkets(output), cells, n_jobs, workers=workers)
-    _tell(results.failed)
+    say_failed(results.failed)
     rows = summarise(results)
     table = as_table(rows)
     Console().print(table)
@@ -230,12 +231,6 @@ def _workers(
     from hrl_sarp.studies.workers import LocalProcesses
 
     return jobs or LOCAL_JOBS, LocalProcesses(memory_gib)
-
-
-def _tell(failed: "Mapping[Cell, str]") -> None:
-    """Name the cells that failed, each in one line."""
-    for cell, reason in failed.items():
-        say(f"{cell.name} failed: {' '.join(reason.split())}", is_problem=True)
 
 
 def _fill(path: Path, name: str, folder: Path) -> None:

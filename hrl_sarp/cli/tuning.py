@@ -13,6 +13,7 @@ from hrl_sarp.cli.options import (
     OwnConfig,
     TrialLogFile,
     read_config,
+    say_failed,
 )
 from hrl_sarp.run.terminal import say
 
@@ -75,9 +76,7 @@ def tune(  # noqa: PLR0913 -- options, given by name
     folder = output or SEARCHES / title
     url = storage or f"sqlite:///{folder / 'study.db'}"
     tuning = Tuning(title, config, tried, data_dir, folder, url, trial_log)
-    failed = run_trials(tuning, trials, jobs).failed
-    for cell, reason in failed.items():
-        say(f"{cell.name} failed: {' '.join(reason.split())}", is_problem=True)
+    say_failed(run_trials(tuning, trials, jobs).failed)
     table, told = summarise(tuning, config_dir)
     Console().print(table)
     for sentence in told:
