@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hrl_sarp.fitting.trackers import Tracker, trackers_of
+from hrl_sarp.fitting.trackers import Ending, Tracker, trackers_of
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import write_json
 
@@ -62,7 +62,8 @@ class Axis:
 class History:
     """Rows of (step, name -> value).
 
-    Trackers are written anew when a run resumes, so that they show each point once.
+    Trackers show each point once, also when a run resumes. As a context manager it ends them on
+    every way out, and tells them which one it was.
 
     Args:
         folder: folder of the run, for the files of trackers; None writes none.
@@ -103,13 +104,19 @@ class History:
         Args:
             rows: rows of the checkpoint; they are copied.
         """
+        is_shown = bool(self._trackers) and repr(rows) == repr(self.rows)  # NaN is not equal
         self.rows = list(rows)
-        if self._folder is None:
+        if self._folder is None or is_shown:
             return
         self.close()
-        self._trackers = trackers_of(self._folder, self._names)
-        for row in self.rows:
-            self._show(row)
+        shown = [(_step(row), curves(row)) for row in self.rows]
+        self._trackers = trackers_of(self._folder, self._names, shown)
+
+    def __enter__(self) -> "History":
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self.close(Ending.of(error))
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one row.
@@ -127,11 +134,8 @@ class History:
             if not name.startswith(TIMING) and isinstance(value, int | float | np.number):
                 row[self._prefix + name] = float(value)
         self.rows.append(row)
-        self._show(row)
-
-    def _show(self, row: dict[str, Any]) -> None:
         for tracker in self._trackers:
-            tracker.show(row.get(DECISIONS, row[STEP]), curves(row))
+            tracker.show(_step(row), curves(row))
 
     def write(self, path: Path, summary: Mapping[str, Any]) -> Path:
         """Write summary and rows as JSON and flush the files of trackers.
@@ -148,11 +152,20 @@ class History:
             tracker.flush()
         return path
 
-    def close(self) -> None:
-        """Close the files of trackers."""
-        for tracker in self._trackers:
-            tracker.close()
-        self._trackers = []
+    def close(self, ending: Ending = Ending.FINISHED) -> None:
+        """Close the files of trackers.
+
+        Args:
+            ending: of the phase, for trackers that mark it.
+        """
+        trackers, self._trackers = self._trackers, []
+        for tracker in trackers:
+            tracker.close(ending)
+
+
+def _step(row: Mapping[str, Any]) -> int:
+    """Return where a row stands on the axis of trackers."""
+    return int(row.get(DECISIONS, row[STEP]))
 
 
 def curves(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """Where the curves of a run go: TensorBoard always, MLflow and Weights & Biases where asked for.
 
 All of them get the same names, values and steps, and all of them write files: nothing is sent. Each
-shows a point once, because it is written anew when a run resumes.
+shows a point once: when a run resumes it is written anew, or goes on where it holds no other point.
 """
 
 import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.reporting.curves import meaning
 from hrl_sarp.run.session import require_extra
 
@@ -28,6 +30,38 @@ SILENT = {
 """Environment variables with which both stay offline; they are read when the packages load."""
 
 
+Shown = Sequence[tuple[int, Mapping[str, float]]]
+"""Steps with their curves, in their order."""
+
+
+class Ending(Enum):
+    """How a phase ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    """By the user: a signal or Ctrl-C. It can be resumed."""
+    FAILED = "failed"
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> "Ending":
+        """Tell the ending from what left the phase.
+
+        Args:
+            error: that ended it; None where it came to its end.
+
+        Returns:
+            The ending.
+
+        Examples:
+            >>> Ending.of(KeyboardInterrupt()).value
+            'stopped'
+        """
+        if error is None:
+            return cls.FINISHED
+        stopped = isinstance(error, StoppedEarly | KeyboardInterrupt)
+        return cls.STOPPED if stopped else cls.FAILED
+
+
 @runtime_checkable
 class Tracker(Protocol):
     """Takes the curves of one phase.
@@ -38,7 +72,7 @@ class Tracker(Protocol):
         ...         print(step, values)
         ...
         ...     def flush(self): ...
-        ...     def close(self): ...
+        ...     def close(self, ending): ...
         >>> tracker: Tracker = Printed()
         >>> tracker.show(52, {"pretrain/loss": 0.5})
         52 {'pretrain/loss': 0.5}
@@ -52,8 +86,8 @@ class Tracker(Protocol):
         """Write all that was shown to the disk."""
         ...
 
-    def close(self) -> None:
-        """End the phase."""
+    def close(self, ending: Ending) -> None:
+        """End the phase, and mark how it ended where the tracker has a place for that."""
         ...
 
 
@@ -71,21 +105,27 @@ def require_trackers(names: Sequence[str]) -> None:
             require_extra(package, name)
 
 
-def trackers_of(folder: Path, names: Sequence[str]) -> list[Tracker]:
-    """Begin the trackers of a phase; what they held of it is removed.
+def trackers_of(folder: Path, names: Sequence[str], shown: Shown = ()) -> list[Tracker]:
+    """Begin or go on with the trackers of a phase; they then hold what was shown and nothing else.
 
     Args:
         folder: of the phase, below that of the run.
         names: of the configuration, beside TensorBoard.
+        shown: what the run that is resumed has shown up to its checkpoint.
 
     Returns:
-        Trackers without a point.
+        Trackers that hold these points.
     """
     kinds: dict[str, type[MlflowTracker] | type[WandbTracker]] = {
         "mlflow": MlflowTracker,
         "wandb": WandbTracker,
     }
-    return [TensorBoardTracker(folder), *(kinds[name](folder) for name in names)]
+    return [TensorBoardTracker(folder, shown), *(kinds[name](folder, shown) for name in names)]
+
+
+def _show_all(tracker: Tracker, shown: Shown) -> None:
+    for step, values in shown:
+        tracker.show(step, values)
 
 
 def _go_silent() -> None:
@@ -96,11 +136,12 @@ def _go_silent() -> None:
 class TensorBoardTracker:
     """Files of TensorBoard in the folder of the phase; they say what each curve means."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shown: Shown = ()) -> None:
         from torch.utils.tensorboard.writer import FileWriter
 
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
         self._writer = FileWriter(str(folder / TENSORBOARD))
+        _show_all(self, shown)
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Write the curves of one step."""
@@ -118,15 +159,39 @@ class TensorBoardTracker:
         """Write all that was shown to the disk."""
         self._writer.flush()
 
-    def close(self) -> None:
-        """Close the files."""
+    def close(self, ending: Ending) -> None:
+        """Close the files, which have no place for an ending."""
         self._writer.close()
 
 
-class MlflowTracker:
-    """A run of MLflow for each phase, in a SQLite file of the run's folder."""
+Point = tuple[int, str, str]
+"""Step, name and value of a point; the value as text, because NaN is equal to nothing."""
 
-    def __init__(self, folder: Path) -> None:
+
+def _point(step: int, name: str, value: float) -> Point:
+    return int(step), name, repr(float(value))
+
+
+def _points(step: int, values: Mapping[str, float]) -> set[Point]:
+    return {_point(step, name, value) for name, value in values.items()}
+
+
+MLFLOW_STATUS = {
+    Ending.FINISHED: "FINISHED",
+    Ending.STOPPED: "KILLED",
+    Ending.FAILED: "FAILED",
+}
+"""Names that MLflow has for an ending; a run in progress is RUNNING."""
+
+
+class MlflowTracker:
+    """A run of MLflow for each phase, in a SQLite file of the run's folder.
+
+    A phase that is resumed goes on in its run. It begins another one, and the former is deleted,
+    where that one holds points which the checkpoint does not: MLflow cannot take a point back.
+    """
+
+    def __init__(self, folder: Path, shown: Shown = ()) -> None:
         _go_silent()
         from mlflow.tracking import MlflowClient
 
@@ -137,10 +202,29 @@ class MlflowTracker:
         self._client = MlflowClient(tracking_uri=f"sqlite:///{home / MLFLOW}")
         known = self._client.get_experiment_by_name(home.name)
         where = known.experiment_id if known else self._client.create_experiment(home.name)
+        expected, held = {point for row in shown for point in _points(*row)}, set[Point]()
+        self._run = ""
         for run in self._client.search_runs([where]):
-            if run.info.run_name == folder.name:
+            if run.info.run_name != folder.name:
+                continue
+            found = self._points_of(run)
+            if not self._run and found <= expected:
+                self._run, held = run.info.run_id, found
+            else:
                 self._client.delete_run(run.info.run_id)
-        self._run: str = self._client.create_run(where, run_name=folder.name).info.run_id
+        if self._run:
+            self._client.update_run(self._run, status="RUNNING")
+        else:
+            self._run = self._client.create_run(where, run_name=folder.name).info.run_id
+        for step, values in shown:
+            missing = _points(step, values) - held
+            self.show(step, {k: v for k, v in values.items() if _point(step, k, v) in missing})
+
+    def _points_of(self, run: Any) -> set[Point]:
+        """Collect what a run of the database holds."""
+        history = self._client.get_metric_history
+        found = (point for name in run.data.metrics for point in history(run.info.run_id, name))
+        return {_point(point.step, point.key, point.value) for point in found}
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Write the curves of one step."""
@@ -153,18 +237,26 @@ class MlflowTracker:
     def flush(self) -> None:
         """Do nothing: every row is in the file when it was shown."""
 
-    def close(self) -> None:
-        """Mark the run as finished."""
-        self._client.set_terminated(self._run)
+    def close(self, ending: Ending) -> None:
+        """Mark the run as finished, killed or failed."""
+        self._client.set_terminated(self._run, MLFLOW_STATUS[ending])
+
+
+WANDB_CODE = {Ending.FINISHED: 0, Ending.STOPPED: 255, Ending.FAILED: 1}
+"""Codes that Weights & Biases has for an ending; 255 is its own for Ctrl-C."""
 
 
 class WandbTracker:
-    """An offline run of Weights & Biases for each phase, in the folder of the phase."""
+    """An offline run of Weights & Biases for each phase, in the folder of the phase.
 
-    def __init__(self, folder: Path) -> None:
+    A phase that is resumed writes its file anew, under the same identifier.
+    """
+
+    def __init__(self, folder: Path, shown: Shown = ()) -> None:
         _go_silent()
         import wandb
 
+        known = sorted((folder / WANDB).glob("offline-run-*")) if shown else []
         shutil.rmtree(folder / WANDB, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         settings = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True)
@@ -175,10 +267,12 @@ class WandbTracker:
             dir=str(folder),
             mode="offline",
             reinit="create_new",
+            id=known[-1].name.rpartition("-")[2] if known else None,
             settings=settings,
         )
         # steps of a phase need not rise, so they are a curve that the others are drawn over
         self._run.define_metric("*", step_metric=STEPS)
+        _show_all(self, shown)
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Write the curves of one step."""
@@ -187,9 +281,9 @@ class WandbTracker:
     def flush(self) -> None:
         """Do nothing: its own process writes as it goes."""
 
-    def close(self) -> None:
-        """End the run and wait until its file is whole."""
-        self._run.finish()
+    def close(self, ending: Ending) -> None:
+        """End the run with a code for how, and wait until its file is whole."""
+        self._run.finish(exit_code=WANDB_CODE[ending])
 
 
 STEPS = "decisions"

@@ -75,17 +75,19 @@ class Pair:
 
 def run(context: PhaseContext) -> PhaseResult:
     """Train both agents in turns until validation stops improving, and write the best pair."""
+    running = context.state(NUMBER).load()
+    axis = Axis(context.decisions_before(NUMBER))
+    with context.open_history(NUMBER, axis, running) as log:
+        return _run(context, log, running)
+
+
+def _run(context: PhaseContext, log: History, running: dict[str, Any] | None) -> PhaseResult:
     joint = context.config.curriculum.joint
     pair = _start(context)
-    state = context.state(NUMBER)
-    running = state.load()
-    axis = Axis(context.decisions_before(NUMBER))
-    folder, trackers = context.folder(NUMBER), context.config.trackers
-    log = History(folder, running["history"] if running else None, axis=axis, trackers=trackers)
     if running is None:
         _validate(context, pair, log)
     else:
-        with restoring(state.path):
+        with restoring(context.state(NUMBER).path):
             pair.load_state_dict(running["extra"])
         running = running if running["algorithm"] else None
     last = joint.max_rounds * len(PARTS)

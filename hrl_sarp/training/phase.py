@@ -1,7 +1,8 @@
 """The context, the files and the results of a phase."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +123,23 @@ class PhaseContext:
         folder, identity = self.folder(number), self.run_identity()
         return RunState(folder, f"phase {number}", identity, self.resume, self.config)
 
+    def open_history(
+        self, number: int, axis: Axis, running: Mapping[str, Any] | None, prefix: str = ""
+    ) -> History:
+        """Begin the history of a phase, or continue that of its checkpoint; the caller closes it.
+
+        Args:
+            number: of the phase.
+            axis: of its trackers.
+            running: its checkpoint; None where it begins.
+            prefix: text before each name.
+
+        Returns:
+            The history with its trackers, as a context manager.
+        """
+        rows = running["history"] if running else None
+        return History(self.folder(number), rows, prefix, axis, self.config.trackers)
+
     def forget_results(self, number: int) -> None:
         """Remove a phase of an earlier run and all that started from it or is about its agents."""
         later = [str(found) for found in remove_from(number, self.log_dir) if found > number]
@@ -150,13 +168,14 @@ class PhaseContext:
         return PhaseResult(number, metrics, whole)
 
 
-def fit_phase(
+@contextmanager
+def fitted_phase(
     task: Task, number: int, config: SupervisedConfig | GradientConfig, context: PhaseContext
-) -> tuple[History, dict[str, Any]]:
+) -> Iterator[tuple[History, dict[str, Any]]]:
     """Fit the module of a supervised phase, and leave the best epoch's weights in it.
 
-    The untrained module takes part in the choice, as epoch -1. Returns the history, and
-    `best_epoch` and `best_val_loss`.
+    The untrained module takes part in the choice, as epoch -1. Gives the history, which is open
+    until the phase ends, and `best_epoch` and `best_val_loss`.
     """
     schedule = Schedule.of(
         config,
@@ -167,14 +186,12 @@ def fit_phase(
         validate_first=True,
     )
     axis = Axis.of_epochs(context.decisions_before(number), len(task.train_rows))
-    prefix, trackers = PREFIXES[number], context.config.trackers
-    history = History(context.folder(number), prefix=prefix, axis=axis, trackers=trackers)
     seed = derive_seed(context.config.seed, number)
     world = World.alone(context.tensors.device)
-    fitted = Fit(
-        task, schedule, context.state(number), seed, context.stop, world, history=history
-    ).run()
-    return history, {"best_epoch": fitted.best_epoch, "best_val_loss": fitted.best_loss}
+    state = context.state(number)
+    with context.open_history(number, axis, state.load(), PREFIXES[number]) as history:
+        fitted = Fit(task, schedule, state, seed, context.stop, world, history=history).run()
+        yield history, {"best_epoch": fitted.best_epoch, "best_val_loss": fitted.best_loss}
 
 
 def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> Path:

@@ -278,21 +278,21 @@ def train_phase(
     folder = context.folder(plan.number)
     running = context.state(plan.number).load()
     axis = Axis(context.decisions_before(plan.number))
-    trackers = context.config.trackers
-    log = History(folder, running["history"] if running else None, axis=axis, trackers=trackers)
     done = running["algorithm"]["num_timesteps"] if running else 0
     total = plan.total_timesteps
-    with phase_progress(f"phase {plan.number}", total, done, "steps") as bar:
-        state = run_loop(algorithm, context, plan, log, bar, running)
-    kept = state.best if state.selector.settle(plan.title) > START else networks_of(agent)["actor"]
-    set_networks(agent, {"actor": kept, "critic": plan.agent.critic.state_dict()})
-    agent.save(folder / files.best[0])
-    summary = {
-        "timesteps": algorithm.num_timesteps,
-        **state.selector.summary(),
-        "stages": stage_summaries(state.stages, state.selector.scores),
-    }
-    return context.finish(plan.number, log, summary)
+    with context.open_history(plan.number, axis, running) as log:
+        with phase_progress(f"phase {plan.number}", total, done, "steps") as bar:
+            state = run_loop(algorithm, context, plan, log, bar, running)
+        is_better = state.selector.settle(plan.title) > START
+        kept = state.best if is_better else networks_of(agent)["actor"]
+        set_networks(agent, {"actor": kept, "critic": plan.agent.critic.state_dict()})
+        agent.save(folder / files.best[0])
+        summary = {
+            "timesteps": algorithm.num_timesteps,
+            **state.selector.summary(),
+            "stages": stage_summaries(state.stages, state.selector.scores),
+        }
+        return context.finish(plan.number, log, summary)
 
 
 def snapshot(algorithm: Algorithm) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hrl_sarp.contracts import Market
-from hrl_sarp.training.phase import fit_phase
+from hrl_sarp.training.phase import fitted_phase
 from hrl_sarp.training.pretrain.macro import MacroTask
 from tests import factories, tiny_runs
 
@@ -68,8 +68,8 @@ def skill(market: Market, folder: Path, layer: str, *, random: bool = False) -> 
     if random:
         task.graph = NoiseTable(16)  # type: ignore[assignment]
         task.module = nn.ModuleDict({"actor": task.agent.actor})
-    fit_phase(task, 1, config.macro_agent.pretrain, context)
-    return task.validate()[1]["val_alloc_skill"]
+    with fitted_phase(task, 1, config.macro_agent.pretrain, context):
+        return task.validate()[1]["val_alloc_skill"]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from hrl_sarp.features.labels import oracle_weights
 from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.run.phases import PHASES
-from hrl_sarp.training.phase import PhaseContext, PhaseResult, fit_phase, save_sector_table
+from hrl_sarp.training.phase import PhaseContext, PhaseResult, fitted_phase, save_sector_table
 from hrl_sarp.training.pretrain.gradient import MacroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
 from hrl_sarp.training.selection.validation import Validation
@@ -30,24 +30,25 @@ def run(context: PhaseContext) -> PhaseResult:
     is_risk, settings = context.config.objective.kind == "risk", context.config.macro_agent
     task = MacroGradient(context) if is_risk else MacroTask(context)
     section = settings.gradient if is_risk else settings.pretrain
-    history, fitted = fit_phase(task, NUMBER, section, context)
-    table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
-    tensors, config = context.with_sector_embeddings(table).tensors, context.config
-    agent = MacroAgent(tensors, config, config.seed)
-    agent.actor.load_state_dict(task.agent.actor.state_dict())
-    partner, validation = FollowGoal(tensors, config.risk), Validation(tensors, config)
-    calibration = choose_temperature(
-        task.title,
-        agent,
-        config.curriculum.temperature_grid,
-        lambda agents: validation.scores([(macro, partner) for macro in agents]),
-        config.curriculum.acceptance,
-        context.market.sessions.year,
-    )
-    files = PHASES[NUMBER - 1]
-    agent.save(context.folder(NUMBER) / files.best[0])
-    save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
-    return context.finish(NUMBER, history, {**fitted, **task.validate()[1], **calibration})
+    with fitted_phase(task, NUMBER, section, context) as (history, fitted):
+        table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
+        tensors, config = context.with_sector_embeddings(table).tensors, context.config
+        agent = MacroAgent(tensors, config, config.seed)
+        agent.actor.load_state_dict(task.agent.actor.state_dict())
+        partner, validation = FollowGoal(tensors, config.risk), Validation(tensors, config)
+        calibration = choose_temperature(
+            task.title,
+            agent,
+            config.curriculum.temperature_grid,
+            lambda agents: validation.scores([(macro, partner) for macro in agents]),
+            config.curriculum.acceptance,
+            context.market.sessions.year,
+        )
+        files = PHASES[NUMBER - 1]
+        agent.save(context.folder(NUMBER) / files.best[0])
+        save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
+        summary = {**fitted, **task.validate()[1], **calibration}
+        return context.finish(NUMBER, history, summary)
 
 
 class MacroTask:

@@ -27,7 +27,7 @@ from hrl_sarp.envs.policies import ClassicalGoal, no_view
 from hrl_sarp.features.labels import centre_features, standardise_cross_section
 from hrl_sarp.market.training_data import TrainingDataLoader, rows_within
 from hrl_sarp.run.phases import PHASES
-from hrl_sarp.training.phase import PhaseContext, PhaseResult, fit_phase
+from hrl_sarp.training.phase import PhaseContext, PhaseResult, fitted_phase
 from hrl_sarp.training.pretrain.gradient import MicroGradient
 from hrl_sarp.training.selection.selector import choose_temperature
 
@@ -37,25 +37,24 @@ NUMBER = 2
 def run(context: PhaseContext) -> PhaseResult:
     """Train, calibrate on validation, write agent and metrics."""
     settings, ranked = context.config.micro_agent, MicroTask(context)
-    task: MicroTask | MicroGradient = ranked
-    if context.config.objective.kind == "risk":
-        task = MicroGradient(context, ranked.agent)
-        history, fitted = fit_phase(task, NUMBER, settings.gradient, context)
-    else:
-        history, fitted = fit_phase(task, NUMBER, settings.pretrain, context)
-    measures = {**ranked.validate()[1], **task.validate()[1]}
-    ranking = ranked.compare_with_ridge(context.config.evaluation.ridge_penalty)
-    goal, validation = ClassicalGoal(context.tensors), context.validation
-    calibration = choose_temperature(
-        task.title,
-        ranked.agent,
-        context.config.curriculum.temperature_grid,
-        lambda agents: validation.scores([(goal, micro) for micro in agents]),
-        context.config.curriculum.acceptance,
-        context.market.sessions.year,
-    )
-    ranked.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
-    return context.finish(NUMBER, history, {**fitted, **measures, **ranking, **calibration})
+    is_risk = context.config.objective.kind == "risk"
+    task = MicroGradient(context, ranked.agent) if is_risk else ranked
+    section = settings.gradient if is_risk else settings.pretrain
+    with fitted_phase(task, NUMBER, section, context) as (history, fitted):
+        measures = {**ranked.validate()[1], **task.validate()[1]}
+        ranking = ranked.compare_with_ridge(context.config.evaluation.ridge_penalty)
+        goal, validation = ClassicalGoal(context.tensors), context.validation
+        calibration = choose_temperature(
+            task.title,
+            ranked.agent,
+            context.config.curriculum.temperature_grid,
+            lambda agents: validation.scores([(goal, micro) for micro in agents]),
+            context.config.curriculum.acceptance,
+            context.market.sessions.year,
+        )
+        ranked.agent.save(context.folder(NUMBER) / PHASES[NUMBER - 1].best[0])
+        summary = {**fitted, **measures, **ranking, **calibration}
+        return context.finish(NUMBER, history, summary)
 
 
 class MicroTask:
