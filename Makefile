@@ -45,14 +45,11 @@ lint: $(READY) ## check style, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-MUTANTS ?= hrl_sarp.metrics.* hrl_sarp.resampling.* hrl_sarp.evaluation.statistics.* \
-	hrl_sarp.simulator.* hrl_sarp.studies.walk_forward.folds.* hrl_sarp.market.assemble.x_make_split_* \
-	hrl_sarp.training.certify.x_inner_splits_*
+MUTANTS ?=
 
 mutants: $(READY) ## change the code in thousands of places and count what no test notices (hours; it resumes)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
-	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS) $(foreach name,$(MUTANTS),'$(name)')
-	$(BIN)/mutmut results
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py --workers $(WORKERS) $(MUTANTS)
 
 bench: $(READY) ## run every speed benchmark, one after the other
 	set -e; for name in startup features environments backtest ppo td3 profile_phases; do \

@@ -280,6 +280,7 @@ def test_what_is_at_most_rounding_counts_as_nothing() -> None:
     assert metrics.without_rounding(values).tolist() == [0.0, 0.0, 1.5 * edge, -1.5 * edge]
     assert metrics.without_rounding(values, 252).tolist() == [0.0] * 4
     assert metrics.annual_volatility(np.array([0.0, 2.1 * edge]), 1) > 0.0
+    assert metrics.annual_volatility(np.array([-edge, 0.0, edge]), 1) == 0.0  # its deviation
     assert metrics.annual_volatility(1000 + np.array([0.0, 100 * edge]), 1) == 0.0
     assert metrics.herfindahl(np.array([[edge, 0.0]])).tolist() == [0.0]
     with pytest.raises(MetricError, match=r"^annual_log_growth: a period lost everything"):
@@ -330,6 +331,13 @@ def test_a_tail_of_whole_periods_is_not_cut_by_rounding() -> None:
     losses = np.arange(50.0) / 100
     assert metrics.value_at_risk(-losses, 0.9) == pytest.approx(0.44)
     assert metrics.conditional_value_at_risk(-losses, 0.9) == pytest.approx(0.47)
+
+
+def test_a_confidence_of_ten_digits_is_the_share_that_it_rounds() -> None:
+    # 2/3 written out: (1 - 0.6666666667) x 3000 is 999.9999999, and is 1000
+    losses = np.arange(3000.0) / 10_000
+    assert metrics.value_at_risk(-losses, 0.6666666667) == pytest.approx(0.1999)
+    assert metrics.value_at_risk(-losses, 0.666667) == pytest.approx(0.2000)  # 999.999: six digits
 
 
 @pytest.mark.parametrize("confidence", [-0.01, 1.01, 2.0])

@@ -269,3 +269,26 @@ def test_what_cannot_trade_is_neither_asked_nor_moved() -> None:
     target = target_weights(tensors, DAY, held, action, FULL, risk)
     # the halted holding stays, the order for a stock without a bar is cancelled
     assert moved_by_limits(tensors, DAY, held, action, FULL, target).item() == pytest.approx(0.0)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None)
+def test_what_limits_move_of_many_rows_is_what_they_move_of_each(seed: int) -> None:
+    """Half the L1 distance of orders and trades with cash, written out row by row."""
+    rng = np.random.default_rng(seed)
+    tensors = tensors_of(factories.random_market(rng, n_days=12))
+    day = torch.as_tensor(rng.integers(1, 12, 8))
+    held = torch.as_tensor(rng.dirichlet(np.ones(tensors.n_assets + 1), 8)[:, :-1])
+    action = torch.as_tensor(rng.exponential(0.1, (8, tensors.n_slots)))
+    exposure = torch.as_tensor(rng.uniform(0.1, 0.98, 8))
+    target = target_weights(tensors, day, held, action, exposure, factories.risk_config())
+    found = moved_by_limits(tensors, day, held, action, exposure, target)
+    for i in range(8):
+        halted = held[i] * tensors.halted[day[i]]
+        asked = tensors.to_assets(action[i : i + 1] * tensors.slot_open[day[i]], day[i : i + 1])[0]
+        room = max(float(exposure[i] - halted.sum()), 0.0)
+        asked = asked * min(1.0, room / float(asked.sum()))
+        kept = target[i] - halted
+        cash = float(asked.sum() - kept.sum())
+        expected = 0.5 * (float((kept - asked).abs().sum()) + abs(cash))
+        assert found[i].item() == pytest.approx(expected, abs=1e-12)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -261,50 +262,104 @@ def test_gate_state_moves_with_the_sessions() -> None:
 # --- refusals ----------------------------------------------------------------------------------
 
 
+def refusal(of: Callable[[], object]) -> str:
+    with pytest.raises(SimulatorError) as refused:
+        of()
+    return str(refused.value)
+
+
 def test_step_past_the_last_day_is_refused() -> None:
-    sim = simulator(quiet_market())
-    sim.reset(days(3))
-    with pytest.raises(SimulatorError, match="last day"):
-        sim.step(rows(0.1, 0.1))
+    sim = simulator(quiet_market(), n_envs=3)
+    sim.reset(days(3, 1, 3))
+    assert refusal(lambda: sim.step(torch.zeros(3, 2).double())) == (
+        "simulator step: 2 rows are at the last day of the market (2001-01-04), expected an "
+        "earlier day; reset them first"
+    )
 
 
 @pytest.mark.parametrize("day", [-1, 4])
 def test_reset_outside_the_market_is_refused(day: int) -> None:
-    with pytest.raises(SimulatorError, match="0 to 3"):
-        simulator(quiet_market()).reset(days(day))
+    sim = simulator(quiet_market(), n_envs=2)
+    assert refusal(lambda: sim.reset(days(0, day))) == (
+        f"simulator reset: day {day} is outside the market, expected 0 to 3; choose a day of the "
+        "market"
+    )
+    sim.reset(days(0, 3))
+    assert sim.reset(days(3, day), rows=torch.tensor([True, False])).day.tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("bad", [(-0.1, 0.2), (0.9, 0.2), (float("nan"), 0.1), (float("inf"), 0)])
-def test_targets_that_are_no_weights_are_refused(bad: tuple[float, float]) -> None:
+@pytest.mark.parametrize(
+    ("bad", "lowest", "most"),
+    [
+        ((-0.1, 0.2), "-0.1", "0.1"),
+        ((0.9, 0.2), "0.2", "1.1"),
+        ((float("nan"), 0.1), "nan", "nan"),
+        ((float("inf"), 0.0), "0", "inf"),
+    ],
+)
+def test_targets_that_are_no_weights_are_refused(
+    bad: tuple[float, float], lowest: str, most: str
+) -> None:
     sim = simulator(quiet_market())
     sim.reset(days(0))
-    with pytest.raises(SimulatorError, match="finite weights"):
-        sim.step(rows(*bad))
+    assert refusal(lambda: sim.step(rows(*bad))) == (
+        f"simulator step: target weights with minimum {lowest} and largest sum {most}, expected "
+        "finite weights >= 0 with sums <= 1; use limits.target_weights"
+    )
+
+
+def test_one_row_of_bad_targets_among_good_ones_is_refused() -> None:
+    sim = simulator(quiet_market(), n_envs=3)
+    sim.reset(days(0, 0, 0))
+    good = torch.full((3, 2), 0.45).double()
+    sim.step(good)  # sums that exceed 1 together are no fault
+    good[1, 1] = 0.56
+    assert "largest sum 1.01" in refusal(lambda: sim.step(good))
+
+
+def test_targets_may_miss_their_bounds_by_rounding() -> None:
+    # 1e-5 is allowed, on both sides
+    for fair in ((-0.9e-5, 0.5), (0.5, 0.5 + 0.9e-5)):
+        sim = simulator(quiet_market())
+        sim.reset(days(0))
+        sim.step(rows(*fair))
+    sim.reset(days(0))
+    for bad in ((-1.1e-5, 0.5), (0.5, 0.5 + 1.1e-5)):
+        assert "expected finite weights" in refusal(lambda bad=bad: sim.step(rows(*bad)))
 
 
 def test_use_before_reset_and_wrong_numbers_of_rows_are_refused() -> None:
     sim = simulator(quiet_market())
-    with pytest.raises(SimulatorError, match="reset"):
-        _ = sim.state
-    with pytest.raises(SimulatorError, match="expected 1 days"):
-        sim.reset(days(0, 1))
+    assert refusal(lambda: sim.state) == (
+        "simulator: no state yet; call reset(days) before step or state"
+    )
+    assert refusal(lambda: sim.reset(days(0, 1))) == (
+        "simulator reset: expected 1 days, found 2; pass one per env"
+    )
 
 
 def test_market_tensors_of_another_dtype_are_refused() -> None:
     tensors = simulator(quiet_market()).tensors
-    with pytest.raises(SimulatorError, match="float32"):
-        PortfolioSimulator(
-            tensors, factories.cost_config(), factories.risk_config(), 1, torch.float32
-        )
+    costs, risk = factories.cost_config(), factories.risk_config()
+    assert refusal(lambda: PortfolioSimulator(tensors, costs, risk, 1, torch.float32)) == (
+        "simulator: market tensors are torch.float64 on cpu, expected torch.float32 on cpu; build "
+        "MarketTensors with the simulator's dtype and device"
+    )
+    assert "on cpu, expected torch.float64 on meta" in refusal(
+        lambda: PortfolioSimulator(tensors, costs, risk, 1, torch.float64, "meta")
+    )
 
 
 def test_trades_that_cost_more_than_half_of_wealth_are_refused() -> None:
-    # entry into a stock that trades 1 % of the account a day, at 100 % for its whole volume
+    # Entry into a stock that trades 1 % of the account a day, at 100 % for its whole volume:
+    # c = 0.9 (1 - c) (0.0013 + sqrt(0.9 (1 - c) / 0.01)) has the root 0.795
     volume = np.full((4, 2), 1e4)
     sim = simulator(quiet_market(dollar_volume=volume), impact_coefficient=1.0, capital=1e6)
     sim.reset(days(0))
-    with pytest.raises(SimulatorError, match="capital"):
-        sim.step(rows(0.9, 0.0))
+    assert refusal(lambda: sim.step(rows(0.9, 0.0))) == (
+        "simulator step: a trade costs 0.795 of wealth, expected at most 0.5; the account is too "
+        "large for the market: lower costs.capital or impact_coefficient"
+    )
 
 
 # --- any market, mask, cost and action ---------------------------------------------------------

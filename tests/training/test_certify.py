@@ -95,6 +95,15 @@ def test_no_part_of_an_inner_fold_may_be_too_short(
         inner_splits(span, settings, PURGE)
 
 
+def test_parts_of_an_inner_fold_may_be_as_short_as_three_purges() -> None:
+    # 80 before the test: 40 - 10 to train, 40 - 10 to validate; 30 left to test
+    settings = folds(folds=1, first_share=80 / 110, validation_share=0.5)
+    (split,) = inner_splits(DayRange(0, 110), settings, 10)
+    assert [len(split.train), len(split.validation), len(split.test)] == [30, 30, 30]
+    with pytest.raises(MarketError, match="at least 33 each"):
+        inner_splits(DayRange(0, 110), settings, 11)
+
+
 def draw_episodes(whole: PhaseContext, splits: list[Split]) -> None:
     for split in splits:
         make_starts(whole.tensors, whole.config, "macro", split.train)

@@ -5,6 +5,7 @@ import pytest
 
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.statistics import BootstrapPlan
+from hrl_sarp.metrics import ROUNDING
 from hrl_sarp.resampling import draw_counts, stationary_bootstrap
 
 
@@ -82,6 +83,13 @@ def test_what_does_not_move_has_no_resampled_ratio() -> None:
     assert (ratios[:, 1] > 0.0).mean() > 0.9
     assert (statistics.bootstrap_sharpe(np.zeros((2, 1)), np.ones((4, 2)), 252) == 0.0).all()
     assert statistics.bootstrap_volatility(np.ones((1, 1)), np.ones((1, 1)), 252) == 0.0
+
+
+def test_a_deviation_that_is_at_most_rounding_divides_nothing() -> None:
+    # mean and sample deviation of 0, r, 2 r are r
+    edge = ROUNDING * np.array([[0.0], [1.0], [2.0]])
+    assert statistics.bootstrap_sharpe(edge, np.ones((1, 3)), 4)[0, 0] == 0.0
+    assert statistics.bootstrap_sharpe(1.5 * edge, np.ones((1, 3)), 4)[0, 0] == pytest.approx(2.0)
 
 
 def test_an_interval_leaves_equal_tails() -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from hrl_sarp.config.loading import config_hash, load_config
+from hrl_sarp.config.study_schema import StudyConfig, StudyFoldsConfig
 from hrl_sarp.errors import ConfigError
 from hrl_sarp.studies.walk_forward import Fold, Recipe
 from hrl_sarp.studies.walk_forward.folds import COMMON
@@ -31,6 +32,30 @@ def test_folds_cover_the_test_years_once() -> None:
     assert [fold.first for fold in recipe().folds("nse", None)] == [2006, 2009, 2012, 2015, 2018]
     assert recipe().folds("nse", None)[-1] == Fold("nse", 2018, 2019)
     assert len(recipe().folds("us", 2)) == 2
+
+
+def test_the_recipe_of_a_study_holds_what_its_file_says(tmp_path: Path) -> None:
+    study = StudyConfig(
+        experiment="smoke",
+        markets={"us": None},
+        values={"objective": {"risk_aversion": 3.0}},
+        variants={"risk": None},
+        folds=StudyFoldsConfig(
+            first_test_year=2010, last_test_year=None, test_years=5, validation_years=None, count=2
+        ),
+        seeds=[0],
+        phases=[1, 2],
+    )
+    # years that are null stay those of the market; the count of folds is no year
+    assert Recipe.of(study, "mine.yaml", tmp_path) == Recipe(
+        experiment="smoke",
+        years={"first_test_year": 2010, "test_years": 5},
+        variants={"risk": None},
+        phases=(1, 2),
+        changes={"objective": {"risk_aversion": 3.0}},
+        origin="mine.yaml",
+        config_dir=tmp_path,
+    )
 
 
 def test_spans_end_where_the_next_one_begins() -> None:
