@@ -183,6 +183,35 @@ def test_targets_of_random_actions_keep_every_limit(seed: int, positions: int) -
         assert int((free > 0).sum(1).max()) <= positions
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"max_positions": 4}, {"turnover_cap": 0.3}],
+    ids=["caps", "positions", "turnover"],
+)
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_targets_and_goals_of_a_row_do_not_depend_on_its_batch(
+    seed: int, limits: dict[str, float], *, with_gradients: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    tensors = tensors_of(factories.random_market(rng, n_days=12))
+    risk = factories.risk_config(**limits)
+    day = torch.as_tensor(rng.integers(1, 12, 8))
+    held = torch.as_tensor(rng.dirichlet(np.ones(tensors.n_assets + 1), 8)[:, :-1])
+    action = torch.as_tensor(rng.exponential(0.1, (8, tensors.n_slots)))
+    exposure = torch.as_tensor(rng.uniform(0.2, 0.98, 8))
+    goal = torch.as_tensor(rng.dirichlet(np.ones(3), 8))
+    with torch.set_grad_enabled(with_gradients):
+        together = target_weights(tensors, day, held, action, exposure, risk)
+        goals = feasible_goal(tensors, day, goal, risk)
+        for i in range(8):
+            own = slice(i, i + 1)
+            alone = target_weights(tensors, day[own], held[own], action[own], exposure[own], risk)
+            torch.testing.assert_close(together[own], alone, rtol=0, atol=1e-13)
+            alone = feasible_goal(tensors, day[own], goal[own], risk)
+            torch.testing.assert_close(goals[own], alone, rtol=0, atol=1e-13)
+
+
 def test_gate_closes_at_the_drawdown_counts_down_and_starts_a_new_peak() -> None:
     risk = factories.risk_config(drawdown_gate=True, gate_drawdown=0.1, gate_days=2)
     peak, gate = torch.ones(1).double(), torch.zeros(1, dtype=torch.int64)

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import cvxpy
 import numpy as np
 import pytest
@@ -136,14 +138,25 @@ def test_the_scale_of_preferences_does_not_matter(seed: int) -> None:
     )
 
 
-@given(seed=SEEDS)
-@settings(max_examples=20, deadline=None)
-def test_a_row_does_not_depend_on_its_batch(seed: int) -> None:
-    p, u, c, e = draw_problem(seed, (16, 3, 4))
-    alone = torch.cat(
-        [project_weights(p[i : i + 1], u[i : i + 1], c[i : i + 1], e[i : i + 1]) for i in range(16)]
-    )
-    torch.testing.assert_close(project_weights(p, u, c, e), alone, rtol=0, atol=1e-13)
+BY_ROW: dict[str, Callable[..., torch.Tensor]] = {
+    "weights": project_weights,
+    "within sectors": lambda p, u, c, _: project_within_sectors(p, u, c),
+    "sectors": lambda p, _, c, e: project_sectors(p.sum(2), c, e),
+    "positions": lambda p, _, c, __: limit_positions(p, c, 5),
+    "turnover": lambda p, u, _, __: cap_turnover(p.flatten(1), u.flatten(1), 0.4),
+}
+
+
+@pytest.mark.parametrize("project", BY_ROW.values(), ids=BY_ROW)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_a_row_does_not_depend_on_its_batch(
+    project: Callable[..., torch.Tensor], seed: int, *, with_gradients: bool
+) -> None:
+    problem = draw_problem(seed, (16, 3, 4))
+    with torch.set_grad_enabled(with_gradients):
+        alone = torch.cat([project(*(part[i : i + 1] for part in problem)) for i in range(16)])
+        torch.testing.assert_close(project(*problem), alone, rtol=0, atol=1e-13)
 
 
 @given(seed=SEEDS)
