@@ -23,9 +23,13 @@ def test_wilsons_interval_is_the_published_one() -> None:
     found = Share.of(10, 20, 0.95)
     assert [found.low, found.high] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-6)
     assert Share.of(0, 20, 0.95).low == 0.0
+    # all of one trial: 1 / (1 + z^2) is its lower end; 90 % has z = 1.645
+    assert Share.of(1, 1, 0.95).low == pytest.approx(1 / (1 + z**2))
+    assert Share.of(1, 1, 0.90).low == pytest.approx(1 / (1 + 1.644854**2))
     for count, total in ((-1, 3), (4, 3), (0, 0)):
-        with pytest.raises(MetricError, match="expected 0 <= count <= total"):
+        with pytest.raises(MetricError) as refused:
             Share.of(count, total, 0.95)
+        assert str(refused.value) == (f"share of {count} in {total}: expected 0 <= count <= total")
 
 
 def gains(seed: int, lag: float) -> np.ndarray:
@@ -63,8 +67,33 @@ def test_the_mean_of_the_study_does_not_matter_and_nan_is_refused() -> None:
     first = share_called_better(gain, 0.0, 50, plan, YEAR, MARGIN)
     assert first == share_called_better(gain + 7.0, 0.0, 50, plan, YEAR, MARGIN)
     gain[3] = np.nan
-    with pytest.raises(MetricError, match="finite gain"):
+    with pytest.raises(MetricError) as refused:
         share_called_better(gain, 0.0, 50, plan, YEAR, MARGIN)
+    assert str(refused.value) == (
+        "share of verdicts: expected a finite gain in every session, found NaN"
+    )
+
+
+def test_the_smallest_detectable_effect_is_found_with_its_power() -> None:
+    # 2.80 errors are found in 80 of 100 histories, and one error in 17: P(z > 1.96 - 1)
+    gain = gains(6, 0.0)
+    plan = BootstrapPlan(1, 500, 0.95, 0)
+    error = YEAR * newey_west_error(gain, lags=0)
+    for effect, power in ((2.80 * error, 0.80), (error, 0.17)):
+        found = share_called_better(gain, effect, 400, plan, YEAR, MARGIN)
+        # 4 standard errors of 400 draws are 0.08; errors of fat tails differ, too
+        assert found.count / found.total == pytest.approx(power, abs=0.1)
+
+
+def test_the_seed_of_the_plan_draws_the_histories() -> None:
+    gain = gains(7, 0.0)
+    effect = 2.8 * YEAR * newey_west_error(gain)
+    counts = []
+    for seed in (0, 0, 1, 2, 3):
+        plan = BootstrapPlan(1, 100, 0.95, seed)
+        counts.append(share_called_better(gain, effect, 300, plan, YEAR, MARGIN).count)
+    assert counts[0] == counts[1]
+    assert len(set(counts)) > 1
 
 
 def test_a_gain_that_never_moves_is_certain_by_its_effect() -> None:

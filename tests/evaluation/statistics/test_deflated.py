@@ -10,6 +10,7 @@ from skfolio import measures
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.statistics import Appraisal, Trials
+from hrl_sarp.metrics import ROUNDING
 
 
 def _market_and_noise(
@@ -80,6 +81,14 @@ def test_alike_trials_deflate_less() -> None:
     assert unlike == statistics.expected_max_sharpe_ratio(0.04**2, 40)
 
 
+def test_two_ratios_tell_the_luck_and_one_does_not() -> None:
+    # 95 % bound of a variance with one degree of freedom: s^2 / 0.0039321
+    alike = statistics.luck_of_trials(0.04, Trials(40, (0.01, 0.0102)))
+    expected = statistics.expected_max_sharpe_ratio(0.5 * 0.0002**2 / 0.0039321, 40)
+    assert alike == pytest.approx(expected, rel=1e-4)
+    assert alike < 0.1 * statistics.luck_of_trials(0.04, Trials(40, (0.01,)))
+
+
 def test_luck_of_the_worked_example() -> None:
     # Bailey and Lopez de Prado (2014), section 4: 100 trials of annual variance 0.5: SR0 = 0.1132
     threshold = statistics.expected_max_sharpe_ratio(0.5 / 250, 100)
@@ -146,6 +155,38 @@ def test_diluted_benchmark_is_neither_certified_nor_refuted(share: float) -> Non
     assert found.ratio == 0
     assert found.error == pytest.approx(700**-0.5)
     assert statistics.deflated_sharpe_ratio(found, Trials(1, ())) == 0.5
+
+
+def test_a_column_is_appraised_as_if_it_were_alone() -> None:
+    rng = np.random.default_rng(7)
+    benchmark = rng.normal(0.001, 0.01, 300)
+    sizes = np.array([1.0, 1e-3, 1e-11, 1e6])
+    excess = 0.5 * benchmark[:, None] + rng.normal(0.0005, 0.004, (300, 4))
+    excess[:, 2] = rng.normal(0.1, 1.0, 300)
+    excess *= sizes
+    together = statistics.appraise(excess, benchmark)
+    for column, found in enumerate(together):
+        (alone,) = statistics.appraise(excess[:, column : column + 1], benchmark)
+        (grown,) = statistics.appraise(excess[:, column : column + 1] / sizes[column], benchmark)
+        assert [found.ratio, found.error] == pytest.approx([alone.ratio, alone.error], rel=1e-12)
+        assert [found.ratio, found.error] == pytest.approx([grown.ratio, grown.error], rel=1e-9)
+        assert found.ratio != 0.0
+
+
+def test_a_gain_without_noise_has_no_ratio() -> None:
+    # a sure gain over the diluted benchmark: nothing to divide by, as in a Sharpe ratio
+    benchmark = np.random.default_rng(1).normal(0.001, 0.01, 700)
+    (found,) = statistics.appraise((0.3 * benchmark + 0.001)[:, None], benchmark)
+    assert found.ratio == 0.0
+    assert found.error == pytest.approx(700**-0.5)
+
+
+def test_a_benchmark_that_moves_by_rounding_explains_nothing() -> None:
+    edge = ROUNDING * np.array([-1.0, 1.0, -1.0, 1.0])  # its deviation is the rounding
+    series = np.array([[0.01], [0.02], [-0.01], [0.03]])
+    still = statistics.appraise(series, np.zeros(4), lags=0)
+    assert statistics.appraise(series, edge, lags=0) == still
+    assert statistics.appraise(series, 1.5 * edge, lags=0) != still
 
 
 def test_appraisal_of_two_sessions_is_refused() -> None:

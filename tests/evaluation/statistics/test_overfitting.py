@@ -10,6 +10,7 @@ from arch.bootstrap import SPA, StepM
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation import statistics
 from hrl_sarp.evaluation.statistics import overfitting
+from hrl_sarp.metrics import ROUNDING
 
 
 def written_out(table: np.ndarray, n_blocks: int) -> float:
@@ -70,6 +71,15 @@ def test_ratios_of_blocks_are_those_of_their_rows() -> None:
         expected = part.mean(axis=0) / part.std(axis=0, ddof=1)
         np.testing.assert_allclose(ratios[:3], expected, rtol=1e-9)
         assert ratios[3] == 0.0
+
+
+def test_a_configuration_that_moves_by_rounding_has_no_ratio() -> None:
+    # 0, r, 2 r: mean and sample deviation are r
+    edge = ROUNDING * np.array([[0.0], [1.0], [2.0]])
+    whole = np.array([[True]])
+    assert overfitting._ratios(whole, *overfitting._block_sums(edge, 1)).tolist() == [[0.0]]
+    moving = overfitting._ratios(whole, *overfitting._block_sums(1.5 * edge, 1))
+    assert moving == pytest.approx(np.array([[1.0]]))
 
 
 def test_noise_is_overfitted_about_as_often_as_not_and_skill_is_not() -> None:
@@ -181,6 +191,14 @@ def test_policies_that_are_the_benchmark_have_no_test() -> None:
     assert statistics.superior_policies(benchmark, both, 5, 200, seed=0) == [6, 7]
     assert statistics.superior_predictive_ability(benchmark, both, 5, 200, seed=0) == 0.0
     assert statistics.superior_policies(benchmark, both[:, [0, 7]], 5, 50, seed=0) == [1]
+
+
+def test_what_differs_by_rounding_does_not_differ() -> None:
+    # columns: deviation r, deviation 2 r, mean r, mean 2 r
+    models = ROUNDING * np.array([[-1.0, -2.0, 1.0, 2.0], [1.0, 2.0, 1.0, 2.0]])
+    moving, surely_better = overfitting._differing(np.zeros(2), models)
+    assert moving.tolist() == [False, True, False, False]
+    assert surely_better.tolist() == [False, False, False, True]
 
 
 def test_returns_of_other_periods_are_refused() -> None:
