@@ -124,6 +124,10 @@ def test_lags_follow_newey_and_west(n_periods: int, lags: int) -> None:
 
 def test_a_mean_that_only_rounding_moves_has_no_t() -> None:
     assert statistics.newey_west_t(np.full(100, 0.1)) == 0.0
+    # mean 2 r and error sqrt((2 r)^2 / 4) = r
+    edge = ROUNDING * np.array([0.0, 4.0, 0.0, 4.0])
+    assert statistics.newey_west_t(edge, lags=0) == 0.0
+    assert statistics.newey_west_t(1.5 * edge, lags=0) == pytest.approx(2.0)
 
 
 def test_columns_of_any_size_keep_their_digits() -> None:
