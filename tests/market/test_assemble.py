@@ -15,6 +15,7 @@ from hrl_sarp.data.sources import synthetic
 from hrl_sarp.errors import FeatureError, MarketError
 from hrl_sarp.features.labels import stock_label
 from hrl_sarp.market.assemble import assemble_market, make_split, week_ends, without_constant
+from hrl_sarp.market.own.profile import CURE
 from tests import raw_data
 
 N_DAYS = 700
@@ -235,7 +236,19 @@ def test_empty_and_overlapping_spans_are_named_with_the_dates_there_are() -> Non
     )
     with pytest.raises(MarketError) as error:
         make_split(HUNDRED_DAYS, spans, purge_days=10, embargo_days=3)
-    message = str(error.value)
-    assert "validation starts 2001-02-10, not after the end of train" in message
-    assert "test 2005-01-01 to 2006-01-01 keeps no session" in message
-    assert "2001-01-01 to 2001-04-10" in message
+    assert str(error.value) == (
+        "spans of the market profile: validation starts 2001-02-10, not after the end of train "
+        "2001-02-19; test 2005-01-01 to 2006-01-01 keeps no session of 0 after 10 purged and 3 "
+        "embargoed; the market has sessions from 2001-01-01 to 2001-04-10: change `spans` in "
+        f"config/markets/, collect more data, or {CURE}"
+    )
+    # one day is shared, and three sessions are fewer than a span loses
+    spans = _spans(
+        ("2001-01-01", "2001-02-19"), ("2001-02-19", "2001-03-21"), ("2001-03-22", "2001-03-24")
+    )
+    with pytest.raises(MarketError) as error:
+        make_split(HUNDRED_DAYS, spans, purge_days=10, embargo_days=3)
+    assert "validation starts 2001-02-19, not after the end of train 2001-02-19;" in str(
+        error.value
+    )
+    assert "test 2001-03-22 to 2001-03-24 keeps no session of 3 after" in str(error.value)

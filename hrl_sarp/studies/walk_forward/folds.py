@@ -216,7 +216,7 @@ class Recipe:
 
 def _overlap(first: str, second: str) -> bool:
     """Say whether one of two dotted keys is the other or stands inside it."""
-    short, long = sorted((f"{first}.", f"{second}."), key=len)
+    short, long = sorted((f"{first}.", f"{second}."))  # a beginning comes before what it begins
     return long.startswith(short)
 
 

@@ -74,8 +74,14 @@ def test_years_of_the_command_line_win() -> None:
     assert [fold.name for fold in asked.folds("us", None)] == ["us-2010-2011", "us-2012-2013"]
     config = asked.config(Fold("us", 2010, 2011), "risk", seed=0)
     assert config.market_profile.spans.train.end == date(2007, 12, 31)
-    with pytest.raises(ConfigError, match="at least one fold"):
+    with pytest.raises(ConfigError) as refused:
         recipe(years={"first_test_year": 2020}).folds("us", None)
+    assert str(refused.value) == (
+        "walk_forward of market 'us': expected at least one fold, found tests from 2020 to 2019 "
+        "and a count of None; correct the years"
+    )
+    with pytest.raises(ConfigError, match="a count of 0; correct"):
+        recipe().folds("us", 0)
 
 
 @pytest.mark.parametrize("market", ["us", "nse", "sample"])
@@ -115,8 +121,12 @@ def test_a_variant_is_an_objective_or_values() -> None:
     assert both.config(FOLD, "calm", 0).objective.risk_aversion == 8.0
     growth = both.config(FOLD, "growth", 0).objective
     assert (growth.kind, growth.risk_aversion) == ("growth", 8.0)
-    with pytest.raises(ConfigError, match=r"variant wild has no values \[mine.yaml\]"):
+    with pytest.raises(ConfigError) as refused:
         both.config(FOLD, "wild", 0)
+    assert str(refused.value) == (
+        "variant wild has no values [mine.yaml]: expected some, or a name that is an objective: "
+        "risk, growth"
+    )
 
 
 def test_values_give_the_configuration_that_a_file_of_them_gives(tmp_path: Path) -> None:
@@ -142,6 +152,35 @@ def test_a_variant_changes_nothing_that_baselines_share(section: str, variant: s
     costs = recipe(variants={variant: {section: {"anything": 1}}})
     with pytest.raises(ConfigError, match=f"variant {variant} sets {section} "):
         costs.config(FOLD, variant, 0)
+
+
+def test_all_that_a_variant_may_not_change_is_named() -> None:
+    both = recipe(variants={"calm": {"stress": {"x": 1}, "data": {"x": 1}}}, origin="mine.yaml")
+    with pytest.raises(ConfigError) as refused:
+        both.config(FOLD, "calm", 0)
+    assert str(refused.value) == (
+        "variant calm sets data, stress [mine.yaml], which baselines share with all variants; set "
+        "it in `values`"
+    )
+
+
+@pytest.mark.parametrize("values", [{"seed": 3}, {"threads": 2}, {"market": "nse"}])
+def test_a_variant_sets_nothing_that_the_study_sets(values: dict[str, object]) -> None:
+    (name,) = values
+    own = recipe(variants={"calm": values}, origin="mine.yaml")
+    with pytest.raises(ConfigError) as refused:
+        own.config(FOLD, "calm", 0)
+    assert str(refused.value) == (
+        f"{name} [mine.yaml]: the study sets this itself, from its markets, folds and seeds and "
+        "the section `walk_forward`; leave it out"
+    )
+
+
+def test_all_values_that_the_study_sets_are_named_in_their_order() -> None:
+    values = {"threads": 2, "walk_forward": {"test_years": 5, "samples": 9}, "seed": 1}
+    own = recipe(changes=values, years={"test_years": 3})
+    with pytest.raises(ConfigError, match=r"^seed, threads, walk_forward.test_years \["):
+        own.base("us")
 
 
 @pytest.mark.parametrize(
