@@ -10,7 +10,7 @@ from hrl_sarp.config.loading import config_hash, load_config
 from hrl_sarp.config.study_schema import StudyConfig, StudyFoldsConfig
 from hrl_sarp.errors import ConfigError
 from hrl_sarp.studies.walk_forward import Fold, Recipe
-from hrl_sarp.studies.walk_forward.folds import COMMON
+from hrl_sarp.studies.walk_forward.folds import COMMON, _merged
 
 FOLD = Fold("us", 2008, 2010)
 
@@ -31,7 +31,8 @@ def test_folds_cover_the_test_years_once() -> None:
     # nse begins a year later; its last fold is cut at the same last year
     assert [fold.first for fold in recipe().folds("nse", None)] == [2006, 2009, 2012, 2015, 2018]
     assert recipe().folds("nse", None)[-1] == Fold("nse", 2018, 2019)
-    assert len(recipe().folds("us", 2)) == 2
+    for count in (1, 2):
+        assert len(recipe().folds("us", count)) == count
 
 
 def test_the_recipe_of_a_study_holds_what_its_file_says(tmp_path: Path) -> None:
@@ -104,6 +105,14 @@ def test_layers_of_a_variant_are_laid_over_each_other() -> None:
     assert config.market == "nse"
     plain = recipe().config(Fold("nse", 2009, 2011), "risk", seed=0)
     assert config.macro_agent != plain.macro_agent
+
+
+def test_mappings_merge_and_everything_else_is_replaced() -> None:
+    first = {"a": {"b": 1, "c": {"d": 2}}, "e": [1], "f": {"g": 3}}
+    second = {"a": {"c": {"d": 4}, "h": 5}, "e": [6], "f": None, "i": 7}
+    both = {"a": {"b": 1, "c": {"d": 4}, "h": 5}, "e": [6], "f": None, "i": 7}
+    assert _merged(first, second) == both
+    assert _merged(second, first)["f"] == {"g": 3}
 
 
 def test_a_market_with_spans_as_shares_has_no_folds() -> None:
