@@ -1,6 +1,7 @@
 """Runs one or all of the five phases, in their order."""
 
 import math
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -49,12 +50,16 @@ screen: a batch of phase 1 or 2, an env step, an update of TD3, a session of val
 SESSIONS_PER_WEEK = 5
 
 
-def run_phase(number: int, context: PhaseContext) -> PhaseResult:
+Runner = Callable[[PhaseContext], PhaseResult]
+
+
+def run_phase(number: int, context: PhaseContext, runner: Runner | None = None) -> PhaseResult:
     """Run one phase. When resuming, a phase that has finished is not repeated.
 
     Args:
         number: of the phase, 1 to 5.
         context: of the run.
+        runner: trains in place of the phase's own; None takes that.
 
     Returns:
         The path of the metrics, and the numbers of the closing line.
@@ -83,7 +88,7 @@ def run_phase(number: int, context: PhaseContext) -> PhaseResult:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, sealed(dump_config(config)))
     logger.info(f"phase {number} ({PHASES[number - 1].title}) begins")
-    result = RUNNERS[number](context)
+    result = (runner or RUNNERS[number])(context)
     logger.info(f"phase {number} wrote {result.metrics}")
     return result
 

@@ -22,7 +22,6 @@ from hrl_sarp.envs.policies import (
     SampledGoal,
 )
 from hrl_sarp.graph import with_node_features
-from hrl_sarp.known_markets.study import ORACLE_SPEED
 from hrl_sarp.known_markets.two_level import (
     MacroOracle,
     MicroOracle,
@@ -31,6 +30,7 @@ from hrl_sarp.known_markets.two_level import (
     planted_market,
     share_of_gap,
 )
+from hrl_sarp.known_markets.two_level_study import ORACLE_SPEED
 from hrl_sarp.market.tensors import MarketTensors
 from tests import tiny_runs
 

@@ -12,7 +12,6 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from hrl_sarp.features.labels import regime_label
-from hrl_sarp.known_markets.study import ORACLE_SPEED
 from hrl_sarp.known_markets.two_level import (
     MacroOracle,
     MicroOracle,
@@ -27,6 +26,7 @@ from hrl_sarp.known_markets.two_level import (
     share_of_gap,
     transition_matrix,
 )
+from hrl_sarp.known_markets.two_level_study import ORACLE_SPEED
 from hrl_sarp.market.tensors import MarketTensors
 
 PLAN = PathPlan(train_weeks=104, validation_weeks=52, n_paths=20, path_weeks=78)

@@ -12,8 +12,12 @@ import pytest
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.envs.policies import FollowGoal, ProportionalGoal
 from hrl_sarp.graph import with_node_features
-from hrl_sarp.known_markets.study import VolatilityStudy, over_even_stocks, prepare_volatility
 from hrl_sarp.known_markets.two_level import PathPlan
+from hrl_sarp.known_markets.volatility.study import (
+    VolatilityStudy,
+    over_even_stocks,
+    prepare_volatility,
+)
 from hrl_sarp.risk import risk_tables
 from tests import tiny_runs
 from tests.learning.planted import random_weights, untrained

@@ -14,11 +14,10 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.envs.policies import FollowGoal, MacroPolicy, MicroPolicy, ProportionalGoal
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
-from hrl_sarp.known_markets import volatility_optimum as optimum
-from hrl_sarp.known_markets import volatility_regimes as regimes
 from hrl_sarp.known_markets.two_level import PathPlan, share_of_gap
-from hrl_sarp.known_markets.volatility_optimum import Choice, SectorTable, StockTable
-from hrl_sarp.known_markets.volatility_regimes import (
+from hrl_sarp.known_markets.volatility import optimum, regimes
+from hrl_sarp.known_markets.volatility.optimum import Choice, SectorTable, StockTable
+from hrl_sarp.known_markets.volatility.regimes import (
     MEMBER,
     N_ASSETS,
     SECTOR_OF,

@@ -18,7 +18,7 @@ from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, MixedTa
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import CheckpointError, MarketError
 from hrl_sarp.evaluation.policies import trained_policies
-from hrl_sarp.known_markets.study import write_untrained
+from hrl_sarp.known_markets.two_level_study import write_untrained
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import CERTIFICATION, PHASES

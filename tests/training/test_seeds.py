@@ -12,7 +12,7 @@ from hrl_sarp.contracts import Market
 from hrl_sarp.envs.policies import MixedGoal, MixedTarget
 from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError
 from hrl_sarp.evaluation.policies import granted, trained_policies, training_curves
-from hrl_sarp.known_markets.study import write_untrained
+from hrl_sarp.known_markets.two_level_study import write_untrained
 from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import PHASES, SEEDS

@@ -131,7 +131,8 @@ class MacroGradient:
         decision, prior = found[-1]
         goal = decision.goal(decision.shares.centre)
         shares, floor = decision.shares.centre.clamp(min=SMALLEST_SHARE), SMALLEST_SHARE
-        divergence = (shares * (shares.log() - prior.clamp(min=floor).log())).sum(dim=1).mean()
+        classical = prior[:, : shares.shape[1]].clamp(min=floor)  # under growth without cash
+        divergence = (shares * (shares.log() - classical.log())).sum(dim=1).mean()
         distance = (goal.cash - prior[:, -1]).square().mean()
         objective = reply.reward.mean()
         total = (

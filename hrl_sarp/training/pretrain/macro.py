@@ -10,6 +10,7 @@ from hrl_sarp.agents.files import describe_days
 from hrl_sarp.agents.layers import set_dropout
 from hrl_sarp.agents.measures import as_numbers, goal_measures
 from hrl_sarp.agents.ppo.networks import MacroDecision
+from hrl_sarp.config.schema import GradientConfig, SupervisedConfig
 from hrl_sarp.contracts import Goal, Market, Regime
 from hrl_sarp.envs.observations import MACRO_SCALARS, macro_inputs
 from hrl_sarp.envs.policies import FollowGoal
@@ -26,10 +27,23 @@ NUMBER = 1
 
 
 def run(context: PhaseContext) -> PhaseResult:
+    """Train as the objective asks: by the gradient under `risk`, else by labels."""
+    if context.config.objective.kind == "risk":
+        return run_by_gradient(context)
+    return _fit(MacroTask(context), context.config.macro_agent.pretrain, context)
+
+
+def run_by_gradient(context: PhaseContext) -> PhaseResult:
+    """Train by the gradient of the objective through the simulator, whichever objective it is."""
+    return _fit(MacroGradient(context), context.config.macro_agent.gradient, context)
+
+
+def _fit(
+    task: "MacroTask | MacroGradient",
+    section: SupervisedConfig | GradientConfig,
+    context: PhaseContext,
+) -> PhaseResult:
     """Train, calibrate on validation, write agent, sector table and metrics."""
-    is_risk, settings = context.config.objective.kind == "risk", context.config.macro_agent
-    task = MacroGradient(context) if is_risk else MacroTask(context)
-    section = settings.gradient if is_risk else settings.pretrain
     with fitted_phase(task, NUMBER, section, context) as (history, fitted):
         table = embed_all(task.graph, task.nodes, task.edges).cpu().numpy()
         tensors, config = context.with_sector_embeddings(table).tensors, context.config

@@ -15,6 +15,7 @@ from hrl_sarp.agents.measures import (
     mean_with_error,
     score_measures,
 )
+from hrl_sarp.config.schema import GradientConfig, SupervisedConfig
 from hrl_sarp.contracts import Goal, Regime
 from hrl_sarp.envs.observations import (
     MICRO_SCALARS,
@@ -35,11 +36,27 @@ NUMBER = 2
 
 
 def run(context: PhaseContext) -> PhaseResult:
-    """Train, calibrate on validation, write agent and metrics."""
-    settings, ranked = context.config.micro_agent, MicroTask(context)
-    is_risk = context.config.objective.kind == "risk"
-    task = MicroGradient(context, ranked.agent) if is_risk else ranked
-    section = settings.gradient if is_risk else settings.pretrain
+    """Train as the objective asks: by the gradient under `risk`, else by labels."""
+    if context.config.objective.kind == "risk":
+        return run_by_gradient(context)
+    ranked = MicroTask(context)
+    return _fit(ranked, ranked, context.config.micro_agent.pretrain, context)
+
+
+def run_by_gradient(context: PhaseContext) -> PhaseResult:
+    """Train by the gradient of the objective through the simulator, whichever objective it is."""
+    ranked = MicroTask(context)
+    task = MicroGradient(context, ranked.agent)
+    return _fit(ranked, task, context.config.micro_agent.gradient, context)
+
+
+def _fit(
+    ranked: "MicroTask",
+    task: "MicroTask | MicroGradient",
+    section: SupervisedConfig | GradientConfig,
+    context: PhaseContext,
+) -> PhaseResult:
+    """Train `task`, calibrate on validation, write the agent of `ranked` and metrics of both."""
     with fitted_phase(task, NUMBER, section, context) as (history, fitted):
         measures = {**ranked.validate()[1], **task.validate()[1]}
         ranking = ranked.compare_with_ridge(context.config.evaluation.ridge_penalty)

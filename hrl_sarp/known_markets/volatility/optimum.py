@@ -26,7 +26,7 @@ from hrl_sarp.envs.policies import (
 )
 from hrl_sarp.envs.rollout import HierarchicalPolicy, Variant, rollout
 from hrl_sarp.known_markets.two_level import DAYS_PER_WEEK, PathPlan
-from hrl_sarp.known_markets.volatility_regimes import (
+from hrl_sarp.known_markets.volatility.regimes import (
     MEMBER,
     N_ASSETS,
     N_SECTORS,

@@ -3,7 +3,7 @@
 All stocks have the same mean return in all states, so nothing but risk can be learned. The state
 changes every few months. It sets which sectors and which of their stocks are risky, how they move
 together, and the level of risk. Agents see averages of returns and ranges. Oracles know the
-process, and their belief about the state is that of the exact filter; `volatility_optimum` has the
+process, and their belief about the state is that of the exact filter; `optimum` has the
 best policies.
 """
 
