@@ -109,7 +109,13 @@ def assemble_market(
         manifest={"risk_free": risk_free_is, "benchmark": benchmark_is},
     )
     cuts = span_cuts(ground.spans, market.dates, panel.dates[0].item(), first)
-    market.manifest.update(_manifest(raw, panel, market), remarks=list(ground.remarks), cuts=cuts)
+    asked_spans = ground.spans.model_dump(mode="json")
+    market.manifest.update(
+        _manifest(raw, panel, market),
+        remarks=list(ground.remarks),
+        cuts=cuts,
+        asked_spans={name: list(days.values()) for name, days in asked_spans.items()},
+    )
     market = without_constant(market, asked)
     if config.objective.kind == "risk":
         return replace(market, risk=risk_tables(market, config))

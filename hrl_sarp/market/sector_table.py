@@ -1,13 +1,16 @@
 """The sector embeddings that phase 1 writes, as a file that belongs to one market and span."""
 
 import hashlib
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from hrl_sarp.contracts import Market
 from hrl_sarp.errors import CheckpointError
@@ -51,18 +54,97 @@ def market_facts(market: Market) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a run was trained on, as far as later data must continue it.
+
+    Examples:
+        >>> Origin({"profile": "us"}, {}, "", np.array(["2024-01-02"], "datetime64[D]")).last_day
+        datetime.date(2024, 1, 2)
+    """
+
+    facts: dict[str, Any]
+    """Of `market_facts`."""
+    spans: dict[str, list[str]]
+    """First and last day of each span as it was asked for; empty where no data were collected."""
+    data_hash: str
+    """Of the raw files; empty where no data were collected."""
+    dates: Shaped[np.ndarray, " T"]
+    """Sessions of its market, datetime64[D]."""
+
+    @property
+    def last_day(self) -> date:
+        """Last session of the run's market."""
+        day: date = self.dates[-1].item()
+        return day
+
+
 def write_sector_table(
-    path: Path, market: Market, fingerprint: str, table: Float[np.ndarray, "T S E"]
+    path: Path,
+    market: Market,
+    fingerprint: str,
+    table: Float[np.ndarray, "T S E"],
+    network: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write the embeddings with the span they were fitted on, and the fingerprint of the data."""
+    """Write the embeddings with the span they were fitted on, and the fingerprint of the data.
+
+    `network` are the weights of the graph network that made them, from which days to come get
+    theirs; None where no network did.
+    """
     train = market.split.train
     payload = {
         "kind": SECTOR_TABLE,
         "identity": {"market": fingerprint, MARKET_FACTS: market_facts(market)},
         "fitted_rows": [train.start, train.stop],
         "table": torch.from_numpy(table),
+        "network": None if network is None else dict(network),
+        "dates": torch.from_numpy(market.dates.astype("datetime64[D]").astype(np.int64)),
+        "spans": market.manifest.get("asked_spans", {}),
+        "data_hash": market.manifest.get("data_hash", ""),
     }
     return save_payload(path, payload)
+
+
+def read_origin(path: Path) -> Origin:
+    """Read what the run of a sector table was trained on.
+
+    Raises:
+        MissingArtifactError: if there is no file.
+        CheckpointError: if it is damaged, or was written by a version that did not keep it.
+    """
+    payload = _payload(path)
+    _require_network(path, payload)
+    with restoring(path):
+        return Origin(
+            facts=dict(payload["identity"][MARKET_FACTS]),
+            spans=dict(payload["spans"]),
+            data_hash=str(payload["data_hash"]),
+            dates=payload["dates"].numpy().astype("datetime64[D]"),
+        )
+
+
+def read_graph(
+    path: Path,
+) -> tuple[Shaped[np.ndarray, " T"], Float[np.ndarray, "T S E"], dict[str, Tensor]]:
+    """Read the sessions of a sector table, the table, and the weights of its network.
+
+    Raises:
+        MissingArtifactError: if there is no file.
+        CheckpointError: if it is damaged, or holds no network.
+    """
+    payload = _payload(path)
+    _require_network(path, payload)
+    with restoring(path):
+        dates = payload["dates"].numpy().astype("datetime64[D]")
+        return dates, payload["table"].numpy(), dict(payload["network"])
+
+
+def _require_network(path: Path, payload: Mapping[str, Any]) -> None:
+    if payload.get("network") is None:
+        raise CheckpointError(
+            f"{path} holds no graph network, so that days after its training have no sector table: "
+            f"expected a run of this version; run `{WRITER}` and the phases after it again"
+        )
 
 
 def read_sector_table(path: Path, market: Market, fingerprint: str) -> Float[np.ndarray, "T S E"]:

@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from loguru import logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.config.loading import config_hash
-from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
+from hrl_sarp.config.schema import GradientConfig, GraphConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import SECTOR_COLUMNS, Market
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.history import DECISIONS, Axis
 from hrl_sarp.fitting.resume import MARKET_FACTS
+from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_features
 from hrl_sarp.market.sector_table import (
     market_facts,
+    read_graph,
     read_sector_table,
     write_sector_table,
 )
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.checkpoints import load_module
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file, remove_from
 from hrl_sarp.run.session import StopFlag, derive_seed
@@ -57,6 +61,9 @@ class PhaseContext:
     stop: StopFlag
     fingerprint: str
     """Hash of the market's content: dates, stocks, returns, features, risk, stock embeddings."""
+    goes_on: bool = False
+    """The market has days after the data of the run, or ends before them: agents decide on it, and
+    no phase may train on it."""
 
     @cached_property
     def validation(self) -> Validation:
@@ -194,16 +201,45 @@ def fitted_phase(
         yield history, {"best_epoch": fitted.best_epoch, "best_val_loss": fitted.best_loss}
 
 
-def save_sector_table(path: Path, context: PhaseContext, table: np.ndarray) -> Path:
-    """Write the (T, S, E) sector embeddings of phase 1 with the span they were fitted on."""
-    return write_sector_table(path, context.market, context.fingerprint, table)
+def save_sector_table(
+    path: Path, context: PhaseContext, table: np.ndarray, graph: SectorGNN | None = None
+) -> Path:
+    """Write the (T, S, E) sector embeddings of phase 1 with the span they were fitted on.
+
+    `graph` is the network that made them; without it the run cannot decide on days to come.
+    """
+    network = None if graph is None else graph.state_dict()
+    return write_sector_table(path, context.market, context.fingerprint, table, network)
 
 
 def with_sector_table(context: PhaseContext) -> PhaseContext:
     """Return the context whose market carries the sector embeddings of phase 1.
 
-    A table of other data, or one that was fitted past this training span, is refused.
+    A table of other data, or one that was fitted past this training span, is refused. Where the
+    context goes on after the data of its run, days that the table lacks are embedded by the network
+    that made it.
     """
     path = context.best(1, which=1)
+    if context.goes_on:
+        graph = context.config.macro_agent.graph
+        return context.with_sector_embeddings(_continued_table(path, context.market, graph))
     table = read_sector_table(path, context.market, context.fingerprint)
     return context.with_sector_embeddings(table)
+
+
+def _continued_table(path: Path, market: Market, config: GraphConfig) -> Float[np.ndarray, "T S E"]:
+    """Return the rows of a written table, and embed the days that it lacks one by one.
+
+    One by one, because products of matrices round by their size: a day has the same embedding
+    however many days follow it.
+    """
+    dates, written, weights = read_graph(path)
+    nodes = torch.from_numpy(node_features(market, config))
+    edges = torch.from_numpy(adjacency(market, config))
+    graph = SectorGNN(nodes.shape[2], config)
+    load_module(path, graph, weights)
+    place = np.minimum(np.searchsorted(dates, market.dates), len(dates) - 1)
+    table = written[place]
+    for row in np.flatnonzero(dates[place] != market.dates):
+        table[row] = embed_all(graph, nodes[row : row + 1], edges[row : row + 1])[0].numpy()
+    return table

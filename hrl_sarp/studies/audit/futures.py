@@ -7,10 +7,12 @@ which of them came.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import polars as pl
 
+from hrl_sarp.data.as_of import as_of, is_unseen, without_later_members
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.market.rates import ETF_PREFIX
@@ -28,16 +30,7 @@ SPLIT = 2.0
 
 def truncate(raw: RawData, day: np.datetime64) -> RawData:
     """Cut everything after the day."""
-    keep = pl.col("date") <= day.item()
-    own = raw.own_features
-    return dataclasses.replace(
-        _without_later_members(raw, day),
-        bars=raw.bars.filter(keep),
-        macro=raw.macro.filter(keep),
-        index=raw.index.filter(keep),
-        features=None if raw.features is None else raw.features.filter(keep),
-        own_features=None if own is None else own.filter(~_is_unseen(day)),
-    )
+    return as_of(raw, _date(day))
 
 
 def corrupt(raw: RawData, day: np.datetime64) -> RawData:
@@ -46,12 +39,12 @@ def corrupt(raw: RawData, day: np.datetime64) -> RawData:
     after = pl.col("date") > day.item()
     features, own = raw.features, raw.own_features
     return dataclasses.replace(
-        _without_later_members(raw, day),
+        without_later_members(raw, _date(day)),
         bars=_other_bars(raw.bars, after, rng),
         macro=_scaled(raw.macro, after, rng, "value"),
         index=_scaled(raw.index, after, rng, "close"),
         features=None if features is None else _scaled(features, after, rng, "value"),
-        own_features=None if own is None else _scaled(own, _is_unseen(day), rng, "value"),
+        own_features=None if own is None else _scaled(own, is_unseen(_date(day)), rng, "value"),
     )
 
 
@@ -79,7 +72,9 @@ def permute(raw: RawData, day: np.datetime64) -> RawData:
         macro=shuffled(raw.macro, after, "series"),
         index=shuffled(raw.index, after),
         features=None if features is None else shuffled(features, after, "symbol", "name"),
-        own_features=None if own is None else shuffled(own, _is_unseen(day), "symbol", "name"),
+        own_features=None
+        if own is None
+        else shuffled(own, is_unseen(_date(day)), "symbol", "name"),
     )
 
 
@@ -114,7 +109,7 @@ def unpublish(raw: RawData, day: np.datetime64) -> RawData:
     rng = np.random.default_rng(3)
     own = raw.own_features
     if own is not None:
-        own = _scaled(own, _is_unseen(day) & (pl.col("date") <= day.item()), rng, "value")
+        own = _scaled(own, is_unseen(_date(day)) & (pl.col("date") <= day.item()), rng, "value")
         raw = dataclasses.replace(raw, own_features=own)
     if raw.macro.is_empty():
         return raw
@@ -174,18 +169,8 @@ FUTURES = (
 """Every change of raw data that the audit tries."""
 
 
-def _is_unseen(day: np.datetime64) -> pl.Expr:
-    """Mark own features that the close of the day does not see: it sees those public before it."""
-    return pl.col("known_at") >= day.item()
-
-
-def _without_later_members(raw: RawData, day: np.datetime64) -> RawData:
-    """Forget who joins and who leaves the index after the day."""
-    if raw.membership is None:
-        return raw
-    known = raw.membership.filter(pl.col("start").is_null() | (pl.col("start") <= day.item()))
-    open_end = pl.when(pl.col("end") < day.item()).then(pl.col("end"))
-    return dataclasses.replace(raw, membership=known.with_columns(end=open_end))
+def _date(day: np.datetime64) -> date:
+    return date.fromisoformat(str(day))
 
 
 def _other_bars(bars: pl.DataFrame, after: pl.Expr, rng: np.random.Generator) -> pl.DataFrame:

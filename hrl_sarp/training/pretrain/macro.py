@@ -60,7 +60,7 @@ def _fit(
         )
         files = PHASES[NUMBER - 1]
         agent.save(context.folder(NUMBER) / files.best[0])
-        save_sector_table(context.folder(NUMBER) / files.best[1], context, table)
+        save_sector_table(context.folder(NUMBER) / files.best[1], context, table, task.graph)
         summary = {**fitted, **task.validate()[1], **calibration}
         return context.finish(NUMBER, history, summary)
 
