@@ -107,6 +107,8 @@ USUAL_SESSIONS = SessionCounts()
 
 SECTOR_COLUMNS = "sector_columns"
 """Key of `Market.manifest`: names of the columns of a sector table that no network has made."""
+CONTINUED_TABLE = "continued_table"
+"""Key of `Market.manifest`: hash of the sector table that the market's own one goes on from."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from torch import nn
 
+from hrl_sarp.contracts import CONTINUED_TABLE
 from hrl_sarp.errors import CheckpointError, TrainingDivergedError
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.checkpoints import load_module, load_payload, save_payload
@@ -55,9 +57,19 @@ def market_identity(tensors: MarketTensors) -> dict[str, Any]:
 
 
 def sector_table_hash(tensors: MarketTensors) -> str:
-    """Hash the sector table that a macro agent reads; empty where there is none."""
+    """Hash the sector table that a macro agent reads, or the one that it goes on from.
+
+    It is empty where there is none.
+    """
     table = tensors.sector_embeddings
-    return "" if table is None else hashlib.sha256(table.cpu().numpy().tobytes()).hexdigest()
+    if table is None:
+        return ""
+    return tensors.market.manifest.get(CONTINUED_TABLE) or table_hash(table.cpu().numpy())
+
+
+def table_hash(table: np.ndarray) -> str:
+    """Hash a sector table."""
+    return hashlib.sha256(table.tobytes()).hexdigest()
 
 
 def networks_of(agent: Saveable) -> dict[str, dict[str, Any]]:

@@ -59,12 +59,13 @@ def tune(  # noqa: PLR0913 -- options, given by name
     """
     from rich.console import Console
 
-    from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, TUNING, load_tuning
+    from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, TUNING, load_apart
+    from hrl_sarp.config.study_schema import TuningConfig
     from hrl_sarp.run.session import require_extra
 
     config_dir = own if own is not None and (own / TUNING).is_file() else DEFAULT_CONFIG_DIR
     path = space or config_dir / TUNING
-    tried = load_tuning(path)
+    tried = load_apart(path, TuningConfig, "the search space")
     config = read_config(market, experiment, own)
     require_extra("optuna", "tune")
     from hrl_sarp.studies.tuning.cells import Tuning, run_trials

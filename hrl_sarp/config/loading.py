@@ -18,7 +18,7 @@ from hrl_sarp.config.consistency import find_contradictions
 from hrl_sarp.config.encoder_schema import WindowedConfig
 from hrl_sarp.config.market_schema import DATED, SHARED, Section
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.config.study_schema import StudyConfig, TuningConfig
+from hrl_sarp.config.study_schema import StudyConfig
 from hrl_sarp.errors import ConfigError, OverwriteError
 
 _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
@@ -35,8 +35,8 @@ MOST_SHOWN_CHANGES = 4
 SPANS = ("market_profile", "spans")
 CHOICES = {"market": "markets", "experiment": "experiments", "study": "studies"}
 """Kind of file that is chosen by its name -> its folder below the configuration."""
-TUNING = "tuning.yaml"
-"""In the configuration folder: what the command `tune` tries. It is no value of a run."""
+TUNING, DAILY = APART = "tuning.yaml", "daily.yaml"
+"""In the configuration folder: what `tune` tries, and how `decide` decides. No values of a run."""
 COMMAND_LINE = "command line"
 SchemaT = TypeVar("SchemaT", bound=Section)
 RETIRED_KEYS = {
@@ -93,7 +93,7 @@ def load_config(
             wrong types, values that contradict each other.
     """
     layers = _Layers(config_dir)
-    base_files = sorted(path for path in config_dir.glob("*.yaml") if path.name != TUNING)
+    base_files = sorted(path for path in config_dir.glob("*.yaml") if path.name not in APART)
     if not base_files:
         raise ConfigError(
             f"cannot use {config_dir}: expected *.yaml files, found none; "
@@ -157,22 +157,20 @@ def load_study(
     return _whole(layers, StudyConfig, f"the study {name}")
 
 
-def load_tuning(path: Path) -> TuningConfig:
-    """Read what the command `tune` tries.
+def load_apart(path: Path, schema: type[SchemaT], title: str) -> SchemaT:
+    """Read a file of `APART`, or one of the user's in its place.
 
     Args:
-        path: of the file; `config/tuning.yaml` is the default of the command.
-
-    Returns:
-        The checked search space. Whether its keys are values of a configuration shows when one is
-        laid over it.
+        path: of the file.
+        schema: of its values.
+        title: of the file, for messages.
 
     Raises:
         ConfigError: listing every problem, as `load_config` does.
     """
     layers = _Layers(path.parent)
     layers.lay(layers.read(path), path.name)
-    return _whole(layers, TuningConfig, f"the search space {path}")
+    return _whole(layers, schema, f"{title} {path}")
 
 
 def overlaid(config: RunConfig, values: Mapping[str, Any], origin: str) -> RunConfig:

@@ -1,4 +1,4 @@
-"""Schema of studies: walk-forward, trainings inside the training span, and tuning on these."""
+"""Schema of studies (walk-forward, inner trainings, tuning) and of daily decisions."""
 
 from typing import Annotated, Any, Literal
 
@@ -179,3 +179,19 @@ class TuningConfig(Section):
         if twice:
             raise ValueError(f"expected each key once, found {', '.join(twice)} twice")
         return self
+
+
+class DailyConfig(Section):
+    """The file `config/daily.yaml`: when a decision of today is refused."""
+
+    halted_sessions: int = Field(ge=0)
+    """Sessions without a bar at the end of the data for which a stock counts as halted: it keeps
+    its shares. After them it counts as gone."""
+    max_missing_share: float = Field(ge=0, le=1)
+    """Largest share of the universe that may lack a bar on the day of the decision."""
+    max_stale_sessions: int = Field(ge=0)
+    """Sessions of the exchange that may lie between the last bar and today."""
+    warn_age_days: Count
+    """Calendar days since the end of the training span after which a decision warns."""
+    max_age_days: Count
+    """The same, after which it refuses."""

@@ -140,16 +140,36 @@ class TwoClocks:
             hold: rows without orders, whose action is ignored; none if None.
             cash: share of wealth to leave in cash; that of the goal in force if None.
         """
+        return self.book_day(self.targets(slot_action, hold, cash), active, hold)
+
+    def targets(
+        self,
+        slot_action: Float[Tensor, "B N"],
+        hold: Bool[Tensor, " B"] | None = None,
+        cash: Float[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B A"]:
+        """Project an action onto the limits: the orders for the next open, as weights of wealth.
+
+        See `trade_day` for the arguments. Rows without orders get their holdings.
+        """
         cash = self.goal_cash() if cash is None else cash
         state, action = self.simulator.state, slot_action.to(self.tensors.dtype)
         wanted = (state.day, state.weights, action, cash, state.gate_days)
         if hold is None:
-            target = self._target(*wanted)
-        else:
-            rows, target = (~hold).nonzero().flatten(), state.weights
-            if len(rows):
-                chosen = self._target(*(values.index_select(0, rows) for values in wanted))
-                target = target.index_copy(0, rows, chosen)
+            return self._target(*wanted)
+        rows, target = (~hold).nonzero().flatten(), state.weights
+        if len(rows):
+            chosen = self._target(*(values.index_select(0, rows) for values in wanted))
+            target = target.index_copy(0, rows, chosen)
+        return target
+
+    def book_day(
+        self,
+        target: Float[Tensor, "B A"],
+        active: Bool[Tensor, " B"] | None = None,
+        hold: Bool[Tensor, " B"] | None = None,
+    ) -> StepResult:
+        """Trade to weights within the limits at the next open, and book the day."""
         result = self.simulator.step(target, active, hold)
         benchmark = log1p_growth(self.tensors.reward_benchmark[result.day])
         growth = log1p_growth(result.net_return) - benchmark

@@ -180,11 +180,13 @@ def build_panel(
     findings: pl.DataFrame,
     sectors: list[str],
     counts: SessionCounts = USUAL_SESSIONS,
+    halted_at_end: int = 0,
 ) -> PricePanel:
     """Arrange bars by session and symbol and turn them into returns.
 
     Stocks of other sectors are left out. `findings` are those of the validation, `counts` those of
-    the market's calendar.
+    the market's calendar. A stock that lacks bars at the end of the data is gone, unless it lacks
+    at most `halted_at_end` of them: then it counts as halted, because its next bar may come.
 
     Raises:
         MarketError: if no stock belongs to one of the sectors.
@@ -211,6 +213,7 @@ def build_panel(
     is_move = tradable & ~_crosses_jump(tradable, printed, mark)
     begun = np.maximum.accumulate(tradable, axis=0)
     continues = np.maximum.accumulate(tradable[::-1], axis=0)[::-1]
+    continues |= tradable[len(tradable) - 1 - min(halted_at_end, len(tradable) - 1) :].any(axis=0)
     columns = [name for name in PRICES if bars[name].null_count() < bars.height]
     planted = _planted_features(raw, sessions, symbols)
     days = sessions.to_numpy().astype(DAY)

@@ -53,6 +53,7 @@ def assemble_market(
     config: RunConfig,
     regime_model: RegimeModel | None = None,
     report: ValidationReport | None = None,
+    halted_at_end: int = 0,
 ) -> Market:
     """Assemble the market of a profile: adjusted returns, masks and causal features.
 
@@ -60,7 +61,8 @@ def assemble_market(
     or series they lack are left out, unless the profile requires them. Rows begin at the first
     session with a universe and a full look-back of all features. Assets are all stocks that were
     ever eligible. The manifest lacks the hashes of the files. Without a `regime_model` one is
-    fitted on the training span. Without a `report` the data are validated.
+    fitted on the training span. Without a `report` the data are validated. For `halted_at_end` see
+    `build_panel`.
 
     Raises:
         DataError: if the data break a structural rule; names each with its first case.
@@ -72,7 +74,7 @@ def assemble_market(
     if report is None:
         changes = data.calendar_changes
         report = validate(raw, data.validation, asked.calendar, changes, asked)
-    ground = _lay_ground(raw, config, report)
+    ground = _lay_ground(raw, config, report, halted_at_end)
     config, panel, slots, first = ground.config, ground.panel, ground.slots, ground.first
     profile, split, rows = config.market_profile, ground.split, slice(ground.first, None)
     risk_free, risk_free_is = risk_free_returns(raw.macro, panel.dates)
@@ -139,11 +141,14 @@ class _Ground(NamedTuple):
     """Rows of the market."""
 
 
-def _lay_ground(raw: RawData, config: RunConfig, report: ValidationReport) -> _Ground:
+def _lay_ground(
+    raw: RawData, config: RunConfig, report: ValidationReport, halted_at_end: int
+) -> _Ground:
     """Fit the profile to the data, choose the universe and divide the sessions."""
     _require_usable(report)
     profile, data = config.market_profile, config.data
-    panel = build_panel(raw, report.table, sectors_of(profile, raw), session_counts(profile))
+    counts = session_counts(profile)
+    panel = build_panel(raw, report.table, sectors_of(profile, raw), counts, halted_at_end)
     fitted = fit_profile(config, raw, panel.columns)
     config = config.model_copy(update={"market_profile": fitted.profile})
     members = membership_mask(panel, raw.membership)

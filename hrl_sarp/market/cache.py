@@ -57,12 +57,14 @@ def bundled_sample(config: RunConfig) -> Market:
     return assemble_market(sample.load(), config)
 
 
-def assembled_market(data_dir: Path, config: RunConfig) -> Market:
+def assembled_market(data_dir: Path, config: RunConfig, halted_at_end: int = 0) -> Market:
     """Return the market of `data/raw`, from the cache beside it if nothing changed.
 
     Args:
         data_dir: `data/raw` as written by collect-data.
         config: the run's configuration; its market profile must fit the data.
+        halted_at_end: sessions without a bar, at the end of the data, for which a stock counts as
+            halted and not as gone.
 
     Returns:
         The market, with the hashes of data and market in its manifest.
@@ -73,7 +75,7 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
         FeatureError: if the profile names features that the data cannot serve.
         MarketError: if no market can be assembled.
     """
-    path = market_path(data_dir, config)
+    path = market_path(data_dir, config, halted_at_end)
     profile = config.market_profile
     # the key does not cover the user's functions, so a market of theirs is assembled every time
     if not (profile.extra_stock_features or profile.extra_macro_features):
@@ -85,20 +87,20 @@ def assembled_market(data_dir: Path, config: RunConfig) -> Market:
 
     remove_unfinished(path.parent)
     raw, report = read_validated(data_dir, config)
-    market = assemble_market(raw, config, report=report)
+    market = assemble_market(raw, config, report=report, halted_at_end=halted_at_end)
     market.manifest["data_hash"] = data_hash(data_dir)
-    market.manifest["market_hash"] = market_key(data_dir, config)
+    market.manifest["market_hash"] = market_key(data_dir, config, halted_at_end)
     write_market(market, path)
     return market
 
 
-def market_path(data_dir: Path, config: RunConfig) -> Path:
+def market_path(data_dir: Path, config: RunConfig, halted_at_end: int = 0) -> Path:
     """Name the file of a market, in the folder `market` beside the data."""
-    key = market_key(data_dir, config)[:16]
+    key = market_key(data_dir, config, halted_at_end)[:16]
     return data_dir.parent / "market" / f"{config.market}-{key}.npz"
 
 
-def market_key(data_dir: Path, config: RunConfig) -> str:
+def market_key(data_dir: Path, config: RunConfig, halted_at_end: int = 0) -> str:
     """Hash everything that the market depends on: raw files, profile, data section and code."""
     sections = {
         "market": config.market,
@@ -108,6 +110,7 @@ def market_key(data_dir: Path, config: RunConfig) -> str:
         "risk_model": config.risk_model.model_dump(mode="json"),
         "data_hash": data_hash(data_dir),
         "code": source_hash(*CODE_FOLDERS),
+        "halted_at_end": halted_at_end,
     }
     return sha256_plain(sections)
 

@@ -163,7 +163,7 @@ def write_json(path: Path, content: Any) -> None:
 
     JSON knows no NaN or infinity: both become null. An object gets a last key `checksum`.
     """
-    plain = with_checksum(_to_plain(content))
+    plain = with_checksum(to_plain(content))
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
@@ -251,13 +251,14 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Return what `write_json` writes of a value."""
     if isinstance(value, dict):
-        return {str(key): _to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _to_plain(value.tolist())
+        return to_plain(value.tolist())
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if isinstance(value, date | Path):

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from loguru import logger
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
+from hrl_sarp.agents.files import table_hash
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import GradientConfig, GraphConfig, RunConfig, SupervisedConfig
-from hrl_sarp.contracts import SECTOR_COLUMNS, Market
+from hrl_sarp.contracts import CONTINUED_TABLE, SECTOR_COLUMNS, Market
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.history import DECISIONS, Axis
 from hrl_sarp.fitting.resume import MARKET_FACTS
@@ -88,9 +89,16 @@ class PhaseContext:
         tensors = MarketTensors(market, self.tensors.dtype, self.tensors.device)
         return replace(self, market=market, tensors=tensors)
 
-    def with_sector_embeddings(self, table: Float[np.ndarray, "T S E"]) -> "PhaseContext":
-        """Return the context over the same market with this sector table."""
+    def with_sector_embeddings(
+        self, table: Float[np.ndarray, "T S E"], continued: str | None = None
+    ) -> "PhaseContext":
+        """Return the context over the same market with this sector table.
+
+        `continued` is the hash of the written table that it goes on from.
+        """
         manifest = {k: v for k, v in self.market.manifest.items() if k != SECTOR_COLUMNS}
+        if continued is not None:
+            manifest[CONTINUED_TABLE] = continued
         market = replace(self.market, sector_embeddings=table, manifest=manifest)
         return replace(self, market=market, tensors=self.tensors.with_sector_table(market))
 
@@ -222,13 +230,17 @@ def with_sector_table(context: PhaseContext) -> PhaseContext:
     path = context.best(1, which=1)
     if context.goes_on:
         graph = context.config.macro_agent.graph
-        return context.with_sector_embeddings(_continued_table(path, context.market, graph))
+        return context.with_sector_embeddings(*_continued_table(path, context.market, graph))
     table = read_sector_table(path, context.market, context.fingerprint)
     return context.with_sector_embeddings(table)
 
 
-def _continued_table(path: Path, market: Market, config: GraphConfig) -> Float[np.ndarray, "T S E"]:
+def _continued_table(
+    path: Path, market: Market, config: GraphConfig
+) -> tuple[Float[np.ndarray, "T S E"], str]:
     """Return the rows of a written table, and embed the days that it lacks one by one.
+
+    The second value is the hash of the written table.
 
     One by one, because products of matrices round by their size: a day has the same embedding
     however many days follow it.
@@ -242,4 +254,4 @@ def _continued_table(path: Path, market: Market, config: GraphConfig) -> Float[n
     table = written[place]
     for row in np.flatnonzero(dates[place] != market.dates):
         table[row] = embed_all(graph, nodes[row : row + 1], edges[row : row + 1])[0].numpy()
-    return table
+    return table, table_hash(written)

@@ -10,8 +10,8 @@ from hrl_sarp.config.loading import (
     DEFAULT_CONFIG_DIR,
     TUNING,
     config_hash,
+    load_apart,
     load_config,
-    load_tuning,
 )
 from hrl_sarp.config.study_schema import TuningConfig
 from hrl_sarp.errors import ConfigError
@@ -30,7 +30,8 @@ def refusal(tuning: TuningConfig) -> str:
 
 
 def test_the_shipped_space_fits_the_configuration() -> None:
-    require_search(load_tuning(DEFAULT_CONFIG_DIR / TUNING), CONFIG, TUNING)
+    shipped = load_apart(DEFAULT_CONFIG_DIR / TUNING, TuningConfig, "the search space")
+    require_search(shipped, CONFIG, TUNING)
 
 
 def test_it_is_no_value_of_a_run(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_file_that_cannot_be_meant_is_refused(
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**PLAIN, **changes}))
     with pytest.raises(ConfigError, match=told):
-        load_tuning(path)
+        load_apart(path, TuningConfig, "the search space")
 
 
 @pytest.mark.parametrize(

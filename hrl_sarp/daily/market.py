@@ -1,0 +1,209 @@
+"""The market of a trained run as it stands at the close of a day, also after the run's own data.
+
+Agents were fitted on a training span. Later data continue it: the span, the features and all that
+was fitted stay, and only rows are added.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from hrl_sarp.config.loading import name_changes
+from hrl_sarp.config.market_schema import SpanConfig, SpansConfig
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.study_schema import DailyConfig
+from hrl_sarp.contracts import Market
+from hrl_sarp.data.as_of import as_of
+from hrl_sarp.data.quality.validation import validate
+from hrl_sarp.data.store import RawData, read_raw
+from hrl_sarp.envs.rollout import HierarchicalPolicy
+from hrl_sarp.errors import CheckpointError, DataError
+from hrl_sarp.evaluation.policies import trained_policies
+from hrl_sarp.market.assemble import assemble_market
+from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.market.sector_table import Origin, market_facts, market_fingerprint, read_origin
+from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.run.phases import best_file
+from hrl_sarp.run.session import StopFlag
+from hrl_sarp.training.curriculum import config_of_run
+from hrl_sarp.training.phase import PhaseContext
+from hrl_sarp.training.seeds import seed_folders
+
+SAME_FACTS = ("profile", "sectors", "training span", "stock features", "market features")
+"""Of `market_facts`: what later data must share with those of the training."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run of one seed or of several, whose agents decide.
+
+    Examples:
+        >>> [field for field in TrainedRun.__dataclass_fields__]
+        ['log_dir', 'config', 'origin', 'seeds']
+    """
+
+    log_dir: Path
+    config: RunConfig
+    """With the spans by their days."""
+    origin: Origin
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def read(cls, log_dir: Path) -> "TrainedRun":
+        """Read what a run was trained on; its agents are not loaded.
+
+        Args:
+            log_dir: of the run.
+
+        Returns:
+            The run.
+
+        Raises:
+            MissingArtifactError: if there is no run, or its phase 1 has not finished.
+            CheckpointError: if a file is damaged, was written by a version before, or belongs to a
+                fold of a study.
+        """
+        folders = seed_folders(log_dir)
+        first = next(iter(folders.values()))
+        config = config_of_run(first)
+        path = best_file(first, 1, which=1)
+        origin = read_origin(path)
+        if not origin.spans:
+            raise CheckpointError(
+                f"{path} does not say on which spans it was trained: expected a run of `hrl-sarp "
+                "train` on collected data, found one on a market made in memory"
+            )
+        seeds = tuple(config.seed if seed is None else seed for seed in folders)
+        return cls(log_dir, _dated(config, origin), origin, seeds)
+
+
+@dataclass(frozen=True)
+class Today:
+    """What is known at a close, for the agents of a run.
+
+    Examples:
+        >>> [field for field in Today.__dataclass_fields__]
+        ['run', 'raw', 'market', 'halted_at_end']
+    """
+
+    run: TrainedRun
+    raw: RawData
+    """Up to the day."""
+    market: Market
+    """Its last row is the day."""
+    halted_at_end: int
+
+    @property
+    def day(self) -> date:
+        """The session at whose close the agents decide."""
+        day: date = self.market.dates[-1].item()
+        return day
+
+    @property
+    def closes(self) -> dict[str, float]:
+        """Close as traded of each stock that has a bar on the day."""
+        bars = self.raw.bars.filter(pl.col("date") == self.day)
+        return dict(bars.select("symbol", "close").drop_nulls().iter_rows())
+
+    @property
+    def last_closes(self) -> dict[str, float]:
+        """Last close as traded of every stock of the data, today's or an earlier one."""
+        bars = self.raw.bars.drop_nulls(["symbol", "date", "close"]).sort("date")
+        last = bars.group_by("symbol", maintain_order=True).agg(pl.col("close").last())
+        return dict(last.iter_rows())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the market up to the day."""
+        return market_fingerprint(self.market)
+
+    def context(self) -> PhaseContext:
+        """Build the context from which the agents of the run are loaded onto this market."""
+        tensors = MarketTensors(self.market, torch.float32, torch.device("cpu"))
+        return PhaseContext(
+            self.run.config,
+            self.market,
+            tensors,
+            self.run.log_dir,
+            resume=False,
+            stop=StopFlag(),
+            fingerprint=self.fingerprint,
+            goes_on=True,
+        )
+
+    def policies(self) -> list[HierarchicalPolicy]:
+        """Load what the run's backtest shows, what is deployed first, deciding on this market."""
+        return trained_policies(self.context())[0]
+
+
+def read_today(
+    run: TrainedRun, data_dir: Path, settings: DailyConfig, day: date | None = None
+) -> Today:
+    """Assemble the market of a run as it stood at the close of a day.
+
+    Args:
+        run: whose agents decide.
+        data_dir: `data/raw`, kept up to date.
+        settings: of daily decisions.
+        day: a session of the data; later rows are cut before anything is computed. None is the last
+            one.
+
+    Returns:
+        The market, with the day as its last row.
+
+    Raises:
+        DataError: if the day is no session of the data, or the data cannot be used.
+        CheckpointError: if the data do not continue those of the training.
+    """
+    raw = read_raw(data_dir)
+    sessions = raw.bars["date"].unique().sort()
+    last = sessions[-1]
+    if day is None or day == last:
+        market = assembled_market(data_dir, run.config, settings.halted_sessions)
+    else:
+        if day not in sessions:
+            earlier = sessions.filter(sessions < day)
+            near = f"the last one before it is {earlier[-1]}" if len(earlier) else "none is before"
+            raise DataError(
+                f"{data_dir}: --as-of {day} is no session of the data ({sessions[0]} to {last}); "
+                f"{near}"
+            )
+        raw = as_of(raw, day)
+        market = _assemble(raw, run.config, settings)
+    _require_continued(run, market)
+    return Today(run, raw, market, settings.halted_sessions)
+
+
+def _assemble(raw: RawData, config: RunConfig, settings: DailyConfig) -> Market:
+    profile, data = config.market_profile, config.data
+    report = validate(raw, data.validation, profile.calendar, data.calendar_changes, profile)
+    return assemble_market(raw, config, report=report, halted_at_end=settings.halted_sessions)
+
+
+def _dated(config: RunConfig, origin: Origin) -> RunConfig:
+    """Fix the spans of a run by their days; the test span goes on for as long as the data do."""
+    train, validation, test = (
+        SpanConfig(start=date.fromisoformat(first), end=date.fromisoformat(last))
+        for first, last in (origin.spans[name] for name in ("train", "validation", "test"))
+    )
+    spans = SpansConfig(
+        train=train, validation=validation, test=test.model_copy(update={"end": date.max})
+    )
+    profile = config.market_profile.model_copy(update={"spans": spans})
+    return config.model_copy(update={"market_profile": profile})
+
+
+def _require_continued(run: TrainedRun, market: Market) -> None:
+    """Refuse data whose market is another one than that of the training."""
+    there, here = run.origin.facts, market_facts(market)
+    kept = [{name: facts[name] for name in SAME_FACTS} for facts in (there, here)]
+    changes = name_changes(*kept)
+    if changes:
+        raise CheckpointError(
+            f"the data do not continue those of {run.log_dir}: {'; '.join(changes)}; give the data "
+            "folder of its training, brought up to date"
+        )
