@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrl_sarp.cli import encoders, live, studies, tuning
+from hrl_sarp.cli import encoders, live, studies
 from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LOG_DIR,
@@ -410,6 +410,5 @@ def init(
 
 
 studies.add_commands(app)
-tuning.add_commands(app)
 live.add_commands(app)
 encoders.add_commands(app)

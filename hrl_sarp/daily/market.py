@@ -17,12 +17,11 @@ from hrl_sarp.config.market_schema import SpanConfig, SpansConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.data.as_of import as_of
+from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.quality.validation import validate
 from hrl_sarp.data.store import RawData, read_raw
-from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.errors import CheckpointError, DataError
-from hrl_sarp.evaluation.policies import trained_policies
+from hrl_sarp.evaluation.policies import LoadedAgents
 from hrl_sarp.market.assemble import assemble_market
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.sector_table import Origin, market_facts, market_fingerprint, read_origin
@@ -121,10 +120,11 @@ class Today:
         """Hash of the market up to the day."""
         return market_fingerprint(self.market)
 
-    def context(self) -> PhaseContext:
-        """Build the context from which the agents of the run are loaded onto this market."""
+    @cached_property
+    def agents(self) -> LoadedAgents:
+        """The agents of the run, on this market."""
         tensors = MarketTensors(self.market, torch.float32, torch.device("cpu"))
-        return PhaseContext(
+        context = PhaseContext(
             self.run.config,
             self.market,
             tensors,
@@ -134,10 +134,7 @@ class Today:
             fingerprint=self.fingerprint,
             goes_on=True,
         )
-
-    def policies(self) -> list[HierarchicalPolicy]:
-        """Load what the run's backtest shows, what is deployed first, deciding on this market."""
-        return trained_policies(self.context())[0]
+        return LoadedAgents.of(context)
 
 
 def read_today(

@@ -1,13 +1,17 @@
-"""Values of the user's own, joined to sessions by the day on which they became public.
+"""What was known when: the user's values by the day on which they were public, data cut at a day.
 
 A value is seen from the first session after its `known_at` on, so that a report of the evening is
 not traded at the close before it.
 """
 
+import dataclasses
+from datetime import date
+
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Shaped
 
+from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError
 
 
@@ -95,3 +99,39 @@ def _carried(rows: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> Float[np
     last = np.searchsorted(known, sessions, side="left") - 1  # strictly before the session
     values = rows["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return np.where(last >= 0, values[np.maximum(last, 0)], np.nan)
+
+
+def as_of(raw: RawData, day: date) -> RawData:
+    """Cut everything that was not known at the close of a day.
+
+    Args:
+        raw: as collected; its import findings are kept, because a finding never gives a row back.
+        day: the last one that is kept.
+
+    Returns:
+        Bars, levels and series up to the day, own features that were public before it, and
+        memberships without those who join or leave later.
+    """
+    keep, own = pl.col("date") <= day, raw.own_features
+    return dataclasses.replace(
+        without_later_members(raw, day),
+        bars=raw.bars.filter(keep),
+        macro=raw.macro.filter(keep),
+        index=raw.index.filter(keep),
+        features=None if raw.features is None else raw.features.filter(keep),
+        own_features=None if own is None else own.filter(~is_unseen(day)),
+    )
+
+
+def is_unseen(day: date) -> pl.Expr:
+    """Mark own features that the close of the day does not see: it sees those public before it."""
+    return pl.col("known_at") >= day
+
+
+def without_later_members(raw: RawData, day: date) -> RawData:
+    """Forget who joins and who leaves the index after the day."""
+    if raw.membership is None:
+        return raw
+    known = raw.membership.filter(pl.col("start").is_null() | (pl.col("start") <= day))
+    open_end = pl.when(pl.col("end") < day).then(pl.col("end"))
+    return dataclasses.replace(raw, membership=known.with_columns(end=open_end))

@@ -1,10 +1,11 @@
 """The trained pairs of agents of a run, as policies of a backtest, and what they were granted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hrl_sarp.agents import MacroAgent, MicroAgent
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.envs.policies import (
@@ -64,6 +65,39 @@ class Run:
         return "".join(block_html(table) for folder in folders for table in phase_tables(folder))
 
 
+@dataclass(frozen=True)
+class LoadedAgents:
+    """The agents of a run, loaded once, which decide on any market of the same columns.
+
+    Examples:
+        >>> [field for field in LoadedAgents.__dataclass_fields__]
+        ['context', 'seeds']
+    """
+
+    context: PhaseContext
+    seeds: Sequence["_Seed"]
+
+    @classmethod
+    def of(cls, context: PhaseContext) -> "LoadedAgents":
+        """Load the agents of every seed of a run.
+
+        Args:
+            context: of the run.
+
+        Raises:
+            MissingArtifactError: if phases 1 and 2 have not finished.
+            CheckpointError: if a file is damaged or belongs to another market.
+        """
+        return cls(context, [_Seed.of(member) for member in members(context)])
+
+    def policies(
+        self, change: Callable[[Market], Market] = lambda market: market
+    ) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
+        """Let the agents read the market that `change` makes of theirs; see `trained_policies`."""
+        seeds = [each.pairs(change) for each in self.seeds]
+        return _named_policies(self.context, seeds)
+
+
 def trained_policies(
     context: PhaseContext, change: Callable[[Market], Market] = lambda market: market
 ) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
@@ -83,7 +117,12 @@ def trained_policies(
         The policies, and the names of those that show the gain of each level of the last pair over
         its rule.
     """
-    seeds = [_learned(member, change) for member in members(context)]
+    return LoadedAgents.of(context).policies(change)
+
+
+def _named_policies(
+    context: PhaseContext, seeds: Sequence[tuple[PhaseContext, "_Pairs"]]
+) -> tuple[list[HierarchicalPolicy], LevelSwaps]:
     reads, first = seeds[0]
     learned = {
         name: mixed_pair([pairs[name] for _, pairs in seeds])
@@ -147,28 +186,45 @@ def _description(name: str, last: str, n_seeds: int) -> str:
     return PAIRS[name].format(last=last) + mean
 
 
-def _learned(
-    context: PhaseContext, change: Callable[[Market], Market]
-) -> tuple[PhaseContext, dict[str, tuple[MacroPolicy, MicroPolicy]]]:
-    """Return what the policies of a seed read, and its pair after each finished phase."""
-    context = with_sector_table(context)
-    reads = context.with_market(change(context.market))
-    settings = reads.micro_settings()
-    macro: MacroPolicy = context.load_macro(1).on(reads.tensors)
-    micro: MicroPolicy = context.load_micro(2).on(settings)
-    pairs = {"phases 1+2": (macro, micro)}
-    if context.has(3):
-        macro = context.load_macro(3).on(reads.tensors)
-        pairs["phase 3 macro + phase 2 micro"] = macro, micro
-    if context.has(4):
-        micro = context.load_micro(4).on(settings)
-        pairs["phases 3+4"] = macro, micro
-    if context.has(5):
-        pairs["joint"] = (
-            context.load_macro(5).on(reads.tensors),
-            context.load_micro(5, 1).on(settings),
-        )
-    return reads, pairs
+_Pairs = dict[str, tuple[MacroPolicy, MicroPolicy]]
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """The agents that the phases of one seed have left, by the number of the phase."""
+
+    context: PhaseContext
+    """With the sector table that its agents read."""
+    macros: Mapping[int, MacroAgent]
+    micros: Mapping[int, MicroAgent]
+
+    @classmethod
+    def of(cls, context: PhaseContext) -> "_Seed":
+        context = with_sector_table(context)
+        macros, micros = {1: context.load_macro(1)}, {2: context.load_micro(2)}
+        if context.has(3):
+            macros[3] = context.load_macro(3)
+        if context.has(4):
+            micros[4] = context.load_micro(4)
+        if context.has(5):
+            macros[5], micros[5] = context.load_macro(5), context.load_micro(5, 1)
+        return cls(context, macros, micros)
+
+    def pairs(self, change: Callable[[Market], Market]) -> tuple[PhaseContext, _Pairs]:
+        """Return what the policies read, and the pair after each finished phase."""
+        reads = self.context.with_market(change(self.context.market))
+        settings = reads.micro_settings()
+        macro, micro = self.macros[1].on(reads.tensors), self.micros[2].on(settings)
+        pairs: _Pairs = {"phases 1+2": (macro, micro)}
+        if 3 in self.macros:
+            macro = self.macros[3].on(reads.tensors)
+            pairs["phase 3 macro + phase 2 micro"] = macro, micro
+        if 4 in self.micros:
+            micro = self.micros[4].on(settings)
+            pairs["phases 3+4"] = macro, micro
+        if 5 in self.macros:
+            pairs["joint"] = self.macros[5].on(reads.tensors), self.micros[5].on(settings)
+        return reads, pairs
 
 
 def granted(log_dir: Path) -> dict[str, Acceptance]:

@@ -1,6 +1,6 @@
 """Decides for one account at the close of a day, on the clocks of training and backtest."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,17 +111,27 @@ def is_out_of_date(market: Market, standing: Standing) -> bool:
     return bool(market.is_week_end[between].any()) or goal_day > standing.day
 
 
-def deployed(todays: Sequence[Today]) -> HierarchicalPolicy:
+def deployed(
+    todays: Sequence[Today],
+    change: Callable[[Market], Market] = lambda market: market,
+    name: str | None = None,
+) -> HierarchicalPolicy:
     """Return what is deployed of one run or more: the mean of their decisions.
 
     Args:
         todays: the same day for each run; at least one.
+        change: makes the market that the agents read from theirs.
+        name: of a row of the runs' backtests; None is what is deployed.
 
     Returns:
-        The policy; of one run it is the first of its backtest.
+        The policy; of one run it is that of its backtest.
     """
-    first = [today.policies()[0] for today in todays]
-    if len(first) == 1:
-        return first[0]
-    macro, micro = mixed_pair([(policy.macro, policy.micro) for policy in first])
-    return HierarchicalPolicy(f"mean of {len(first)} runs", macro, micro)
+    chosen = []
+    for today in todays:
+        found, _ = today.agents.policies(change)
+        by_name = {policy.name: policy for policy in found}
+        chosen.append(found[0] if name is None else by_name[name])
+    if len(chosen) == 1:
+        return chosen[0]
+    macro, micro = mixed_pair([(policy.macro, policy.micro) for policy in chosen])
+    return HierarchicalPolicy(f"mean of {len(chosen)} runs", macro, micro)

@@ -12,7 +12,7 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from hrl_sarp.data.as_of import as_of, is_unseen, without_later_members
+from hrl_sarp.data.known_at import as_of, is_unseen, without_later_members
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.market.rates import ETF_PREFIX
