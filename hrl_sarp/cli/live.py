@@ -1,13 +1,22 @@
-"""Commands of every day: the decision after the last close."""
+"""Commands of every day: the newest data, the decision after the last close."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hrl_sarp.cli.options import DEFAULT_DATA_DIR, DEFAULT_LOG_DIR, DataDir, Overwrite
+from hrl_sarp.cli.options import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_LOG_DIR,
+    DataDir,
+    Experiment,
+    MarketName,
+    Overwrite,
+    OwnConfig,
+    read_config,
+)
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.terminal import say
 
@@ -27,11 +36,98 @@ Settings = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Input = Annotated[
+    Path | None,
+    typer.Option("--input", help="The new days, or all of them again (source files)."),
+]
+Macro = Annotated[Path | None, typer.Option(help="Macro series (source files).")]
+Symbols = Annotated[
+    Path | None,
+    typer.Option(help="symbol, sector[, ticker] (source yahoo); default: config/symbols/."),
+]
+Start = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=[DAY],
+        help="First day that is fetched (source yahoo); default: a month before the last one.",
+        show_default=False,
+    ),
+]
+End = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=[DAY],
+        help="Last day (source yahoo); default: yesterday, because today's bar is not final.",
+        show_default=False,
+    ),
+]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="Let changed history replace what was collected."),
+]
 
 
 def add_commands(app: typer.Typer) -> None:
     """Register the commands."""
+    app.command("update-data")(update_data)
     app.command("decide")(decide)
+
+
+def update_data(  # noqa: PLR0913 -- a parameter is an option
+    input_path: Input = None,
+    macro: Macro = None,
+    symbols: Symbols = None,
+    start: Start = None,
+    end: End = None,
+    accept_changes: AcceptChanges = False,  # noqa: FBT002 -- an option, given by name
+    as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    experiment: Experiment = None,
+    market: MarketName = None,
+    own: OwnConfig = None,
+) -> None:
+    """Bring collected data up to date, from the source that they were collected from.
+
+    New days are appended, and adjusted closes keep one scale. Where days that were collected have
+    other values now, each change is named, nothing is written, and the exit code is 1:
+    --accept-changes takes them.
+
+    Example: hrl-sarp update-data --input DIR --market us
+    """
+    from rich.console import Console
+
+    from hrl_sarp.data.collect import DEFAULT_MARKETS
+    from hrl_sarp.data.sources.yahoo.download import SYMBOLS_DIR, YahooRequest
+    from hrl_sarp.data.store import read_manifest
+    from hrl_sarp.data.update.folder import REFUSED, tables, update_folder
+    from hrl_sarp.run.session import RunFolder
+
+    source = read_manifest(data_dir).get("source", "")
+    config = read_config(market, experiment, own, usual_market=DEFAULT_MARKETS.get(source))
+    request = None
+    if source == "yahoo" or symbols or start or end:
+        lists = own / "symbols" if own is not None and own.is_dir() else SYMBOLS_DIR
+        days = start and start.date(), end and end.date()
+        request = YahooRequest(symbols, *days, datetime.now(tz=UTC).date(), lists)
+    with RunFolder(data_dir, "--data-dir").lock():  # two updates at once would lose one
+        outcome = update_folder(
+            data_dir, config, input_path, macro, request, accept_changes=accept_changes
+        )
+    sentences = [f"{data_dir}: {outcome.status}", *outcome.sentences()]
+    if as_json:
+        say(json.dumps(outcome.as_plain(), ensure_ascii=False))
+    else:
+        for table in tables(outcome):
+            Console().print(table)
+    for line in (*(f"note: {note}" for note in outcome.notes), *sentences):
+        say(line, is_problem=as_json)
+    if outcome.status == REFUSED:
+        say(
+            f"{len(outcome.made.changes)} changes of collected history, the first: "
+            f"{outcome.made.changes[0]}; nothing was written, --accept-changes takes them",
+            is_problem=True,
+        )
+        raise typer.Exit(1)
 
 
 def decide(  # noqa: PLR0913 -- a parameter is an option

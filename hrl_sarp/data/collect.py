@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from loguru import logger
 
 from hrl_sarp.config.schema import RunConfig
@@ -33,13 +34,19 @@ _SHOWN = 5
 """Files and symbols that a row of `render_readings` lists."""
 
 
-def check_files(config: RunConfig, input_path: Path | None, macro_path: Path | None) -> RawData:
+def check_files(
+    config: RunConfig,
+    input_path: Path | None,
+    macro_path: Path | None,
+    collected: pl.DataFrame | None = None,
+) -> RawData:
     """Read the user's files as `collect` does, and write nothing.
 
     Args:
         config: The run's configuration; its market says how tables are named.
         input_path: The folder or file of prices.
         macro_path: Macro series; None where there are none beside the prices.
+        collected: The bars that the files continue, if they do; see `folder.load`.
 
     Returns:
         What would be written; `readings` and `notes` say how each file was read.
@@ -51,7 +58,14 @@ def check_files(config: RunConfig, input_path: Path | None, macro_path: Path | N
         raise DataError("source files: expected --input PATH (a file or folder), found none")
     profile, names = config.market_profile, config.data.named_tables
     needs_sectors = bool(profile.sectors)
-    return folder.load(input_path, macro_path, names, profile.calendar, needs_sectors=needs_sectors)
+    return folder.load(
+        input_path,
+        macro_path,
+        names,
+        profile.calendar,
+        needs_sectors=needs_sectors,
+        collected=collected,
+    )
 
 
 def render_readings(raw: RawData) -> Table:
@@ -173,7 +187,8 @@ def _require_same_data(data_dir: Path, raw: RawData) -> None:
     if not is_same(there, raw):
         before, after = _in_words(there), _in_words(raw)
         told = f"{before}, these are {after}" if before != after else f"{before} with other values"
-        raise OverwriteError(f"{data_dir} holds other data of {told}: {_CURE}")
+        later = ", and update-data adds new days to them" if there.source == raw.source else ""
+        raise OverwriteError(f"{data_dir} holds other data of {told}: {_CURE}{later}")
 
 
 def _in_words(raw: RawData) -> str:

@@ -3,16 +3,23 @@
 The data are stored as collected. `quality/` checks them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.errors import DataError, HrlSarpError, MissingArtifactError
 from hrl_sarp.run.damage import UNREADABLE_TABLE
-from hrl_sarp.run.files import read_json, remove_unfinished, sha256_file, write_json, write_table
+from hrl_sarp.run.files import (
+    read_json,
+    remove_unfinished,
+    sha256_file,
+    sha256_plain,
+    write_json,
+    write_table,
+)
 
 COLLECT_COMMAND = "hrl-sarp collect-data"
 MANIFEST_NAME = "manifest.json"
@@ -135,23 +142,31 @@ _TABLES = (
 _TEXT_KEYS = ("source", "adjustment", "survivorship")
 
 
-def write_raw(raw: RawData, data_dir: Path) -> Path:
-    """Write the frames as Parquet, then the manifest with their hashes; return the manifest's path.
+def write_raw(raw: RawData, data_dir: Path, updates: Sequence[Mapping[str, Any]] = ()) -> Path:
+    """Write the frames as Parquet and their hashes as the manifest; return the manifest's path.
 
-    After a crash in between the hashes do not match the files, so `read_raw` refuses them.
+    New tables wait beside the old ones until the manifest names them, and take their place then.
+    So `read_raw` of a folder whose writer was killed gives the old data or the new, and the next
+    write finishes or removes what the killed one left.
+
+    Args:
+        raw: what is written.
+        data_dir: the folder.
+        updates: the manifest's list of updates, the oldest first. The last one gets `files`, the
+            hash of the files that it leaves.
     """
     remove_unfinished(data_dir)
+    _settle(data_dir)
     files = {}
     for table in _TABLES:
         frame: pl.DataFrame | None = getattr(raw, table.field)
-        path = data_dir / table.path
         if frame is None:
-            path.unlink(missing_ok=True)  # an earlier source may have written it
             continue
-        write_table(path, frame)
-        files[table.path] = {"rows": frame.height, "sha256": sha256_file(path)}
+        waiting = _waiting(data_dir / table.path)
+        write_table(waiting, frame)
+        files[table.path] = {"rows": frame.height, "sha256": sha256_file(waiting)}
     # without time and user name, the same data give the same manifest, byte for byte
-    manifest = {
+    manifest: dict[str, Any] = {
         "created_by": f"{COLLECT_COMMAND} --source {raw.source}",
         "source": raw.source,
         "symbols": raw.bars["symbol"].unique().sort().to_list(),
@@ -165,8 +180,38 @@ def write_raw(raw: RawData, data_dir: Path) -> Path:
         "notes": list(raw.notes),
         "files": files,
     }
+    if updates:
+        last = {**updates[-1], "files": files_hash(manifest)}
+        manifest["updates"] = [*updates[:-1], last]
     write_json(data_dir / MANIFEST_NAME, manifest)
+    _settle(data_dir)
     return data_dir / MANIFEST_NAME
+
+
+def _waiting(path: Path) -> Path:
+    """Name the file in which a table waits for the manifest."""
+    return path.with_name(f"{path.stem}.next{path.suffix}")
+
+
+def _settle(data_dir: Path) -> None:
+    """Move waiting tables that the manifest names into their place, and remove all others."""
+    try:
+        files = read_manifest(data_dir)["files"]
+    except HrlSarpError:  # none, or damaged: no table belongs to it
+        files = {}
+    for table in _TABLES:
+        path = data_dir / table.path
+        waiting = _waiting(path)
+        if waiting.is_file() and sha256_file(waiting) == files.get(table.path, {}).get("sha256"):
+            waiting.replace(path)
+        waiting.unlink(missing_ok=True)
+        if files and table.path not in files:
+            path.unlink(missing_ok=True)  # an earlier source may have written it
+
+
+def files_hash(manifest: Mapping[str, Any]) -> str:
+    """Hash the hashes of a manifest's files: the same tables give the same 64 hex digits."""
+    return sha256_plain(manifest["files"])
 
 
 def read_manifest(data_dir: Path) -> dict[str, Any]:
@@ -214,6 +259,9 @@ def _read_table(
     entry = files.get(table.path)
     if entry is None and table.is_optional:
         return None
+    waiting = _waiting(path)
+    if entry is not None and waiting.is_file() and sha256_file(waiting) == entry.get("sha256"):
+        path = waiting  # its writer was killed after the manifest
     if entry is None or not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; run `{COLLECT_COMMAND}` to write it")
     found = sha256_file(path)

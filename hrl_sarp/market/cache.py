@@ -10,7 +10,7 @@ import numpy as np
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market, RiskTables, SessionCounts, Split
-from hrl_sarp.data.store import read_manifest
+from hrl_sarp.data.store import files_hash, read_manifest
 from hrl_sarp.errors import MarketError
 from hrl_sarp.run.damage import UNREADABLE, read_arrays
 from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, source_hash
@@ -117,7 +117,7 @@ def market_key(data_dir: Path, config: RunConfig, halted_at_end: int = 0) -> str
 
 def data_hash(data_dir: Path) -> str:
     """Hash the hashes of the raw files."""
-    return sha256_plain(read_manifest(data_dir)["files"])
+    return files_hash(read_manifest(data_dir))
 
 
 def write_market(market: Market, path: Path) -> None:

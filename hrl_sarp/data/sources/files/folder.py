@@ -74,6 +74,7 @@ def load(
     calendar: str | None = None,
     *,
     needs_sectors: bool = True,
+    collected: pl.DataFrame | None = None,
 ) -> RawData:
     """Load a folder of the user's files, or one file of prices with the other tables beside it.
 
@@ -93,6 +94,8 @@ def load(
         calendar: Name of the exchange's calendar: its sessions tell the day of a time.
         needs_sectors: Whether a folder of standard names without `sectors` is refused. Otherwise
             all its stocks are in one sector, with a note.
+        collected: The bars that the files continue. Only prices must be there then. Each other
+            table may be missing, and its frame is empty or None.
 
     Returns:
         The data, as collected.
@@ -113,13 +116,14 @@ def load(
     folder = input_path if input_path.is_dir() else input_path.parent
     # before the sectors: without prices nothing else is worth a line
     paths = price_files(input_path, names.prices.table)
-    has_sectors = needs_sectors or names is not STANDARD or find_table(folder, "sectors")
-    sectors = _read_sectors(folder, names.sectors) if has_sectors else _one_sector([])
-    known = sectors.frame["symbol"].to_list()
-    prices, adjustment = read_prices(input_path, names.prices, calendar, known)
-    if not has_sectors:
-        sectors = _one_sector(prices.frame["symbol"].unique().sort().to_list())
-    own = read_own_features(folder, prices.frame["symbol"].unique().to_list(), calendar)
+    before = [] if collected is None else collected["symbol"].unique().sort().to_list()
+    names = names if collected is None else _those_there(names, folder)
+    sectors = _sectors_there(folder, names, needs_sectors, collected)
+    known = {*before, *(sectors.frame["symbol"] if sectors else ())}
+    prices, adjustment = read_prices(input_path, names.prices, calendar, known, collected)
+    traded = prices.frame["symbol"].unique().sort().to_list()
+    sectors = sectors or _one_sector(traded)
+    own = read_own_features(folder, [*before, *traded], calendar)
     index = _read_index(folder, names, calendar)
     macro = _read_all_series(input_path, folder, names, macro_path, calendar)
     membership = _read_membership(find_table(folder, "membership"), calendar)
@@ -134,7 +138,9 @@ def load(
     notes += tuple(note for part in parts for note in part.notes)
     readings = tuple(reading for part in parts for reading in part.readings)
     used = {path.name for path in paths} | {reading.file for reading in readings}
-    notes += _lonely(prices, sectors, membership) + _not_read(folder, used, input_path)
+    if collected is None:  # tables of an increment need not name each other's symbols
+        notes += _lonely(prices, sectors, membership)
+    notes += _not_read(folder, used, input_path)
     return RawData(
         bars=prices.frame,
         sectors=sectors.frame,
@@ -149,6 +155,15 @@ def load(
         import_findings=findings if findings.height else None,
         readings=readings,
     )
+
+
+def _those_there(names: NamedTables, folder: Path) -> NamedTables:
+    """Leave out the tables of the index and of series that a folder lacks."""
+    series = [table for table in names.series if find_table(folder, table.table)]
+    index = names.index if names.index and find_table(folder, names.index.table) else None
+    if names is STANDARD or (index == names.index and series == names.series):
+        return names  # `load` tells the standard names by their identity
+    return names.model_copy(update={"index": index, "series": series})
 
 
 def _lonely(prices: Read, sectors: Read, membership: Read | None) -> tuple[str, ...]:
@@ -207,6 +222,21 @@ def _one_sector(symbols: list[str]) -> Read:
     listed = pl.DataFrame({"symbol": symbols}, schema={"symbol": pl.String()})
     note = f"no table of sectors: all stocks are in one sector, '{ONE_SECTOR}'"
     return Read(listed.with_columns(sector=pl.lit(ONE_SECTOR)), (note,))
+
+
+def _sectors_there(
+    folder: Path,
+    names: NamedTables,
+    needs_sectors: bool,  # noqa: FBT001 -- one use
+    collected: pl.DataFrame | None,
+) -> Read | None:
+    """Read the sectors; None where all stocks are in one. An increment may lack the table."""
+    has_table = find_table(folder, names.sectors.table) is not None
+    if collected is not None and not has_table:
+        return Read(SECTORS_SCHEMA.to_frame())
+    if has_table or needs_sectors or names is not STANDARD:
+        return _read_sectors(folder, names.sectors)
+    return None
 
 
 def _read_sectors(folder: Path, names: SectorsTable) -> Read:

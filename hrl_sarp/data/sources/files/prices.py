@@ -82,6 +82,7 @@ def read_prices(
     names: PricesTable,
     calendar: str | None = None,
     known: Collection[str] = frozenset(),
+    collected: pl.DataFrame | None = None,
 ) -> tuple[Read, str]:
     """Read all bars of a folder, or of the file that was given.
 
@@ -93,6 +94,7 @@ def read_prices(
         names: The table and columns of the market profile, or the standard ones.
         calendar: Name of the exchange's calendar: its sessions tell the day of a time.
         known: Symbols of the sectors, which tell how a symbol is spelt.
+        collected: The bars that these prices continue; see `apply_actions`.
 
     Returns:
         The bars, with one row per symbol and date, sorted by both, and a text that says how the
@@ -118,7 +120,7 @@ def read_prices(
     bars = bars.with_columns(pl.col("dividend").fill_null(0.0), pl.col("split").fill_null(1.0))
     bars = bars.sort("symbol", "date", maintain_order=True)
     folder = input_path if input_path.is_dir() else input_path.parent
-    bars, notes, _, more = apply_actions(bars, folder, calendar)
+    bars, notes, _, more = apply_actions(bars, folder, calendar, collected)
     source = paths[0] if len(paths) == 1 else input_path
     refuse_unsorted(bars, "symbol", source)
     outside = _prices_outside(bars, source)
@@ -248,12 +250,20 @@ def settle_duplicates(bars: pl.DataFrame, place_is: str) -> Read:
     return Read(bars.join(leaving, on=PLACE, how="anti"), findings=pl.concat(findings))
 
 
-def apply_actions(bars: pl.DataFrame, folder: Path, calendar: str | None = None) -> Read:
+def apply_actions(
+    bars: pl.DataFrame,
+    folder: Path,
+    calendar: str | None = None,
+    collected: pl.DataFrame | None = None,
+) -> Read:
     """Write the splits and dividends of `actions.csv` or `.parquet` into the bars.
 
     The table has `date, symbol` and `split` (new shares for an old one, 1 for none) or `dividend`
     (cash per share). The date is the first day without the right. Its values replace those of the
     bars. Without such a table the bars stay unchanged.
+
+    The table may also name days of the `collected` bars that the prices do not repeat. What it says
+    there must be what was collected.
     """
     path = find_table(folder, "actions")
     if path is None:
@@ -266,6 +276,10 @@ def apply_actions(bars: pl.DataFrame, folder: Path, calendar: str | None = None)
         raise refusal(path, "a column split or dividend", "neither", "add one of them")
     actions = pl.concat([pl.DataFrame(schema=required | optional), found], how="diagonal")
     own = actions.join(bars.select("symbol").unique(), on="symbol", how="semi")
+    if collected is not None:
+        _refuse_late(actions.join(bars, on=list(_KEYS), how="anti"), collected, path)
+        earlier = collected.join(bars, on=list(_KEYS), how="anti")
+        own = own.join(earlier, on=list(_KEYS), how="anti")
     is_wrong = (pl.col("split") <= 0) | (pl.col("dividend") < 0)
     for expected, wrong, cure in (
         ("a split above 0 and no negative dividend", actions.filter(is_wrong), "correct the row"),
@@ -286,11 +300,30 @@ def apply_actions(bars: pl.DataFrame, folder: Path, calendar: str | None = None)
     filled = joined.with_columns(
         split=pl.coalesce("new_split", "split"), dividend=pl.coalesce("new_dividend", "dividend")
     )
-    named, traded = (frame["symbol"].unique().to_list() for frame in (actions, bars))
+    frames = [bars] if collected is None else [bars, collected]
+    traded = sorted({symbol for frame in frames for symbol in frame["symbol"].unique()})
+    named = actions["symbol"].unique().to_list()
     lonely = without_partner(named, traded, f"{path.name}: symbols", "the prices")
     refuse_misspelt(named, traded, path)
     notes = (f"{own.height} splits and dividends from {path.name}", *read.notes, *lonely)
     return Read(filled.select(bars.columns), notes, readings=read.readings)
+
+
+def _refuse_late(actions: pl.DataFrame, collected: pl.DataFrame, path: Path) -> None:
+    """Refuse splits and dividends of collected days that were collected otherwise."""
+    rows = actions.join(collected, on=list(_KEYS), how="inner", suffix="_before")
+    differs = [
+        (pl.col(name) - pl.col(f"{name}_before")).abs() > _ROUNDING * pl.col(f"{name}_before")
+        for name in ("split", "dividend")
+    ]
+    late = rows.filter(pl.any_horizontal(differs).fill_null(value=False)).sort("symbol", "date")
+    if late.height:
+        row = late.row(0, named=True)
+        before = f"split {row['split_before']} dividend {row['dividend_before']} as collected"
+        now = f"split {row['split']} dividend {row['dividend']} ({late.height} such rows)"
+        place = f"for {row['symbol']} on {row['date']}"
+        cure = "give the prices of that day, too: then the change is named and may be accepted"
+        raise refusal(path, f"{before} {place}", now, cure)
 
 
 def price_files(input_path: Path, stem: str) -> list[Path]:

@@ -4,7 +4,7 @@ Fetched tickers stay in a cache, so a run after Ctrl-C, a kill or a rate limit a
 rest. `data/raw` is written once all tickers are there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -36,6 +36,9 @@ SUFFIX_OF_MARKET = {"nse": ".NS"}
 """Market -> suffix that makes a ticker of a symbol."""
 YEARS_BEFORE_TRAINING = 2
 """The first universe needs a year of bars before a first of January, so up to two years."""
+
+OVERLAP_DAYS = 30
+"""Calendar days before the last collected one that are fetched again."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,27 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
     `cache_dir` keeps the histories, one folder per span, even if the run fails. The notes say what
     each series means and which tickers failed.
     """
-    plan = make_plan(request, config)
+    return _load(make_plan(request, config), config, cache_dir, link)
+
+
+def _collect(
+    plan: Plan, config: RunConfig, cache_dir: Path, link: Link
+) -> tuple["_Collector", list[str]]:
+    """Fetch a plan; return its histories, and each symbol that failed with the reason."""
     cache = HistoryCache(cache_dir / f"{plan.start}_{plan.end}")
     collector = _Collector(plan, cache, link, config.data.yahoo)
     collector.collect()
-    failures, allowed_share = collector.failures, config.data.yahoo.max_failed_share
+    failures = collector.failures
     tickers = plan.stocks.select("symbol", "ticker").iter_rows()
-    failed = [f"{symbol}: {failures[ticker]}" for symbol, ticker in tickers if ticker in failures]
+    return collector, [
+        f"{symbol}: {failures[ticker]}" for symbol, ticker in tickers if ticker in failures
+    ]
+
+
+def _load(plan: Plan, config: RunConfig, cache_dir: Path, link: Link) -> RawData:
+    collector, failed = _collect(plan, config, cache_dir, link)
+    failures, cache = collector.failures, collector.cache
+    allowed_share = config.data.yahoo.max_failed_share
     allowed = int(allowed_share * plan.stocks.height)
     if len(failed) > allowed or len(failed) == plan.stocks.height:  # a lost series is only noted
         raise DataError(
@@ -98,13 +115,62 @@ def load(request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link) 
         for ticker, (_, name) in listed.items()
         if ticker in failures
     ]
-    notes += [f"damaged file in the cache, fetched again: {ticker}" for ticker in cache.damaged]
+    notes += [
+        f"damaged file in the cache, fetched again: {ticker}" for ticker in collector.cache.damaged
+    ]
     if listed:
         notes.append(
             f"Yahoo lacks some macro series of the profile {config.market}; experiment "
             f"yahoo_{config.market} trains without them"
         )
     return _to_raw(plan, collector.histories, tuple(notes))
+
+
+def load_later(
+    request: YahooRequest, config: RunConfig, cache_dir: Path, link: Link, there: RawData
+) -> RawData:
+    """Fetch what came after collected data, with some days of overlap that show changed history.
+
+    Symbols of the list that were not collected are fetched from the first collected day on. One
+    that fails is noted, because it was missing before. Collected symbols that the list lacks are
+    not asked for.
+
+    Args:
+        request: of the user. Without a start it begins `OVERLAP_DAYS` before the last collected
+            day, without an end it ends yesterday.
+        config: as at the collection.
+        cache_dir: as for `load`.
+        link: to Yahoo.
+        there: what was collected.
+    """
+    first, last = there.bars["date"].min(), there.bars["date"].max()
+    if not isinstance(first, date) or not isinstance(last, date):
+        raise DataError("no bars were collected; run `hrl-sarp collect-data` first")
+    end = request.end or request.today - timedelta(days=1)
+    start = request.start or min(last, end) - timedelta(days=OVERLAP_DAYS)
+    plan = make_plan(replace(request, start=start, end=end), config)
+    is_known = plan.stocks["symbol"].is_in(there.bars["symbol"].unique().implode())
+    if not is_known.any():
+        raise DataError(
+            f"source yahoo: {plan.listed_in} names none of the collected symbols; give the list of "
+            "the collection with --symbols"
+        )
+    raw = _load(replace(plan, stocks=plan.stocks.filter(is_known)), config, cache_dir, link)
+    unknown = plan.stocks.filter(~is_known)
+    if unknown.is_empty():
+        return raw
+    more = replace(plan, stocks=unknown, series=plan.series.clear(), start=first)
+    collector, failed = _collect(more, config, cache_dir, link)
+    notes = (*raw.notes, *(f"not collected, {text}" for text in failed))
+    if not collector.histories:
+        return replace(raw, notes=notes)
+    added = _to_raw(more, collector.histories, ())
+    return replace(
+        raw,
+        bars=raw.bars.vstack(added.bars).sort("symbol", "date"),
+        sectors=raw.sectors.vstack(added.sectors).sort("symbol"),
+        notes=notes,
+    )
 
 
 def make_plan(request: YahooRequest, config: RunConfig) -> Plan:

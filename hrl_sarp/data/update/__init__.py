@@ -1,0 +1,1 @@
+"""Brings collected data up to date: what is new is appended, what changed is named."""
