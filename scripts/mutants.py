@@ -67,15 +67,12 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     mutmut("run", "--max-children", str(options.workers), FIRST)
     statuses = read_statuses()
-    chosen = [
-        name
-        for part in options.part
-        for name in choose(statuses, part, options.sample, options.seed)
-    ]
+    chosen = choose(statuses, options.part, options.sample, options.seed)
     left = [name for name in chosen if is_left(statuses[name], again=options.again)]
     for first in range(0, len(left), BATCH):
         mutmut("run", "--max-children", str(options.workers), *left[first : first + BATCH])
-    statuses = read_statuses()
+    statuses = read_statuses()  # with other names where the code was changed meanwhile
+    chosen = choose(statuses, options.part, options.sample, options.seed)
     missed = [name for name in chosen if is_open(statuses[name])]
     sure = meaningless(missed)
     table, is_enough = report(statuses, chosen, sure)
@@ -111,24 +108,27 @@ def parsed(results: str) -> Iterator[tuple[str, str]]:
             yield name, status
 
 
-def choose(statuses: Mapping[str, str], part: str, sample: int | None, seed: int) -> list[str]:
-    """Choose changes of a part: all, or so many of each of its modules at random.
+def choose(
+    statuses: Mapping[str, str], parts: Sequence[str], sample: int | None, seed: int
+) -> list[str]:
+    """Choose changes of some parts: all, or so many of each of their modules at random.
 
     Args:
         statuses: of all changes.
-        part: key of `PARTS`.
+        parts: keys of `PARTS`.
         sample: of each module; None takes all.
         seed: of the sample. The same seed gives the same changes as long as the code is the same.
 
     Returns:
-        Names in their order.
+        Names, module by module.
     """
-    names = sorted(name for name in statuses if name.startswith(PARTS[part]))
     chosen: list[str] = []
-    for _, members in groupby(names, module_of):
-        own = list(members)
-        drawn = np.random.default_rng(seed).permutation(len(own))[:sample]
-        chosen += [own[place] for place in sorted(drawn)]
+    for part in parts:
+        names = sorted(name for name in statuses if name.startswith(PARTS[part]))
+        for _, members in groupby(names, module_of):
+            own = list(members)
+            drawn = np.random.default_rng(seed).permutation(len(own))[:sample]
+            chosen += [own[place] for place in sorted(drawn)]
     return chosen
 
 

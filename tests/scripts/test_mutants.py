@@ -20,18 +20,20 @@ def test_a_sample_takes_so_many_of_each_module_and_its_seed_repeats_it(
     script: dict[str, Any],
 ) -> None:
     statuses = {**MANY, "hrl_sarp.metrics.x_h__mutmut_1": "killed"}
-    drawn = [script["choose"](statuses, "simulator", 7, seed) for seed in (0, 0, 1)]
+    drawn = [script["choose"](statuses, ["simulator"], 7, seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     for names in drawn:
         assert len(set(names)) == 14
         assert sum(name.startswith(A) for name in names) == 7
-    assert script["choose"](statuses, "simulator", None, 0) == sorted(MANY)
-    assert script["choose"](statuses, "simulator", 99, 0) == sorted(MANY)
+    assert script["choose"](statuses, ["simulator"], None, 0) == sorted(MANY)
+    assert script["choose"](statuses, ["simulator"], 99, 0) == sorted(MANY)
+    both = script["choose"](statuses, ["metrics", "simulator"], 1, 0)
+    assert [name.rpartition("__")[0] for name in both] == ["hrl_sarp.metrics.x_h", A[:-9], B[:-9]]
 
 
 def test_other_functions_of_a_module_belong_to_no_part(script: dict[str, Any]) -> None:
     names = [f"hrl_sarp.market.assemble.x_{f}__mutmut_1" for f in ("make_split", "week_ends")]
-    assert script["choose"](dict.fromkeys(names, "killed"), "splits", None, 0) == names[:1]
+    assert script["choose"](dict.fromkeys(names, "killed"), ["splits"], None, 0) == names[:1]
 
 
 def test_results_of_mutmut_are_read(script: dict[str, Any]) -> None:
