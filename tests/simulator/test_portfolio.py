@@ -243,6 +243,14 @@ def test_reset_of_some_rows_leaves_the_others() -> None:
     assert torch.equal(state.weights[0], torch.zeros(2).double())
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_days_of_any_integer_type_are_rows(dtype: torch.dtype) -> None:
+    sim = simulator(quiet_market(), n_envs=2)
+    assert sim.reset(torch.tensor([0, 2], dtype=dtype)).day.dtype == torch.int64
+    state = sim.reset(torch.tensor([1, 3], dtype=dtype), rows=torch.tensor([True, False]))
+    assert state.day.tolist() == [1, 2]
+
+
 def test_gate_state_moves_with_the_sessions() -> None:
     fall = np.zeros((5, 2))
     fall[2] = -0.2

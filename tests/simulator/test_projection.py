@@ -234,6 +234,19 @@ def test_positions_go_to_sectors_by_mass_and_keep_their_mass() -> None:
     torch.testing.assert_close(w, expected)
 
 
+@pytest.mark.parametrize("positions", [1, 7, 25, 80])
+def test_at_equal_quotients_the_earlier_sector_and_slot_come_first(positions: int) -> None:
+    # 20 equal sectors of 10 equal stocks: every sector gets a first position before any a second
+    p = torch.full((1, 20, 10), 0.005, dtype=torch.float64)
+    w = limit_positions(p, p.sum(2), positions)[0]
+    counts = [positions // 20 + (sector < positions % 20) for sector in range(20)]
+    expected = torch.zeros(20, 10, dtype=torch.float64)
+    for sector, count in enumerate(counts):
+        if count:
+            expected[sector, :count] = 0.05 / count
+    torch.testing.assert_close(w, expected, rtol=1e-12, atol=0)
+
+
 @given(seed=SEEDS, positions=st.integers(1, 12))
 @settings(max_examples=30, deadline=None)
 def test_never_more_positions_than_allowed(seed: int, positions: int) -> None:
