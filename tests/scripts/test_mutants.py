@@ -65,8 +65,8 @@ def test_a_module_below_nine_of_ten_is_not_enough(script: dict[str, Any]) -> Non
     table, is_enough = script["report"](statuses, sorted(statuses), {f"{B}1"})
     assert is_enough
     assert table.rows == [
-        ("hrl_sarp.simulator.limits", "40", "40", "40", "0", "100.0 %", "–"),  # noqa: RUF001 -- no value
-        ("hrl_sarp.simulator.trades", "36", "40", "40", "1", "90.0 %", "–"),  # noqa: RUF001 -- no value
+        ("simulator.limits", "40", "40", "40", "0", "100.0 %", "–"),  # noqa: RUF001 -- no value
+        ("simulator.trades", "36", "40", "40", "1", "90.0 %", "–"),  # noqa: RUF001 -- no value
     ]
     statuses[f"{B}5"] = "no tests"
     assert not script["report"](statuses, sorted(statuses), set())[1]
@@ -77,7 +77,7 @@ def test_a_sample_is_shown_with_its_interval(script: dict[str, Any]) -> None:
     names = [f"{A}{i}" for i in range(1, 21)]
     table, _ = script["report"](MANY, names, set())
     assert table.rows == [
-        ("hrl_sarp.simulator.limits", "20", "20", "40", "0", "100.0 %", "83.9 % to 100.0 %")
+        ("simulator.limits", "20", "20", "40", "0", "100.0 %", "83.9 % to 100.0 %")
     ]
 
 

@@ -50,6 +50,9 @@ def test_block_length_is_that_of_the_library(correlation: float) -> None:
 
 def test_block_length_of_still_and_short_series() -> None:
     assert statistics.optimal_block_days(np.full(100, 0.01)) == 1.0
+    edge = metrics.ROUNDING * np.repeat([-1.0, 1.0], 50)  # its deviation is the rounding
+    assert statistics.optimal_block_days(edge) == 1.0
+    assert statistics.optimal_block_days(1.5 * edge) > 5.0
     independent = np.random.default_rng(0).normal(size=500)
     assert optimal_block_length(independent)["stationary"].iloc[0] < 1  # the rule alone
     assert statistics.optimal_block_days(independent) == 1.0
