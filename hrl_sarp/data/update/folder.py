@@ -60,6 +60,7 @@ class Outcome:
             "added": dict(made.added),
             "first_day": None if made.first is None else str(made.first),
             "last_day": None if made.last is None else str(made.last),
+            "repeated_bars": made.repeated,
             "new_symbols": list(made.new_symbols),
             "stale_symbols": list(made.stale),
             "absent_symbols": list(made.absent),
@@ -70,7 +71,12 @@ class Outcome:
 
     def sentences(self) -> list[str]:
         """Say in plain words what a user has to know beside the tables."""
-        made, told = self.made, []
+        made, told = self.made, list[str]()
+        if not made.repeated:
+            told.append(
+                "no collected bar is repeated, so a changed history cannot be seen: let the input "
+                "begin with the last collected day"
+            )
         if made.new_symbols:
             told.append(f"new symbols: {_listed(made.new_symbols)}")
         if made.rescaled:

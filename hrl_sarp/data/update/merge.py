@@ -52,6 +52,8 @@ class Update:
     first: date | None
     """First day of the new bars; None if there are none."""
     last: date | None
+    repeated: int
+    """Collected bars that the new data repeat: only there could changed history be seen."""
     new_symbols: tuple[str, ...]
     stale: tuple[str, ...]
     """Symbols with a bar on the last collected day, but none on the last day now."""
@@ -134,6 +136,7 @@ def update(
         rescaled=tuple(scales.rescaled),
         first=_day(bars.fresh["date"].min()),
         last=_day(bars.fresh["date"].max()),
+        repeated=bars.both.height,
         new_symbols=tuple(new_symbols),
         stale=stale,
         absent=absent,
@@ -145,7 +148,7 @@ def _day(value: Any) -> date | None:
 
 
 def _refused(there: RawData, refusals: list[str]) -> Update:
-    return Update(there, {}, (), tuple(refusals), (), None, None, (), (), ())
+    return Update(there, {}, (), tuple(refusals), (), None, None, 0, (), (), ())
 
 
 def _states(raw: RawData, action: str) -> bool:

@@ -88,6 +88,53 @@ def test_files_of_single_days_are_enough(tmp_path: Path, raw: Path) -> None:
     assert read_raw(raw).bars.drop("adj_close").equals(whole.bars.drop("adj_close"))
 
 
+def test_new_days_alone_are_taken_with_a_word_of_warning(tmp_path: Path, raw: Path) -> None:
+    alone = update_folder(raw, CONFIG, write_input(tmp_path / "alone", 31, 31))
+    assert alone.made.repeated == 0
+    assert "no collected bar is repeated" in alone.sentences()[0]
+    repeating = update_folder(raw, CONFIG, write_input(tmp_path / "next", 32, 31))
+    assert repeating.made.repeated > 0
+    assert not any("is repeated" in line for line in repeating.sentences())
+
+
+def test_prices_under_the_names_of_a_profile_need_no_other_table(tmp_path: Path) -> None:
+    tables = {
+        "survivorship": "drawn",
+        "prices": {"table": "quotes", "columns": {"close": "LAST"}},
+        "sectors": {
+            "table": "industries",
+            "symbol": "symbol",
+            "sector": "sector",
+            "renamed_symbols": {},
+            "sectors": {},
+        },
+        "index": {"table": "benchmark", "close": "close", "only": None},
+        "series": [
+            {
+                "table": "rates",
+                "values": {"VIX": "VIX"},
+                "only": None,
+                "day_month_swapped_until": None,
+            }
+        ],
+    }
+    config = load_config(market="own", overrides={"data": {"named_tables": tables}})
+    folder, later = tmp_path / "named", tmp_path / "later"
+    for path, seen in ((folder, MARKET.seen(30)), (later, MARKET.seen(32, 30))):
+        path.mkdir()
+        seen.bars.rename({"close": "LAST"}).write_csv(path / "quotes.csv")
+    seen = MARKET.seen(30)
+    seen.sectors.write_csv(folder / "industries.csv")
+    seen.index.write_csv(folder / "benchmark.csv")
+    seen.macro.select("date", VIX="value").write_csv(folder / "rates.csv")
+    raw = tmp_path / "data" / "raw"
+    collect("files", raw, config, folder)
+    assert update_folder(raw, config, later).status == "updated"
+    found = read_raw(raw)
+    assert found.bars["close"].equals(MARKET.seen(32).bars["close"])
+    assert found.index.height == 31
+
+
 def test_an_update_with_other_tables_alone_is_taken(tmp_path: Path, raw: Path) -> None:
     folder = write_input(tmp_path / "next", 31, 30)
     MARKET.seen(30, 30).bars.write_csv(folder / "prices.csv")
