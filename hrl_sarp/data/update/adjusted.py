@@ -61,7 +61,7 @@ def scales_of(
         for column in (there[ADJUSTED], pl.concat([both[f"{ADJUSTED}{NEW}"], fresh[ADJUSTED]]))
     )
     _overlapping(scales, there, both, {*fresh["symbol"].unique(), *changed}, digits)
-    seen = both.drop_nulls([ADJUSTED, f"{ADJUSTED}{NEW}"])["symbol"].unique()
+    seen = scales.ratios[0]["symbol"].unique()
     known = there.drop_nulls(ADJUSTED)["symbol"].unique()
     nights = fresh.filter(
         pl.col("symbol").is_in(known.implode()) & ~pl.col("symbol").is_in(seen.implode())

@@ -165,6 +165,20 @@ def test_an_adjusted_close_that_nothing_explains_is_not_joined() -> None:
     assert "close, split and dividend do not explain how it moves" in line
 
 
+def test_a_repeated_day_whose_adjusted_close_is_no_price_joins_nothing() -> None:
+    market = plain()
+    there, new = (
+        with_bars(
+            raw, raw.bars.with_columns(adj_close=pl.when(is_last).then(0.0).otherwise("adj_close"))
+        )
+        for is_last in [pl.col("date") == day(19)]
+        for raw in (market.seen(19), market.seen(20, 19))
+    )
+    odd = with_bars(new, new.bars.with_columns(pl.col("adj_close") * 0.97))
+    (line,) = update(there, odd, SESSIONS).refusals
+    assert line.startswith("S0: adj_close cannot be joined")
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_corrupted_cell_is_named_and_accepted_alone(seed: int) -> None:
     market, rng = drawn(seed % 5), np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from hrl_sarp.data.store import RawData, read_raw, write_raw
 from hrl_sarp.data.update import folder as updating
 from hrl_sarp.data.update.folder import Outcome, update_folder
 from hrl_sarp.errors import DataError
+from tests.command_line import Command, assert_refused
 from tests.data.sources.yahoo.yahoo_replay import (
     RECORDED,
     ReplayingSession,
@@ -177,3 +178,17 @@ def test_a_list_without_collected_symbols_is_refused(market: Market) -> None:
     market.list_symbols("CCC")
     with pytest.raises(DataError, match="names none of the collected symbols"):
         market.update(charts(15), date(2023, 1, 19))
+
+
+def test_the_command_asks_the_source_of_the_collection(market: Market, command: Command) -> None:
+    market.collect(charts(10))
+    link = replay_link(ReplayingSession(charts(15)), [])
+    market.monkeypatch.setattr(updating, "live_link", lambda _: link)
+    options = ("update-data", "--data-dir", market.raw, "--symbols", market.symbols, "--json")
+    code, out, err = command(*options, "--market", "us")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["source"], found["last_day"]) == ("yahoo", "2023-01-20")
+    assert_refused(
+        command(*options, "--input", market.raw), "--input and --macro belong to the source files"
+    )
