@@ -17,6 +17,7 @@ from hrl_sarp.cli.options import (
     OwnConfig,
     read_config,
 )
+from hrl_sarp.cli.studies import STUDIES
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.terminal import say
 
@@ -153,6 +154,9 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
         Path | None,
         typer.Option(help="Folder of decisions: LOG_DIR/decisions.", show_default=False),
     ] = None,
+    studies: Annotated[
+        Path, typer.Option(help="Folder of studies; the page quotes the newest of the market.")
+    ] = STUDIES,
     settings: Settings = None,
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
@@ -180,7 +184,8 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     account = Account(holdings, capital or 100_000.0, None if fractional else lot_size or 1)
     folder = output or log_dir[0] / DECISIONS
     day = None if as_of is None else as_of.date()
-    decision = make_decision(read_runs(log_dir), data_dir, rules, account, folder, day)
+    runs = read_runs(log_dir)
+    decision = make_decision(runs, data_dir, rules, account, folder, studies, day)
     there = write_decision(decision, folder, overwrite=overwrite)
     if as_json:
         typer.echo(json.dumps(to_plain(plain(decision)), allow_nan=False))

@@ -11,8 +11,10 @@ import polars as pl
 
 from hrl_sarp.config.loading import name_changes
 from hrl_sarp.config.study_schema import DailyConfig
+from hrl_sarp.daily.decision.card import AgentCard, card_of
 from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, deployed
 from hrl_sarp.daily.decision.orders import OrderList, make_orders
+from hrl_sarp.daily.decision.reasons import Reasons, explain
 from hrl_sarp.daily.market import Today, TrainedRun, read_today
 from hrl_sarp.daily.portfolio import Holdings, Memory, read_holdings
 from hrl_sarp.errors import CheckpointError, DataError
@@ -58,7 +60,7 @@ class DayDecision:
 
     Examples:
         >>> [field for field in DayDecision.__dataclass_fields__]
-        ['todays', 'held', 'decided', 'orders']
+        ['todays', 'held', 'decided', 'orders', 'reasons', 'card']
     """
 
     todays: tuple[Today, ...]
@@ -66,6 +68,8 @@ class DayDecision:
     held: Holdings
     decided: Decided
     orders: OrderList
+    reasons: Reasons
+    card: AgentCard
 
     @property
     def today(self) -> Today:
@@ -104,6 +108,7 @@ def make_decision(
     settings: DailyConfig,
     account: Account,
     folder: Path,
+    studies: Path,
     day: date | None = None,
 ) -> DayDecision:
     """Decide for an account after a close; nothing is written.
@@ -114,6 +119,7 @@ def make_decision(
         settings: of daily decisions.
         account: that is decided for.
         folder: of earlier decisions; the goal of the week is read there.
+        studies: folder of studies, of which the card quotes the newest.
         day: session of the decision; None is the last one of the data.
 
     Returns:
@@ -130,7 +136,9 @@ def make_decision(
     standing = held.standing(today.day, today.last_closes, memory)
     clocks = account_clocks(today.market, today.run.config, standing)
     decided = decide(deployed(todays), clocks, standing)
-    return DayDecision(todays, held, decided, orders_of(today, held, decided, account.lot_size))
+    orders = orders_of(today, held, decided, account.lot_size)
+    card = card_of(todays, studies)
+    return DayDecision(todays, held, decided, orders, explain(todays, decided), card)
 
 
 def orders_of(today: Today, held: Holdings, decided: Decided, lot_size: int | None) -> OrderList:
