@@ -115,10 +115,11 @@ class Standing:
             peak=one * memory.peak,
             gate_days=torch.tensor([memory.gate_days]),
         )
-        size = clocks.episode.goal.shape[1]
-        goal = torch.zeros(1, size) if memory.goal is None else torch.tensor([memory.goal])
+        goal = torch.zeros_like(clocks.episode.goal)
+        if memory.goal is not None:
+            goal = torch.tensor([memory.goal], dtype=tensors.dtype)
         clocks.episode = EpisodeState(
-            goal=goal.to(tensors.dtype),
+            goal=goal,
             traded=by_stock(tensors, memory.traded, known_only=True),
             active_growth=one * memory.active_growth,
             active_peak=one * memory.active_peak,

@@ -77,9 +77,9 @@ def make_orders(
 ) -> OrderList:
     """Turn targets into orders of whole lots, or of fractions of a share.
 
-    Whole lots are rounded down first. What is left of the invested target buys one more lot each of
-    the stocks that miss most of theirs, as long as no stock exceeds its cap. A holding whose target
-    is 0 is sold as a whole, whatever its number of shares. A stock without a bar gets no order.
+    Buys are whole lots, and a sale leaves whole lots. Both round down first. What is left of the
+    invested target buys one more lot each of the stocks that miss most of theirs, as long as no
+    stock exceeds its cap. A stock without a bar gets no order.
 
     Args:
         standing: of the account at the close.
@@ -88,7 +88,7 @@ def make_orders(
         closes: symbol -> price as traded, of the stocks with a bar today.
         volumes: symbol -> shares x price that were traded today; 0 or absent where unknown.
         costs: of the market.
-        lot_size: shares of an order are a multiple of it; None trades fractions.
+        lot_size: shares of a buy are a multiple of it; None trades fractions.
         stock_cap: largest share of wealth in one stock.
 
     Returns:
@@ -125,16 +125,21 @@ def _whole_lots(
     caps: Mapping[str, float],
     lot: int,
 ) -> dict[str, float]:
-    """Round to lots from what is held; a stock that is hardly moved keeps its odd shares."""
-    lots = {s: math.floor((n - held.get(s, 0.0)) / lot + SMALLEST_SHARES) for s, n in exact.items()}
-    after = {s: max(held.get(s, 0.0) + k * lot, 0.0) for s, k in lots.items()}
-    after = {s: 0.0 if exact[s] == 0 else n for s, n in after.items()}
+    """Buy whole lots; a sale leaves whole lots, so that it also sells odd shares."""
+    after: dict[str, float] = {}
+    for symbol, wanted in exact.items():
+        now = held.get(symbol, 0.0)
+        bought = math.floor((wanted - now) / lot + SMALLEST_SHARES) * lot
+        after[symbol] = now + bought if bought >= 0 else float(math.floor(wanted / lot) * lot)
     room = math.fsum((exact[s] - after[s]) * closes[s] for s in exact)
     missing = {s: (exact[s] - after[s]) / lot for s in exact if exact[s] > 0}
     for symbol in sorted(missing, key=lambda s: (-missing[s], s)):
-        price = lot * closes[symbol]
-        if price <= room and after[symbol] + lot <= caps[symbol]:
-            after[symbol] += lot
+        now = held.get(symbol, 0.0)
+        # a sale is undone as far as what was held: beyond it, it would buy a part of a lot
+        more = after[symbol] + lot if after[symbol] >= now else min(after[symbol] + lot, now)
+        price = (more - after[symbol]) * closes[symbol]
+        if price <= room and (more <= caps[symbol] or more <= now):
+            after[symbol] = more
             room -= price
     return after
 

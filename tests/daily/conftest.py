@@ -1,0 +1,66 @@
+"""A small run, trained on a history that goes on: shared by the tests of daily decisions."""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.config.study_schema import DailyConfig
+from hrl_sarp.daily.market import Today, TrainedRun, read_today
+from hrl_sarp.data.known_at import as_of
+from hrl_sarp.data.store import RawData, write_raw
+from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.run.session import StopFlag
+from hrl_sarp.training import make_context, run_phase
+from tests.raw_data import random_raw, sessions, small_config
+from tests.tiny_runs import TINY, changed
+
+N_DAYS, HISTORY_DAYS = 700, 640
+SETTINGS = load_apart(DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A trained run, the data that it saw, and all data."""
+
+    run_dir: Path
+    history: Path
+    whole: Path
+    raw: RawData
+    config: RunConfig
+
+    def today(self, day: date | None = None, data_dir: Path | None = None) -> Today:
+        """Return the market at the close of a day, cut from all data."""
+        run = TrainedRun.read(self.run_dir)
+        return read_today(run, data_dir or self.whole, SETTINGS, day)
+
+    @property
+    def later_days(self) -> list[date]:
+        """Sessions after the data of the run."""
+        return [day.item() for day in sessions(N_DAYS)[HISTORY_DAYS:]]
+
+
+def make_site(folder: Path) -> Site:
+    """Train phases 1 and 2 on the first sessions of a random market."""
+    raw = random_raw(np.random.default_rng(4), N_DAYS)
+    config = changed(small_config("us", N_DAYS), TINY)
+    history, whole = folder / "history" / "raw", folder / "whole" / "raw"
+    write_raw(as_of(raw, sessions(N_DAYS)[HISTORY_DAYS - 1].item()), history)
+    write_raw(raw, whole)
+    market = assembled_market(history, config)
+    device, run_dir = torch.device("cpu"), folder / "run"
+    context = make_context(config, market, run_dir, device, StopFlag(), resume=False)
+    for number in (1, 2):
+        run_phase(number, context)
+    return Site(run_dir, history, whole, raw, config)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A run that a test must not change."""
+    return make_site(tmp_path_factory.mktemp("daily"))
