@@ -278,6 +278,19 @@ def test_a_late_dividend_is_named_by_its_day_and_accepted() -> None:
     assert gross_returns(made.raw.bars)["gross"].to_list()[1:] == pytest.approx(whole[1:], abs=1e-6)
 
 
+def test_a_kept_day_among_repeated_ones_takes_the_scale_of_the_day_before_it() -> None:
+    market = plain()
+    dividend = pl.when(pl.col("date") == day(15)).then(1.0).otherwise(0.0)
+    paid = GrowingMarket(market.traded.with_columns(dividend=dividend), 6)
+    new = paid.seen(22, 10)
+    made = update(market.seen(20), with_bars(new, new.bars.filter(pl.col("date") != day(14))))
+    assert made.refusals == ()
+    # the day before the late dividend is kept: the dividend must fall on its own day
+    whole = gross_returns(paid.seen(22).bars)["gross"].to_list()
+    found = gross_returns(made.raw.bars)["gross"].to_list()
+    assert found[1:] == pytest.approx(whole[1:], abs=1e-6)
+
+
 def test_a_change_on_the_first_repeated_days_needs_more_history() -> None:
     market = plain()
     dividend = pl.when(pl.col("date") == day(15)).then(1.0).otherwise(0.0)
