@@ -173,10 +173,13 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     if fractional and lot_size is not None:
         raise HrlSarpError("--lot-size belongs to whole shares: leave out --fractional or it")
     # what follows takes seconds to import
+    from rich.console import Console
+
     from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
     from hrl_sarp.config.study_schema import DailyConfig
+    from hrl_sarp.daily.decision.files import PAGE, write_decision
     from hrl_sarp.daily.decision.files import as_json as plain
-    from hrl_sarp.daily.decision.files import write_decision
+    from hrl_sarp.daily.decision.page import lead, summary
     from hrl_sarp.daily.decision.run import Account, make_decision, read_runs
     from hrl_sarp.run.files import to_plain
 
@@ -188,6 +191,10 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     decision = make_decision(runs, data_dir, rules, account, folder, studies, day)
     there = write_decision(decision, folder, overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(to_plain(plain(decision)), allow_nan=False))
+        say(json.dumps(to_plain(plain(decision)), allow_nan=False))
         return
-    say(f"wrote {there}")
+    for sentence in lead(decision):
+        say(sentence)
+    for table in summary(decision):
+        Console().print(table)
+    say(f"wrote {there / PAGE}")

@@ -6,12 +6,12 @@ from typing import Any
 import polars as pl
 
 from hrl_sarp.contracts import Regime
-from hrl_sarp.daily.decision.page import decision_page
+from hrl_sarp.daily.decision.page import ORDERS_FILE, decision_page
 from hrl_sarp.daily.decision.run import DECISION, DayDecision, orders_table, weights_table
 from hrl_sarp.errors import OverwriteError
 from hrl_sarp.run.files import read_json, to_plain, write_json, write_text
 
-WEIGHTS, ORDERS, PAGE = "weights.csv", "orders.csv", "decision.html"
+WEIGHTS, PAGE = "weights.csv", "decision.html"
 INPUTS = ("log_dirs", "market", "account")
 """Keys of the JSON that say what a decision was made from."""
 DIGITS = 10
@@ -46,7 +46,7 @@ def write_decision(decision: DayDecision, folder: Path, *, overwrite: bool) -> P
             )
     path.unlink(missing_ok=True)
     write_text(there / WEIGHTS, _csv(weights_table(decision)))
-    write_text(there / ORDERS, _csv(orders_table(decision.orders)))
+    write_text(there / ORDERS_FILE, _csv(orders_table(decision.orders)))
     write_text(there / PAGE, decision_page(decision))
     write_json(path, content)
     return there

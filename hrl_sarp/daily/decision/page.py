@@ -1,6 +1,7 @@
 """The page of a decision: what to hold, why, the orders, and who decided."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -33,6 +34,10 @@ SMALL = 0.0005
 """Shares of wealth below this are not shown as moved."""
 MOVED_SECTORS = 3
 """Sectors that a row of the table of effects names."""
+SHOWN_ORDERS = 15
+"""Orders that a terminal shows."""
+ORDERS_FILE = "orders.csv"
+"""Has all of them."""
 
 
 def decision_page(decision: DayDecision) -> str:
@@ -56,10 +61,19 @@ def decision_page(decision: DayDecision) -> str:
     ]
     title = f"Portfolio for the session after {today.day}"
     subtitle = f"market {today.market.name}, decided by: {decided.policy}"
-    return page(title, subtitle, [WARNING, *_lead(decision)], sections)
+    return page(title, subtitle, [WARNING, *lead(decision)], sections)
 
 
-def _lead(decision: DayDecision) -> list[str]:
+def summary(decision: DayDecision) -> list[Table]:
+    """Return what a terminal shows: the sectors, and the largest orders."""
+    orders = _orders_table(decision)
+    hidden = len(orders.rows) - SHOWN_ORDERS
+    note = f"{hidden} smaller orders: {ORDERS_FILE}. {orders.note}" if hidden > 0 else orders.note
+    return [_sector_table(decision), replace(orders, rows=orders.rows[:SHOWN_ORDERS], note=note)]
+
+
+def lead(decision: DayDecision) -> list[str]:
+    """Say in sentences what was decided, and how far it is from the classical portfolio."""
     orders, decided, reasons = decision.orders, decision.decided, decision.reasons
     invested = sum(decided.targets.values())
     goal_day = decided.memory.goal_day
@@ -77,20 +91,24 @@ def _lead(decision: DayDecision) -> list[str]:
     ]
 
 
-def _orders(decision: DayDecision) -> list[Block]:
+def _orders_table(decision: DayDecision) -> Table:
     orders = decision.orders
     rows = [
         (o.symbol, o.side, _shares(o.shares), _money(o.close), _money(o.value), _money(o.cost))
         for o in orders.orders
     ]
     note = "Values and costs are estimated at the last close; the fill is at the next open."
-    table = Table(
+    return Table(
         "Orders",
         ("stock", "side", "shares", "last close", "value", "cost"),
         rows,
         note=note,
         text_columns=frozenset({0, 1}),
     )
+
+
+def _orders(decision: DayDecision) -> list[Block]:
+    orders, table = decision.orders, _orders_table(decision)
     facts = [
         ("wealth at the close", _money(orders.wealth)),
         ("cash before", _money(decision.held.cash)),
@@ -98,23 +116,33 @@ def _orders(decision: DayDecision) -> list[Block]:
         ("estimated costs", f"{_money(orders.cost)} ({percent(orders.cost / orders.wealth, 3)})"),
         ("moved by whole lots", percent(orders.rounding, 2)),
     ]
-    return [Facts(facts), Fold(f"{len(rows)} orders, the largest first", [table])]
+    return [Facts(facts), Fold(f"{len(table.rows)} orders, the largest first", [table])]
+
+
+def _by_sector(decision: DayDecision) -> list[dict[str, float]]:
+    """Return the shares of the sectors that are held, wanted, and of the classical portfolio."""
+    decided = decision.decided
+    weights = (decided.standing.weights, decided.targets, decision.reasons.prior)
+    return [sector_sums(decision.today.market, each) for each in weights]
+
+
+def _sector_table(decision: DayDecision) -> Table:
+    columns = [{**by, "cash": 1.0 - sum(by.values())} for by in _by_sector(decision)]
+    rows = [(name, *(percent(by[name]) for by in columns)) for name in columns[0]]
+    return Table("Shares of wealth", ("sector", "now", "target", "classical"), rows)
 
 
 def _sectors(decision: DayDecision) -> list[Block]:
     market, decided = decision.today.market, decision.decided
-    now = sector_sums(market, decided.standing.weights)
-    target = sector_sums(market, decided.targets)
-    prior = sector_sums(market, decision.reasons.prior)
-    columns = [{**by, "cash": 1.0 - sum(by.values())} for by in (now, target, prior)]
-    rows = [(name, *(percent(by[name]) for by in columns)) for name in columns[0]]
     regimes = decision.reasons.filtered_regime
     goal = decided.memory.goal or ()
     views = goal[len(market.sector_names) + 1 :]
     names = [regime.name.lower() for regime in Regime]
-    table = Table("Shares of wealth", ("sector", "now", "target", "classical"), rows)
+    table = _sector_table(decision)
     figure = Drawing(
-        _sector_figure(now, target, prior), "sectors", "Shares of wealth by sector, now and wanted"
+        _sector_figure(*_by_sector(decision)),
+        "sectors",
+        "Shares of wealth by sector, now and wanted",
     )
     facts = [
         ("regime now, filtered", _probabilities(names, regimes)),
