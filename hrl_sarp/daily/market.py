@@ -69,6 +69,12 @@ class TrainedRun:
         folders = seed_folders(log_dir)
         first = next(iter(folders.values()))
         config = config_of_run(first)
+        if config.encoders.observe != "none":
+            raise CheckpointError(
+                f"{log_dir}: its agents observe embeddings (`encoders.observe: "
+                f"{config.encoders.observe}`), whose table ends with the data of the training: "
+                "expected agents without, train them with `encoders: {observe: none}`"
+            )
         path = best_file(first, 1, which=1)
         origin = read_origin(path)
         if not origin.spans:
