@@ -63,6 +63,7 @@ from hrl_sarp.run.phases import PHASES  # noqa: E402
 from hrl_sarp.run.terminal import accept_any_console, phase_progress  # noqa: E402
 from hrl_sarp.run.trials import Span, Trial, TrialLog  # noqa: E402
 from hrl_sarp.studies.walk_forward.ledger import (  # noqa: E402
+    EARLIER,
     NUMBERS,
     Ledger,
     read_ledger,
@@ -398,9 +399,9 @@ def _walk_forward_series(folder: Path) -> Artefact:
     drawn = np.random.default_rng(3).normal(0.0, 0.01, (3, 40, 2))
     days = np.arange(40) + np.datetime64("2024-01-01")
     names = ("prior", "agent")
-    numbers = dict.fromkeys(NUMBERS, drawn)
-    terms = {"premium": drawn}
-    series = Ledger(names, days, drawn[0, :, 0], **numbers, objective=terms)
+    numbers: dict[str, Any] = dict.fromkeys(NUMBERS, drawn)
+    parts: dict[str, Any] = {"objective": {"premium": drawn}, "distance": {"prior": drawn[0]}}
+    series = Ledger(names, days, drawn[0, :, 0], **numbers, frictions=EARLIER, **parts)
     write_ledger(series, folder)
     return Artefact(folder / "series.npz", lambda: read_ledger(folder))
 

@@ -179,6 +179,7 @@ def known_markets(
     from hrl_sarp.known_markets.study import KnownMarkets, as_table, summarise
     from hrl_sarp.run.files import write_json, write_text
     from hrl_sarp.studies import Cell, run_grid
+    from hrl_sarp.studies.overview import KNOWN_MARKETS
 
     names = list(dict.fromkeys(markets.split(","))) if markets else list(MARKETS)
     if unknown := [name for name in names if name not in MARKETS]:
@@ -186,6 +187,7 @@ def known_markets(
             f"--markets: no market {', '.join(map(repr, unknown))}; choose of {', '.join(MARKETS)}"
         )
     cells = [Cell(market, seed) for market in names for seed in range(seeds)]
+    write_json(output / KNOWN_MARKETS, {"markets": names, "seeds": seeds})
     n_jobs, workers = _workers(jobs, backend, address, memory)
     results = run_grid(KnownMarkets(output), cells, n_jobs, workers=workers)
     say_failed(results.failed)

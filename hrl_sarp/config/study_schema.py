@@ -88,6 +88,9 @@ class StudyConfig(Section):
     """Seeds of each fold and variant; the agent is their mean decision."""
     phases: list[int] = Field(min_length=1, max_length=5)
     """Phases that each seed runs: 1, or 1 and 2, and so on up to all five."""
+    impact_coefficient: float = Field(ge=0)
+    """Square-root impact under which every policy is rolled out once more, on top of the market's
+    costs and at its `capital`; 0 leaves it out."""
 
     @field_validator("variants")
     @classmethod

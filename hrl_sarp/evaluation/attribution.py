@@ -213,7 +213,26 @@ def nearest_rule(trajectory: Trajectory, name: str, policy_names: Collection[str
     found = []
     for i, rule in enumerate(trajectory.names):
         if rule not in others:
-            gap = own - trajectory.weights_after[:, i]
-            moved = np.abs(gap).sum(axis=1) + np.abs(gap.sum(axis=1))
-            found.append(Likeness(rule, float(moved.mean() / 2)))
+            moved = share_elsewhere(own, trajectory.weights_after[:, i])
+            found.append(Likeness(rule, float(moved.mean())))
     return min(found, key=lambda likeness: likeness.distance)
+
+
+def share_elsewhere(
+    first: Float[np.ndarray, "*#shape A"], second: Float[np.ndarray, "*#shape A"]
+) -> Float[np.ndarray, "..."]:
+    """Compute the share of wealth that two portfolios hold in different places; broadcasts.
+
+    Args:
+        first: weights of the stocks, as shares of wealth; the rest is cash.
+        second: of the other portfolio.
+
+    Returns:
+        Half the L1 distance with cash included: the total-variation distance, from 0 to 1.
+
+    Examples:
+        >>> round(float(share_elsewhere(np.array([0.5, 0.3]), np.array([0.4, 0.2]))), 2)
+        0.2
+    """
+    gap = first - second
+    return np.asarray((np.abs(gap).sum(axis=-1) + np.abs(gap.sum(axis=-1))) / 2)

@@ -166,6 +166,16 @@ def percent(value: int | float | None, digits: int = 1) -> str:
     return NONE if value is None else number(100 * value, digits) + " %"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun, which takes an s unless there is one.
+
+    Examples:
+        >>> counted(1, "seed"), counted(3, "calendar year"), counted(0, "cell")
+        ('1 seed', '3 calendar years', '0 cells')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def paragraphs(sentences: Iterable[str]) -> Group:
     """Return sentences as a terminal shows them: one indented paragraph each, without markup."""
     return Group(*(Padding(rich.text.Text(sentence), (1, 2, 0, 2)) for sentence in sentences))

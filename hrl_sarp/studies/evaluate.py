@@ -11,6 +11,7 @@ from hrl_sarp.run.files import write_json
 from hrl_sarp.studies.cell import read_file
 from hrl_sarp.studies.walk_forward import Recipe, WalkForward
 
+IMPACT_KEY = "impact_coefficient"
 STUDY = "study.json"
 """In the folder of a study: what its file and the options of the command said."""
 
@@ -66,7 +67,9 @@ def require_own_folder(study: StudyConfig, folder: Path) -> None:
     path = folder / STUDY
     if not path.is_file():
         return
-    changes = name_changes(read_file(path), _plain(study))
+    there, here = read_file(path), _plain(study)
+    # a study of an earlier version has no layer of impact; its table says so
+    changes = name_changes({IMPACT_KEY: here[IMPACT_KEY], **there}, here)
     if changes:
         raise OverwriteError(
             f"{folder} holds another study ({'; '.join(changes)}): --output names another folder"

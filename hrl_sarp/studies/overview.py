@@ -21,7 +21,8 @@ from hrl_sarp.studies.tuning import SEARCH, TRIALS
 from hrl_sarp.studies.walk_forward.evidence import MARGIN
 from hrl_sarp.studies.walk_forward.report import FIGURES, PAGE, TABLE
 
-INDEX = "index.html"
+INDEX, KNOWN_MARKETS = "index.html", "known_markets.json"
+"""The page; and what the command `known-markets` writes first: markets and number of seeds."""
 RUN_HEADER = (
     "run", "phases", "seeds", "market", "span", "policy", "volatility", "1/N's",
     "growth over 1/N, % a year", "verdict", "changed",
@@ -84,6 +85,9 @@ def look_through(root: Path) -> Overview:
         if (folder / STUDY).is_file():
             studies += _readable(_study_rows, folder, name, len(STUDY_HEADER))
             links[name] = _first_of(folder, root, (PAGE, TABLE))
+        elif (folder / KNOWN_MARKETS).is_file():
+            studies += _readable(_known_rows, folder, name, len(STUDY_HEADER))
+            links[name] = _first_of(folder, root, (TABLE,))
         elif (folder / SEARCH).is_file():
             studies += _readable(_search_row, folder, name, len(STUDY_HEADER))
             links[name] = _first_of(folder, root, (SEARCH_PAGE,))
@@ -128,7 +132,7 @@ def _with_content(folder: Path) -> Iterator[Path]:
     """
     if any((folder / name).is_file() for name in (RESULT, FAILURE, SCREEN)):
         return
-    is_study = (folder / STUDY).is_file() or (folder / SEARCH).is_file()
+    is_study = any((folder / name).is_file() for name in (STUDY, SEARCH, KNOWN_MARKETS))
     if is_study or _phases_of(folder) is not None or (folder / METRICS_NAME).is_file():
         yield folder
     if is_study:
@@ -195,15 +199,35 @@ def _report_row(folder: Path, name: str) -> list[tuple[str, ...]]:
 
 def _study_rows(folder: Path, name: str) -> list[tuple[str, ...]]:
     plan = read_json(folder / STUDY, "hrl-sarp evaluate")
-    done = {path.parent for path in folder.glob(f"*/{RESULT}")}
-    failed = {path.parent for path in folder.glob(f"*/{FAILURE}")} - done
-    begun = (name, ", ".join(plan["markets"]), str(len(done)), str(len(failed)))
+    begun = (name, ", ".join(plan["markets"]), *_cells_of(folder))
     path = folder / FIGURES
     if not path.is_file():
         left = [NONE] * 3
         return [(*begun, ", ".join(plan["variants"]), *left, _changed(folder / STUDY))]
     found = read_json(path, "hrl-sarp evaluate --summary-only")
     return [(*begun, *_variant(variant, each), _changed(path)) for variant, each in found.items()]
+
+
+def _cells_of(folder: Path) -> tuple[str, str]:
+    """Count the cells of a study that have finished, and those that have failed."""
+    done = {path.parent for path in folder.glob(f"*/{RESULT}")}
+    failed = {path.parent for path in folder.glob(f"*/{FAILURE}")} - done
+    return str(len(done)), str(len(failed))
+
+
+def _known_rows(folder: Path, name: str) -> list[tuple[str, ...]]:
+    """Return one row: agents are held against the best policy there, not against 1/N alone."""
+    plan, command = read_json(folder / KNOWN_MARKETS, "hrl-sarp known-markets"), "known markets"
+    begun = (name, ", ".join(plan["markets"]), *_cells_of(folder), command)
+    path = folder / FIGURES
+    if not path.is_file():
+        return [(*begun, *[NONE] * 3, _changed(folder / KNOWN_MARKETS))]
+    rows = read_json(path, "hrl-sarp known-markets")["rows"]
+    lines = [row for row in rows if row["threshold"] is not None]
+    missed = [f"{row['market']} {row['figure']}" for row in lines if not row["met"]]
+    told = f"missed: {', '.join(missed)}" if missed else "no line missed" if lines else NONE
+    met = f"{len(lines) - len(missed)} of {len(lines)}"
+    return [(*begun, met, NONE, told, _changed(path))]
 
 
 def _search_row(folder: Path, name: str) -> list[tuple[str, ...]]:

@@ -117,7 +117,7 @@ def own_config(**values: Any) -> RunConfig:
 def test_a_table_of_tomorrow_is_named_and_left_out(raw: RawData) -> None:
     own, subject = audited.audited(with_table(raw, "earlier", noise=0.0))
     assert own.result == "leak"
-    assert "mine: its correlation with the return of the next 1 session(s) is 1.00" in own.where
+    assert "mine: its correlation with the return of the next 1 session is 1.00" in own.where
     assert "mine" not in subject.market.feature_names
 
 

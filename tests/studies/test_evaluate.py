@@ -31,6 +31,7 @@ STUDY: dict[str, Any] = {
     },
     "seeds": [0, 1],
     "phases": [1, 2],
+    "impact_coefficient": 0.02,
 }
 Write = Callable[..., Path]
 

@@ -47,6 +47,8 @@ def test_seeds_are_averaged_held_against_the_line_and_not_run_again(
         assert ">= 0.65 MISSED" in out
     assert ran == [0, 1]
     folder = tmp_path / "logs" / "studies" / "known_markets"
+    begun = read_json(folder / "known_markets.json", "this test")
+    assert (begun["markets"], begun["seeds"]) == (["made"], 2)
     (row,) = read_json(folder / "table.json", "this test")["rows"]
     assert (row["market"], row["figure"], row["met"]) == ("made", "share", False)
     assert row["mean"] == pytest.approx(0.6)

@@ -28,6 +28,22 @@ class _Links(HTMLParser):
         self.found += [value or "" for name, value in attrs if tag == "a" and name == "href"]
 
 
+def write_known_markets(folder: Path, *, is_summed_up: bool = True) -> None:
+    write_json(folder / "known_markets.json", {"markets": ["kelly", "band"], "seeds": 1})
+    write_json(folder / "kelly-0" / "cell.json", {})
+    write_json(folder / "band-0" / "failed.json", {})
+    finish_phases(folder / "kelly-0" / "pretrained", 1)
+    if is_summed_up:
+        line = {"figure": "macro", "side": ">=", "bound": 0.95}
+        rows = [
+            {"market": "kelly", "figure": "macro", "threshold": line, "met": True},
+            {"market": "kelly", "figure": "micro", "threshold": line, "met": False},
+            {"market": "kelly", "figure": "random", "threshold": None, "met": None},
+        ]
+        write_json(folder / "table.json", {"rows": rows})
+        (folder / "table.md").touch()
+
+
 def finish_phases(run: Path, *numbers: int) -> None:
     for files in PHASES:
         (run / files.folder / "tensorboard").mkdir(parents=True)
@@ -70,6 +86,8 @@ def rows(root: Path, analysis: Analysis) -> dict[str, dict[str, str]]:
     finish_phases(root / "stopped", 1)
     write_study(root / "studies" / "us")
     write_study(root / "studies" / "begun", is_summed_up=False)
+    write_known_markets(root / "studies" / "known")
+    write_known_markets(root / "studies" / "known begun", is_summed_up=False)
     write_json(root / "broken" / "backtest" / "metrics.json", {"provenance": {}})
     finish_phases(root / "broken", 1, 2, 3, 4, 5)
     (root / "damaged").mkdir()
@@ -97,6 +115,7 @@ def test_every_run_report_and_study_is_found_once(rows: dict[str, dict[str, str]
     assert set(rows) == {
         "deep/reported/backtest", "stopped", "broken/backtest", "damaged",
         "studies/us", "studies/begun", "studies/damaged", "50 % #1",
+        "studies/known", "studies/known begun",
     }  # fmt: skip
 
 
@@ -135,3 +154,12 @@ def test_folder_without_runs_is_empty_and_no_folder_is_refused(tmp_path: Path) -
     assert look_through(tmp_path).is_empty
     with pytest.raises(HrlSarpError, match="expected a folder of logs"):
         look_through(tmp_path / "nowhere")
+
+
+def test_known_markets_say_which_lines_are_met_and_missed(rows: dict[str, dict[str, str]]) -> None:
+    row, begun = rows["studies/known"], rows["studies/known begun"]
+    for each in (row, begun):
+        assert (each["markets"], each["cells"], each["failed"]) == ("kelly, band", "1", "1")
+        assert (each["variant"], each["growth over 1/N, % a year"]) == ("known markets", NONE)
+    assert (row["lines met"], row["verdict"]) == ("1 of 2", "missed: kelly micro")
+    assert (begun["lines met"], begun["verdict"]) == (NONE, NONE)

@@ -11,6 +11,7 @@ from hrl_sarp.features.macro import MACRO_FEATURES, MacroSources, macro_feature
 from hrl_sarp.features.prices import PricePanel
 from hrl_sarp.features.stock import PLANTED_NAMES, stock_feature
 from hrl_sarp.features.technical import row_mean
+from hrl_sarp.reporting.table import counted
 
 CUTS = (0.4, 0.7, 0.9)
 """Shares of the history at which own functions are asked again with the past alone."""
@@ -123,8 +124,9 @@ def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> d
         found = abs(float(np.corrcoef(first, second)[0, 1]))
         if found > LARGEST_FORESIGHT:
             return {
-                name: f"its correlation with the return of the next {horizon} session(s) is "
-                f"{found:.2f} over {n_days} days, as only the future can give"
+                name: "its correlation with the return of the next "
+                f"{counted(horizon, 'session')} is {found:.2f} over {n_days} days, as only the "
+                "future can give"
             }
     return {}
 

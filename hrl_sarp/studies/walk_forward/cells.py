@@ -1,7 +1,7 @@
 """The cells of a walk-forward: baselines, trained seeds, and the ensembles that read both."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ from hrl_sarp.training.phase import PhaseContext, with_sector_table
 
 BASELINES, ENSEMBLE = "baselines", "ensemble"
 PRIOR, MACRO_ALONE, MICRO_ALONE = "prior", "macro alone", "micro alone"
+RULES = (EQUAL_WEIGHT, PRIOR, MACRO_ALONE)
+"""Rules that an agent may have become: 1/N, the classical prior, and its own goal with the prior
+inside the sectors (`MACRO_ALONE` follows it)."""
 SAME_EXPOSURE = "1/N, same exposure"
 """1/N at the mean exposure of the last phase's ensemble in the fold."""
 
@@ -213,13 +216,13 @@ class WalkForward:
         market = self._market(fold, config)
         baselines = self.baselines(fold)
         if cell == baselines:
-            ledger = roll_out(market, market.split.test, make_baselines(market, config), config)
+            ledger = self._roll_out(market, make_baselines(market, config), config)
         elif cell == self.ensemble(fold, variant):
             ledger = self._ensemble(fold, variant, market, config)
         else:
             pairs = trained_pairs(self._train(config, market, folder))
             policies = [HierarchicalPolicy(name, *pair) for name, pair in pairs.items()]
-            ledger = roll_out(market, market.split.test, policies, config)
+            ledger = self._roll_out(market, policies, config)
         write_ledger(ledger, folder)
         reference = ledger if cell == baselines else read_ledger(self.folder / baselines.name)
         _record(
@@ -245,11 +248,22 @@ class WalkForward:
             HierarchicalPolicy(name, *mixed_pair([pairs[name] for pairs in by_seed]))
             for name in by_seed[0]
         ]
-        ledger = roll_out(market, market.split.test, policies, config)
+        ledger = self._roll_out(market, policies, config)
         share = _mean_exposures(ledger)[phase_name(self.recipe.phases[-1])]
         even = make_constant_exposure(config, share)
         even.name = SAME_EXPOSURE
-        return joined(ledger, roll_out(market, market.split.test, [even], config))
+        return joined(ledger, self._roll_out(market, [even], config))
+
+    def _roll_out(self, market: Market, policies: Sequence[Policy], config: RunConfig) -> Ledger:
+        """Roll out policies over the test, with 1/N beside them to be compared with."""
+        names = [policy.name for policy in policies]
+        even = make_baselines(market, config)[0]
+        return roll_out(
+            *(market, market.split.test, policies, config),
+            impact_coefficient=self.recipe.impact_coefficient,
+            rules=RULES,
+            beside=() if even.name in names else (even,),
+        )
 
     @staticmethod
     def _context(config: RunConfig, market: Market, folder: Path) -> PhaseContext:

@@ -99,6 +99,39 @@ class Chain:
     sessions_per_year: int
     """Of the market's calendar."""
 
+    @property
+    def _ledgers(self) -> list[Ledger]:
+        of_seeds = [ledger for ledgers in self.seeds for ledger in ledgers]
+        return [*self.baselines, *of_seeds, *self.ensembles]
+
+    @property
+    def frictions(self) -> tuple[str, ...]:
+        """Frictions that all cells have, in the order of `FRICTIONS`."""
+        ledgers = self._ledgers
+        return tuple(each for each in FRICTIONS if all(each in one.frictions for one in ledgers))
+
+    @property
+    def n_earlier(self) -> int:
+        """Count the cells of an earlier version, which kept no distances and no impact."""
+        return sum(not ledger.distance for ledger in self._ledgers)
+
+    def distance(self, name: str) -> dict[str, float]:
+        """Measure from which rules the weights of a policy of the ensembles differ, and how far.
+
+        Args:
+            name: of the policy.
+
+        Returns:
+            Rule -> mean share of wealth that lies elsewhere, over the sessions of all folds; empty
+            if a fold has none.
+        """
+        found: dict[str, float] = {}
+        for rule in self.ensembles[0].distance:
+            if all(rule in one.distance for one in self.ensembles):
+                parts = [one.distance[rule][:, one.column(name)] for one in self.ensembles]
+                found[rule] = float(np.concatenate(parts).mean())
+        return found
+
     def baseline(self, name: str, friction: str = MAIN) -> Series:
         """Chain a baseline."""
         return self._chained([[ledger] for ledger in self.baselines], name, friction)
@@ -134,18 +167,21 @@ def chained(
     Args:
         folds: ledgers of each seed, fold by fold.
         names: of the policy in each fold.
-        friction: one of `FRICTIONS`.
+        friction: one of `FRICTIONS` that all ledgers have.
         sessions_per_year: of the market's calendar.
 
     Returns:
         A column for each seed.
     """
-    layer = FRICTIONS.index(friction)
+
+    def column(one: Ledger, field: str, name: str) -> Float[np.ndarray, " D"]:
+        found: np.ndarray = getattr(one, field)[one.frictions.index(friction)]
+        return found[:, one.column(name)]
 
     def columns(field: str) -> Float[np.ndarray, "D K"]:
         return np.concatenate(
             [
-                np.stack([getattr(one, field)[layer, :, one.column(name)] for one in seeds], axis=1)
+                np.stack([column(one, field, name) for one in seeds], axis=1)
                 for seeds, name in zip(folds, names, strict=True)
             ]
         )

@@ -72,6 +72,8 @@ class Recipe:
     origin: str = COMMAND_LINE
     """Where variants and changes stand, for messages."""
     config_dir: Path = DEFAULT_CONFIG_DIR
+    impact_coefficient: float = 0.0
+    """Of the layer with square-root impact; 0 leaves it out."""
 
     @classmethod
     def of(cls, study: StudyConfig, origin: str, config_dir: Path) -> "Recipe":
@@ -88,7 +90,8 @@ class Recipe:
         years = study.folds.model_dump(exclude={"count"}, exclude_none=True)
         phases = tuple(study.phases)
         layers = study.variants, phases, study.values
-        return cls(study.experiment, years, *layers, origin, config_dir)
+        impact = study.impact_coefficient
+        return cls(study.experiment, years, *layers, origin, config_dir, impact)
 
     def base(self, market: str) -> RunConfig:
         """Return the configuration of a market before its years are cut into folds.

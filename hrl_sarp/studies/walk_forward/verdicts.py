@@ -79,6 +79,13 @@ class Verdicts:
     """The same to 1/N on the same path of exposure, where the timing of cash counts for nothing."""
     folds: dict[str, dict[str, Differences]]
     """Market -> fold -> differences to 1/N at the same exposure."""
+    growth: dict[str, dict[str, dict[str, float]]]
+    """Market -> policy -> friction that all cells have -> growth, % a year."""
+    distance: dict[str, dict[str, float]]
+    """Market -> rule -> mean share of wealth that the agent holds elsewhere; empty where a cell did
+    not keep it."""
+    same_rule_distance: float
+    """Up to this distance an agent has become a rule."""
     lines: list[Line]
 
 
@@ -99,6 +106,7 @@ def verdicts_of(
     found = {
         friction: comparisons_of(chains, agent, friction, draws, section.confidence)
         for friction in FRICTIONS
+        if all(friction in chain.frictions for chain in chains.values())
     }
     comparisons = {
         title if friction == MAIN else f"{title}, {friction}": differences
@@ -123,8 +131,26 @@ def verdicts_of(
             market: by_fold(market, chain, agent, section, config)
             for market, chain in chains.items()
         },
+        growth={market: growth_of(chain, agent) for market, chain in chains.items()},
+        distance={market: chain.distance(agent) for market, chain in chains.items()},
+        same_rule_distance=config.evaluation.same_rule_distance,
         lines=lines_of(found, years),
     )
+
+
+def growth_of(chain: Chain, agent: str) -> dict[str, dict[str, float]]:
+    """Measure what the agent and the references grow under each friction of a market."""
+    found: dict[str, dict[str, float]] = {}
+    for friction in chain.frictions:
+        series = {
+            f"{agent}, ensemble": chain.ensemble(agent, friction),
+            PRIOR: chain.ensemble(PRIOR, friction),
+            SAME_EXPOSURE: chain.ensemble(SAME_EXPOSURE, friction),
+            EQUAL_WEIGHT: chain.baseline(EQUAL_WEIGHT, friction),
+        }
+        for name, each in series.items():
+            found.setdefault(name, {})[friction] = points(each, ("growth",))["growth"]
+    return found
 
 
 AT_SAME = "1/N at the same exposure"

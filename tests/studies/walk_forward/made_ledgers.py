@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from hrl_sarp.studies.walk_forward.cells import RULES
 from hrl_sarp.studies.walk_forward.chain import Chain, Series
 from hrl_sarp.studies.walk_forward.folds import Fold
-from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, Ledger
+from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, OWN_MEAN, Ledger
 
 CASH = 0.0001
 
@@ -28,6 +29,8 @@ def ledger(
         invested=shares * whole,
         asked=shares * whole,
         objective={},
+        frictions=FRICTIONS,
+        distance={rule: np.full(net.shape, 0.2) for rule in (*RULES, OWN_MEAN)},
     )
 
 

@@ -6,6 +6,7 @@ for minutes. The slow test at the end trains.
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
@@ -16,16 +17,26 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hrl_sarp.config.loading import config_hash
+from hrl_sarp.config.loading import config_hash, load_config
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.contracts import DayRange, Market, SessionCounts
+from hrl_sarp.contracts import DayRange, Market, SessionCounts, Split
 from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, ProportionalGoal
 from hrl_sarp.errors import CheckpointError
+from hrl_sarp.evaluation.baselines import make_constant_exposure
+from hrl_sarp.known_markets.small_market import market_of_returns
 from hrl_sarp.market.cache import bundled_sample
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.trials import TrialLog
-from hrl_sarp.studies.walk_forward import Fold, Recipe, WalkForward, cells, chain, summarise
-from hrl_sarp.studies.walk_forward.ledger import Ledger, read_ledger
+from hrl_sarp.studies.walk_forward import (
+    Fold,
+    Recipe,
+    WalkForward,
+    cells,
+    chain,
+    ledger,
+    summarise,
+)
+from hrl_sarp.studies.walk_forward.ledger import EARLIER, FRICTIONS, Ledger, read_ledger
 from hrl_sarp.training.phase import PhaseContext
 
 DAYS = 42
@@ -240,6 +251,83 @@ def test_the_summary_states_the_figures_of_the_series(
     assert f"{weighed['trials']} configurations tried" in card
     assert row["growth"] == pytest.approx(100 * 252 * np.log1p(net).mean())
     assert row["volatility"] == pytest.approx(100 * 252**0.5 * net.std(ddof=1))
+
+
+def test_impact_and_distances_are_kept_beside_the_series(made: WalkForward) -> None:
+    """The sample has no volume, so it has no layer of impact instead of one without costs."""
+    ledger = of(made, "sample-2005-2005-risk-ensemble-0")
+    assert ledger.frictions == FRICTIONS[: len(ledger.net_return)] == EARLIER
+    own, prior = ledger.column("phase 2"), ledger.column("prior")
+    apart = ledger.distance["prior"]
+    assert not apart[:, prior].any()
+    assert 0.01 < apart[:, own].mean() < 1
+    # both follow the same goal by the same rule
+    assert not ledger.distance["macro alone"][:, own].any()
+    # 1/N at the same exposure was rolled out apart
+    assert np.isnan(apart[:, ledger.column("1/N, same exposure")]).all()
+    even = of(made, "sample-2005-2005-baselines-0")
+    assert not even.distance["1/N"][:, even.column("1/N")].any()
+
+
+def test_cells_of_an_earlier_version_are_read_named_and_rolled_out_again_without_training(
+    made: WalkForward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HRL_SARP_TRIAL_LOG", str(tmp_path / "trials.jsonl"))
+    monkeypatch.setattr(cells, "bundled_sample", short_markets())
+    monkeypatch.setattr(cells, "trained_pairs", rules_of)
+    monkeypatch.setattr(cells, "run_phase", finish_phase)
+    shutil.copytree(made.folder, tmp_path / "study")
+    study = replace(
+        made, folder=tmp_path / "study", recipe=replace(made.recipe, impact_coefficient=0.1)
+    )
+    names = [f"sample-2005-2005-{kind}" for kind in ("risk-0", "risk-ensemble-0")]
+    for name in names:
+        path = study.folder / name / "series.npz"
+        with np.load(path) as file:
+            kept = {key: file[key] for key in file if not key.startswith(("fric", "distance"))}
+        np.savez_compressed(path, **kept)
+    before = of(made, names[0])
+    after = read_ledger(study.folder / names[0])
+    np.testing.assert_array_equal(after.net_return, before.net_return)
+    assert (after.frictions, after.distance) == (EARLIER, {})
+    page = summarise(study)
+    told = "An earlier version rolled out 2 cells of sample, variant risk"
+    assert told in page
+    assert "remove the file cell.json" in page
+    for name in names:
+        (study.folder / name / "cell.json").unlink()
+    assert not study.run_all(1, in_process=True).failed
+    assert told not in summarise(study)
+    assert (study.folder / names[0] / "phases.txt").read_text().split()[-2:] == ["1", "2"]
+
+
+def test_impact_costs_more_than_the_markets_costs_and_grows_with_the_trade() -> None:
+    """A stock is bought once: 0.1 x trade x sqrt(trade x capital / volume), by hand."""
+    config = load_config(market="sample")
+    costs = config.market_profile.costs
+    returns = np.zeros((12, 2))
+    split = Split(DayRange(0, 4), DayRange(4, 4), DayRange(4, 12))
+    market = market_of_returns("two stocks", returns, np.array([0, 1]), split)
+    volume = np.full((12, 2), 4 * costs.capital)
+    traded = replace(market, dollar_volume=volume)
+
+    def rolled(which: Market, coefficient: float) -> Ledger:
+        span = DayRange(4, 12)
+        even = make_constant_exposure(config, 0.5)
+        return ledger.roll_out(which, span, [even], config, impact_coefficient=coefficient)
+
+    found = rolled(traded, 0.1)
+    assert found.frictions == FRICTIONS
+    trade = config.risk.stock_cap  # each stock would get 0.25; costs move it a little
+    assert trade == 0.1
+    expected = 2 * 0.1 * trade * (trade / 4) ** 0.5
+    assert (found.cost[3] - found.cost[0])[0, 0] == pytest.approx(expected, rel=0.02)
+    # nothing but the first layer of costs is moved by it
+    plain = rolled(traded, 0.0)
+    assert plain.frictions == EARLIER
+    np.testing.assert_array_equal(plain.net_return, found.net_return[:3])
+    # without any volume the law says nothing, so there is no layer that looks free
+    assert rolled(market, 0.1).frictions == EARLIER
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def test_the_recipe_of_a_study_holds_what_its_file_says(tmp_path: Path) -> None:
         ),
         seeds=[0],
         phases=[1, 2],
+        impact_coefficient=0.1,
     )
     # years that are null stay those of the market; the count of folds is no year
     assert Recipe.of(study, "mine.yaml", tmp_path) == Recipe(
@@ -56,6 +57,7 @@ def test_the_recipe_of_a_study_holds_what_its_file_says(tmp_path: Path) -> None:
         changes={"objective": {"risk_aversion": 3.0}},
         origin="mine.yaml",
         config_dir=tmp_path,
+        impact_coefficient=0.1,
     )
 
 

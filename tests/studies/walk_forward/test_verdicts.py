@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from hrl_sarp.config.loading import load_config
+from hrl_sarp.reporting.table import NONE
 from hrl_sarp.studies.walk_forward import verdicts
-from hrl_sarp.studies.walk_forward.chain import at_exposure_of, on_path_of
+from hrl_sarp.studies.walk_forward.cells import RULES
+from hrl_sarp.studies.walk_forward.chain import Chain, at_exposure_of, on_path_of
+from hrl_sarp.studies.walk_forward.ledger import EARLIER, FRICTIONS, IMPACT, NUMBERS, OWN_MEAN
 from hrl_sarp.studies.walk_forward.report.figures import drawn
 from hrl_sarp.studies.walk_forward.report.pages import Variant, variant_markdown
+from hrl_sarp.studies.walk_forward.report.tables import distances_table, frictions_table
 from hrl_sarp.studies.walk_forward.verdicts import Verdicts, verdicts_of
 from tests.studies.walk_forward.made_ledgers import CASH, chain, series
 
@@ -136,3 +140,64 @@ def test_the_page_and_the_figure_hold_every_market() -> None:
     assert "| phase 1 over prior | pooled |" in text
     chains = {"us": chain("us", 0.7), "nse": chain("nse", 0.7, seed=1)}
     assert len(drawn(chains, verdict).axes) == 4
+
+
+def with_distance(name: str, distance: float) -> Chain:
+    """Make a chain whose agent holds a share of wealth elsewhere than one rule, and 0.2 else."""
+    whole = chain("us", 0.7)
+    ensembles = []
+    for one in whole.ensembles:
+        apart = {rule: values.copy() for rule, values in one.distance.items()}
+        apart[name][:, one.column("phase 1")] = distance
+        ensembles.append(replace(one, distance=apart))
+    return replace(whole, ensembles=tuple(ensembles))
+
+
+@pytest.mark.parametrize(
+    ("name", "distance", "told"),
+    [
+        *((rule, 0.029, f"it is the rule '{rule}'") for rule in RULES),
+        *((rule, 0.031, f"no rule; nearest '{rule}'") for rule in RULES),
+        (OWN_MEAN, 0.0, "it is a constant portfolio"),
+    ],
+)
+def test_an_agent_that_has_become_a_rule_is_called_by_its_name(
+    name: str, distance: float, told: str
+) -> None:
+    config = load_config(market="us", overrides={"walk_forward": {"samples": 10}})
+    assert config.evaluation.same_rule_distance == 0.03
+    shown = verdicts_of("risk", {"us": with_distance(name, distance)}, (1,), config)
+    (row,) = distances_table(shown).rows
+    assert row[-1] == told
+    assert shown.distance["us"][name] == pytest.approx(distance)
+
+
+def test_a_friction_that_one_cell_lacks_is_shown_for_none() -> None:
+    whole = chain("us", 0.7)
+    first, *others = whole.ensembles
+    old = replace(
+        first,
+        frictions=EARLIER,
+        distance={},
+        **{name: getattr(first, name)[: len(EARLIER)] for name in NUMBERS},
+    )
+    mixed = replace(whole, ensembles=(old, *others))
+    assert whole.frictions == FRICTIONS
+    assert (mixed.frictions, mixed.n_earlier) == (EARLIER, 1)
+    config = load_config(market="us", overrides={"walk_forward": {"samples": 10}})
+    shown = verdicts_of("risk", {"us": mixed}, (1,), config)
+    assert shown.distance == {"us": {}}
+    assert not distances_table(shown).rows
+    for row in frictions_table(shown).rows:
+        assert row[-1] == NONE
+        assert row[2] != NONE
+    assert not any(IMPACT in title for title in shown.comparisons)
+
+
+def test_growth_stands_beside_that_of_every_friction() -> None:
+    shown = found(0.7).growth["us"]
+    assert list(shown) == ["phase 1, ensemble", "prior", "1/N, same exposure", "1/N"]
+    net = chain("us", 0.7).baseline("1/N").net[:, 0]
+    expected = 100 * 252 * np.log1p(net).mean()
+    # the ledgers of these tests have the same returns under all frictions
+    assert shown["1/N"] == pytest.approx(dict.fromkeys(FRICTIONS, expected))

@@ -37,6 +37,7 @@ from hrl_sarp.data.sources.files.tables import (
 )
 from hrl_sarp.data.store import BARS_SCHEMA, PRICE_COLUMNS
 from hrl_sarp.errors import DataError, MissingArtifactError
+from hrl_sarp.reporting.table import counted
 
 OTHER_TABLES = ("sectors", "index", "membership", "macro", "actions", FEATURES, MACRO_FEATURES)
 """Names of tables that hold no prices, whether one table has the prices or a file per symbol."""
@@ -113,7 +114,8 @@ def read_prices(
     if bars.is_empty():
         first = findings["detail"].head(1).to_list()
         raise DataError(
-            f"{input_path}: expected rows of prices, found none in {len(paths)} file(s)"
+            f"{input_path}: expected rows of prices, found none in "
+            f"{counted(len(paths), 'file')}"
             + "".join(f"; the first says: {text}" for text in first)
         )
     states = {name: bars[name].is_not_null().any() for name in _STATED}
@@ -132,10 +134,10 @@ def read_prices(
         adjustment = (
             "prices as in the files: no adj_close, split or dividend column, so nothing is adjusted"
         )
-    counted = f"prices from {len(paths)} file(s) of {input_path.name}"
+    origin = f"prices from {counted(len(paths), 'file')} of {input_path.name}"
     of_files = grouped_notes(note for part in parts for note in part.notes)
     readings = (*(reading for part in parts for reading in part.readings), *more)
-    return Read(bars, (counted, *of_files, *outside, *notes), findings, readings), adjustment
+    return Read(bars, (origin, *of_files, *outside, *notes), findings, readings), adjustment
 
 
 def _refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -> None:

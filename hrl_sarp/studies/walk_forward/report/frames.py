@@ -8,6 +8,7 @@ import polars as pl
 
 from hrl_sarp.run.trials import Trial
 from hrl_sarp.studies.walk_forward.report.pages import Variant
+from hrl_sarp.studies.walk_forward.verdicts import Verdicts
 
 FIGURES = {
     "variant": pl.String,
@@ -37,7 +38,8 @@ def figures_frame(variants: Sequence[Variant]) -> pl.DataFrame:
 
     Returns:
         Levels of each policy have no reference, interval or probability. Differences of the agent
-        have all of them, and so have steps, whose policy is named by the reference ("phase 2 over
+        have all of them (but for `distance`, the share of wealth that it holds elsewhere than a
+        rule), and so have steps, whose policy is named by the reference ("phase 2 over
         phase 1"). The pooled ones have the market `pooled`. Units are those of the tables.
     """
     rows = [row for variant in variants for row in _rows(variant)]
@@ -72,6 +74,7 @@ def _rows(variant: Variant) -> Iterator[tuple[Any, ...]]:
         for name, levels in policies.items():
             for measure, value in levels.items():
                 yield found.variant, market, name, None, measure, value, None, None, None
+    yield from _beside(found)
     named = {**{t: (found.agent, each) for t, each in found.comparisons.items()},
              **{t: (None, each) for t, each in found.steps.items()}}  # fmt: skip
     for title, (policy, by_market) in named.items():
@@ -81,3 +84,20 @@ def _rows(variant: Variant) -> Iterator[tuple[Any, ...]]:
                     found.variant, market, policy, title, measure,
                     each.value, each.low, each.high, each.above,
                 )  # fmt: skip
+
+
+def _beside(found: Verdicts) -> Iterator[tuple[Any, ...]]:
+    """List growth under each friction, and how far the agent is from each rule."""
+    levels = [
+        (market, policy, None, f"growth, {friction}", value)
+        for market, by_policy in found.growth.items()
+        for policy, by_friction in by_policy.items()
+        for friction, value in by_friction.items()
+    ]
+    distances = [
+        (market, found.agent, rule, "distance", value)
+        for market, by_rule in found.distance.items()
+        for rule, value in by_rule.items()
+    ]
+    for row in (*levels, *distances):
+        yield (found.variant, *row, None, None, None)

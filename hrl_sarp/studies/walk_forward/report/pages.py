@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.reporting.page import Block, Facts, Fold, Section
 from hrl_sarp.reporting.page import page as html_page
-from hrl_sarp.reporting.table import Table
-from hrl_sarp.studies.walk_forward.cells import SAME_EXPOSURE, WalkForward
+from hrl_sarp.reporting.table import Table, counted
+from hrl_sarp.studies.cell import RESULT
+from hrl_sarp.studies.walk_forward.cells import MACRO_ALONE, SAME_EXPOSURE, WalkForward
 from hrl_sarp.studies.walk_forward.chain import Chain
 from hrl_sarp.studies.walk_forward.evidence import MARGIN
-from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN
+from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, IMPACT, MAIN
 from hrl_sarp.studies.walk_forward.report import figures, tables
 from hrl_sarp.studies.walk_forward.report.tables import Weighed
 from hrl_sarp.studies.walk_forward.verdicts import Verdicts
@@ -96,7 +97,8 @@ def html(study: WalkForward, variants: list[Variant], searches: Table) -> str:
     first = min(chain.baseline(EQUAL_WEIGHT).dates[0] for chain in chains)
     end = max(chain.baseline(EQUAL_WEIGHT).dates[-1] for chain in chains)
     subtitle = (
-        f"{', '.join(study.data_dirs)}; tests {first} to {end}; {len(study.seeds)} seeds, phases "
+        f"{', '.join(study.data_dirs)}; tests {first} to {end}; "
+        f"{counted(len(study.seeds), 'seed')}, phases "
         f"{', '.join(map(str, study.recipe.phases))}"
     )
     return html_page(f"Walk-forward: {study.title}", subtitle, lead, sections)
@@ -108,8 +110,9 @@ def card(study: WalkForward, variants: list[Variant]) -> str:
     for variant in variants:
         verdicts, seeds = variant.verdicts, ", ".join(map(str, study.seeds))
         spans = "; ".join(
-            f"{market} {chain.folds[0].first}-{chain.folds[-1].last} in {len(chain.folds)} folds, "
-            f"{variant.weighed[market][EQUAL_WEIGHT].trials} configurations tried"
+            f"{market} {chain.folds[0].first}-{chain.folds[-1].last} in "
+            f"{counted(len(chain.folds), 'fold')}, "
+            f"{counted(variant.weighed[market][EQUAL_WEIGHT].trials, 'configuration')} tried"
             for market, chain in variant.chains.items()
         )
         parts += [
@@ -129,10 +132,13 @@ def sections_of(variant: Variant) -> list[Section]:
         Section(f"Policies, {market}", [tables.policies_table(rows)])
         for market, rows in verdicts.policies.items()
     ]
+    distances = tables.distances_table(verdicts)
     return [
         Section("What had to be shown", [tables.lines_table(verdicts)]),
         *policies,
         Section("The agent against its references", [tables.differences_table("agent less", main)]),
+        Section("Growth under other frictions", [tables.frictions_table(verdicts)]),
+        *([Section("Whether the agent has become a rule", [distances])] if distances.rows else []),
         Section("How sure the growth of the agent is", [tables.evidence_table(variant.weighed)]),
         Section(
             "What each phase adds, at equal exposure",
@@ -190,10 +196,15 @@ def how_to_read(study: WalkForward, variants: list[Variant]) -> list[str]:
     chains = [chain for variant in variants for chain in variant.chains.values()]
     done = {fold.name for chain in chains for fold in chain.folds}
     section = study.recipe.base(next(iter(study.data_dirs))).walk_forward
+    capital = ", ".join(
+        f"{study.recipe.base(market).market_profile.costs.capital:g} ({market})"
+        for market in study.data_dirs
+    )
     return [
-        f"Tests of {len(done)} folds, {len(study.seeds)} seeds each, phases "
+        f"Tests of {counted(len(done), 'fold')}, {counted(len(study.seeds), 'seed')} each, phases "
         f"{', '.join(map(str, study.recipe.phases))}. Training expands from fold to fold, and ends "
-        f"{section.validation_years} calendar year(s) before the test, which validation takes.",
+        f"{counted(section.validation_years, 'calendar year')} before the test, which validation "
+        "takes.",
         "Every figure is of the out-of-sample sessions of a market, one fold after the other, net "
         "of costs in the exact simulator.",
         f"Intervals ({section.confidence:.0%}) and probabilities resample dates in blocks of "
@@ -206,6 +217,28 @@ def how_to_read(study: WalkForward, variants: list[Variant]) -> list[str]:
         "CE3, CE5 and CE10 are the sure log growth with the same power utility, at a relative risk "
         "aversion of 3, 5 and 10; at 1 it is the growth itself. Gross is the same path had its "
         "trades been free.",
+        "Square-root impact takes coefficient x trade x sqrt(trade / dollar volume of the day) on "
+        f"top of the market's costs, with a coefficient of {study.recipe.impact_coefficient:g} and "
+        f"a capital of {capital} at the start of each fold; it is 0 where the day's volume is "
+        "unknown, and no column where all are.",
+        "The share of wealth elsewhere is half the L1 distance of the weights after each trade, "
+        f"cash included, mean over the sessions. '{MACRO_ALONE}' is the agent's own goal with the "
+        "classical prior inside the sectors. An agent within "
+        f"{variants[0].verdicts.same_rule_distance:.0%} of a rule is called by its name.",
+        *_earlier_cells(variants),
+    ]
+
+
+def _earlier_cells(variants: list[Variant]) -> list[str]:
+    """Say which chains have cells that an earlier version rolled out, and the cure."""
+    return [
+        f"An earlier version rolled out {counted(chain.n_earlier, 'cell')} of {market}, variant "
+        f"{variant.verdicts.variant}, without {IMPACT} and without weights: remove the file "
+        f"{RESULT} in their folders and repeat the command, which rolls them out again and trains "
+        "nothing."
+        for variant in variants
+        for market, chain in variant.chains.items()
+        if chain.n_earlier
     ]
 
 

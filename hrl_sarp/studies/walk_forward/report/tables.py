@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.statistics import Interval, Share
 from hrl_sarp.reporting.table import NONE, Table, number, percent
-from hrl_sarp.studies.walk_forward.cells import PRIOR, SAME_EXPOSURE
+from hrl_sarp.studies.walk_forward.cells import PRIOR, RULES, SAME_EXPOSURE
 from hrl_sarp.studies.walk_forward.evidence import MARGIN, Evidence, Search
+from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN, OWN_MEAN
 from hrl_sarp.studies.walk_forward.measures import MEASURES, POOLED, Differences, Estimate
 from hrl_sarp.studies.walk_forward.verdicts import Verdicts, control
 
@@ -124,6 +125,37 @@ def _share(found: Share) -> str:
 def _interval(found: Interval | Estimate, digits: int) -> str:
     low, high = number(found.low, digits), number(found.high, digits)
     return f"{number(found.value, digits)} [{low}, {high}]"
+
+
+def frictions_table(verdicts: Verdicts) -> Table:
+    """Return one row for each market and policy, one column for each friction."""
+    rows = [
+        (market, policy, *(number(found[name], 1) if name in found else NONE for name in FRICTIONS))
+        for market, by_policy in verdicts.growth.items()
+        for policy, found in by_policy.items()
+    ]
+    titles = ("the market's costs" if name == MAIN else name for name in FRICTIONS)
+    header = ("growth, % a year", "policy", *titles)
+    return Table("Frictions", header, rows, text_columns=frozenset({0, 1}))
+
+
+def distances_table(verdicts: Verdicts) -> Table:
+    """Return how far the weights of the agent are from each rule, and which one it has become."""
+    rows = []
+    for market, found in verdicts.distance.items():
+        if not found:
+            continue
+        shown = (percent(found[rule]) for rule in (*RULES, OWN_MEAN))
+        nearest = min(RULES, key=lambda rule: found[rule])
+        if found[nearest] <= verdicts.same_rule_distance:
+            told = f"it is the rule '{nearest}'"
+        elif found[OWN_MEAN] <= verdicts.same_rule_distance:
+            told = "it is a constant portfolio"
+        else:
+            told = f"no rule; nearest '{nearest}'"
+        rows.append((market, *shown, told))
+    header = ("share of wealth elsewhere than", *RULES, OWN_MEAN, "what the agent is")
+    return Table("Distances", header, rows, text_columns=frozenset({0, len(header) - 1}))
 
 
 def searches_table(searches: Mapping[str, Search]) -> Table:
