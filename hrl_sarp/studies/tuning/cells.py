@@ -37,14 +37,18 @@ from hrl_sarp.studies.tuning.inner import (
 )
 from hrl_sarp.studies.tuning.space import shown_values
 from hrl_sarp.studies.tuning.storage import (
+    ABANDONED,
     REASON,
     RUNNER,
+    asked,
+    beating,
     claim,
     opened,
     own_place,
     place_folder,
     resumed,
     retry_abandoned,
+    retry_silent,
     runner_name,
     suggested,
 )
@@ -146,7 +150,8 @@ class Tuning:
             trial = self._trial(study, folder / TRIAL)
             found = study.get_trials(deepcopy=False)[trial.number]
             if not found.state.is_finished():
-                self._evaluate(study, trial)
+                with beating(trial):
+                    self._evaluate(study, trial)
                 found = study.get_trials(deepcopy=False)[trial.number]
         return as_plain(found)
 
@@ -155,7 +160,7 @@ class Tuning:
         if path.is_file():
             trial = resumed(study, read_json(path, "hrl-sarp tune")["number"])
         else:
-            trial = study.ask()
+            trial = asked(study)
             write_json(path, {"number": trial.number})
         # each trial draws from a stream of its own, so that a search that goes on after a stop
         # draws what it would have drawn
@@ -183,7 +188,8 @@ class Tuning:
             trial.set_user_attr(REASON, f"{type(error).__name__}: {' '.join(str(error).split())}")
             state = TrialState.FAIL
         self._record(trial.number, state, market, values, score)
-        study.tell(trial, score, state=state)
+        # another machine ends a trial that was silent for long: it is not ended twice
+        study.tell(trial, score, state=state, skip_if_finished=True)
 
     def _score(self, trial: optuna.Trial, market: Market, config: RunConfig) -> float:
         """Train phase after phase; a trial that has fallen behind the median ends early."""
@@ -256,7 +262,8 @@ def as_plain(trial: FrozenTrial) -> dict[str, Any]:
         "score": trial.value if trial.state == TrialState.COMPLETE else None,
         "scores": trial.user_attrs.get("scores", []),
         "values": dict(trial.params),
-        "reason": trial.user_attrs.get(REASON, ""),
+        # Optuna itself ends a silent trial, and gives no reason
+        "reason": trial.user_attrs.get(REASON, ABANDONED if trial.state == TrialState.FAIL else ""),
     }
 
 
@@ -286,7 +293,8 @@ def run_trials(tuning: Tuning, count: int, jobs: int, *, in_process: bool = Fals
         ):
             claim_folder(tuning)
             claim(study, identity)
-            for number in retry_abandoned(study, tuning.root, place):
+            left = retry_abandoned(study, tuning.root, place)
+            for number in [*left, *retry_silent(study, mine.folder)]:
                 logger.warning(f"trial {number} was left by a killed process: it is tried again")
         cells = [Cell("trial", number) for number in range(count)]
         return run_grid(mine, cells, jobs, in_process=in_process)

@@ -1,6 +1,7 @@
 """The study of Optuna that tuning writes to, and the trials that a killed process left in it."""
 
 import platform
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +24,8 @@ IDENTITY, RUNNER, REASON, RETRY_OF = "identity", "runner", "reason", "retry_of"
 WAIT_SECONDS = 60.0
 """How long a process waits for another one that writes to the same SQLite file."""
 ABANDONED = "its process was killed, and its command was not repeated"
+HEARTBEAT_SECONDS, SILENCE_SECONDS = 60, 900
+"""How often a running trial says so in the database, and after what silence it counts as killed."""
 
 
 @contextmanager
@@ -43,7 +48,14 @@ def opened(url: str, name: str, tuning: TuningConfig) -> Iterator[optuna.Study]:
     is_file = url.startswith("sqlite")
     waits = {"connect_args": {"timeout": WAIT_SECONDS}} if is_file else {}
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=waits)
+        with warnings.catch_warnings():  # heartbeats are experimental
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=waits,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=SILENCE_SECONDS,
+            )
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -119,6 +131,13 @@ def values_of(trial: FrozenTrial, tuning: TuningConfig) -> dict[str, Any]:
     }
 
 
+def asked(study: optuna.Study) -> optuna.Trial:
+    """Ask for a trial; `beating` sends the heartbeats that Optuna warns about at this place."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Heartbeat of storage")
+        return study.ask()
+
+
 def resumed(study: optuna.Study, number: int) -> optuna.Trial:
     """Return a running trial, so that the process that began it can go on."""
     storage = study._storage
@@ -192,6 +211,47 @@ def retry_abandoned(study: optuna.Study, root: Path, own: int) -> list[int]:
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
             ended.append(trial.number)
+    return ended
+
+
+@contextmanager
+def beating(trial: optuna.Trial) -> Iterator[None]:
+    """Let a trial say every minute that it runs, so that other machines leave it alone.
+
+    Args:
+        trial: that this process runs.
+
+    Yields:
+        Nothing. The trial is silent afterwards, as it is after a kill.
+    """
+    with get_heartbeat_thread(trial._trial_id, trial.study._storage):
+        yield
+
+
+def retry_silent(study: optuna.Study, own: Path) -> list[int]:
+    """End trials that have been silent for long as failed, and ask for each once more.
+
+    They are those of other folders, on this machine or another one: a process of theirs was killed
+    and its command not repeated. The trials of the own place are left: its cells go on with them.
+
+    Args:
+        study: with all trials.
+        own: folder of the place of this process.
+
+    Returns:
+        Numbers of the trials that were ended.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in running:
+        if trial.user_attrs.get(RUNNER) == runner_name(own):
+            study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined] # of RDBs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    trials = study.get_trials(deepcopy=False)
+    ended = [each.number for each in running if trials[each.number].state == TrialState.FAIL]
+    for number in ended:
+        study.enqueue_trial(trials[number].params, user_attrs={RETRY_OF: number})
     return ended
 
 

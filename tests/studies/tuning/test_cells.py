@@ -1,5 +1,6 @@
 """Trials of a search: scores, pruning, failures, stops, kills, and what the trial log counts."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, load_config
@@ -17,6 +19,7 @@ from hrl_sarp.errors import CheckpointError, HrlSarpError, OverwriteError
 from hrl_sarp.evaluation.backtest import run_backtest
 from hrl_sarp.evaluation.report.analysis import analyse
 from hrl_sarp.run.trials import TrialLog, prices_hash
+from hrl_sarp.studies.tuning import storage
 from hrl_sarp.studies.tuning.cells import SCORE, Tuning, as_plain, run_trials
 from hrl_sarp.studies.tuning.inner import InnerTrainings, tuning_splits
 from hrl_sarp.studies.tuning.report import BEST, summarise
@@ -24,6 +27,7 @@ from hrl_sarp.studies.tuning.storage import (
     ABANDONED,
     RETRY_OF,
     RUNNER,
+    asked,
     opened,
     own_place,
     place_folder,
@@ -208,7 +212,7 @@ def test_a_second_process_takes_a_place_of_its_own(tmp_path: Path) -> None:
 def begun(tuning: Tuning, place: int) -> int:
     """Begin a trial as a process in a place does."""
     with opened(tuning.storage, tuning.name, tuning.space) as study:
-        trial = study.ask()
+        trial = asked(study)
         trial.set_user_attr(RUNNER, runner_name(place_folder(tuning.root, place)))
         suggested(trial, tuning.space)
         return trial.number
@@ -225,7 +229,7 @@ def test_a_trial_of_a_killed_process_fails_and_is_tried_again(
             assert retry_abandoned(study, tmp_path, own) == [numbers[2]]
             assert retry_abandoned(study, tmp_path, own) == []
             trials = study.get_trials(deepcopy=False)
-            again = study.ask()
+            again = asked(study)
             assert again.user_attrs[RETRY_OF] == numbers[2]
             assert suggested(again, tuning.space) == values_of(trials[numbers[2]], tuning.space)
     states = [trial.state for trial in trials]
@@ -246,6 +250,53 @@ def test_another_machine_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monke
             monkeypatch.setattr("platform.node", lambda: "elsewhere")
             assert attrs[RUNNER] != runner_name(place_folder(tmp_path, killed))
             assert retry_abandoned(study, tmp_path, own) == []
+
+
+SECOND = 1.0
+"""Of silence in this test: a beat stands in whole seconds in the database."""
+
+
+def test_a_trial_of_another_machine_that_is_silent_for_long_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials: of the own place, of a living machine, of a killed one, of one that never beat."""
+    monkeypatch.setattr(storage, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(storage, "SILENCE_SECONDS", 2)
+    tuning = search(tmp_path, monkeypatch)
+    own, living, killed, old = (begun(tuning, place) for place in range(4))
+    with opened(tuning.storage, tuning.name, tuning.space) as study:
+        for number in (own, killed):
+            with storage.beating(storage.resumed(study, number)):
+                pass  # it beats as soon as it begins
+        with storage.beating(storage.resumed(study, living)):
+            assert storage.retry_silent(study, place_folder(tmp_path, 0)) == []
+            time.sleep(4 * SECOND)
+            assert storage.retry_silent(study, place_folder(tmp_path, 0)) == [killed]
+            assert storage.retry_silent(study, place_folder(tmp_path, 0)) == []
+        trials = study.get_trials(deepcopy=False)
+        again = asked(study)
+        assert again.user_attrs[RETRY_OF] == killed
+        assert suggested(again, tuning.space) == values_of(trials[killed], tuning.space)
+    states = {number: trials[number].state for number in (own, living, killed, old)}
+    assert states == {
+        **dict.fromkeys((own, living, old), TrialState.RUNNING),
+        killed: TrialState.FAIL,
+    }
+    assert as_plain(trials[killed])["reason"] == ABANDONED
+    assert as_plain(trials[own])["reason"] == ""
+
+
+def test_a_trial_beats_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuning, beats = search(tmp_path, monkeypatch), list[int]()
+    record = RDBStorage.record_heartbeat
+
+    def noted(self: RDBStorage, trial_id: int) -> None:
+        beats.append(trial_id)
+        record(self, trial_id)
+
+    monkeypatch.setattr(RDBStorage, "record_heartbeat", noted)
+    assert not run_trials(tuning, 2, 1, in_process=True).failed
+    assert len(set(beats)) == 2
 
 
 # ---- what comes of it
