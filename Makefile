@@ -52,7 +52,8 @@ mutants: $(READY) ## change the code in thousands of places and count what no te
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py --workers $(WORKERS) $(MUTANTS)
 
 bench: $(READY) ## run every speed benchmark, one after the other
-	set -e; for name in startup features environments backtest ppo td3 profile_phases; do \
+	set -e; for name in startup features environments backtest ppo td3 profile_phases \
+		exported_decision; do \
 		$(BIN)/python -m benchmarks.$$name; done
 
 learning: $(READY) ## train where the best policy is known, 5 seeds each (hours); prints the table

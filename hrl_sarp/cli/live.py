@@ -1,4 +1,4 @@
-"""Commands of every day: the newest data, the decision after the last close."""
+"""Commands of every day: the newest data, the decision after the last close, agents as files."""
 
 import json
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.terminal import say
 
 DAY = "%Y-%m-%d"
+FORMATS = ("onnx",)
 DECISIONS = "decisions"
 """Folder of decisions below the log folder of the first run."""
 LogDirs = Annotated[
@@ -72,6 +73,7 @@ def add_commands(app: typer.Typer) -> None:
     """Register the commands."""
     app.command("update-data")(update_data)
     app.command("decide")(decide)
+    app.command("export")(export)
 
 
 def update_data(  # noqa: PLR0913 -- a parameter is an option
@@ -198,3 +200,42 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     for table in summary(decision):
         Console().print(table)
     say(f"wrote {there / PAGE}")
+
+
+def export(
+    log_dir: LogDirs = [DEFAULT_LOG_DIR],  # noqa: B006 -- typer shows it as the default
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    file_format: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
+    pair: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained pair by its name in the table of the backtest: what is deployed if not "
+            "given.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Write both decisions of the deployed agents as ONNX graphs, for programs without torch.
+
+    OUTPUT gets weekly.onnx, daily.onnx, agents.json (names, units and scaling of every input) and
+    example.npz (inputs of the last session of the data, and what has to come out). Needs the extra
+    `onnx`.
+
+    Example: hrl-sarp export --log-dir logs --format onnx --output export
+    """
+    if file_format not in FORMATS:
+        raise HrlSarpError(f"--format must be {' or '.join(FORMATS)}, found '{file_format}'")
+    # what follows takes seconds to import
+    from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
+    from hrl_sarp.config.study_schema import DailyConfig
+    from hrl_sarp.daily.decision.run import read_runs
+    from hrl_sarp.daily.export import export_agents, require_room
+    from hrl_sarp.daily.market import read_today
+
+    require_room(output, overwrite=overwrite)
+    rules = load_apart(settings or DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings")
+    agents = [read_today(run, data_dir, rules).agents for run in read_runs(log_dir)]
+    say(export_agents(agents, output, pair, overwrite=overwrite).sentence())

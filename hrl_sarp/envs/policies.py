@@ -107,6 +107,12 @@ def decode_free(
     return project_weights(tilt, caps, limits.sector_caps, limits.exposure).flatten(1)
 
 
+def follow_goal(request: SlotRequest) -> Float[Tensor, "B N"]:
+    """Return the prior of a request, inside the caps: what scores of 0 decode to."""
+    no_scores = torch.zeros_like(request.prior)
+    return decode_within_sector(no_scores, request, temperature=1.0, trade_speed=1.0)
+
+
 class ProportionalGoal:
     """The goal weighs each sector by its share of the eligible stocks, and forecasts no regime.
 
@@ -189,9 +195,7 @@ class FollowGoal:
 
     def target(self, observation: Observation) -> Float[Tensor, "B N"]:
         """Return the goal's prior, inside the caps."""
-        request = slot_request(micro_view(self.tensors, observation), self.risk)
-        no_scores = torch.zeros_like(request.prior)
-        return decode_within_sector(no_scores, request, temperature=1.0, trade_speed=1.0)
+        return follow_goal(slot_request(micro_view(self.tensors, observation), self.risk))
 
 
 class MixedGoal:

@@ -107,6 +107,13 @@ def feasible_goal(
     investment, so a feasible goal stays feasible at every exposure.
     """
     tradable = tensors.by_sector(tensors.slot_open.index_select(0, day))
+    return feasible_sectors(sector_weights, tradable, risk)
+
+
+def feasible_sectors(
+    sector_weights: Float[Tensor, "B S"], tradable: Float[Tensor, "B S K"], risk: RiskConfig
+) -> Float[Tensor, "B S"]:
+    """Compute `feasible_goal` from `tradable`: 1 in slots whose stock has a bar, else 0."""
     caps = (risk.stock_cap * tradable).sum(dim=2).clamp_max(risk.sector_cap)
     total = torch.ones_like(sector_weights[:, 0])
     return project_sectors(sector_weights, caps.to(sector_weights.dtype), total)
@@ -140,14 +147,34 @@ def target_weights(
         Shares of wealth after costs; the rest is cash.
     """
     halted, tradable, wanted = _asked(tensors, day, weights, slot_action)
-    limits = decision_limits(
-        tensors.by_sector(tradable), halted @ tensors.sector_member, exposure, risk
-    )
-    slots = _within_limits(tensors.by_sector(wanted), limits)
-    if risk.max_positions > 0:
-        slots = _limit_positions(slots, limits, risk.max_positions)
+    by_sector = (tensors.by_sector(wanted), tensors.by_sector(tradable))
+    slots = slot_targets(*by_sector, halted @ tensors.sector_member, exposure, risk)
     target = tensors.to_assets(slots.flatten(1), day) + halted
     return target if risk.turnover_cap >= 1 else cap_turnover(target, weights, risk.turnover_cap)
+
+
+def slot_targets(
+    wanted: Float[Tensor, "B S K"],
+    tradable: Float[Tensor, "B S K"],
+    halted: Float[Tensor, "B S"],
+    exposure: Float[Tensor, " B"],
+    risk: RiskConfig,
+) -> Float[Tensor, "B S K"]:
+    """Bring what is wanted of the tradable slots within all limits but the turnover cap.
+
+    Args:
+        wanted: at least 0, and 0 in slots that cannot be traded.
+        tradable: 1 in slots whose stock has a bar, else 0.
+        halted: holdings of each sector that are listed but have no bar, with a slot or without.
+        exposure: largest share of wealth to invest, see `exposure_limit`.
+        risk: caps.
+
+    Returns:
+        Shares of wealth after costs.
+    """
+    limits = decision_limits(tradable, halted, exposure, risk)
+    slots = _within_limits(wanted, limits)
+    return _limit_positions(slots, limits, risk.max_positions) if risk.max_positions > 0 else slots
 
 
 def moved_by_limits(
@@ -203,7 +230,7 @@ def _within_limits(
     """
     by_sector = wanted.sum(dim=2)
     asked = by_sector.sum(dim=1)
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and not torch.compiler.is_exporting():
         excess = (
             (wanted - limits.stock_caps).max(),
             (by_sector - limits.sector_caps).max(),

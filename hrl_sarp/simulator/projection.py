@@ -141,6 +141,8 @@ def _find_theta(
     and so does the set of capped stocks, so it takes at most K + 1 rounds, usually three or four.
     A CPU works row by row, so that a row stays in its cache.
     """
+    if torch.compiler.is_exporting():
+        return _find_theta_by_rank(preferences, caps, total)
     if preferences.device.type != "cpu":
         return _find_theta_at_once(preferences, caps, total)
     theta = torch.empty_like(total)
@@ -165,6 +167,26 @@ def _find_theta_at_once(
         if bool((grown == theta).all() | grown.isnan().any()):
             return theta
         theta = grown
+
+
+def _find_theta_by_rank(
+    preferences: Float[Tensor, "*batch K"],
+    caps: Float[Tensor, "*batch K"],
+    total: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch"]:
+    """Find theta without a search, for graphs that are exported: they hold no loops of ours.
+
+    Stocks reach their caps in the order of u / p. The sum is the least of its lines, one for each
+    number of capped stocks, so theta is the largest of their solutions.
+    """
+    ratio = torch.where(preferences > 0, caps / preferences, torch.inf)
+    order = ratio.argsort(dim=-1, stable=True)
+    ranked, ranked_caps = preferences.gather(-1, order), caps.gather(-1, order)
+    held = ranked_caps.cumsum(dim=-1) - ranked_caps
+    # summed from the end: a difference of sums would lose the smallest preferences
+    open_mass = ranked.flip(-1).cumsum(dim=-1).flip(-1)
+    theta = (total[..., None] - held).clamp_min(0.0) / open_mass.clamp_min(SMALLEST_MASS)
+    return torch.where(open_mass == 0, 0.0, theta).amax(dim=-1)
 
 
 # No shape annotations: the run-time checks of the tests would wrap the kernel, and Numba could not

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hrl_sarp.simulator.projection import (
     _find_theta,
     _find_theta_at_once,
+    _find_theta_by_rank,
     cap_turnover,
     limit_positions,
     project_sectors,
@@ -270,3 +271,23 @@ def test_preferences_that_are_not_numbers_stay_visible() -> None:
     p = torch.tensor([[[1.0, torch.nan]]], dtype=torch.float64)
     limits = (torch.ones_like(p), torch.ones(1, 1).double(), torch.ones(1).double())
     assert bool(project_weights(p, *limits).isnan().any())
+
+
+@given(seed=SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_the_factor_found_by_rank_gives_the_weights_of_the_one_that_is_searched(seed: int) -> None:
+    p, u, _, _ = draw_problem(seed, (5, 3, 6))
+    share = torch.as_tensor(np.random.default_rng(seed).uniform(0, 1.3, (5, 3)))
+    total = share * (u * (p > 0)).sum(2)  # some beyond the capacity
+    searched, ranked = (
+        torch.minimum(find(p, u, total)[..., None] * p, u)
+        for find in (_find_theta, _find_theta_by_rank)
+    )
+    torch.testing.assert_close(ranked, searched, rtol=1e-12, atol=1e-15)
+
+
+def test_the_factor_by_rank_is_0_where_nothing_can_be_held_and_nan_where_it_is_unknown() -> None:
+    nothing, one = torch.zeros(1, 2).double(), torch.ones(1).double()
+    assert _find_theta_by_rank(nothing, nothing + 1, one).item() == 0.0
+    unknown = torch.tensor([[1.0, torch.nan]]).double()
+    assert bool(_find_theta_by_rank(unknown, nothing + 1, one).isnan().all())

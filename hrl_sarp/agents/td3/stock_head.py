@@ -29,7 +29,7 @@ def stock_head(
     The product is over the H hidden numbers. Differentiable once, in everything but `row_of`, the
     row of `market` that each decision looks at. `own` holds at most `N_OWN` tables.
     """
-    if market.device.type != "cpu":
+    if market.device.type != "cpu" or torch.compiler.is_exporting():
         return _at_once(market, own, weight, context, out, row_of)
     missing = N_OWN - len(own)
     own = own + [torch.zeros_like(own[0])] * missing

@@ -15,6 +15,7 @@ from hrl_sarp.envs.rollout import DecisionView, HierarchicalPolicy
 from hrl_sarp.envs.two_clocks import TwoClocks
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.evaluation.backtest import ACCOUNTING_DTYPE
+from hrl_sarp.evaluation.policies import select_policies
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import one_thread
 from hrl_sarp.simulator.limits import exposure_limit, moved_by_limits
@@ -126,11 +127,25 @@ def deployed(
     Returns:
         The policy; of one run it is that of its backtest.
     """
-    chosen = []
-    for today in todays:
-        found, _ = today.agents.policies(change)
-        by_name = {policy.name: policy for policy in found}
-        chosen.append(found[0] if name is None else by_name[name])
+    return mean_policy([today.agents.policies(change)[0] for today in todays], name)
+
+
+def mean_policy(
+    tables: Sequence[list[HierarchicalPolicy]], name: str | None = None
+) -> HierarchicalPolicy:
+    """Return the policy that decides as the mean of several runs does.
+
+    Args:
+        tables: what the backtest of each run shows, what is deployed first; at least one.
+        name: of a row of the runs' backtests; None is what is deployed.
+
+    Returns:
+        The policy; of one run it is that of its backtest.
+
+    Raises:
+        HrlSarpError: if a run has no such row.
+    """
+    chosen = [rows[0] if name is None else select_policies(rows, [name])[0] for rows in tables]
     if len(chosen) == 1:
         return chosen[0]
     macro, micro = mixed_pair([(policy.macro, policy.micro) for policy in chosen])
