@@ -7,7 +7,7 @@
 Mutmut makes the changes and runs the tests that reach them; `[tool.mutmut]` in `pyproject.toml`
 names both. Results stay in `mutants/`, so a run that was stopped goes on: only what has no result
 is tested. `--again` tests once more what no test has noticed. Changes that mean nothing stand with
-their reason in `tests/equivalent_mutants.yaml`; they are not listed, and count as not noticed.
+their reason in `tests/equivalent_mutants.toml`; they are not listed, and count as not noticed.
 Exit code 0 if at least nine of ten changes of every module are noticed, else 1.
 """
 
@@ -15,13 +15,13 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import yaml
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Names of the changes of each part begin so."""
-EQUIVALENT = ROOT / "tests" / "equivalent_mutants.yaml"
+EQUIVALENT = ROOT / "tests" / "equivalent_mutants.toml"
 """Module -> changes of it that mean nothing: the line as it was, as it is now, and why."""
 FIRST = "hrl_sarp.resampling.x_draw_counts__mutmut_1"
 """Mutmut writes all changes when it is asked to test one."""
@@ -154,7 +154,7 @@ def is_left(status: str, *, again: bool) -> bool:
 
 def meaningless(names: Sequence[str]) -> set[str]:
     """Return the changes that the list of equivalent ones has, by the lines they touch."""
-    known = yaml.safe_load(EQUIVALENT.read_text(encoding="utf-8"))
+    known = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))
     listed = {
         (module, one["was"], one["now"]) for module, changes in known.items() for one in changes
     }
