@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,10 +21,14 @@ from hrl_sarp.cli.studies import STUDIES
 from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.terminal import say
 
+if TYPE_CHECKING:  # --help is instant
+    from hrl_sarp.daily.decision.run import DayDecision
+
 DAY = "%Y-%m-%d"
 FORMATS = ("onnx",)
 DECISIONS = "decisions"
 """Folder of decisions below the log folder of the first run."""
+DEFAULT_CAPITAL = 100_000.0
 LogDirs = Annotated[
     list[Path],
     typer.Option("--log-dir", help="Folder of a trained run; several decide as their mean."),
@@ -36,6 +40,23 @@ Settings = Annotated[
         help="YAML file in place of config/daily.yaml: when a decision is refused.",
         show_default=False,
     ),
+]
+AsOf = Annotated[
+    datetime | None,
+    typer.Option(formats=[DAY], help="Session to decide after; the last one if not given."),
+]
+HoldingsFile = Annotated[
+    Path | None, typer.Option(help="CSV: symbol,shares and a row CASH; else all is cash.")
+]
+Capital = Annotated[
+    float | None, typer.Option(help="Cash of an account without --holdings: 100000.")
+]
+LotSize = Annotated[
+    int | None, typer.Option(help="Orders are multiples of so many shares: 1.", min=1)
+]
+Fractional = Annotated[bool, typer.Option("--fractional", help="Trade fractions of a share.")]
+AcceptDrift = Annotated[
+    bool, typer.Option("--accept-drift", help="Decide although inputs left their training span.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Input = Annotated[
@@ -136,22 +157,11 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
 def decide(  # noqa: PLR0913 -- a parameter is an option
     log_dir: LogDirs = [DEFAULT_LOG_DIR],  # noqa: B006 -- typer shows it as the default
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(formats=[DAY], help="Session to decide after; the last one if not given."),
-    ] = None,
-    holdings: Annotated[
-        Path | None, typer.Option(help="CSV: symbol,shares and a row CASH; else all is cash.")
-    ] = None,
-    capital: Annotated[
-        float | None, typer.Option(help="Cash of an account without --holdings: 100000.")
-    ] = None,
-    lot_size: Annotated[
-        int | None, typer.Option(help="Orders are multiples of so many shares: 1.", min=1)
-    ] = None,
-    fractional: Annotated[  # noqa: FBT002 -- an option, given by name
-        bool, typer.Option("--fractional", help="Trade fractions of a share.")
-    ] = False,
+    as_of: AsOf = None,
+    holdings: HoldingsFile = None,
+    capital: Capital = None,
+    lot_size: LotSize = None,
+    fractional: Fractional = False,  # noqa: FBT002 -- an option, given by name
     output: Annotated[
         Path | None,
         typer.Option(help="Folder of decisions: LOG_DIR/decisions.", show_default=False),
@@ -160,6 +170,7 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
         Path, typer.Option(help="Folder of studies; the page quotes the newest of the market.")
     ] = STUDIES,
     settings: Settings = None,
+    accept_drift: AcceptDrift = False,  # noqa: FBT002 -- an option, given by name
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
@@ -175,29 +186,50 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     if fractional and lot_size is not None:
         raise HrlSarpError("--lot-size belongs to whole shares: leave out --fractional or it")
     # what follows takes seconds to import
-    from rich.console import Console
-
     from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
     from hrl_sarp.config.study_schema import DailyConfig
-    from hrl_sarp.daily.decision.files import PAGE, write_decision
-    from hrl_sarp.daily.decision.files import as_json as plain
-    from hrl_sarp.daily.decision.page import lead, summary
+    from hrl_sarp.daily.decision.files import write_decision
     from hrl_sarp.daily.decision.run import Account, make_decision, read_runs
-    from hrl_sarp.run.files import to_plain
 
     rules = load_apart(settings or DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings")
-    account = Account(holdings, capital or 100_000.0, None if fractional else lot_size or 1)
+    cash = DEFAULT_CAPITAL if capital is None else capital
+    account = Account(holdings, cash, None if fractional else lot_size or 1)
     folder = output or log_dir[0] / DECISIONS
-    day = None if as_of is None else as_of.date()
-    runs = read_runs(log_dir)
-    decision = make_decision(runs, data_dir, rules, account, folder, studies, day)
+    decision = make_decision(
+        read_runs(log_dir),
+        data_dir,
+        rules,
+        account,
+        folder,
+        studies,
+        now=datetime.now(UTC),
+        day=None if as_of is None else as_of.date(),
+        accept_drift=accept_drift,
+    )
     there = write_decision(decision, folder, overwrite=overwrite)
+    _show(decision, there, as_json=as_json)
+
+
+def _show(decision: "DayDecision", there: Path, *, as_json: bool) -> None:
+    """Print a decision that lies in its folder."""
+    from rich.console import Console
+
+    from hrl_sarp.daily.decision.files import PAGE
+    from hrl_sarp.daily.decision.files import as_json as plain
+    from hrl_sarp.daily.decision.page import lead, summary
+    from hrl_sarp.daily.drift import drift_table
+    from hrl_sarp.run.files import to_plain
+
+    for warning in decision.checked.warnings:
+        say(f"warning: {warning}", is_problem=True)
     if as_json:
         say(json.dumps(to_plain(plain(decision)), allow_nan=False))
         return
     for sentence in lead(decision):
         say(sentence)
-    for table in summary(decision):
+    if decision.checked.missing:
+        say(f"without a bar, so not traded: {', '.join(decision.checked.missing)}")
+    for table in (*summary(decision), drift_table(decision.checked.drift)):
         Console().print(table)
     say(f"wrote {there / PAGE}")
 

@@ -184,6 +184,25 @@ class TuningConfig(Section):
         return self
 
 
+class DriftConfig(Section):
+    """When the inputs of a decision count as other ones than those of the training span."""
+
+    sessions: Count
+    """Last sessions that are compared with the training span; at most a fifth of that."""
+    least_psi: float = Field(ge=0)
+    """Population stability index up to which an input has not drifted."""
+    stock_factor: float = Field(ge=1)
+    """The index of a stock feature must also be so many times the largest of as many sessions in a
+    row inside the training span."""
+    market_factor: float = Field(ge=1)
+    """The same for macro features, regime and risk inputs."""
+    max_stock_share: float = Field(ge=0, le=1)
+    """Largest share of the stock features that may have drifted."""
+    max_market_share: float = Field(ge=0, le=1)
+    """The same of macro features, regime and risk inputs together. Of these an input has also
+    drifted if nearly all of its values lie outside the range of the training span."""
+
+
 class DailyConfig(Section):
     """The file `config/daily.yaml`: when a decision of today is refused."""
 
@@ -193,8 +212,14 @@ class DailyConfig(Section):
     max_missing_share: float = Field(ge=0, le=1)
     """Largest share of the universe that may lack a bar on the day of the decision."""
     max_stale_sessions: int = Field(ge=0)
-    """Sessions of the exchange that may lie between the last bar and today."""
+    """Sessions of the exchange that may have closed since the last bar."""
+    close_slack_minutes: int = Field(ge=0)
+    """A session counts as closed so long after its close: sources need time to print the bar."""
+    series_gap_factor: float = Field(ge=1)
+    """A published series has stopped when its last value is older than its longest gap so many
+    times over."""
     warn_age_days: Count
     """Calendar days since the end of the training span after which a decision warns."""
     max_age_days: Count
     """The same, after which it refuses."""
+    drift: DriftConfig

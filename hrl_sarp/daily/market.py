@@ -4,6 +4,7 @@ Agents were fitted on a training span. Later data continue it: the span, the fea
 was fitted stay, and only rows are added.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -24,6 +25,7 @@ from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.evaluation.policies import LoadedAgents
 from hrl_sarp.market.assemble import assemble_market
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.market.own.profile import left_out
 from hrl_sarp.market.sector_table import Origin, market_facts, market_fingerprint, read_origin
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.phases import best_file
@@ -32,8 +34,15 @@ from hrl_sarp.training.curriculum import config_of_run
 from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.seeds import seed_folders
 
-SAME_FACTS = ("profile", "sectors", "training span", "stock features", "market features")
+SAME_FACTS = ("profile", "training span")
 """Of `market_facts`: what later data must share with those of the training."""
+SAME_NAMES = ("sectors", "stock features", "market features")
+"""The same; these are lists of names."""
+MOST_GONE = 0.5
+"""Share of the run's stocks that data of an earlier day than its last may lack: some were listed
+later. Of data that go on `max_missing_share` may be lacking."""
+SHOWN = 5
+"""Stocks that a line names."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ def read_today(
             )
         raw = as_of(raw, day)
         market = _assemble(raw, run.config, settings)
-    _require_continued(run, market)
+    _require_continued(run, market, raw, settings)
     return Today(run, raw, market, settings.halted_sessions)
 
 
@@ -200,13 +209,47 @@ def _dated(config: RunConfig, origin: Origin) -> RunConfig:
     return config.model_copy(update={"market_profile": profile})
 
 
-def _require_continued(run: TrainedRun, market: Market) -> None:
+def _require_continued(
+    run: TrainedRun, market: Market, raw: RawData, settings: DailyConfig
+) -> None:
     """Refuse data whose market is another one than that of the training."""
     there, here = run.origin.facts, market_facts(market)
-    kept = [{name: facts[name] for name in SAME_FACTS} for facts in (there, here)]
-    changes = name_changes(*kept)
-    if changes:
-        raise CheckpointError(
-            f"the data do not continue those of {run.log_dir}: {'; '.join(changes)}; give the data "
-            "folder of its training, brought up to date"
+    problems = name_changes(
+        *({name: facts[name] for name in SAME_FACTS} for facts in (there, here))
+    )
+    reasons = left_out(market)
+    for fact in SAME_NAMES:
+        problems += _name_differences(fact, there[fact], here[fact], reasons)
+    stocks, in_data = there["stocks"].split(", "), set(raw.bars["symbol"])
+    gone = [symbol for symbol in stocks if symbol not in in_data]
+    goes_on = market.dates[-1] >= run.origin.dates[-1]
+    if len(gone) > len(stocks) * (settings.max_missing_share if goes_on else MOST_GONE):
+        more = ", ..." if len(gone) > SHOWN else ""
+        problems.append(
+            f"{len(gone)} of its {len(stocks)} stocks are not in the data "
+            f"({', '.join(gone[:SHOWN])}{more}): another universe, or files that did not come"
         )
+    if problems:
+        raise CheckpointError(
+            f"the data do not continue those of {run.log_dir}: {'; '.join(problems)}; give the "
+            "data folder of its training, brought up to date"
+        )
+
+
+def _name_differences(fact: str, there: str, here: str, reasons: Mapping[str, str]) -> list[str]:
+    """Say in which of their names two lists differ."""
+    wanted, found = there.split(", "), here.split(", ")
+    lacking = [
+        f"{name} ({reasons[name]})" if name in reasons else name
+        for name in wanted
+        if name not in found
+    ]
+    surplus = [name for name in found if name not in wanted]
+    problems = (
+        [f"{fact} that the run has and the data lack: {', '.join(lacking)}"] if lacking else []
+    )
+    if surplus:
+        problems.append(f"{fact} that the run does not know: {', '.join(surplus)}")
+    if there != here and not problems:
+        problems.append(f"{fact} in another order")
+    return problems

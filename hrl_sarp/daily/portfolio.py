@@ -5,6 +5,7 @@ A file of holdings is a CSV with `symbol` and `shares`; the row CASH is cash in 
 
 import csv
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -24,6 +25,8 @@ from hrl_sarp.market.tensors import MarketTensors
 CASH = "CASH"
 """Symbol of the row of a holdings file that is cash in currency."""
 SYMBOL, SHARES = "symbol", "shares"
+NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+", re.ASCII)
+"""A number of shares. `float` would also take 1_000 and digits of other scripts."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ class Holdings:
                 "correct the symbols, or leave these out"
             )
         wealth = self.value(closes)
-        if not wealth > 0:
+        if not (math.isfinite(wealth) and wealth > 0):
             raise DataError(f"holdings: expected an account with a value above 0, found {wealth:g}")
         weights = {
             symbol: n * closes[symbol] / wealth for symbol, n in self.shares.items() if n > 0
@@ -248,12 +251,17 @@ def read_holdings(path: Path) -> Holdings:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error}); expected a CSV") from error
-    rows = list(csv.reader(text.splitlines()))
+    try:
+        rows = list(csv.reader(text.splitlines(keepends=True), strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: cannot be read as a CSV ({error}); a quoted cell begins and ends with a quote"
+        ) from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
     if header != [SYMBOL, SHARES]:
         raise DataError(
             f"{path}: row 1: expected the header symbol,shares, found "
-            f"{','.join(header) or 'none'}; write one row a stock "
+            f"{','.join(header) or 'none'}; write one row a stock with a comma between its cells, "
             f"and a row {CASH} with the cash in currency"
         )
     found: dict[str, float] = {}
@@ -279,14 +287,16 @@ def _holding(path: Path, number: int, row: list[str]) -> tuple[str, float]:
             f"{path}: row {number}: expected a symbol and a number of shares, found "
             f"'{','.join(row)}'; a number has no commas"
         )
-    symbol = row[0].strip()
-    try:
-        shares = float(row[1])
-    except ValueError:
-        shares = math.nan
-    if not (math.isfinite(shares) and shares >= 0):
+    symbol, text = row[0].strip(), row[1].strip()
+    shares = float(text) if NUMBER.fullmatch(text) else math.nan
+    if symbol == CASH and text.startswith("-"):
+        raise DataError(
+            f"{path}: row {number}: {CASH}: expected cash of at least 0, found '{text}'; the "
+            "account has no margin: sell shares until the debt is paid"
+        )
+    if not math.isfinite(shares):
         raise DataError(
             f"{path}: row {number}: {symbol}: expected a number of shares of at least 0, found "
-            f"'{row[1].strip()}'; the account is long only, and a number has no signs or commas"
+            f"'{text}'; the account is long only, and a number has no signs or commas"
         )
     return symbol, shares

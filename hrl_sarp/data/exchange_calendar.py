@@ -1,6 +1,6 @@
 """Sessions of an exchange by its published calendar, as NumPy days."""
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +40,42 @@ def first_sessions(calendar_name: str, start: date, n_days: int) -> Shaped[np.nd
     years = n_days // _SESSIONS_A_YEAR_AT_LEAST + 1
     end = pd.Timestamp(start) + pd.DateOffset(years=years)
     return sessions_between(calendar_name, start, end.date())[:n_days]
+
+
+def closed_sessions(
+    calendar_name: str, after: date, now: datetime, changes: CalendarChanges | None = None
+) -> Shaped[np.ndarray, " T"]:
+    """List the sessions after a day whose close has passed; a half day has its early one.
+
+    Args:
+        calendar_name: A name of exchange_calendars.
+        after: The first day that counts is the next one.
+        now: With its zone.
+        changes: Added sessions count as closed when their day is over in UTC, because no calendar
+            has their hours.
+
+    Returns:
+        Days as datetime64[D], increasing.
+
+    Raises:
+        DataError: if the calendar is unknown or does not cover the days.
+
+    Examples:
+        >>> evening = datetime(2024, 7, 3, 18, 0, tzinfo=UTC)  # the day before a holiday
+        >>> closed_sessions("XNYS", date(2024, 7, 1), evening).astype(str).tolist()
+        ['2024-07-02', '2024-07-03']
+    """
+    moment = np.datetime64(now.astimezone(UTC).replace(tzinfo=None), "us")
+    first, last = after + timedelta(days=1), now.astimezone(UTC).date() + timedelta(days=1)
+    if first > last:
+        return np.array([], dtype="datetime64[D]")
+    calendar = _calendar(calendar_name, first, last + timedelta(days=31))
+    closes = pd.DatetimeIndex(calendar.closes).tz_convert(None).to_numpy()
+    sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
+    closed = sessions[closes.astype("datetime64[us]") <= moment]
+    days = sessions_between(calendar_name, first, last, changes)
+    is_added = ~np.isin(days, sessions) & (days < moment.astype("datetime64[D]"))
+    return days[np.isin(days, closed) | is_added]
 
 
 def session_days(

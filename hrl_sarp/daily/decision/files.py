@@ -97,6 +97,9 @@ def as_json(decision: DayDecision) -> dict[str, Any]:
             "effects": [vars(effect) for effect in decision.reasons.effects],
         },
         "agents": decision.card.to_json(),
+        "warnings": list(decision.checked.warnings),
+        "without_a_bar": list(decision.checked.missing),
+        "drift": {drift.name: drift.to_json() for drift in decision.checked.drift},
         "memory": decided.memory.to_json(),
     }
 

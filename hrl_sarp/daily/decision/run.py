@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,12 @@ import polars as pl
 from hrl_sarp.config.loading import name_changes
 from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.daily.decision.card import AgentCard, card_of
+from hrl_sarp.daily.decision.checks import (
+    Checked,
+    check_today,
+    require_known,
+    require_timely,
+)
 from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, deployed
 from hrl_sarp.daily.decision.orders import OrderList, make_orders
 from hrl_sarp.daily.decision.reasons import Reasons, explain
@@ -60,7 +66,7 @@ class DayDecision:
 
     Examples:
         >>> [field for field in DayDecision.__dataclass_fields__]
-        ['todays', 'held', 'decided', 'orders', 'reasons', 'card']
+        ['todays', 'held', 'decided', 'orders', 'reasons', 'card', 'checked']
     """
 
     todays: tuple[Today, ...]
@@ -70,6 +76,7 @@ class DayDecision:
     orders: OrderList
     reasons: Reasons
     card: AgentCard
+    checked: Checked
 
     @property
     def today(self) -> Today:
@@ -109,7 +116,10 @@ def make_decision(
     account: Account,
     folder: Path,
     studies: Path,
+    now: datetime,
     day: date | None = None,
+    *,
+    accept_drift: bool = False,
 ) -> DayDecision:
     """Decide for an account after a close; nothing is written.
 
@@ -120,25 +130,31 @@ def make_decision(
         account: that is decided for.
         folder: of earlier decisions; the goal of the week is read there.
         studies: folder of studies, of which the card quotes the newest.
+        now: with its zone; without `day` the data must have the last session that has closed.
         day: session of the decision; None is the last one of the data.
+        accept_drift: decide although the inputs have left their training span.
 
     Returns:
         The decision with its orders.
 
     Raises:
         DataError: for holdings or data that cannot be used.
-        CheckpointError: for data that are not those of the run, brought up to date.
+        CheckpointError: for data that are not those of the run, brought up to date, for a day of
+            its training span, and for agents that are too old.
     """
     held = account.read()
+    require_timely(runs[0], data_dir, settings, day, now)
     todays = tuple(read_today(run, data_dir, settings, day) for run in runs)
     today = todays[0]
+    require_known(account.holdings, held, today)
+    checked = check_today(todays, settings, accept_drift=accept_drift)
     memory = last_memory(folder, today.day, [run.log_dir for run in runs])
     standing = held.standing(today.day, today.last_closes, memory)
     clocks = account_clocks(today.market, today.run.config, standing)
     decided = decide(deployed(todays), clocks, standing)
     orders = orders_of(today, held, decided, account.lot_size)
     card = card_of(todays, studies)
-    return DayDecision(todays, held, decided, orders, explain(todays, decided), card)
+    return DayDecision(todays, held, decided, orders, explain(todays, decided), card, checked)
 
 
 def orders_of(today: Today, held: Holdings, decided: Decided, lot_size: int | None) -> OrderList:

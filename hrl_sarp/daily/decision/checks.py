@@ -1,0 +1,231 @@
+"""What is asked before a decision is made: whether data, agents and holdings allow one."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from hrl_sarp.config.study_schema import DailyConfig
+from hrl_sarp.daily.drift import InputDrift, drift_problem, measure_drift, require_no_drift
+from hrl_sarp.daily.market import Today, TrainedRun
+from hrl_sarp.daily.portfolio import Holdings
+from hrl_sarp.data.exchange_calendar import closed_sessions, sessions_between
+from hrl_sarp.data.partners import twin_of
+from hrl_sarp.data.store import read_manifest
+from hrl_sarp.errors import CheckpointError, DataError
+from hrl_sarp.features.macro import MACRO_FEATURES
+
+MONTH = 22
+"""Sessions. A stock of the universe whose bars ended in the last month counts as missing: files
+that stop coming look like companies that cease."""
+NAMED = 5
+"""Stocks that a line names."""
+UPDATE = "run `hrl-sarp update-data`"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks of a day found without refusing it.
+
+    Examples:
+        >>> Checked((), (), ()).warnings
+        ()
+    """
+
+    warnings: tuple[str, ...]
+    missing: tuple[str, ...]
+    """Stocks of the universe without a bar on the day: they cannot be traded."""
+    drift: tuple[InputDrift, ...]
+    """Of every input, the farthest from its training span first."""
+
+
+def require_timely(
+    run: TrainedRun, data_dir: Path, settings: DailyConfig, day: date | None, now: datetime
+) -> None:
+    """Refuse a day that the run or the clock do not allow; the data are not read for it.
+
+    Args:
+        run: whose agents decide.
+        data_dir: `data/raw`.
+        settings: of daily decisions.
+        day: session of the decision; None is the last one of the data, which must be the last one
+            that has closed.
+        now: with its zone.
+
+    Raises:
+        DataError: for a session that has not closed, and without `day` for data that lack one that
+            has.
+        CheckpointError: for a day in the training span.
+    """
+    profile, changes = run.config.market_profile, run.config.data.calendar_changes
+    last = last_bar_day(data_dir)
+    chosen = day or last
+    _require_after_training(run, chosen, is_asked=day is not None)
+    closed_by = now - timedelta(minutes=settings.close_slack_minutes)
+    if chosen >= now.date() and not _has_closed(run, chosen, now):
+        raise DataError(
+            f"{data_dir}: the session {chosen} has not closed at {now:%Y-%m-%d %H:%M %Z}, so that "
+            "its bars are not final; decide after its close, or give --as-of with a session before "
+            "it"
+        )
+    if day is not None:
+        return
+    later = closed_sessions(profile.calendar, last, closed_by, changes)
+    if len(later) > settings.max_stale_sessions:
+        raise DataError(
+            f"{data_dir}: stale data: the last bars are of {last}, and {len(later)} sessions of "
+            f"{profile.calendar} have closed since, the last one on {later[-1]}; {UPDATE}, or give "
+            f"--as-of {last} to decide as if it were that evening"
+        )
+
+
+def last_bar_day(data_dir: Path) -> date:
+    """Return the day of the last bar, as the manifest of the data says it."""
+    return date.fromisoformat(read_manifest(data_dir)["spans"]["bars"][1])
+
+
+def check_today(todays: Sequence[Today], settings: DailyConfig, *, accept_drift: bool) -> Checked:
+    """Refuse data and agents of which nothing should be decided.
+
+    Args:
+        todays: the same day for each run; at least one.
+        settings: the limits.
+        accept_drift: warn of drift in place of refusing it.
+
+    Returns:
+        What is worth telling nevertheless.
+
+    Raises:
+        DataError: for stocks without a bar, series that have stopped, and drift.
+        CheckpointError: for agents whose training lies too far back.
+    """
+    today = todays[0]
+    missing = _require_bars(today, settings)
+    require_running_series(today, settings)
+    warnings = [*_age_warnings(today, settings)]
+    drift = measure_drift(today.market, today.raw.bars, settings.drift)
+    if accept_drift:
+        problem = drift_problem(drift, settings.drift)
+        warnings += [] if problem is None else [f"drift accepted: {problem}"]
+    else:
+        require_no_drift(drift, settings.drift)
+    return Checked(tuple(warnings), missing, drift)
+
+
+def require_known(path: Path | None, held: Holdings, today: Today) -> None:
+    """Refuse stocks that the agents cannot know.
+
+    Args:
+        path: file of the holdings, for the message.
+        held: shares and cash.
+        today: the market of the day.
+
+    Raises:
+        DataError: naming each stock, with the spelling that may be meant.
+    """
+    market = today.market
+    unknown = sorted(set(held.shares) - set(market.symbols))
+    if not unknown:
+        return
+    prices = today.last_closes
+    told = []
+    for symbol in unknown[:NAMED]:
+        meant = twin_of(symbol, market.symbols) or next(
+            iter(difflib.get_close_matches(symbol, market.symbols, n=1)), None
+        )
+        where = "never in the universe" if symbol in prices else "not in the data"
+        told.append(f"{symbol} ({where}{f'; is it {meant}?' if meant else ''})")
+    more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+    raise DataError(
+        f"{path}: unknown symbols: {', '.join(told)}{more}: the agents of market {market.name} "
+        "know nothing of them; correct the spelling, or sell them by hand and leave them out"
+    )
+
+
+def require_running_series(today: Today, settings: DailyConfig) -> None:
+    """Refuse published series that have stopped: their last value would be read for ever.
+
+    Args:
+        today: the market of the day and its data.
+        settings: how late a value may be.
+
+    Raises:
+        DataError: naming each series with its last day.
+    """
+    known = today.raw.macro.drop_nulls(["date", "series", "value"]).sort("series", "date")
+    spans = known.group_by("series", maintain_order=True).agg(
+        last=pl.col("date").last(), gap=pl.col("date").diff().max().dt.total_days()
+    )
+    found = {name: (last, gap) for name, last, gap in spans.iter_rows()}
+    stopped = {}
+    for feature in today.market.macro_names:
+        alternatives = MACRO_FEATURES[feature].series if feature in MACRO_FEATURES else (feature,)
+        name = next((name for name in alternatives if name in found), None)
+        if name is None or found[name][1] is None:
+            continue
+        last, gap = found[name]
+        if (today.day - last).days > settings.series_gap_factor * gap:
+            stopped[name] = f"{name} ends on {last} (its longest gap before was {gap} days)"
+    if stopped:
+        raise DataError(
+            f"series of the market have stopped before {today.day}: {', '.join(stopped.values())}; "
+            f"{UPDATE}, or raise series_gap_factor in the file of --settings"
+        )
+
+
+def _require_after_training(run: TrainedRun, day: date, *, is_asked: bool) -> None:
+    start, end = (date.fromisoformat(text) for text in run.origin.spans["train"])
+    if day > end:
+        return
+    calendar, changes = run.config.market_profile.calendar, run.config.data.calendar_changes
+    later = sessions_between(calendar, end + timedelta(days=1), end + timedelta(days=31), changes)
+    what = f"--as-of {day}" if is_asked else f"the last bar {day}"
+    raise CheckpointError(
+        f"{what} lies in the training span of {run.log_dir} ({start} to {end}), where a decision "
+        f"is no evidence: expected a later day, the first one is {later[0]}"
+    )
+
+
+def _has_closed(run: TrainedRun, day: date, now: datetime) -> bool:
+    """Say whether a day is over: a session by its close, any other day by its date."""
+    calendar, changes = run.config.market_profile.calendar, run.config.data.calendar_changes
+    if len(sessions_between(calendar, day, day, changes)) == 0:
+        return day <= now.date()
+    before = day - timedelta(days=1)
+    return np.datetime64(day) in closed_sessions(calendar, before, now, changes)
+
+
+def _require_bars(today: Today, settings: DailyConfig) -> tuple[str, ...]:
+    """Return the stocks of the universe without a bar on the day; too many are refused."""
+    market = today.market
+    recent = market.slots[-MONTH:]
+    universe = np.unique(recent[recent >= 0])
+    missing = [market.symbols[stock] for stock in universe if not market.tradable[-1, stock]]
+    if len(missing) > settings.max_missing_share * len(universe):
+        told = ", ".join(missing[:NAMED])
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise DataError(
+            f"{len(missing)} of {len(universe)} stocks of the universe have no bar on {today.day} "
+            f"({told}{more}): expected at most {settings.max_missing_share:.0%}; {UPDATE}, give "
+            "--as-of with an earlier session, or raise max_missing_share in the file of --settings"
+        )
+    return tuple(missing)
+
+
+def _age_warnings(today: Today, settings: DailyConfig) -> list[str]:
+    """Return a warning for agents that grow old; too old ones are refused."""
+    end = date.fromisoformat(today.run.origin.spans["train"][1])
+    age = (today.day - end).days
+    told = f"the training span of {today.run.log_dir} ended on {end}, {age} days before {today.day}"
+    if age > settings.max_age_days:
+        raise CheckpointError(
+            f"{told}: expected at most {settings.max_age_days}; train again with later spans, or "
+            "raise max_age_days in the file of --settings"
+        )
+    if age > settings.warn_age_days:
+        return [f"{told}; at {settings.max_age_days} a decision is refused"]
+    return []
