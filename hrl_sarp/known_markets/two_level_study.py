@@ -166,7 +166,11 @@ class TwoLevelStudy:
         return one._growth(context, 3, 4)
 
     def _beside_the_best(self, growth: dict[str, np.ndarray]) -> dict[str, float]:
-        """Return growth of 1/N and of the best policy in % a year, and shares of their gap."""
+        """Return growth of 1/N and of the best known policy in % a year, and shares of their gap.
+
+        That policy keeps the goal's sector weights and trades as its rule says, so that 1 is no
+        bound: an agent that moves between sectors day by day may pass it.
+        """
         context, risk = self.context("best"), self.config.risk
         score = self.score(context)
         best = score.growth(
@@ -176,7 +180,7 @@ class TwoLevelStudy:
         even = score.equal_weight()
         return {
             "1/N, % a year": 100 * float(even.mean()),
-            "best policy over 1/N, % a year": 100 * float((best - even).mean()),
+            "best known policy over 1/N, % a year": 100 * float((best - even).mean()),
             **{name: share_of_gap(earned, best, even) for name, earned in growth.items()},
         }
 
