@@ -139,6 +139,30 @@ def test_market_series_are_refused_together_only() -> None:
     assert "4 of 10 market series: macro_1" in (drift_problem(all_of_them, SHORT) or "")
 
 
+def test_a_stretch_as_the_training_span_had_is_no_drift() -> None:
+    # the feature stood high in one half of the training span and low in the other, as it does now
+    market, bars = slow_market(0)
+    features = market.stock_features.copy()
+    features[: len(market.split.train) // 2, :, 0] += 5.0
+    found = measure_drift(replace(market, stock_features=features), bars, SHORT)
+    (feature,) = (drift for drift in found if drift.name == "feature_0")
+    assert feature.psi > SHORT.least_psi
+    assert not feature.is_drifted
+    assert drift_problem(found, SHORT) is None
+
+
+def test_a_rising_series_has_left_its_span_when_all_of_it_is_above() -> None:
+    # any stretch of a rising series is far from the rest, so that its index tells nothing
+    market, bars = slow_market(0)
+    macro = market.macro_features.copy()
+    macro[:, 0] = np.arange(N_DAYS) / 100.0
+    found = measure_drift(replace(market, macro_features=macro), bars, SHORT)
+    (series,) = (drift for drift in found if drift.name == "macro_0")
+    assert series.psi < SHORT.market_factor * series.worst
+    assert series.outside == 1.0
+    assert series.is_drifted
+
+
 def test_the_index_is_that_of_the_book() -> None:
     market, bars = slow_market(0)
     train, macro = market.split.train, market.macro_features.copy()
