@@ -35,6 +35,8 @@ from loguru import logger  # noqa: E402 -- needs the path
 
 from hrl_sarp.config.loading import dump_config, load_config  # noqa: E402
 from hrl_sarp.contracts import DayRange, Market, Split  # noqa: E402
+from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms  # noqa: E402
+from hrl_sarp.daily.portfolio import Memory, Standing  # noqa: E402
 from hrl_sarp.data import store  # noqa: E402
 from hrl_sarp.data.exchange_calendar import sessions_between  # noqa: E402
 from hrl_sarp.data.quality.validation import validate  # noqa: E402
@@ -414,6 +416,40 @@ def _trial_log(folder: Path) -> Artefact:
     return Artefact(log.path, log.trials, is_log=True)
 
 
+def _paper_account(folder: Path) -> Artefact:
+    path, start = folder / "paper.sqlite", date(2024, 1, 2)
+    first = _paper_day(start, 1000.0)
+    terms = Terms(("/runs/a",), "c0ffee", "us", 1000.0, None, 10, start)
+    PaperAccount.create(path, terms, first)
+    with PaperAccount.open(path) as account:
+        account.append(_paper_day(start + timedelta(days=1), 1012.5))
+
+    def read() -> Any:
+        with PaperAccount.open(path) as account:
+            return account.terms, account.days
+
+    return Artefact(path, read)
+
+
+def _paper_day(day: date, wealth: float) -> PaperDay:
+    memory = Memory(goal=(0.25, 0.75, 0.1), goal_day=day, traded={"A": 0.5})
+    return PaperDay(
+        day=day,
+        net_return=0.0125,
+        gross_return=0.013,
+        cost=0.0005,
+        turnover=0.25,
+        wealth=wealth,
+        cash=0.5 * wealth,
+        benchmark_return=0.01,
+        standing=Standing(day, wealth, {"A": 0.5}, memory),
+        holdings={"A": {"shares": 5.0, "close": wealth / 10, "value": wealth / 2}},
+        fills=({"symbol": "A", "side": "buy", "shares": 5.0, "price": 100.0, "value": 500.0},),
+        events=({"kind": "split", "symbol": "A", "text": "2 for 1"},),
+        decision={"policy": "mine", "targets": {"A": 0.5}, "orders": []},
+    )
+
+
 KINDS: dict[str, Callable[[Path], Artefact]] = {
     "checkpoint": _checkpoint,
     "state of a run": _run_state,
@@ -432,6 +468,7 @@ KINDS: dict[str, Callable[[Path], Artefact]] = {
     "validation report": _json_report,
     "walk-forward series": _walk_forward_series,
     "trial log": _trial_log,
+    "paper account": _paper_account,
 }
 
 

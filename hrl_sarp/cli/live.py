@@ -1,4 +1,4 @@
-"""Commands of every day: the newest data, the decision after the last close, agents as files."""
+"""Commands of every day: the newest data, the decision after a close, a paper account, export."""
 
 import json
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # --help is instant
+    from hrl_sarp.config.study_schema import DailyConfig
     from hrl_sarp.daily.decision.run import DayDecision
 
 DAY = "%Y-%m-%d"
@@ -58,6 +59,7 @@ Fractional = Annotated[bool, typer.Option("--fractional", help="Trade fractions 
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Decide although inputs left their training span.")
 ]
+AccountFile = Annotated[Path, typer.Option("--account", help="SQLite file of the paper account.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Input = Annotated[
     Path | None,
@@ -90,8 +92,12 @@ AcceptChanges = Annotated[
 ]
 
 
+paper = typer.Typer(no_args_is_help=True, help="A paper account: what the decisions would earn.")
+
+
 def add_commands(app: typer.Typer) -> None:
     """Register the commands."""
+    app.add_typer(paper, name="paper")
     app.command("update-data")(update_data)
     app.command("decide")(decide)
     app.command("export")(export)
@@ -183,17 +189,14 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
             "--capital is the cash of an account without --holdings: leave it out, the row CASH of "
             f"{holdings} says the cash"
         )
-    if fractional and lot_size is not None:
-        raise HrlSarpError("--lot-size belongs to whole shares: leave out --fractional or it")
+    lots = _lots(lot_size, is_fractional=fractional)
     # what follows takes seconds to import
-    from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
-    from hrl_sarp.config.study_schema import DailyConfig
     from hrl_sarp.daily.decision.files import write_decision
     from hrl_sarp.daily.decision.run import Account, make_decision, read_runs
 
-    rules = load_apart(settings or DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings")
+    rules = _daily_settings(settings)
     cash = DEFAULT_CAPITAL if capital is None else capital
-    account = Account(holdings, cash, None if fractional else lot_size or 1)
+    account = Account(holdings, cash, lots)
     folder = output or log_dir[0] / DECISIONS
     decision = make_decision(
         read_runs(log_dir),
@@ -261,13 +264,135 @@ def export(
     if file_format not in FORMATS:
         raise HrlSarpError(f"--format must be {' or '.join(FORMATS)}, found '{file_format}'")
     # what follows takes seconds to import
-    from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
-    from hrl_sarp.config.study_schema import DailyConfig
     from hrl_sarp.daily.decision.run import read_runs
     from hrl_sarp.daily.export import export_agents, require_room
     from hrl_sarp.daily.market import read_today
 
     require_room(output, overwrite=overwrite)
-    rules = load_apart(settings or DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings")
+    rules = _daily_settings(settings)
     agents = [read_today(run, data_dir, rules).agents for run in read_runs(log_dir)]
     say(export_agents(agents, output, pair, overwrite=overwrite).sentence())
+
+
+@paper.command("init")
+def paper_init(
+    account: AccountFile,
+    log_dir: LogDirs = [DEFAULT_LOG_DIR],  # noqa: B006 -- typer shows it as the default
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    capital: Annotated[float, typer.Option(help="Cash at the start.")] = DEFAULT_CAPITAL,
+    lot_size: LotSize = None,
+    fractional: Fractional = False,  # noqa: FBT002 -- an option, given by name
+    start: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=[DAY],
+            help="Session at whose close it begins; default: the last one of the data.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Open a paper account in cash, with the decision for the next open.
+
+    Example: hrl-sarp paper init --account paper.sqlite --log-dir logs
+    """
+    lots = _lots(lot_size, is_fractional=fractional)
+    # what follows takes seconds to import
+    from hrl_sarp.daily.paper.step import as_json as plain
+    from hrl_sarp.daily.paper.step import open_account
+
+    first = open_account(
+        account,
+        log_dir,
+        data_dir,
+        _daily_settings(settings),
+        capital,
+        lots,
+        datetime.now(UTC),
+        None if start is None else start.date(),
+    )
+    if as_json:
+        say(json.dumps(plain(first), allow_nan=False))
+        return
+    orders = len(first.decision["orders"])
+    say(f"wrote {account}: {first.cash:,.2f} in cash at the close of {first.day}, {orders} orders")
+
+
+@paper.command("step")
+def paper_step(
+    account: AccountFile,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    settings: Settings = None,
+    as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Book every session that the data have and the account lacks, and decide at each close.
+
+    Example: hrl-sarp paper step --account paper.sqlite
+    """
+    # what follows takes seconds to import
+    from hrl_sarp.daily.paper.account import PaperAccount
+    from hrl_sarp.daily.paper.step import as_json as plain
+    from hrl_sarp.daily.paper.step import markets_of, step_account
+
+    with PaperAccount.open(account) as opened:
+        rules = _daily_settings(settings)
+        markets = markets_of(opened, data_dir, rules)
+        booked = step_account(opened, markets, rules, datetime.now(UTC))
+        last = opened.last
+    if as_json:
+        found = {"booked": [str(day.day) for day in booked], **plain(last)}
+        say(json.dumps(found, allow_nan=False))
+        return
+    for day in booked:
+        events = f", {len(day.events)} events" if day.events else ""
+        say(f"{day.day}: {day.net_return:+.3%}, {day.wealth:,.2f}, {len(day.fills)} fills{events}")
+    if not booked:
+        say(f"nothing to do: {account} is booked to {last.day}, the last session of the data")
+
+
+@paper.command("report")
+def paper_report(
+    account: AccountFile,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the page; default: beside the account.", show_default=False),
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Compare a paper account with the backtest of its policy and with 1/N.
+
+    Example: hrl-sarp paper report --account paper.sqlite --output logs/paper
+    """
+    # what follows takes seconds to import
+    from rich.console import Console
+
+    from hrl_sarp.daily.paper.account import PaperAccount
+    from hrl_sarp.daily.paper.report import compare, measures, measures_table, write_report
+    from hrl_sarp.daily.paper.step import markets_of
+
+    with PaperAccount.open(account) as opened:
+        report = compare(opened, markets_of(opened, data_dir, _daily_settings(settings)))
+    there = write_report(report, output or account.with_name(f"{account.stem}_report"))
+    if as_json:
+        found = {"page": str(there), "measures": measures(report), "tracking": report.tracking}
+        say(json.dumps(found, allow_nan=False))
+        return
+    Console().print(measures_table(report))
+    say(f"wrote {there}")
+
+
+def _lots(lot_size: int | None, *, is_fractional: bool) -> int | None:
+    """Return the lot of whole shares; None for fractions."""
+    if is_fractional and lot_size is not None:
+        raise HrlSarpError("--lot-size belongs to whole shares: leave out --fractional or it")
+    return None if is_fractional else lot_size or 1
+
+
+def _daily_settings(path: Path | None) -> "DailyConfig":
+    from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
+    from hrl_sarp.config.study_schema import DailyConfig
+
+    return load_apart(path or DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings")

@@ -94,6 +94,21 @@ class Standing:
         """Cash in currency."""
         return self.wealth * (1.0 - math.fsum(self.weights.values()))
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, from which `from_json` makes an equal standing."""
+        return {
+            "day": self.day.isoformat(),
+            "wealth": self.wealth,
+            "weights": dict(self.weights),
+            "memory": self.memory.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Standing":
+        """Read `to_json`."""
+        day, memory = date.fromisoformat(found["day"]), Memory.from_json(found["memory"])
+        return cls(day, found["wealth"], found["weights"], memory)
+
     def clocks(self, clocks: TwoClocks) -> TwoClocks:
         """Put the account into clocks of one portfolio, at the day of the standing.
 

@@ -109,6 +109,17 @@ class PortfolioSimulator:
     def state(self, state: PortfolioState) -> None:
         self._state = state
 
+    def fillable(self, days: Int[Tensor, " B"]) -> Bool[Tensor, "B A"]:
+        """Mark the stocks whose orders can be filled at the open of these days.
+
+        Args:
+            days: rows of the market.
+
+        Returns:
+            False for a stock without a bar there, and for one that was halted at the close before.
+        """
+        return _on(self._fillable, days) > 0
+
     def detach_state(self) -> None:
         """Cut the graph, so that gradients of later sessions do not reach earlier ones."""
         self._state = PortfolioState(

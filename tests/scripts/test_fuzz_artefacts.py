@@ -14,6 +14,7 @@ KINDS = (
     *("encoder description", "projection", "embedding table", "configuration of a run"),
     *("configuration of a user", "prices of a user", "download of a user"),
     *("typed prices of a user", "validation report", "walk-forward series", "trial log"),
+    "paper account",
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from hrl_sarp.config.study_schema import DailyConfig
+from hrl_sarp.contracts import Market
 from hrl_sarp.daily.drift import InputDrift, drift_problem, measure_drift, require_no_drift
 from hrl_sarp.daily.market import Today, TrainedRun
 from hrl_sarp.daily.portfolio import Holdings
@@ -66,12 +67,7 @@ def require_timely(
     chosen = day or last
     _require_after_training(run, chosen, is_asked=day is not None)
     closed_by = now - timedelta(minutes=settings.close_slack_minutes)
-    if chosen >= now.date() and not _has_closed(run, chosen, now):
-        raise DataError(
-            f"{data_dir}: the session {chosen} has not closed at {now:%Y-%m-%d %H:%M %Z}, so that "
-            "its bars are not final; decide after its close, or give --as-of with a session before "
-            "it"
-        )
+    require_closed(run, data_dir, chosen, now, ", or give --as-of with a session before it")
     if day is not None:
         return
     later = closed_sessions(profile.calendar, last, closed_by, changes)
@@ -80,6 +76,28 @@ def require_timely(
             f"{data_dir}: stale data: the last bars are of {last}, and {len(later)} sessions of "
             f"{profile.calendar} have closed since, the last one on {later[-1]}; {UPDATE}, or give "
             f"--as-of {last} to decide as if it were that evening"
+        )
+
+
+def require_closed(
+    run: TrainedRun, data_dir: Path, day: date, now: datetime, instead: str = ""
+) -> None:
+    """Refuse a session whose bars are not final.
+
+    Args:
+        run: whose market has the calendar.
+        data_dir: `data/raw`, for the message.
+        day: the session.
+        now: with its zone.
+        instead: what else can be done, for the message.
+
+    Raises:
+        DataError: if the session has not closed.
+    """
+    if day >= now.date() and not _has_closed(run, day, now):
+        raise DataError(
+            f"{data_dir}: the session {day} has not closed at {now:%Y-%m-%d %H:%M %Z}, so that "
+            f"its bars are not final; repeat the command after its close{instead}"
         )
 
 
@@ -104,7 +122,8 @@ def check_today(todays: Sequence[Today], settings: DailyConfig, *, accept_drift:
         CheckpointError: for agents whose training lies too far back.
     """
     today = todays[0]
-    missing = _require_bars(today, settings)
+    instead = "give --as-of with an earlier session, "
+    missing = require_bars(today.market, today.market.n_days - 1, settings, instead)
     require_running_series(today, settings)
     warnings = [*_age_warnings(today, settings)]
     drift = measure_drift(today.market, today.raw.bars, settings.drift)
@@ -177,6 +196,38 @@ def require_running_series(today: Today, settings: DailyConfig) -> None:
         )
 
 
+def require_bars(
+    market: Market, row: int, settings: DailyConfig, instead: str = ""
+) -> tuple[str, ...]:
+    """Refuse a session of which too much of the universe has no bar.
+
+    Args:
+        market: as it was known at the close of the session.
+        row: of the session.
+        settings: the limit.
+        instead: what else can be done, for the message.
+
+    Returns:
+        The stocks of the universe without a bar.
+
+    Raises:
+        DataError: naming the first ones, if they are too many.
+    """
+    recent = market.slots[max(row + 1 - MONTH, 0) : row + 1]
+    universe = np.unique(recent[recent >= 0])
+    missing = [market.symbols[stock] for stock in universe if not market.tradable[row, stock]]
+    if len(missing) > settings.max_missing_share * len(universe):
+        told = ", ".join(missing[:NAMED])
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise DataError(
+            f"{len(missing)} of {len(universe)} stocks of the universe have no bar on "
+            f"{market.dates[row]} ({told}{more}): expected at most "
+            f"{settings.max_missing_share:.0%}; {UPDATE}, {instead}or raise max_missing_share in "
+            "the file of --settings"
+        )
+    return tuple(missing)
+
+
 def _require_after_training(run: TrainedRun, day: date, *, is_asked: bool) -> None:
     start, end = (date.fromisoformat(text) for text in run.origin.spans["train"])
     if day > end:
@@ -197,23 +248,6 @@ def _has_closed(run: TrainedRun, day: date, now: datetime) -> bool:
         return day <= now.date()
     before = day - timedelta(days=1)
     return np.datetime64(day) in closed_sessions(calendar, before, now, changes)
-
-
-def _require_bars(today: Today, settings: DailyConfig) -> tuple[str, ...]:
-    """Return the stocks of the universe without a bar on the day; too many are refused."""
-    market = today.market
-    recent = market.slots[-MONTH:]
-    universe = np.unique(recent[recent >= 0])
-    missing = [market.symbols[stock] for stock in universe if not market.tradable[-1, stock]]
-    if len(missing) > settings.max_missing_share * len(universe):
-        told = ", ".join(missing[:NAMED])
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise DataError(
-            f"{len(missing)} of {len(universe)} stocks of the universe have no bar on {today.day} "
-            f"({told}{more}): expected at most {settings.max_missing_share:.0%}; {UPDATE}, give "
-            "--as-of with an earlier session, or raise max_missing_share in the file of --settings"
-        )
-    return tuple(missing)
 
 
 def _age_warnings(today: Today, settings: DailyConfig) -> list[str]:

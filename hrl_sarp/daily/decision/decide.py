@@ -45,18 +45,22 @@ class Decided:
     """The goal was set at this close."""
 
 
-def account_clocks(market: Market, config: RunConfig, standing: Standing) -> TwoClocks:
+def account_clocks(
+    market: Market | MarketTensors, config: RunConfig, standing: Standing
+) -> TwoClocks:
     """Open the clocks of one account at its day, in the precision of a backtest.
 
     Args:
-        market: has the day of the standing.
+        market: has the day of the standing; as tensors they have the precision of a backtest.
         config: costs and limits.
         standing: of the account; its wealth is what market impact is measured against.
 
     Returns:
         Clocks of one portfolio with wealth 1.
     """
-    tensors = MarketTensors(market, ACCOUNTING_DTYPE, "cpu")
+    tensors = market
+    if isinstance(tensors, Market):
+        tensors = MarketTensors(tensors, ACCOUNTING_DTYPE, "cpu")
     costs = config.market_profile.costs.model_copy(update={"capital": standing.wealth})
     return standing.clocks(TwoClocks(tensors, costs, config.risk, n_envs=1))
 

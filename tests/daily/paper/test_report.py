@@ -1,0 +1,74 @@
+"""The page and the JSON of a paper account beside its backtest."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hrl_sarp.daily.paper.account import PaperAccount
+from hrl_sarp.daily.paper.report import JSON_NAME, PAGE_NAME, compare, measures, report_json
+from hrl_sarp.daily.paper.step import markets_of
+from hrl_sarp.run.files import read_json
+from tests.command_line import Command, assert_refused
+from tests.daily.paper.conftest import DAYS, RULES, START, PaperSite
+
+SESSIONS = 6
+
+
+@pytest.fixture(scope="module")
+def path(paper_site: PaperSite, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An account of fractions over some sessions, in which nothing ends."""
+    there = tmp_path_factory.mktemp("report") / "paper.sqlite"
+    paper_site.begin(there, None)
+    paper_site.booked(there, DAYS.index(START) + SESSIONS)
+    return there
+
+
+def test_account_and_backtest_are_one_and_differ_from_equal_weights(
+    path: Path, paper_site: PaperSite
+) -> None:
+    with PaperAccount.open(path) as account:
+        report = compare(account, markets_of(account, paper_site.whole, RULES))
+    assert max(abs(value) for value in report.tracking.values()) < 1e-9
+    found = measures(report)
+    assert list(found) == ["account", "backtest", "1/N", "index"]
+    growth = report.days[-1].wealth / 1e5 - 1
+    for name in ("account", "backtest"):
+        assert found[name]["growth"] == pytest.approx(growth, rel=1e-9)
+        assert found[name]["costs"] == pytest.approx(sum(day.cost for day in report.days))
+        assert found[name]["turnover"] == pytest.approx(sum(day.turnover for day in report.days))
+    assert abs(found["1/N"]["growth"] - growth) > 1e-6
+    assert found["index"]["costs"] == 0
+    wealth = [day["wealth_of"]["account"] for day in report_json(report)["days"]]
+    assert np.allclose(wealth, [day.wealth / 1e5 for day in report.days], rtol=1e-12)
+
+
+def test_the_command_writes_page_and_json(
+    path: Path, paper_site: PaperSite, tmp_path: Path, command: Command
+) -> None:
+    options = ["--account", path, "--data-dir", paper_site.whole, "--output", tmp_path / "out"]
+    code, out, _ = command("paper", "report", *options)
+    assert (code, "Account, backtest and 1/N" in out) == (0, True)
+    page = (tmp_path / "out" / PAGE_NAME).read_text()
+    assert "no advice, no broker and no promise" in page
+    assert "Its wealth is that of the backtest to nine digits" in page
+    assert "http" not in page.split("<body")[1].split("<script")[0]
+    found = read_json(tmp_path / "out" / JSON_NAME, "paper report")
+    assert [day["day"] for day in found["days"]] == [
+        str(day) for day in DAYS[DAYS.index(START) :][: SESSIONS + 1]
+    ]
+    assert found["days"][1]["fills"]
+    assert found["orders"]
+    code, out, _ = command("paper", "report", *options, "--json")
+    assert json.loads(out)["measures"]["account"] == found["measures"]["account"]
+
+
+def test_an_account_without_a_session_has_no_report(
+    paper_site: PaperSite, tmp_path: Path, command: Command
+) -> None:
+    path = tmp_path / "paper.sqlite"
+    paper_site.begin(path, 1)
+    options = ["--account", path, "--data-dir", paper_site.whole]
+    assert_refused(command("paper", "report", *options), str(START), "paper step")
+    assert [found.name for found in tmp_path.iterdir() if found.is_file()] == [path.name]
