@@ -23,7 +23,7 @@ from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # --help is instant
     from hrl_sarp.config.study_schema import DailyConfig
-    from hrl_sarp.daily.decision.run import DayDecision
+    from hrl_sarp.daily.decision.run import Account, DayDecision
 
 DAY = "%Y-%m-%d"
 FORMATS = ("onnx",)
@@ -60,6 +60,18 @@ AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Decide although inputs left their training span.")
 ]
 AccountFile = Annotated[Path, typer.Option("--account", help="SQLite file of the paper account.")]
+KeptAccount = Annotated[
+    Path | None,
+    typer.Option(
+        "--account",
+        help="Paper account to decide for, with its runs, holdings and lots.",
+        show_default=False,
+    ),
+]
+DecidingRuns = Annotated[
+    list[Path] | None,
+    typer.Option("--log-dir", help="Folder of a trained run: logs; several decide as their mean."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Input = Annotated[
     Path | None,
@@ -161,13 +173,14 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
 
 
 def decide(  # noqa: PLR0913 -- a parameter is an option
-    log_dir: LogDirs = [DEFAULT_LOG_DIR],  # noqa: B006 -- typer shows it as the default
+    log_dir: DecidingRuns = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_of: AsOf = None,
     holdings: HoldingsFile = None,
     capital: Capital = None,
     lot_size: LotSize = None,
     fractional: Fractional = False,  # noqa: FBT002 -- an option, given by name
+    account: KeptAccount = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder of decisions: LOG_DIR/decisions.", show_default=False),
@@ -184,25 +197,24 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
 
     Example: hrl-sarp decide --log-dir logs --holdings holdings.csv
     """
-    if holdings is not None and capital is not None:
-        raise HrlSarpError(
-            "--capital is the cash of an account without --holdings: leave it out, the row CASH of "
-            f"{holdings} says the cash"
-        )
-    lots = _lots(lot_size, is_fractional=fractional)
     # what follows takes seconds to import
     from hrl_sarp.daily.decision.files import write_decision
-    from hrl_sarp.daily.decision.run import Account, make_decision, read_runs
+    from hrl_sarp.daily.decision.run import make_decision, read_runs
 
-    rules = _daily_settings(settings)
-    cash = DEFAULT_CAPITAL if capital is None else capital
-    account = Account(holdings, cash, lots)
-    folder = output or log_dir[0] / DECISIONS
+    lots = _lots(lot_size, is_fractional=fractional)
+    given = (log_dir, holdings, capital, lot_size, fractional or None)
+    if account is not None and any(value is not None for value in given):
+        raise HrlSarpError(
+            f"--account {account} says which runs decide, what is held and the lots: leave out "
+            "--log-dir, --holdings, --capital, --lot-size and --fractional"
+        )
+    runs, whose = _account(log_dir or [DEFAULT_LOG_DIR], holdings, capital, lots, account)
+    folder = output or runs[0] / DECISIONS
     decision = make_decision(
-        read_runs(log_dir),
+        read_runs(runs),
         data_dir,
-        rules,
-        account,
+        _daily_settings(settings),
+        whose,
         folder,
         studies,
         now=datetime.now(UTC),
@@ -211,6 +223,35 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     )
     there = write_decision(decision, folder, overwrite=overwrite)
     _show(decision, there, as_json=as_json)
+
+
+def _account(
+    log_dirs: list[Path],
+    holdings: Path | None,
+    capital: float | None,
+    lots: int | None,
+    kept: Path | None,
+) -> "tuple[list[Path], Account]":
+    """Return the runs that decide, and the account that the options name."""
+    from hrl_sarp.daily.decision.run import Account
+    from hrl_sarp.daily.paper.account import PaperAccount
+    from hrl_sarp.daily.portfolio import Holdings
+
+    if holdings is not None and capital is not None:
+        raise HrlSarpError(
+            "--capital is the cash of an account without --holdings: leave it out, the row CASH of "
+            f"{holdings} says the cash"
+        )
+    if kept is None:
+        cash = DEFAULT_CAPITAL if capital is None else capital
+        return log_dirs, Account(holdings, cash, lots)
+    with PaperAccount.open(kept) as opened:
+        terms, last = opened.terms, opened.last
+    held = Holdings({symbol: h["shares"] for symbol, h in last.holdings.items()}, last.cash)
+    booked = held, last.standing
+    return [Path(folder) for folder in terms.log_dirs], Account(
+        None, last.wealth, terms.lot_size, booked
+    )
 
 
 def _show(decision: "DayDecision", there: Path, *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, depl
 from hrl_sarp.daily.decision.orders import OrderList, make_orders
 from hrl_sarp.daily.decision.reasons import Reasons, explain
 from hrl_sarp.daily.market import Today, TrainedRun, read_today
-from hrl_sarp.daily.portfolio import Holdings, Memory, read_holdings
+from hrl_sarp.daily.portfolio import Holdings, Memory, Standing, read_holdings
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.run.files import read_json
 
@@ -46,6 +46,8 @@ class Account:
     """Cash in currency, where there are no holdings."""
     lot_size: int | None
     """Orders are multiples of it; None trades fractions of a share."""
+    booked: tuple[Holdings, Standing] | None = None
+    """Of an account that is kept, at its last close; it stands in place of the other two."""
 
     def read(self) -> Holdings:
         """Return shares and cash.
@@ -53,6 +55,8 @@ class Account:
         Raises:
             DataError: for a file that cannot be used, and a capital that is not above 0.
         """
+        if self.booked is not None:
+            return self.booked[0]
         if self.holdings is not None:
             return read_holdings(self.holdings)
         if not (math.isfinite(self.capital) and self.capital > 0):
@@ -148,8 +152,11 @@ def make_decision(
     today = todays[0]
     require_known(account.holdings, held, today)
     checked = check_today(todays, settings, accept_drift=accept_drift)
-    memory = last_memory(folder, today.day, [run.log_dir for run in runs])
-    standing = held.standing(today.day, today.last_closes, memory)
+    if account.booked is None:
+        memory = last_memory(folder, today.day, [run.log_dir for run in runs])
+        standing = held.standing(today.day, today.last_closes, memory)
+    else:
+        standing = _booked_today(account.booked[1], today)
     clocks = account_clocks(today.market, today.run.config, standing)
     decided = decide(deployed(todays), clocks, standing)
     orders = orders_of(today, held, decided, account.lot_size)
@@ -172,6 +179,15 @@ def orders_of(today: Today, held: Holdings, decided: Decided, lot_size: int | No
         lot_size,
         risk.stock_cap,
     )
+
+
+def _booked_today(standing: Standing, today: Today) -> Standing:
+    if standing.day != today.day:
+        raise DataError(
+            f"the account is booked to {standing.day}, the decision is for {today.day}: "
+            "`hrl-sarp paper step` books what is missing, --as-of decides for its own last day"
+        )
+    return standing
 
 
 def last_memory(folder: Path, day: date, log_dirs: Sequence[Path]) -> Memory:
