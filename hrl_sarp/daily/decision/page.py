@@ -11,6 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from hrl_sarp.contracts import Market, Regime
 from hrl_sarp.daily.decision.reasons import Effect, Reasons, sector_sums
 from hrl_sarp.daily.decision.run import DayDecision
+from hrl_sarp.daily.drift import drift_table
 from hrl_sarp.reporting.figure import (
     BLUE,
     FADED,
@@ -34,6 +35,7 @@ SMALL = 0.0005
 """Shares of wealth below this are not shown as moved."""
 MOVED_SECTORS = 3
 """Sectors that a row of the table of effects names."""
+DRIFT_TITLE = "The inputs farthest from their training span"
 SHOWN_ORDERS = 15
 """Orders that a terminal shows."""
 ORDERS_FILE = "orders.csv"
@@ -57,11 +59,16 @@ def decision_page(decision: DayDecision) -> str:
         Section("Why so much in stocks", _exposure(today.market, reasons)),
         Section("Why these sectors and stocks", _effects(decision)),
         Section("All positions", _positions(decision)),
+        Section("What the agents saw", [Fold(DRIFT_TITLE, [drift_table(decision.checked.drift)])]),
         Section("Who decided", [Facts(decision.card.pairs())]),
     ]
     title = f"Portfolio for the session after {today.day}"
     subtitle = f"market {today.market.name}, decided by: {decided.policy}"
-    return page(title, subtitle, [WARNING, *lead(decision)], sections)
+    warnings = [f"Warning: {warning}." for warning in decision.checked.warnings]
+    missing = decision.checked.missing
+    if missing:
+        warnings.append(f"Without a bar, so not traded: {', '.join(missing)}.")
+    return page(title, subtitle, [WARNING, *lead(decision), *warnings], sections)
 
 
 def summary(decision: DayDecision) -> list[Table]:

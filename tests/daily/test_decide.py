@@ -1,0 +1,126 @@
+"""What `decide` writes and prints, and whether its reasons add up."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
+from hrl_sarp.daily.decision.reasons import distance, explain, last_rows, occlusions, sector_sums
+from hrl_sarp.daily.portfolio import Standing
+from tests.command_line import Command, assert_refused
+from tests.daily.conftest import SETTINGS, Site
+
+HOLDINGS = "symbol,shares\n{held},40\nCASH,50000\n"
+
+
+@pytest.fixture
+def options(site: Site, tmp_path: Path) -> list[object]:
+    """Options of a decision on a day of the past, for an account with a holding."""
+    day = site.later_days[-2]
+    held = site.today(day).market.symbols[0]
+    (tmp_path / "holdings.csv").write_text(HOLDINGS.format(held=held))
+    return [
+        *("decide", "--log-dir", site.run_dir, "--data-dir", site.whole, "--as-of", day),
+        *("--holdings", tmp_path / "holdings.csv", "--output", tmp_path / "decisions"),
+        "--accept-drift",  # the training span is short
+    ]
+
+
+def test_files_agree_with_each_other_and_a_repeat_is_the_same(
+    command: Command, options: list[object], site: Site, tmp_path: Path
+) -> None:
+    code, out, err = command(*options)
+    assert code == 0, err
+    folder = tmp_path / "decisions" / site.later_days[-2].isoformat()
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(first) == {"decision.html", "decision.json", "orders.csv", "weights.csv"}
+    assert str(folder / "decision.html") in out
+    found = json.loads(first["decision.json"])
+    orders = list(csv.DictReader(first["orders.csv"].decode().splitlines()))
+    weights = {
+        row["symbol"]: row for row in csv.DictReader(first["weights.csv"].decode().splitlines())
+    }
+    assert [order["symbol"] for order in found["orders"]] == [order["symbol"] for order in orders]
+    shares = {symbol: float(row["shares_now"]) for symbol, row in weights.items()}
+    for order in orders:
+        sign = 1 if order["side"] == "buy" else -1
+        shares[order["symbol"]] += sign * float(order["shares"])
+        assert float(order["shares"]) == int(float(order["shares"]))
+    assert shares == {symbol: float(row["shares_after"]) for symbol, row in weights.items()}
+    spent = sum(float(o["value"]) * (1 if o["side"] == "buy" else -1) for o in orders)
+    paid = sum(float(order["estimated_cost"]) for order in orders)
+    assert found["after"]["cash"] == pytest.approx(50000 - spent - paid)
+    assert found["after"]["cash"] >= 0
+    assert sum(found["targets"].values()) <= found["exposure"] + 1e-9
+    command(*options)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    (tmp_path / "holdings.csv").write_text("symbol,shares\nCASH,50000\n")
+    assert_refused(command(*options), "another account", "--overwrite", code=2)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_the_page_begins_with_what_it_is_not_and_loads_nothing(
+    command: Command, options: list[object], site: Site, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump({**SETTINGS.model_dump(mode="json"), "warn_age_days": 1}))
+    assert command(*options, "--settings", settings)[0] == 0
+    folder = tmp_path / "decisions" / site.later_days[-2].isoformat()
+    page = (folder / "decision.html").read_text()
+    body = page[page.index("<body>") :]
+    assert body.index("no advice, no broker and no promise") < body.index("<section>")
+    assert not re.search(r'(?:src|href)="(?!#)', page)
+    assert "Warning: the training span of" in page
+    assert "outside its range" in page
+    for symbol in json.loads((folder / "decision.json").read_text())["targets"]:
+        assert f">{symbol}<" in page
+
+
+def test_json_is_one_object_and_nothing_else(command: Command, options: list[object]) -> None:
+    code, out, _ = command(*options, "--json")
+    assert code == 0
+    assert json.loads(out)["day"] == str(options[6])
+
+
+def test_reasons_are_those_of_the_decision(site: Site) -> None:
+    today = site.today(site.later_days[-2])
+    standing = Standing(today.day, 1e5, {today.market.symbols[1]: 0.1})
+    clocks = account_clocks(today.market, site.config, standing)
+    decided = decide(deployed([today]), clocks, standing)
+    small = last_rows(today.market)
+    again = decide(
+        deployed([today], last_rows), account_clocks(small, site.config, standing), standing
+    )
+    assert again.targets == decided.targets
+    reasons = explain([today], decided)
+    assert {effect.group for effect in reasons.effects} == set(occlusions(today.market))
+    assert any(effect.size > 1e-4 for effect in reasons.effects)
+    sizes = [effect.size for effect in reasons.effects]
+    assert sizes == sorted(sizes, reverse=True)
+    assert reasons.distance == pytest.approx(distance(decided.targets, reasons.prior))
+    for effect in reasons.effects:
+        moved = sum(abs(value) for value in effect.sectors.values())
+        assert moved <= 2 * effect.size + 1e-9
+    sectors = sector_sums(today.market, decided.targets)
+    assert sum(sectors.values()) == pytest.approx(sum(decided.targets.values()))
+
+
+def test_an_input_that_agents_do_not_read_has_no_effect(site: Site) -> None:
+    """The occlusion of a group changes its own values of the last row, and nothing else."""
+    market = site.today(site.later_days[-2]).agents.seeds[0].context.market
+    small = last_rows(market)
+    for group, change in occlusions(market).items():
+        changed = change(market)
+        fields = ("stock_features", "macro_features", "filtered_regime", "sector_embeddings")
+        unlike = [
+            name
+            for name in (*fields, "overnight_return", "slots")
+            if (getattr(changed, name) != getattr(small, name)).any()
+        ]
+        assert len(unlike) <= 1, group
+        for name in unlike:
+            assert (getattr(changed, name)[0] == getattr(small, name)[0]).all()
