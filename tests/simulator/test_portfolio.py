@@ -637,3 +637,9 @@ def test_twenty_thousand_random_steps_stay_finite_even_when_wealth_is_lost() -> 
             assert bool(torch.isfinite(getattr(result, item.name)).all()), item.name
         assert float(sim.state.wealth.min()) >= 0
         assert float(sim.state.weights.min()) >= 0
+
+
+def test_orders_need_a_bar_at_the_open_and_one_at_the_close_before() -> None:
+    tradable = missing(4, (2, 0))  # halted on day 2: no order fills there, nor on day 3
+    sim = simulator(quiet_market(tradable=tradable), n_envs=3)
+    assert sim.fillable(days(1, 2, 3)).tolist() == [[True, True], [False, True], [False, True]]
