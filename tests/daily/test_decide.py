@@ -5,12 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
 from hrl_sarp.daily.decision.reasons import distance, explain, last_rows, occlusions, sector_sums
-from hrl_sarp.daily.portfolio import Standing
+from hrl_sarp.daily.portfolio import Memory, Standing
 from tests.command_line import Command, assert_refused
 from tests.daily.conftest import SETTINGS, Site
 
@@ -124,3 +125,20 @@ def test_an_input_that_agents_do_not_read_has_no_effect(site: Site) -> None:
         assert len(unlike) <= 1, group
         for name in unlike:
             assert (getattr(changed, name)[0] == getattr(small, name)[0]).all()
+
+
+def test_the_classical_portfolio_does_not_follow_the_goal_of_the_agents(site: Site) -> None:
+    today = site.today(site.later_days[-2])
+    market = today.market
+    assert not market.is_week_end[-1]
+    sectors = np.zeros(market.n_sectors)
+    sectors[0] = 1.0
+    goal = (*sectors, 0.5, 0.0, 0.5, 0.5)
+    end = market.dates[:-1][market.is_week_end[:-1]][-1].item()
+    found = []
+    for memory in (Memory(), Memory(goal=goal, goal_day=end)):
+        standing = Standing(today.day, 1e5, {}, memory)
+        clocks = account_clocks(market, site.config, standing)
+        found.append(explain([today], decide(deployed([today]), clocks, standing)))
+    assert found[0].prior == found[1].prior
+    assert found[1].distance > found[0].distance

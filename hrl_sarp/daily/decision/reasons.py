@@ -104,7 +104,9 @@ def explain(todays: Sequence[Today], decided: Decided) -> Reasons:
     """
     today, standing = todays[0], decided.standing
     market, risk = today.market, today.run.config.risk
-    prior = _decide_on(todays, last_rows, standing, CLASSICAL_PRIOR).targets
+    # the goal in force is the agents'; the classical portfolio has one of its own
+    own_goal = replace(standing, memory=replace(standing.memory, goal=None, goal_day=None))
+    prior = _decide_on(todays, last_rows, own_goal, CLASSICAL_PRIOR).targets
     largest = sorted(decided.targets, key=lambda s: (-decided.targets[s], s))[:LARGEST]
     effects = [
         _effect(market, group, decided, _decide_on(todays, change, standing), largest)
