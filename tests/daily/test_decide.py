@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
+from hrl_sarp.contracts import REGIME_NAMES
 from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
 from hrl_sarp.daily.decision.reasons import distance, explain, last_rows, occlusions, sector_sums
 from hrl_sarp.daily.portfolio import Memory, Standing
+from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
 from tests.command_line import Command, assert_refused
 from tests.daily.conftest import SETTINGS, Site
 
@@ -57,6 +59,9 @@ def test_files_agree_with_each_other_and_a_repeat_is_the_same(
     assert found["after"]["cash"] == pytest.approx(50000 - spent - paid)
     assert found["after"]["cash"] >= 0
     assert sum(found["targets"].values()) <= found["exposure"] + 1e-9
+    # what the agents forecast has another name under each objective
+    assert tuple(found["goal"]["regime"]) == REGIME_NAMES[site.config.objective.kind]
+    assert "stressed" in first["decision.html"].decode()
     command(*options)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     (tmp_path / "holdings.csv").write_text("symbol,shares\nCASH,50000\n")
@@ -142,3 +147,12 @@ def test_the_classical_portfolio_does_not_follow_the_goal_of_the_agents(site: Si
         found.append(explain([today], decide(deployed([today]), clocks, standing)))
     assert found[0].prior == found[1].prior
     assert found[1].distance > found[0].distance
+
+
+def test_a_policy_that_forecasts_no_regime_shows_none(site: Site) -> None:
+    today = site.today(site.later_days[-2])
+    standing = Standing(today.day, 1e5, {})
+    for name, has_view in ((None, True), (CLASSICAL_PRIOR, False)):
+        clocks = account_clocks(today.market, site.config, standing)
+        decided = decide(deployed([today], name=name), clocks, standing)
+        assert decided.has_view is has_view

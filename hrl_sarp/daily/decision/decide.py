@@ -43,6 +43,8 @@ class Decided:
     """After the decision, with the goal in force."""
     is_new_goal: bool
     """The goal was set at this close."""
+    has_view: bool
+    """The goal forecasts the regime."""
 
 
 def account_clocks(
@@ -102,6 +104,7 @@ def decide(policy: HierarchicalPolicy, clocks: TwoClocks, standing: Standing) ->
         moved=float(moved),
         memory=replace(memory, goal=tuple(clocks.episode.goal[0].tolist()), goal_day=goal_day),
         is_new_goal=is_new,
+        has_view=getattr(policy.macro, "has_view", True),
     )
 
 

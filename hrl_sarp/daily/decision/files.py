@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hrl_sarp.contracts import Regime
+from hrl_sarp.contracts import REGIME_NAMES, Regime
 from hrl_sarp.daily.decision.page import ORDERS_FILE, decision_page
 from hrl_sarp.daily.decision.run import DECISION, DayDecision, orders_table, weights_table
 from hrl_sarp.errors import OverwriteError
@@ -73,7 +73,11 @@ def as_json(decision: DayDecision) -> dict[str, Any]:
             "sectors": dict(zip(names, goal, strict=False)),
             "cash": goal[len(names)] if goal else None,
             "regime": dict(
-                zip((r.name.lower() for r in Regime), goal[len(names) + 1 :], strict=False)
+                zip(
+                    REGIME_NAMES[today.run.config.objective.kind],
+                    goal[len(names) + 1 :] if decided.has_view else (),
+                    strict=False,
+                )
             ),
         },
         "exposure": decided.exposure,

@@ -1,6 +1,6 @@
 """The page of a decision: what to hold, why, the orders, and who decided."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from hrl_sarp.contracts import Market, Regime
+from hrl_sarp.contracts import REGIME_NAMES, Market, Regime
 from hrl_sarp.daily.decision.reasons import Effect, Reasons, sector_sums
 from hrl_sarp.daily.decision.run import DayDecision
 from hrl_sarp.daily.drift import drift_table
@@ -143,8 +143,10 @@ def _sectors(decision: DayDecision) -> list[Block]:
     market, decided = decision.today.market, decision.decided
     regimes = decision.reasons.filtered_regime
     goal = decided.memory.goal or ()
-    views = goal[len(market.sector_names) + 1 :]
+    views = goal[len(market.sector_names) + 1 :] if decided.has_view else ()
     names = [regime.name.lower() for regime in Regime]
+    # under the objective `risk` the agent forecasts how much the market moves, not where
+    asked = REGIME_NAMES[decision.today.run.config.objective.kind]
     table = _sector_table(decision)
     figure = Drawing(
         _sector_figure(*_by_sector(decision)),
@@ -153,12 +155,12 @@ def _sectors(decision: DayDecision) -> list[Block]:
     )
     facts = [
         ("regime now, filtered", _probabilities(names, regimes)),
-        ("regime to come, the macro agent's view", _probabilities(names, views)),
+        ("regime to come, the macro agent's view", _probabilities(asked, views)),
     ]
     return [Row([figure]), table, Facts(facts)]
 
 
-def _probabilities(names: list[str], values: tuple[float, ...]) -> str:
+def _probabilities(names: Sequence[str], values: tuple[float, ...]) -> str:
     if not values:
         return NONE
     return ", ".join(f"{name} {percent(v, 0)}" for name, v in zip(names, values, strict=True))

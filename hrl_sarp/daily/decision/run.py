@@ -183,9 +183,11 @@ def orders_of(today: Today, held: Holdings, decided: Decided, lot_size: int | No
 
 def _booked_today(standing: Standing, today: Today) -> Standing:
     if standing.day != today.day:
+        cure = "`hrl-sarp paper step` books what is missing"
+        if standing.day > today.day:
+            cure = f"it has gone on since; --as-of {standing.day} decides for its last day"
         raise DataError(
-            f"the account is booked to {standing.day}, the decision is for {today.day}: "
-            "`hrl-sarp paper step` books what is missing, --as-of decides for its own last day"
+            f"the account is booked to {standing.day}, the decision is for {today.day}: {cure}"
         )
     return standing
 

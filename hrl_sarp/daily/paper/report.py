@@ -169,7 +169,7 @@ def write_report(report: PaperReport, folder: Path) -> Path:
     last = report.days[-1]
     sections = [
         Section("Against its backtest", [measures_table(report), _wealth(report)]),
-        Section(f"Orders for the open after {last.day}", [_orders(last)]),
+        Section("Orders", [Fold(f"For the open after {last.day}", [_orders(last)])]),
         Section("Holdings", [Fold(f"{len(last.holdings)} stocks at the close", [_holdings(last)])]),
         Section("What happened", [_events(report), Fold("Fills", [_fills(report)]),
                                   Fold("Sessions", [_sessions(report)])]),
