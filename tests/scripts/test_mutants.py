@@ -1,11 +1,11 @@
 """Which changes are chosen and which count as noticed; the list of meaningless ones is true."""
 
 import runpy
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 A, B = "hrl_sarp.simulator.limits.x_f__mutmut_", "hrl_sarp.simulator.trades.x_g__mutmut_"
 MANY = {f"{begin}{i}": "killed" for begin in (A, B) for i in range(1, 41)}
@@ -91,7 +91,7 @@ def test_a_change_is_told_by_the_lines_that_it_touches(script: dict[str, Any]) -
 def test_changes_that_mean_nothing_are_changes_of_lines_that_exist(
     repository: Path, script: dict[str, Any]
 ) -> None:
-    for module, changes in yaml.safe_load(script["EQUIVALENT"].read_text(encoding="utf-8")).items():
+    for module, changes in tomllib.loads(script["EQUIVALENT"].read_text(encoding="utf-8")).items():
         source = (repository / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
         code = " ".join(source.split())
         for change in changes:
