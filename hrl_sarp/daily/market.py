@@ -119,16 +119,32 @@ class Today:
 
     @property
     def closes(self) -> dict[str, float]:
-        """Close as traded of each stock that has a bar on the day."""
-        bars = self.raw.bars.filter(pl.col("date") == self.day)
-        return dict(bars.select("symbol", "close").drop_nulls().iter_rows())
+        """Close as traded of each stock that may be traded on the day."""
+        days = self.last_days
+        return {s: close for s, close in self.last_closes.items() if days[s] == self.day}
 
-    @property
+    @cached_property
     def last_closes(self) -> dict[str, float]:
-        """Last close as traded of every stock of the data, today's or an earlier one."""
-        bars = self.raw.bars.drop_nulls(["symbol", "date", "close"]).sort("date")
-        last = bars.group_by("symbol", maintain_order=True).agg(pl.col("close").last())
-        return dict(last.iter_rows())
+        """Last close as traded of every stock of the market, by `last_days`."""
+        days = pl.DataFrame(
+            list(self.last_days.items()), {"symbol": pl.String, "date": pl.Date}, orient="row"
+        )
+        found = self.raw.bars.join(days, on=["symbol", "date"], how="semi")
+        return dict(found.select("symbol", "close").sort("symbol").iter_rows())
+
+    @cached_property
+    def last_days(self) -> dict[str, date]:
+        """Day of the last bar of each stock of the market; bars that validation keeps out do not
+        count, and stocks without any are left out."""
+        tradable, dates = self.market.tradable, self.market.dates
+        rows = len(dates) - 1 - tradable[::-1].argmax(axis=0)
+        return {
+            symbol: dates[row].item()
+            for symbol, row, has_bar in zip(
+                self.market.symbols, rows, tradable.any(axis=0), strict=True
+            )
+            if has_bar
+        }
 
     @cached_property
     def fingerprint(self) -> str:

@@ -334,3 +334,35 @@ def test_a_file_that_is_no_such_csv_is_refused(content: bytes, tmp_path: Path) -
 def test_a_folder_is_no_file_of_holdings(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as text"):
         read_holdings(tmp_path)
+
+
+@pytest.mark.parametrize("close", [pl.col("close") * 10, 0.0, -5.0, float("nan"), None])
+def test_a_bar_that_validation_keeps_out_is_neither_traded_nor_valued(
+    decide: Decide, site: Site, tmp_path: Path, last: date, close: Any
+) -> None:
+    """Else a misprint of the last close would become wealth, and every order would be too large."""
+    before, held = site.later_days[-2], site.today().market.symbols[0]
+    bad = (pl.col("symbol") == held) & (pl.col("date") == last)
+    bars = site.raw.bars.with_columns(close=pl.when(bad).then(close).otherwise("close"))
+    (tmp_path / "holdings.csv").write_text(f"symbol,shares\n{held},100\nCASH,50000\n")
+    given = ("--as-of", last, "--holdings", tmp_path / "holdings.csv", "--json")
+    data_dir = changed_data(site, tmp_path, bars=bars)
+    code, out, err = decide(*given, data_dir=data_dir, max_missing_share=0.5)
+    assert code == 0, err
+    assert f"{held} (of {before})" in err
+    found = json.loads(out)
+    earlier = site.raw.bars.filter(pl.col("symbol") == held, pl.col("date") == before)
+    assert found["account"]["wealth"] == pytest.approx(50000 + 100 * earlier["close"].item())
+    assert held not in {order["symbol"] for order in found["orders"]}
+    assert found["after"]["cash"] >= 0
+
+
+def test_a_holding_that_is_gone_is_refused_and_not_counted_as_wealth(
+    decide: Decide, site: Site, tmp_path: Path, last: date
+) -> None:
+    market = site.today().market
+    gone = market.symbols[int((~market.listed[-1]).argmax())]
+    end = site.raw.bars.filter(pl.col("symbol") == gone)["date"].max()
+    (tmp_path / "holdings.csv").write_text(f"symbol,shares\n{gone},1000\nCASH,50000\n")
+    given = ("--as-of", last, "--holdings", tmp_path / "holdings.csv")
+    assert_refused(decide(*given), "holdings.csv", f"{gone} (last bar {end})", "add to CASH")

@@ -13,7 +13,7 @@ from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.daily.drift import InputDrift, drift_problem, measure_drift, require_no_drift
 from hrl_sarp.daily.market import Today, TrainedRun
-from hrl_sarp.daily.portfolio import Holdings
+from hrl_sarp.daily.portfolio import CASH, Holdings
 from hrl_sarp.data.exchange_calendar import closed_sessions, sessions_between
 from hrl_sarp.data.partners import twin_of
 from hrl_sarp.data.store import read_manifest
@@ -150,19 +150,49 @@ def require_known(path: Path | None, held: Holdings, today: Today) -> None:
     unknown = sorted(set(held.shares) - set(market.symbols))
     if not unknown:
         return
-    prices = today.last_closes
+    in_data = set(today.raw.bars["symbol"])
     told = []
     for symbol in unknown[:NAMED]:
         meant = twin_of(symbol, market.symbols) or next(
             iter(difflib.get_close_matches(symbol, market.symbols, n=1)), None
         )
-        where = "never in the universe" if symbol in prices else "not in the data"
+        where = "never in the universe" if symbol in in_data else "not in the data"
         told.append(f"{symbol} ({where}{f'; is it {meant}?' if meant else ''})")
     more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
     raise DataError(
         f"{path}: unknown symbols: {', '.join(told)}{more}: the agents of market {market.name} "
         "know nothing of them; correct the spelling, or sell them by hand and leave them out"
     )
+
+
+def require_priced(path: Path | None, held: Holdings, today: Today) -> tuple[str, ...]:
+    """Refuse stocks that are gone: they cannot be sold, so that no decision could use their value.
+
+    Args:
+        path: file of the holdings, for the message.
+        held: shares and cash, of stocks in the market.
+        today: the market of the day.
+
+    Returns:
+        A warning of the stocks that have no bar on the day, if there are any.
+
+    Raises:
+        DataError: naming each stock that is gone, with the day of its last bar.
+    """
+    market, days = today.market, today.last_days
+    late = {s: days[s] for s in sorted(held.shares) if s in days and days[s] < today.day}
+    listed = dict(zip(market.symbols, market.listed[-1].tolist(), strict=True))
+    gone = [f"{symbol} (last bar {day})" for symbol, day in late.items() if not listed[symbol]]
+    if gone:
+        raise DataError(
+            f"{path}: holdings without a bar for more than {today.halted_at_end} sessions before "
+            f"{today.day}, which count as gone: {', '.join(gone)}: leave their rows out, and add "
+            f"to {CASH} what was paid for them"
+        )
+    if not late:
+        return ()
+    told = ", ".join(f"{symbol} (of {day})" for symbol, day in late.items())
+    return (f"holdings without a bar on {today.day} are valued at their last closes: {told}",)
 
 
 def require_running_series(today: Today, settings: DailyConfig) -> None:

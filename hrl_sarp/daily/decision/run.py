@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hrl_sarp.daily.decision.checks import (
     Checked,
     check_today,
     require_known,
+    require_priced,
     require_timely,
 )
 from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, deployed
@@ -151,7 +152,9 @@ def make_decision(
     todays = tuple(read_today(run, data_dir, settings, day) for run in runs)
     today = todays[0]
     require_known(account.holdings, held, today)
+    warnings = require_priced(account.holdings, held, today)
     checked = check_today(todays, settings, accept_drift=accept_drift)
+    checked = replace(checked, warnings=(*checked.warnings, *warnings))
     if account.booked is None:
         memory = last_memory(folder, today.day, [run.log_dir for run in runs])
         standing = held.standing(today.day, today.last_closes, memory)
