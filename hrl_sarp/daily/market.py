@@ -4,11 +4,12 @@ Agents were fitted on a training span. Later data continue it: the span, the fea
 was fitted stay, and only rows are added.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -28,7 +29,9 @@ from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.own.profile import left_out
 from hrl_sarp.market.sector_table import Origin, market_facts, market_fingerprint, read_origin
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.run.phases import best_file
+from hrl_sarp.run.earlier import CONFIG
+from hrl_sarp.run.files import sha256_file, sha256_plain
+from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training.curriculum import config_of_run
 from hrl_sarp.training.phase import PhaseContext
@@ -134,8 +137,10 @@ class Today:
 
     @cached_property
     def last_days(self) -> dict[str, date]:
-        """Day of the last bar of each stock of the market; bars that validation keeps out do not
-        count, and stocks without any are left out."""
+        """Day of the last bar of each stock of the market that has one.
+
+        Bars that the validation keeps out do not count.
+        """
         tradable, dates = self.market.tradable, self.market.dates
         rows = len(dates) - 1 - tradable[::-1].argmax(axis=0)
         return {
@@ -204,6 +209,31 @@ def read_today(
         market = _assemble(raw, run.config, settings)
     _require_continued(run, market, raw, settings)
     return Today(run, raw, market, settings.halted_sessions)
+
+
+def agents_hash(runs: Sequence[TrainedRun]) -> str:
+    """Hash everything that decides: agents, what was granted to them, configuration.
+
+    Args:
+        runs: that decide as one.
+
+    Returns:
+        SHA-256 as 64 hex digits; it does not depend on where the runs lie.
+    """
+    found: list[Any] = []
+    for run in runs:
+        files = [run.log_dir / CERTIFICATION]
+        for folder in seed_folders(run.log_dir).values():
+            files.append(folder / PHASES[0].folder / CONFIG)
+            files += [folder / phase.folder / name for phase in PHASES for name in phase.best]
+        found.append(
+            {
+                path.relative_to(run.log_dir).as_posix(): sha256_file(path)
+                for path in files
+                if path.is_file()
+            }
+        )
+    return sha256_plain(found)
 
 
 def _assemble(raw: RawData, config: RunConfig, settings: DailyConfig) -> Market:

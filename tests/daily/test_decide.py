@@ -1,8 +1,11 @@
 """What `decide` writes and prints, and whether its reasons add up."""
 
 import csv
+import dataclasses
 import json
 import re
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,10 @@ import yaml
 
 from hrl_sarp.contracts import REGIME_NAMES
 from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
+from hrl_sarp.daily.decision.files import write_decision
 from hrl_sarp.daily.decision.reasons import distance, explain, last_rows, occlusions, sector_sums
+from hrl_sarp.daily.decision.run import Account, last_memory, make_decision, read_runs
+from hrl_sarp.daily.market import TrainedRun, agents_hash
 from hrl_sarp.daily.portfolio import Memory, Standing
 from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
 from tests.command_line import Command, assert_refused
@@ -156,3 +162,26 @@ def test_a_policy_that_forecasts_no_regime_shows_none(site: Site) -> None:
         clocks = account_clocks(today.market, site.config, standing)
         decided = decide(deployed([today], name=name), clocks, standing)
         assert decided.has_view is has_view
+
+
+def test_a_goal_goes_on_for_the_same_agents_alone(site: Site, tmp_path: Path) -> None:
+    """Wherever they lie, but not after another training, and not from a paper account."""
+    day, later = site.later_days[-2:]
+    now, folder = datetime.now(UTC), tmp_path / "decisions"
+    decision = make_decision(
+        read_runs([site.run_dir]), site.whole, SETTINGS, Account(None, 1e5, 1), folder, tmp_path,
+        now, day, accept_drift=True,
+    )  # fmt: skip
+    write_decision(decision, folder, overwrite=False)
+    moved = tmp_path / "moved"
+    shutil.copytree(site.run_dir, moved)
+    same = agents_hash([TrainedRun.read(moved)])
+    memory = last_memory(folder, later, same)
+    assert memory.goal == decision.decided.memory.goal
+    assert memory.goal_day == day
+    assert last_memory(folder, day, same) == Memory()
+    agent = moved / "pretrain_micro" / "best_pretrain_micro.pt"
+    agent.write_bytes(agent.read_bytes() + b"\0")
+    assert last_memory(folder, later, agents_hash([TrainedRun.read(moved)])) == Memory()
+    write_decision(dataclasses.replace(decision, is_kept=True), folder, overwrite=True)
+    assert last_memory(folder, later, same) == Memory()

@@ -8,12 +8,13 @@ import polars as pl
 from hrl_sarp.contracts import REGIME_NAMES, Regime
 from hrl_sarp.daily.decision.page import ORDERS_FILE, decision_page
 from hrl_sarp.daily.decision.run import DECISION, DayDecision, orders_table, weights_table
+from hrl_sarp.daily.market import agents_hash
 from hrl_sarp.errors import OverwriteError
 from hrl_sarp.run.files import read_json, to_plain, write_json, write_text
 
 WEIGHTS, PAGE = "weights.csv", "decision.html"
-INPUTS = ("log_dirs", "market", "account")
-"""Keys of the JSON that say what a decision was made from."""
+INPUTS = {"agents_hash": "set of agents", "market": "market", "account": "account"}
+"""Keys of the JSON that say what a decision was made from, and the words for them."""
 DIGITS = 10
 """Decimals of a number in a CSV."""
 
@@ -38,16 +39,20 @@ def write_decision(decision: DayDecision, folder: Path, *, overwrite: bool) -> P
     if path.is_file() and not overwrite:
         found = read_json(path, "hrl-sarp decide --overwrite")
         plain = to_plain(content)
-        differing = [name for name in INPUTS if found.get(name) != plain[name]]
+        differing = [told for name, told in INPUTS.items() if found.get(name) != plain[name]]
         if differing:
             raise OverwriteError(
                 f"{there} holds a decision of another {', '.join(differing)}: --overwrite replaces "
                 "it, another --output keeps it"
             )
+    texts = {
+        WEIGHTS: _csv(weights_table(decision)),
+        ORDERS_FILE: _csv(orders_table(decision.orders)),
+        PAGE: decision_page(decision),
+    }
     path.unlink(missing_ok=True)
-    write_text(there / WEIGHTS, _csv(weights_table(decision)))
-    write_text(there / ORDERS_FILE, _csv(orders_table(decision.orders)))
-    write_text(there / PAGE, decision_page(decision))
+    for name, text in texts.items():
+        write_text(there / name, text)
     write_json(path, content)
     return there
 
@@ -60,12 +65,14 @@ def as_json(decision: DayDecision) -> dict[str, Any]:
     return {
         "day": today.day,
         "log_dirs": [str(each.run.log_dir) for each in decision.todays],
+        "agents_hash": agents_hash([each.run for each in decision.todays]),
         "market": today.fingerprint,
         "policy": decided.policy,
         "account": {
             "wealth": decided.standing.wealth,
             "cash": decision.held.cash,
             "shares": dict(decision.held.shares),
+            "is_kept": decision.is_kept,
         },
         "goal": {
             "set_at": decided.memory.goal_day,

@@ -22,7 +22,7 @@ from hrl_sarp.daily.decision.checks import (
 from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, deployed
 from hrl_sarp.daily.decision.orders import OrderList, make_orders
 from hrl_sarp.daily.decision.reasons import Reasons, explain
-from hrl_sarp.daily.market import Today, TrainedRun, read_today
+from hrl_sarp.daily.market import Today, TrainedRun, agents_hash, read_today
 from hrl_sarp.daily.portfolio import Holdings, Memory, Standing, read_holdings
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.run.files import read_json
@@ -71,7 +71,7 @@ class DayDecision:
 
     Examples:
         >>> [field for field in DayDecision.__dataclass_fields__]
-        ['todays', 'held', 'decided', 'orders', 'reasons', 'card', 'checked']
+        ['todays', 'held', 'decided', 'orders', 'reasons', 'card', 'checked', 'is_kept']
     """
 
     todays: tuple[Today, ...]
@@ -82,6 +82,8 @@ class DayDecision:
     reasons: Reasons
     card: AgentCard
     checked: Checked
+    is_kept: bool
+    """The account is one that `paper` keeps."""
 
     @property
     def today(self) -> Today:
@@ -156,7 +158,7 @@ def make_decision(
     checked = check_today(todays, settings, accept_drift=accept_drift)
     checked = replace(checked, warnings=(*checked.warnings, *warnings))
     if account.booked is None:
-        memory = last_memory(folder, today.day, [run.log_dir for run in runs])
+        memory = last_memory(folder, today.day, agents_hash(runs))
         standing = held.standing(today.day, today.last_closes, memory)
     else:
         standing = _booked_today(account.booked[1], today)
@@ -164,7 +166,8 @@ def make_decision(
     decided = decide(deployed(todays), clocks, standing)
     orders = orders_of(today, held, decided, account.lot_size)
     card = card_of(todays, studies)
-    return DayDecision(todays, held, decided, orders, explain(todays, decided), card, checked)
+    reasons, is_kept = explain(todays, decided), account.booked is not None
+    return DayDecision(todays, held, decided, orders, reasons, card, checked, is_kept)
 
 
 def orders_of(today: Today, held: Holdings, decided: Decided, lot_size: int | None) -> OrderList:
@@ -195,15 +198,16 @@ def _booked_today(standing: Standing, today: Today) -> Standing:
     return standing
 
 
-def last_memory(folder: Path, day: date, log_dirs: Sequence[Path]) -> Memory:
-    """Read the goal that the last decision of the same runs before a day left in force.
+def last_memory(folder: Path, day: date, agents: str) -> Memory:
+    """Read the goal that the last decision of the same agents before a day left in force.
 
-    Drawdown and growth are those of an account, which holdings do not tell, so they are not kept.
+    Drawdown and growth are those of an account, which holdings do not tell, so they are not kept. A
+    decision of an account that is kept by `paper` gives no goal to another one.
 
     Args:
         folder: with a folder for each day that was decided.
         day: of the decision that is to be made.
-        log_dirs: of the runs.
+        agents: hash of the agents; a run that was trained again has others.
 
     Returns:
         A memory with the goal and its day; an empty one where there is no earlier decision.
@@ -212,7 +216,7 @@ def last_memory(folder: Path, day: date, log_dirs: Sequence[Path]) -> Memory:
     earlier = sorted(name for name in names if name < day.isoformat())
     for name in reversed(earlier):
         found: dict[str, Any] = read_json(folder / name / DECISION, COMMAND)
-        if found["log_dirs"] == [str(path) for path in log_dirs]:
+        if found.get("agents_hash") == agents and not found["account"]["is_kept"]:
             memory = Memory.from_json(found["memory"])
             return Memory(goal=memory.goal, goal_day=memory.goal_day)
     return Memory()

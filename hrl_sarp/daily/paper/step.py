@@ -9,16 +9,12 @@ from typing import Any
 from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.daily.decision.checks import require_bars, require_closed
 from hrl_sarp.daily.decision.run import read_runs
-from hrl_sarp.daily.market import TrainedRun
+from hrl_sarp.daily.market import agents_hash
 from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms
 from hrl_sarp.daily.paper.book import first_day, next_day
 from hrl_sarp.daily.paper.known import KnownDay, KnownMarkets
 from hrl_sarp.errors import CheckpointError, DataError, OverwriteError
-from hrl_sarp.run.earlier import CONFIG
-from hrl_sarp.run.files import sha256_file, sha256_plain
-from hrl_sarp.run.phases import CERTIFICATION, PHASES
 from hrl_sarp.run.terminal import phase_progress
-from hrl_sarp.training.seeds import seed_folders
 
 
 def open_account(
@@ -146,31 +142,6 @@ def markets_of(account: PaperAccount, data_dir: Path, settings: DailyConfig) -> 
         )
     own = settings.model_copy(update={"halted_sessions": terms.halted_sessions})
     return KnownMarkets.collected(runs, data_dir, own)
-
-
-def agents_hash(runs: Sequence[TrainedRun]) -> str:
-    """Hash everything that decides: agents, what was granted to them, configuration.
-
-    Args:
-        runs: that decide as one.
-
-    Returns:
-        SHA-256 as 64 hex digits; it does not depend on where the runs lie.
-    """
-    found: list[Any] = []
-    for run in runs:
-        files = [run.log_dir / CERTIFICATION]
-        for folder in seed_folders(run.log_dir).values():
-            files.append(folder / PHASES[0].folder / CONFIG)
-            files += [folder / phase.folder / name for phase in PHASES for name in phase.best]
-        found.append(
-            {
-                path.relative_to(run.log_dir).as_posix(): sha256_file(path)
-                for path in files
-                if path.is_file()
-            }
-        )
-    return sha256_plain(found)
 
 
 def as_json(day: PaperDay) -> dict[str, Any]:

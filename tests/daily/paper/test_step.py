@@ -14,11 +14,11 @@ import polars as pl
 import pytest
 
 from hrl_sarp.contracts import DayRange
-from hrl_sarp.daily.market import TrainedRun
+from hrl_sarp.daily.market import TrainedRun, agents_hash
 from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms
 from hrl_sarp.daily.paper.book import first_day, next_day
 from hrl_sarp.daily.paper.known import KnownDay, View, bars_of
-from hrl_sarp.daily.paper.step import agents_hash, markets_of, open_account, step_account
+from hrl_sarp.daily.paper.step import markets_of, open_account, step_account
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import DataError
