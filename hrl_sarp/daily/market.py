@@ -143,13 +143,8 @@ class Today:
         """
         tradable, dates = self.market.tradable, self.market.dates
         rows = len(dates) - 1 - tradable[::-1].argmax(axis=0)
-        return {
-            symbol: dates[row].item()
-            for symbol, row, has_bar in zip(
-                self.market.symbols, rows, tradable.any(axis=0), strict=True
-            )
-            if has_bar
-        }
+        days = zip(self.market.symbols, dates[rows].tolist(), strict=True)
+        return {s: day for (s, day), row in zip(days, tradable.T, strict=True) if row.any()}
 
     @cached_property
     def fingerprint(self) -> str:
