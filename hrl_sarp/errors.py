@@ -48,6 +48,10 @@ class OverwriteError(HrlSarpError):
     """A command would overwrite what an earlier one wrote; names it and the options that decide."""
 
 
+class UsageError(HrlSarpError):
+    """Options do not go together, or one has a value that none can have; names them."""
+
+
 class StorageError(HrlSarpError):
     """A file cannot be written: the disk is full or the folder is not ours."""
 

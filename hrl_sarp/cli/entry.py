@@ -10,7 +10,7 @@ import typer
 
 from hrl_sarp.cli.app import app
 from hrl_sarp.cli.options import FORMER_NAMES
-from hrl_sarp.errors import HrlSarpError, OverwriteError, StoppedEarly
+from hrl_sarp.errors import HrlSarpError, OverwriteError, StoppedEarly, UsageError
 from hrl_sarp.run.terminal import accept_any_console, log_to_screen, say
 
 STOPPED = 130
@@ -43,7 +43,7 @@ def main() -> int:
     except KeyboardInterrupt:
         code = STOPPED
     except HrlSarpError as error:
-        code = OPTION_MISSING if isinstance(error, OverwriteError) else 1
+        code = OPTION_MISSING if isinstance(error, OverwriteError | UsageError) else 1
         return _complain(f"{type(error).__name__}: {_as_line(error)}", code)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

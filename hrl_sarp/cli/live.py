@@ -18,7 +18,7 @@ from hrl_sarp.cli.options import (
     read_config,
 )
 from hrl_sarp.cli.studies import STUDIES
-from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.errors import UsageError
 from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # --help is instant
@@ -38,7 +38,7 @@ Settings = Annotated[
     Path | None,
     typer.Option(
         "--settings",
-        help="YAML file in place of config/daily.yaml: when a decision is refused.",
+        help="YAML file laid over config/daily.yaml: when a decision is refused.",
         show_default=False,
     ),
 ]
@@ -204,7 +204,7 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     lots = _lots(lot_size, is_fractional=fractional)
     given = (log_dir, holdings, capital, lot_size, fractional or None)
     if account is not None and any(value is not None for value in given):
-        raise HrlSarpError(
+        raise UsageError(
             f"--account {account} says which runs decide, what is held and the lots: leave out "
             "--log-dir, --holdings, --capital, --lot-size and --fractional"
         )
@@ -238,7 +238,7 @@ def _account(
     from hrl_sarp.daily.portfolio import Holdings
 
     if holdings is not None and capital is not None:
-        raise HrlSarpError(
+        raise UsageError(
             "--capital is the cash of an account without --holdings: leave it out, the row CASH of "
             f"{holdings} says the cash"
         )
@@ -303,7 +303,7 @@ def export(
     Example: hrl-sarp export --log-dir logs --format onnx --output export
     """
     if file_format not in FORMATS:
-        raise HrlSarpError(f"--format must be {' or '.join(FORMATS)}, found '{file_format}'")
+        raise UsageError(f"--format must be {' or '.join(FORMATS)}, found '{file_format}'")
     # what follows takes seconds to import
     from hrl_sarp.daily.decision.run import read_runs
     from hrl_sarp.daily.export import export_agents, require_room
@@ -428,7 +428,7 @@ def paper_report(
 def _lots(lot_size: int | None, *, is_fractional: bool) -> int | None:
     """Return the lot of whole shares; None for fractions."""
     if is_fractional and lot_size is not None:
-        raise HrlSarpError("--lot-size belongs to whole shares: leave out --fractional or it")
+        raise UsageError("--lot-size belongs to whole shares: leave out --fractional or it")
     return None if is_fractional else lot_size or 1
 
 
@@ -436,4 +436,7 @@ def _daily_settings(path: Path | None) -> "DailyConfig":
     from hrl_sarp.config.loading import DAILY, DEFAULT_CONFIG_DIR, load_apart
     from hrl_sarp.config.study_schema import DailyConfig
 
-    return load_apart(path or DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings")
+    defaults = DEFAULT_CONFIG_DIR / DAILY
+    return load_apart(
+        path or defaults, DailyConfig, "the settings", over=defaults if path else None
+    )

@@ -157,19 +157,22 @@ def load_study(
     return _whole(layers, StudyConfig, f"the study {name}")
 
 
-def load_apart(path: Path, schema: type[SchemaT], title: str) -> SchemaT:
+def load_apart(path: Path, schema: type[SchemaT], title: str, over: Path | None = None) -> SchemaT:
     """Read a file of `APART`, or one of the user's in its place.
 
     Args:
         path: of the file.
         schema: of its values.
         title: of the file, for messages.
+        over: file whose values hold where the file says nothing; none, and it has to say all.
 
     Raises:
         ConfigError: listing every problem, as `load_config` does.
     """
     layers = _Layers(path.parent)
-    layers.lay(layers.read(path), path.name)
+    for each in (over, path):
+        if each is not None:
+            layers.lay(layers.read(each), each.name)
     return _whole(layers, schema, f"{title} {path}")
 
 

@@ -242,7 +242,10 @@ class Holdings:
             )
         wealth = self.value(closes)
         if not (math.isfinite(wealth) and wealth > 0):
-            raise DataError(f"holdings: expected an account with a value above 0, found {wealth:g}")
+            raise DataError(
+                f"holdings: expected an account with a value above 0, found {wealth:g}; the row "
+                "CASH says its cash"
+            )
         weights = {
             symbol: n * closes[symbol] / wealth for symbol, n in self.shares.items() if n > 0
         }

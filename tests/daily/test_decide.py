@@ -21,7 +21,7 @@ from hrl_sarp.daily.market import TrainedRun, agents_hash
 from hrl_sarp.daily.portfolio import Memory, Standing
 from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
 from tests.command_line import Command, assert_refused
-from tests.daily.conftest import SETTINGS, Site
+from tests.daily.conftest import Site
 
 HOLDINGS = "symbol,shares\n{held},40\nCASH,50000\n"
 
@@ -79,7 +79,7 @@ def test_the_page_begins_with_what_it_is_not_and_loads_nothing(
     command: Command, options: list[object], site: Site, tmp_path: Path
 ) -> None:
     settings = tmp_path / "settings.yaml"
-    settings.write_text(yaml.safe_dump({**SETTINGS.model_dump(mode="json"), "warn_age_days": 1}))
+    settings.write_text(yaml.safe_dump({"warn_age_days": 1}))  # the others stay as they are
     assert command(*options, "--settings", settings)[0] == 0
     folder = tmp_path / "decisions" / site.later_days[-2].isoformat()
     page = (folder / "decision.html").read_text()
@@ -90,6 +90,39 @@ def test_the_page_begins_with_what_it_is_not_and_loads_nothing(
     assert "outside its range" in page
     for symbol in json.loads((folder / "decision.json").read_text())["targets"]:
         assert f">{symbol}<" in page
+
+
+@pytest.mark.parametrize("lot", [1, 50, 10**6])
+def test_the_first_sentence_says_what_whole_lots_reach(
+    command: Command, options: list[object], tmp_path: Path, lot: int
+) -> None:
+    (tmp_path / "holdings.csv").write_text("symbol,shares\nCASH,50000\n")
+    code, out, err = command(*options, "--lot-size", lot, "--json")
+    assert code == 0, err
+    after = json.loads(out)["after"]
+    code, text, err = command(*options, "--lot-size", lot)
+    assert code == 0, err
+    found = re.search(r"(\d+) orders lead to ([\d.]+) % in (\d+) and cost", text)
+    assert found, text
+    orders = json.loads(out)["orders"]
+    stocks = sum(o["value"] for o in orders)  # all are buys: the account is all cash
+    share = 100 * stocks / (after["cash"] + stocks)
+    assert (int(found[1]), int(found[3])) == (len(orders), len(orders))
+    assert float(found[2]) == pytest.approx(share, abs=0.051)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--capital", "5"],
+        ["--lot-size", "5", "--fractional"],
+        ["--account", "paper.sqlite"],
+    ],
+)
+def test_options_that_do_not_go_together_have_the_code_of_wrong_options(
+    command: Command, options: list[object], wrong: list[str]
+) -> None:
+    assert_refused(command(*options, *wrong), "UsageError", wrong[0], "leave", code=2)
 
 
 def test_json_is_one_object_and_nothing_else(command: Command, options: list[object]) -> None:

@@ -197,7 +197,7 @@ def test_holdings_that_cannot_be_meant_are_refused(
 
 
 def test_a_capital_of_nothing_is_no_default(decide: Decide, last: date) -> None:
-    assert_refused(decide("--as-of", last, "--capital", 0), "--capital", "above 0")
+    assert_refused(decide("--as-of", last, "--capital", 0), "--capital", "above 0", code=2)
 
 
 def test_runs_of_other_configurations_do_not_decide_as_one(

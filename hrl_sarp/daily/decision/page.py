@@ -83,6 +83,8 @@ def lead(decision: DayDecision) -> list[str]:
     """Say in sentences what was decided, and how far it is from the classical portfolio."""
     orders, decided, reasons = decision.orders, decision.decided, decision.reasons
     invested = sum(decided.targets.values())
+    # lots, and stocks that cannot be traded, may keep the orders from what is wanted
+    reached = 1.0 - orders.cash / (orders.wealth - orders.cost)
     goal_day = decided.memory.goal_day
     goal = (
         "Today sets the goal of the week."
@@ -90,9 +92,9 @@ def lead(decision: DayDecision) -> list[str]:
         else f"The goal of the week was set at the close of {goal_day}."
     )
     return [
-        f"{percent(invested)} of {_money(orders.wealth)} goes into {len(decided.targets)} "
-        f"stocks, the rest stays in cash. {len(orders.orders)} orders lead there and cost about "
-        f"{_money(orders.cost)}.",
+        f"{percent(invested)} of {_money(orders.wealth)} is wanted in {len(decided.targets)} "
+        f"stocks, the rest in cash. {len(orders.orders)} orders lead to {percent(reached)} in "
+        f"{sum(n > 0 for n in orders.shares.values())} and cost about {_money(orders.cost)}.",
         f"{goal} The decision holds {percent(reasons.distance)} of wealth elsewhere than the "
         "classical portfolio of low risk.",
     ]

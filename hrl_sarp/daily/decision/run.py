@@ -24,7 +24,7 @@ from hrl_sarp.daily.decision.orders import OrderList, make_orders
 from hrl_sarp.daily.decision.reasons import Reasons, explain
 from hrl_sarp.daily.market import Today, TrainedRun, agents_hash, read_today
 from hrl_sarp.daily.portfolio import Holdings, Memory, Standing, read_holdings
-from hrl_sarp.errors import CheckpointError, DataError
+from hrl_sarp.errors import CheckpointError, DataError, UsageError
 from hrl_sarp.run.files import read_json
 
 DECISION = "decision.json"
@@ -54,14 +54,15 @@ class Account:
         """Return shares and cash.
 
         Raises:
-            DataError: for a file that cannot be used, and a capital that is not above 0.
+            DataError: for a file that cannot be used.
+            UsageError: for a capital that is not above 0.
         """
         if self.booked is not None:
             return self.booked[0]
         if self.holdings is not None:
             return read_holdings(self.holdings)
         if not (math.isfinite(self.capital) and self.capital > 0):
-            raise DataError(f"--capital: expected an amount above 0, found {self.capital:g}")
+            raise UsageError(f"--capital: expected an amount above 0, found {self.capital:g}")
         return Holdings({}, self.capital)
 
 

@@ -78,9 +78,11 @@ class View:
         """
         row = int(np.searchsorted(self.market.dates, np.datetime64(day)))
         if row == self.market.n_days or self.market.dates[row].item() != day:
+            dates = self.market.dates
+            near = f"; the last one before it is {dates[row - 1]}" if row else ""
             raise DataError(
-                f"the data have no session of {day} in the market ({self.market.dates[0]} to "
-                f"{self.market.dates[-1]}); give the data folder that the account was booked on"
+                f"the data have no session of {day} in the market ({dates[0]} to {dates[-1]}){near}"
+                ": begin an account there, or give the data folder that it was booked on"
             )
         return row
 

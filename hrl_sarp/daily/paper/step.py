@@ -13,7 +13,7 @@ from hrl_sarp.daily.market import agents_hash
 from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms
 from hrl_sarp.daily.paper.book import first_day, next_day
 from hrl_sarp.daily.paper.known import KnownDay, KnownMarkets
-from hrl_sarp.errors import CheckpointError, DataError, OverwriteError
+from hrl_sarp.errors import CheckpointError, DataError, OverwriteError, UsageError
 from hrl_sarp.run.terminal import phase_progress
 
 
@@ -44,8 +44,9 @@ def open_account(
 
     Raises:
         OverwriteError: if the file exists.
-        DataError: for a capital that is not above 0, a start that is no session of the data or
-            lies in the training span, and a session that is not whole.
+        UsageError: for a capital that is not above 0.
+        DataError: for a start that is no session of the data or lies in the training span, and a
+            session that is not whole.
         CheckpointError: for data that are not those of the runs, brought up to date.
     """
     if path.exists():
@@ -54,7 +55,7 @@ def open_account(
             "move this file away"
         )
     if not (math.isfinite(capital) and capital > 0):
-        raise DataError(f"--capital: expected an amount above 0, found {capital:g}")
+        raise UsageError(f"--capital: expected an amount above 0, found {capital:g}")
     runs = read_runs(log_dirs)
     markets = KnownMarkets.collected(runs, data_dir, settings)
     day = start or markets.last_day

@@ -295,18 +295,19 @@ def test_a_start_in_the_past_books_every_session_since(booked: Booked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "mentioned"),
+    ("options", "mentioned", "code"),
     [
-        (["--start", "2006-06-01"], ["--start 2006-06-01", "training span"]),
-        (["--start", "2007-07-21"], ["no session of 2007-07-21"]),
-        (["--capital", "0"], ["--capital", "above 0"]),
-        (["--capital", "nan"], ["--capital", "above 0"]),
-        (["--fractional", "--lot-size", "5"], ["--lot-size", "--fractional"]),
+        (["--start", "2006-06-01"], ["--start 2006-06-01", "training span"], 1),
+        (["--start", "2007-07-21"], ["no session of 2007-07-21", "before it is 2007-07-20"], 1),
+        (["--capital", "0"], ["--capital", "above 0"], 2),
+        (["--capital", "nan"], ["--capital", "above 0"], 2),
+        (["--fractional", "--lot-size", "5"], ["--lot-size", "--fractional"], 2),
     ],
 )
 def test_what_no_account_can_begin_with_is_refused(
     options: list[str],
     mentioned: list[str],
+    code: int,
     paper_site: PaperSite,
     tmp_path: Path,
     command: Command,
@@ -314,7 +315,7 @@ def test_what_no_account_can_begin_with_is_refused(
     given = ["--account", tmp_path / "paper.sqlite", "--data-dir", paper_site.whole]
     given += ["--settings", paper_site.settings]
     given += ["--log-dir", paper_site.site.run_dir]
-    assert_refused(command("paper", "init", *given, *options), *mentioned)
+    assert_refused(command("paper", "init", *given, *options), *mentioned, code=code)
     assert not (tmp_path / "paper.sqlite").exists()
 
 
