@@ -366,3 +366,22 @@ def test_a_holding_that_is_gone_is_refused_and_not_counted_as_wealth(
     (tmp_path / "holdings.csv").write_text(f"symbol,shares\n{gone},1000\nCASH,50000\n")
     given = ("--as-of", last, "--holdings", tmp_path / "holdings.csv")
     assert_refused(decide(*given), "holdings.csv", f"{gone} (last bar {end})", "add to CASH")
+
+
+@pytest.mark.parametrize(("split", "is_told"), [(2.0, True), (0.1, True), (1.0, False)])
+def test_a_split_of_a_holding_is_told(
+    decide: Decide, site: Site, tmp_path: Path, last: date, split: float, *, is_told: bool
+) -> None:
+    """A file with the shares of before it would halve the account without a word."""
+    held = site.today().market.symbols[0]
+    on_day = (pl.col("symbol") == held) & (pl.col("date") == last)
+    prices = ("open", "high", "low", "close")
+    bars = site.raw.bars.with_columns(
+        *(pl.when(on_day).then(pl.col(c) / split).otherwise(c).alias(c) for c in prices),
+        split=pl.when(on_day).then(split).otherwise("split"),
+    )
+    (tmp_path / "holdings.csv").write_text(f"symbol,shares\n{held},100\nCASH,50000\n")
+    given = ("--as-of", last, "--holdings", tmp_path / "holdings.csv")
+    code, _, err = decide(*given, data_dir=changed_data(site, tmp_path, bars=bars))
+    assert code == 0, err
+    assert (f"{held} ({split:g} new shares" in err) == is_told

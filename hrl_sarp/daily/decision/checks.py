@@ -23,6 +23,8 @@ from hrl_sarp.features.macro import MACRO_FEATURES
 MONTH = 22
 """Sessions. A stock of the universe whose bars ended in the last month counts as missing: files
 that stop coming look like companies that cease."""
+SPLIT_DAYS = 7
+"""Calendar days for which a split is told."""
 NAMED = 5
 """Stocks that a line names."""
 UPDATE = "run `hrl-sarp update-data`"
@@ -174,7 +176,7 @@ def require_priced(path: Path | None, held: Holdings, today: Today) -> tuple[str
         today: the market of the day.
 
     Returns:
-        A warning of the stocks that have no bar on the day, if there are any.
+        Warnings of the stocks that have no bar on the day, and of recent splits.
 
     Raises:
         DataError: naming each stock that is gone, with the day of its last bar.
@@ -189,10 +191,29 @@ def require_priced(path: Path | None, held: Holdings, today: Today) -> tuple[str
             f"{today.day}, which count as gone: {', '.join(gone)}: leave their rows out, and add "
             f"to {CASH} what was paid for them"
         )
+    warnings = _split_warnings(path, held, today)
     if not late:
-        return ()
+        return warnings
     told = ", ".join(f"{symbol} (of {day})" for symbol, day in late.items())
-    return (f"holdings without a bar on {today.day} are valued at their last closes: {told}",)
+    unseen = f"holdings without a bar on {today.day} are valued at their last closes: {told}"
+    return (*warnings, unseen)
+
+
+def _split_warnings(path: Path | None, held: Holdings, today: Today) -> tuple[str, ...]:
+    """Tell of splits of the last week: nothing shows whether a file was written before them."""
+    since = today.day - timedelta(days=SPLIT_DAYS)
+    bars = today.raw.bars.filter(
+        pl.col("symbol").is_in(list(held.shares)),
+        pl.col("date").is_between(since, today.day, closed="right"),
+        ~pl.col("split").is_in([0.0, 1.0]),
+    ).sort("symbol", "date")
+    if path is None or bars.is_empty():
+        return ()
+    told = ", ".join(
+        f"{symbol} ({split:g} new shares for an old one on {day})"
+        for symbol, split, day in bars.select("symbol", "split", "date").iter_rows()
+    )
+    return (f"{path}: must hold the shares after recent splits: {told}",)
 
 
 def require_running_series(today: Today, settings: DailyConfig) -> None:
