@@ -1,7 +1,7 @@
-"""Decides with exported agents, without torch: python decide_without_torch.py FOLDER [INPUTS.npz].
+"""Decides with exported agents, without torch: python decide_without_torch.py [FOLDER [INPUTS]].
 
-FOLDER is what `hrl-sarp export` wrote. INPUTS.npz holds the arrays of a day as example.npz does;
-agents.json says what they are. Without `weekly` arrays the goal in `daily.goal` stays in force.
+FOLDER is what `hrl-sarp export` wrote, `export` if not given. INPUTS has the arrays of a day, as
+example.npz; agents.json explains them. Without `weekly` arrays `daily.goal` stays in force.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ def run(session: onnxruntime.InferenceSession, decision: str, given: dict) -> di
     return dict(zip((p.name for p in session.get_outputs()), session.run(None, inputs)))  # noqa: B905 -- as many as asked for
 
 
-def main(folder: Path, inputs: Path) -> None:
+def main(folder: Path = Path("export"), inputs: Path | None = None) -> None:
     """Print the goal, the weights, and how far both are from what is expected."""
     facts = json.loads((folder / "agents.json").read_text(encoding="utf-8"))
-    given = dict(np.load(inputs))
+    given = dict(np.load(inputs or folder / "example.npz"))
     decided = {}
     if any(name.startswith("weekly.") for name in given):
         decided = run(load(folder, facts, "weekly"), "weekly", given)
@@ -57,4 +57,4 @@ def main(folder: Path, inputs: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2] if sys.argv[2:] else f"{sys.argv[1]}/example.npz"))
+    main(*map(Path, sys.argv[1:]))

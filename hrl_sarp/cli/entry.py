@@ -104,4 +104,6 @@ def _stopped_at_once() -> str:
         how = "continues"
     elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
         how = "fetches the rest"
+    elif given[:2] == ["paper", "step"]:
+        how = "goes on after the last session that was booked"
     return f"stopped at once; the same command {how}"

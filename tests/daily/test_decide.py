@@ -21,7 +21,7 @@ from hrl_sarp.daily.market import TrainedRun, agents_hash
 from hrl_sarp.daily.portfolio import Memory, Standing
 from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
 from tests.command_line import Command, assert_refused
-from tests.daily.conftest import Site
+from tests.daily.conftest import SETTINGS, Site
 
 HOLDINGS = "symbol,shares\n{held},40\nCASH,50000\n"
 

@@ -391,3 +391,19 @@ def test_the_terms_say_what_the_account_began_with(paper_site: PaperSite, tmp_pa
     assert (terms.capital, terms.lot_size, terms.halted_sessions) == (1e5, 5, HALTED)
     assert (terms.start, terms.market) == (START, "us")
     assert isinstance(terms.start, date)
+
+
+def test_ctrl_c_says_that_what_was_booked_stays(
+    paper_site: PaperSite, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--account", tmp_path / "paper.sqlite", "--data-dir", paper_site.whole]
+    given += ["--settings", paper_site.settings]
+    opened = command("paper", "init", *given, "--log-dir", paper_site.site.run_dir)
+    assert opened[0] == 0, opened[2]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hrl_sarp.daily.paper.step.step_account", interrupted)
+    mentioned = "goes on after the last session that was booked"
+    assert_refused(command("paper", "step", *given), mentioned, code=130)
