@@ -385,3 +385,9 @@ def test_a_split_of_a_holding_is_told(
     code, _, err = decide(*given, data_dir=changed_data(site, tmp_path, bars=bars))
     assert code == 0, err
     assert (f"{held} ({split:g} new shares" in err) == is_told
+
+
+def test_a_run_that_is_given_twice_is_refused(decide: Decide, site: Site, last: date) -> None:
+    again = site.run_dir.parent / "." / site.run_dir.name
+    result = decide("--as-of", last, "--log-dir", again)
+    assert_refused(result, "the same run is given", "each run once")

@@ -102,8 +102,17 @@ def read_runs(log_dirs: Sequence[Path]) -> list[TrainedRun]:
         The runs in their order.
 
     Raises:
+        DataError: for a run that is given twice.
         CheckpointError: naming the first values in which runs differ, their seeds apart.
     """
+    places = [folder.resolve() for folder in log_dirs]
+    twice = [str(folder) for folder, place in zip(log_dirs, places, strict=True)
+             if places.count(place) > 1]  # fmt: skip
+    if twice:
+        raise DataError(
+            f"--log-dir: the same run is given as {' and '.join(twice)}: it would count twice in "
+            "the mean; give each run once"
+        )
     runs = [TrainedRun.read(folder) for folder in log_dirs]
     first, *others = runs
     kept = [run.config.model_dump(mode="json", exclude={"seed", "trackers"}) for run in runs]
