@@ -24,6 +24,7 @@ from hrl_sarp.run.terminal import say
 if TYPE_CHECKING:  # --help is instant
     from hrl_sarp.config.study_schema import DailyConfig
     from hrl_sarp.daily.decision.run import Account, DayDecision
+    from hrl_sarp.daily.market import TrainedRun
 
 DAY = "%Y-%m-%d"
 FORMATS = ("onnx",)
@@ -201,19 +202,23 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     from hrl_sarp.daily.decision.files import write_decision
     from hrl_sarp.daily.decision.run import make_decision, read_runs
 
-    lots = _lots(lot_size, is_fractional=fractional)
+    rules, lots = _daily_settings(settings), _lots(lot_size, is_fractional=fractional)
     given = (log_dir, holdings, capital, lot_size, fractional or None)
     if account is not None and any(value is not None for value in given):
         raise UsageError(
             f"--account {account} says which runs decide, what is held and the lots: leave out "
             "--log-dir, --holdings, --capital, --lot-size and --fractional"
         )
-    runs, whose = _account(log_dir or [DEFAULT_LOG_DIR], holdings, capital, lots, account)
-    folder = output or runs[0] / DECISIONS
+    if account is None:
+        whose = _account(holdings, capital, lots)
+        runs = read_runs(log_dir or [DEFAULT_LOG_DIR])
+    else:
+        runs, rules, whose = _kept_account(account, rules)
+    folder = output or runs[0].log_dir / DECISIONS
     decision = make_decision(
-        read_runs(runs),
+        runs,
         data_dir,
-        _daily_settings(settings),
+        rules,
         whose,
         folder,
         studies,
@@ -225,33 +230,32 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     _show(decision, there, as_json=as_json)
 
 
-def _account(
-    log_dirs: list[Path],
-    holdings: Path | None,
-    capital: float | None,
-    lots: int | None,
-    kept: Path | None,
-) -> "tuple[list[Path], Account]":
-    """Return the runs that decide, and the account that the options name."""
+def _account(holdings: Path | None, capital: float | None, lots: int | None) -> "Account":
+    """Return the account that the options name."""
     from hrl_sarp.daily.decision.run import Account
-    from hrl_sarp.daily.paper.account import PaperAccount
-    from hrl_sarp.daily.portfolio import Holdings
 
     if holdings is not None and capital is not None:
         raise UsageError(
             "--capital is the cash of an account without --holdings: leave it out, the row CASH of "
             f"{holdings} says the cash"
         )
-    if kept is None:
-        cash = DEFAULT_CAPITAL if capital is None else capital
-        return log_dirs, Account(holdings, cash, lots)
-    with PaperAccount.open(kept) as opened:
+    return Account(holdings, DEFAULT_CAPITAL if capital is None else capital, lots)
+
+
+def _kept_account(
+    path: Path, rules: "DailyConfig"
+) -> "tuple[list[TrainedRun], DailyConfig, Account]":
+    """Return runs, settings and holdings of a paper account, whose agents must be those it had."""
+    from hrl_sarp.daily.decision.run import Account
+    from hrl_sarp.daily.paper.account import PaperAccount
+    from hrl_sarp.daily.paper.step import runs_of
+    from hrl_sarp.daily.portfolio import Holdings
+
+    with PaperAccount.open(path) as opened:
+        runs, own = runs_of(opened, rules)
         terms, last = opened.terms, opened.last
     held = Holdings({symbol: h["shares"] for symbol, h in last.holdings.items()}, last.cash)
-    booked = held, last.standing
-    return [Path(folder) for folder in terms.log_dirs], Account(
-        None, last.wealth, terms.lot_size, booked
-    )
+    return runs, own, Account(None, last.wealth, terms.lot_size, (held, last.standing))
 
 
 def _show(decision: "DayDecision", there: Path, *, as_json: bool) -> None:

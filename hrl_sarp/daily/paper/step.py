@@ -9,7 +9,7 @@ from typing import Any
 from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.daily.decision.checks import require_bars, require_closed
 from hrl_sarp.daily.decision.run import read_runs
-from hrl_sarp.daily.market import agents_hash
+from hrl_sarp.daily.market import TrainedRun, agents_hash
 from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms
 from hrl_sarp.daily.paper.book import first_day, next_day
 from hrl_sarp.daily.paper.known import KnownDay, KnownMarkets
@@ -133,6 +133,23 @@ def markets_of(account: PaperAccount, data_dir: Path, settings: DailyConfig) -> 
     Raises:
         CheckpointError: if the agents are not those with which the account began.
     """
+    runs, own = runs_of(account, settings)
+    return KnownMarkets.collected(runs, data_dir, own)
+
+
+def runs_of(account: PaperAccount, settings: DailyConfig) -> tuple[list[TrainedRun], DailyConfig]:
+    """Read the runs of an account, and the settings under which it is booked.
+
+    Args:
+        account: open.
+        settings: of daily decisions.
+
+    Returns:
+        The runs; the settings with how long a stock counts as halted in this account.
+
+    Raises:
+        CheckpointError: if the agents are not those with which the account began.
+    """
     terms = account.terms
     runs = read_runs([Path(folder) for folder in terms.log_dirs])
     if agents_hash(runs) != terms.agents:
@@ -141,8 +158,7 @@ def markets_of(account: PaperAccount, data_dir: Path, settings: DailyConfig) -> 
             f"{', '.join(terms.log_dirs)} now: they were trained or certified again; restore them, "
             "or open a new account"
         )
-    own = settings.model_copy(update={"halted_sessions": terms.halted_sessions})
-    return KnownMarkets.collected(runs, data_dir, own)
+    return runs, settings.model_copy(update={"halted_sessions": terms.halted_sessions})
 
 
 def as_json(day: PaperDay) -> dict[str, Any]:

@@ -345,7 +345,26 @@ def test_agents_that_were_trained_again_are_refused(
     agent.write_bytes(agent.read_bytes() + b"\0")
     assert agents_hash([TrainedRun.read(run_dir)]) != before
     assert_refused(command("paper", "step", *options), "other agents", "new account")
+    assert_refused(command("decide", *options), "other agents", "new account")
     assert (tmp_path / "paper.sqlite").read_bytes() == content
+
+
+def test_the_page_of_an_account_is_about_the_decision_that_it_has_taken(
+    paper_site: PaperSite, tmp_path: Path, command: Command
+) -> None:
+    path = tmp_path / "paper.sqlite"
+    options = ["--account", path, "--data-dir", paper_site.whole]
+    options += ["--settings", paper_site.settings]
+    assert command("paper", "init", *options, "--log-dir", paper_site.site.run_dir)[0] == 0
+    with PaperAccount.open(path) as account:
+        last = account.last
+    given = [*options, "--as-of", last.day, "--output", tmp_path / "decisions", "--accept-drift"]
+    code, _, err = command("decide", *given)
+    assert code == 0, err
+    found = json.loads((tmp_path / "decisions" / str(last.day) / "decision.json").read_text())
+    assert found["targets"] == last.decision["targets"]
+    kept = [(order["symbol"], order["shares"]) for order in last.decision["orders"]]
+    assert [(order["symbol"], order["shares"]) for order in found["orders"]] == kept
 
 
 def test_a_missing_account_names_the_command_that_opens_one(
