@@ -170,9 +170,8 @@ def load_apart(path: Path, schema: type[SchemaT], title: str, over: Path | None 
         ConfigError: listing every problem, as `load_config` does.
     """
     layers = _Layers(path.parent)
-    for each in (over, path):
-        if each is not None:
-            layers.lay(layers.read(each), each.name)
+    for each in [path] if over is None else [over, path]:
+        layers.lay(layers.read(each), each.name)
     return _whole(layers, schema, f"{title} {path}")
 
 

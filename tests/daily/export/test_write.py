@@ -283,7 +283,8 @@ def test_the_command_exports_and_refuses(site: Site, tmp_path: Path, command: Co
     assert "2 weekly and 2 daily networks" in out + err
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == NAMES
     assert_refused(command(*options, *where), "--overwrite", str(tmp_path / "export"), code=2)
-    assert_refused(command(*options, "--format", "tflite"), "--format must be onnx", "tflite")
+    wrong = command(*options, "--format", "tflite")
+    assert_refused(wrong, "--format must be onnx", "tflite", code=2)
     missing = ("export", "--log-dir", tmp_path / "none", "--data-dir", site.raw)
     assert_refused(command(*missing, "--output", tmp_path / "no"), str(tmp_path / "none"))
     assert not (tmp_path / "no").exists()
