@@ -86,7 +86,10 @@ def test_the_page_begins_with_what_it_is_not_and_loads_nothing(
     body = page[page.index("<body>") :]
     assert body.index("no advice, no broker and no promise") < body.index("<section>")
     assert not re.search(r'(?:src|href)="(?!#)', page)
-    assert "Warning: the training span of" in page
+    age = json.loads((folder / "decision.json").read_text())["agents"]["age_days"]
+    # the warning and the card count the same days
+    assert f"{age} days before" in page[page.index("Warning: the training span of") :][:200]
+    assert f"{age:,} days before" in page[page.index("Who decided") :]
     assert "outside its range" in page
     for symbol in json.loads((folder / "decision.json").read_text())["targets"]:
         assert f">{symbol}<" in page
@@ -158,8 +161,23 @@ def test_an_input_that_agents_do_not_read_has_no_effect(site: Site) -> None:
     """The occlusion of a group changes its own values of the last row, and nothing else."""
     market = site.today(site.later_days[-2]).agents.seeds[0].context.market
     small = last_rows(market)
+    assert market.risk is not None
+    assert small.risk is not None
+    of_risk = {
+        "risk of the market": {"inputs"},
+        "risk of the sectors": {"sector_inputs"},
+        "classical prior": {"sector_prior", "stock_prior", "prior_exposure"},
+    }
     for group, change in occlusions(market).items():
         changed = change(market)
+        assert changed.risk is not None
+        moved = {
+            name
+            for name in ("inputs", "sector_inputs", "sector_prior", "stock_prior", "prior_exposure")
+            if (getattr(changed.risk, name) != getattr(small.risk, name)).any()
+        }
+        assert moved <= of_risk.get(group, set()), group
+        assert moved or group not in of_risk, group
         fields = ("stock_features", "macro_features", "filtered_regime", "sector_embeddings")
         unlike = [
             name

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,12 @@ def card_of(todays: Sequence[Today], studies: Path) -> AgentCard:
     first = todays[0]
     run = first.run
     last = run.origin.spans["train"][1]
-    end = first.market.dates[first.market.split.train.stop - 1].item()
     return AgentCard(
         market=first.market.name,
         seeds=tuple(seed for today in todays for seed in today.run.seeds),
         trained_until=last,
         data_until=run.origin.last_day.isoformat(),
-        age_days=(first.day - end).days,
+        age_days=(first.day - date.fromisoformat(last)).days,
         data_hash=run.origin.data_hash,
         granted={str(today.run.log_dir): _granted(today.run.log_dir) for today in todays},
         study=last_study(studies, first.market.name),
