@@ -5,7 +5,7 @@ was fitted stay, and only rows are added.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +28,11 @@ from hrl_sarp.market.assemble import assemble_market
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.own.profile import left_out
 from hrl_sarp.market.sector_table import Origin, market_facts, market_fingerprint, read_origin
-from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import sha256_file, sha256_plain
 from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
 from hrl_sarp.run.session import StopFlag
-from hrl_sarp.training.curriculum import config_of_run
-from hrl_sarp.training.phase import PhaseContext
+from hrl_sarp.training.curriculum import config_of_run, make_context
 from hrl_sarp.training.seeds import seed_folders
 
 SAME_FACTS = ("profile", "training span")
@@ -154,18 +152,15 @@ class Today:
     @cached_property
     def agents(self) -> LoadedAgents:
         """The agents of the run, on this market."""
-        tensors = MarketTensors(self.market, torch.float32, torch.device("cpu"))
-        context = PhaseContext(
+        context = make_context(
             self.run.config,
             self.market,
-            tensors,
             self.run.log_dir,
+            torch.device("cpu"),
+            StopFlag(),
             resume=False,
-            stop=StopFlag(),
-            fingerprint=self.fingerprint,
-            goes_on=True,
         )
-        return LoadedAgents.of(context)
+        return LoadedAgents.of(replace(context, goes_on=True))
 
 
 def read_today(
