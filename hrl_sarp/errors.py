@@ -69,6 +69,10 @@ class CheckpointError(HrlSarpError):
         self.has_seen_future = has_seen_future
 
 
+class ForecastError(HrlSarpError):
+    """A series cannot be forecast: too short, with gaps or NaN, or out of order; names the row."""
+
+
 class TrainingDivergedError(HrlSarpError):
     """A loss became NaN or infinite; names the step, the dates and the last good checkpoint."""
 

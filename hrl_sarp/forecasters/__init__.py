@@ -1,0 +1,1 @@
+"""Forecasters of single series: Toto and Kronos, with published weights or trained here."""
