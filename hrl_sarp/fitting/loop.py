@@ -17,6 +17,7 @@ from hrl_sarp.fitting.distributed import World
 from hrl_sarp.fitting.epochs import Epoch, SummarisesTerms
 from hrl_sarp.fitting.history import History
 from hrl_sarp.fitting.resume import RunState, require_finite_weights
+from hrl_sarp.fitting.schedule import Schedule
 from hrl_sarp.run.checkpoints import require_same_threads, restoring
 from hrl_sarp.run.session import StopFlag, derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
@@ -88,71 +89,6 @@ class Task(Protocol):
             Part of a sentence, for example `market rows 3 to 90`.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train.
-
-    Examples:
-        >>> schedule = Schedule(4, 2, 8, 0.1, 0.0, 1.0, 60.0, low_epoch=3, final_share=0.0)
-        >>> [round(schedule.rate(epoch), 3) for epoch in range(4)]
-        [0.1, 0.075, 0.025, 0.0]
-    """
-
-    epochs: int
-    patience: int
-    """Training stops after so many epochs without a gain."""
-    batch_size: int
-    learning_rate: float
-    """Peak learning rate of AdamW."""
-    weight_decay: float
-    max_grad_norm: float
-    """Larger gradients are scaled down to this norm."""
-    checkpoint_seconds: float
-    """Least time between two checkpoints within an epoch; each epoch ends with one, too."""
-    peak_epoch: int = 0
-    """The rate rises linearly up to this epoch and falls as a cosine afterwards."""
-    low_epoch: int = 1
-    """Epoch of the lowest rate."""
-    final_share: float = 1.0
-    """Lowest rate over its peak; 1 keeps it constant."""
-    min_delta: float = 0.0
-    """A better validation loss is lower by more than this."""
-    drop_last: bool = False
-    """Skip an incomplete last batch; other epochs use its rows."""
-    validate_first: bool = False
-    """Validate the untrained module, too; it may be the best as epoch -1."""
-
-    @classmethod
-    def of(cls, settings: Any, **others: Any) -> "Schedule":
-        """Make a schedule of a section of the configuration.
-
-        Args:
-            settings: the section, with `epochs`, `patience`, `learning_rate`, `weight_decay` and
-                `max_grad_norm`.
-            others: the other fields of the schedule.
-
-        Returns:
-            The schedule.
-        """
-        names = ("epochs", "patience", "learning_rate", "weight_decay", "max_grad_norm")
-        return cls(**{name: getattr(settings, name) for name in names}, **others)
-
-    def rate(self, epoch: int) -> float:
-        """Return the learning rate of an epoch.
-
-        Args:
-            epoch: number of the epoch, from 0.
-
-        Returns:
-            The rate of AdamW.
-        """
-        if epoch <= self.peak_epoch:
-            return self.learning_rate * (epoch + 1) / (self.peak_epoch + 1)
-        done = min((epoch - self.peak_epoch) / (self.low_epoch - self.peak_epoch), 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * done))
-        return self.learning_rate * (self.final_share + (1 - self.final_share) * cosine)
 
 
 @dataclass(frozen=True)
@@ -264,6 +200,8 @@ class Fit:
         self.optimizer = torch.optim.AdamW(
             self.weights,
             lr=schedule.learning_rate,
+            betas=schedule.betas,
+            eps=schedule.eps,
             weight_decay=schedule.weight_decay,
             fused=world.device.type == "cuda",
         )
@@ -307,10 +245,10 @@ class Fit:
     def _run_epoch(self, bar: PhaseBar) -> None:
         """Train on the remaining batches of an epoch."""
         now, batches = self.progress, self._batches()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(now.epoch)
         self.task.module.train()
         while now.batch < self.n_batches:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate()
             self._unseen.append(self._step(batches[now.batch]))
             now.batch += 1
             if now.batch % self.look_every and now.batch < self.n_batches:
@@ -335,7 +273,7 @@ class Fit:
         terms = {name: total / self.n_rows for name, total in now.sums.items()}
         if isinstance(self.task, SummarisesTerms):
             terms = self.task.summarise(terms)
-        rate = schedule.rate(now.epoch)
+        rate = self.optimizer.param_groups[0]["lr"]
         self.history.add(now.epoch, {**terms, **measures, "lr": rate})
         now.seconds.append(self._add_time())
         self._say_epoch(terms, loss, measures)
@@ -366,6 +304,14 @@ class Fit:
             self.extra.update(saved["extra"])
         now = self.progress
         self._say(f"continues at epoch {now.epoch}, batch {now.batch} of {self.n_batches}")
+
+    def _rate(self) -> float:
+        """Return the learning rate of the next update."""
+        schedule = self.schedule
+        if schedule.by_update is None:
+            return schedule.rate(self.progress.epoch)
+        total = schedule.epochs * self.n_batches
+        return schedule.learning_rate * schedule.by_update(self._batches_done(), total)
 
     def _batches(self) -> list[Tensor]:
         seed = derive_seed(self.seed, ORDER, self.progress.epoch)

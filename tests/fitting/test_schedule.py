@@ -1,0 +1,89 @@
+"""Learning rates by update follow the published schedules, and a resumed run goes on with them."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hrl_sarp.errors import StoppedEarly
+from hrl_sarp.fitting import Fit, RunState, Schedule, World
+from hrl_sarp.fitting.schedule import one_cycle, warmup_stable_decay
+from hrl_sarp.run.session import StopFlag
+
+
+@pytest.mark.parametrize("total", [7, 40, 333])
+@pytest.mark.parametrize(("rising", "divisor"), [(0.03, 10.0), (0.3, 25.0), (0.5, 4.0)])
+def test_one_cycle_is_that_of_pytorch(total: int, rising: float, divisor: float) -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total, pct_start=rising, div_factor=divisor
+    )
+    for update in range(total):
+        ours = one_cycle(update, total, rising, 1.0 / divisor)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), update
+        optimizer.step()
+        if update + 1 < total:
+            theirs.step()
+
+
+def test_the_other_schedule_rises_stays_and_falls_to_its_last_share() -> None:
+    shares = [warmup_stable_decay(update, 200, 0.1, 0.25, 0.2) for update in range(201)]
+    assert shares[0] == pytest.approx(1 / 20)
+    assert shares[19:151] == [1.0] * 132
+    assert all(later < earlier for earlier, later in pairwise(shares[150:]))
+    assert shares[200] == pytest.approx(0.2)
+
+
+class _Line:
+    """A line whose weight goes to 3; it notes the rate of each update."""
+
+    title = "line"
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Linear(1, 1, bias=False)
+        self.train_rows = torch.arange(12)
+        self.stop: StopFlag | None = None
+        self.calls = 0
+
+    def loss(self, rows: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
+        self.calls += 1
+        if self.stop is not None and self.calls == 4:
+            self.stop.is_set = lambda: True  # type: ignore[method-assign]
+        noise = torch.randn(len(rows), 1, generator=generator)
+        return (self.module(1 + noise) - 3).square().mean(), {}
+
+    def validate(self) -> tuple[float, dict[str, float]]:
+        return abs(self.module.weight.item() - 3), {}
+
+    def describe(self, rows: torch.Tensor) -> str:
+        return f"rows {rows.tolist()}"
+
+
+def _fit(task: _Line, folder: Path, stop: StopFlag, *, resume: bool) -> Fit:
+    schedule = Schedule(
+        *(3, 9, 4, 0.1, 0.0, 1.0, 60.0),
+        betas=(0.9, 0.95),
+        by_update=lambda update, total: (update + 1) / total,
+    )
+    state = RunState(folder, "line", {}, resume)
+    return Fit(task, schedule, state, 1, stop, World.alone(torch.device("cpu")))
+
+
+def test_rates_by_update_reach_the_optimizer_and_survive_a_stop_within_an_epoch(
+    tmp_path: Path,
+) -> None:
+    whole = _Line()
+    fit = _fit(whole, tmp_path / "whole", StopFlag(), resume=False)
+    fit.run()
+    assert fit.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    assert [row["lr"] for row in fit.history.rows] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1])
+    stopped = _Line()
+    stopped.stop = StopFlag()
+    with pytest.raises(StoppedEarly):
+        _fit(stopped, tmp_path / "cut", stopped.stop, resume=False).run()
+    again = _Line()
+    _fit(again, tmp_path / "cut", StopFlag(), resume=True).run()
+    assert torch.equal(again.module.weight, whole.module.weight)
