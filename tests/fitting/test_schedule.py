@@ -1,5 +1,6 @@
 """Learning rates by update follow the published schedules, and a resumed run goes on with them."""
 
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class _Line:
     def loss(self, rows: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
         self.calls += 1
         if self.stop is not None and self.calls == 4:
-            self.stop.is_set = lambda: True  # type: ignore[method-assign]
+            signal.raise_signal(signal.SIGINT)
         noise = torch.randn(len(rows), 1, generator=generator)
         return (self.module(1 + noise) - 3).square().mean(), {}
 
@@ -81,8 +82,7 @@ def test_rates_by_update_reach_the_optimizer_and_survive_a_stop_within_an_epoch(
     assert fit.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
     assert [row["lr"] for row in fit.history.rows] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1])
     stopped = _Line()
-    stopped.stop = StopFlag()
-    with pytest.raises(StoppedEarly):
+    with StopFlag() as stopped.stop, pytest.raises(StoppedEarly):
         _fit(stopped, tmp_path / "cut", stopped.stop, resume=False).run()
     again = _Line()
     _fit(again, tmp_path / "cut", StopFlag(), resume=True).run()
