@@ -1,9 +1,9 @@
-"""Configuration of the price-action encoders: `config/encoder_config.yaml` and `windowed.yaml`."""
+"""Schema of encoders (`encoder_config.yaml`, `windowed.yaml`) and of `forecasters.yaml`."""
 
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hrl_sarp.config.market_schema import Count, Fraction, Positive, Section
 
@@ -272,3 +272,73 @@ class EncodersConfig(Section):
     expansion: ExpansionConfig
     price_action: PriceActionConfig
     panel: PanelConfig
+
+
+class RatesConfig(Section):
+    """How the learning rate of a forecaster changes from update to update."""
+
+    shape: Literal["warmup_stable_decay", "one_cycle"]
+    """Rise, stay and fall as 1 less a square root; or rise and fall as cosines, where `decay` is
+    what the rise leaves."""
+    warmup: float = Field(ge=0, lt=1)
+    """Part of the updates in which the rate rises."""
+    decay: float = Field(ge=0, le=1)
+    """Part of the updates in which it falls."""
+    last_share: float = Field(gt=0, le=1)
+    """Share of the highest rate: the last one, or of `one_cycle` the first one."""
+
+
+class ForecasterModelConfig(Section):
+    """One model of `train-forecaster`: its sizes where it begins from scratch, and its training."""
+
+    sizes: dict[str, int | float]
+    """Constructor names of the published model -> values, for a model from scratch. What is not
+    named is as published."""
+    context: Count
+    """Bars that a forecast reads."""
+    horizon: Count
+    """Bars that a training window has after them."""
+    epochs: Count
+    """Passes over the training windows, at most."""
+    patience: Count
+    """Epochs without a better validation loss after which training ends."""
+    batch_size: Count
+    """Windows of an update."""
+    learning_rate: Positive
+    """Highest rate of AdamW from scratch."""
+    fine_tuning_rate: Positive
+    """Highest rate where --weights are trained further."""
+    weight_decay: float = Field(ge=0)
+    """Weight decay of AdamW."""
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)]
+    """Decay of AdamW's running means."""
+    eps: Positive
+    """What AdamW adds to the root of the running mean of squares."""
+    max_grad_norm: Positive
+    """Longer gradients are scaled down to this norm."""
+    rates: RatesConfig
+
+
+class ForecastersConfig(Section):
+    """The file `config/forecasters.yaml`: what `train-forecaster` trains, and on what."""
+
+    train_share: float = Field(gt=0, lt=1)
+    """Part of the bars that trains, the earliest ones."""
+    validation_share: float = Field(gt=0, lt=1)
+    """Part after it that chooses the epoch; the rest is the test."""
+    holdout_symbols: int = Field(ge=0)
+    """Symbols that are left out of training and validation, if there are at least twice as many."""
+    train_windows: Count
+    """Training windows of an epoch, at most."""
+    validation_windows: Count
+    """Windows of a validation, at most."""
+    low_rank_scale: Positive
+    """Factor on what --lora-rank adds to a weight."""
+    models: dict[Literal["toto", "kronos", "kronos-tokenizer"], ForecasterModelConfig]
+    """Value of --model -> its settings."""
+
+    @model_validator(mode="after")
+    def _leaves_a_test(self) -> "ForecastersConfig":
+        if self.train_share + self.validation_share >= 1:
+            raise ValueError("expected train_share plus validation_share below 1, to leave a test")
+        return self

@@ -35,7 +35,7 @@ MOST_SHOWN_CHANGES = 4
 SPANS = ("market_profile", "spans")
 CHOICES = {"market": "markets", "experiment": "experiments", "study": "studies"}
 """Kind of file that is chosen by its name -> its folder below the configuration."""
-TUNING, DAILY = APART = "tuning.yaml", "daily.yaml"
+TUNING, DAILY, FORECASTERS = APART = "tuning.yaml", "daily.yaml", "forecasters.yaml"
 """In the configuration folder: what `tune` tries, and how `decide` decides. No values of a run."""
 COMMAND_LINE = "command line"
 SchemaT = TypeVar("SchemaT", bound=Section)

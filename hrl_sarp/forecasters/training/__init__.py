@@ -1,0 +1,1 @@
+"""Trains Toto and Kronos: windows, the tasks of the training loop, and the run."""
