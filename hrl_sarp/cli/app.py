@@ -1,14 +1,20 @@
-"""The commands. Each reads options, calls one function of the package and prints its result."""
+"""The commands of a run: train, backtest, stress-test, diagnose, report; the others are registered.
 
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
+Each reads options, calls one function of the package and prints its result. A folder of reports
+belongs to one configuration and one market.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrl_sarp.cli import encoders, live, studies
+from hrl_sarp.cli import data, encoders, live, studies
 from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LOG_DIR,
@@ -26,30 +32,32 @@ from hrl_sarp.cli.options import (
     read_config,
     running,
 )
-from hrl_sarp.cli.reports import (
-    ALL,
-    Selection,
-    load_context,
-    make_report,
-    report_folder,
-    report_seconds,
-)
-from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.errors import HrlSarpError, OverwriteError
+from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.phases import require_agents
 from hrl_sarp.run.terminal import expect_seconds, run_progress, say, stretch
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
-    from hrl_sarp.contracts import Market
+    from hrl_sarp.evaluation.backtest import BacktestResult
+    from hrl_sarp.evaluation.report.analysis import Analysis
+    from hrl_sarp.training.phase import PhaseContext
 
 SPANS = ("train", "validation", "test")
+ALL = "all"
+SOURCE = "made_from.json"
+"""In a folder of reports: the configuration and the data that they were made from."""
+SESSION_SECONDS, FIGURES_SECONDS = 0.02, 20.0
+"""Seconds of one core that a session of the rollouts takes, and all that follows them (resampling,
+figures, files), measured on the bundled sample, for the time left on the screen."""
+LONGEST_NAME = 100
+"""Characters of a folder's name: file systems take 255 bytes."""
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-DAY = "%Y-%m-%d"
+data.add_commands(app)
 
 
 def _print_version(is_asked: bool) -> bool:  # noqa: FBT001 -- typer calls it by position
@@ -71,100 +79,6 @@ def options_of_all(
     ] = False,
 ) -> None:
     """Hierarchical reinforcement learning for sector-aware, risk-adaptive portfolios."""
-
-
-@app.command("collect-data")
-def collect_data(  # noqa: PLR0913 -- a parameter is an option
-    source: Annotated[str, typer.Option(help="sample, synthetic, files or yahoo.")] = "sample",
-    input_path: Annotated[
-        Path | None, typer.Option("--input", help="Your CSV or parquet (source files).")
-    ] = None,
-    macro: Annotated[Path | None, typer.Option(help="Macro series (source files).")] = None,
-    symbols: Annotated[
-        Path | None,
-        typer.Option(help="symbol, sector[, ticker] (source yahoo); default: config/symbols/."),
-    ] = None,
-    start: Annotated[
-        datetime | None, typer.Option(formats=[DAY], help="First day (source yahoo).")
-    ] = None,
-    end: Annotated[
-        datetime | None, typer.Option(formats=[DAY], help="Last day (source yahoo).")
-    ] = None,
-    check: Annotated[  # noqa: FBT002 -- an option, given by name
-        bool, typer.Option("--check", help="Say what would be read as what; write nothing.")
-    ] = False,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    experiment: Experiment = None,
-    market: MarketName = None,
-    own: OwnConfig = None,
-    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
-) -> None:
-    """Collect a market into DATA_DIR: parquet files and a manifest with hashes.
-
-    The default is offline: 20 US stocks 1990-2022 that come with the package skfolio. Exit code 1
-    where the data were written, but `train` with the same options would refuse them.
-    """
-    from rich.console import Console
-
-    from hrl_sarp.cli.own_market import read_files
-    from hrl_sarp.data.collect import DEFAULT_MARKETS, SOURCES, collect, render_readings
-    from hrl_sarp.data.sources.yahoo.download import SYMBOLS_DIR, YahooRequest
-    from hrl_sarp.market.assemble import assemble_market
-    from hrl_sarp.market.cache import assembled_market
-
-    if source not in SOURCES:
-        raise HrlSarpError(f"--source must be one of {', '.join(SOURCES)}, found '{source}'")
-    config = read_config(market, experiment, own, usual_market=DEFAULT_MARKETS[source])
-    if check:
-        raw = read_files(source, config, input_path, macro)
-        Console().print(render_readings(raw))
-        _require_market(config, lambda: assemble_market(raw, config))
-        return
-    request = None
-    if source == "yahoo" or symbols or start or end:
-        lists = own / "symbols" if own is not None and own.is_dir() else SYMBOLS_DIR
-        today = datetime.now(tz=UTC).date()
-        days = start and start.date(), end and end.date()
-        request = YahooRequest(symbols, *days, today, lists)
-    manifest = collect(source, data_dir, config, input_path, macro, request, overwrite=overwrite)
-    say(f"{data_dir}: {len(manifest['symbols'])} symbols from {manifest['source']}")
-    _require_market(config, lambda: assembled_market(data_dir, config))
-
-
-def _require_market(config: "RunConfig", make: Callable[[], "Market"]) -> None:
-    """Say what `train` makes of data; end with exit code 1 where it would refuse them."""
-    from hrl_sarp.cli.own_market import foresee
-
-    if foresee(config, make) is None:
-        raise typer.Exit(1)
-
-
-@app.command("validate-data")
-def validate_data(
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    experiment: Experiment = None,
-    market: MarketName = None,
-    own: OwnConfig = None,
-) -> None:
-    """Check the collected data by named rules; exit code 0 if nothing fails.
-
-    Writes validation.json and, with a picture of each kind of finding, validation.html.
-    """
-    from rich.console import Console
-
-    from hrl_sarp.data.findings_page import write_page
-    from hrl_sarp.data.quality.validation import summary, validate_folder
-    from hrl_sarp.data.store import read_raw
-    from hrl_sarp.features.prices import levels_around
-
-    config = read_config(market, experiment, own)
-    report = validate_folder(data_dir, config)
-    raw = read_raw(data_dir)
-    Console().print(summary(report))
-    levels = levels_around(raw, report, config.market_profile.sectors)
-    say(f"wrote {write_page(data_dir, raw, report, levels)}")
-    if report.has_failed:
-        raise typer.Exit(1)
 
 
 @app.command("train")
@@ -381,32 +295,145 @@ def report(
         say(f"wrote the table into {readme}")
 
 
-@app.command("init")
-def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to write.")] = Path("config"),
-    input_path: Annotated[
-        Path | None,
-        typer.Option("--input", help="Your CSV or parquet: describe its market for --config."),
-    ] = None,
-    macro: Annotated[Path | None, typer.Option(help="Macro series beside --input.")] = None,
-    market: Annotated[
-        str, typer.Option(help="Profile that the market of --input follows in all else.")
-    ] = "own",
-    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
-) -> None:
-    """Write an editable configuration to FOLDER, for --config FOLDER.
+@dataclass(frozen=True)
+class Selection:
+    """What a backtest shows.
 
-    Without --input it is a copy of all defaults. With it, one file that describes your market:
-    sectors, calendar, features, spans and limits as your files have them.
+    Examples:
+        >>> Selection().folder_name
+        'backtest'
+        >>> Selection("validation", "joint,certified", "none").folder_name
+        'backtest-validation-agents_joint_certified-baselines_none'
     """
-    from hrl_sarp.cli.own_market import write_draft
-    from hrl_sarp.config.loading import copy_defaults
 
-    if input_path is not None:
-        write_draft(folder, input_path, macro, market, overwrite=overwrite)
-        return
-    n_files = copy_defaults(folder, overwrite=overwrite)
-    say(f"wrote {n_files} files; use them with --config {folder}")
+    span: str = "test"
+    agents: str = ALL
+    """Names of trained pairs with commas between them, or `all`."""
+    baselines: str = ALL
+    """Names of baselines with commas between them, or `all` or `none`."""
+
+    @property
+    def folder_name(self) -> str:
+        """Name of its folder below the log folder; every selection has another one."""
+        parts = ["backtest", *([self.span] if self != Selection() else [])]
+        for kind, names in (("agents", self.agents), ("baselines", self.baselines)):
+            if names != ALL:
+                words = [re.sub(r"[^a-z0-9]+", "-", name.lower()) for name in names.split(",")]
+                parts.append("_".join([kind, *(word.strip("-") for word in words)]))
+        name = "-".join(parts)
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        cut = LONGEST_NAME - len(digest) - 1
+        return name if len(name) <= LONGEST_NAME else f"{name[:cut]}-{digest}"
+
+
+def load_context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
+    """Load the market, with the configured stock embeddings, and build the phases' context."""
+    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
+    from hrl_sarp.market.cache import assembled_market
+    from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
+    from hrl_sarp.training.curriculum import make_context
+
+    chosen = resolve_device(device)
+    configure_threads(config.threads)
+    with stretch(0.0, 0.0, "reading the market"):
+        market = with_stock_embeddings(assembled_market(data_dir, config), data_dir, config, chosen)
+        return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
+
+
+@contextmanager
+def report_folder(folder: Path, context: "PhaseContext", *, overwrite: bool) -> Iterator[Path]:
+    """Write reports of a run into a folder that belongs to its configuration and its market.
+
+    The same command may replace its own reports, because they say the same about the same. When the
+    block ends, the folder says what they were made from.
+
+    Args:
+        folder: of the reports; need not exist.
+        context: of the run that they are about.
+        overwrite: replace reports that were made from something else.
+
+    Yields:
+        The folder.
+
+    Raises:
+        OverwriteError: naming what differs, before anything is computed.
+    """
+    from hrl_sarp.config.loading import dump_config
+    from hrl_sarp.fitting import RunState
+    from hrl_sarp.run.damage import sealed
+    from hrl_sarp.run.files import read_json, write_json, write_text
+
+    here = context.run_identity()
+    if any(folder.glob("*.html")) and not overwrite:
+        state = RunState(folder, folder.name, here, resume=False, config=context.config)
+        path = folder / SOURCE
+        there = read_json(path, "hrl-sarp backtest --overwrite") if path.is_file() else {}
+        others = state.find_differences(there) if there else ["version of the package"]
+        if others:
+            raise OverwriteError(
+                f"{folder} holds a report of another {'; another '.join(others)}: --overwrite "
+                "replaces it, another --log-dir keeps it"
+            )
+    yield folder
+    write_text(folder / CONFIG, sealed(dump_config(context.config)))
+    write_json(folder / SOURCE, here)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A backtest whose report is written, to be shown."""
+
+    result: "BacktestResult"
+    analysis: "Analysis"
+    folder: Path
+
+    def show(self) -> None:
+        """Print the summary and the place of the page."""
+        from rich.console import Console
+
+        from hrl_sarp.evaluation.report import print_summary
+
+        print_summary(self.result, self.analysis, Console())
+        say(f"wrote {self.folder / 'report.html'}")
+
+
+def report_seconds(context: "PhaseContext", span: str) -> float:
+    """Return about how long the backtest of a span takes on one core."""
+    return FIGURES_SECONDS + SESSION_SECONDS * len(getattr(context.market.split, span))
+
+
+def make_report(
+    context: "PhaseContext", chosen: Selection, trial_log: Path | None, *, overwrite: bool
+) -> Report:
+    """Backtest a selection and write its report into its folder."""
+    from hrl_sarp.evaluation.backtest import run_backtest
+    from hrl_sarp.evaluation.policies import (
+        granted,
+        select_policies,
+        trained_policies,
+        training_curves,
+    )
+    from hrl_sarp.evaluation.report import write_backtest
+    from hrl_sarp.evaluation.trials import record_selection
+    from hrl_sarp.run.trials import TrialLog
+    from hrl_sarp.training.seeds import members
+
+    policies, pairs = trained_policies(context)
+    swaps = pairs if chosen.agents == ALL else None
+    if swaps is None:
+        policies = select_policies(policies, chosen.agents.split(","))
+    log = TrialLog(trial_log)
+    wanted = context.log_dir / chosen.folder_name
+    with report_folder(wanted, context, overwrite=overwrite) as folder:
+        for member in members(context):
+            record_selection(member.log_dir, member.market, member.config, log)
+        seconds = report_seconds(context, chosen.span)
+        expect_seconds(seconds)
+        with stretch(0.0, 1 - FIGURES_SECONDS / seconds):
+            result = run_backtest(context.market, policies, chosen.span, context.config, log=log)
+        grants, curves = granted(context.log_dir), training_curves(context.log_dir)
+        analysis = write_backtest(result, folder, swaps, grants, curves)
+    return Report(result, analysis, folder)
 
 
 studies.add_commands(app)

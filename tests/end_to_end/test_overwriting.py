@@ -9,8 +9,7 @@ import pytest
 
 import hrl_sarp
 from hrl_sarp.cli import app
-from hrl_sarp.cli.app import SPANS
-from hrl_sarp.cli.reports import LONGEST_NAME, SOURCE, Selection, load_context, report_folder
+from hrl_sarp.cli.app import LONGEST_NAME, SOURCE, SPANS, Selection, load_context, report_folder
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.collect import collect
 from hrl_sarp.data.store import read_raw
