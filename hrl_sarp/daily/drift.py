@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from hrl_sarp.config.study_schema import DriftConfig
 from hrl_sarp.contracts import DayRange, Market, Regime
 from hrl_sarp.errors import DataError
+from hrl_sarp.market.tensors import slot_feature_names
 from hrl_sarp.reporting.table import Table
 
 STOCKS, MARKET, LEVELS = "stock features", "market series", "levels"
@@ -192,13 +193,15 @@ def _stock_inputs(market: Market) -> Iterator[_Input]:
     both = known.copy()
     both[0] = False
     both[1:] &= market.tradable[rows[:-1], slots[1:]]
-    now = market.stock_features[rows, slots]
-    before = np.zeros_like(now)
-    before[1:] = market.stock_features[rows[:-1], slots[1:]]
-    for column, name in enumerate(market.feature_names):
-        values = np.ascontiguousarray(now[:, :, column])
+    tables = {name: market.stock_features[:, :, c] for c, name in enumerate(market.feature_names)}
+    if market.stock_embeddings is not None:
+        names = slot_feature_names(market)[len(tables) :]
+        tables |= {name: market.stock_embeddings[:, :, c] for c, name in enumerate(names)}
+    for name, table in tables.items():
+        values, before = table[rows, slots], np.zeros(slots.shape, dtype=table.dtype)
+        before[1:] = table[rows[:-1], slots[1:]]
         yield _Input(name, STOCKS, values, known)
-        yield _Input(name + CHANGE, STOCKS, values - before[:, :, column], both)
+        yield _Input(name + CHANGE, STOCKS, values - before, both)
 
 
 def _series(name: str, kind: str, values: Float[np.ndarray, "T X"]) -> Iterator[_Input]:

@@ -20,8 +20,10 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.known_at import as_of
-from hrl_sarp.data.quality.validation import validate
+from hrl_sarp.data.quality.validation import ValidationReport, validate
 from hrl_sarp.data.store import RawData, read_raw
+from hrl_sarp.encoders.continued import RunTable, continue_embeddings
+from hrl_sarp.encoders.windows.panel import bars_of_market
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.evaluation.policies import LoadedAgents
 from hrl_sarp.market.assemble import assemble_market
@@ -79,14 +81,16 @@ class TrainedRun:
         folders = seed_folders(log_dir)
         first = next(iter(folders.values()))
         config = config_of_run(first)
-        if config.encoders.observe != "none":
-            raise CheckpointError(
-                f"{log_dir}: its agents observe embeddings (`encoders.observe: "
-                f"{config.encoders.observe}`), whose table ends with the data of the training: "
-                "expected agents without, train them with `encoders: {observe: none}`"
-            )
         path = best_file(first, 1, which=1)
         origin = read_origin(path)
+        observe = config.encoders.observe
+        if observe != "none" and origin.encoders is None:
+            raise CheckpointError(
+                f"{path}: its agents observe embeddings (`encoders.observe: {observe}`), but it "
+                "does not keep their encoders, so that new days cannot be embedded: expected a run "
+                "of this version on collected data; run `hrl-sarp train --phase 1` and the phases "
+                "after it again"
+            )
         if not origin.spans:
             raise CheckpointError(
                 f"{path} does not say on which spans it was trained: expected a run of `hrl-sarp "
@@ -94,6 +98,14 @@ class TrainedRun:
             )
         seeds = tuple(config.seed if seed is None else seed for seed in folders)
         return cls(log_dir, _dated(config, origin), origin, seeds)
+
+    @property
+    def table(self) -> RunTable:
+        """The embeddings that the agents of the run observe."""
+        first = next(iter(seed_folders(self.log_dir).values()))
+        stocks = tuple(self.origin.facts["stocks"].split(", "))
+        kept = self.origin.encoders or {}
+        return RunTable(best_file(first, 1, which=1), self.origin.dates, stocks, kept)
 
 
 @dataclass(frozen=True)
@@ -180,13 +192,15 @@ def read_today(
 
     Raises:
         DataError: if the day is no session of the data, or the data cannot be used.
-        CheckpointError: if the data do not continue those of the training.
+        CheckpointError: if the data do not continue those of the training, or the embeddings of
+            the training are not beside them.
     """
     raw = read_raw(data_dir)
     sessions = raw.bars["date"].unique().sort()
     last = sessions[-1]
     if day is None or day == last:
         market = assembled_market(data_dir, run.config, settings.halted_sessions)
+        report = None
     else:
         if day not in sessions:
             earlier = sessions.filter(sessions < day)
@@ -196,8 +210,15 @@ def read_today(
                 f"{near}"
             )
         raw = as_of(raw, day)
-        market = _assemble(raw, run.config, settings)
+        report = _validate(raw, run.config)
+        market = assemble_market(
+            raw, run.config, report=report, halted_at_end=settings.halted_sessions
+        )
     _require_continued(run, market, raw, settings)
+    if run.origin.encoders is not None:
+        findings = (report or _validate(raw, run.config)).table
+        bars = bars_of_market(raw, findings, market, data_dir, settings.halted_sessions)
+        market = continue_embeddings(market, bars, run.table, data_dir, run.config)
     return Today(run, raw, market, settings.halted_sessions)
 
 
@@ -226,10 +247,9 @@ def agents_hash(runs: Sequence[TrainedRun]) -> str:
     return sha256_plain(found)
 
 
-def _assemble(raw: RawData, config: RunConfig, settings: DailyConfig) -> Market:
+def _validate(raw: RawData, config: RunConfig) -> ValidationReport:
     profile, data = config.market_profile, config.data
-    report = validate(raw, data.validation, profile.calendar, data.calendar_changes, profile)
-    return assemble_market(raw, config, report=report, halted_at_end=settings.halted_sessions)
+    return validate(raw, data.validation, profile.calendar, data.calendar_changes, profile)
 
 
 def _dated(config: RunConfig, origin: Origin) -> RunConfig:

@@ -8,6 +8,7 @@ is in memory.
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,16 @@ def finished_hash(path: Path) -> str | None:
     except (HrlSarpError, LookupError, TypeError):  # damaged or missing: the table is made again
         return None
     return str(content) if content == sha256_file(path) else None
+
+
+def find_table(folder: Path, content: str) -> Path | None:
+    """Find the finished table of a content hash in a folder; None if none is there whole."""
+    for described in sorted(folder.glob("*.json")):
+        with suppress(HrlSarpError, LookupError, TypeError):  # damaged: it describes no table
+            path = described.with_suffix(".npy")
+            if read_json(described, "-")["content"] == content == finished_hash(path):
+                return path
+    return None
 
 
 def read_table(path: Path) -> Float[np.ndarray, "T A E"]:

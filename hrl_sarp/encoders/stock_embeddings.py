@@ -1,5 +1,6 @@
 """Adds the embeddings of frozen encoders to a market; agents and the sector graph read them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from hrl_sarp.encoders.windows.panel import (
 )
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
+from hrl_sarp.run.checkpoints import load_module, restoring
 from hrl_sarp.run.files import sha256_file, sha256_plain, source_hash
 
 OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
@@ -38,6 +40,11 @@ OBSERVED: dict[str, tuple[EncoderKind, ...]] = {
     "both": ("jade", "transformer"),
 }
 """Value of `encoders.observe` -> encoders, in the order of their columns."""
+EMBEDDINGS = "embeddings"
+"""Folder of the tables, beside `data/raw`."""
+ORIGINS = "origins"
+"""Entry of the embeddings' facts: kind -> folder and identity of the encoder."""
+PHASE_1 = "hrl-sarp train --phase 1"
 SHAPING = {"window_length", "max_missing_sessions", "clip", "block_windows", "dtype"}
 """Keys of `encoders.panel` that a table of embeddings depends on."""
 CODE = (
@@ -63,6 +70,38 @@ class FrozenEncoder:
     identity: str
     """Hash of weights, scaler and projection."""
 
+    def to_payload(self) -> dict[str, Any]:
+        """Return tensors and plain values, from which `from_payload` makes the same encoder."""
+        return {
+            "weights": {name: value.cpu() for name, value in self.encoder.state_dict().items()},
+            "scaler": self.scaler.as_plain(),
+            "projection": {
+                "mean": self.projection.mean.cpu(),
+                "components": self.projection.components.cpu(),
+                "explained": self.projection.explained,
+            },
+            "fitted_to": self.fitted_to,
+            "identity": self.identity,
+        }
+
+    @classmethod
+    def from_payload(
+        cls, kind: EncoderKind, payload: Mapping[str, Any], config: RunConfig, path: Path
+    ) -> "FrozenEncoder":
+        """Read `to_payload`; the file is for messages.
+
+        Raises:
+            CheckpointError: if it is not what `to_payload` writes, or has networks of other sizes.
+        """
+        n_features = len(panel_columns(kind))
+        encoder = build_encoder(kind, n_features, config.encoders)
+        with restoring(path):
+            load_module(path, encoder, payload["weights"])
+            scaler = Scaler.from_plain(payload["scaler"], n_features, str(path), PHASE_1)
+            projection = Projection(**payload["projection"])
+            fitted_to, identity = payload["fitted_to"], payload["identity"]
+        return cls(kind, encoder.eval(), scaler, projection, fitted_to, identity)
+
 
 def with_stock_embeddings(
     market: Market, data_dir: Path, config: RunConfig, device: torch.device
@@ -78,7 +117,7 @@ def with_stock_embeddings(
             market, or was fitted past the training span.
         MarketError: if the market was not loaded from a data folder.
     """
-    observe, folder = config.encoders.observe, data_dir.parent / "embeddings"
+    observe, folder = config.encoders.observe, data_dir.parent / EMBEDDINGS
     encoders = [read_frozen(kind, market, data_dir, config) for kind in OBSERVED[observe]]
     if not encoders:
         return market
@@ -101,9 +140,38 @@ def with_stock_embeddings(
         "observe": observe,
         "content": content,
         "fitted_to": {frozen.kind: frozen.fitted_to for frozen in encoders},
+        ORIGINS: {
+            frozen.kind: [str(encoder_folder(data_dir, market.name, frozen.kind)), frozen.identity]
+            for frozen in encoders
+        },
     }
     manifest = {**market.manifest, STOCK_EMBEDDINGS: facts}
     return replace(market, stock_embeddings=read_table(path), manifest=manifest)
+
+
+def kept_encoders(market: Market, config: RunConfig) -> dict[str, Any] | None:
+    """Return the encoders of a market's embeddings, for a run that decides on days to come.
+
+    Returns:
+        Tensors and plain values: `content` (hash of the table), `observe`, and `encoders` by their
+        kind. None where the market has no embeddings, or does not say where its encoders lie.
+
+    Raises:
+        CheckpointError: if an encoder is another one than that of the embeddings by now.
+    """
+    facts = market.manifest.get(STOCK_EMBEDDINGS, {})
+    if ORIGINS not in facts:
+        return None
+    kept = {}
+    for kind, (folder, identity) in facts[ORIGINS].items():
+        frozen = _read(kind, Path(folder), market, config, f"hrl-sarp pretrain-encoder {kind}")
+        if frozen.identity != identity:
+            raise CheckpointError(
+                f"{folder}: the {kind} encoder was pretrained again while agents were trained on "
+                "its embeddings; begin the run again with --overwrite"
+            )
+        kept[kind] = frozen.to_payload()
+    return {"content": facts["content"], "observe": facts["observe"], "encoders": kept}
 
 
 def encoder_folder(data_dir: Path, market_name: str, kind: EncoderKind) -> Path:
@@ -130,11 +198,19 @@ def read_frozen(
             f"encoders.observe: {config.encoders.observe} needs the {kind} encoder of market "
             f"{market.name}, found none at {folder}; run `{command}` first"
         )
+    _require_past(folder, read_description(folder)["fitted_to"], market, command)
+    _, facts = load_projection(folder / PROJECTION, command)
+    _require_past(folder / PROJECTION, facts["fitted_to"], market, command)
+    return _read(kind, folder, market, config, command)
+
+
+def _read(
+    kind: EncoderKind, folder: Path, market: Market, config: RunConfig, command: str
+) -> FrozenEncoder:
+    """Read encoder and projection, which may have seen any day."""
     description = read_description(folder)
     _require_fit(folder, description, market, config, kind, command)
-    _require_past(folder, description["fitted_to"], market, command)
     projection, facts = load_projection(folder / PROJECTION, command)
-    _require_past(folder / PROJECTION, facts["fitted_to"], market, command)
     hashes = [sha256_file(folder / name) for name in (WEIGHTS, PROJECTION)]
     if facts["encoder_hash"] != hashes[0]:
         raise CheckpointError(

@@ -18,6 +18,7 @@ from hrl_sarp.agents.files import table_hash
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import GradientConfig, GraphConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import CONTINUED_TABLE, SECTOR_COLUMNS, Market
+from hrl_sarp.encoders.stock_embeddings import kept_encoders
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.history import DECISIONS, Axis
 from hrl_sarp.fitting.resume import MARKET_FACTS
@@ -216,8 +217,10 @@ def save_sector_table(
 
     `graph` is the network that made them; without it the run cannot decide on days to come.
     """
-    network = None if graph is None else graph.state_dict()
-    return write_sector_table(path, context.market, context.fingerprint, table, network)
+    network, encoders = None, None
+    if graph is not None:
+        network, encoders = graph.state_dict(), kept_encoders(context.market, context.config)
+    return write_sector_table(path, context.market, context.fingerprint, table, network, encoders)
 
 
 def with_sector_table(context: PhaseContext) -> PhaseContext:

@@ -1,5 +1,6 @@
 """A small run, trained on a history that goes on: shared by the tests of daily decisions."""
 
+import shutil
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,9 +15,11 @@ from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.daily.market import Today, TrainedRun, read_today
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.store import RawData, write_raw
+from hrl_sarp.encoders.stock_embeddings import EMBEDDINGS, OBSERVED, with_stock_embeddings
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training import make_context, run_phase
+from tests.encoders.panels import SMALL_ENCODERS, pretrain_small
 from tests.raw_data import random_raw, sessions, small_config
 from tests.tiny_runs import TINY, changed
 
@@ -45,18 +48,27 @@ class Site:
         return [day.item() for day in sessions(N_DAYS)[HISTORY_DAYS:]]
 
 
-def make_site(folder: Path) -> Site:
-    """Train phases 1 and 2 on the first sessions of a random market."""
+def make_site(folder: Path, observe: str = "none") -> Site:
+    """Train phases 1 and 2 on the first sessions of a random market.
+
+    Encoders that the agents observe are pretrained on the same sessions; their folders lie beside
+    all data, too.
+    """
     raw = random_raw(np.random.default_rng(4), N_DAYS)
     config = changed(small_config("us", N_DAYS), TINY)
+    config = changed(config, {"encoders": {**SMALL_ENCODERS, "observe": observe}})
     history, whole = folder / "history" / "raw", folder / "whole" / "raw"
     write_raw(as_of(raw, sessions(N_DAYS)[HISTORY_DAYS - 1].item()), history)
     write_raw(raw, whole)
-    market = assembled_market(history, config)
     device, run_dir = torch.device("cpu"), folder / "run"
+    for kind in OBSERVED[observe]:
+        pretrain_small(kind, history, config)
+    market = with_stock_embeddings(assembled_market(history, config), history, config, device)
     context = make_context(config, market, run_dir, device, StopFlag(), resume=False)
     for number in (1, 2):
         run_phase(number, context)
+    if observe != "none":
+        shutil.copytree(history.parent / EMBEDDINGS, whole.parent / EMBEDDINGS)
     return Site(run_dir, history, whole, raw, config)
 
 

@@ -6,15 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hrl_sarp.config.loading import dump_config
 from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
 from hrl_sarp.daily.market import Today, TrainedRun, read_today
 from hrl_sarp.daily.portfolio import Standing
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import CheckpointError, DataError, MissingArtifactError
-from hrl_sarp.run.damage import sealed
-from hrl_sarp.run.earlier import CONFIG
 from tests.daily.conftest import SETTINGS, Site
 
 
@@ -103,14 +100,3 @@ def test_a_run_on_other_spans_than_its_configuration_says_is_refused(site: Site)
     other = dataclasses.replace(run, origin=dataclasses.replace(run.origin, facts=facts))
     with pytest.raises(CheckpointError, match=r"training span.*2006-01-31"):
         read_today(other, site.whole, SETTINGS)
-
-
-def test_agents_that_observe_embeddings_are_refused(site: Site, tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "pretrain_macro"
-    folder.mkdir(parents=True)
-    config = site.config.model_copy(
-        update={"encoders": site.config.encoders.model_copy(update={"observe": "jade"})}
-    )
-    (folder / CONFIG).write_text(sealed(dump_config(config)))
-    with pytest.raises(CheckpointError, match=r"observe: jade.*observe: none"):
-        TrainedRun.read(tmp_path / "run")

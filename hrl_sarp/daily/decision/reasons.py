@@ -32,6 +32,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 """Group -> parts of the names of its stock features; the last group that fits has a feature."""
 OTHER = "other stock features"
+PER_STOCK = ("stock_features", "stock_embeddings")
+"""Tables with a mean of 0: over the stocks of each day, or over the windows of the training."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,8 @@ def occlusions(market: Market) -> dict[str, Callable[[Market], Market]]:
         groups["classical prior"] = _equal_prior
     for group, columns in _families(market.feature_names).items():
         groups[group] = _means("stock_features", columns)
+    if market.stock_embeddings is not None:
+        groups["encoders"] = _means("stock_embeddings")
     return groups
 
 
@@ -181,7 +185,7 @@ def _families(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _means(table: str, columns: Sequence[int] | None = None) -> Callable[[Market], Market]:
-    """Replace a table's last row by the mean of its training span; 0 is that of stock features."""
+    """Replace a table's last row by the mean of its training span; 0 is that of every stock's."""
 
     def change(market: Market) -> Market:
         small, whole = last_rows(market), getattr(market, table)
@@ -189,7 +193,7 @@ def _means(table: str, columns: Sequence[int] | None = None) -> Callable[[Market
             return small
         chosen: Any = slice(None) if columns is None else list(columns)
         values = getattr(small, table).copy()
-        if table == "stock_features":  # they are standardised across the stocks of each day
+        if table in PER_STOCK:
             values[-1][:, chosen] = 0.0
         else:
             train = slice(market.split.train.start, market.split.train.stop)

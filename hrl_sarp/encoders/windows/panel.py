@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -11,6 +12,7 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.data.quality.validation import read_validated
+from hrl_sarp.data.store import RawData
 from hrl_sarp.encoders.networks import EncoderKind
 from hrl_sarp.encoders.windows.cut import (
     SPLITS,
@@ -40,7 +42,21 @@ def read_panel_bars(data_dir: Path, market: Market, config: RunConfig) -> Bars:
         DataError: if the returns of the bars are not those of the market.
     """
     raw, report = read_validated(data_dir, config)
-    panel = build_panel(raw, report.table, list(market.sector_names))
+    return bars_of_market(raw, report.table, market, data_dir)
+
+
+def bars_of_market(
+    raw: RawData, findings: pl.DataFrame, market: Market, data_dir: Path, halted_at_end: int = 0
+) -> Bars:
+    """Arrange the bars of raw data that a market was assembled from.
+
+    `findings` are those of the validation; `halted_at_end` is that of the market.
+
+    Raises:
+        DataError: if the returns of the bars are not those of the market.
+    """
+    sectors = list(market.sector_names)
+    panel = build_panel(raw, findings, sectors, market.sessions, halted_at_end)
     _require_same_market(panel, market, data_dir)
     return panel_bars(panel, data_hash(data_dir))
 
