@@ -38,14 +38,11 @@ from hrl_sarp.evaluation.statistics.resampled import (
     bootstrap_dates_and_seeds,
     bootstrap_sharpe,
     bootstrap_volatility,
-    default_lags,
     interval,
-    long_run_variance,
-    newey_west_error,
-    newey_west_t,
     optimal_block_days,
     redraw_seeds,
 )
+from hrl_sarp.resampling import default_lags, long_run_variance, newey_west_error, newey_west_t
 
 __all__ = [
     "BEYOND_LUCK",

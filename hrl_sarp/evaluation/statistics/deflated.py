@@ -14,8 +14,8 @@ from scipy.stats import chi2
 
 from hrl_sarp import metrics
 from hrl_sarp.errors import MetricError
-from hrl_sarp.evaluation.statistics.resampled import default_lags, long_run_variance
 from hrl_sarp.metrics import ROUNDING
+from hrl_sarp.resampling import default_lags, long_run_variance
 
 EULER_MASCHERONI = 0.5772156649015329
 POWER = 0.80

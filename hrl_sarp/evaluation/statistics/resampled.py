@@ -1,4 +1,4 @@
-"""Uncertainty of means, Sharpe ratios and volatilities: block bootstraps, and errors as a check.
+"""Uncertainty of means, Sharpe ratios and volatilities, by block bootstraps.
 
 Dates are resampled in blocks of random length (stationary bootstrap), because daily returns are
 not independent. All policies get the same dates, so that differences are paired.
@@ -208,67 +208,3 @@ def bootstrap_dates_and_seeds(
     """
     by_seed = bootstrap_annual_mean(series.T, counts, periods_per_year)  # (samples, seeds)
     return redraw_seeds(by_seed, rng).mean(axis=1)
-
-
-def default_lags(n_periods: int) -> int:
-    """Count the sessions that may depend on each other: 4 (T / 100) ^ (2 / 9).
-
-    Args:
-        n_periods: T.
-
-    Returns:
-        Lags, rounded down.
-
-    Source:
-        Newey and West (1994).
-    """
-    return int(4 * (n_periods / 100) ** (2 / 9))
-
-
-def long_run_variance(series: Float[np.ndarray, "T P"], lags: int) -> Float[np.ndarray, " P"]:
-    """Add the covariances of neighbouring rows to the variance, with falling (Bartlett) weights.
-
-    Args:
-        series: every column has the mean 0.
-        lags: rows that may depend on each other; 0 leaves the variance.
-
-    Returns:
-        One number for each column, at least 0.
-
-    Source:
-        Newey and West (1987).
-    """
-    total = (series**2).mean(axis=0)
-    for lag in range(1, lags + 1):
-        weight = 2.0 * (1.0 - lag / (lags + 1))
-        total = total + weight * (series[lag:] * series[:-lag]).sum(axis=0) / len(series)
-    return np.maximum(total, 0.0)
-
-
-def newey_west_error(series: Float[np.ndarray, " T"], lags: int | None = None) -> float:
-    """Compute the standard error of a mean whose sessions depend on each other.
-
-    Args:
-        series: what is averaged; NaN is not skipped.
-        lags: sessions that may depend on each other; None takes `default_lags`.
-
-    Returns:
-        The error, in the unit of the series.
-    """
-    centred = series - series.mean()
-    count = default_lags(len(series)) if lags is None else lags
-    return math.sqrt(float(long_run_variance(centred[:, None], count)[0]) / len(series))
-
-
-def newey_west_t(series: Float[np.ndarray, " T"], lags: int | None = None) -> float:
-    """Compute the t statistic of a mean: a check that needs no resampling.
-
-    Args:
-        series: what is averaged; NaN is not skipped.
-        lags: sessions that may depend on each other; None takes `default_lags`.
-
-    Returns:
-        Mean over its error; 0.0 if the series does not move.
-    """
-    error = newey_west_error(series, lags)
-    return float(series.mean()) / error if error > ROUNDING else 0.0
