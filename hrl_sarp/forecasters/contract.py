@@ -6,7 +6,7 @@ never sees a row after the last one, and what it fits to a series it fits to tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -101,6 +101,7 @@ class Forecast:
         return self.quantiles[..., self.levels.index(level)]
 
 
+@runtime_checkable
 class Forecaster(Protocol):
     """Anything that forecasts: a network, or a baseline."""
 

@@ -28,13 +28,14 @@ EXTRAS = {
     "hrl_sarp/fitting/trackers.py": {"mlflow-skinny", "wandb"},
     "hrl_sarp/studies/ray_workers.py": {"ray"},
     "hrl_sarp/daily/export/": {"onnx", "onnxscript", "onnxruntime"},
+    "hrl_sarp/forecasters/evaluation/statistical.py": {"statsforecast"},
 }
 """What is used only where someone asks for it, and is refused in one line without its extra:
 beginnings of paths, and the distributions of their extras."""
 TOOLS = {
     "alembic": "mlflow makes its SQLite file with it",
     "beartype": "checks shapes while the tests run",
-    "hrl-sarp": "dev takes the extras docs, tune and onnx in",
+    "hrl-sarp": "dev takes the extras docs, tune, onnx and forecast in",
     "mkdocs-material": "builds the pages",
     "mkdocstrings": "makes the API pages from docstrings",
     "mutmut": "make mutants",

@@ -1,0 +1,1 @@
+"""What forecasts are worth: measures, baselines, and forecasts from origins that roll on."""
