@@ -6,12 +6,13 @@ is run.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.
 BARE_STATE = "model_state_dict"
 SHOWN_KEYS = 3
 """Names of weights that a message shows."""
+Count = Annotated[int, Field(ge=1)]
+"""Of layers, heads, channels."""
+Sizes = TypeVar("Sizes", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,50 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             f"{_listed(unknown)} instead; use the {CONFIG} that belongs to these weights"
         )
     module.load_state_dict(dict(state))
+
+
+def read_sizes(
+    kind: type[Sizes],
+    config: Mapping[str, object],
+    path: Path,
+    *,
+    only: Mapping[str, object] | None = None,
+    ignored: Collection[str] = (),
+) -> Sizes:
+    """Fill a section of sizes from the constructor arguments of a published model.
+
+    Args:
+        kind: has a field for each argument that may vary.
+        config: content of `config.json`.
+        path: file of the weights, for messages.
+        only: arguments whose one value here is all that is implemented; they may be absent.
+        ignored: arguments without an effect on what is computed.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        CheckpointError: names each argument that is missing, unknown, impossible or not
+            implemented.
+    """
+    fixed = only or {}
+    for name, ours in fixed.items():
+        if config.get(name, ours) != ours:
+            raise CheckpointError(
+                f"{path}: {name}: expected {ours}, found {config[name]!r}; only that is implemented"
+            )
+    sizes = {name: config[name] for name in config.keys() - fixed.keys() - set(ignored)}
+    try:
+        return kind.model_validate(sizes)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, found['loc'])) or 'sizes'}: {found['msg']}"
+            for found in error.errors()[:SHOWN_KEYS]
+        )
+        raise CheckpointError(
+            f"{path}: expected the sizes of a {kind.__name__}, found {problems}; use the {CONFIG} "
+            "that belongs to these weights"
+        ) from error
 
 
 def write_weights(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:

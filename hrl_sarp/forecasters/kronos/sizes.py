@@ -4,16 +4,14 @@ Field names are the constructor names of the published models, so `config.json` 
 """
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from hrl_sarp.config.market_schema import Section
 from hrl_sarp.errors import CheckpointError
-from hrl_sarp.forecasters.weights import CONFIG, WeightFile
+from hrl_sarp.forecasters.weights import CONFIG, Count, WeightFile, read_sizes
 
 DEPENDENCY_HEADS = 4
 """Heads of the layer that leads from s1 to s2, in every size."""
@@ -22,7 +20,6 @@ N_COLUMNS = 6
 DEFAULT_CONTEXT = 512
 """Rows that all published predictors but mini were trained to read at most."""
 
-Count = Annotated[int, Field(ge=1)]
 Bits = Annotated[int, Field(ge=1, le=20)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -152,8 +149,6 @@ PREDICTORS = {
 CONTEXTS = {"mini": 2048}
 """Rows that a published predictor reads at most, where these are not `DEFAULT_CONTEXT`."""
 
-Size = TypeVar("Size", TokenizerSize, PredictorSize)
-
 
 def published_name(size: PredictorSize) -> str | None:
     """Return the name of a published size.
@@ -186,7 +181,7 @@ def tokenizer_size(weights: WeightFile) -> TokenizerSize:
         CheckpointError: if the size is incomplete, impossible or not that of a tokenizer.
     """
     if weights.config is not None:
-        return _of_config(TokenizerSize, weights.config, weights.path)
+        return read_sizes(TokenizerSize, weights.config, weights.path)
     tensors = _Tensors(weights)
     found = {
         "d_in": tensors.length("embed.weight", 1),
@@ -200,7 +195,7 @@ def tokenizer_size(weights: WeightFile) -> TokenizerSize:
         - tensors.length("post_quant_embed_pre.weight", 1),
         "group_size": tensors.length("tokenizer.bsq.group_basis", 0),
     }
-    return _of_config(TokenizerSize, TOKENIZER_BASE.model_dump() | found, weights.path)
+    return read_sizes(TokenizerSize, TOKENIZER_BASE.model_dump() | found, weights.path)
 
 
 def predictor_size(weights: WeightFile) -> PredictorSize:
@@ -217,7 +212,7 @@ def predictor_size(weights: WeightFile) -> PredictorSize:
         CheckpointError: if the size is incomplete, impossible or not that of a predictor.
     """
     if weights.config is not None:
-        return _of_config(PredictorSize, weights.config, weights.path)
+        return read_sizes(PredictorSize, weights.config, weights.path)
     tensors = _Tensors(weights)
     dropouts = ("ffn_dropout_p", "attn_dropout_p", "resid_dropout_p", "token_dropout_p")
     found = {
@@ -229,7 +224,7 @@ def predictor_size(weights: WeightFile) -> PredictorSize:
         "ff_dim": tensors.feed_forward("transformer.0."),
         "learn_te": "time_emb.minute_embed.emb.weight" not in weights.state,
     }
-    return _of_config(PredictorSize, found | dict.fromkeys(dropouts, 0.0), weights.path)
+    return read_sizes(PredictorSize, found | dict.fromkeys(dropouts, 0.0), weights.path)
 
 
 class _Tensors:
@@ -280,17 +275,3 @@ class _Tensors:
                 f"{CONFIG}; name the folder of a Kronos tokenizer or predictor"
             )
         return self.state[name]
-
-
-def _of_config(kind: type[Size], config: Mapping[str, object], path: Path) -> Size:
-    try:
-        return kind.model_validate(dict(config))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, found['loc'])) or 'sizes'}: {found['msg']}"
-            for found in error.errors()[:3]
-        )
-        raise CheckpointError(
-            f"{path}: expected the sizes of a {kind.__name__}, found {problems}; use the {CONFIG} "
-            "that belongs to these weights"
-        ) from error

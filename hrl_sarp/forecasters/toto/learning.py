@@ -1,0 +1,91 @@
+"""What Toto 1.0 learns from: its loss, and the learning rate over steps."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hrl_sarp.forecasters.toto.mixture import TINY
+from hrl_sarp.forecasters.toto.model import Toto
+from hrl_sarp.forecasters.toto.scaler import SeriesBatch
+
+NLL_WEIGHT = 0.575
+"""Share of the likelihood in the loss; the rest is the robust distance of the mean."""
+ROBUST_WIDTH = 0.1
+"""Distance, in scaled units, beyond which the robust part grows slowly."""
+
+
+def stepwise_losses(
+    model: Toto, batch: SeriesBatch, targets: Float[Tensor, "B V T"]
+) -> tuple[Float[Tensor, "B V T"], Float[Tensor, "B V T"]]:
+    """Compute both parts of the loss at every step.
+
+    Args:
+        model: Toto 1.0.
+        batch: inputs; T is a multiple of the patch size P.
+        targets: values P steps later.
+
+    Returns:
+        Negative log-likelihood and robust distance of the mean, both in scaled units.
+
+    Source:
+        Barron (2019), "A general and adaptive robust loss function", with shape 0.
+    """
+    mixture, scaled = model(batch)
+    size = model.config.patch_size
+    loc, scale = (part.repeat_interleave(size, -1) for part in (scaled.loc, scaled.scale))
+    aims = ((targets - loc) / (scale + TINY)).to(mixture.loc.dtype)
+    distance = (mixture.mean - aims) / ROBUST_WIDTH
+    return -mixture.log_prob(aims), torch.log1p(distance.square() / 2)
+
+
+def toto_loss(
+    model: Toto,
+    batch: SeriesBatch,
+    targets: Float[Tensor, "B V T"],
+    observed: Bool[Tensor, "B V T"],
+    nll_weight: float = NLL_WEIGHT,
+) -> Float[Tensor, ""]:
+    """Average the loss over observed targets.
+
+    Args:
+        model: Toto 1.0.
+        batch: inputs; T is a multiple of the patch size P.
+        targets: values P steps later; finite.
+        observed: which targets are values. Exogenous series never count: the model is not asked
+            to forecast them.
+        nll_weight: share of the likelihood.
+
+    Returns:
+        The loss; 0 if no target counts.
+    """
+    nll, robust = stepwise_losses(model, batch, targets)
+    counts = observed.clone()
+    counts[:, counts.shape[1] - batch.n_exogenous :] = False
+    each = nll_weight * nll + (1.0 - nll_weight) * robust
+    return torch.where(counts, each, 0.0).sum() / (counts.sum() + TINY)
+
+
+def learning_rate(
+    step: int, *, highest: float, lowest: float, warm_up: int, stable: int, decay: int
+) -> float:
+    """Return the learning rate of a step: it rises in a line, stays, then falls as 1 - sqrt.
+
+    Args:
+        step: counted from 0.
+        highest: rate after the warm-up.
+        lowest: rate that the warm-up leaves and the decay reaches.
+        warm_up: steps of the rise.
+        stable: steps at the highest rate.
+        decay: steps of the fall.
+
+    Returns:
+        The rate of the update that follows.
+    """
+    if step < warm_up:
+        return lowest + (highest - lowest) * (step + 1) / warm_up
+    fallen = step + 1 - warm_up - stable
+    if fallen <= 0:
+        return highest
+    if fallen >= decay:
+        return lowest
+    return highest - (highest - lowest) * (fallen / decay) ** 0.5
