@@ -22,6 +22,8 @@ from hrl_sarp.errors import UsageError
 from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # --help is instant
+    from collections.abc import Sequence
+
     from hrl_sarp.config.study_schema import DailyConfig
     from hrl_sarp.daily.decision.run import Account, DayDecision
     from hrl_sarp.daily.market import TrainedRun
@@ -268,8 +270,7 @@ def _show(decision: "DayDecision", there: Path, *, as_json: bool) -> None:
     from hrl_sarp.daily.drift import drift_table
     from hrl_sarp.run.files import to_plain
 
-    for warning in decision.checked.warnings:
-        say(f"warning: {warning}", is_problem=True)
+    _warn(decision.checked.warnings)
     if as_json:
         say(json.dumps(to_plain(plain(decision)), allow_nan=False))
         return
@@ -280,6 +281,11 @@ def _show(decision: "DayDecision", there: Path, *, as_json: bool) -> None:
     for table in (*summary(decision), drift_table(decision.checked.drift)):
         Console().print(table)
     say(f"wrote {there / PAGE}")
+
+
+def _warn(warnings: "Sequence[str]") -> None:
+    for warning in warnings:
+        say(f"warning: {warning}", is_problem=True)
 
 
 def export(
@@ -336,6 +342,7 @@ def paper_init(
         ),
     ] = None,
     settings: Settings = None,
+    accept_drift: AcceptDrift = False,  # noqa: FBT002 -- an option, given by name
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Open a paper account in cash, with the decision for the next open.
@@ -356,7 +363,9 @@ def paper_init(
         lots,
         datetime.now(UTC),
         None if start is None else start.date(),
+        accept_drift=accept_drift,
     )
+    _warn(first.warnings)
     if as_json:
         say(json.dumps(plain(first), allow_nan=False))
         return
@@ -368,7 +377,12 @@ def paper_init(
 def paper_step(
     account: AccountFile,
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(formats=[DAY], help="Session to book up to; the last one if not given."),
+    ] = None,
     settings: Settings = None,
+    accept_drift: AcceptDrift = False,  # noqa: FBT002 -- an option, given by name
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Book every session that the data have and the account lacks, and decide at each close.
@@ -378,13 +392,23 @@ def paper_step(
     # what follows takes seconds to import
     from hrl_sarp.daily.paper.account import PaperAccount
     from hrl_sarp.daily.paper.step import as_json as plain
-    from hrl_sarp.daily.paper.step import markets_of, step_account
+    from hrl_sarp.daily.paper.step import catch_up
 
     with PaperAccount.open(account) as opened:
-        rules = _daily_settings(settings)
-        markets = markets_of(opened, data_dir, rules)
-        booked = step_account(opened, markets, rules, datetime.now(UTC))
+        booked = catch_up(
+            opened,
+            data_dir,
+            _daily_settings(settings),
+            datetime.now(UTC),
+            None if as_of is None else as_of.date(),
+            accept_drift=accept_drift,
+        )
         last = opened.last
+    if booked:
+        _warn(last.warnings)
+    warned = sum(bool(day.warnings) for day in booked[:-1])
+    if warned:
+        _warn([f"{warned} sessions before had warnings, too; `hrl-sarp paper report` lists them"])
     if as_json:
         found = {"booked": [str(day.day) for day in booked], **plain(last)}
         say(json.dumps(found, allow_nan=False))
@@ -393,7 +417,7 @@ def paper_step(
         events = f", {len(day.events)} events" if day.events else ""
         say(f"{day.day}: {day.net_return:+.3%}, {day.wealth:,.2f}, {len(day.fills)} fills{events}")
     if not booked:
-        say(f"nothing to do: {account} is booked to {last.day}, the last session of the data")
+        say(f"nothing to do: {account} is booked to {last.day}")
 
 
 @paper.command("report")

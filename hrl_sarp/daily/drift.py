@@ -9,11 +9,12 @@ Therefore, the levels of both are compared, too.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from hrl_sarp.config.study_schema import DriftConfig
 from hrl_sarp.contracts import DayRange, Market, Regime
@@ -77,33 +78,46 @@ class _Input(NamedTuple):
     known: Bool[np.ndarray, "T X"]
 
 
-def measure_drift(
-    market: Market, bars: pl.DataFrame, settings: DriftConfig
-) -> tuple[InputDrift, ...]:
-    """Compare the last sessions of every input of the agents with its training span.
+class DriftMeter:
+    """Compares the last sessions before any row of a market with its training span.
 
     Args:
-        market: its last row is the day of the decision.
-        bars: `date, symbol, close, volume` up to the day, as traded; null where unknown.
+        market: any rows after the training span.
+        bars: `date, symbol, close, volume`, as traded; null where unknown.
         settings: of the comparison.
 
-    Returns:
-        Two for each input, its values and their changes, the farthest first. Inputs without a value
-        in the training span are left out.
-
-    Source:
-        Siddiqi (2006), "Credit Risk Scorecards", chapter 7: the index and 0.25 as a major shift.
-        The factor over the training span's own windows is ours, because series of a market move
-        slowly: any single year of them is far from the other years.
+    Examples:
+        >>> DriftMeter.__name__
+        'DriftMeter'
     """
-    train = market.split.train
-    n_rows = min(settings.sessions, len(train) // LEAST_WINDOWS)
-    found = [
-        _drift_of(each, train, n_rows, settings)
-        for each in _inputs(market, bars)
-        if each.known[train.start : train.stop].any()
-    ]
-    return tuple(sorted(found, key=lambda drift: (-_excess(drift), drift.name)))
+
+    def __init__(self, market: Market, bars: pl.DataFrame, settings: DriftConfig) -> None:
+        train = market.split.train
+        self._settings = settings
+        self._n_rows = min(settings.sessions, len(train) // LEAST_WINDOWS)
+        self._inputs = [
+            _fit(each, train, self._n_rows)
+            for each in _inputs(market, bars)
+            if each.known[train.start : train.stop].any()
+        ]
+
+    def at(self, row: int) -> tuple[InputDrift, ...]:
+        """Compare the sessions that end with a row.
+
+        Args:
+            row: of the market, after the training span.
+
+        Returns:
+            Two for each input, its values and their changes, the farthest first. Inputs without a
+            value in the training span are left out.
+
+        Source:
+            Siddiqi (2006), "Credit Risk Scorecards", chapter 7: the index and 0.25 as a major
+            shift. The factor over the training span's own windows is ours, because series of a
+            market move slowly: any single year of them is far from the other years.
+        """
+        found = [_drift_of(each, row, self._n_rows, self._settings) for each in self._inputs]
+        return tuple(sorted(found, key=lambda drift: (-_excess(drift), drift.name)))
 
 
 def drift_problem(found: Sequence[InputDrift], settings: DriftConfig) -> str | None:
@@ -134,8 +148,13 @@ def drift_problem(found: Sequence[InputDrift], settings: DriftConfig) -> str | N
     return "; ".join(problems) or None
 
 
-def require_no_drift(found: Sequence[InputDrift], settings: DriftConfig) -> None:
+def require_no_drift(found: Sequence[InputDrift], settings: DriftConfig, day: date) -> None:
     """Refuse inputs that have left their training span.
+
+    Args:
+        found: of the day.
+        settings: the limits.
+        day: for the message.
 
     Raises:
         DataError: naming the inputs that are farthest from it.
@@ -143,9 +162,9 @@ def require_no_drift(found: Sequence[InputDrift], settings: DriftConfig) -> None
     problem = drift_problem(found, settings)
     if problem is not None:
         raise DataError(
-            f"the inputs of the last {settings.sessions} sessions are not those that the agents "
-            f"were trained on: {problem}; correct the data or train again; --accept-drift decides "
-            "nevertheless"
+            f"the inputs of the {settings.sessions} sessions up to {day} are not those that the "
+            f"agents were trained on: {problem}; correct the data or train again; --accept-drift "
+            "decides nevertheless"
         )
 
 
@@ -211,47 +230,82 @@ def _series(name: str, kind: str, values: Float[np.ndarray, "T X"]) -> Iterator[
 
 
 def _levels(market: Market, bars: pl.DataFrame) -> dict[str, Float[np.ndarray, " T"]]:
-    """Return the logs of the median close and of the median volume, NaN where unknown."""
+    """Return the logs of the median close and of the median volume of the universe of each day.
+
+    NaN where unknown.
+    """
     names = {"log close": "close", "log volume": "volume"}
-    days = pl.DataFrame({"date": market.dates}).with_columns(pl.col("date").cast(pl.Date))
+    row, slot = np.nonzero(market.slots >= 0)
+    symbols = np.array(market.symbols)[market.slots[row, slot]]
+    universe = pl.DataFrame({"date": market.dates[row], "symbol": symbols})
+    universe = universe.with_columns(pl.col("date").cast(pl.Date))
     medians = (
-        bars.filter(pl.col("symbol").is_in(list(market.symbols)))
+        bars.join(universe, on=["date", "symbol"], how="semi")
         .group_by("date")
         .agg(
             pl.col(column).filter(pl.col(column) > 0).median().log().alias(name)
             for name, column in names.items()
         )
     )
+    days = pl.DataFrame({"date": market.dates}).with_columns(pl.col("date").cast(pl.Date))
     table = days.join(medians, on="date", how="left", maintain_order="left")
     return {name: table[name].fill_null(float("nan")).to_numpy() for name in names}
 
 
-def _drift_of(each: _Input, train: DayRange, n_rows: int, settings: DriftConfig) -> InputDrift:
+class _Fitted(NamedTuple):
+    """An input as sums over the rows before each one, so that any window is a difference."""
+
+    name: str
+    kind: str
+    counts: Float[np.ndarray, "T1 bins"]
+    """Known values in each bin of the training span."""
+    outside: Int[np.ndarray, " T1"]
+    """Values outside the range of the training span."""
+    foreign: Int[np.ndarray, " T1"]
+    """Values so far outside that a level has another unit."""
+    expected: Float[np.ndarray, " bins"]
+    worst: float
+
+
+def _fit(each: _Input, train: DayRange, n_rows: int) -> _Fitted:
     values, known = each.values, each.known
     fitted = values[train.start : train.stop][known[train.start : train.stop]]
     edges = np.unique(np.quantile(fitted, np.arange(1, N_BINS) / N_BINS))
-    counts = np.cumsum(_counts(values, known, edges), axis=0)
-    counts = np.concatenate([np.zeros((1, counts.shape[1])), counts])
+    counts = _summed(_counts(values, known, edges))
     expected = counts[train.stop] - counts[train.start]
     windows = (
         counts[train.start + n_rows : train.stop + 1]
         - counts[train.start : train.stop + 1 - n_rows]
     )
     windows = windows[windows.sum(axis=1) > 0]
-    recent, is_recent = values[-n_rows:], known[-n_rows:]
-    last = recent[is_recent]
     low, high = fitted.min(), fitted.max()
-    psi = float(_psi(counts[-1:] - counts[-1 - n_rows], expected)[0]) if len(last) else 0.0
+    away = np.where(known, np.maximum(low - values, values - high), 0.0)
+    outside, foreign = ((away > far).sum(axis=1) for far in (0.0, OTHER_UNIT))
     worst = float(_psi(windows, expected).max())
-    outside = float(((last < low) | (last > high)).mean()) if len(last) else 0.0
+    sums = _summed(outside), _summed(foreign)
+    return _Fitted(each.name, each.kind, counts, *sums, expected, worst)
+
+
+def _summed(values: np.ndarray) -> np.ndarray:
+    """Sum the rows before each row, and all of them."""
+    return np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+
+
+def _drift_of(each: _Fitted, row: int, n_rows: int, settings: DriftConfig) -> InputDrift:
+    counts, n_outside, n_foreign = (
+        sums[row + 1] - sums[row + 1 - n_rows] for sums in (each.counts, each.outside, each.foreign)
+    )
+    n_known = counts.sum()
+    psi = float(_psi(counts[None], each.expected)[0]) if n_known else 0.0
+    outside = float(n_outside / n_known) if n_known else 0.0
     if each.kind == STOCKS:
-        is_drifted = psi > max(settings.least_psi, settings.stock_factor * worst)
+        is_drifted = psi > max(settings.least_psi, settings.stock_factor * each.worst)
     elif each.kind == MARKET:  # the index of one that moves slowly is large inside the span, too
-        is_drifted = psi > max(settings.least_psi, settings.market_factor * worst)
+        is_drifted = psi > max(settings.least_psi, settings.market_factor * each.worst)
         is_drifted |= outside > NEARLY_ALL
     else:  # a level follows growth, so only one of another unit counts
-        is_drifted = bool(((last < low - OTHER_UNIT) | (last > high + OTHER_UNIT)).any())
-    return InputDrift(each.name, each.kind, psi, worst, outside, is_drifted)
+        is_drifted = bool(n_foreign)
+    return InputDrift(each.name, each.kind, psi, each.worst, outside, is_drifted)
 
 
 def _counts(

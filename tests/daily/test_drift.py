@@ -1,7 +1,8 @@
 """Planted drifts are found, and a market that goes on as it was has none."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from hrl_sarp.daily.drift import (
     LEVELS,
     MARKET,
     STOCKS,
+    DriftMeter,
     InputDrift,
     drift_problem,
     drift_table,
-    measure_drift,
     require_no_drift,
 )
 from hrl_sarp.errors import DataError
@@ -29,6 +30,7 @@ from tests import factories
 N_DAYS, RECENT = 600, 60
 SETTINGS = load_apart(DEFAULT_CONFIG_DIR / DAILY, DailyConfig, "the settings").drift
 SHORT = SETTINGS.model_copy(update={"sessions": RECENT})
+DAY = date(2024, 1, 2)
 CLOSE, VOLUME = 3.7, 14.0
 """Logs of usual prices and volumes."""
 
@@ -76,6 +78,28 @@ def in_other_unit(bars: pl.DataFrame, market: Market, column: str, factor: float
     return bars.with_columns(changed.alias(column))
 
 
+def measure_drift(
+    market: Market, bars: pl.DataFrame, settings: DriftConfig
+) -> tuple[InputDrift, ...]:
+    """Compare the last sessions of a market with its training span."""
+    return DriftMeter(market, bars, settings).at(market.n_days - 1)
+
+
+def first_rows(market: Market, n_rows: int) -> Market:
+    """Return the market as if its data ended after so many rows."""
+
+    def cut(holder: Any) -> dict[str, np.ndarray]:
+        tables = {field.name: getattr(holder, field.name) for field in fields(holder)}
+        return {
+            name: table[:n_rows]
+            for name, table in tables.items()
+            if isinstance(table, np.ndarray) and name != "sector_of"
+        }
+
+    assert market.risk is not None
+    return replace(market, **cut(market), risk=replace(market.risk, **cut(market.risk)))
+
+
 def found_in(market: Market, bars: pl.DataFrame, settings: DriftConfig = SHORT) -> set[str]:
     """Name the inputs that have drifted."""
     return {d.source for d in measure_drift(market, bars, settings) if d.is_drifted}
@@ -106,7 +130,7 @@ def test_a_stock_feature_that_is_no_longer_itself_is_refused_by_name(
     features[-RECENT:, :, column] = plant[kind](features[-RECENT:, :, column])
     found = measure_drift(replace(market, stock_features=features), bars, SHORT)
     with pytest.raises(DataError, match=f"1 of 5 stock features: feature_{column}.*--accept-drift"):
-        require_no_drift(found, SHORT)
+        require_no_drift(found, SHORT, DAY)
     assert found[0].source == f"feature_{column}"
 
 
@@ -123,7 +147,7 @@ def test_prices_or_volumes_in_another_unit_are_refused(
     changed = in_other_unit(bars, market, column, factor, rows)
     assert found_in(market, changed) == {f"log {column}"}
     with pytest.raises(DataError, match=f"1 of 2 levels: log {column}"):
-        require_no_drift(measure_drift(market, changed, SHORT), SHORT)
+        require_no_drift(measure_drift(market, changed, SHORT), SHORT, DAY)
 
 
 def test_market_series_are_refused_together_only() -> None:
@@ -221,3 +245,19 @@ def test_the_table_shows_the_farthest_ten() -> None:
     far = [d.psi / max(d.worst, 1e-3) for d in found]
     assert far == sorted(far, reverse=True)
     assert isinstance(found[0], InputDrift)
+
+
+@given(seed=st.integers(0, 3), row=st.integers(500, N_DAYS - 2), column=st.sampled_from([0, 3]))
+def test_a_row_is_compared_as_if_the_market_ended_with_it(seed: int, row: int, column: int) -> None:
+    """So that a session which is caught up is asked what it would have been asked on time."""
+    market, bars = slow_market(seed)
+    features, macro = market.stock_features.copy(), market.macro_features.copy()
+    features[row - 5 :, :, column] *= 3.0
+    macro[row + 1 :] += 50.0
+    market = replace(market, stock_features=features, macro_features=macro)
+    bars = in_other_unit(bars, market, "volume", 100.0, N_DAYS - row - 1)
+    meter = DriftMeter(market, bars, SHORT)
+    cut = first_rows(market, row + 1)
+    known = bars.filter(pl.col("date") <= market.dates[row].item())
+    assert meter.at(row) == measure_drift(cut, known, SHORT)
+    assert meter.at(N_DAYS - 1) != meter.at(row)

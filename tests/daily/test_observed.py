@@ -33,12 +33,10 @@ from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.run.phases import best_file
 from tests.command_line import Command, assert_refused
-from tests.daily.conftest import SETTINGS, Site, make_site
+from tests.daily.conftest import QUIET, SETTINGS, Site, make_site
 from tests.daily.paper.conftest import NOW
 from tests.daily.test_market import decided
 from tests.encoders import panels
-
-RULES = SETTINGS.model_copy(update={"max_missing_share": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +106,10 @@ def test_days_that_the_run_had_keep_their_rows(both: Site) -> None:
 
 def test_an_account_of_fractions_is_the_backtest(both: Site, tmp_path: Path) -> None:
     path, start = tmp_path / "paper.sqlite", both.later_days[5]
-    open_account(path, [both.run_dir], both.whole, RULES, 1e5, None, NOW, start)
+    open_account(path, [both.run_dir], both.whole, QUIET, 1e5, None, NOW, start)
     with PaperAccount.open(path) as account:
-        markets = markets_of(account, both.whole, RULES)
-        step_account(account, markets, RULES, NOW)
+        markets = markets_of(account, both.whole, QUIET)
+        step_account(account, markets, QUIET, NOW)
         days, view = account.days, markets.view
     rows = DayRange(view.row(start), view.market.n_days)
     ledger = backtest(view.market, [view.policy], rows, view.todays[0].run.config)

@@ -1,7 +1,6 @@
 """What is asked before a decision is made: whether data, agents and holdings allow one."""
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -11,12 +10,13 @@ import polars as pl
 
 from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.daily.drift import InputDrift, drift_problem, measure_drift, require_no_drift
+from hrl_sarp.daily.drift import DriftMeter, InputDrift, drift_problem, require_no_drift
 from hrl_sarp.daily.market import Today, TrainedRun
 from hrl_sarp.daily.portfolio import CASH, Holdings
 from hrl_sarp.data.exchange_calendar import closed_sessions, sessions_between
 from hrl_sarp.data.partners import twin_of
 from hrl_sarp.data.store import read_manifest
+from hrl_sarp.data.update import GOING_ON
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features.macro import MACRO_FEATURES
 
@@ -27,7 +27,6 @@ SPLIT_DAYS = 7
 """Calendar days for which a split is told."""
 NAMED = 5
 """Stocks that a line names."""
-UPDATE = "run `hrl-sarp update-data`"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,12 @@ class Checked:
 
 
 def require_timely(
-    run: TrainedRun, data_dir: Path, settings: DailyConfig, day: date | None, now: datetime
+    run: TrainedRun,
+    data_dir: Path,
+    settings: DailyConfig,
+    day: date | None,
+    now: datetime,
+    option: str = "--as-of",
 ) -> None:
     """Refuse a day that the run or the clock do not allow; the data are not read for it.
 
@@ -58,6 +62,7 @@ def require_timely(
         day: session of the decision; None is the last one of the data, which must be the last one
             that has closed.
         now: with its zone.
+        option: by which a command is told the day, for the messages.
 
     Raises:
         DataError: for a session that has not closed, and without `day` for data that lack one that
@@ -67,18 +72,24 @@ def require_timely(
     profile, changes = run.config.market_profile, run.config.data.calendar_changes
     last = last_bar_day(data_dir)
     chosen = day or last
-    _require_after_training(run, chosen, is_asked=day is not None)
+    _require_after_training(run, chosen, option if day is not None else "the last bar")
     closed_by = now - timedelta(minutes=settings.close_slack_minutes)
-    require_closed(run, data_dir, chosen, now, ", or give --as-of with a session before it")
+    require_closed(run, data_dir, chosen, now, f", or give {option} with a session before it")
     if day is not None:
         return
     later = closed_sessions(profile.calendar, last, closed_by, changes)
     if len(later) > settings.max_stale_sessions:
+        update = _update(read_manifest(data_dir)["source"])
         raise DataError(
             f"{data_dir}: stale data: the last bars are of {last}, and {len(later)} sessions of "
-            f"{profile.calendar} have closed since, the last one on {later[-1]}; {UPDATE}, or give "
-            f"--as-of {last} to decide as if it were that evening"
+            f"{profile.calendar} have closed since, the last one on {later[-1]}; "
+            f"{update}give {option} {last} to go on as if it were that evening"
         )
+
+
+def _update(source: str) -> str:
+    """Advise an update where the source of the data has new days."""
+    return "run `hrl-sarp update-data`, or " if source in GOING_ON else ""
 
 
 def require_closed(
@@ -108,13 +119,24 @@ def last_bar_day(data_dir: Path) -> date:
     return date.fromisoformat(read_manifest(data_dir)["spans"]["bars"][1])
 
 
-def check_today(todays: Sequence[Today], settings: DailyConfig, *, accept_drift: bool) -> Checked:
-    """Refuse data and agents of which nothing should be decided.
+def check_close(
+    today: Today,
+    row: int,
+    meter: DriftMeter,
+    settings: DailyConfig,
+    *,
+    accept_drift: bool,
+    instead: str = "",
+) -> Checked:
+    """Refuse data and agents of which nothing should be decided at a close.
 
     Args:
-        todays: the same day for each run; at least one.
+        today: a market that has the session; later rows are not read.
+        row: of the session.
+        meter: of the market.
         settings: the limits.
         accept_drift: warn of drift in place of refusing it.
+        instead: what else can be done where bars are missing, for the message.
 
     Returns:
         What is worth telling nevertheless.
@@ -123,17 +145,16 @@ def check_today(todays: Sequence[Today], settings: DailyConfig, *, accept_drift:
         DataError: for stocks without a bar, series that have stopped, and drift.
         CheckpointError: for agents whose training lies too far back.
     """
-    today = todays[0]
-    instead = "give --as-of with an earlier session, "
-    missing = require_bars(today.market, today.market.n_days - 1, settings, instead)
-    require_running_series(today, settings)
-    warnings = [*_age_warnings(today, settings)]
-    drift = measure_drift(today.market, today.raw.bars, settings.drift)
+    day: date = today.market.dates[row].item()
+    missing = require_bars(today.market, row, settings, instead)
+    require_running_series(today, day, settings)
+    warnings = [*_age_warnings(today.run, day, settings)]
+    drift = meter.at(row)
     if accept_drift:
         problem = drift_problem(drift, settings.drift)
         warnings += [] if problem is None else [f"drift accepted: {problem}"]
     else:
-        require_no_drift(drift, settings.drift)
+        require_no_drift(drift, settings.drift, day)
     return Checked(tuple(warnings), missing, drift)
 
 
@@ -216,17 +237,19 @@ def _split_warnings(path: Path | None, held: Holdings, today: Today) -> tuple[st
     return (f"{path}: must hold the shares after recent splits: {told}",)
 
 
-def require_running_series(today: Today, settings: DailyConfig) -> None:
+def require_running_series(today: Today, day: date, settings: DailyConfig) -> None:
     """Refuse published series that have stopped: their last value would be read for ever.
 
     Args:
-        today: the market of the day and its data.
+        today: a market that has the day, and its data; later values are not read.
+        day: of the decision.
         settings: how late a value may be.
 
     Raises:
         DataError: naming each series with its last day.
     """
-    known = today.raw.macro.drop_nulls(["date", "series", "value"]).sort("series", "date")
+    known = today.raw.macro.filter(pl.col("date") <= day)
+    known = known.drop_nulls(["date", "series", "value"]).sort("series", "date")
     spans = known.group_by("series", maintain_order=True).agg(
         last=pl.col("date").last(), gap=pl.col("date").diff().max().dt.total_days()
     )
@@ -238,12 +261,12 @@ def require_running_series(today: Today, settings: DailyConfig) -> None:
         if name is None or found[name][1] is None:
             continue
         last, gap = found[name]
-        if (today.day - last).days > settings.series_gap_factor * gap:
+        if (day - last).days > settings.series_gap_factor * gap:
             stopped[name] = f"{name} ends on {last} (its longest gap before was {gap} days)"
     if stopped:
         raise DataError(
-            f"series of the market have stopped before {today.day}: {', '.join(stopped.values())}; "
-            f"{UPDATE}, or raise series_gap_factor in the file of --settings"
+            f"series of the market have stopped before {day}: {', '.join(stopped.values())}; "
+            f"{_update(today.raw.source)}raise series_gap_factor in the file of --settings"
         )
 
 
@@ -273,22 +296,21 @@ def require_bars(
         raise DataError(
             f"{len(missing)} of {len(universe)} stocks of the universe have no bar on "
             f"{market.dates[row]} ({told}{more}): expected at most "
-            f"{settings.max_missing_share:.0%}; {UPDATE}, {instead}or raise max_missing_share in "
-            "the file of --settings"
+            f"{settings.max_missing_share:.0%}; {_update(market.manifest['source'])}{instead}raise "
+            "max_missing_share in the file of --settings"
         )
     return tuple(missing)
 
 
-def _require_after_training(run: TrainedRun, day: date, *, is_asked: bool) -> None:
+def _require_after_training(run: TrainedRun, day: date, what: str) -> None:
     start, end = (date.fromisoformat(text) for text in run.origin.spans["train"])
     if day > end:
         return
     calendar, changes = run.config.market_profile.calendar, run.config.data.calendar_changes
     later = sessions_between(calendar, end + timedelta(days=1), end + timedelta(days=31), changes)
-    what = f"--as-of {day}" if is_asked else f"the last bar {day}"
     raise CheckpointError(
-        f"{what} lies in the training span of {run.log_dir} ({start} to {end}), where a decision "
-        f"is no evidence: expected a later day, the first one is {later[0]}"
+        f"{what} {day} lies in the training span of {run.log_dir} ({start} to {end}), where a "
+        f"decision is no evidence: expected a later day, the first one is {later[0]}"
     )
 
 
@@ -301,11 +323,11 @@ def _has_closed(run: TrainedRun, day: date, now: datetime) -> bool:
     return np.datetime64(day) in closed_sessions(calendar, before, now, changes)
 
 
-def _age_warnings(today: Today, settings: DailyConfig) -> list[str]:
+def _age_warnings(run: TrainedRun, day: date, settings: DailyConfig) -> list[str]:
     """Return a warning for agents that grow old; too old ones are refused."""
-    end = date.fromisoformat(today.run.origin.spans["train"][1])
-    age = (today.day - end).days
-    told = f"the training span of {today.run.log_dir} ended on {end}, {age} days before {today.day}"
+    end = date.fromisoformat(run.origin.spans["train"][1])
+    age = (day - end).days
+    told = f"the training span of {run.log_dir} ended on {end}, {age} days before {day}"
     if age > settings.max_age_days:
         raise CheckpointError(
             f"{told}: expected at most {settings.max_age_days}; train again with later spans, or "

@@ -14,7 +14,7 @@ from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.daily.decision.card import AgentCard, card_of
 from hrl_sarp.daily.decision.checks import (
     Checked,
-    check_today,
+    check_close,
     require_known,
     require_priced,
     require_timely,
@@ -22,6 +22,7 @@ from hrl_sarp.daily.decision.checks import (
 from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, deployed
 from hrl_sarp.daily.decision.orders import OrderList, make_orders
 from hrl_sarp.daily.decision.reasons import Reasons, explain
+from hrl_sarp.daily.drift import DriftMeter
 from hrl_sarp.daily.market import Today, TrainedRun, agents_hash, read_today
 from hrl_sarp.daily.portfolio import Holdings, Memory, Standing, read_holdings
 from hrl_sarp.errors import CheckpointError, DataError, UsageError
@@ -165,7 +166,15 @@ def make_decision(
     today = todays[0]
     require_known(account.holdings, held, today)
     warnings = require_priced(account.holdings, held, today)
-    checked = check_today(todays, settings, accept_drift=accept_drift)
+    meter = DriftMeter(today.market, today.raw.bars, settings.drift)
+    checked = check_close(
+        today,
+        today.market.n_days - 1,
+        meter,
+        settings,
+        accept_drift=accept_drift,
+        instead="give --as-of with an earlier session, or ",
+    )
     checked = replace(checked, warnings=(*checked.warnings, *warnings))
     if account.booked is None:
         memory = last_memory(folder, today.day, agents_hash(runs))

@@ -140,6 +140,11 @@ class PaperDay:
     decision: Mapping[str, Any]
     """For the next open: `policy`, `targets`, `orders` and more; see `book.decide_after`."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the checks of the session told; none in accounts of a version before."""
+        return tuple(self.decision.get("warnings", ()))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, from which `from_json` makes an equal day."""
         kept = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -5,7 +5,7 @@ hold the simulator's weights exactly; whole shares are put into weights that buy
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,12 +30,13 @@ EXACT = 1e-9
 """Share of wealth by which planned and booked trades may differ."""
 
 
-def first_day(known: KnownDay, terms: Terms) -> PaperDay:
+def first_day(known: KnownDay, terms: Terms, warnings: Sequence[str] = ()) -> PaperDay:
     """Begin an account in cash at a close, with its first decision.
 
     Args:
         known: the session.
         terms: of the account.
+        warnings: of the checks of the session.
     """
     standing = Standing(known.day, terms.capital, {})
     day = PaperDay(
@@ -53,18 +54,21 @@ def first_day(known: KnownDay, terms: Terms) -> PaperDay:
         events=(),
         decision={},
     )
-    return decide_after(known, day, terms)
+    return decide_after(known, day, terms, warnings)
 
 
 @torch.inference_mode()
 @one_thread()
-def next_day(known: KnownDay, before: PaperDay, terms: Terms) -> PaperDay:
+def next_day(
+    known: KnownDay, before: PaperDay, terms: Terms, warnings: Sequence[str] = ()
+) -> PaperDay:
     """Fill the pending decision at the open of a session, book the session, and decide.
 
     Args:
         known: the session after that of `before`.
         before: the last day that is booked.
         terms: of the account.
+        warnings: of the checks of the session.
 
     Raises:
         DataError: if a stock that is held is not in the data.
@@ -102,21 +106,24 @@ def next_day(known: KnownDay, before: PaperDay, terms: Terms) -> PaperDay:
         events=(*_changed_data(known, before), *events, *_not_filled(opening, orders)),
         decision={},
     )
-    return decide_after(known, day, terms)
+    return decide_after(known, day, terms, warnings)
 
 
-def decide_after(known: KnownDay, day: PaperDay, terms: Terms) -> PaperDay:
+def decide_after(
+    known: KnownDay, day: PaperDay, terms: Terms, warnings: Sequence[str] = ()
+) -> PaperDay:
     """Decide at the close of a session.
 
     Args:
         known: the session.
         day: what was booked of it.
         terms: of the account.
+        warnings: of the checks of the session.
 
     Returns:
         The day with its decision: `policy`, `targets` (symbol -> share of wealth after costs),
         `orders` (shares before splits of the coming night; `is_all` for a sale of everything),
-        `exposure`, `moved_by_limits`, `is_new_goal`, `estimated_cost` and `rounding`.
+        `exposure`, `moved_by_limits`, `is_new_goal`, `estimated_cost`, `rounding` and `warnings`.
     """
     clocks = account_clocks(known.view.tensors, _config(known), day.standing)
     decided = decide(known.view.policy, clocks, day.standing)
@@ -143,6 +150,7 @@ def decide_after(known: KnownDay, day: PaperDay, terms: Terms) -> PaperDay:
         "is_new_goal": decided.is_new_goal,
         "estimated_cost": orders.cost,
         "rounding": orders.rounding,
+        "warnings": list(warnings),
     }
     return replace(day, standing=replace(day.standing, memory=decided.memory), decision=decision)
 

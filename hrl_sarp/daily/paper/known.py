@@ -139,7 +139,11 @@ class KnownMarkets:
 
     @classmethod
     def collected(
-        cls, runs: Sequence[TrainedRun], data_dir: Path, settings: DailyConfig
+        cls,
+        runs: Sequence[TrainedRun],
+        data_dir: Path,
+        settings: DailyConfig,
+        day: date | None = None,
     ) -> "KnownMarkets":
         """Serve the sessions of a data folder.
 
@@ -147,12 +151,13 @@ class KnownMarkets:
             runs: whose agents decide.
             data_dir: `data/raw`, kept up to date.
             settings: of daily decisions.
+            day: the last session that is served; None is the last one of the data.
         """
 
-        def read(day: date | None = None) -> Todays:
-            return tuple(read_today(run, data_dir, settings, day) for run in runs)
+        def read(close: date | None) -> Todays:
+            return tuple(read_today(run, data_dir, settings, close) for run in runs)
 
-        return cls(data_dir, read(), read)
+        return cls(data_dir, read(day), read)
 
     @property
     def view(self) -> View:

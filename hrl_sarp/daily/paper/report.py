@@ -172,7 +172,8 @@ def write_report(report: PaperReport, folder: Path) -> Path:
         Section("Orders", [Fold(f"For the open after {last.day}", [_orders(last)])]),
         Section("Holdings", [Fold(f"{len(last.holdings)} stocks at the close", [_holdings(last)])]),
         Section("What happened", [_events(report), Fold("Fills", [_fills(report)]),
-                                  Fold("Sessions", [_sessions(report)])]),
+                                  Fold("Sessions", [_sessions(report)]),
+                                  *_warnings(report)]),
     ]  # fmt: skip
     kind = "fractions of a share" if report.terms.lot_size is None else "whole shares"
     subtitle = (
@@ -215,6 +216,7 @@ def sentences(report: PaperReport) -> list[str]:
         f"{percent(growth, 2)}; {last.cash:,.2f} of it is cash.",
         near,
         *([causes] if report.terms.lot_size is not None else []),
+        *(f"Warning: {warning}." for warning in last.warnings),
     ]
 
 
@@ -284,6 +286,7 @@ def report_json(report: PaperReport) -> dict[str, Any]:
                 "wealth_of": {name: values[place] for name, values in wealth.items()},
                 "fills": list(day.fills),
                 "events": list(day.events),
+                "warnings": list(day.warnings),
             }
             for place, day in enumerate(report.days)
         ],
@@ -352,6 +355,16 @@ def _events(report: PaperReport) -> Table:
         note += f" The last {SHOWN_EVENTS} of {len(found):,}; {JSON_NAME} has all."
     heads = ("session", "event", "stock", "what happened")
     return Table("Events", heads, rows, note, text_columns=frozenset(range(4)))
+
+
+def _warnings(report: PaperReport) -> list[Fold]:
+    found = [(str(day.day), text) for day in reversed(report.days) for text in day.warnings]
+    if not found:
+        return []
+    note = f"Of the last sessions; {JSON_NAME} has all." if len(found) > SHOWN_EVENTS else ""
+    heads, columns = ("session", "warning"), frozenset({0, 1})
+    table = Table("Warnings", heads, found[:SHOWN_EVENTS], note, text_columns=columns)
+    return [Fold("Warnings of the decisions", [table])]
 
 
 def _fills(report: PaperReport) -> Table:

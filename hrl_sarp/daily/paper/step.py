@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hrl_sarp.config.study_schema import DailyConfig
-from hrl_sarp.daily.decision.checks import require_bars, require_closed
+from hrl_sarp.daily.decision.checks import check_close, require_closed, require_timely
 from hrl_sarp.daily.decision.run import read_runs
+from hrl_sarp.daily.drift import DriftMeter
 from hrl_sarp.daily.market import TrainedRun, agents_hash
 from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms
 from hrl_sarp.daily.paper.book import first_day, next_day
-from hrl_sarp.daily.paper.known import KnownDay, KnownMarkets
+from hrl_sarp.daily.paper.known import KnownDay, KnownMarkets, View
 from hrl_sarp.errors import CheckpointError, DataError, OverwriteError, UsageError
 from hrl_sarp.run.terminal import phase_progress
 
@@ -26,6 +27,8 @@ def open_account(
     lot_size: int | None,
     now: datetime,
     start: date | None = None,
+    *,
+    accept_drift: bool = False,
 ) -> PaperDay:
     """Write a new account, in cash, with the decision for the open after its start.
 
@@ -37,7 +40,9 @@ def open_account(
         capital: cash in currency.
         lot_size: orders are multiples of it; None holds fractions of a share.
         now: with its zone; a session that has not closed is not booked.
-        start: session at whose close the account begins; None is the last one of the data.
+        start: session at whose close the account begins; None is the last one of the data, which
+            must be the last one that has closed.
+        accept_drift: begin although the inputs have left their training span.
 
     Returns:
         The day of the start.
@@ -45,9 +50,10 @@ def open_account(
     Raises:
         OverwriteError: if the file exists.
         UsageError: for a capital that is not above 0.
-        DataError: for a start that is no session of the data or lies in the training span, and a
-            session that is not whole.
-        CheckpointError: for data that are not those of the runs, brought up to date.
+        DataError: for a start that is no session of the data, and data of which `decide` would
+            decide nothing.
+        CheckpointError: for a start in the training span, agents that are too old, and data that
+            are not those of the runs, brought up to date.
     """
     if path.exists():
         raise OverwriteError(
@@ -57,15 +63,9 @@ def open_account(
     if not (math.isfinite(capital) and capital > 0):
         raise UsageError(f"--capital: expected an amount above 0, found {capital:g}")
     runs = read_runs(log_dirs)
+    require_timely(runs[0], data_dir, settings, start, now, "--start")
     markets = KnownMarkets.collected(runs, data_dir, settings)
     day = start or markets.last_day
-    trained = date.fromisoformat(runs[0].origin.spans["train"][1])
-    if day <= trained:
-        raise DataError(
-            f"--start {day} lies in the training span of {runs[0].log_dir}, which ends {trained}: "
-            "the agents know what came; start after it"
-        )
-    require_closed(runs[0], data_dir, day, now)
     terms = Terms(
         log_dirs=tuple(str(folder.resolve()) for folder in log_dirs),
         agents=agents_hash(runs),
@@ -75,13 +75,93 @@ def open_account(
         halted_sessions=settings.halted_sessions,
         start=day,
     )
-    first = first_day(_whole(markets.at(day), settings), terms)
+    known = markets.at(day)
+    checks = SessionChecks(settings, accept_drift=accept_drift)
+    first = first_day(known, terms, checks.warnings(known))
     PaperAccount.create(path, terms, first)
     return first
 
 
+def catch_up(
+    account: PaperAccount,
+    data_dir: Path,
+    settings: DailyConfig,
+    now: datetime,
+    day: date | None = None,
+    *,
+    accept_drift: bool = False,
+) -> list[PaperDay]:
+    """Book what an account has missed, from data that must be up to date.
+
+    Args:
+        account: open.
+        data_dir: `data/raw`, kept up to date.
+        settings: of daily decisions; how long a stock counts as halted is a term of the account.
+        now: with its zone.
+        day: session to book up to; None is the last one of the data, which must be the last one
+            that has closed.
+        accept_drift: decide although the inputs have left their training span.
+
+    Returns:
+        The sessions that were booked, oldest first; none if the account has all.
+
+    Raises:
+        DataError: for data that lack the last session that has closed, and as `step_account`.
+        CheckpointError: if the agents are not those with which the account began, and as
+            `step_account`.
+    """
+    runs, own = runs_of(account, settings)
+    require_timely(runs[0], data_dir, own, day, now)
+    if day is not None and day <= account.last.day:
+        return []
+    markets = KnownMarkets.collected(runs, data_dir, own, day)
+    return step_account(account, markets, own, now, accept_drift=accept_drift)
+
+
+class SessionChecks:
+    """Asks of each session what `decide` asks of its day.
+
+    Args:
+        settings: the limits.
+        accept_drift: warn of drift in place of refusing it.
+
+    Examples:
+        >>> SessionChecks.__name__
+        'SessionChecks'
+    """
+
+    def __init__(self, settings: DailyConfig, *, accept_drift: bool) -> None:
+        self._settings, self._accept_drift = settings, accept_drift
+        self._view: View | None = None
+
+    def warnings(self, known: KnownDay) -> tuple[str, ...]:
+        """Refuse a session of which nothing should be decided.
+
+        Args:
+            known: the session.
+
+        Returns:
+            What is worth telling nevertheless.
+
+        Raises:
+            DataError: for stocks without a bar, series that have stopped, and drift.
+            CheckpointError: for agents whose training lies too far back.
+        """
+        today = known.view.todays[0]
+        if known.view is not self._view:  # most sessions share one view
+            self._view = known.view
+            self._meter = DriftMeter(today.market, today.raw.bars, self._settings.drift)
+        given = (today, known.row, self._meter, self._settings)
+        return check_close(*given, accept_drift=self._accept_drift).warnings
+
+
 def step_account(
-    account: PaperAccount, markets: KnownMarkets, settings: DailyConfig, now: datetime
+    account: PaperAccount,
+    markets: KnownMarkets,
+    settings: DailyConfig,
+    now: datetime,
+    *,
+    accept_drift: bool = False,
 ) -> list[PaperDay]:
     """Book every session that the data have and the account lacks, each in one transaction.
 
@@ -89,15 +169,17 @@ def step_account(
         account: open.
         markets: as `markets_of` returns them.
         settings: of daily decisions; a booked session cannot be taken back, so that one of which
-            too much of the universe lacks its bar is refused.
+            `decide` would decide nothing is refused.
         now: with its zone; a session that has not closed is refused.
+        accept_drift: decide although the inputs have left their training span.
 
     Returns:
         The sessions that were booked, oldest first; none if the account has all.
 
     Raises:
-        DataError: if the data end before the account, lack its last session, or have a session
-            that is not whole; sessions before that one are booked.
+        DataError: if the data end before the account, lack its last session, or have a session of
+            which nothing should be decided; sessions before that one are booked.
+        CheckpointError: for agents whose training lies too far back.
     """
     last = account.last.day
     if markets.last_day < last:
@@ -109,11 +191,12 @@ def step_account(
     if not missing:
         return []
     require_closed(markets.view.todays[0].run, markets.data_dir, missing[-1], now)
-    booked = []
+    booked, checks = list[PaperDay](), SessionChecks(settings, accept_drift=accept_drift)
     with phase_progress("paper account", len(missing), unit="sessions") as bar:
         for count, day in enumerate(missing, 1):
-            known = _whole(markets.at(day), settings)
-            booked.append(next_day(known, account.last, account.terms))
+            known = markets.at(day)
+            warnings = checks.warnings(known)
+            booked.append(next_day(known, account.last, account.terms, warnings))
             account.append(booked[-1])
             bar.update(count)
     return booked
@@ -172,9 +255,8 @@ def as_json(day: PaperDay) -> dict[str, Any]:
     """
     kept = ("day", "net_return", "cost", "turnover", "wealth", "cash", "events")
     plain = day.to_json()
-    return {**{name: plain[name] for name in kept}, "orders": plain["decision"]["orders"]}
-
-
-def _whole(known: KnownDay, settings: DailyConfig) -> KnownDay:
-    require_bars(known.view.market, known.row, settings)
-    return known
+    return {
+        **{name: plain[name] for name in kept},
+        "orders": plain["decision"]["orders"],
+        "warnings": list(day.warnings),
+    }

@@ -27,14 +27,13 @@ from hrl_sarp.data.store import (
     read_raw,
     write_raw,
 )
+from hrl_sarp.data.update import GOING_ON
 from hrl_sarp.data.update.merge import Update, update
 from hrl_sarp.errors import DataError
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.files import sha256_plain
 
 UPDATED, UP_TO_DATE, REFUSED = "updated", "up to date", "refused"
-SOURCES = ("files", "yahoo")
-"""Sources that go on; the others are made once."""
 _COLLECT_ANEW = "collect the whole history with `hrl-sarp collect-data --overwrite`"
 _SHOWN = 20
 """Changes and symbols that are listed."""
@@ -199,10 +198,10 @@ def _require_options(
     macro_path: Path | None,
     request: YahooRequest | None,
 ) -> None:
-    if source not in SOURCES:
+    if source not in GOING_ON:
         raise DataError(
             f"{data_dir} was collected from the source {source}, which never has new days; "
-            f"update-data goes on with {' and '.join(SOURCES)}"
+            f"update-data goes on with {' and '.join(GOING_ON)}"
         )
     if source == "files" and (input_path is None or request is not None):
         raise DataError(

@@ -15,7 +15,7 @@ from hrl_sarp.daily.paper.known import KnownMarkets
 from hrl_sarp.daily.paper.step import markets_of, open_account, step_account
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.store import RawData, write_raw
-from tests.daily.conftest import HISTORY_DAYS, N_DAYS, SETTINGS, Site
+from tests.daily.conftest import HISTORY_DAYS, N_DAYS, QUIET, Site
 from tests.raw_data import sessions
 
 DAYS = [day.item() for day in sessions(N_DAYS)]
@@ -26,8 +26,7 @@ LAST_BAR, SPLIT_ROW, PAUSE, SHORT = 664, 655, (648, 653), (670, 672)
 PAYS, DIVIDEND_ROW = "B1", 659
 HALTED = 3
 """Sessions without a bar for which a stock counts as halted."""
-RULES = SETTINGS.model_copy(update={"halted_sessions": HALTED, "max_missing_share": 0.5})
-"""One of 12 stocks is more than the usual share already."""
+RULES = QUIET.model_copy(update={"halted_sessions": HALTED})
 NOW = datetime(2024, 1, 2, tzinfo=UTC)
 
 

@@ -24,7 +24,7 @@ from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import DataError
 from hrl_sarp.evaluation.backtest import backtest
 from tests.command_line import Command, assert_refused
-from tests.daily.conftest import N_DAYS, SETTINGS
+from tests.daily.conftest import N_DAYS, QUIET
 from tests.daily.paper.conftest import (
     DAYS,
     DIVIDEND_ROW,
@@ -54,7 +54,7 @@ PRECISE = 1e-9
 def test_an_account_of_fractions_is_the_backtest(paper_site: PaperSite, tmp_path: Path) -> None:
     """On the days as they were drawn, with halts, splits and dividends, until the last one."""
     site, path = paper_site.site, tmp_path / "paper.sqlite"
-    rules = SETTINGS.model_copy(update={"max_missing_share": 0.5})
+    rules = QUIET
     open_account(path, [site.run_dir], site.whole, rules, 1e5, None, NOW, START)
     with PaperAccount.open(path) as account:
         markets = markets_of(account, site.whole, rules)
@@ -420,7 +420,7 @@ def test_ctrl_c_says_that_what_was_booked_stays(
     opened = command("paper", "init", *given, "--log-dir", paper_site.site.run_dir)
     assert opened[0] == 0, opened[2]
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hrl_sarp.daily.paper.step.step_account", interrupted)
