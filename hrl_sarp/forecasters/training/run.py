@@ -1,0 +1,323 @@
+"""A run of `train-forecaster`: from series and settings to weights, curves and a description."""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import nn
+
+from hrl_sarp.config.encoder_schema import ForecasterModelConfig, ForecastersConfig, RatesConfig
+from hrl_sarp.errors import UsageError
+from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, Task, World
+from hrl_sarp.fitting.schedule import one_cycle, warmup_stable_decay
+from hrl_sarp.forecasters.kronos.files import load_tokenizer
+from hrl_sarp.forecasters.series import Series, content_hash
+from hrl_sarp.forecasters.training.low_rank import (
+    add_low_rank,
+    count_trained,
+    freeze_all_but,
+    merge_low_rank,
+)
+from hrl_sarp.forecasters.training.models import KRONOS, TOKENIZER, TRAINABLE, make_task
+from hrl_sarp.forecasters.training.tasks import VALIDATION_LOSS
+from hrl_sarp.forecasters.training.windows import (
+    TRAIN,
+    VALIDATION,
+    ForecastWindows,
+    Split,
+    cut_forecast_windows,
+)
+from hrl_sarp.forecasters.weights import WEIGHTS
+from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
+from hrl_sarp.run.files import read_json, sha256_file, sha256_plain, source_hash, write_json
+from hrl_sarp.run.session import StopFlag, derive_seed
+
+WRITER = "hrl-sarp train-forecaster"
+MODEL, CHECKPOINTS, BEST = "model", "checkpoints", "best"
+TOKENIZER_FOLDER = "tokenizer"
+"""Folders of a run."""
+DESCRIPTION, CURVE = "forecaster.json", "convergence.png"
+RUNNING = "running.pt"
+KIND = "forecaster training"
+FIRST_WEIGHTS, UPDATES, LOW_RANK, TIMED = range(4)
+"""Roles of derived seeds."""
+CODE = ("forecasters", "fitting")
+"""Folders of the package that a trained forecaster depends on."""
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a run trains, on what, and where its files go."""
+
+    model: str
+    """Key of `TRAINABLE`."""
+    series: Sequence[Series]
+    split: Split
+    source: dict[str, Any]
+    """Where the series come from, in plain values."""
+    settings: ForecastersConfig
+    output: Path
+    """Folder of all files."""
+    seed: int
+    device: torch.device
+    checkpoint_seconds: float
+    weights: Path | None = None
+    """Weights that are trained further; None begins from random ones."""
+    tokenizer: Path | None = None
+    """Tokenizer of `kronos`; None trains one first."""
+    freeze: bool = False
+    """Train the last layers alone."""
+    lora_rank: int | None = None
+    """Rank of low-rank additions, which alone are trained; None trains all weights."""
+    pretrained_until: str | None = None
+    """Last day of the data that `weights` were fitted to."""
+    resume: bool = False
+
+    @property
+    def of_model(self) -> ForecasterModelConfig:
+        """Settings of the model."""
+        return self.settings.models[self.model]  # type: ignore[index]  # checked by the command
+
+    def windows(self) -> ForecastWindows:
+        """Cut the windows of all spans."""
+        most = {
+            TRAIN: self.settings.train_windows,
+            VALIDATION: self.settings.validation_windows,
+        }
+        sizes = self.of_model.context, self.of_model.horizon
+        return cut_forecast_windows(self.series, self.split, *sizes, most)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a resumed run must agree with."""
+        given = {"weights": self.weights, "tokenizer": self.tokenizer}
+        return {
+            "model": self.model,
+            "settings": self.settings.model_dump(mode="json"),
+            "data": content_hash(self.series),
+            "split": {**self.split.stops, "holdout": sorted(self.split.holdout)},
+            **{name: path and hash_of_weights(path) for name, path in given.items()},
+            "freeze": self.freeze,
+            "lora_rank": self.lora_rank,
+            "seed": self.seed,
+            "device": self.device.type,
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained module, how its training went, and its windows."""
+
+    module: nn.Module
+    tokenizer: nn.Module | None
+    description: dict[str, Any]
+    """Content of `forecaster.json`."""
+
+
+def train_forecaster(request: TrainingRequest, stop: StopFlag) -> Trained:
+    """Train, keep the epoch that is best on validation, and write weights and description.
+
+    A resumed run continues with the next batch and ends with the same bits. One that had finished
+    is read.
+
+    Args:
+        request: model, series and settings.
+        stop: flag that is checked after each batch.
+
+    Returns:
+        The trained module.
+
+    Raises:
+        StoppedEarly: if the stop flag is set; a checkpoint is written first.
+        HrlSarpError: if options, series or weights do not go together.
+    """
+    _require_options(request)
+    windows = request.windows()
+    tokenizer = _tokenizer_of(request, windows, stop)
+    kind = TRAINABLE[request.model]
+    state = RunState(
+        *(request.output / CHECKPOINTS, KIND, request.identity(), request.resume),
+        file=RUNNING,
+        option="--output",
+    )
+    done = request.output / DESCRIPTION
+    if request.resume and done.is_file() and not state.path.is_file():
+        description = read_json(done, WRITER)
+        state.require_same(description["identity"], str(done))
+        return Trained(kind.load(request.output / MODEL), tokenizer, description)
+    module = _prepared_module(request, tokenizer)
+    task = make_task(request.model, module, tokenizer, windows, request.device)
+    fit = _new_fit(request, task, state, stop)
+    _say_cost(task, request, fit)
+    fitted = fit.run()
+    merge_low_rank(module)
+    kind.save(request.output / MODEL, module.cpu())
+    description = _describe(request, windows, module, fitted, fit.history)
+    save_png(request.output / CURVE, _curve(fit.history, fitted, task.title))
+    write_json(done, description)
+    state.finish()
+    return Trained(module.eval(), tokenizer, description)
+
+
+def hash_of_weights(path: Path) -> str:
+    """Return the hash of a file of weights.
+
+    Args:
+        path: file or folder; of a folder without `model.safetensors`, all files count.
+
+    Returns:
+        SHA-256 as hex digits.
+    """
+    if path.is_file():
+        return sha256_file(path)
+    files = [path / WEIGHTS] if (path / WEIGHTS).is_file() else sorted(path.glob("*.safetensors"))
+    return sha256_plain([sha256_file(file) for file in files])
+
+
+def _require_options(request: TrainingRequest) -> None:
+    few = [
+        name
+        for name, given in (("--freeze", request.freeze), ("--lora-rank", request.lora_rank))
+        if given
+    ]
+    if few and request.weights is None:
+        raise UsageError(
+            f"{few[0]} keeps most weights as they are: name the trained ones with --weights"
+        )
+    if len(few) > 1:
+        raise UsageError("--freeze trains the last layers, --lora-rank additions to all: give one")
+    if request.tokenizer is not None and request.model != KRONOS:
+        raise UsageError(f"--tokenizer belongs to --model {KRONOS}, found --model {request.model}")
+
+
+def _tokenizer_of(
+    request: TrainingRequest, windows: ForecastWindows, stop: StopFlag
+) -> nn.Module | None:
+    """Read the tokenizer of Kronos, or train it in a folder of the run."""
+    if request.model != KRONOS:
+        return None
+    if request.tokenizer is not None:
+        inside = request.tokenizer / MODEL
+        return load_tokenizer(inside if inside.is_dir() else request.tokenizer)
+    if request.weights is not None:
+        raise UsageError("--weights of kronos belong to a tokenizer: name it with --tokenizer")
+    changes: dict[str, Any] = {"model": TOKENIZER, "output": request.output / TOKENIZER_FOLDER}
+    own = TrainingRequest(**{**vars(request), **changes})
+    return train_forecaster(own, stop).module
+
+
+def _prepared_module(request: TrainingRequest, tokenizer: nn.Module | None) -> nn.Module:
+    """Make or read the module, and choose the weights that are trained."""
+    kind = TRAINABLE[request.model]
+    torch.manual_seed(derive_seed(request.seed, FIRST_WEIGHTS))
+    if request.weights is None:
+        return kind.make(request.of_model.sizes, tokenizer)
+    module = kind.load(request.weights)
+    if request.freeze:
+        freeze_all_but(module, kind.heads)
+    if request.lora_rank is not None:
+        scale, seed = request.settings.low_rank_scale, derive_seed(request.seed, LOW_RANK)
+        add_low_rank(module, request.lora_rank, scale, seed)
+    return module
+
+
+def _new_fit(request: TrainingRequest, task: Task, state: RunState, stop: StopFlag) -> Fit:
+    settings = request.of_model
+    rate = settings.learning_rate if request.weights is None else settings.fine_tuning_rate
+    schedule = Schedule(
+        epochs=settings.epochs,
+        patience=settings.patience,
+        batch_size=settings.batch_size,
+        learning_rate=rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        checkpoint_seconds=request.checkpoint_seconds,
+        validate_first=request.weights is not None,
+        betas=settings.betas,
+        eps=settings.eps,
+        by_update=_rates(settings.rates),
+    )
+
+    def keep_best(epoch: Epoch) -> None:
+        if epoch.is_best:
+            merged = copy.deepcopy(task.module)
+            merge_low_rank(merged)
+            TRAINABLE[request.model].save(request.output / CHECKPOINTS / BEST, merged.cpu())
+
+    seed, world = derive_seed(request.seed, UPDATES), World.alone(request.device)
+    return Fit(task, schedule, state, seed, stop, world, on_epoch=keep_best)
+
+
+def _rates(rates: RatesConfig) -> Any:
+    if rates.shape == "one_cycle":
+        return partial(one_cycle, rising=rates.warmup, first_share=rates.last_share)
+    return partial(
+        warmup_stable_decay, warmup=rates.warmup, decay=rates.decay, last_share=rates.last_share
+    )
+
+
+def _say_cost(task: Task, request: TrainingRequest, fit: Fit) -> None:
+    """Measure one update, whose gradient is thrown away, and say what all take at most."""
+    rows = task.train_rows[: fit.batch_size]
+    generator = torch.Generator().manual_seed(derive_seed(request.seed, TIMED))
+    started = time.perf_counter()
+    loss, _ = task.loss(rows, generator)
+    loss.backward()
+    task.module.zero_grad()
+    seconds = (time.perf_counter() - started) * fit.n_batches * fit.schedule.epochs
+    logger.info(
+        f"{task.title}: {count_trained(task.module):,} of "
+        f"{sum(weight.numel() for weight in task.module.parameters()):,} weights, "
+        f"{fit.n_batches} updates an epoch: about {max(seconds / 60, 0.1):.1f} min for "
+        f"{fit.schedule.epochs} epochs, less where validation stops it"
+    )
+
+
+def _describe(
+    request: TrainingRequest,
+    windows: ForecastWindows,
+    module: nn.Module,
+    fitted: Fitted,
+    history: History,
+) -> dict[str, Any]:
+    chosen = np.concatenate([windows.first[TRAIN], windows.first[VALIDATION]])
+    last = windows.timestamps[chosen + windows.length - 1].max()
+    until = [str(last), request.pretrained_until or ""]
+    return {
+        "model": request.model,
+        "context": windows.context,
+        "horizon": windows.horizon,
+        "fitted_from": str(windows.timestamps[chosen].min()),
+        "fitted_to": max(until),
+        "symbols": sorted({windows.symbols[i] for i in windows.symbol[chosen]}),
+        "holdout": sorted(request.split.holdout),
+        "split": request.split.stops,
+        "source": request.source,
+        "seed": request.seed,
+        "parameters": sum(weight.numel() for weight in module.parameters()),
+        "validation_loss": fitted.best_loss,
+        "best_epoch": fitted.best_epoch,
+        "epochs": fitted.epochs,
+        "seconds": sum(fitted.seconds),
+        "windows": {span: len(rows) for span, rows in windows.first.items()},
+        "weights_sha256": hash_of_weights(request.output / MODEL),
+        "code_version": source_hash(*CODE),
+        "identity": request.identity(),
+        "history": history.rows,
+    }
+
+
+def _curve(history: History, fitted: Fitted, title: str) -> Any:
+    epochs = [row["step"] for row in history.rows]
+    curves = {
+        "training": (epochs, [row.get("total_loss", math.nan) for row in history.rows]),
+        "validation": (epochs, [row[VALIDATION_LOSS] for row in history.rows]),
+    }
+    return convergence_figure([Panel(f"{title}: loss", curves, best=fitted.best_epoch)])
