@@ -1,35 +1,38 @@
 """Fine-tuning that changes few weights: low-rank additions (LoRA), or the last layers alone."""
 
 import math
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn import functional
 
 
-class LowRank(nn.Module):
-    """Adds a product of two thin matrices to a weight; it begins at 0.
+class LowRankLinear(nn.Linear):
+    """A linear layer whose weight stays; a product of two thin matrices, first 0, is added to it.
 
     Source: Hu et al. (2021), "LoRA: Low-rank adaptation of large language models".
 
     Args:
-        weight: that it is added to.
+        layer: whose weight and bias it takes.
         rank: columns of the thin matrices.
         scale: factor on the product.
     """
 
-    def __init__(self, weight: Float[Tensor, "out inner"], rank: int, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-        self.down = nn.Parameter(weight.new_empty(rank, weight.shape[1]))
-        self.up = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
+    def __init__(self, layer: nn.Linear, rank: int, scale: float) -> None:
+        super().__init__(layer.in_features, layer.out_features, device="meta")
+        self.weight, self.bias, self.scale = layer.weight, layer.bias, scale
+        self.down = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
+        self.up = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
-    def forward(self, weight: Float[Tensor, "out inner"]) -> Float[Tensor, "out inner"]:
+    def forward(self, x: Float[Tensor, "*axes inner"]) -> Float[Tensor, "*axes out"]:
+        """Apply the weight with its addition."""
+        return functional.linear(x, self.whole(), self.bias)
+
+    def whole(self) -> Float[Tensor, "out inner"]:
         """Return the weight with its addition."""
-        return weight + self.scale * (self.up @ self.down)
+        return self.weight + self.scale * (self.up @ self.down)
 
 
 def add_low_rank(module: nn.Module, rank: int, scale: float, seed: int) -> int:
@@ -46,9 +49,8 @@ def add_low_rank(module: nn.Module, rank: int, scale: float, seed: int) -> int:
     """
     module.requires_grad_(requires_grad=False)
     torch.manual_seed(seed)
-    for layer in _linears(module):
-        part = LowRank(layer.weight, min(rank, *layer.weight.shape), scale)
-        parametrize.register_parametrization(layer, "weight", part)
+    for parent, name, layer in _linears(module):
+        setattr(parent, name, LowRankLinear(layer, min(rank, *layer.weight.shape), scale))
     return count_trained(module)
 
 
@@ -58,9 +60,13 @@ def merge_low_rank(module: nn.Module) -> None:
     Args:
         module: changed in place; one without parts stays as it is.
     """
-    for layer in _linears(module):
-        if parametrize.is_parametrized(layer, "weight"):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    for parent, name, layer in _linears(module):
+        if isinstance(layer, LowRankLinear):
+            plain = nn.Linear(
+                layer.in_features, layer.out_features, layer.bias is not None, device="meta"
+            )
+            plain.weight, plain.bias = nn.Parameter(layer.whole().detach()), layer.bias
+            setattr(parent, name, plain)
 
 
 def freeze_all_but(module: nn.Module, trained: tuple[str, ...]) -> int:
@@ -90,5 +96,11 @@ def count_trained(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
 
 
-def _linears(module: nn.Module) -> Iterator[nn.Linear]:
-    return (part for part in module.modules() if isinstance(part, nn.Linear))
+def _linears(module: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Return each linear layer with the module that it is a part of and its name there."""
+    return [
+        (parent, name, part)
+        for parent in module.modules()
+        for name, part in parent.named_children()
+        if isinstance(part, nn.Linear)
+    ]

@@ -1,7 +1,7 @@
 """The models that can be trained: how each is made, read, frozen, trained and written."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,7 @@ def make_task(
 
 
 def _make_toto(sizes: Mapping[str, Any], _tokenizer: nn.Module | None) -> Toto:
-    base = TotoConfig.base()
-    unknown = sorted(set(sizes) - set(vars(base)))
-    if unknown:
-        raise ConfigError(
-            f"models.toto.sizes: expected some of {', '.join(vars(base))}, found {unknown[0]}"
-        )
-    config = replace(base, **sizes)
-    return Toto(TotoConfig.from_published(config.published(), Path("models.toto.sizes")))
+    return Toto(_sized(TotoConfig, TOTO, TotoConfig.base().model_dump(), sizes))
 
 
 def _make_tokenizer(sizes: Mapping[str, Any], _tokenizer: nn.Module | None) -> KronosTokenizer:

@@ -205,7 +205,10 @@ def _tokenizer_of(
         return None
     if request.tokenizer is not None:
         inside = request.tokenizer / MODEL
-        return load_tokenizer(inside if inside.is_dir() else request.tokenizer)
+        found = load_tokenizer(inside if inside.is_dir() else request.tokenizer)
+        # a run holds all that its forecasts need
+        TRAINABLE[TOKENIZER].save(request.output / TOKENIZER_FOLDER / MODEL, found)
+        return found
     if request.weights is not None:
         raise UsageError("--weights of kronos belong to a tokenizer: name it with --tokenizer")
     changes: dict[str, Any] = {"model": TOKENIZER, "output": request.output / TOKENIZER_FOLDER}
@@ -264,14 +267,16 @@ def _rates(rates: RatesConfig) -> Any:
 
 
 def _say_cost(task: Task, request: TrainingRequest, fit: Fit) -> None:
-    """Measure one update, whose gradient is thrown away, and say what all take at most."""
-    rows = task.train_rows[: fit.batch_size]
-    generator = torch.Generator().manual_seed(derive_seed(request.seed, TIMED))
-    started = time.perf_counter()
-    loss, _ = task.loss(rows, generator)
-    loss.backward()
+    """Measure an update, whose gradient is thrown away, and say what all take at most."""
+    rows, taken = task.train_rows[: fit.batch_size], 0.0
+    for _ in range(2):  # the first one takes longer: libraries set themselves up
+        generator = torch.Generator().manual_seed(derive_seed(request.seed, TIMED))
+        started = time.perf_counter()
+        loss, _ = task.loss(rows, generator)
+        loss.backward()
+        taken = time.perf_counter() - started
     task.module.zero_grad()
-    seconds = (time.perf_counter() - started) * fit.n_batches * fit.schedule.epochs
+    seconds = taken * fit.n_batches * fit.schedule.epochs
     logger.info(
         f"{task.title}: {count_trained(task.module):,} of "
         f"{sum(weight.numel() for weight in task.module.parameters()):,} weights, "
