@@ -117,7 +117,7 @@ def timeline(
         }
         top = bottom - GAP_PIXELS / inside
         if panel.band is not None:
-            data += _filled(panel.band, days, axis)
+            data += _filled(panel.band, dates[days], days, axis)
         data += [_curve(key, line, panel, days, axis) for key, line in lines.items()
                  if key in panel.curves]  # fmt: skip
     layout["shapes"] = [
@@ -212,6 +212,48 @@ def intervals(
     return Chart(name, caption, {"data": data, "layout": layout}, 340, lines)
 
 
+def grouped(
+    name: str,
+    caption: str,
+    labels: Sequence[str],
+    groups: Mapping[str, Float[np.ndarray, " D"]],
+    titles: tuple[str, str],
+    lines: Mapping[str, Line],
+    levels: Sequence[float] = (),
+) -> Chart:
+    """Draw bars, a group side by side at each label.
+
+    Args:
+        name: unique on the page.
+        caption: below the chart.
+        labels: of the horizontal axis, from left to right.
+        groups: by name, a value for each label; NaN leaves a bar out.
+        titles: of the two axes.
+        lines: how each name is drawn; groups of other names are left out.
+        levels: heights that horizontal lines mark.
+
+    Returns:
+        The chart, with a line at 0.
+    """
+    data = [
+        {
+            "name": key, "type": "bar", "x": list(labels), "y": _points(groups[key]),
+            "marker": {"color": line.colour}, "hovertemplate": f"%{{x}}: %{{y:{PLAIN}}}",
+        }
+        for key, line in lines.items() if key in groups
+    ]  # fmt: skip
+    across = {"type": "line", "xref": "paper", "yref": "y", "x0": 0, "x1": 1,
+              "line": {"color": INK, "width": 1, "dash": "dot"}}  # fmt: skip
+    layout = {
+        "barmode": "group",
+        "xaxis": {"type": "category", "title": {"text": titles[0]}},
+        "yaxis": {"title": {"text": titles[1]}, "zeroline": True, "zerolinecolor": INK},
+        "shapes": [across | {"y0": level, "y1": level} for level in levels],
+    }
+    shown = {key: line for key, line in lines.items() if key in groups}
+    return Chart(name, caption, {"data": data, "layout": layout}, 300, shown)
+
+
 @lru_cache(maxsize=1)
 def packed_plotly() -> str:
     """Return plotly's own script, compressed, as text that a page can carry."""
@@ -237,15 +279,28 @@ def _curve(key: str, line: Line, panel: Panel, days: np.ndarray, axis: str) -> d
     }  # fmt: skip
 
 
-def _filled(band: Band, days: np.ndarray, axis: str) -> list[dict[str, Any]]:
-    """Return the edges of the area, of which the second is filled down to the first."""
-    name, low, high = band
+def _filled(
+    band: Band, dates: Shaped[np.ndarray, " D"], days: np.ndarray, axis: str
+) -> list[dict[str, Any]]:
+    """Return the edges of the area, of which the second is filled down to the first.
+
+    An area with gaps becomes polygons, because plotly would fill across the gaps.
+    """
+    name, low, high = band[0], band[1][days], band[2][days]
     edge = {"name": name, "yaxis": axis, "mode": "lines", "hoverinfo": "skip",
             "line": {"width": 0, "color": FADED}}  # fmt: skip
-    return [
-        edge | {"y": _points(low[days])},
-        edge | {"y": _points(high[days]), "fill": "tonexty", "fillcolor": BAND},
-    ]
+    known = np.isfinite(low) & np.isfinite(high)
+    if known.all():
+        upper = {"y": _points(high), "fill": "tonexty", "fillcolor": BAND}
+        return [edge | {"y": _points(low)}, edge | upper]
+    x: list[str | None] = []
+    y: list[float | None] = []
+    for run in np.split(np.arange(len(known)), np.flatnonzero(~known)):
+        rows = run[known[run]]
+        there_and_back = [str(day) for day in dates[rows]]
+        x += [*there_and_back, *there_and_back[::-1], None]
+        y += [*_points(low[rows]), *_points(high[rows])[::-1], None]
+    return [edge | {"x": x, "y": y, "fill": "toself", "fillcolor": BAND}]
 
 
 def _points(values: Float[np.ndarray, " n"]) -> list[float | None]:

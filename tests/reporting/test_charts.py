@@ -17,6 +17,7 @@ from hrl_sarp.reporting.charts import (
     Chart,
     Line,
     Panel,
+    grouped,
     intervals,
     plane,
     thinned,
@@ -56,7 +57,15 @@ def fold_by_fold() -> Chart:
     return intervals("folds", "Folds.", groups, "growth", ("#0072b2", "#d55e00"))
 
 
-@pytest.mark.parametrize("chart", [over_time(), risk_and_growth(), fold_by_fold()])
+def side_by_side() -> Chart:
+    groups = {"own": np.array([1.0, np.nan]), HOSTILE: np.array([0.5, -1.0]), "unknown": np.ones(2)}
+    return grouped("bars", "Bars.", ("first", "second"), groups, ("where", "what"), LINES, (0.7,))
+
+
+CHARTS = [over_time(), risk_and_growth(), fold_by_fold(), side_by_side()]
+
+
+@pytest.mark.parametrize("chart", CHARTS)
 def test_plotly_accepts_every_chart(chart: Chart) -> None:
     plain = json.loads(
         json.dumps(chart.spec)
@@ -104,6 +113,26 @@ def test_what_is_not_finite_is_a_gap_that_a_browser_can_read() -> None:
         json.dumps(chart.spec, allow_nan=False)
     assert [trace["y"] for trace in flat.spec["data"]] == [[0.1], [None]]
     assert by_fold.spec["data"][0]["customdata"] == [[None, None]]
+
+
+def test_bars_of_known_names_stand_at_their_labels_below_the_marked_height() -> None:
+    chart = side_by_side()
+    found = {trace["name"]: trace for trace in chart.spec["data"]}
+    assert found.keys() == {"own", HOSTILE}
+    assert (found["own"]["x"], found["own"]["y"]) == (["first", "second"], [1.0, None])
+    assert [shape["y0"] for shape in chart.spec["layout"]["shapes"]] == [0.7]
+
+
+def test_an_area_with_gaps_is_drawn_as_polygons() -> None:
+    low = np.where(np.arange(10) == 4, np.nan, 1.0)
+    panel = Panel("fans", {}, band=("band", low, low + 1.0))
+    (area,) = timeline("fans", "Fans.", DATES, [panel], {}).spec["data"]
+    assert area["fill"] == "toself"
+    # there and back over 4 rows, a gap, and over 5 rows
+    assert [i for i, value in enumerate(area["y"]) if value is None] == [8, 19]
+    assert area["x"][:8] == [str(day) for day in (*DATES[:4], *DATES[3::-1])]
+    assert area["y"][:8] == [1.0] * 4 + [2.0] * 4
+    assert area["x"][9:14] == [str(day) for day in DATES[5:]]
 
 
 def test_groups_beyond_the_colours_are_drawn_too() -> None:

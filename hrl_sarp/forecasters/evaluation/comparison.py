@@ -52,7 +52,7 @@ class DieboldMariano:
     @property
     def favours(self) -> str:
         """Which side has the lower mean loss."""
-        if abs(self.mean_difference) <= ROUNDING:
+        if not abs(self.mean_difference) > ROUNDING:  # also without any origin
             return "neither"
         return "the model" if self.mean_difference < 0 else "the reference"
 
@@ -117,7 +117,7 @@ def diebold_mariano(differences: Float[np.ndarray, " origins"], lags: int) -> Di
 
     Args:
         differences: loss of the model less that of the reference, one for each origin in the
-            order of time; NaN is refused.
+            order of time; NaN is refused. There may be none.
         lags: of `overlap_lags`.
 
     Returns:
@@ -126,7 +126,7 @@ def diebold_mariano(differences: Float[np.ndarray, " origins"], lags: int) -> Di
         changes.
 
     Raises:
-        MetricError: for NaN, for no origin, or for lags below 0.
+        MetricError: for NaN, or for lags below 0.
 
     Source:
         Diebold and Mariano (1995); Harvey, Leybourne and Newbold (1997).
@@ -134,14 +134,14 @@ def diebold_mariano(differences: Float[np.ndarray, " origins"], lags: int) -> Di
     from scipy.stats import t as student
 
     n = len(differences)
-    if not n or lags < 0 or not np.isfinite(differences).all():
+    if lags < 0 or not np.isfinite(differences).all():
         raise MetricError(
             f"Diebold-Mariano of {n} origins with {lags} lags: expected finite differences and at "
             "least 0 lags; leave origins without a loss out"
         )
-    mean = float(differences.mean())
+    mean = float(differences.mean()) if n else math.nan
     steps = lags + 1
-    correction = (n + 1 - 2 * steps + steps * (steps - 1) / n) / n
+    correction = (n + 1 - 2 * steps + steps * (steps - 1) / max(n, 1)) / max(n, 1)
     if n < FEWEST_ORIGINS or correction <= 0:
         return _without_statistic(mean, n, lags, f"{TOO_FEW}: {n}")
     size = float(np.abs(differences).max())

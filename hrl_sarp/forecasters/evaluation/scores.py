@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from hrl_sarp.errors import MetricError
+from hrl_sarp.metrics import ROUNDING
 
 Values = Float[np.ndarray, " n"]
 Beside = Float[np.ndarray, " _"]  # its length is checked here, with a readable error
@@ -261,10 +262,23 @@ def direction_accuracy(target: Values, point: Beside, last: Beside) -> float:
     _require_pair(target, point)
     _require_pair(target, last)
     moved = target != last
-    guess = np.sign(point - last)[moved]
+    guess = np.sign(change(point, last))[moved]
     if not guess.any():
         return float("nan")
     return float((0.5 + 0.5 * guess * np.sign(target - last)[moved]).mean())
+
+
+def change(point: Values, last: Beside) -> Values:
+    """Return by how much a forecast leaves the last value; what may be rounding counts as 0.
+
+    Args:
+        point: what was forecast, the median.
+        last: the value at the origin of each forecast.
+
+    Returns:
+        Changes in the unit of the target.
+    """
+    return np.where(np.abs(point - last) <= ROUNDING * np.abs(last), 0.0, point - last)
 
 
 def base_rate(target: Values, last: Beside) -> float:
