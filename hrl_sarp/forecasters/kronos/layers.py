@@ -1,8 +1,8 @@
-"""The blocks that tokenizer and predictor are made of, over whole series or step by step.
+"""The blocks that tokenizer and predictor are made of, over whole series or continuing them.
 
 Everything is causal. A whole series goes through `forward`. To continue it, `begin` does the same
-and keeps the keys and values of each block in a `Memory`; `step` then adds one bar to each path.
-The paths of a series share the memory of its context, so the context is read once, not once a path.
+and keeps the keys and values of each block in a `Memory`; `follow` then adds rows to each path. The
+paths of a series share the memory of its context, so the context is read once, not once a path.
 """
 
 import math
@@ -16,6 +16,30 @@ from torch.nn import functional
 
 NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
+FEW_ROWS = 3
+"""Up to so many rows are multiplied as columns."""
+
+
+class Linear(nn.Linear):
+    """A linear layer that is fast for very few rows, too.
+
+    With few rows, reading the weights takes all the time. CPU libraries read them two to three
+    times faster for the product of the weights with two or three columns than for that of as many
+    rows with the weights, or for that with a single column.
+    """
+
+    def forward(self, input: Float[Tensor, "*axes n"]) -> Float[Tensor, "*axes m"]:  # noqa: A002 -- the name of nn.Linear
+        """Map rows of n columns to rows of m."""
+        n_rows = input.numel() // self.in_features
+        if n_rows > FEW_ROWS or torch.is_grad_enabled() or not input.is_cpu:
+            return super().forward(input)
+        rows = input.reshape(n_rows, -1)
+        if n_rows == 1:
+            rows = torch.cat([rows, rows])
+        mapped = (self.weight @ rows.T)[:, :n_rows].T
+        if self.bias is not None:
+            mapped = mapped + self.bias
+        return mapped.reshape(*input.shape[:-1], -1)
 
 
 class Rotary(nn.Module):
@@ -34,16 +58,12 @@ class Rotary(nn.Module):
         exponents = torch.arange(0, head_width, 2).float() / head_width
         self.register_buffer("inv_freq", 1.0 / ROTARY_BASE**exponents)
 
-    def forward(self, heads: Float[Tensor, "B H T W"], first: int = 0) -> Float[Tensor, "B H T W"]:
+    def forward(
+        self, heads: Float[Tensor, "*axes T W"], first: int = 0
+    ) -> Float[Tensor, "*axes T W"]:
         """Turn rows at positions that follow each other, the first one at `first`."""
-        positions = torch.arange(first, first + heads.shape[2], device=heads.device)
-        return self._turned(heads, torch.outer(positions, self.inv_freq))
-
-    def at(self, heads: Float[Tensor, "B H S W"], position: int) -> Float[Tensor, "B H S W"]:
-        """Turn rows that are all at one position."""
-        return self._turned(heads, self.inv_freq * position)
-
-    def _turned(self, heads: Tensor, angles: Tensor) -> Tensor:
+        positions = torch.arange(first, first + heads.shape[-2], device=heads.device)
+        angles = torch.outer(positions, self.inv_freq)
         cos, sin = angles.cos(), angles.sin()
         left, right = heads.chunk(2, dim=-1)
         return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
@@ -83,24 +103,31 @@ class Memory:
         """Rows that a path can read: the next one has this position."""
         return self._n_context + self._n_own
 
-    def append(self, keys: Float[Tensor, "B H S W"], values: Float[Tensor, "B H S W"]) -> None:
-        """Add one row to each path."""
-        self._own_keys[:, :, :, self._n_own] = keys
-        self._own_values[:, :, :, self._n_own] = values
-        self._n_own += 1
+    def append(self, keys: Float[Tensor, "B H S n W"], values: Float[Tensor, "B H S n W"]) -> None:
+        """Add n rows to each path."""
+        rows = slice(self._n_own, self._n_own + keys.shape[-2])
+        self._own_keys[..., rows, :], self._own_values[..., rows, :] = keys, values
+        self._n_own = rows.stop
 
-    def read(self, query: Float[Tensor, "B H S W"]) -> Float[Tensor, "B H S W"]:
-        """Attend to the context and to the path's own rows, with one query for each path."""
-        query = query / math.sqrt(query.shape[-1])
-        own_keys, own_values = self._own_keys[..., : self._n_own, :], self._own_values
-        scores = query @ self._keys.mT
+    def read(self, query: Float[Tensor, "B H S n W"]) -> Float[Tensor, "B H S n W"]:
+        """Let queries of the n newest rows attend to the context and to their own path."""
+        n_new, width = query.shape[-2:]
+        query = query / math.sqrt(width)
+        own_keys, own_values = (
+            own[..., : self._n_own, :] for own in (self._own_keys, self._own_values)
+        )
+        # queries of all paths are rows of one product with the context
+        scores = (query.flatten(2, 3) @ self._keys.mT).unflatten(2, query.shape[2:4])
         if self._is_padding is not None:
-            scores = scores.masked_fill(self._is_padding[:, None, None], -torch.inf)
-        own_scores = (own_keys @ query[..., None]).squeeze(-1)
+            scores = scores.masked_fill(self._is_padding[:, None, None, None], -torch.inf)
+        own_scores = query @ own_keys.mT
+        if n_new > 1:
+            later = torch.ones_like(own_scores[0, 0, 0], dtype=torch.bool)
+            own_scores = own_scores.masked_fill(later.triu(1 + self._n_own - n_new), -torch.inf)
         weights = torch.cat([scores, own_scores], dim=-1).softmax(dim=-1)
         shared, own = weights.split([self._n_context, self._n_own], dim=-1)
-        own_part = own[..., None, :] @ own_values[..., : self._n_own, :]
-        return shared @ self._values + own_part.squeeze(-2)
+        context_part = (shared.flatten(2, 3) @ self._values).unflatten(2, query.shape[2:4])
+        return context_part + own @ own_values
 
 
 class Attention(nn.Module):
@@ -122,10 +149,10 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, attention_dropout
-        self.q_proj = nn.Linear(d_model, d_model)
-        self.k_proj = nn.Linear(d_model, d_model)
-        self.v_proj = nn.Linear(d_model, d_model)
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.q_proj = Linear(d_model, d_model)
+        self.k_proj = Linear(d_model, d_model)
+        self.v_proj = Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
         self.rotary = Rotary(d_model // n_heads)
         self.resid_dropout = nn.Dropout(output_dropout)
 
@@ -154,18 +181,18 @@ class Attention(nn.Module):
         keys, values = self.keys_and_values(x)
         return self._attend(x, keys, values, mask), Memory(keys, values, is_padding, *size)
 
-    def append(self, x: Float[Tensor, "B S D"], memory: Memory) -> None:
-        """Add one row to each path."""
+    def append(self, x: Float[Tensor, "B S n D"], memory: Memory) -> None:
+        """Add n rows to each path."""
         keys = self._heads(self.k_proj(x))
         if memory.is_turned:
-            keys = self.rotary.at(keys, memory.length)
+            keys = self.rotary(keys, memory.length)
         memory.append(keys, self._heads(self.v_proj(x)))
 
-    def recall(self, query: Float[Tensor, "B S D"], memory: Memory) -> Float[Tensor, "B S D"]:
-        """Let one query of each path, at the position of the newest row, attend to all its rows."""
+    def recall(self, query: Float[Tensor, "B S n D"], memory: Memory) -> Float[Tensor, "B S n D"]:
+        """Let one query for each of the n newest rows attend to its path up to that row."""
         heads = self._heads(self.q_proj(query))
         if memory.is_turned:
-            heads = self.rotary.at(heads, memory.length - 1)
+            heads = self.rotary(heads, memory.length - query.shape[2])
         return self._output(memory.read(heads))
 
     def keys_and_values(
@@ -175,8 +202,8 @@ class Attention(nn.Module):
         keys = self._heads(self.k_proj(source))
         return self.rotary(keys) if is_turned else keys, self._heads(self.v_proj(source))
 
-    def _output(self, heads: Float[Tensor, "B H T W"]) -> Float[Tensor, "B T D"]:
-        joined = heads.transpose(1, 2).flatten(start_dim=2)
+    def _output(self, heads: Float[Tensor, "B H *axes W"]) -> Float[Tensor, "B *axes D"]:
+        joined = heads.movedim(1, -2).flatten(start_dim=-2)
         return cast("Tensor", self.resid_dropout(self.out_proj(joined)))
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -190,8 +217,8 @@ class Attention(nn.Module):
         )
         return self._output(attended)
 
-    def _heads(self, rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+    def _heads(self, rows: Float[Tensor, "B *axes D"]) -> Float[Tensor, "B H *axes W"]:
+        return rows.unflatten(-1, (self.n_heads, -1)).movedim(-2, 1)
 
 
 class FeedForward(nn.Module):
@@ -199,12 +226,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, ff_dim: int, dropout: float) -> None:
         super().__init__()
-        self.w1 = nn.Linear(d_model, ff_dim, bias=False)
-        self.w3 = nn.Linear(d_model, ff_dim, bias=False)
-        self.w2 = nn.Linear(ff_dim, d_model, bias=False)
+        self.w1 = Linear(d_model, ff_dim, bias=False)
+        self.w3 = Linear(d_model, ff_dim, bias=False)
+        self.w2 = Linear(ff_dim, d_model, bias=False)
         self.ffn_dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "*axes D"]) -> Float[Tensor, "*axes D"]:
         """Transform every row by itself."""
         gated = functional.silu(self.w1(x)) * self.w3(x)
         return cast("Tensor", self.ffn_dropout(self.w2(gated)))
@@ -243,8 +270,8 @@ class Block(nn.Module):
         attended, memory = self.self_attn.begin(self.norm1(x), mask, is_padding, *size)
         return self._with_feed_forward(x + attended), memory
 
-    def step(self, x: Float[Tensor, "B S D"], memory: Memory) -> Float[Tensor, "B S D"]:
-        """Transform the next row of each path."""
+    def follow(self, x: Float[Tensor, "B S n D"], memory: Memory) -> Float[Tensor, "B S n D"]:
+        """Transform the next rows of each path."""
         normed = self.norm1(x)
         self.self_attn.append(normed, memory)
         return self._with_feed_forward(x + self.self_attn.recall(normed, memory))
@@ -280,13 +307,13 @@ class Stack(nn.ModuleList):
         n_paths: int,
         n_steps: int,
     ) -> tuple[Float[Tensor, "B C D"], list[Memory]]:
-        """Transform contexts, and keep what `step` needs to continue them.
+        """Transform contexts, and keep what `follow` needs to continue them.
 
         Args:
             x: rows of the contexts.
             is_padding: as in `forward`.
             n_paths: paths that continue each context.
-            n_steps: steps that each path will make at most.
+            n_steps: rows that each path will add at most.
 
         Returns:
             One row for each row, and one memory for each block.
@@ -297,18 +324,20 @@ class Stack(nn.ModuleList):
             memories.append(memory)
         return x, memories
 
-    def step(self, x: Float[Tensor, "B S D"], memories: list[Memory]) -> Float[Tensor, "B S D"]:
-        """Transform the next row of each path, which the memories keep.
+    def follow(
+        self, x: Float[Tensor, "B S n D"], memories: list[Memory]
+    ) -> Float[Tensor, "B S n D"]:
+        """Transform the next rows of each path, which the memories then keep.
 
         Args:
-            x: one row for each path.
+            x: n rows for each path.
             memories: of `begin`.
 
         Returns:
-            One row for each path.
+            One row for each row.
         """
         for block, memory in zip(self.blocks(), memories, strict=True):
-            x = block.step(x, memory)
+            x = block.follow(x, memory)
         return x
 
     def blocks(self) -> Iterator[Block]:

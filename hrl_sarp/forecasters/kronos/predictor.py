@@ -17,6 +17,7 @@ from hrl_sarp.forecasters.kronos.layers import (
     ROTARY_BASE,
     Attention,
     Block,
+    Linear,
     Memory,
     Stack,
 )
@@ -49,7 +50,7 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         self.emb_s1 = nn.Embedding(2**s1_bits, d_model)
         self.emb_s2 = nn.Embedding(2**s2_bits, d_model)
-        self.fusion_proj = nn.Linear(2 * d_model, d_model)
+        self.fusion_proj = Linear(2 * d_model, d_model)
 
     def forward(
         self, s1: Int[Tensor, "*axes"], s2: Int[Tensor, "*axes"]
@@ -124,23 +125,19 @@ class DependencyLayer(nn.Module):
             is_turned: whether keys and queries have positions, as in training.
 
         Returns:
-            The memory that `step` reads and `append` extends.
+            The memory that `follow` reads and `cross_attn.append` extends.
         """
         pair = self.cross_attn.keys_and_values(hidden, is_turned=is_turned)
         return Memory(*pair, is_padding, n_paths, n_steps, is_turned=is_turned)
 
-    def step(
+    def follow(
         self,
-        newest: Float[Tensor, "B S D"],
-        s1_embedded: Float[Tensor, "B S D"],
+        newest: Float[Tensor, "B S 1 D"],
+        s1_embedded: Float[Tensor, "B S 1 D"],
         memory: Memory,
-    ) -> Float[Tensor, "B S D"]:
+    ) -> Float[Tensor, "B S 1 D"]:
         """Let the next s1 of each path attend to all rows of its path."""
         return cast("Tensor", self.norm(newest + self.cross_attn.recall(s1_embedded, memory)))
-
-    def append(self, newest: Float[Tensor, "B S D"], memory: Memory) -> None:
-        """Add what was read after one more token to each path."""
-        self.cross_attn.append(newest, memory)
 
 
 class Head(nn.Module):
@@ -148,8 +145,8 @@ class Head(nn.Module):
 
     def __init__(self, s1_bits: int, s2_bits: int, d_model: int) -> None:
         super().__init__()
-        self.proj_s1 = nn.Linear(d_model, 2**s1_bits)
-        self.proj_s2 = nn.Linear(d_model, 2**s2_bits)
+        self.proj_s1 = Linear(d_model, 2**s1_bits)
+        self.proj_s2 = Linear(d_model, 2**s2_bits)
 
 
 class KronosPredictor(nn.Module):
@@ -250,8 +247,8 @@ class KronosPredictor(nn.Module):
         return cast("Tensor", self.head.proj_s2(self.dep_layer(hidden, self.embedding.emb_s1(s1))))
 
     def next_s2_logits(
-        self, newest: Float[Tensor, "B S D"], s1: Int[Tensor, "B S"], memory: Memory
-    ) -> Float[Tensor, "B S vocabulary"]:
+        self, newest: Float[Tensor, "B S 1 D"], s1: Int[Tensor, "B S 1"], memory: Memory
+    ) -> Float[Tensor, "B S 1 vocabulary"]:
         """Return the logits of the next s2 of each path.
 
         Args:
@@ -263,7 +260,7 @@ class KronosPredictor(nn.Module):
             One logit for each s2.
         """
         embedded = self.embedding.emb_s1(s1)
-        return cast("Tensor", self.head.proj_s2(self.dep_layer.step(newest, embedded, memory)))
+        return cast("Tensor", self.head.proj_s2(self.dep_layer.follow(newest, embedded, memory)))
 
     def loss(
         self,

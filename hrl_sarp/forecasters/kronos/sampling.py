@@ -168,24 +168,26 @@ class CachedSteps:
         hidden = predictor.norm(read)
         is_turned = sampling.s2_positions == "trained"
         self._s2_memory = predictor.dep_layer.begin(hidden, *size, is_turned=is_turned)
-        self._newest = hidden[:, -1:].expand(-1, sampling.n_paths, -1)
+        self._newest = hidden[:, None, -1:].expand(-1, sampling.n_paths, -1, -1)
 
     def s1_logits(self) -> Float[Tensor, "B S vocabulary"]:
         """Return the logits of the next s1 of each path."""
-        return self._predictor.s1_logits(self._newest)
+        return self._predictor.s1_logits(self._newest)[:, :, 0]
 
     def s2_logits(self, s1: Int[Tensor, "B S"]) -> Float[Tensor, "B S vocabulary"]:
         """Return the logits of the next s2 of each path, given its s1."""
-        return self._predictor.next_s2_logits(self._newest, s1, self._s2_memory)
+        given = s1[:, :, None]
+        return self._predictor.next_s2_logits(self._newest, given, self._s2_memory)[:, :, 0]
 
     def advance(
         self, s1: Int[Tensor, "B S"], s2: Int[Tensor, "B S"], stamps: Int[Tensor, "B 5"]
     ) -> None:
         """Add a token to each path."""
         predictor = self._predictor
-        embedded = predictor.embed(s1, s2, stamps[:, None].expand(-1, s1.shape[1], -1))
-        self._newest = predictor.norm(predictor.transformer.step(embedded, self._memories))
-        predictor.dep_layer.append(self._newest, self._s2_memory)
+        times = stamps[:, None].expand(-1, s1.shape[1], -1)
+        embedded = predictor.embed(s1, s2, times)[:, :, None]
+        self._newest = predictor.norm(predictor.transformer.follow(embedded, self._memories))
+        predictor.dep_layer.cross_attn.append(self._newest, self._s2_memory)
 
 
 class RecomputedSteps:
@@ -210,7 +212,7 @@ class RecomputedSteps:
 
     def s2_logits(self, s1: Int[Tensor, "B S"]) -> Float[Tensor, "B S vocabulary"]:
         """Return the logits of the next s2 of each path, given its s1."""
-        by_row = s1.reshape(self._newest.shape[:2])
+        by_row = s1.reshape(self._newest.shape[:3])
         return self._by_series(
             self._predictor.next_s2_logits(self._newest, by_row, self._s2_memory)
         )
@@ -228,13 +230,13 @@ class RecomputedSteps:
         """Read the newest tokens of each row, from which `n_paths` paths go on."""
         window = self._window = context.last(self._max_context)
         hidden = self._predictor.read(window.s1, window.s2, window.stamps, window.is_padding)
-        self._newest = hidden[:, -1:].expand(-1, n_paths, -1)
+        self._newest = hidden[:, None, -1:].expand(-1, n_paths, -1, -1)
         is_turned = self._sampling.s2_positions == "trained"
         self._s2_memory = self._predictor.dep_layer.begin(
             hidden, window.is_padding, n_paths, 0, is_turned=is_turned
         )
 
-    def _by_series(self, logits: Float[Tensor, "rows S V"]) -> Float[Tensor, "B paths V"]:
+    def _by_series(self, logits: Float[Tensor, "rows S 1 V"]) -> Float[Tensor, "B paths V"]:
         return logits.reshape(-1, self._sampling.n_paths, logits.shape[-1])
 
 

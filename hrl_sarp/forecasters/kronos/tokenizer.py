@@ -166,8 +166,7 @@ class KronosTokenizer(nn.Module):
         _, n_paths, n_steps, _ = embedded.shape
         start = self._embed_tokens(*context)
         _, memories = self.decoder.begin(start, is_padding, n_paths, n_steps)
-        steps = [self.decoder.step(embedded[:, :, step], memories) for step in range(n_steps)]
-        return cast("Tensor", self.head(torch.stack(steps, dim=2)))
+        return cast("Tensor", self.head(self.decoder.follow(embedded, memories)))
 
     def loss(self, bars: Float[Tensor, "B T F"]) -> TokenizerLoss:
         """Compare bars with what the decoder makes of s1 alone and of both halves.
