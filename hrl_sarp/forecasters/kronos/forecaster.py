@@ -94,7 +94,9 @@ class KronosForecaster:
         published = published_name(predictor.size)
         self.tokenizer, self.predictor = tokenizer, predictor
         self.sampling = sampling or Sampling()
-        self.max_context = max_context or CONTEXTS.get(published or "", DEFAULT_CONTEXT)
+        if max_context is None:
+            max_context = CONTEXTS.get(published or "", DEFAULT_CONTEXT)
+        self.max_context = max_context
         self.context, self.is_cached = context, is_cached
         self._name = "kronos" if published is None else f"kronos-{published}"
         least = LEAST_ROWS if context is None else min(context, self.max_context - 1)
@@ -132,23 +134,17 @@ class KronosForecaster:
 
         Returns:
             Quantiles, mean and paths of the target. The variance of logs is NaN where a series or
-            one of its paths is not positive.
+            one of its paths is not positive; a single path has none.
 
         Raises:
             ForecastError: if a history cannot be forecast.
         """
         require_histories(histories, self.least_rows, levels)
         paths = self.draw_bars(histories, seed)[..., CLOSE].astype(np.float64)
-        last = np.array([history.target[-1] for history in histories])[:, None]
-        ratio = paths / np.where(last > 0, last, np.nan)
-        logs = np.log(ratio, out=np.full_like(ratio, np.nan), where=ratio > 0)
-        return Forecast(
-            tuple(levels),
-            np.moveaxis(np.quantile(paths, levels, axis=0), 0, -1),
-            paths.mean(axis=0),
-            logs.var(axis=0, ddof=1),
-            paths,
-        )
+        last = np.array([history.target[-1] for history in histories])
+        quantiles = np.moveaxis(np.quantile(paths, levels, axis=0), 0, -1)
+        variance = _log_variance(paths, last) if len(paths) > 1 else None
+        return Forecast(tuple(levels), quantiles, paths.mean(axis=0), variance, paths)
 
     def draw_bars(self, histories: Sequence[History], seed: int) -> Float[np.ndarray, "S B h 6"]:
         """Draw paths of whole bars.
@@ -190,7 +186,7 @@ class KronosForecaster:
         read = history.last(self.context or self.max_context - n_steps)
         bars = bars_of(read)
         scale = scale_of(bars)
-        # hashing: so that a history has the same draws whichever histories are beside it
+        # a generator for each history: its draws do not depend on the histories beside it
         name = f"{seed}/{history.symbol}/{history.origin.astype('datetime64[s]')}"
         digest = hashlib.sha256(name.encode()).digest()
         rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
@@ -249,6 +245,14 @@ def _require_pair(tokenizer: KronosTokenizer, predictor: KronosPredictor) -> Non
             f"expected a tokenizer of {N_COLUMNS} columns (embed.weight), found "
             f"{tokenizer.size.d_in}; bars have open, high, low, close, volume and amount"
         )
+
+
+def _log_variance(
+    paths: Float[np.ndarray, "S B h"], last: Float[np.ndarray, " B"]
+) -> Float[np.ndarray, "B h"]:
+    ratio = paths / np.where(last > 0, last, np.nan)[:, None]
+    logs = np.log(ratio, out=np.full_like(ratio, np.nan), where=ratio > 0)
+    return logs.var(axis=0, ddof=1)
 
 
 def _filled_up(rows: Float[np.ndarray, "T n"] | Int[np.ndarray, "T n"], n_rows: int) -> np.ndarray:

@@ -46,7 +46,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         problems = {
-            "n_paths of at least 2": self.n_paths >= 2,
+            "n_paths of at least 1": self.n_paths >= 1,
             "temperature above 0": self.temperature > 0,
             "top_p in (0, 1]": 0 < self.top_p <= 1,
             "top_k of at least 1, or None": self.top_k is None or self.top_k >= 1,
@@ -89,11 +89,12 @@ class Sampling:
             uniforms: in [0, 1), one for each draw.
 
         Returns:
-            The token in whose share of the probability each draw lies.
+            Tokens; small draws give late ones.
         """
         cumulated = self.probabilities(logits).double().cumsum(dim=-1)
-        wanted = uniforms.double()[..., None] * cumulated[..., -1:]
-        return (cumulated <= wanted).sum(dim=-1)
+        # in (0, total]: rounding can neither reach a token of probability 0 nor pass the last
+        wanted = (1 - uniforms.double()[..., None]) * cumulated[..., -1:]
+        return (cumulated < wanted).sum(dim=-1)
 
 
 @dataclass(frozen=True)
