@@ -158,16 +158,29 @@ def write_weights(folder: Path, state: Mapping[str, Tensor], config: Mapping[str
         CheckpointError: if a weight is not finite.
     """
     path = folder / WEIGHTS
+    require_finite(state, path)
     plain = {name: weights.detach().cpu().contiguous() for name, weights in state.items()}
-    for name, weights in plain.items():
-        if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
-            raise CheckpointError(f"{path}: {name} is not finite; it was not written")
     write_bytes(path, save_safetensors(plain, {"format": "pt"}))
     # without our checksum: the makers' own loaders pass every key to a constructor
     write_text(
         folder / CONFIG, json.dumps(to_plain(dict(config)), indent=2, allow_nan=False) + "\n"
     )
     return path
+
+
+def require_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights before anything is written.
+
+    Args:
+        state: tensors by their names.
+        path: where they would be written, for messages.
+
+    Raises:
+        CheckpointError: if a weight is not finite.
+    """
+    for name, weights in state.items():
+        if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
+            raise CheckpointError(f"{path}: {name} is not finite; it was not written")
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from hrl_sarp.forecasters.kronos.predictor import KronosPredictor
 from hrl_sarp.forecasters.kronos.sampling import Sampling
 from hrl_sarp.forecasters.kronos.sizes import predictor_size, tokenizer_size
 from hrl_sarp.forecasters.kronos.tokenizer import KronosTokenizer
-from hrl_sarp.forecasters.weights import load_into, read_weights, write_weights
+from hrl_sarp.forecasters.weights import load_into, read_weights, require_finite, write_weights
 
 MODEL, TOKENIZER = "model", "tokenizer"
 """Folders of the predictor and of the tokenizer in the folder of a run."""
@@ -88,6 +88,12 @@ def save_kronos(folder: Path, tokenizer: KronosTokenizer, predictor: KronosPredi
         folder: gets `model/` and `tokenizer/`, each with weights and `config.json`.
         tokenizer: from bars to tokens.
         predictor: of the same tokens.
+
+    Raises:
+        CheckpointError: if a weight is not finite; nothing is written then.
     """
-    write_weights(folder / TOKENIZER, tokenizer.state_dict(), tokenizer.size.model_dump())
-    write_weights(folder / MODEL, predictor.state_dict(), predictor.size.model_dump())
+    parts = ((folder / TOKENIZER, tokenizer), (folder / MODEL, predictor))
+    for path, network in parts:
+        require_finite(network.state_dict(), path)
+    for path, network in parts:
+        write_weights(path, network.state_dict(), network.size.model_dump())

@@ -1,10 +1,7 @@
 """What the published implementation computed from small random weights, as files."""
 
-import json
-import os
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,53 +17,49 @@ from hrl_sarp.forecasters.kronos import (
     load_predictor,
     load_tokenizer,
 )
+from tests.forecasters.published import FOLDER, PublishedSet
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-DATA = Path(os.environ.get("HRL_SARP_DATA", REPOSITORY.parent / "shared" / "data"))
-FOLDER = DATA.parent / "fixtures" / "forecasters" / "kronos"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+KRONOS = FOLDER / "kronos"
+NAMES = sorted(path.stem for path in KRONOS.glob("*.json"))
 every_set = pytest.mark.parametrize(
     "name",
-    NAMES or [pytest.param("none", marks=pytest.mark.skip(f"no sets of arrays in {FOLDER}"))],
+    NAMES or [pytest.param("none", marks=pytest.mark.skip(f"no sets of arrays in {KRONOS}"))],
 )
-LEAST_TOLERANCE, NOISES = 1e-5, 30
 
 
 @dataclass(frozen=True)
 class ParitySet:
-    """One set: networks of the weights in the files, arrays by name, and what the JSON says."""
+    """One set, and networks of the weights in its files."""
 
-    about: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    published: PublishedSet
     tokenizer: KronosTokenizer
     predictor: KronosPredictor
 
     @property
+    def about(self) -> dict[str, Any]:
+        return self.published.about
+
+    @property
     def context(self) -> int:
-        return self.about["shapes"]["context"]
+        return self.published.shapes["context"]
 
     @property
     def horizon(self) -> int:
-        return self.about["shapes"]["prediction"]
+        return self.published.shapes["prediction"]
 
     def tensor(self, name: str) -> Tensor:
-        return torch.from_numpy(self.arrays[name])
+        return self.published[name]
 
-    def must_equal(self, name: str, found: Tensor | np.ndarray) -> None:
+    def array(self, name: str) -> np.ndarray:
+        return self.published[name].numpy()
+
+    def must_equal(self, name: str, found: Tensor | np.ndarray | np.generic) -> None:
         """Compare with an array within what float32 allows; integers exactly."""
-        wanted = self.arrays[name]
-        values = found.detach().numpy() if isinstance(found, Tensor) else found
-        assert values.shape == wanted.shape, name
-        if wanted.dtype.kind == "i":
-            assert np.array_equal(values, wanted), name
-            return
-        noise = self.about["float32_noise"].get(name, 0.0)
-        error = np.abs(values - wanted).max() / np.abs(wanted).max()
-        assert error <= max(NOISES * noise, LEAST_TOLERANCE), f"{name}: {error:.1e}"
+        self.published.require_equal(name, torch.as_tensor(found))
 
     def histories(self, n_columns: int = 6) -> list[History]:
         """Return the series up to the context, with the times that the JSON names."""
-        shapes, raw = self.about["shapes"], self.arrays["raw"].copy()
+        shapes, raw = self.about["shapes"], self.array("raw").copy()
         raw[:, :, n_columns:] = 0.0
         end = self.context + self.horizon
         return [
@@ -86,11 +79,8 @@ def _history(
 @cache
 def parity_set(name: str) -> ParitySet:
     """Read a set; its networks have no config.json, so their sizes come from the tensors."""
-    with np.load(FOLDER / f"{name}.npz") as arrays:
-        found = dict(arrays)
     return ParitySet(
-        json.loads((FOLDER / f"{name}.json").read_text()),
-        found,
-        load_tokenizer(FOLDER / f"{name}_tokenizer.safetensors"),
-        load_predictor(FOLDER / f"{name}_model.safetensors"),
+        PublishedSet.read(KRONOS / f"{name}.json"),
+        load_tokenizer(KRONOS / f"{name}_tokenizer.safetensors"),
+        load_predictor(KRONOS / f"{name}_model.safetensors"),
     )

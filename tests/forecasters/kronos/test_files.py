@@ -18,7 +18,7 @@ from hrl_sarp.forecasters.kronos import (
     load_tokenizer,
     save_kronos,
 )
-from tests.forecasters.kronos.parity_sets import FOLDER, every_set, parity_set
+from tests.forecasters.kronos.parity_sets import KRONOS, every_set, parity_set
 from tests.forecasters.kronos.tiny import every_shape, history, networks
 
 SHAPE = "coarse bits rule, fixed times"
@@ -74,7 +74,7 @@ def test_fresh_networks_have_the_buffers_of_the_published_files(name: str) -> No
 
 
 def _published(name: str, folder: str) -> Path:
-    return FOLDER / f"{name}_{folder}.safetensors"
+    return KRONOS / f"{name}_{folder}.safetensors"
 
 
 def test_weights_of_half_precision_are_read_as_float32(tmp_path: Path) -> None:
@@ -187,3 +187,4 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
         predictor.norm.weight[0] = torch.nan
     with pytest.raises(CheckpointError, match=r"norm\.weight is not finite"):
         save_kronos(tmp_path, tokenizer, predictor)
+    assert list(tmp_path.iterdir()) == []  # not the tokenizer alone either

@@ -41,7 +41,7 @@ ARRAYS: dict[str, set[str]] = {
 @every_set
 def test_no_array_is_left_out(name: str) -> None:
     compared = set().union(*ARRAYS.values())
-    assert parity_set(name).arrays.keys() == compared
+    assert parity_set(name).published.arrays.keys() == compared
     assert len(compared) == sum(map(len, ARRAYS.values()))
 
 
@@ -66,7 +66,7 @@ def test_sizes_keys_and_shapes_are_those_of_the_files(name: str) -> None:
 @every_set
 def test_bars_and_times_are_normalised_alike(name: str) -> None:
     given = parity_set(name)
-    raw = given.arrays["raw"].astype(np.float32)
+    raw = given.array("raw").astype(np.float32)
     scales = [scale_of(bars[: given.context]) for bars in raw]
     given.must_equal("context_mean", np.stack([scale.mean for scale in scales])[:, None])
     given.must_equal("context_std", np.stack([scale.deviation for scale in scales])[:, None])
@@ -74,7 +74,7 @@ def test_bars_and_times_are_normalised_alike(name: str) -> None:
     given.must_equal("x", np.stack([scale.normalise(bars) for scale, bars in pairs]))
     for i, history in enumerate(given.histories()):
         times = np.concatenate([history.timestamps, history.future])
-        assert np.array_equal(stamps_of(times), given.arrays["stamp"][i, : len(times)])
+        assert np.array_equal(stamps_of(times), given.array("stamp")[i, : len(times)])
         assert np.array_equal(bars_of(history), raw[i, : given.context])
 
 
@@ -206,8 +206,8 @@ def test_a_context_longer_than_the_window_is_forecast_as_published(name: str) ->
         given.tokenizer, given.predictor, GREEDY, max_context=rolling, context=given.context
     )
     drawn = forecaster.draw_bars(given.histories(), seed=1)[0]
-    means, deviations = given.arrays["context_mean"], given.arrays["context_std"]
-    for i, bars in enumerate(given.arrays["greedy_forecast_rolling"]):
+    means, deviations = given.array("context_mean"), given.array("context_std")
+    for i, bars in enumerate(given.array("greedy_forecast_rolling")):
         wanted = Scale(means[i, 0], deviations[i, 0]).restore(bars)
         # columns differ by orders of magnitude
         assert np.abs(drawn[i] / wanted - 1).max() < 1e-4
@@ -216,7 +216,7 @@ def test_a_context_longer_than_the_window_is_forecast_as_published(name: str) ->
 @every_set
 def test_the_s2_of_a_row_sees_no_later_row_in_evaluation_either(name: str) -> None:
     given = parity_set(name)
-    wanted, refuted = given.arrays["s2_logits_causal"], given.arrays["s2_logits_reference_eval"]
+    wanted, refuted = given.array("s2_logits_causal"), given.array("s2_logits_reference_eval")
     predictor, s1 = given.predictor, given.tensor("s1")
     hidden = given.tensor("hidden")
     try:
