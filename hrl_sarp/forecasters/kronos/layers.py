@@ -20,7 +20,7 @@ FEW_ROWS = 3
 """Up to so many rows are multiplied as columns."""
 
 
-class Linear(nn.Linear):
+class FewRowsLinear(nn.Linear):
     """A linear layer that is fast for very few rows, too.
 
     With few rows, reading the weights takes all the time. CPU libraries read them two to three
@@ -149,10 +149,10 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.n_heads, self.dropout = n_heads, attention_dropout
-        self.q_proj = Linear(d_model, d_model)
-        self.k_proj = Linear(d_model, d_model)
-        self.v_proj = Linear(d_model, d_model)
-        self.out_proj = Linear(d_model, d_model)
+        self.q_proj = FewRowsLinear(d_model, d_model)
+        self.k_proj = FewRowsLinear(d_model, d_model)
+        self.v_proj = FewRowsLinear(d_model, d_model)
+        self.out_proj = FewRowsLinear(d_model, d_model)
         self.rotary = Rotary(d_model // n_heads)
         self.resid_dropout = nn.Dropout(output_dropout)
 
@@ -226,9 +226,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, ff_dim: int, dropout: float) -> None:
         super().__init__()
-        self.w1 = Linear(d_model, ff_dim, bias=False)
-        self.w3 = Linear(d_model, ff_dim, bias=False)
-        self.w2 = Linear(ff_dim, d_model, bias=False)
+        self.w1 = FewRowsLinear(d_model, ff_dim, bias=False)
+        self.w3 = FewRowsLinear(d_model, ff_dim, bias=False)
+        self.w2 = FewRowsLinear(ff_dim, d_model, bias=False)
         self.ffn_dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "*axes D"]) -> Float[Tensor, "*axes D"]:

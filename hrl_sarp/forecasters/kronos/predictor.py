@@ -17,7 +17,7 @@ from hrl_sarp.forecasters.kronos.layers import (
     ROTARY_BASE,
     Attention,
     Block,
-    Linear,
+    FewRowsLinear,
     Memory,
     Stack,
 )
@@ -50,7 +50,7 @@ class TokenEmbedding(nn.Module):
         super().__init__()
         self.emb_s1 = nn.Embedding(2**s1_bits, d_model)
         self.emb_s2 = nn.Embedding(2**s2_bits, d_model)
-        self.fusion_proj = Linear(2 * d_model, d_model)
+        self.fusion_proj = FewRowsLinear(2 * d_model, d_model)
 
     def forward(
         self, s1: Int[Tensor, "*axes"], s2: Int[Tensor, "*axes"]
@@ -145,8 +145,8 @@ class Head(nn.Module):
 
     def __init__(self, s1_bits: int, s2_bits: int, d_model: int) -> None:
         super().__init__()
-        self.proj_s1 = Linear(d_model, 2**s1_bits)
-        self.proj_s2 = Linear(d_model, 2**s2_bits)
+        self.proj_s1 = FewRowsLinear(d_model, 2**s1_bits)
+        self.proj_s2 = FewRowsLinear(d_model, 2**s2_bits)
 
 
 class KronosPredictor(nn.Module):
