@@ -50,7 +50,7 @@ def toto_loss(
     Args:
         model: Toto 1.0.
         batch: inputs; T is a multiple of the patch size P.
-        targets: values P steps later; finite.
+        targets: values P steps later; any number where they do not count.
         observed: which targets are values. Exogenous series never count: the model is not asked
             to forecast them.
         nll_weight: share of the likelihood.
@@ -58,9 +58,10 @@ def toto_loss(
     Returns:
         The loss; 0 if no target counts.
     """
-    nll, robust = stepwise_losses(model, batch, targets)
     counts = observed.clone()
     counts[:, counts.shape[1] - batch.n_exogenous :] = False
+    # an extreme value that does not count must not overflow, or its gradient would be NaN
+    nll, robust = stepwise_losses(model, batch, torch.where(counts, targets, 0.0))
     each = nll_weight * nll + (1.0 - nll_weight) * robust
     return torch.where(counts, each, 0.0).sum() / (counts.sum() + TINY)
 

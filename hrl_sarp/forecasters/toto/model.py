@@ -119,7 +119,7 @@ class TotoConfig(Section):
         """
         plain = {**config, **_of_mixture(config, path)}
         plain |= {name: _class_names(plain[name]) for name in _CLASSES if name in plain}
-        only = {**_CLASSES, "stride": config.get("patch_size")}
+        only = {**_CLASSES, "stride": config.get("patch_size", config.get("stride"))}
         clamp = config.get("scale_factor_exponent", LEAST_EXPONENT)
         if config.get("stabilize_with_global") and clamp < LEAST_EXPONENT:
             raise CheckpointError(
