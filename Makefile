@@ -53,7 +53,7 @@ mutants: $(READY) ## change the code in thousands of places and count what no te
 
 bench: $(READY) ## run every speed benchmark, one after the other
 	set -e; for name in startup features environments backtest ppo td3 profile_phases \
-		exported_decision; do \
+		exported_decision forecasters; do \
 		$(BIN)/python -m benchmarks.$$name; done
 
 learning: $(READY) ## train where the best policy is known, 5 seeds each (hours); prints the table

@@ -101,28 +101,30 @@ def forecast_quantiles(
     Raises:
         ForecastError: if the horizon is longer than a patch.
     """
-    return first_steps(model.next_patch(batch), horizon).quantiles(levels)
+    return next_steps(model, batch, horizon).quantiles(levels)
 
 
-def first_steps(mixture: StudentTMixture, horizon: int) -> StudentTMixture:
-    """Keep the first steps of a patch.
+def next_steps(model: Toto, batch: SeriesBatch, horizon: int) -> StudentTMixture:
+    """Return the distributions of the next steps, up to one patch.
 
     Args:
-        mixture: of `Toto.next_patch`.
+        model: Toto 1.0.
+        batch: T is a multiple of the patch size.
         horizon: h, at most the patch size.
 
     Returns:
-        Mixtures (B, V, h, K).
+        Mixtures (B, V, h, K), in the unit of the values.
 
     Raises:
         ForecastError: if the horizon is longer than a patch.
     """
-    if horizon > mixture.df.shape[2]:
+    size = model.config.patch_size
+    if not 1 <= horizon <= size:
         raise ForecastError(
-            f"expected a horizon of at most a patch ({mixture.df.shape[2]} steps), found {horizon};"
+            f"expected a horizon of at least 1 and at most a patch ({size} steps), found {horizon};"
             " draw paths for longer ones"
         )
-    return StudentTMixture(*(part[:, :, :horizon] for part in mixture.parts))
+    return model.next_patch(batch, n_steps=horizon)
 
 
 @torch.no_grad()

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from hrl_sarp.errors import ForecastError
 from hrl_sarp.forecasters.contract import Forecast, History, require_histories
-from hrl_sarp.forecasters.toto.decoding import first_steps, forecast_paths
+from hrl_sarp.forecasters.toto.decoding import forecast_paths, next_steps
 from hrl_sarp.forecasters.toto.model import Toto
 from hrl_sarp.forecasters.toto.scaler import SeriesBatch
 from hrl_sarp.forecasters.toto.second import KNOTS, Toto2
 from hrl_sarp.run.session import derive_seed
 
-MID_LEVELS = tuple((i + 0.5) / 50 for i in range(50))
-"""Levels whose quantiles are averaged to a mean of prices. It is trimmed by 1 % at each end: the
-exponential of a Student's t has no mean."""
+TRIMMED = 0.01
+"""Probability at each end that a mean of prices leaves out: the exponential of a Student's t has no
+mean."""
+_NODES, _SHARES = np.polynomial.legendre.leggauss(16)
+MEAN_LEVELS, MEAN_SHARES = 0.5 + (0.5 - TRIMMED) * _NODES, _SHARES / 2
+"""Levels and weights by which quantiles sum to that mean (Gauss and Legendre)."""
 _PERCENT = 100.0
 _ROWS_AT_ONCE = 512
 """Series, or paths of series, that one pass of the network reads at most."""
@@ -64,8 +67,8 @@ class TotoForecaster:
     Up to one patch ahead, quantiles and variances come from the network's distribution itself.
     Beyond, they come from paths that are drawn patch by patch; the first patch stays exact.
 
-    The mean of positive series is the mean of quantiles at 50 levels, which leaves 1 % out at each
-    end. A series that is not positive is read as it is; its log variance is NaN.
+    The mean of positive series leaves the lowest and the highest 1 % out. A series that is not
+    positive is read as it is; its log variance is NaN.
 
     Args:
         model: Toto 1.0.
@@ -137,10 +140,10 @@ class TotoForecaster:
         """Forecast series of the same length."""
         batch = _batch(self.model, readings)
         near = min(steps, self.least_rows)
-        mixture = first_steps(self.model.next_patch(batch), near)
+        mixture = next_steps(self.model, batch, near)
         asked, middle = mixture.quantiles(levels)[:, 0].numpy(), None
         if any(reading.last is not None for reading in readings):
-            middle = mixture.quantiles(MID_LEVELS)[:, 0].numpy()
+            middle = mixture.quantiles(MEAN_LEVELS.tolist())[:, 0].numpy()
         moments = [part[:, 0].double().cpu().numpy() for part in (mixture.mean, mixture.variance)]
         paths = None
         if steps > near:
@@ -155,7 +158,7 @@ class TotoForecaster:
             else:
                 exact = _Found(
                     reading.back(asked[row]),
-                    reading.back(middle[row]).mean(axis=-1),
+                    reading.back(middle[row]) @ MEAN_SHARES,
                     variance / _PERCENT**2,
                 )
             if paths is not None:
@@ -287,7 +290,7 @@ def _extended(
     if reading.last is None:
         mean, variance = far.mean(axis=0), np.full(far.shape[1], np.nan)
     else:
-        mean = np.quantile(far, MID_LEVELS, axis=0).mean(axis=0)
+        mean = MEAN_SHARES @ np.quantile(far, MEAN_LEVELS, axis=0)
         variance = drawn[:, near:].var(axis=0) / _PERCENT**2
     return _Found(
         np.concatenate([exact.quantiles, np.quantile(far, levels, axis=0).T]),

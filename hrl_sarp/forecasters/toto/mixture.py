@@ -3,18 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numba import njit
 from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional
 
 TINY = torch.finfo(torch.float32).eps
 _MOST_ROUNDS = 200
-_CLOSE_ENOUGH = 1e-13
-"""Of the first bracket: where the search for a quantile ends."""
+_ROUGHLY, _CLOSE_ENOUGH = 1e-2, 1e-13
+"""Probabilities: where the search for a quantile becomes exact, and where it ends."""
+_MOST_TERMS, _ROUNDING = 1000, 4e-16
 
 
 @dataclass(frozen=True)
@@ -89,18 +92,22 @@ class StudentTMixture:
 
         Returns:
             Quantiles in float64, on the CPU, without a gradient; they ascend along the last axis.
+            NaN where a step has a value that is not finite.
         """
-        # one row for each pair of step and level
-        shape = (*self.df.shape[:-1], len(levels))
-        rows = [
-            np.broadcast_to(part[..., None, :], (*shape, part.shape[-1])).reshape(
-                -1, part.shape[-1]
-            )
-            for part in self._arrays()
-        ]
-        targets = np.broadcast_to(np.asarray(levels, dtype=float), shape).reshape(-1)
-        found = np.maximum.accumulate(_invert(rows, targets).reshape(shape), axis=-1)
-        return torch.from_numpy(found)
+        df, loc, scale, weights = (part.reshape(-1, part.shape[-1]) for part in self._arrays())
+        asked = np.asarray(levels, dtype=float)
+        normal, wide = special.ndtri(asked), (asked - 0.5) / np.sqrt(asked * (1 - asked) / 2)
+        # df lies between 2 and infinity, so each component's quantile lies between these two, and
+        # the quantile of the mixture lies between those of its components
+        ends = np.sort([normal, wide], axis=0)[..., None]
+        with np.errstate(invalid="ignore"):
+            low = (loc[:, None] + scale[:, None] * ends[0]).min(axis=-1)
+            high = (loc[:, None] + scale[:, None] * ends[1]).max(axis=-1)
+        log_beta = special.betaln(df / 2, 0.5)
+        found = _invert(df, loc, scale, weights, log_beta, asked, low, high)
+        found[~np.isfinite(df + loc + scale + weights).all(axis=-1)] = np.nan
+        ascending = np.maximum.accumulate(found, axis=-1)
+        return torch.from_numpy(ascending.reshape(*self.df.shape[:-1], len(asked)))
 
     def draw(self, uniforms: Float[Tensor, "*steps 3"]) -> Float[Tensor, "*steps"]:
         """Turn uniform numbers into draws; the same numbers give the same draws.
@@ -154,7 +161,7 @@ class StudentTMixture:
         )
 
     def _arrays(self) -> list[Float[np.ndarray, "*steps K"]]:
-        return [part.detach().double().cpu().numpy() for part in self.parts]
+        return [part.detach().double().cpu().contiguous().numpy() for part in self.parts]
 
 
 class MixtureHead(nn.Module):
@@ -177,39 +184,94 @@ class MixtureHead(nn.Module):
         )
 
 
-def _invert(
-    rows: Sequence[Float[np.ndarray, "N K"]], levels: Float[np.ndarray, " N"]
-) -> Float[np.ndarray, " N"]:
-    """Find where each row's distribution function takes a level: Newton inside a bracket."""
-    df, loc, scale, weights = rows
-    normal, wide = special.ndtri(levels), (2 * levels - 1) / np.sqrt(2 * levels * (1 - levels))
-    # df lies between 2 and infinity, so each component's quantile lies between these two, and the
-    # quantile of the mixture lies between those of its components
-    ends = np.sort([normal, wide], axis=0)
-    low = (loc + scale * ends[0, :, None]).min(axis=1)
-    high = (loc + scale * ends[1, :, None]).max(axis=1)
-    constant = special.gammaln((df + 1) / 2) - special.gammaln(df / 2) - np.log(np.pi * df) / 2
-    constant = weights * np.exp(constant) / scale
-    enough = _CLOSE_ENOUGH * np.maximum(high - low, np.abs(high + low) / 2)
-    x, step, open_rows = (low + high) / 2, high - low, np.flatnonzero(high - low > enough)
+# Numba compiles what follows; it cannot read annotations of shapes.
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _invert(df, loc, scale, weights, log_beta, levels, low, high):
+    found = np.empty_like(low)
+    for n in range(len(df)):
+        step = df[n], loc[n], scale[n], weights[n], log_beta[n]
+        for q in range(len(levels)):
+            found[n, q] = _quantile(*step, levels[q], low[n, q], high[n, q])
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _quantile(df, loc, scale, weights, log_beta, level, first, last):
+    """Newton inside a bracket: near the goal by a cheap approximation, then exactly."""
+    low, high, step, exact = first, last, last - first, False
+    x = (low + high) / 2
     for _ in range(_MOST_ROUNDS):
-        if not len(open_rows):
-            break
-        at = open_rows
-        z = (x[at, None] - loc[at]) / scale[at]
-        excess = (weights[at] * special.stdtr(df[at], z)).sum(axis=1) - levels[at]
-        density = (constant[at] * (1 + z * z / df[at]) ** (-(df[at] + 1) / 2)).sum(axis=1)
-        low[at] = np.where(excess < 0, x[at], low[at])
-        high[at] = np.where(excess > 0, x[at], high[at])
-        middle = (low[at] + high[at]) / 2
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            newton = x[at] - excess / density
+        below = density = slope = 0.0
+        for k in range(len(df)):
+            z = (x - loc[k]) / scale[k]
+            beyond = _beyond(z, df[k], log_beta[k]) if exact else _roughly_beyond(z, df[k])
+            below += weights[k] * (beyond if z < 0 else 1.0 - beyond)
+            tail = -(df[k] + 1) / 2 * math.log1p(z * z / df[k]) - log_beta[k]
+            own = weights[k] * math.exp(tail) / (scale[k] * math.sqrt(df[k]))
+            density += own
+            slope -= own * (df[k] + 1) * z / ((df[k] + z * z) * scale[k])
+        excess = below - level
+        low, high = (x, high) if excess < 0 else (low, x)
+        newton = x - excess / density
         # halving whenever Newton leaves the bracket or no longer halves its own step
-        is_good = (newton >= low[at]) & (newton <= high[at])
-        is_good &= np.abs(newton - x[at]) < np.abs(step[at]) / 2
-        following = np.where(is_good, newton, middle)
-        step[at] = following - x[at]
-        x[at] = following
-        is_open = (np.abs(step[at]) > enough[at]) & (excess != 0) & (high[at] - low[at] > 0)
-        open_rows = at[is_open]
+        is_good = low <= newton <= high and abs(newton - x) < abs(step) / 2
+        following = newton if is_good else (low + high) / 2
+        step = following - x
+        x = following
+        # what Newton's step leaves is of second order
+        left = abs(slope) / 2 * step * step if is_good else 1.0
+        is_stuck = abs(step) <= _ROUNDING * abs(x)
+        if exact and (left <= _CLOSE_ENOUGH or excess == 0.0 or is_stuck):
+            break
+        if not exact and (abs(excess) < _ROUGHLY or is_stuck):
+            low, high, step, exact = first, last, last - first, True
     return x
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _roughly_beyond(z, df):
+    """Return P(T > |z|) to about three digits. Source: Hill (1970), algorithm 395 of the CACM."""
+    a = df - 0.5
+    b = 48.0 * a * a
+    y = a * math.log1p(z * z / df)
+    series = (((-0.4 * y - 3.3) * y - 24.0) * y - 85.5) / (0.8 * y * y + 100.0 + b)
+    normal = ((series + y + 3.0) / b + 1.0) * math.sqrt(y)
+    return 0.5 * math.erfc(normal / math.sqrt(2.0))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _beyond(z, df, log_beta):
+    """Return P(T > |z|), the incomplete beta function of df / (df + z^2)."""
+    a, square = df / 2, z * z
+    share = square / (df + square)
+    if share == 0.0:
+        return 0.5
+    front = math.exp(0.5 * math.log(share) - a * math.log1p(square / df) - log_beta)
+    # on either side of the mode another fraction converges fast
+    if share > 1.5 / (a + 2.5):
+        return front * _continued_fraction(a, 0.5, 1.0 - share) / a / 2
+    return 0.5 - front * _continued_fraction(0.5, a, share)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _continued_fraction(a, b, x):
+    """Lentz's method. Source: Press et al. (2007), Numerical Recipes, 6.4."""
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0))
+    found = d
+    for m in range(1, _MOST_TERMS):
+        even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
+        d, c = 1.0 / (1.0 + even * d), 1.0 + even / c
+        found *= d * c
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
+        d, c = 1.0 / (1.0 + odd * d), 1.0 + odd / c
+        found *= d * c
+        if abs(d * c - 1.0) < _ROUNDING:
+            break
+    return found

@@ -263,18 +263,24 @@ class Toto(nn.Module):
             cache.n_tokens += tokens.shape[2]
         return tokens if n_before else tokens[:, :, n_labels:]
 
-    def distribution(self, hidden: Float[Tensor, "B V Q D"]) -> StudentTMixture:
+    def distribution(
+        self, hidden: Float[Tensor, "B V Q D"], n_steps: int | None = None
+    ) -> StudentTMixture:
         """Read the distributions of the steps one patch later.
 
         Args:
             hidden: of `hidden`.
+            n_steps: first steps of each patch to read, at most P; None for all. It saves the time
+                of reading the others.
 
         Returns:
-            Mixtures (B, V, Q * P, K) of scaled values: that of step i is about the value at i + P,
+            Mixtures (B, V, Q * n, K) of scaled values: that of step i is about the value at i + P,
             in the mean and deviation of step i.
         """
-        steps = self.unembed(hidden).unflatten(-1, (self.config.patch_size, -1)).flatten(2, 3)
-        return self.output_distribution(steps)
+        n_steps = n_steps or self.config.patch_size
+        rows = n_steps * self.config.embed_dim
+        opened = functional.linear(hidden, self.unembed.weight[:rows], self.unembed.bias[:rows])
+        return self.output_distribution(opened.unflatten(-1, (n_steps, -1)).flatten(2, 3))
 
     def forward(self, batch: SeriesBatch) -> tuple[StudentTMixture, Scaled]:
         """Return the distribution at every step, and the scale that it is in.
@@ -288,20 +294,23 @@ class Toto(nn.Module):
         scaled = self.scale(batch)
         return self.distribution(self.hidden(batch, self.embed(scaled.values))), scaled
 
-    def next_patch(self, batch: SeriesBatch, cache: Cache | None = None) -> StudentTMixture:
-        """Return the distribution of the P steps after the last one, in the unit of the values.
+    def next_patch(
+        self, batch: SeriesBatch, cache: Cache | None = None, n_steps: int | None = None
+    ) -> StudentTMixture:
+        """Return the distribution of the steps after the last one, in the unit of the values.
 
         Args:
             batch: T is a multiple of the patch size.
             cache: of the patches before; new ones are computed and taken in.
+            n_steps: n, at most P; None for P.
 
         Returns:
-            Mixtures (B, V, P, K).
+            Mixtures (B, V, n, K).
         """
         scaled, size = self.scale(batch), self.config.patch_size
         n_seen = 0 if cache is None else max(cache.n_tokens - int(self.has_labels), 0)
         patches = self.embed(scaled.values[..., n_seen * size :])
-        mixture = self.distribution(self.hidden(batch, patches, cache)[:, :, -1:])
+        mixture = self.distribution(self.hidden(batch, patches, cache)[:, :, -1:], n_steps)
         shape = mixture.loc.shape[:-1]
         return mixture.moved(
             scaled.loc[..., -1:].expand(shape), scaled.scale[..., -1:].expand(shape)

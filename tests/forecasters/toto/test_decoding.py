@@ -63,7 +63,7 @@ def test_the_context_is_read_once_and_only_the_last_patch_is_opened(
         lambda b, x, c=None: (read.append(x.shape[0] * x.shape[2]), hidden(b, x, c))[1],
     )
     monkeypatch.setattr(
-        model, "distribution", lambda x: (opened.append(x.shape[2]), distribution(x))[1]
+        model, "distribution", lambda x, n=None: (opened.append(x.shape[2]), distribution(x, n))[1]
     )
     forecast_paths(model, batch, uniforms(10, 2, 3 * SIZE))
     # two rows of five patches; then one new patch of 20 paths, twice
@@ -113,6 +113,8 @@ def test_a_horizon_beyond_a_patch_has_no_closed_form() -> None:
     assert forecast_quantiles(model, batch, SIZE, LEVELS).shape == (1, 1, SIZE, 3)
     with pytest.raises(ForecastError, match=r"at most a patch \(4 steps\), found 5"):
         forecast_quantiles(model, batch, SIZE + 1, LEVELS)
+    whole = forecast_quantiles(model, batch, SIZE, LEVELS)
+    assert torch.allclose(forecast_quantiles(model, batch, 2, LEVELS), whole[:, :, :2])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3])

@@ -15,7 +15,7 @@ from hrl_sarp.forecasters.toto import (
     TotoForecaster,
     forecast_quantiles,
 )
-from hrl_sarp.forecasters.toto.forecaster import MID_LEVELS
+from hrl_sarp.forecasters.toto.forecaster import TRIMMED
 from tests.forecasters.toto.small_models import SMALL, toto, toto2
 
 SIZE = SMALL.patch_size
@@ -101,8 +101,11 @@ def test_quantiles_and_variance_are_those_of_100_log_returns() -> None:
     assert np.allclose(found.quantiles[0], one.target[-1] * np.exp(ours / 100.0))
     variance = model.next_patch(batch).variance[0, 0, :3].detach().numpy() / 1e4
     assert np.allclose(found.log_variance[0], variance)
-    middle = forecast_quantiles(model, batch, 3, MID_LEVELS)[0, 0].numpy()
-    assert np.allclose(found.mean[0], (one.target[-1] * np.exp(middle / 100.0)).mean(axis=-1))
+    inside = np.linspace(TRIMMED, 1 - TRIMMED, 1001)
+    levels = ((inside[1:] + inside[:-1]) / 2).tolist()
+    many = forecast_quantiles(model, batch, 3, levels)[0, 0].numpy()
+    prices = one.target[-1] * np.exp(many / 100.0)
+    assert np.allclose(found.mean[0], prices.mean(axis=-1), rtol=1e-5)
     assert found.paths is None
 
 
