@@ -137,6 +137,16 @@ class Forecaster(Protocol):
         ...
 
 
+@runtime_checkable
+class HasLevelRange(Protocol):
+    """A forecaster that knows nothing of the outer levels, and refuses them."""
+
+    @property
+    def level_range(self) -> tuple[float, float]:
+        """Lowest and highest level that it knows."""
+        ...
+
+
 def require_histories(
     histories: Sequence[History], least_rows: int, levels: Sequence[float]
 ) -> None:

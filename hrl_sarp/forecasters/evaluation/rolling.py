@@ -18,7 +18,13 @@ from loguru import logger
 
 from hrl_sarp.errors import ForecastError
 from hrl_sarp.fitting.resume import RunState
-from hrl_sarp.forecasters.contract import LEVELS, Forecast, Forecaster, History
+from hrl_sarp.forecasters.contract import (
+    LEVELS,
+    Forecast,
+    Forecaster,
+    HasLevelRange,
+    History,
+)
 from hrl_sarp.forecasters.evaluation.scores import path_crps, path_pit, quantile_pit
 from hrl_sarp.forecasters.series import Series, content_hash
 from hrl_sarp.reporting.table import counted
@@ -102,7 +108,7 @@ class Vintage:
     """
 
     model: str
-    """Name of the forecaster."""
+    """Name in tables."""
     fitted_to: np.datetime64 | None
     """Time of the last bar that chose anything of it; None if nothing was ever fitted."""
     identity: str
@@ -238,7 +244,7 @@ class Roller:
         >>> days = np.datetime64("2024-01-01") + np.arange(40)
         >>> series = Series("A", days, np.linspace(1.0, 2.0, 40), None)
         >>> roller = Roller([series], RollingPlan(2, days[30]), Path(mkdtemp()))
-        >>> roller.roll([LastValue()], {"last value": "none"}).select("origin", "step").height
+        >>> roller.roll({"last value": LastValue()}, {"last value": "none"}).height
         8
     """
 
@@ -247,12 +253,12 @@ class Roller:
         self.origins: list[Origin] = []
 
     def roll(
-        self, forecasters: Sequence[Forecaster], identities: Mapping[str, str]
+        self, forecasters: Mapping[str, Forecaster], identities: Mapping[str, str]
     ) -> pl.DataFrame:
         """Forecast with every forecaster, from the same origins.
 
         Args:
-            forecasters: with different names.
+            forecasters: by their names in tables.
             identities: name -> what tells its weights and settings from others.
 
         Returns:
@@ -262,15 +268,19 @@ class Roller:
             forecaster does not give is NaN.
 
         Raises:
-            ForecastError: if names are not different, no origin is found, or a forecast is not
-                finite.
+            ForecastError: if names are too alike, no origin is found, or a forecast is not finite.
             CheckpointError: if the folder holds blocks of another plan, other data or another
                 model; names what differs.
         """
-        folders = self._folders(forecasters)
-        least = max(forecaster.least_rows for forecaster in forecasters)
+        folders = _folders(list(forecasters))
+        least = max(forecaster.least_rows for forecaster in forecasters.values())
         self.origins = find_origins(self.series, self.plan, least)
-        self._require_same(forecasters, identities, folders)
+        plan = to_plain({key: str(value) for key, value in asdict(self.plan).items()})
+        whole = {"plan": plan, "data": content_hash(self.series), "rows before an origin": least}
+        _claim(self.parts / PLAN, whole)
+        for name in forecasters:
+            own = {"model": name, "weights": identities[name]}
+            _claim(self.parts / folders[name] / MODEL, own)
         blocks = self._blocks()
         n_each = sum(len(origin.rows) for origin in self.origins)
         logger.info(
@@ -282,9 +292,10 @@ class Roller:
         total = n_each * len(forecasters)
         files = []
         with phase_progress("forecasts", total, unit="forecasts") as bar:
-            for place, forecaster in enumerate(forecasters):
-                folder = self.parts / folders[forecaster.name]
-                files += self._roll_one(forecaster, folder, blocks, bar.shifted(place * n_each))
+            for place, (name, forecaster) in enumerate(forecasters.items()):
+                own_bar = bar.shifted(place * n_each)
+                folder = self.parts / folders[name]
+                files += self._roll_one(name, forecaster, folder, blocks, own_bar)
         return pl.concat([pl.read_parquet(file) for file in files])
 
     def left_out(self) -> dict[str, int]:
@@ -310,37 +321,6 @@ class Roller:
                 f"beside a hole: {named}{more}"
             )
 
-    def _folders(self, forecasters: Sequence[Forecaster]) -> dict[str, str]:
-        names = [forecaster.name for forecaster in forecasters]
-        folders = {name: re.sub(r"[^a-z0-9]+", "_", name.lower()) for name in names}
-        if len(set(folders.values())) < len(names) or not names:
-            raise ForecastError(
-                f"expected forecasters whose names differ in letters or digits, found {names}"
-            )
-        return folders
-
-    def _require_same(
-        self,
-        forecasters: Sequence[Forecaster],
-        identities: Mapping[str, str],
-        folders: Mapping[str, str],
-    ) -> None:
-        """Refuse blocks of another run, or say of what the new ones will be."""
-        plan = to_plain({key: str(value) for key, value in asdict(self.plan).items()})
-        least = max(forecaster.least_rows for forecaster in forecasters)
-        whole = {"plan": plan, "data": content_hash(self.series), "rows before an origin": least}
-        self._claim(self.parts / PLAN, whole)
-        for forecaster in forecasters:
-            own = {"model": forecaster.name, "weights": identities[forecaster.name]}
-            self._claim(self.parts / folders[forecaster.name] / MODEL, own)
-
-    def _claim(self, path: Path, identity: Mapping[str, object]) -> None:
-        if path.is_file():
-            state = RunState(path.parent, "rolling forecasts", identity, resume=True)
-            state.require_same(read_json(path, "evaluate-forecaster"), str(path.parent))
-        else:
-            write_json(path, identity)
-
     def _blocks(self) -> list[list[Origin]]:
         """Cut the origins of each kind into files."""
         size = self.plan.block_origins
@@ -351,40 +331,47 @@ class Roller:
         return found
 
     def _roll_one(
-        self, forecaster: Forecaster, folder: Path, blocks: list[list[Origin]], bar: PhaseBar
+        self,
+        name: str,
+        forecaster: Forecaster,
+        folder: Path,
+        blocks: list[list[Origin]],
+        bar: PhaseBar,
     ) -> list[Path]:
         """Forecast the blocks that are not there yet."""
         files = [folder / f"{number:05}.parquet" for number in range(len(blocks))]
         sizes = [sum(len(origin.rows) for origin in block) for block in blocks]
         left = sum(n for n, file in zip(sizes, files, strict=True) if not file.is_file())
-        tell = _Teller(forecaster.name, left)
+        tell = _Teller(name, left)
         done = 0
         for number, (file, block) in enumerate(zip(files, blocks, strict=True)):
             if not file.is_file():
                 seed = derive_seed(self.plan.seed, number)
                 count = partial(_count, bar, done, tell)
-                write_table(file, self._forecast_block(forecaster, block, seed, count))
+                frame = self._forecast_block(name, forecaster, block, seed, count)
+                write_table(file, frame)
             done += sizes[number]
             bar.update(done)
         return files
 
     def _forecast_block(
         self,
+        name: str,
         forecaster: Forecaster,
         block: list[Origin],
         seed: int,
         count: Callable[[int], None],
     ) -> pl.DataFrame:
         cells = [(origin, i, row) for origin in block for i, row in origin.rows]
+        levels = known_levels(forecaster, self.plan)
         frames = []
         for first in range(0, len(cells), self.plan.batch_size):
             batch = cells[first : first + self.plan.batch_size]
             histories = [self._history(i, row, forecaster.context_rows) for _, i, row in batch]
-            forecast = forecaster.forecast(histories, self.plan.levels, derive_seed(seed, first))
-            _require_sound(forecast, forecaster.name, histories, self.plan)
+            forecast = forecaster.forecast(histories, levels, derive_seed(seed, first))
+            _require_sound(forecast, name, histories, levels)
             kinds = [origin.kind for origin, _, _ in batch]
-            rows = [(i, row) for _, i, row in batch]
-            frames.append(self._frame(forecaster.name, kinds, rows, forecast))
+            frames.append(self._frame(name, kinds, [(i, row) for _, i, row in batch], forecast))
             count(first + len(batch))
         return pl.concat(frames)
 
@@ -400,11 +387,12 @@ class Roller:
         plan, steps = self.plan, np.arange(1, self.plan.horizon + 1)
         ahead = [(self.series[i], row + steps) for i, row in rows]
         came = np.concatenate([one.target[later] for one, later in ahead])
-        n_levels = len(plan.levels)
-        quantiles = forecast.quantiles.reshape(-1, n_levels)
+        lost = np.full(len(came), np.nan)
+        quantiles = forecast.quantiles.reshape(len(came), -1)
+        by_level = dict(zip(forecast.levels, quantiles.T, strict=True))
         variance = forecast.log_variance
         paths = None if forecast.paths is None else forecast.paths.reshape(-1, len(came))
-        crps, pit = _density_scores(came, quantiles, plan.levels, paths)
+        crps, pit = _density_scores(came, quantiles, forecast.levels, paths)
         each = [len(steps)] * len(rows)
         columns = {
             "kind": np.repeat(kinds, each),
@@ -416,8 +404,8 @@ class Roller:
             "scale": np.repeat([self._scale(i, row) for i, row in rows], each),
             "y": came,
             "mean": forecast.mean.ravel(),
-            **{str(level): quantiles[:, at] for at, level in enumerate(plan.levels)},
-            "log_variance": np.full(len(came), np.nan) if variance is None else variance.ravel(),
+            **{str(level): by_level.get(level, lost) for level in plan.levels},
+            "log_variance": lost if variance is None else variance.ravel(),
             "crps_paths": crps,
             "pit": pit,
         }
@@ -428,6 +416,41 @@ class Roller:
         known = self._history(place, row, self.plan.scale_rows + self.plan.season).target
         changes = np.abs(known[self.plan.season :] - known[: -self.plan.season])
         return float(changes.mean()) if len(changes) else 0.0
+
+
+def known_levels(forecaster: Forecaster, plan: RollingPlan) -> tuple[float, ...]:
+    """Choose the levels of a plan that a forecaster knows.
+
+    Args:
+        forecaster: may have a `level_range`.
+        plan: names the levels.
+
+    Returns:
+        Levels, ascending.
+    """
+    if not isinstance(forecaster, HasLevelRange):
+        return plan.levels
+    low, high = forecaster.level_range
+    return tuple(level for level in plan.levels if low <= level <= high)
+
+
+def _folders(names: list[str]) -> dict[str, str]:
+    """Name a folder for each model."""
+    folders = {name: re.sub(r"[^a-z0-9]+", "_", name.lower()) for name in names}
+    if len(set(folders.values())) < len(names) or not names:
+        raise ForecastError(
+            f"expected forecasters whose names differ in letters or digits, found {names}"
+        )
+    return folders
+
+
+def _claim(path: Path, identity: Mapping[str, object]) -> None:
+    """Refuse blocks of another run, or say of what the new ones will be."""
+    if path.is_file():
+        state = RunState(path.parent, "rolling forecasts", identity, resume=True)
+        state.require_same(read_json(path, "evaluate-forecaster"), str(path.parent))
+    else:
+        write_json(path, identity)
 
 
 class _Teller:
@@ -469,11 +492,11 @@ def _micros(times: np.datetime64 | np.ndarray) -> np.datetime64 | np.ndarray:
 
 
 def _require_sound(
-    forecast: Forecast, model: str, histories: Sequence[History], plan: RollingPlan
+    forecast: Forecast, model: str, histories: Sequence[History], levels: tuple[float, ...]
 ) -> None:
     """Refuse a forecast of another form, or one that is not finite, by symbol and origin."""
-    shape = len(histories), plan.horizon, len(plan.levels)
-    if forecast.quantiles.shape != shape or forecast.levels != plan.levels:
+    shape = len(histories), len(histories[0].future), len(levels)
+    if forecast.quantiles.shape != shape or forecast.levels != levels:
         raise ForecastError(
             f"{model}: expected quantiles of shape {shape} at the levels of the plan, found "
             f"{forecast.quantiles.shape} at {forecast.levels}"

@@ -18,7 +18,7 @@ from hrl_sarp.forecasters.evaluation.rolling import (
     Vintage,
     moment,
 )
-from hrl_sarp.forecasters.evaluation.summary import NAIVE, Evaluation, summarise
+from hrl_sarp.forecasters.evaluation.summary import Evaluation, summarise
 from hrl_sarp.forecasters.series import Series
 from hrl_sarp.run.files import write_json, write_table, write_text
 
@@ -40,7 +40,8 @@ def evaluate(
     on behind its last block of origins, if everything is as it was.
 
     Args:
-        models: what is tested, each with what it has seen; there may be none.
+        models: what is tested, each with its name in tables and what it has seen; there may be
+            none.
         series: what is forecast, with different symbols.
         plan: origins and steps.
         folder: of the run; made if needed.
@@ -57,19 +58,19 @@ def evaluate(
         ForecastError: if names of forecasters are not different, no origin can be forecast, or a
             forecast is not finite.
     """
-    beside = [baseline for baseline in baselines if baseline.name != NAIVE]
-    forecasters = [*(model for model, _ in models), LastValue(), *beside]
-    names = [model.name for model, _ in models]
-    for model, vintage in models:
-        if vintage.model != model.name:
-            raise ForecastError(f"expected the vintage of {model.name}, found {vintage.model}")
+    names = [vintage.model for _, vintage in models]
+    beside = {each.name: each for each in (LastValue(), *baselines)}
+    if len({*names, *beside}) < len(names) + len(beside):
+        raise ForecastError(f"expected names unlike those of other forecasters, found {names}")
+    for _, vintage in models:
         _require_unseen(vintage, plan.start)
     if overwrite:
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         for name in (FORECASTS, RESULT, PAGE):
             (folder / name).unlink(missing_ok=True)
-    identities = {baseline.name: repr(baseline) for baseline in (LastValue(), *beside)}
-    identities |= {vintage.model: vintage.identity for _, vintage in models}
+    identities = {vintage.model: vintage.identity for _, vintage in models}
+    identities |= {name: repr(baseline) for name, baseline in beside.items()}
+    forecasters = {vintage.model: model for model, vintage in models} | beside
     table = Roller(series, plan, folder).roll(forecasters, identities)
     write_table(folder / FORECASTS, table)
     contaminated = {

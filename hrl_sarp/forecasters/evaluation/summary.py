@@ -227,13 +227,17 @@ def _measures(rows: pl.DataFrame, plan: RollingPlan) -> dict[str, float]:
     size = float(np.abs(came).mean())
     for share in INTERVALS:
         ends = [str(round(end, 3)) for end in (0.5 - share / 2, 0.5 + share / 2)]
-        known = density.all() and all(end in rows.columns for end in ends)
+        known = density.all() and all(_is_known(rows, end) for end in ends)
         low, high = (rows[end].to_numpy() if known else came for end in ends)
         name = share_name(share)
         found[f"coverage_{name}"] = scores.coverage(came, low, high) if known else math.nan
         width = 100.0 * float((high - low).mean())
         found[f"width_{name}"] = width / size if known and size > 0.0 else math.nan
     return found
+
+
+def _is_known(rows: pl.DataFrame, level: str) -> bool:
+    return level in rows.columns and bool(rows[level].is_finite().all())
 
 
 def share_name(share: float) -> str:

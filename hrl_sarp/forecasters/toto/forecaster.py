@@ -215,6 +215,11 @@ class Toto2Forecaster:
         """One patch; it reads whole patches."""
         return self.model.config.patch_size
 
+    @property
+    def level_range(self) -> tuple[float, float]:
+        """Levels of its outermost quantiles."""
+        return KNOTS[0], KNOTS[-1]
+
     def forecast(
         self, histories: Sequence[History], levels: Sequence[float], seed: int
     ) -> Forecast:

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from hrl_sarp.errors import CheckpointError, ForecastError
-from hrl_sarp.forecasters.contract import Forecast, History
+from hrl_sarp.forecasters.contract import Forecast, Forecaster, History
 from hrl_sarp.forecasters.evaluation.baselines import (
     Drift,
     EwmaWalk,
@@ -20,16 +20,29 @@ from hrl_sarp.forecasters.evaluation.baselines import (
     SeasonalNaive,
     point_forecast,
 )
-from hrl_sarp.forecasters.evaluation.rolling import PARTS, Roller, RollingPlan, find_origins
+from hrl_sarp.forecasters.evaluation.rolling import (
+    PARTS,
+    Roller,
+    RollingPlan,
+    find_origins,
+    known_levels,
+)
+from hrl_sarp.forecasters.evaluation.summary import summarise
 from hrl_sarp.forecasters.series import Series
+from hrl_sarp.forecasters.toto.forecaster import Toto2Forecaster
+from hrl_sarp.forecasters.toto.second import Toto2, Toto2Config
 from tests.forecasters.evaluation.planted import START, days, series, walks
 
 PLAN = RollingPlan(3, days(200)[START], block_origins=4, batch_size=5)
 SIMPLE = (LastValue(), Drift(), SeasonalNaive(5), EwmaWalk())
 
 
+def named(models: Sequence[Forecaster]) -> dict[str, Forecaster]:
+    return {each.name: each for each in models}
+
+
 def rolled(folder: Path, made: Sequence[Series], plan: RollingPlan = PLAN) -> pl.DataFrame:
-    return Roller(made, plan, folder).roll(SIMPLE, {each.name: "x" for each in SIMPLE})
+    return Roller(made, plan, folder).roll(named(SIMPLE), {each.name: "x" for each in SIMPLE})
 
 
 def test_every_model_has_the_same_rows(tmp_path: Path) -> None:
@@ -96,10 +109,10 @@ def test_rows_after_an_origin_do_not_change_its_forecast(tmp_path: Path, cut: in
         replace(one, target=np.r_[one.target[:cut], one.target[cut:][::-1]]) for one in made
     ]
     shorter = [Series(one.symbol, one.timestamps[:cut], one.target[:cut], None) for one in made]
-    whole = Roller(made, PLAN, tmp_path / "whole").roll(models, names)
+    whole = Roller(made, PLAN, tmp_path / "whole").roll(named(models), names)
     drop = ["y", "crps_paths", "pit", "time"]
     for name, changed in {"shuffled": shuffled, "shorter": shorter}.items():
-        found = Roller(changed, PLAN, tmp_path / name).roll(models, names)
+        found = Roller(changed, PLAN, tmp_path / name).roll(named(models), names)
         early = pl.col("origin") + pl.duration(days=PLAN.horizon) < days(200)[cut].item()
         assert_frame_equal(
             found.filter(early).drop(drop), whole.filter(early).drop(drop), check_exact=True
@@ -115,6 +128,45 @@ def test_a_permuted_future_leaves_the_forecast_of_its_origin(tmp_path: Path) -> 
     ]
     assert_frame_equal(*found, check_exact=True)
     assert len(found[0]) == 3 * len(SIMPLE)
+
+
+@dataclass(frozen=True)
+class Narrow(LastValue):
+    """Refuses outer levels."""
+
+    level_range: tuple[float, float] = (0.1, 0.9)
+
+    def forecast(
+        self, histories: Sequence[History], levels: Sequence[float], seed: int
+    ) -> Forecast:
+        if levels[0] < 0.1 or levels[-1] > 0.9:
+            raise ForecastError("expected levels from 0.1 to 0.9")
+        last = np.array([each.target[-1] for each in histories])
+        made = point_forecast(np.repeat(last[:, None], 3, axis=1), levels)
+        return replace(made, quantiles=made.quantiles + np.array(levels))
+
+
+def test_levels_that_a_forecaster_does_not_know_are_not_asked_and_nan(tmp_path: Path) -> None:
+    models = {"narrow": Narrow(), "last value": LastValue()}
+    table = Roller(walks(0, 1, 100), PLAN, tmp_path).roll(models, dict.fromkeys(models, "x"))
+    narrow = table.filter(pl.col("model") == "narrow")
+    assert narrow["0.05"].is_nan().all()
+    assert narrow["0.95"].is_nan().all()
+    np.testing.assert_allclose(narrow["0.25"] - narrow["last"], 0.25)
+    assert table.filter(pl.col("model") == "last value")["0.05"].is_finite().all()
+    (own,) = (each for each in summarise(table, PLAN, [], {}).groups if each.model == "narrow")
+    assert np.isnan(own.median("coverage_90"))
+    assert np.isfinite(own.median("coverage_80"))
+    assert len(own.pit) == 10
+
+
+def test_toto_2_is_asked_for_the_levels_of_its_network(tmp_path: Path) -> None:
+    small = {"patch_size": 4, "d_model": 8, "d_ff": 8, "qk_dim": 4, "v_dim": 4}
+    config = Toto2Config.smallest().model_copy(update=small)
+    toto = Toto2Forecaster(Toto2(config), context_patches=4)
+    assert known_levels(toto, PLAN) == PLAN.levels[1:-1]
+    table = Roller(walks(0, 1, 70), PLAN, tmp_path).roll({"toto2": toto}, {"toto2": "x"})
+    assert table["0.25"].is_finite().all()
 
 
 @dataclass
@@ -141,12 +193,14 @@ class Fragile:
 @pytest.mark.parametrize("stops_at", [3, 20, 38])
 def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path, stops_at: int) -> None:
     made, names = walks(3, 3, 100), {"fragile": "x", "last value": "x"}
-    unbroken = Roller(made, PLAN, tmp_path / "whole").roll([LastValue(), Fragile(999)], names)
+    unbroken = Roller(made, PLAN, tmp_path / "whole").roll(
+        named([LastValue(), Fragile(999)]), names
+    )
     killed = Fragile(stops_at)
     with pytest.raises(KeyboardInterrupt):
-        Roller(made, PLAN, tmp_path / "part").roll([LastValue(), killed], names)
+        Roller(made, PLAN, tmp_path / "part").roll(named([LastValue(), killed]), names)
     again = Fragile(999)
-    found = Roller(made, PLAN, tmp_path / "part").roll([LastValue(), again], names)
+    found = Roller(made, PLAN, tmp_path / "part").roll(named([LastValue(), again]), names)
     assert_frame_equal(found, unbroken, check_exact=True)
     # 13 origins of 3 series in blocks of 4 origins: finished blocks are not made again
     assert len(again.seen) == 39 - 12 * (stops_at // 12)
@@ -162,7 +216,7 @@ def test_forecasts_of_another_run_are_refused_by_name(tmp_path: Path) -> None:
         rolled(tmp_path, walks(1, 2, 90))
     names = {each.name: "x" for each in SIMPLE} | {"drift": "y"}
     with pytest.raises(CheckpointError, match="another weights: x there, y here"):
-        Roller(made, PLAN, tmp_path).roll(SIMPLE, names)
+        Roller(made, PLAN, tmp_path).roll(named(SIMPLE), names)
     assert len(list((tmp_path / PARTS).iterdir())) == len(SIMPLE) + 1
 
 
@@ -195,7 +249,7 @@ def test_nonsense_is_refused_by_model_series_and_origin(
 ) -> None:
     roller = Roller(walks(0, 2, 64), PLAN, tmp_path)
     with pytest.raises(ForecastError, match=f"broken: expected .*{message}"):
-        roller.roll([Broken(how)], {"broken": "x"})
+        roller.roll({"broken": Broken(how)}, {"broken": "x"})
     assert list((tmp_path / PARTS / "broken").glob("*.parquet")) == []
 
 
@@ -207,7 +261,7 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
         find_origins([series("A", made[0].target[:63])], PLAN, 61)
     roller = Roller(made, PLAN, tmp_path)
     with pytest.raises(ForecastError, match="names differ"):
-        roller.roll([LastValue(), LastValue("Last, value")], {})
+        roller.roll({"last value": LastValue(), "Last, value": LastValue()}, {})
     for wrong in ({"horizon": 0}, {"step": 0}, {"season": 0}, {"batch_size": 0}):
         with pytest.raises(ForecastError, match="from 1"):
             replace(PLAN, **wrong)
