@@ -28,7 +28,7 @@ EXTRAS = {
     "hrl_sarp/fitting/trackers.py": {"mlflow-skinny", "wandb"},
     "hrl_sarp/studies/ray_workers.py": {"ray"},
     "hrl_sarp/daily/export/": {"onnx", "onnxscript", "onnxruntime"},
-    "hrl_sarp/forecasters/evaluation/statistical.py": {"statsforecast"},
+    "hrl_sarp/forecasters/evaluation/baselines/statistical.py": {"statsforecast"},
 }
 """What is used only where someone asks for it, and is refused in one line without its extra:
 beginnings of paths, and the distributions of their extras."""

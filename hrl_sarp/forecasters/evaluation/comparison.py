@@ -80,17 +80,17 @@ class DieboldMariano:
         return f"Diebold-Mariano {sign}{number(self.statistic)}, {p} ({SIGN})"
 
 
-def overlap_lags(horizon: int, step: int) -> int:
-    """Count the origins after one whose forecasts overlap with its own: ceil(h / step) - 1.
+def overlap_lags(horizon: int, every: int) -> int:
+    """Count the origins after one whose forecasts overlap with its own: ceil(h / every) - 1.
 
     Args:
         horizon: rows that are forecast.
-        step: rows from an origin to the next.
+        every: rows from an origin to the next.
 
     Returns:
         Lags, at least 0.
     """
-    return math.ceil(horizon / step) - 1
+    return math.ceil(horizon / every) - 1
 
 
 def origin_means(

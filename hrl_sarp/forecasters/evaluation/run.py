@@ -9,14 +9,18 @@ from loguru import logger
 
 from hrl_sarp.errors import CheckpointError, ForecastError
 from hrl_sarp.forecasters.contract import Forecaster
-from hrl_sarp.forecasters.evaluation.baselines import LastValue
+from hrl_sarp.forecasters.evaluation.baselines.points import (
+    LastValue,
+)
+from hrl_sarp.forecasters.evaluation.plan import (
+    RollingPlan,
+    Vintage,
+    moment,
+)
 from hrl_sarp.forecasters.evaluation.report import page
 from hrl_sarp.forecasters.evaluation.rolling import (
     PARTS,
     Roller,
-    RollingPlan,
-    Vintage,
-    moment,
 )
 from hrl_sarp.forecasters.evaluation.summary import Evaluation, summarise
 from hrl_sarp.forecasters.series import Series

@@ -14,7 +14,12 @@ from jaxtyping import Float
 
 from hrl_sarp.forecasters.contract import LEVELS
 from hrl_sarp.forecasters.evaluation import scores
-from hrl_sarp.forecasters.evaluation.baselines import EwmaWalk, LastValue
+from hrl_sarp.forecasters.evaluation.baselines.points import (
+    LastValue,
+)
+from hrl_sarp.forecasters.evaluation.baselines.walks import (
+    EwmaWalk,
+)
 from hrl_sarp.forecasters.evaluation.comparison import (
     DieboldMariano,
     RankIC,
@@ -25,7 +30,10 @@ from hrl_sarp.forecasters.evaluation.comparison import (
     rank_ic,
     significant,
 )
-from hrl_sarp.forecasters.evaluation.rolling import INTERVALS, RollingPlan
+from hrl_sarp.forecasters.evaluation.plan import (
+    INTERVALS,
+    RollingPlan,
+)
 from hrl_sarp.reporting.table import counted
 
 NAIVE, DENSITY = LastValue().name, EwmaWalk().name

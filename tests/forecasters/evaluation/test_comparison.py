@@ -45,9 +45,9 @@ def test_the_figures_of_that_report_read_as_they_should() -> None:
     assert told == "pct_mae 116 %, 29.9 x naive, significantly worse"
 
 
-@pytest.mark.parametrize(("horizon", "step", "lags"), [(5, 5, 0), (5, 1, 4), (5, 2, 2), (1, 5, 0)])
-def test_lags_are_the_origins_that_overlap(horizon: int, step: int, lags: int) -> None:
-    assert overlap_lags(horizon, step) == lags
+@pytest.mark.parametrize(("horizon", "every", "lags"), [(5, 5, 0), (5, 1, 4), (5, 2, 2), (1, 5, 0)])
+def test_lags_are_the_origins_that_overlap(horizon: int, every: int, lags: int) -> None:
+    assert overlap_lags(horizon, every) == lags
 
 
 def test_statistic_by_hand() -> None:

@@ -11,20 +11,24 @@ from polars.testing import assert_frame_equal
 
 from hrl_sarp.errors import CheckpointError, ForecastError
 from hrl_sarp.forecasters.contract import Forecast, Forecaster, History
-from hrl_sarp.forecasters.evaluation.baselines import (
+from hrl_sarp.forecasters.evaluation.baselines.points import (
     Drift,
-    EwmaWalk,
-    GarchWalk,
-    HarWalk,
     LastValue,
     SeasonalNaive,
     point_forecast,
 )
+from hrl_sarp.forecasters.evaluation.baselines.walks import (
+    EwmaWalk,
+    GarchWalk,
+    HarWalk,
+)
+from hrl_sarp.forecasters.evaluation.plan import (
+    RollingPlan,
+    find_origins,
+)
 from hrl_sarp.forecasters.evaluation.rolling import (
     PARTS,
     Roller,
-    RollingPlan,
-    find_origins,
     known_levels,
 )
 from hrl_sarp.forecasters.evaluation.summary import summarise
@@ -262,7 +266,7 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
     roller = Roller(made, PLAN, tmp_path)
     with pytest.raises(ForecastError, match="names differ"):
         roller.roll({"last value": LastValue(), "Last, value": LastValue()}, {})
-    for wrong in ({"horizon": 0}, {"step": 0}, {"season": 0}, {"batch_size": 0}):
+    for wrong in ({"horizon": 0}, {"every_rows": 0}, {"season": 0}, {"batch_size": 0}):
         with pytest.raises(ForecastError, match="from 1"):
             replace(PLAN, **wrong)
     for levels in ((0.1, 0.5, 0.9), tuple(PLAN.levels[::-1])):

@@ -10,9 +10,18 @@ import pytest
 
 from hrl_sarp.errors import CheckpointError, ForecastError
 from hrl_sarp.forecasters.evaluation import Evaluation, RollingPlan, Vintage, evaluate
-from hrl_sarp.forecasters.evaluation.baselines import Drift, EwmaWalk, GarchWalk, LastValue
+from hrl_sarp.forecasters.evaluation.baselines.points import (
+    Drift,
+    LastValue,
+)
+from hrl_sarp.forecasters.evaluation.baselines.walks import (
+    EwmaWalk,
+    GarchWalk,
+)
 from hrl_sarp.forecasters.evaluation.report import page
-from hrl_sarp.forecasters.evaluation.rolling import Roller
+from hrl_sarp.forecasters.evaluation.rolling import (
+    Roller,
+)
 from hrl_sarp.forecasters.evaluation.run import FORECASTS, PAGE, RESULT
 from hrl_sarp.forecasters.evaluation.summary import Group, summarise
 from hrl_sarp.run.files import read_json
@@ -100,7 +109,7 @@ def test_coverage_and_levels_of_a_true_density_are_right(tmp_path: Path) -> None
 
 
 def test_files_hold_what_was_found(tmp_path: Path) -> None:
-    walk, plan = GarchWalk(least_rows=40, n_paths=30), RollingPlan(2, PLAN.start, step=8)
+    walk, plan = GarchWalk(least_rows=40, n_paths=30), RollingPlan(2, PLAN.start, every_rows=8)
     found = evaluate([unfitted(Oracle())], reverting(0), plan, tmp_path, baselines=[walk])
     table = pl.read_parquet(tmp_path / FORECASTS)
     assert {"model", "symbol", "origin", "step", "y", "mean", "0.1", "0.5", "0.9"} <= {

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from hrl_sarp.forecasters.evaluation.comparison import SIGN, multiple, significant
+from hrl_sarp.forecasters.evaluation.plan import (
+    INTERVALS,
+    RollingPlan,
+    moment,
+)
 from hrl_sarp.forecasters.evaluation.report import figures
-from hrl_sarp.forecasters.evaluation.rolling import INTERVALS, RollingPlan, moment
 from hrl_sarp.forecasters.evaluation.summary import (
     DENSITY,
     NAIVE,
@@ -36,7 +40,7 @@ READING = (
     ("losses of tests", "Each series counts in multiples of its own usual change, so that dear "
      "stocks do not decide. Losses are averaged over series and steps at every origin first."),
     ("lags of tests", "Origins whose forecasts overlap may depend on each other: Bartlett "
-     "weights with ceil(h / step) - 1 lags, the correction of Harvey, Student's t."),
+     "weights with ceil(h / every) - 1 lags, the correction of Harvey, Student's t."),
     ("significant", "p < 0.05, two-sided, of one test. Of twenty models without skill one is "
      "expected to be called better or worse."),
     ("width", "Mean width of the central interval in percent of the mean value."),

@@ -1,0 +1,1 @@
+"""What every forecaster is shown beside."""
