@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from benchmarks import timing
+from benchmarks import kronos_forecasts, timing
 from hrl_sarp.forecasters.contract import LEVELS, History
 from hrl_sarp.forecasters.toto import (
     SeriesBatch,
@@ -107,7 +107,12 @@ def toto_comparisons() -> dict[str, Comparison]:
     }
 
 
-COMPARISONS = (toto_comparisons,)
+def kronos_comparisons() -> dict[str, Comparison]:
+    """Return what Kronos is measured by."""
+    return {name: Comparison(*found) for name, found in kronos_forecasts.comparisons().items()}
+
+
+COMPARISONS = (toto_comparisons, kronos_comparisons)
 """Functions that return comparisons by their names."""
 
 

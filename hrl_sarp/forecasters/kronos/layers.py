@@ -36,10 +36,10 @@ class FewRowsLinear(nn.Linear):
         rows = input.reshape(n_rows, -1)
         if n_rows == 1:
             rows = torch.cat([rows, rows])
-        mapped = (self.weight @ rows.T)[:, :n_rows].T
+        columns = torch.mm(self.weight, rows.T)
         if self.bias is not None:
-            mapped = mapped + self.bias
-        return mapped.reshape(*input.shape[:-1], -1)
+            columns += self.bias[:, None]
+        return columns[:, :n_rows].T.reshape(*input.shape[:-1], -1)
 
 
 class Rotary(nn.Module):
@@ -117,7 +117,8 @@ class Memory:
             own[..., : self._n_own, :] for own in (self._own_keys, self._own_values)
         )
         # queries of all paths are rows of one product with the context
-        scores = (query.flatten(2, 3) @ self._keys.mT).unflatten(2, query.shape[2:4])
+        scores = query.flatten(2, 3) @ self._keys.mT
+        scores = scores.view(*query.shape[:4], self._n_context)
         if self._is_padding is not None:
             scores = scores.masked_fill(self._is_padding[:, None, None, None], -torch.inf)
         own_scores = query @ own_keys.mT
@@ -126,7 +127,7 @@ class Memory:
             own_scores = own_scores.masked_fill(later.triu(1 + self._n_own - n_new), -torch.inf)
         weights = torch.cat([scores, own_scores], dim=-1).softmax(dim=-1)
         shared, own = weights.split([self._n_context, self._n_own], dim=-1)
-        context_part = (shared.flatten(2, 3) @ self._values).unflatten(2, query.shape[2:4])
+        context_part = (shared.flatten(2, 3) @ self._values).view_as(query)
         return context_part + own @ own_values
 
 
@@ -218,7 +219,7 @@ class Attention(nn.Module):
         return self._output(attended)
 
     def _heads(self, rows: Float[Tensor, "B *axes D"]) -> Float[Tensor, "B H *axes W"]:
-        return rows.unflatten(-1, (self.n_heads, -1)).movedim(-2, 1)
+        return rows.view(*rows.shape[:-1], self.n_heads, -1).movedim(-2, 1)
 
 
 class FeedForward(nn.Module):
