@@ -28,6 +28,8 @@ _NODES, _SHARES = np.polynomial.legendre.leggauss(16)
 MEAN_LEVELS, MEAN_SHARES = 0.5 + (0.5 - TRIMMED) * _NODES, _SHARES / 2
 """Levels and weights by which quantiles sum to that mean (Gauss and Legendre)."""
 _PERCENT = 100.0
+_LEAST_UNIFORM = 2.0**-53
+"""In place of 0, which no draw may come from."""
 _ROWS_AT_ONCE = 512
 """Series, or paths of series, that one pass of the network reads at most."""
 
@@ -71,7 +73,7 @@ class TotoForecaster:
     positive is read as it is; its log variance is NaN.
 
     Args:
-        model: Toto 1.0.
+        model: Toto 1.0; it is put into evaluation mode.
         context_patches: patches that are read at most.
         n_paths: paths that are drawn beyond one patch.
 
@@ -172,7 +174,7 @@ class TotoForecaster:
         role = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
         generator = torch.Generator().manual_seed(derive_seed(seed, role))
         drawn = torch.rand((self.n_paths, 1, steps, 3), generator=generator, dtype=torch.float64)
-        return drawn.clamp(min=np.finfo(float).tiny)
+        return drawn.clamp(min=_LEAST_UNIFORM)
 
 
 class Toto2Forecaster:
@@ -183,7 +185,7 @@ class Toto2Forecaster:
     of the nine quantiles. It has no log variance.
 
     Args:
-        model: Toto 2.0.
+        model: Toto 2.0; it is put into evaluation mode.
         context_patches: patches that are read at most.
 
     Examples:

@@ -33,10 +33,19 @@ _SILU_GAIN = math.exp(0.8 * math.log(math.sqrt(2.0 / (1.0 - 1.0 / math.pi))) + 0
 """Keeps the variance of hidden channels near 1 after SiLU."""
 _NOBODY = -1
 """Group of patches without values; groups of series are 0 or more."""
-_ONLY = {"qk_norm": False, "per_dim_scale": True, "use_xpos": True}
+_ONLY: dict[str, object] = {
+    "qk_norm": False,
+    "per_dim_scale": True,
+    "use_xpos": True,
+    "pre_norm": True,
+    "norm_include_weight": False,
+    "num_output_patches": 1,
+    "heads_per_group": 1,
+    "quantiles": list(KNOTS),
+}
 """Switches of the published models, and the only value that is implemented."""
-_OF_TRAINING = ("residual_mult", "residual_attn_ratio")
-"""They make the shares of the residuals at the start of training; files hold the shares."""
+_IGNORED = ("dropout_p", "qk_norm_include_weight")
+"""Switches without an effect on a forecast of these models."""
 
 
 class Toto2Config(Section):
@@ -67,6 +76,10 @@ class Toto2Config(Section):
     """Channels of a query, of one head."""
     v_dim: Count
     """Channels of a value, of one head."""
+    residual_mult: float
+    """Made, with the ratio, the shares of the residuals before training. Files hold the shares;
+    both are kept because the makers' code asks for them."""
+    residual_attn_ratio: float
 
     @model_validator(mode="after")
     def _halves_can_turn(self) -> "Toto2Config":
@@ -97,6 +110,8 @@ class Toto2Config(Section):
             d_ff=688,
             qk_dim=64,
             v_dim=64,
+            residual_mult=0.75,
+            residual_attn_ratio=5.136,
         )
 
     @classmethod
@@ -115,7 +130,9 @@ class Toto2Config(Section):
                 computation than ours.
         """
         only = {**_ONLY, "num_groups": config.get("num_heads")}
-        return read_sizes(cls, config, path, only=only, ignored=_OF_TRAINING)
+        # their code fills a switch that is null with the value that is ours
+        given = {name: value for name, value in config.items() if value is not None}
+        return read_sizes(cls, given, path, only=only, ignored=_IGNORED)
 
     @property
     def layer_axes(self) -> tuple[str, ...]:
@@ -432,5 +449,6 @@ def save_toto2(folder: Path, model: Toto2) -> Path:
         The file of the weights.
     """
     sizes = model.config.model_dump()
-    config = {**sizes, **_ONLY, "num_groups": model.config.num_heads}
+    switches = {name: value for name, value in _ONLY.items() if name != "quantiles"}
+    config = {**sizes, **switches, "num_groups": model.config.num_heads}
     return write_weights(folder, model.state_dict(), config)

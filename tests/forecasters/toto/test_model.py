@@ -97,6 +97,22 @@ def test_padding_is_not_read(case: str, *, labels: bool) -> None:
         assert torch.allclose(forecast_mean(model, alone, 2 * size + 1), far[row : row + 1])
 
 
+def test_padding_of_a_series_is_not_read_by_the_series_beside_it() -> None:
+    for labels in (False, True):
+        model, size = toto(labels=labels, spacewise_every_n_layers=1), SMALL.patch_size
+        batch = batch_of(walks(2, 3, 4 * size))
+        starts = torch.tensor([[0, 2, 0], [1, 0, 3]])
+        observed = torch.arange(4 * size) >= size * starts[..., None]
+        found = []
+        for filler in (0.0, 50.0):
+            values = torch.where(observed, batch.values, filler)
+            padded = replace(batch, values=values, observed=observed, starts=starts)
+            found.append(model.hidden(padded, model.embed(model.scale(padded).values)))
+        is_real = observed[..., ::size]
+        assert torch.allclose(found[0][is_real], found[1][is_real], atol=1e-12)
+        assert not torch.allclose(found[0][~is_real], found[1][~is_real])
+
+
 def test_only_series_of_the_same_group_see_each_other() -> None:
     model = toto(spacewise_every_n_layers=1)
     values, size = walks(1, 3, 12), SMALL.patch_size
@@ -203,6 +219,10 @@ BAD2: dict[str, tuple[Change, str]] = {
     "no growth": (lambda t, c: c.update(use_xpos=False), "use_xpos"),
     "shared keys": (lambda t, c: c.update(num_groups=1), "num_groups: expected 2, found 1"),
     "unknown switch": (lambda t, c: c.update(moe=2), "moe"),
+    "two patches": (lambda t, c: c.update(num_output_patches=2), "num_output_patches"),
+    "norm after": (lambda t, c: c.update(pre_norm=False), "pre_norm"),
+    "weights of norms": (lambda t, c: c.update(norm_include_weight=True), "norm_include_weight"),
+    "no width": (lambda t, c: c.update(d_ff=None), "d_ff"),
     "odd heads": (lambda t, c: c.update(qk_dim=6), "qk_dim"),
 }
 
@@ -230,3 +250,16 @@ def test_each_generation_refuses_the_files_of_the_other(tmp_path: Path) -> None:
     (tmp_path / "two" / "config.json").unlink()
     with pytest.raises(CheckpointError, match="expected a config"):
         load_toto2(tmp_path / "two")
+
+
+def test_switches_that_change_no_forecast_may_stand_in_the_file(tmp_path: Path) -> None:
+    save_toto2(tmp_path, toto2())
+    path = tmp_path / "config.json"
+    found = json.loads(path.read_text())
+    more = {
+        "dropout_p": 0.0,
+        "qk_norm_include_weight": False,
+        "quantiles": [i / 10 for i in range(1, 10)],
+    }
+    path.write_text(json.dumps(found | more | {"num_groups": None, "heads_per_group": None}))
+    assert load_toto2(tmp_path).config == toto2().config
