@@ -24,8 +24,8 @@ DIGITS = 5
 """Significant digits of a point."""
 PANEL_PIXELS, GAP_PIXELS, EDGE_PIXELS = 150, 26, 52
 """Height of a panel of relative height 1, between two panels, and above and below all of them."""
-PERCENT, PLAIN, TICKS = ".1%", ".3~g", ".3~%"
-"""Formats of values and of the ticks of shares, as d3 writes them."""
+PERCENT, PLAIN, PRICE, TICKS = ".1%", ".3~g", ",.6~r", ".3~%"
+"""Formats of values, of prices, and of the ticks of shares, as d3 writes them."""
 
 
 Band = tuple[str, Float[np.ndarray, " D"], Float[np.ndarray, " D"]]
@@ -113,7 +113,7 @@ def timeline(
             "title": {"text": escape(panel.title)},
             "domain": [round(bottom, 4), round(top, 4)],
             "type": "log" if panel.is_log else "linear",
-            "tickformat": PLAIN if panel.form == PLAIN else TICKS,
+            "tickformat": TICKS if panel.form == PERCENT else panel.form,
         }
         top = bottom - GAP_PIXELS / inside
         if panel.band is not None:

@@ -14,12 +14,13 @@ from hrl_sarp.forecasters.evaluation.summary import BINS, NAIVE, Group, share_na
 from hrl_sarp.reporting import charts
 from hrl_sarp.reporting.charts import Chart, Line, Panel
 from hrl_sarp.reporting.figure import BLUE, PALETTE
+from hrl_sarp.reporting.table import percent
 
 FANS = 24
 """Newest origins that a fan chart shows."""
 EDGES = ("0.1", "0.5", "0.9", "y")
 """Columns of a fan: the ends of its band, its median, and what came."""
-CAME, NOMINAL = "what came", "asked"
+CAME = "what came"
 TWO_SIDED = 1.96
 """Statistic beyond which a difference is shown, of many origins."""
 
@@ -62,6 +63,7 @@ def fan_chart(name: str, title: str, rows: pl.DataFrame, plan: RollingPlan) -> C
     panel = Panel(
         symbol,
         {"median": point, CAME: came},
+        charts.PRICE,
         band=("80 %", low, high),
         height=1.4,
     )
@@ -83,20 +85,21 @@ def pit_chart(name: str, groups: Sequence[Group], titles: Mapping[str, str]) -> 
 
 
 def coverage_chart(name: str, groups: Sequence[Group], titles: Mapping[str, str]) -> Chart:
-    """Draw how many values fell into the intervals, beside how many should."""
-    found = {NOMINAL: np.array(INTERVALS)} | {
+    """Draw by how much the share of values inside the intervals differs from the asked one."""
+    found = {
         titles[group.model]: np.array(
-            [group.mean(f"coverage_{share_name(share)}") for share in INTERVALS]
+            [100.0 * (group.mean(f"coverage_{share_name(share)}") - share) for share in INTERVALS]
         )
         for group in groups
         if group.pit
     }
-    lines = {NOMINAL: Line(charts.INK)} | lines_of([key for key in found if key != NOMINAL])
     caption = (
-        "Share of values inside the central intervals, mean over series, beside the asked one."
+        "Share of values inside the central intervals less the asked share, mean over series, in "
+        "points of percent: above 0 intervals are too wide, below 0 too narrow."
     )
-    labels = [f"{share:.0%}" for share in INTERVALS]
-    return charts.grouped(name, caption, labels, found, ("interval", "share inside"), lines)
+    labels = [percent(share, 0) for share in INTERVALS]
+    axes = ("interval", "points of percent")
+    return charts.grouped(name, caption, labels, found, axes, lines_of(list(found)))
 
 
 def step_chart(name: str, groups: Sequence[Group], titles: Mapping[str, str]) -> Chart:

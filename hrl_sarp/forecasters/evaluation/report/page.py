@@ -134,8 +134,8 @@ def measures_table(
     """
     header = (
         "model", "pct_mae", "x naive", "MASE", "WQL", "DM", "p", "DM density",
-        *(f"inside {share:.0%}" for share in INTERVALS), "width 80%", "direction", "base rate",
-        "rank IC (t)", "QLIKE",
+        *(f"inside {percent(share, 0)}" for share in INTERVALS), "width 80 %", "direction",
+        "base rate", "rank IC (t)", "QLIKE",
     )  # fmt: skip
     rows = [
         (
@@ -177,12 +177,13 @@ def _sections(
         chart for number, group in enumerate(shown)
         for chart in _fans(f"fan-{tag}-{number}", group, rows, plan, titles)
     ]  # fmt: skip
+    ordered = [*tested, *(group for group in groups if group.model not in models)]
     charts: list[Block] = []
     if any(group.pit for group in groups):
-        charts += [figures.pit_chart(f"pit-{tag}", groups, titles)]
-        charts += [figures.coverage_chart(f"coverage-{tag}", groups, titles)]
+        charts += [figures.pit_chart(f"pit-{tag}", ordered, titles)]
+        charts += [figures.coverage_chart(f"coverage-{tag}", ordered, titles)]
     if len(groups) > 1:
-        charts.append(figures.step_chart(f"steps-{tag}", groups, titles))
+        charts.append(figures.step_chart(f"steps-{tag}", ordered, titles))
     folds: list[Block] = [
         Fold(f"{titles[group.model]}: each series", [_symbols_table(group, titles)])
         for group in groups
@@ -208,8 +209,8 @@ def _fans(
     known = {s: (found["naive_ratio"], found["wql"]) for s, found in group.symbols.items()}
     finite = [s for s in known if math.isfinite(sum(known[s]))]
     order = sorted(finite, key=lambda s: (round(known[s][0], 6), known[s][1]))
-    places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
-    chosen: dict[str, str] = {}
+    places = {"best": 0, "worst": len(order) - 1, "median": len(order) // 2}
+    chosen: dict[str, str] = {}  # of one or two series some are the same
     for word, place in places.items():
         if order:
             chosen.setdefault(order[place], word)
@@ -222,7 +223,7 @@ def _fans(
             own.filter(pl.col("symbol") == symbol),
             plan,
         )
-        for symbol, word in chosen.items()
+        for symbol, word in sorted(chosen.items(), key=lambda each: order.index(each[0]))
     ]
 
 
