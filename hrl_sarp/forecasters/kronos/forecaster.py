@@ -184,8 +184,14 @@ class KronosForecaster:
     def _rows(self, index: int, history: History, seed: int) -> _Rows:
         n_steps = len(history.future)
         read = history.last(self.context or self.max_context - n_steps)
-        bars = bars_of(read)
-        scale = scale_of(bars)
+        with np.errstate(over="ignore"):  # what overflows is refused in the next line
+            bars = bars_of(read)
+            scale = scale_of(bars)
+        if not np.isfinite([scale.mean, scale.deviation]).all():
+            raise ForecastError(
+                f"{history.symbol}: expected bars whose squares float32 can hold, found values up "
+                f"to {np.abs(bars).max():.3g}; give prices and volumes in larger units"
+            )
         # a generator for each history: its draws do not depend on the histories beside it
         name = f"{seed}/{history.symbol}/{history.origin.astype('datetime64[s]')}"
         digest = hashlib.sha256(name.encode()).digest()

@@ -190,6 +190,28 @@ def test_what_cannot_be_forecast_is_refused_by_name(n_rows: int, n_steps: int, w
         _forecaster().forecast([history(n_rows, n_steps, symbol="XYZ")], LEVELS, seed=1)
 
 
+def test_values_beyond_float32_are_refused_by_name() -> None:
+    given = history(20, 3, symbol="XYZ")
+    assert given.bars is not None
+    bars = given.bars.copy()
+    bars[:, 4] *= 1e20
+    with pytest.raises(ForecastError, match=r"XYZ: .*larger units"):
+        _forecaster().forecast([_changed(given, bars)], LEVELS, seed=1)
+
+
+@every_shape
+def test_what_the_model_draws_itself_falls_evenly_into_its_quantiles(shape: str) -> None:
+    forecaster, given = _forecaster(shape, Sampling(n_paths=300)), [history(12, 2)]
+    paths, truths = (forecaster.draw_bars(given, seed)[:, 0, :, 3] for seed in (1, 2))
+    below = (paths[:, None] < truths).mean(axis=0)
+    ranks = below + (paths[:, None] == truths).mean(axis=0) / 2  # tokens are few, so many are alike
+    assert np.abs(ranks.mean(axis=0) - 0.5).max() < 0.06  # 3.5 standard errors of 300 ranks
+    outer = np.quantile(paths, [0.1, 0.9], axis=0)
+    inside = ((truths >= outer[0]) & (truths <= outer[1])).mean(axis=0)
+    assert inside.min() > 0.72
+    assert paths.std() > 0
+
+
 def test_as_many_steps_as_fit_are_forecast() -> None:
     assert _forecaster().forecast([history(20, 30)], LEVELS, seed=1).mean.shape == (1, 30)
 
