@@ -90,6 +90,8 @@ class Vintage:
     """The time is that of its release, because its makers do not say more."""
     is_allowed: bool = False
     """The user asked to test it although it has seen the window."""
+    symbols: frozenset[str] | None = None
+    """Symbols that it was fitted on; None if that is not known."""
 
     def has_seen(self, start: np.datetime64) -> bool:
         """Say whether it was fitted on rows after the first origin.

@@ -16,24 +16,14 @@ import polars as pl
 from jaxtyping import Bool, Float
 from loguru import logger
 
-from hrl_sarp.errors import ForecastError
+from hrl_sarp.errors import CheckpointError, ForecastError
 from hrl_sarp.fitting.resume import RunState
-from hrl_sarp.forecasters.contract import (
-    Forecast,
-    Forecaster,
-    HasLevelRange,
-    History,
-)
-from hrl_sarp.forecasters.evaluation.plan import (
-    SHOWN,
-    Origin,
-    RollingPlan,
-    find_origins,
-    moment,
-)
+from hrl_sarp.forecasters.contract import Forecast, Forecaster, HasLevelRange, History
+from hrl_sarp.forecasters.evaluation.plan import SHOWN, Origin, RollingPlan, find_origins, moment
 from hrl_sarp.forecasters.evaluation.scores import path_crps, path_pit, quantile_pit
 from hrl_sarp.forecasters.series import Series, content_hash
 from hrl_sarp.reporting.table import counted
+from hrl_sarp.run.damage import UNREADABLE_TABLE
 from hrl_sarp.run.files import read_json, to_plain, write_json, write_table
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
@@ -84,7 +74,7 @@ class Roller:
         Raises:
             ForecastError: if names are too alike, no origin is found, or a forecast is not finite.
             CheckpointError: if the folder holds blocks of another plan, other data or another
-                model; names what differs.
+                model (names what differs), or one that is damaged.
         """
         folders = _folders(list(forecasters))
         least = max(forecaster.least_rows for forecaster in forecasters.values())
@@ -110,7 +100,7 @@ class Roller:
                 own_bar = bar.shifted(place * n_each)
                 folder = self.parts / folders[name]
                 files += self._roll_one(name, forecaster, folder, blocks, own_bar)
-        return pl.concat([pl.read_parquet(file) for file in files])
+        return pl.concat([_read_block(file) for file in files])
 
     def left_out(self) -> dict[str, int]:
         """Count the origins of its kind at which a series does not take part.
@@ -256,6 +246,16 @@ def _folders(names: list[str]) -> dict[str, str]:
             f"expected forecasters whose names differ in letters or digits, found {names}"
         )
     return folders
+
+
+def _read_block(file: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(file)
+    except UNREADABLE_TABLE as error:
+        raise CheckpointError(
+            f"{file}: expected forecasts, found an unreadable file; remove it and repeat the "
+            "command, which makes it anew"
+        ) from error
 
 
 def _claim(path: Path, identity: Mapping[str, object]) -> None:

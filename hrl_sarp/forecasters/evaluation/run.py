@@ -9,22 +9,13 @@ from loguru import logger
 
 from hrl_sarp.errors import CheckpointError, ForecastError
 from hrl_sarp.forecasters.contract import Forecaster
-from hrl_sarp.forecasters.evaluation.baselines.points import (
-    LastValue,
-)
-from hrl_sarp.forecasters.evaluation.plan import (
-    RollingPlan,
-    Vintage,
-    moment,
-)
+from hrl_sarp.forecasters.evaluation.baselines.points import LastValue
+from hrl_sarp.forecasters.evaluation.plan import RollingPlan, Vintage, moment
 from hrl_sarp.forecasters.evaluation.report import page
-from hrl_sarp.forecasters.evaluation.rolling import (
-    PARTS,
-    Roller,
-)
+from hrl_sarp.forecasters.evaluation.rolling import PARTS, Roller
 from hrl_sarp.forecasters.evaluation.summary import Evaluation, summarise
 from hrl_sarp.forecasters.series import Series
-from hrl_sarp.run.files import write_json, write_table, write_text
+from hrl_sarp.run.files import remove_unfinished, write_json, write_table, write_text
 
 FORECASTS, RESULT, PAGE = "forecasts.parquet", "evaluation.json", "report.html"
 
@@ -62,25 +53,24 @@ def evaluate(
         ForecastError: if names of forecasters are not different, no origin can be forecast, or a
             forecast is not finite.
     """
-    names = [vintage.model for _, vintage in models]
+    vintages = [vintage for _, vintage in models]
+    names = [vintage.model for vintage in vintages]
     beside = {each.name: each for each in (LastValue(), *baselines)}
     if len({*names, *beside}) < len(names) + len(beside):
         raise ForecastError(f"expected names unlike those of other forecasters, found {names}")
-    for _, vintage in models:
+    for vintage in vintages:
         _require_unseen(vintage, plan.start)
+    remove_unfinished(folder)
     if overwrite:
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         for name in (FORECASTS, RESULT, PAGE):
             (folder / name).unlink(missing_ok=True)
-    identities = {vintage.model: vintage.identity for _, vintage in models}
+    identities = {vintage.model: vintage.identity for vintage in vintages}
     identities |= {name: repr(baseline) for name, baseline in beside.items()}
     forecasters = {vintage.model: model for model, vintage in models} | beside
     table = Roller(series, plan, folder).roll(forecasters, identities)
     write_table(folder / FORECASTS, table)
-    contaminated = {
-        vintage.model: vintage.stamp for _, vintage in models if vintage.has_seen(plan.start)
-    }
-    found = summarise(table, plan, names, contaminated)
+    found = summarise(table, plan, vintages)
     write_json(folder / RESULT, found.plain())
     write_text(folder / PAGE, page.html(found, table, plan, names))
     for sentence in found.sentences or page.best_baselines(found):

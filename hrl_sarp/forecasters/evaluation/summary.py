@@ -3,6 +3,7 @@
 Tests and sentences are by kind of series, because origins of different kinds are not comparable.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,12 +15,8 @@ from jaxtyping import Float
 
 from hrl_sarp.forecasters.contract import LEVELS
 from hrl_sarp.forecasters.evaluation import scores
-from hrl_sarp.forecasters.evaluation.baselines.points import (
-    LastValue,
-)
-from hrl_sarp.forecasters.evaluation.baselines.walks import (
-    EwmaWalk,
-)
+from hrl_sarp.forecasters.evaluation.baselines.points import LastValue
+from hrl_sarp.forecasters.evaluation.baselines.walks import EwmaWalk
 from hrl_sarp.forecasters.evaluation.comparison import (
     DieboldMariano,
     RankIC,
@@ -30,10 +27,7 @@ from hrl_sarp.forecasters.evaluation.comparison import (
     rank_ic,
     significant,
 )
-from hrl_sarp.forecasters.evaluation.plan import (
-    INTERVALS,
-    RollingPlan,
-)
+from hrl_sarp.forecasters.evaluation.plan import INTERVALS, RollingPlan, Vintage, moment
 from hrl_sarp.reporting.table import counted
 
 NAIVE, DENSITY = LastValue().name, EwmaWalk().name
@@ -116,14 +110,18 @@ class Evaluation:
     contaminated: Mapping[str, str]
     """Model -> what it has seen of the window."""
     sentences: tuple[str, ...]
-    """One for each model and kind: whether it beats repeating the last value."""
+    """For each model and kind: whether it beats repeating the last value, and then the same of what
+    the model has not seen."""
+    parts: tuple[tuple[str, Group], ...] = ()
+    """The same groups by what their models have seen, each with words for the part."""
 
     def plain(self) -> dict[str, Any]:
         """Return what `evaluation.json` holds.
 
         Returns:
-            `aggregate` (kind -> model -> measure -> median and mean over series, and tests),
-            `per_symbol` (symbol -> model -> measures), `contaminated` and `summary`.
+            `aggregate` (kind -> model -> measure -> median and mean over series, and tests; below
+            `parts` the same by what the model has seen), `per_symbol` (symbol -> model ->
+            measures), `contaminated` and `summary`.
         """
         aggregate: dict[str, dict[str, Any]] = {}
         per_symbol: dict[str, dict[str, Any]] = {}
@@ -133,6 +131,9 @@ class Evaluation:
             }
             for symbol, found in group.symbols.items():
                 per_symbol.setdefault(symbol, {})[group.model] = dict(found)
+        for part, group in self.parts:
+            whole = aggregate[group.kind][group.model]
+            whole.setdefault("parts", {})[part] = _aggregate(group)
         return {
             "aggregate": aggregate,
             "per_symbol": per_symbol,
@@ -141,54 +142,82 @@ class Evaluation:
         }
 
 
-def summarise(
-    table: pl.DataFrame,
-    plan: RollingPlan,
-    models: Sequence[str],
-    contaminated: Mapping[str, str],
-) -> Evaluation:
+def summarise(table: pl.DataFrame, plan: RollingPlan, vintages: Sequence[Vintage]) -> Evaluation:
     """Measure all forecasts of a table.
 
     Args:
         table: of `Roller.roll`, with the last value among its models.
         plan: of the table.
-        models: names that sentences are made of; the rest are baselines.
-        contaminated: model -> what it has seen of the window.
+        vintages: of the models that are tested; the rest are baselines.
 
     Returns:
         Measures, tests and sentences.
     """
-    groups = []
+    groups, parts, told = [], [], []
+    tested = {vintage.model: vintage for vintage in vintages}
     for kind in table["kind"].unique(maintain_order=True):
         own = table.filter(pl.col("kind") == kind)
         by_model = {
             name: own.filter(pl.col("model") == name)
             for name in own["model"].unique(maintain_order=True)
         }
-        groups += [_group(kind, name, by_model, plan) for name in by_model]
-    told = [sentence(group, contaminated) for group in groups if group.model in models]
-    return Evaluation(tuple(groups), contaminated, tuple(told))
+        for name in by_model:
+            groups.append(_group(kind, name, by_model, plan))
+            if name not in tested:
+                continue
+            found = _parts(kind, tested[name], by_model, plan)
+            stamp = tested[name].stamp if tested[name].has_seen(plan.start) else ""
+            told.append(sentence(groups[-1], stamp))
+            told += [sentence(group, "", part) for part, group in found[-1:]]
+            parts += found
+    contaminated = {each.model: each.stamp for each in vintages if each.has_seen(plan.start)}
+    return Evaluation(tuple(groups), contaminated, tuple(told), tuple(parts))
 
 
-def sentence(group: Group, contaminated: Mapping[str, str]) -> str:
+def _parts(
+    kind: str, vintage: Vintage, by_model: Mapping[str, pl.DataFrame], plan: RollingPlan
+) -> list[tuple[str, Group]]:
+    """Measure a model by what it has seen, the least seen last; nothing if that is all one."""
+    symbols = {"": pl.lit(True)}  # noqa: FBT003 -- a polars literal
+    if vintage.symbols is not None:
+        is_seen = pl.col("symbol").is_in(sorted(vintage.symbols))
+        symbols = {"symbols that it was fitted on": is_seen, "other symbols": ~is_seen}
+    times = {"": pl.lit(True)}  # noqa: FBT003 -- a polars literal
+    if vintage.fitted_to is not None and vintage.has_seen(plan.start):
+        edge, day = vintage.fitted_to.astype("datetime64[us]"), moment(vintage.fitted_to)
+        is_before = pl.col("origin") < edge.item()
+        times = {f"origins before {day}": is_before, f"origins from {day} on": ~is_before}
+    found = []
+    for (who, chosen), (when, early) in itertools.product(symbols.items(), times.items()):
+        shown = {name: rows.filter(chosen & early) for name, rows in by_model.items()}
+        if len(shown[vintage.model]):
+            words = ", ".join(part for part in (who, when) if part)
+            found.append((words, _group(kind, vintage.model, shown, plan)))
+    return found if len(found) > 1 else []
+
+
+def sentence(group: Group, stamp: str, part: str = "") -> str:
     """Say whether a model beats repeating the last value.
 
     Args:
         group: of the model, not of the last value itself.
-        contaminated: model -> what it has seen.
+        stamp: what the model has seen of the window; empty for nothing.
+        part: words for the part of the forecasts that the group is.
 
     Returns:
-        One sentence with the sizes and the test, and what the sign of the test means.
+        A few sentences with the sizes and the test, and what the sign of the test means.
     """
     ratio, test = group.median("naive_ratio"), group.errors
     beats = test.is_significant and test.statistic < 0 and ratio < 1.0
     verdict = "beats" if beats else "does not beat"
-    stamp = f"CONTAMINATED, {contaminated[group.model]}: " if group.model in contaminated else ""
+    where = ", ".join(
+        words for words in (f"{len(group.symbols)} series", group.kind, part) if words
+    )
     return (
-        f"{stamp}{group.model} {verdict} repeating the last value ({len(group.symbols)} series, "
-        f"{group.kind}): {test.verdict}. Its error is {multiple(ratio)} x naive in the median "
-        f"series, pct_mae {significant(group.median('pct_mae'))} %. {test.text}, "
-        f"over {counted(test.n_origins, 'origin')}."
+        f"{f'CONTAMINATED, {stamp}: ' if stamp else ''}{group.model} {verdict} repeating the last "
+        f"value ({where}): {test.verdict}. Its error is {multiple(ratio)} x naive in the median "
+        f"series, pct_mae {significant(group.median('pct_mae'))} %. {test.text}, over "
+        f"{counted(test.n_origins, 'origin')}."
     )
 
 

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hrl_sarp.forecasters.contract import Forecast, History, require_histories
-from hrl_sarp.forecasters.evaluation.baselines.points import (
-    point_forecast,
-)
-from hrl_sarp.forecasters.evaluation.baselines.walks import (
-    normal_forecast,
-)
-from hrl_sarp.forecasters.evaluation.plan import (
-    Vintage,
-)
+from hrl_sarp.forecasters.evaluation.baselines.points import point_forecast
+from hrl_sarp.forecasters.evaluation.baselines.walks import normal_forecast
+from hrl_sarp.forecasters.evaluation.plan import Vintage
 from hrl_sarp.forecasters.series import Series
 
 START = 60

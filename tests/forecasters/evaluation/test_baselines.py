@@ -8,15 +8,8 @@ from scipy.stats import norm
 
 from hrl_sarp.errors import ForecastError
 from hrl_sarp.forecasters.contract import LEVELS, Forecast, Forecaster, History
-from hrl_sarp.forecasters.evaluation.baselines.points import (
-    Drift,
-    LastValue,
-    SeasonalNaive,
-)
-from hrl_sarp.forecasters.evaluation.baselines.statistical import (
-    Statistical,
-    usual_baselines,
-)
+from hrl_sarp.forecasters.evaluation.baselines.points import Drift, LastValue, SeasonalNaive
+from hrl_sarp.forecasters.evaluation.baselines.statistical import Statistical, usual_baselines
 from hrl_sarp.forecasters.evaluation.baselines.walks import (
     EwmaWalk,
     GarchWalk,

@@ -17,20 +17,9 @@ from hrl_sarp.forecasters.evaluation.baselines.points import (
     SeasonalNaive,
     point_forecast,
 )
-from hrl_sarp.forecasters.evaluation.baselines.walks import (
-    EwmaWalk,
-    GarchWalk,
-    HarWalk,
-)
-from hrl_sarp.forecasters.evaluation.plan import (
-    RollingPlan,
-    find_origins,
-)
-from hrl_sarp.forecasters.evaluation.rolling import (
-    PARTS,
-    Roller,
-    known_levels,
-)
+from hrl_sarp.forecasters.evaluation.baselines.walks import EwmaWalk, GarchWalk, HarWalk
+from hrl_sarp.forecasters.evaluation.plan import RollingPlan, find_origins
+from hrl_sarp.forecasters.evaluation.rolling import PARTS, Roller, known_levels
 from hrl_sarp.forecasters.evaluation.summary import summarise
 from hrl_sarp.forecasters.series import Series
 from hrl_sarp.forecasters.toto.forecaster import Toto2Forecaster
@@ -158,7 +147,7 @@ def test_levels_that_a_forecaster_does_not_know_are_not_asked_and_nan(tmp_path: 
     assert narrow["0.95"].is_nan().all()
     np.testing.assert_allclose(narrow["0.25"] - narrow["last"], 0.25)
     assert table.filter(pl.col("model") == "last value")["0.05"].is_finite().all()
-    (own,) = (each for each in summarise(table, PLAN, [], {}).groups if each.model == "narrow")
+    (own,) = (each for each in summarise(table, PLAN, []).groups if each.model == "narrow")
     assert np.isnan(own.median("coverage_90"))
     assert np.isfinite(own.median("coverage_80"))
     assert len(own.pit) == 10

@@ -10,18 +10,10 @@ import pytest
 
 from hrl_sarp.errors import CheckpointError, ForecastError
 from hrl_sarp.forecasters.evaluation import Evaluation, RollingPlan, Vintage, evaluate
-from hrl_sarp.forecasters.evaluation.baselines.points import (
-    Drift,
-    LastValue,
-)
-from hrl_sarp.forecasters.evaluation.baselines.walks import (
-    EwmaWalk,
-    GarchWalk,
-)
+from hrl_sarp.forecasters.evaluation.baselines.points import Drift, LastValue
+from hrl_sarp.forecasters.evaluation.baselines.walks import EwmaWalk, GarchWalk
 from hrl_sarp.forecasters.evaluation.report import page
-from hrl_sarp.forecasters.evaluation.rolling import (
-    Roller,
-)
+from hrl_sarp.forecasters.evaluation.rolling import PARTS, Roller
 from hrl_sarp.forecasters.evaluation.run import FORECASTS, PAGE, RESULT
 from hrl_sarp.forecasters.evaluation.summary import Group, summarise
 from hrl_sarp.run.files import read_json
@@ -66,7 +58,9 @@ def test_noise_is_called_better_on_random_walks_in_at_most_3_of_20_seeds(tmp_pat
         roller = Roller(walks(seed, 2, 120), PLAN, tmp_path / str(seed))
         models = {"noisy": Noisy(0.0005), "last value": LastValue()}
         table = roller.roll(models, dict.fromkeys(models, "x"))
-        better += "noisy beats" in summarise(table, PLAN, ["noisy"], {}).sentences[0]
+        better += (
+            "noisy beats" in summarise(table, PLAN, [Vintage("noisy", None, "x")]).sentences[0]
+        )
     assert better <= 3
 
 
@@ -184,6 +178,48 @@ def test_a_test_that_is_contaminated_is_refused_or_stamped(tmp_path: Path) -> No
     )
 
 
+def test_what_a_model_has_seen_is_shown_apart_from_what_it_has_not(tmp_path: Path) -> None:
+    edge = days(200)[120]
+    seen = Vintage("oracle", edge, "x", is_allowed=True, symbols=frozenset({"A0", "A2"}))
+    found = evaluate([(Oracle(), seen)], reverting(0), PLAN, tmp_path, baselines=[EwmaWalk()])
+    parts = dict(found.parts)
+    fitted, others = "symbols that it was fitted on", "other symbols"
+    before, on = "origins before 2020-04-30", "origins from 2020-04-30 on"
+    assert [*parts] == [f"{who}, {when}" for who in (fitted, others) for when in (before, on)]
+    assert {part: [*group.symbols] for part, group in parts.items()} == {
+        f"{who}, {when}": symbols
+        for who, symbols in ((fitted, ["A0", "A2"]), (others, ["A1"]))
+        for when in (before, on)
+    }
+    rows = pl.read_parquet(tmp_path / FORECASTS).filter(
+        (pl.col("model") == "oracle") & (pl.col("symbol") == "A1") & (pl.col("origin") >= edge)
+    )
+    unseen = parts[f"{others}, {on}"]
+    assert unseen.n_origins == rows["origin"].n_unique() == 49  # rows 120, 122, .. 216
+    assert unseen.median("mae") == pytest.approx((rows["y"] - rows["0.5"]).abs().mean())
+    first, second = found.sentences
+    assert first.startswith("CONTAMINATED")
+    assert second.startswith("oracle ")
+    assert f"(1 series, {unseen.kind}, {others}, {on})" in second
+    plain = read_json(tmp_path / RESULT, "evaluate-forecaster")
+    assert plain["aggregate"][unseen.kind]["oracle"]["parts"].keys() == parts.keys()
+    assert "What models have seen" in (tmp_path / PAGE).read_text()
+
+
+def test_leftovers_of_a_kill_go_and_a_damaged_block_is_named(tmp_path: Path) -> None:
+    made = reverting(0)
+    evaluate([], made, PLAN, tmp_path, baselines=[Drift()])
+    block = tmp_path / PARTS / "drift" / "00001.parquet"
+    leftover = block.with_name(".00002.x.hrl_sarp.tmp.parquet")
+    leftover.write_bytes(b"half")
+    block.write_bytes(block.read_bytes()[:-200])
+    with pytest.raises(CheckpointError, match=r"drift/00001\.parquet: .* remove it and repeat"):
+        evaluate([], made, PLAN, tmp_path, baselines=[Drift()])
+    assert not leftover.exists()
+    block.unlink()
+    evaluate([], made, PLAN, tmp_path, baselines=[Drift()])
+
+
 def test_overwriting_begins_anew_and_another_model_is_refused(tmp_path: Path) -> None:
     made, other = reverting(0), (Oracle(0.1), Vintage("oracle", None, "other"))
     first = evaluate([unfitted(Oracle())], made, PLAN, tmp_path, baselines=[])
@@ -206,5 +242,7 @@ def test_tests_weigh_every_series_by_its_own_moves(tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):
         table = pl.read_parquet(tmp_path / name / FORECASTS)
-        found.append(group(summarise(table, PLAN, ["noisy"], {}), "noisy").errors.statistic)
+        found.append(
+            group(summarise(table, PLAN, [Vintage("noisy", None, "x")]), "noisy").errors.statistic
+        )
     assert found[0] == pytest.approx(found[1])

@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 
 from hrl_sarp.forecasters.contract import Forecast, Forecaster, History, require_histories
-from hrl_sarp.forecasters.evaluation.baselines.points import (
-    Drift,
-    LastValue,
-    SeasonalNaive,
-)
+from hrl_sarp.forecasters.evaluation.baselines.points import Drift, LastValue, SeasonalNaive
 from hrl_sarp.forecasters.evaluation.baselines.walks import (
     EwmaWalk,
     GarchWalk,

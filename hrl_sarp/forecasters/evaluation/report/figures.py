@@ -6,10 +6,7 @@ import numpy as np
 import polars as pl
 
 from hrl_sarp.forecasters.evaluation.comparison import SIGN
-from hrl_sarp.forecasters.evaluation.plan import (
-    INTERVALS,
-    RollingPlan,
-)
+from hrl_sarp.forecasters.evaluation.plan import INTERVALS, RollingPlan
 from hrl_sarp.forecasters.evaluation.summary import BINS, NAIVE, Group, share_name
 from hrl_sarp.reporting import charts
 from hrl_sarp.reporting.charts import Chart, Line, Panel

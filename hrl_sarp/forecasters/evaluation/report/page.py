@@ -6,19 +6,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from hrl_sarp.forecasters.evaluation.comparison import SIGN, multiple, significant
-from hrl_sarp.forecasters.evaluation.plan import (
-    INTERVALS,
-    RollingPlan,
-    moment,
-)
+from hrl_sarp.forecasters.evaluation.plan import INTERVALS, RollingPlan, moment
 from hrl_sarp.forecasters.evaluation.report import figures
-from hrl_sarp.forecasters.evaluation.summary import (
-    DENSITY,
-    NAIVE,
-    Evaluation,
-    Group,
-    share_name,
-)
+from hrl_sarp.forecasters.evaluation.summary import DENSITY, NAIVE, Evaluation, Group, share_name
 from hrl_sarp.reporting.page import Block, Facts, Fold, Section
 from hrl_sarp.reporting.page import page as html_page
 from hrl_sarp.reporting.table import NONE, Table, counted, number, percent
@@ -76,13 +66,7 @@ def html(
     sections = [
         section
         for kind in dict.fromkeys(group.kind for group in evaluation.groups)
-        for section in _sections(
-            [group for group in evaluation.groups if group.kind == kind],
-            table,
-            plan,
-            models,
-            titles,
-        )
+        for section in _sections(kind, evaluation, table, plan, models, titles)
     ]
     facts = [*READING, *((name, told) for name, told in evaluation.contaminated.items())]
     sections.append(Section("How to read this page", [Facts(facts)]))
@@ -160,14 +144,45 @@ def measures_table(
     return Table("Measures", header, rows, NOTE, bold, telling=(0, 1, 2, 5, 6, 3, 4, 9))
 
 
+def parts_table(parts: Sequence[tuple[str, Group]], titles: Mapping[str, str]) -> Table:
+    """Return the errors of models by what they have seen.
+
+    Args:
+        parts: of an evaluation.
+        titles: model -> its name on the page.
+
+    Returns:
+        The table.
+    """
+    rows = [
+        (
+            titles[group.model],
+            part,
+            str(len(group.symbols)),
+            str(group.n_origins),
+            significant(group.median("pct_mae")),
+            multiple(group.median("naive_ratio")),
+            _digits(100 * group.median("wql"), 3),
+            _signed(group.errors.statistic),
+            p_text(group.errors.p_value),
+            group.errors.verdict,
+        )
+        for part, group in parts
+    ]
+    header = ("model", "part", "series", "origins", "pct_mae", "x naive", "WQL", "DM", "p", "")
+    note = f"Medians over series. DM: {SIGN}."
+    return Table("Parts", header, rows, note, text_columns=frozenset({0, 1, 9}))
+
+
 def _sections(
-    groups: list[Group],
+    kind: str,
+    evaluation: Evaluation,
     table: pl.DataFrame,
     plan: RollingPlan,
     models: Sequence[str],
     titles: Mapping[str, str],
 ) -> list[Section]:
-    kind = groups[0].kind
+    groups = [group for group in evaluation.groups if group.kind == kind]
     tag = "".join(letter if letter.isalnum() else "-" for letter in kind)
     rows = table.filter(pl.col("kind") == kind)
     tested = [group for group in groups if group.model in models]
@@ -188,11 +203,13 @@ def _sections(
         Fold(f"{titles[group.model]}: each series", [_symbols_table(group, titles)])
         for group in groups
     ]
+    seen = [(part, each) for part, each in evaluation.parts if each.kind == kind]
     counts = (
         f"{counted(len(groups[0].symbols), 'symbol')}, {counted(groups[0].n_origins, 'origin')}"
     )
     return [
         Section(f"{kind}: {counts}", blocks),
+        *([Section("What models have seen", [parts_table(seen, titles)])] if seen else []),
         *([Section("Best, median and worst series", fans)] if fans else []),
         *([Section("Densities and steps", charts)] if charts else []),
         Section("Series by series", folds),
