@@ -171,6 +171,43 @@ class Gate(nn.Module):
         return functional.silu(gate) * passed
 
 
+def attend(
+    queries: Float[Tensor, "B M H Q d"],
+    keys: Float[Tensor, "B M H N d"],
+    values: Float[Tensor, "B M H N e"],
+    mask: Bool[Tensor, "B M 1 Q N"] | None,
+    *,
+    dropout: float = 0.0,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Float[Tensor, "B M H Q e"]:
+    """Mix values by how well their keys fit the queries.
+
+    Args:
+        queries: M is the axis that attention does not mix.
+        keys: as many as values.
+        values: mixed.
+        mask: True = seen; None for all.
+        dropout: share of the weights that is dropped.
+        causal: whether each query sees the keys up to its own place only.
+        scale: of products of queries and keys; None for 1 / sqrt(d).
+
+    Returns:
+        One mixture per query.
+    """
+    # the fast kernels know four axes
+    mixed = functional.scaled_dot_product_attention(
+        queries.flatten(0, 1),
+        keys.flatten(0, 1),
+        values.flatten(0, 1),
+        None if mask is None else mask.flatten(0, 1),
+        dropout,
+        is_causal=causal,
+        scale=scale,
+    )
+    return mixed.unflatten(0, queries.shape[:2])
+
+
 class Attention(nn.Module):
     """Attention of Toto 1.0, over the patches of a series or over the series of a patch."""
 
@@ -199,22 +236,15 @@ class Attention(nn.Module):
             keys, values = around.cache.extend(layer, keys, values)
         # without padding, a single new token sees everything: no mask at all
         mask, is_first_pass = around.time_mask, keys.shape[-2] == queries.shape[-2]
-        return self._attend(queries, keys, values, mask, causal=mask is None and is_first_pass)
+        causal, dropout = mask is None and is_first_pass, self.dropout * self.training
+        return attend(queries, keys, values, mask, dropout=dropout, causal=causal)
 
     def _over_series(
         self, queries: Tensor, keys: Tensor, values: Tensor, around: Surroundings, _layer: int
     ) -> Float[Tensor, "B V H Q d"]:
         queries, keys, values = (part.transpose(1, 3) for part in (queries, keys, values))
-        mask = around.space_mask
-        return self._attend(queries, keys, values, mask, causal=False).transpose(1, 3)
-
-    def _attend(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool
-    ) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        return functional.scaled_dot_product_attention(
-            queries, keys, values, mask, dropout, is_causal=causal
-        )
+        mask, dropout = around.space_mask, self.dropout * self.training
+        return attend(queries, keys, values, mask, dropout=dropout).transpose(1, 3)
 
 
 class Layer(nn.Module):

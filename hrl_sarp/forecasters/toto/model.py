@@ -330,7 +330,7 @@ class Toto(nn.Module):
         starts = torch.zeros_like(batch.groups) if batch.starts is None else batch.starts
         numbers = torch.arange(n_before, n_before + n_new, device=tokens.device)
         positions = numbers.to(tokens.dtype)
-        is_padded = bool(starts.any())
+        is_padded = batch.starts is not None
         if is_padded:
             # a padded series has the positions that it would have without padding
             shifted = positions - starts[..., None, None].to(tokens.dtype)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from hrl_sarp.config.market_schema import Section
 from hrl_sarp.errors import CheckpointError
-from hrl_sarp.forecasters.toto.layers import Rotation, rotate
+from hrl_sarp.forecasters.toto.layers import Rotation, attend, rotate
 from hrl_sarp.forecasters.toto.scaler import SeriesBatch, at_patch_ends, running_statistics
 from hrl_sarp.forecasters.weights import Count, load_into, read_sizes, read_weights, write_weights
 
@@ -209,15 +209,12 @@ class Attention2(nn.Module):
         if self.over_time:
             queries = _turn_half(queries, rotation.of_queries)
             keys = _turn_half(keys, rotation.of_keys)
-            mixed = self._attend(queries, keys, values, mask)
+            mixed = attend(queries, keys, values, mask, scale=1.0 / queries.shape[-1])
         else:
             queries, keys, values = (part.transpose(1, 3) for part in (queries, keys, values))
-            mixed = self._attend(queries, keys, values, mask).transpose(1, 3)
+            mixed = attend(queries, keys, values, mask, scale=1.0 / queries.shape[-1])
+            mixed = mixed.transpose(1, 3)
         return self.out_proj(mixed.transpose(2, 3).flatten(-2))
-
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        scale = 1.0 / queries.shape[-1]
-        return functional.scaled_dot_product_attention(queries, keys, values, mask, scale=scale)
 
 
 def _turn_half(
