@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.envs import PortfolioVecEnv, observation_table
+from hrl_sarp.run.files import read_json
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -58,6 +59,26 @@ def test_the_code_of_the_page_about_own_agents_runs(
     shown = capsys.readouterr().out
     assert "stock PPO" in shown
     assert shown.endswith("\ncash\n")
+
+
+def test_the_forecaster_of_the_page_about_forecasts_is_measured(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = repository / "docs" / "reading_forecasts.md"
+    (code,) = python_blocks(page)
+    quick = code.replace("days[300]", "days[450]")
+    exec(compile(quick, "reading_forecasts.md", "exec"), {})  # noqa: S102 -- our own page
+    assert capsys.readouterr().out.startswith("half way back does not beat repeating the last")
+    found = read_json(tmp_path / "logs" / "forecasts" / "evaluation.json", "evaluate")
+    (models,) = found["aggregate"].values()
+    shown = {*re.findall(r"`(\w+)`", page.read_text(encoding="utf-8"))}
+    counts = {"forecasts", "series", "origins", "contaminated"}
+    names = {re.sub(r"_(80|90)$", "_50", name) for name in models["half way back"]}
+    assert names - counts <= shown
 
 
 def blocks_of_the_numbers() -> dict[str, str]:
