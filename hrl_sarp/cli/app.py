@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrl_sarp.cli import data, encoders, live, studies
+from hrl_sarp.cli import data, encoders, forecasters, live, studies
 from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_LOG_DIR,
@@ -439,3 +439,4 @@ def make_report(
 studies.add_commands(app)
 live.add_commands(app)
 encoders.add_commands(app)
+forecasters.add_commands(app)

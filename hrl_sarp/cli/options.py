@@ -115,7 +115,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, option: str = "--log-dir") -> Iterator[None]:
+def running(folder: Path, option: str = "--log-dir", log: str | None = None) -> Iterator[None]:
     """Lock a folder, remove the temporary files of killed runs, and log into it."""
     # torch loads here, inside the commands, so that --help is instant
     from hrl_sarp.run.files import remove_unfinished
@@ -123,7 +123,7 @@ def running(folder: Path, option: str = "--log-dir") -> Iterator[None]:
 
     with RunFolder(folder, option).lock(), file_errors_shown_once():
         remove_unfinished(folder)
-        configure_logging(folder)
+        configure_logging(folder, log)
         try:
             yield
         finally:

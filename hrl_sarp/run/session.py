@@ -160,14 +160,14 @@ def require_extra(package: str, extra: str) -> None:
         )
 
 
-def configure_logging(log_dir: Path) -> Path:
-    """Send log lines to the screen and to a new file of `log_dir`; return its path.
+def configure_logging(log_dir: Path, name: str | None = None) -> Path:
+    """Send log lines to the screen and to a file of `log_dir`; return its path.
 
-    `train_YYYYMMDD_HHMMSS.log` (local time) is made with the first message and holds ASCII lines
-    `time | LEVEL | module | message`.
+    `train_YYYYMMDD_HHMMSS.log` (local time), or the file `name` that every run adds to, is made
+    with the first message and holds ASCII lines `time | LEVEL | module | message`.
     """
     started = datetime.now().astimezone()
-    path = RunFolder(log_dir).path / f"train_{started:%Y%m%d_%H%M%S}.log"
+    path = RunFolder(log_dir).path / (name or f"train_{started:%Y%m%d_%H%M%S}.log")
     log_to_screen()
     logger.add(
         path,

@@ -181,6 +181,18 @@ def hash_of_weights(path: Path) -> str:
     return sha256_plain([sha256_file(file) for file in files])
 
 
+def weights_inside(path: Path) -> Path:
+    """Return where the weights of a path lie.
+
+    Args:
+        path: folder of a run, which has them in `model/`, or the weights themselves.
+
+    Returns:
+        The folder or file of the weights.
+    """
+    return path / MODEL if (path / MODEL).is_dir() else path
+
+
 def _require_options(request: TrainingRequest) -> None:
     few = [
         name
@@ -204,8 +216,7 @@ def _tokenizer_of(
     if request.model != KRONOS:
         return None
     if request.tokenizer is not None:
-        inside = request.tokenizer / MODEL
-        found = load_tokenizer(inside if inside.is_dir() else request.tokenizer)
+        found = load_tokenizer(weights_inside(request.tokenizer))
         # a run holds all that its forecasts need
         TRAINABLE[TOKENIZER].save(request.output / TOKENIZER_FOLDER / MODEL, found)
         return found
