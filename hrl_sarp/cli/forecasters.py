@@ -24,6 +24,7 @@ from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.encoder_schema import ForecastersConfig
+    from hrl_sarp.forecasters.training.sources import SplitSeries
 
 MODELS = ("toto", "kronos", "kronos-tokenizer")
 DEFAULT_DIR = Path("logs/forecasters")
@@ -162,9 +163,27 @@ def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's optio
         pretrained_until=_until(model, weights, pretrained_until),
         resume=resume,
     )
-    with running(folder, OUTPUT_OPTION, TRAINING_LOG), StopFlag() as stop:
-        trained = run.train_forecaster(request, stop)
-    say(f"validation loss {trained.description['validation_loss']:.4f}; wrote {folder / run.MODEL}")
+    with running(folder, OUTPUT_OPTION, TRAINING_LOG):
+        with StopFlag() as stop:
+            trained = run.train_forecaster(request, stop)
+        loss = trained.description["validation_loss"]
+        say(f"validation loss {loss:.4f}; wrote {folder / run.MODEL}")
+        if model != "kronos-tokenizer":
+            _measure(source, request.of_model.horizon, folder)
+
+
+def _measure(source: "SplitSeries", horizon: int, folder: Path) -> None:
+    """Measure a trained forecaster on validation and test, and print what it is worth."""
+    from rich.console import Console
+
+    from hrl_sarp.forecasters.api import load_forecaster
+    from hrl_sarp.forecasters.final_metrics import FINAL, METRICS, measure_run
+
+    metrics = measure_run(load_forecaster(folder), source.series, source.split, horizon, folder)
+    Console().print(metrics.table())
+    for sentence in metrics.test.sentences:
+        say(sentence)
+    say(f"wrote {folder / FINAL} and {folder / METRICS / 'report.html'}")
 
 
 def read_settings(path: Path | None, model: str, changes: dict[str, Any]) -> "ForecastersConfig":

@@ -139,8 +139,9 @@ class LoadedForecaster:
         Raises:
             ForecastError: names the symbol and the row: a gap, a missing value, a short history.
         """
-        is_polars = isinstance(df, pl.DataFrame)
-        frame: pl.DataFrame = df if isinstance(df, pl.DataFrame) else pl.from_pandas(df)
+        given: Any = df
+        is_polars = isinstance(given, pl.DataFrame)
+        frame = given if is_polars else pl.from_pandas(given)
         names = _columns(frame, id_column, timestamp_column, target)
         histories = [
             _history(series, prediction_length, self.forecaster.context_rows)
@@ -162,7 +163,7 @@ class LoadedForecaster:
         made = pl.DataFrame(rows)
         made = made if names[0] else made.drop(id_column)
         result: Any = made if is_polars else made.to_pandas()
-        return result  # type: ignore[no-any-return]  # the type that came
+        return result
 
 
 def load_forecaster(
@@ -211,6 +212,23 @@ def load_forecaster(
     is_release = pretrained_until is None
     seen = Vintage(forecaster.name, until, hash_of_weights(path), is_release=is_release)
     return LoadedForecaster(forecaster, seen)
+
+
+def seen_until(path: Path, model: str) -> str:
+    """Say what weights that are trained further have seen.
+
+    Args:
+        path: folder of weights, or of a run.
+        model: value of --model.
+
+    Returns:
+        The time of the last bar of their run; for published ones, the end of the month of their
+        release.
+    """
+    for folder in (path, path.parent):
+        if (folder / DESCRIPTION).is_file():
+            return str(read_json(folder / DESCRIPTION, WRITER)["fitted_to"])
+    return RELEASED[model.removesuffix("-tokenizer")]
 
 
 def kind_of_weights(path: Path) -> str:
