@@ -1,5 +1,6 @@
-"""The commands of forecasters: train them, ask them; registered by `hrl_sarp.cli`."""
+"""The commands of forecasters: train, evaluate and ask them; registered by `hrl_sarp.cli`."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,11 +20,12 @@ from hrl_sarp.cli.options import (
     read_config,
     running,
 )
-from hrl_sarp.errors import UsageError
+from hrl_sarp.errors import OverwriteError, UsageError
 from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.encoder_schema import ForecastersConfig
+    from hrl_sarp.forecasters.api import LoadedForecaster
     from hrl_sarp.forecasters.training.sources import SplitSeries
 
 MODELS = ("toto", "kronos", "kronos-tokenizer")
@@ -58,9 +60,22 @@ PretrainedUntil = Annotated[
 ]
 
 
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(help="Tokenizer of published Kronos weights.", show_default=False),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(min=1, help="Bars that a model reads; default: as trained.", show_default=False),
+]
+Paths = Annotated[int, typer.Option(min=2, help="Paths that Kronos draws.")]
+
+
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of forecasters."""
     app.command("train-forecaster")(train_forecaster)
+    app.command("evaluate-forecaster")(evaluate_forecaster)
+    app.command("forecast")(forecast)
 
 
 def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's options
@@ -181,9 +196,131 @@ def _measure(source: "SplitSeries", horizon: int, folder: Path) -> None:
 
     metrics = measure_run(load_forecaster(folder), source.series, source.split, horizon, folder)
     Console().print(metrics.table())
-    for sentence in metrics.test.sentences:
-        say(sentence)
     say(f"wrote {folder / FINAL} and {folder / METRICS / 'report.html'}")
+
+
+def evaluate_forecaster(  # noqa: PLR0913 -- the parameters are the command's options
+    data: Annotated[Path, typer.Option(help="File of bars (CSV, parquet), or a folder of them.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder of a run or of weights; NAME=FOLDER names it in tables. May be repeated; "
+            "without any, the baselines are compared.",
+            show_default=False,
+        ),
+    ] = None,
+    tokenizer: Tokenizer = None,
+    symbols: Annotated[
+        str | None,
+        typer.Option(
+            help="Symbols with commas, or `unseen`: those that all runs have left out; default: "
+            "all of DATA.",
+            show_default=False,
+        ),
+    ] = None,
+    horizon: Annotated[int, typer.Option(min=1, help="Bars to forecast.")] = 5,
+    every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Bars between origins; default: HORIZON.", show_default=False),
+    ] = None,
+    start: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=[DAY],
+            help="First day of origins; default: after all that the models have seen, without "
+            "models the last fifth of the bars.",
+            show_default=False,
+        ),
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option(formats=[DAY], help="Last day.", show_default=False)
+    ] = None,
+    season: Annotated[int, typer.Option(min=1, help="Bars of a season: 5, 24, ...")] = 5,
+    quick: Annotated[  # noqa: FBT002 -- an option, given by name
+        bool,
+        typer.Option("--quick", help="Leave out AutoETS, AutoTheta and AutoARIMA (0.1 s each)."),
+    ] = False,
+    context: Context = None,
+    paths: Paths = 256,
+    pretrained_until: PretrainedUntil = None,
+    allow_contaminated: Annotated[  # noqa: FBT002 -- an option, given by name
+        bool,
+        typer.Option(
+            "--allow-contaminated", help="Test a model on what it may have seen; all is stamped."
+        ),
+    ] = False,
+    output: Annotated[
+        Path, typer.Option(help="Folder of forecasts, measures and page.")
+    ] = DEFAULT_DIR / "evaluation",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws.")] = 0,
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Forecast from rolling origins, and say whether models beat repeating the last price.
+
+    Writes forecasts.parquet, evaluation.json and report.html. The same command goes on
+    after a stop.
+
+    Example: hrl-sarp evaluate-forecaster --model logs/forecasters/toto --data prices/
+    """
+    import numpy as np
+
+    from hrl_sarp.forecasters.api import first_unseen, pick_symbols
+    from hrl_sarp.forecasters.evaluation.rolling import RollingPlan
+    from hrl_sarp.forecasters.evaluation.run import PAGE, evaluate
+    from hrl_sarp.forecasters.evaluation.statistical import usual_baselines
+    from hrl_sarp.forecasters.series import read_series
+
+    loaded = [
+        _named(given, tokenizer, context, paths, pretrained_until, allowed=allow_contaminated)
+        for given in model or []
+    ]
+    series = pick_symbols(read_series(data), symbols, [one.holdout for one in loaded])
+    vintages = [one.vintage for one in loaded]
+    begin = first_unseen(series, vintages) if start is None else np.datetime64(start, "us")
+    until = None if end is None else np.datetime64(end, "us")
+    plan = RollingPlan(horizon, begin, until, every, season, seed=seed)
+    baselines = usual_baselines(season, None if quick else 1)
+    with running(output, OUTPUT_OPTION):
+        models = [(one.forecaster, one.vintage) for one in loaded]
+        evaluate(models, series, plan, output, baselines=baselines, overwrite=overwrite)
+    say(f"wrote {output / PAGE}")
+
+
+def forecast(
+    model: Annotated[Path, typer.Option(help="Folder of a run or of weights.")],
+    data: Annotated[Path, typer.Option(help="File of bars (CSV, parquet), or a folder of them.")],
+    prediction_length: Annotated[int, typer.Option(min=1, help="Bars to forecast.")] = 5,
+    levels: Annotated[
+        str, typer.Option(help="Quantile levels with commas.")
+    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    tokenizer: Tokenizer = None,
+    context: Context = None,
+    paths: Paths = 256,
+    output: Annotated[Path, typer.Option(help="CSV or parquet to write.")] = Path("forecasts.csv"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws.")] = 0,
+    overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
+) -> None:
+    """Forecast the next bars of every series of DATA.
+
+    The table has the columns of chronos: item_id, timestamp, target_name, predictions, one for each
+    level.
+
+    Example: hrl-sarp forecast --model logs/forecasters/toto --data prices/AAPL.csv
+    """
+    from hrl_sarp.forecasters.api import load_forecaster
+    from hrl_sarp.forecasters.series import read_series
+    from hrl_sarp.run.files import write_table, write_text
+
+    if output.exists() and not overwrite:
+        raise OverwriteError(f"{output} exists: name another --output, or add --overwrite")
+    wanted = _levels(levels)
+    loaded = load_forecaster(model, tokenizer=tokenizer, context=context, n_paths=paths)
+    table = loaded.predict_series(read_series(data), prediction_length, wanted, seed=seed)
+    if output.suffix == ".parquet":
+        write_table(output, table)
+    else:
+        write_text(output, table.write_csv())
+    say(f"{loaded.vintage.model}, {loaded.vintage.stamp}: wrote {len(table)} rows to {output}")
 
 
 def read_settings(path: Path | None, model: str, changes: dict[str, Any]) -> "ForecastersConfig":
@@ -207,6 +344,39 @@ def read_settings(path: Path | None, model: str, changes: dict[str, Any]) -> "Fo
     plain = found.model_dump()
     plain["models"][model] |= given
     return ForecastersConfig(**plain)
+
+
+def _levels(text: str) -> list[float]:
+    try:
+        return sorted(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--levels: expected numbers such as 0.1,0.5,0.9, found '{text}'"
+        ) from error
+
+
+def _named(
+    given: str,
+    tokenizer: Path | None,
+    context: int | None,
+    paths: int,
+    until: datetime | None,
+    *,
+    allowed: bool,
+) -> "LoadedForecaster":
+    """Load a model under the name that the option gives it, or that of its folder."""
+    from hrl_sarp.forecasters.api import load_forecaster
+
+    name, _, folder = given.rpartition("=")
+    loaded = load_forecaster(
+        Path(folder),
+        tokenizer=tokenizer,
+        context=context,
+        n_paths=paths,
+        pretrained_until=until and until.date(),
+    )
+    vintage = replace(loaded.vintage, model=name or Path(folder).name, is_allowed=allowed)
+    return replace(loaded, vintage=vintage)
 
 
 def _holdout(given: str | None, settings: "ForecastersConfig") -> int | list[str]:

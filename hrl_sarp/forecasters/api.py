@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
-from hrl_sarp.errors import CheckpointError, ForecastError
-from hrl_sarp.forecasters.contract import (
-    BAR_COLUMNS,
-    LEVELS,
-    Forecaster,
-    History,
-    require_histories,
-)
+from hrl_sarp.errors import CheckpointError, ForecastError, UsageError
+from hrl_sarp.forecasters.contract import LEVELS, Forecast, Forecaster, History, require_histories
 from hrl_sarp.forecasters.evaluation.rolling import Vintage
+from hrl_sarp.forecasters.frames import (
+    CLOSE,
+    Names,
+    as_table,
+    find_columns,
+    history_of,
+    history_of_values,
+    series_of_table,
+)
 from hrl_sarp.forecasters.kronos.files import load_kronos
 from hrl_sarp.forecasters.kronos.sampling import Sampling
-from hrl_sarp.forecasters.series import Series, next_times
+from hrl_sarp.forecasters.series import Series
 from hrl_sarp.forecasters.toto.forecaster import Toto2Forecaster, TotoForecaster
 from hrl_sarp.forecasters.toto.model import load_toto
 from hrl_sarp.forecasters.toto.second import load_toto2
@@ -56,9 +59,10 @@ RELEASED = {"toto": "2025-05-31", "kronos": "2025-08-31", "toto2": "2026-06-30"}
 PUBLISHED_PATCHES = 16
 """Patches that published Totos read where nothing says otherwise."""
 DEFAULT_PATHS = 256
-ALIASES = {"item_id": "unique_id", "timestamp": "ds", "target": "y"}
-"""Usual column names here -> those of statsforecast."""
-CLOSE = "close"
+LATER = 0.8
+"""Part of the bars after which baselines alone are tested."""
+UNSEEN_SYMBOLS = "unseen"
+"""Value of --symbols."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class LoadedForecaster:
 
     forecaster: Forecaster
     vintage: Vintage
+    holdout: frozenset[str] = frozenset()
+    """Symbols that its run has left out."""
 
     def predict_quantiles(
         self,
@@ -98,14 +104,11 @@ class LoadedForecaster:
         Raises:
             ForecastError: if a series is too short or holds a value that is not finite.
         """
-        histories = []
-        for place, values in enumerate(context):
-            days = np.datetime64("2000-01-01") + np.arange(len(values) + prediction_length)
-            times = days[: len(values)], days[len(values) :]
-            target = np.asarray(values, dtype=np.float64)
-            histories.append(History(f"series {place}", times[0], target, times[1]))
-        require_histories(histories, self.forecaster.least_rows, quantile_levels)
-        found = self.forecaster.forecast(histories, quantile_levels, seed)
+        histories = [
+            history_of_values(f"series {place}", values, prediction_length)
+            for place, values in enumerate(context)
+        ]
+        found = self._forecast(histories, quantile_levels, seed)
         return found.quantiles, found.mean
 
     def predict_df(
@@ -142,28 +145,50 @@ class LoadedForecaster:
         given: Any = df
         is_polars = isinstance(given, pl.DataFrame)
         frame = given if is_polars else pl.from_pandas(given)
-        names = _columns(frame, id_column, timestamp_column, target)
-        histories = [
-            _history(series, prediction_length, self.forecaster.context_rows)
-            for series in _series_of(frame, *names)
-        ]
-        require_histories(histories, self.forecaster.least_rows, quantile_levels)
-        found = self.forecaster.forecast(histories, quantile_levels, seed)
-        point = found.at(0.5) if 0.5 in found.levels else found.mean
-        rows = {
-            names[0] or id_column: np.repeat([one.symbol for one in histories], prediction_length),
-            names[1]: np.concatenate([one.future for one in histories]),
-            "target_name": [names[2]] * point.size,
-            "predictions": point.ravel(),
-            **{
-                str(level): found.quantiles[..., place].ravel()
-                for place, level in enumerate(found.levels)
-            },
-        }
-        made = pl.DataFrame(rows)
-        made = made if names[0] else made.drop(id_column)
+        names = find_columns(frame, Names(id_column, timestamp_column, target))
+        series = series_of_table(frame, names)
+        made = self._predicted(series, prediction_length, quantile_levels, names, seed)
         result: Any = made if is_polars else made.to_pandas()
         return result
+
+    def predict_series(
+        self,
+        series: Sequence[Series],
+        prediction_length: int,
+        quantile_levels: Sequence[float] = LEVELS,
+        seed: int = 0,
+    ) -> pl.DataFrame:
+        """Forecast series that `read_series` has read.
+
+        Args:
+            series: any number of them.
+            prediction_length: steps to forecast.
+            quantile_levels: ascending, each in (0, 1).
+            seed: of draws.
+
+        Returns:
+            The table of `predict_df`, with its usual names.
+        """
+        names = Names("item_id", "timestamp", CLOSE)
+        return self._predicted(series, prediction_length, quantile_levels, names, seed)
+
+    def _predicted(
+        self,
+        series: Sequence[Series],
+        steps: int,
+        levels: Sequence[float],
+        names: Names,
+        seed: int,
+    ) -> pl.DataFrame:
+        most = self.forecaster.context_rows
+        histories = [history_of(one, steps, most) for one in series]
+        return as_table(histories, self._forecast(histories, levels, seed), names)
+
+    def _forecast(
+        self, histories: Sequence[History], levels: Sequence[float], seed: int
+    ) -> Forecast:
+        require_histories(histories, self.forecaster.least_rows, levels)
+        return self.forecaster.forecast(histories, levels, seed)
 
 
 def load_forecaster(
@@ -278,90 +303,63 @@ def _of_run(folder: Path, context: int | None, n_paths: int) -> LoadedForecaster
     else:
         raise CheckpointError(f"{folder}: holds a tokenizer, which forecasts nothing alone")
     until = np.datetime64(description["fitted_to"])
-    return LoadedForecaster(forecaster, Vintage(forecaster.name, until, found))
+    seen = Vintage(forecaster.name, until, found)
+    return LoadedForecaster(forecaster, seen, frozenset(description["holdout"]))
 
 
-def _columns(
-    frame: pl.DataFrame, id_column: str, timestamp_column: str, target: str
-) -> tuple[str | None, str, str]:
-    """Find the columns of symbol, time and target; the symbol may be absent."""
-    found = []
-    for name in (id_column, timestamp_column, target):
-        choices = [name, ALIASES.get(name, name)]
-        found.append(next((choice for choice in choices if choice in frame.columns), None))
-    if found[2] is None and target == "target" and CLOSE in frame.columns:
-        found[2] = CLOSE
-    for name, column in zip((timestamp_column, target), found[1:], strict=True):
-        if column is None:
-            raise ForecastError(
-                f"expected a column {name} ({ALIASES.get(name, name)} is taken for it), found "
-                f"{', '.join(frame.columns)}; name yours by id_column, timestamp_column or target"
+def first_unseen(series: Sequence[Series], vintages: Sequence[Vintage]) -> np.datetime64:
+    """Choose the first time at which models may be tested.
+
+    Args:
+        series: to test on.
+        vintages: of the models.
+
+    Returns:
+        The first bar after all that the models have seen; without models, the first of the last
+        fifth of all bars.
+
+    Raises:
+        ForecastError: if the models have seen all bars.
+    """
+    times = np.sort(np.concatenate([one.timestamps for one in series]))
+    seen = [vintage.fitted_to for vintage in vintages if vintage.fitted_to is not None]
+    if not seen:
+        return times[int(LATER * len(times))]
+    later = times[np.searchsorted(times, max(seen), side="right") :]
+    if not len(later):
+        raise ForecastError(
+            f"the models have seen bars up to {max(seen)}, and the series end {times[-1]}: give "
+            "later bars, or test on them all the same with --start and --allow-contaminated"
+        )
+    return later[0]
+
+
+def pick_symbols(
+    series: Sequence[Series], given: str | None, holdouts: Sequence[frozenset[str]]
+) -> list[Series]:
+    """Pick series by symbol.
+
+    Args:
+        series: all of them.
+        given: symbols with commas; `unseen` picks those that every run has left out; None all.
+        holdouts: symbols that each run has left out.
+
+    Returns:
+        The series that were picked.
+
+    Raises:
+        UsageError: if a symbol is not there, or no symbol was left out by all runs.
+    """
+    if given is None:
+        return list(series)
+    wanted = set(given.split(","))
+    if given == UNSEEN_SYMBOLS:
+        wanted = set.intersection(*map(set, holdouts)) if holdouts else set()
+        if not wanted:
+            raise UsageError(
+                "--symbols unseen: expected models that have left out the same symbols, found none"
             )
-    return found[0], str(found[1]), str(found[2])
-
-
-def _series_of(frame: pl.DataFrame, symbol: str | None, time: str, target: str) -> list[Series]:
-    """Take a long table apart, one series for each symbol, in the order of their first rows."""
-    if not frame[time].dtype.is_temporal():
-        raise ForecastError(
-            f"column {time}: expected dates or times, found {frame[time].dtype}; convert it first"
-        )
-    parts = [frame] if symbol is None else frame.partition_by(symbol, maintain_order=True)
-    made = []
-    for part in parts:
-        name = "the series" if symbol is None else str(part[symbol][0])
-        rows = part.sort(time)
-        times = rows[time].cast(pl.Datetime("us")).to_numpy()
-        values = _numbers(rows, target, name)
-        made.append(Series(name, times, values, _bars(rows, target, values, name)))
-    return made
-
-
-def _bars(
-    rows: pl.DataFrame, target: str, values: Float[np.ndarray, " T"], name: str
-) -> Float[np.ndarray, "T 6"] | None:
-    prices = BAR_COLUMNS[:4]
-    if not set(prices[:3]) <= set(rows.columns) or target not in (CLOSE, "target", "y"):
-        return None
-    columns = [_numbers(rows, price, name) for price in prices[:3]]
-    volume = _numbers(rows, "volume", name) if "volume" in rows.columns else np.zeros(len(values))
-    mean = np.mean([*columns, values], axis=0)
-    return np.column_stack([*columns, values, volume, volume * mean])
-
-
-def _numbers(rows: pl.DataFrame, column: str, name: str) -> Float[np.ndarray, " T"]:
-    if not rows[column].dtype.is_numeric():
-        raise ForecastError(
-            f"{name}: column {column}: expected numbers, found {rows[column].dtype}"
-        )
-    return rows[column].cast(pl.Float64).to_numpy()
-
-
-def _history(series: Series, steps: int, most_rows: int) -> History:
-    """Cut the newest rows; a hole among them is refused."""
-    times = series.timestamps
-    is_back = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
-    if len(is_back):
-        raise ForecastError(
-            f"{series.symbol}: expected one row for each time, found two at {times[is_back[0]]}; "
-            "keep one of them"
-        )
-    if len(times) < 2:
-        raise ForecastError(
-            f"{series.symbol}: expected at least 2 rows, found {len(times)}; give a longer history"
-        )
-    first = max(0, len(times) - most_rows)
-    holes = np.flatnonzero(np.diff(series.stretch[first:]))
-    if len(holes):
-        row = first + int(holes[-1])
-        raise ForecastError(
-            f"{series.symbol}: row {row + 1}: expected a time soon after {times[row]}, found "
-            f"{times[row + 1]}; fill the hole, or give the rows after it alone"
-        )
-    return series.until(len(series), _future(series, steps), most_rows)
-
-
-def _future(series: Series, steps: int) -> Shaped[np.ndarray, " h"]:
-    if steps < 1:
-        raise ForecastError(f"expected a prediction_length of at least 1, found {steps}")
-    return next_times(series, steps)
+    lacking = sorted(wanted - {one.symbol for one in series})
+    if lacking:
+        raise UsageError(f"--symbols: the data have no {', '.join(lacking)}")
+    return [one for one in series if one.symbol in wanted]

@@ -15,7 +15,7 @@ from loguru import logger
 from torch import nn
 
 from hrl_sarp.config.encoder_schema import ForecasterModelConfig, ForecastersConfig, RatesConfig
-from hrl_sarp.errors import UsageError
+from hrl_sarp.errors import MissingArtifactError, UsageError
 from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.schedule import one_cycle, warmup_stable_decay
 from hrl_sarp.forecasters.kronos.files import load_tokenizer
@@ -205,6 +205,9 @@ def _require_options(request: TrainingRequest) -> None:
         )
     if len(few) > 1:
         raise UsageError("--freeze trains the last layers, --lora-rank additions to all: give one")
+    for path in (request.weights, request.tokenizer):
+        if path is not None and not path.exists():
+            raise MissingArtifactError(f"no weights at {path}; name a folder with {WEIGHTS}")
     if request.tokenizer is not None and request.model != KRONOS:
         raise UsageError(f"--tokenizer belongs to --model {KRONOS}, found --model {request.model}")
 

@@ -221,8 +221,7 @@ def test_options_that_do_not_go_together_are_refused_before_anything_is_written(
     tmp_path: Path, case: str
 ) -> None:
     model, options, message = WRONG[case]
-    if isinstance(options.get("weights"), Path):
-        options = {**options, "weights": tmp_path}
+    options |= {name: tmp_path for name in ("weights", "tokenizer") if name in options}
     with pytest.raises(UsageError, match=message):
         train_forecaster(request(model, tmp_path / "run", **options), StopFlag())
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,129 @@
+"""The commands of forecasters, as a user calls them: trained, evaluated, asked, refused."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from tests.command_line import Command, assert_refused
+from tests.forecasters.training.test_run import TINY, bars_series
+
+SYMBOLS = "ABCD"
+
+
+def write_bars(folder: Path, n_rows: int = 160, symbols: str = SYMBOLS, first: int = 0) -> Path:
+    folder.mkdir(exist_ok=True)
+    for seed, name in enumerate(symbols):
+        series = bars_series(name, seed, first + n_rows)
+        columns = dict(
+            zip(("open", "high", "low", "close", "volume"), series.bars.T[:5], strict=True)
+        )
+        frame = pl.DataFrame({"date": series.timestamps, **columns})
+        frame[first:].write_csv(folder / f"{name}.csv")
+    return folder
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    """Options of a training that takes a second."""
+    models = {name: {**values, "epochs": 2, "batch_size": 8} for name, values in TINY.items()}
+    settings = tmp_path / "settings.yaml"
+    plain = {"models": models, "train_windows": 30, "validation_windows": 10, "holdout_symbols": 1}
+    settings.write_text(yaml.safe_dump(plain))
+    return [
+        *("train-forecaster", "--train-root", str(write_bars(tmp_path / "bars"))),
+        *("--settings", str(settings), "--output", str(tmp_path / "run")),
+    ]
+
+
+@pytest.mark.parametrize("model", ["toto", "kronos"])
+def test_a_run_trains_is_measured_evaluated_and_asked(
+    command: Command, options: list[str], tmp_path: Path, model: str
+) -> None:
+    run, bars = tmp_path / "run", tmp_path / "bars"
+    code, out, err = command(*options, "--model", model)
+    assert code == 0, err
+    assert "validation loss" in out
+    assert "medians over symbols" in out
+    final = json.loads((run / "final_metrics.json").read_text())
+    assert final["val"]["symbols"] == final["test"]["symbols"] == 3
+    assert final["unseen"]["symbols"] == 1
+    assert final["test"]["naive_ratio"] > 0
+    assert "about" in (run / "training.log").read_text()
+    test = json.loads((run / "metrics" / "evaluation.json").read_text())
+    assert set(test["per_symbol"]) == set(SYMBOLS)
+    # evaluated on what it has left out
+    code, out, err = command(
+        "evaluate-forecaster", "--model", f"mine={run}", "--data", bars, "--symbols", "unseen",
+        "--horizon", 2, "--quick", "--paths", 4, "--output", tmp_path / "evaluated",
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
+    (measured,) = found["per_symbol"].values()
+    assert {"mine", "last value"} <= set(measured)
+    # and asked
+    code, out, err = command(
+        "forecast", "--model", run, "--data", bars / "A.csv", "--prediction-length", 2,
+        "--levels", "0.1,0.5", "--paths", 4, "--output", tmp_path / "next.csv",
+    )  # fmt: skip
+    assert code == 0, err
+    table = pl.read_csv(tmp_path / "next.csv")
+    assert table.columns == ["item_id", "timestamp", "target_name", "predictions", "0.1", "0.5"]
+    assert len(table) == 2
+    assert_refused(
+        command("forecast", "--model", run, "--data", bars, "--output", tmp_path / "next.csv"),
+        *("exists", "--overwrite"),
+        code=2,
+    )
+    # nothing is begun anew by accident
+    assert_refused(command(*options, "--model", model), "--resume", "--overwrite", code=2)
+    code, _, err = command(*options, "--model", model, "--resume")
+    assert code == 0, err
+
+
+def test_roots_that_follow_each_other_train_and_validate(
+    command: Command, options: list[str], tmp_path: Path
+) -> None:
+    later = write_bars(tmp_path / "later", n_rows=80, first=160)
+    code, _, err = command(*options, "--val-root", later)
+    assert code == 0, err
+    found = json.loads((tmp_path / "run" / "forecaster.json").read_text())
+    begin = bars_series("A", 0, 161).timestamps[160]
+    assert found["split"]["train"] == str(begin)
+
+
+def test_a_model_is_not_tested_on_what_it_has_seen(
+    command: Command, options: list[str], tmp_path: Path
+) -> None:
+    assert command(*options)[0] == 0
+    asked = [
+        *("evaluate-forecaster", "--model", tmp_path / "run", "--data", tmp_path / "bars"),
+        *("--start", "2020-03-01", "--quick", "--output", tmp_path / "evaluated"),
+    ]
+    assert_refused(command(*asked), "fitted on data up to", "--allow-contaminated")
+    code, _, err = command(*asked, "--allow-contaminated")
+    assert code == 0, err
+    assert "CONTAMINATED" in err
+
+
+REFUSED: dict[str, tuple[list[str], list[str], int]] = {
+    "an unknown model": (["--model", "chronos"], ["--model", "toto", "chronos"], 2),
+    "both sources": (["--panel"], ["--train-root", "--panel", "both"], 2),
+    "an unknown symbol": (["--holdout", "XYZ"], ["--holdout", "XYZ"], 2),
+    "seen what": (["--pretrained-until", "2020-01-01"], ["--weights"], 2),
+    "a way without weights": (["--lora-rank", "2"], ["--lora-rank", "--weights"], 2),
+    "no weights": (["--weights", "nowhere"], ["nowhere"], 1),
+    "no settings": (["--settings", "nowhere.yaml"], ["nowhere.yaml"], 1),
+    "no bars": (["--train-root", "nowhere"], ["nowhere"], 1),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_options_are_refused_in_one_line_and_nothing_is_written(
+    command: Command, options: list[str], tmp_path: Path, case: str
+) -> None:
+    given, words, code = REFUSED[case]
+    assert_refused(command(*options, *given), *words, code=code)
+    assert not (tmp_path / "run").exists()
