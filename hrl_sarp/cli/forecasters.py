@@ -265,9 +265,9 @@ def evaluate_forecaster(  # noqa: PLR0913 -- the parameters are the command's op
     import numpy as np
 
     from hrl_sarp.forecasters.api import first_unseen, pick_symbols
-    from hrl_sarp.forecasters.evaluation.rolling import RollingPlan
+    from hrl_sarp.forecasters.evaluation.baselines.statistical import usual_baselines
+    from hrl_sarp.forecasters.evaluation.plan import RollingPlan
     from hrl_sarp.forecasters.evaluation.run import PAGE, evaluate
-    from hrl_sarp.forecasters.evaluation.statistical import usual_baselines
     from hrl_sarp.forecasters.series import read_series
 
     loaded = [

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from hrl_sarp.errors import CheckpointError, ForecastError, UsageError
 from hrl_sarp.forecasters.contract import LEVELS, Forecast, Forecaster, History, require_histories
-from hrl_sarp.forecasters.evaluation.rolling import Vintage
+from hrl_sarp.forecasters.evaluation.plan import Vintage
 from hrl_sarp.forecasters.frames import (
     CLOSE,
     Names,
@@ -70,7 +70,7 @@ class LoadedForecaster:
     """A forecaster with what it has seen, and the ways to ask it.
 
     Examples:
-        >>> from hrl_sarp.forecasters.evaluation.baselines import LastValue
+        >>> from hrl_sarp.forecasters.evaluation.baselines.points import LastValue
         >>> naive = LoadedForecaster(LastValue(), Vintage("last value", None, "rule"))
         >>> quantiles, mean = naive.predict_quantiles([np.array([1.0, 2.0, 4.0])], 2, (0.1, 0.9))
         >>> quantiles.shape, mean

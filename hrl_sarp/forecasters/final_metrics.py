@@ -8,8 +8,9 @@ import numpy as np
 
 from hrl_sarp.forecasters.api import LoadedForecaster
 from hrl_sarp.forecasters.contract import Forecaster
-from hrl_sarp.forecasters.evaluation.baselines import EwmaWalk, LastValue
-from hrl_sarp.forecasters.evaluation.rolling import RollingPlan
+from hrl_sarp.forecasters.evaluation.baselines.points import LastValue
+from hrl_sarp.forecasters.evaluation.baselines.walks import EwmaWalk
+from hrl_sarp.forecasters.evaluation.plan import RollingPlan
 from hrl_sarp.forecasters.evaluation.run import evaluate
 from hrl_sarp.forecasters.evaluation.summary import Evaluation
 from hrl_sarp.forecasters.series import Series

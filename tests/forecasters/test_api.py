@@ -20,7 +20,7 @@ from hrl_sarp.forecasters.api import (
     seen_until,
 )
 from hrl_sarp.forecasters.contract import LEVELS
-from hrl_sarp.forecasters.evaluation.rolling import Vintage
+from hrl_sarp.forecasters.evaluation.plan import Vintage
 from hrl_sarp.forecasters.training.run import train_forecaster
 from hrl_sarp.run.session import StopFlag
 from tests.forecasters.training.test_run import bars_series, request

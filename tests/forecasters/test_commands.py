@@ -13,7 +13,7 @@ from tests.forecasters.training.test_run import TINY, bars_series
 SYMBOLS = "ABCD"
 
 
-def write_bars(folder: Path, n_rows: int = 160, symbols: str = SYMBOLS, first: int = 0) -> Path:
+def write_bars(folder: Path, n_rows: int = 420, symbols: str = SYMBOLS, first: int = 0) -> Path:
     folder.mkdir(exist_ok=True)
     for seed, name in enumerate(symbols):
         series = bars_series(name, seed, first + n_rows)
@@ -86,11 +86,11 @@ def test_a_run_trains_is_measured_evaluated_and_asked(
 def test_roots_that_follow_each_other_train_and_validate(
     command: Command, options: list[str], tmp_path: Path
 ) -> None:
-    later = write_bars(tmp_path / "later", n_rows=80, first=160)
+    later = write_bars(tmp_path / "later", n_rows=80, first=420)
     code, _, err = command(*options, "--val-root", later)
     assert code == 0, err
     found = json.loads((tmp_path / "run" / "forecaster.json").read_text())
-    begin = bars_series("A", 0, 161).timestamps[160]
+    begin = bars_series("A", 0, 421).timestamps[420]
     assert found["split"]["train"] == str(begin)
 
 
@@ -100,7 +100,7 @@ def test_a_model_is_not_tested_on_what_it_has_seen(
     assert command(*options)[0] == 0
     asked = [
         *("evaluate-forecaster", "--model", tmp_path / "run", "--data", tmp_path / "bars"),
-        *("--start", "2020-03-01", "--quick", "--output", tmp_path / "evaluated"),
+        *("--start", "2020-10-01", "--quick", "--output", tmp_path / "evaluated"),
     ]
     assert_refused(command(*asked), "fitted on data up to", "--allow-contaminated")
     code, _, err = command(*asked, "--allow-contaminated")
