@@ -26,20 +26,56 @@ from hrl_sarp.run.terminal import say
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.encoder_schema import ForecastersConfig
     from hrl_sarp.forecasters.api import LoadedForecaster
-    from hrl_sarp.forecasters.training.sources import SplitSeries
+    from hrl_sarp.forecasters.training.run import TrainingRequest
 
 MODELS = ("toto", "kronos", "kronos-tokenizer")
 DEFAULT_DIR = Path("logs/forecasters")
 DAY = "%Y-%m-%d"
 TRAINING_LOG = "training.log"
+NINE = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
 
-Settings = Annotated[
-    Path | None,
-    typer.Option(help="YAML laid over config/forecasters.yaml.", show_default=False),
-]
+Model = Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")]
 Root = Annotated[
     Path | None,
     typer.Option(help="File of bars (CSV, parquet), or a folder of them.", show_default=False),
+]
+ValRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Bars after those of --train-root, or of other symbols; default: the last part of "
+        "--train-root.",
+        show_default=False,
+    ),
+]
+Panel = Annotated[
+    bool, typer.Option("--panel", help="On the daily bars of all stocks in DATA_DIR instead.")
+]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the windows, at most.", show_default=False)
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Windows of an update.", show_default=False)
+]
+LearningRate = Annotated[
+    float | None, typer.Option(min=1e-12, help="Highest, of AdamW.", show_default=False)
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Published or own weights to train further.", show_default=False),
+]
+Freeze = Annotated[bool, typer.Option("--freeze", help="Train the last layers of --weights alone.")]
+LoraRank = Annotated[
+    int | None,
+    typer.Option(min=1, help="Train additions of this rank to --weights.", show_default=False),
+]
+PretrainedUntil = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=[DAY],
+        help="Last day of the data that weights were fitted to; default: that of their run, else "
+        "the end of the month of their release.",
+        show_default=False,
+    ),
 ]
 Holdout = Annotated[
     str | None,
@@ -49,26 +85,72 @@ Holdout = Annotated[
         show_default=False,
     ),
 ]
-PretrainedUntil = Annotated[
-    datetime | None,
+RunOutput = Annotated[
+    Path | None,
+    typer.Option(help=f"Folder of the run; {DEFAULT_DIR}/MODEL.", show_default=False),
+]
+Settings = Annotated[
+    Path | None,
+    typer.Option(help="YAML laid over config/forecasters.yaml.", show_default=False),
+]
+RunSeed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Data = Annotated[Path, typer.Option(help="File of bars (CSV, parquet), or a folder of them.")]
+Tested = Annotated[
+    list[str] | None,
     typer.Option(
-        formats=[DAY],
-        help="Last day of the data that --weights were fitted to; default: the end of the month "
-        "of their release.",
+        help="Folder of a run or of weights; NAME=FOLDER names it in tables. May be repeated; "
+        "without any, the baselines are compared.",
         show_default=False,
     ),
 ]
-
-
 Tokenizer = Annotated[
     Path | None,
-    typer.Option(help="Tokenizer of published Kronos weights.", show_default=False),
+    typer.Option(
+        help="Tokenizer of Kronos; train-forecaster trains one first without it.",
+        show_default=False,
+    ),
+]
+Symbols = Annotated[
+    str | None,
+    typer.Option(
+        help="Symbols with commas, or `unseen`: those that all runs have left out; default: all "
+        "of DATA.",
+        show_default=False,
+    ),
+]
+Horizon = Annotated[int, typer.Option(min=1, help="Bars to forecast.")]
+Every = Annotated[
+    int | None,
+    typer.Option(min=1, help="Bars between origins; default: HORIZON.", show_default=False),
+]
+Start = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=[DAY],
+        help="First day of origins; default: after all that the models have seen, without models "
+        "the last fifth of the bars.",
+        show_default=False,
+    ),
+]
+End = Annotated[datetime | None, typer.Option(formats=[DAY], help="Last day.", show_default=False)]
+Season = Annotated[int, typer.Option(min=1, help="Bars of a season: 5, 24, ...")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Leave out AutoETS, AutoTheta and AutoARIMA (0.1 s each).")
 ]
 Context = Annotated[
     int | None,
     typer.Option(min=1, help="Bars that a model reads; default: as trained.", show_default=False),
 ]
 Paths = Annotated[int, typer.Option(min=2, help="Paths that Kronos draws.")]
+AllowContaminated = Annotated[
+    bool,
+    typer.Option(
+        "--allow-contaminated", help="Test a model on what it may have seen; all is stamped."
+    ),
+]
+Evaluated = Annotated[Path, typer.Option(help="Folder of forecasts, measures and page.")]
+Levels = Annotated[str, typer.Option(help="Quantile levels with commas.")]
+TableFile = Annotated[Path, typer.Option(help="CSV or parquet to write.")]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -79,55 +161,26 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's options
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "toto",
+    model: Model = "toto",
     train_root: Root = None,
-    val_root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Bars after those of --train-root, or of other symbols; default: the last part "
-            "of --train-root.",
-            show_default=False,
-        ),
-    ] = None,
-    panel: Annotated[  # noqa: FBT002 -- an option, given by name
-        bool, typer.Option("--panel", help="On the daily bars of all stocks in DATA_DIR instead.")
-    ] = False,
+    val_root: ValRoot = None,
+    panel: Panel = False,  # noqa: FBT002 -- an option, given by name
     data_dir: DataDir = DEFAULT_DATA_DIR,
     market: MarketName = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the windows, at most.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of an update.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(min=1e-12, help="Highest, of AdamW.")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Published or own weights to train further.", show_default=False),
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of --model kronos; one is trained first without it.", show_default=False
-        ),
-    ] = None,
-    freeze: Annotated[  # noqa: FBT002 -- an option, given by name
-        bool, typer.Option("--freeze", help="Train the last layers of --weights alone.")
-    ] = False,
-    lora_rank: Annotated[
-        int | None,
-        typer.Option(min=1, help="Train additions of this rank to --weights.", show_default=False),
-    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    weights: Weights = None,
+    tokenizer: Tokenizer = None,
+    freeze: Freeze = False,  # noqa: FBT002 -- an option, given by name
+    lora_rank: LoraRank = None,
     pretrained_until: PretrainedUntil = None,
     holdout: Holdout = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help=f"Folder of the run; {DEFAULT_DIR}/MODEL.", show_default=False),
-    ] = None,
+    output: RunOutput = None,
     settings: Settings = None,
     own: OwnConfig = None,
     experiment: Experiment = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: RunSeed = 0,
     device: Device = "auto",
     resume: Resume = False,  # noqa: FBT002 -- an option, given by name
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
@@ -136,129 +189,94 @@ def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Example: hrl-sarp train-forecaster --model toto --train-root prices/ --output logs/forecasters/a
     """
-    if model not in MODELS:
-        raise UsageError(f"--model must be one of {', '.join(MODELS)}, found '{model}'")
-    if panel == (train_root is not None) or (panel and val_root is not None):
-        raise UsageError(
-            "train-forecaster needs either --train-root (and --val-root) or --panel with "
-            f"--data-dir, found {'both' if panel else 'neither'}"
-        )
+    _require_source(model, train_root, val_root, is_panel=panel)
     from hrl_sarp.forecasters.training import run
     from hrl_sarp.forecasters.training.sources import from_market, from_roots
     from hrl_sarp.run.earlier import require_free_output
-    from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
+    from hrl_sarp.run.session import configure_threads, resolve_device
 
     folder = output or DEFAULT_DIR / model
-    kept = (run.DESCRIPTION, f"{run.CHECKPOINTS}/{run.RUNNING}")
-    require_free_output(folder, kept, resume=resume, overwrite=overwrite)
-    rate = {"learning_rate": learning_rate, "fine_tuning_rate": learning_rate}
-    found = read_settings(settings, model, {"epochs": epochs, "batch_size": batch_size, **rate})
-    config = read_config(market, experiment, own)
+    require_free_output(folder, run.KEPT, resume=resume, overwrite=overwrite)
+    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    changes |= {"learning_rate": learning_rate, "fine_tuning_rate": learning_rate}
+    found = read_settings(settings, model, changes)
+    config, chosen = read_config(market, experiment, own), resolve_device(device)
     configure_threads(config.threads)
-    left_out = _holdout(holdout, found)
+    wanted = found, _holdout(holdout, found), seed
     # bad data are refused before the folder is made
     if train_root is not None:
-        source = from_roots(train_root, val_root, found, left_out, seed)
+        source = from_roots(train_root, val_root, *wanted)
     else:
-        source = from_market(data_dir, config, found, left_out, seed)
-    request = run.TrainingRequest(
-        model=model,
-        series=source.series,
-        split=source.split,
-        source=source.source,
-        settings=found,
-        output=folder,
-        seed=seed,
-        device=resolve_device(device),
-        checkpoint_seconds=config.curriculum.checkpoint_seconds,
-        weights=weights and run.weights_inside(weights),
-        tokenizer=tokenizer,
-        freeze=freeze,
-        lora_rank=lora_rank,
-        pretrained_until=_until(model, weights, pretrained_until),
-        resume=resume,
+        source = from_market(data_dir, config, *wanted)
+    further = run.Pretrained(
+        weights and run.weights_inside(weights),
+        tokenizer,
+        _until(model, weights, pretrained_until),
+        freeze,
+        lora_rank,
     )
-    with running(folder, OUTPUT_OPTION, TRAINING_LOG):
-        with StopFlag() as stop:
-            trained = run.train_forecaster(request, stop)
-        loss = trained.description["validation_loss"]
-        say(f"validation loss {loss:.4f}; wrote {folder / run.MODEL}")
-        if model != "kronos-tokenizer":
-            _measure(source, request.of_model.horizon, folder)
+    where = folder, seed, chosen, config.curriculum.checkpoint_seconds
+    _train(run.TrainingRequest(model, source, found, *where, further, resume))
 
 
-def _measure(source: "SplitSeries", horizon: int, folder: Path) -> None:
-    """Measure a trained forecaster on validation and test, and print what it is worth."""
+def _require_source(
+    model: str, train_root: Path | None, val_root: Path | None, *, is_panel: bool
+) -> None:
+    if model not in MODELS:
+        raise UsageError(f"--model must be one of {', '.join(MODELS)}, found '{model}'")
+    if is_panel == (train_root is not None) or (is_panel and val_root is not None):
+        raise UsageError(
+            "train-forecaster needs either --train-root (and --val-root) or --panel with "
+            f"--data-dir, found {'both' if is_panel else 'neither'}"
+        )
+
+
+def _train(request: "TrainingRequest") -> None:
+    """Train, then measure on validation and test, and print what the forecaster is worth."""
     from rich.console import Console
 
     from hrl_sarp.forecasters.api import load_forecaster
     from hrl_sarp.forecasters.final_metrics import FINAL, METRICS, measure_run
+    from hrl_sarp.forecasters.training.run import MODEL, train_forecaster
+    from hrl_sarp.run.session import StopFlag
 
-    metrics = measure_run(load_forecaster(folder), source.series, source.split, horizon, folder)
+    folder, source = request.output, request.source
+    with running(folder, OUTPUT_OPTION, TRAINING_LOG):
+        with StopFlag() as stop:
+            trained = train_forecaster(request, stop)
+        loss = trained.description["validation_loss"]
+        say(f"validation loss {loss:.4f}; wrote {folder / MODEL}")
+        if request.model == "kronos-tokenizer":
+            return
+        horizon = request.of_model.horizon
+        metrics = measure_run(load_forecaster(folder), source.series, source.split, horizon, folder)
     Console().print(metrics.table())
     say(f"wrote {folder / FINAL} and {folder / METRICS / 'report.html'}")
 
 
 def evaluate_forecaster(  # noqa: PLR0913 -- the parameters are the command's options
-    data: Annotated[Path, typer.Option(help="File of bars (CSV, parquet), or a folder of them.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Folder of a run or of weights; NAME=FOLDER names it in tables. May be repeated; "
-            "without any, the baselines are compared.",
-            show_default=False,
-        ),
-    ] = None,
+    data: Data,
+    model: Tested = None,
     tokenizer: Tokenizer = None,
-    symbols: Annotated[
-        str | None,
-        typer.Option(
-            help="Symbols with commas, or `unseen`: those that all runs have left out; default: "
-            "all of DATA.",
-            show_default=False,
-        ),
-    ] = None,
-    horizon: Annotated[int, typer.Option(min=1, help="Bars to forecast.")] = 5,
-    every: Annotated[
-        int | None,
-        typer.Option(min=1, help="Bars between origins; default: HORIZON.", show_default=False),
-    ] = None,
-    start: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=[DAY],
-            help="First day of origins; default: after all that the models have seen, without "
-            "models the last fifth of the bars.",
-            show_default=False,
-        ),
-    ] = None,
-    end: Annotated[
-        datetime | None, typer.Option(formats=[DAY], help="Last day.", show_default=False)
-    ] = None,
-    season: Annotated[int, typer.Option(min=1, help="Bars of a season: 5, 24, ...")] = 5,
-    quick: Annotated[  # noqa: FBT002 -- an option, given by name
-        bool,
-        typer.Option("--quick", help="Leave out AutoETS, AutoTheta and AutoARIMA (0.1 s each)."),
-    ] = False,
+    symbols: Symbols = None,
+    horizon: Horizon = 5,
+    every: Every = None,
+    start: Start = None,
+    end: End = None,
+    season: Season = 5,
+    quick: Quick = False,  # noqa: FBT002 -- an option, given by name
     context: Context = None,
     paths: Paths = 256,
     pretrained_until: PretrainedUntil = None,
-    allow_contaminated: Annotated[  # noqa: FBT002 -- an option, given by name
-        bool,
-        typer.Option(
-            "--allow-contaminated", help="Test a model on what it may have seen; all is stamped."
-        ),
-    ] = False,
-    output: Annotated[
-        Path, typer.Option(help="Folder of forecasts, measures and page.")
-    ] = DEFAULT_DIR / "evaluation",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of draws.")] = 0,
+    allow_contaminated: AllowContaminated = False,  # noqa: FBT002 -- an option, given by name
+    output: Evaluated = DEFAULT_DIR / "evaluation",
+    seed: RunSeed = 0,
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Forecast from rolling origins, and say whether models beat repeating the last price.
 
-    Writes forecasts.parquet, evaluation.json and report.html. The same command goes on
-    after a stop.
+    Writes forecasts.parquet, evaluation.json and report.html. The same command goes on after a
+    stop.
 
     Example: hrl-sarp evaluate-forecaster --model logs/forecasters/toto --data prices/
     """
@@ -288,22 +306,20 @@ def evaluate_forecaster(  # noqa: PLR0913 -- the parameters are the command's op
 
 def forecast(
     model: Annotated[Path, typer.Option(help="Folder of a run or of weights.")],
-    data: Annotated[Path, typer.Option(help="File of bars (CSV, parquet), or a folder of them.")],
-    prediction_length: Annotated[int, typer.Option(min=1, help="Bars to forecast.")] = 5,
-    levels: Annotated[
-        str, typer.Option(help="Quantile levels with commas.")
-    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    data: Data,
+    prediction_length: Horizon = 5,
+    levels: Levels = NINE,
     tokenizer: Tokenizer = None,
     context: Context = None,
     paths: Paths = 256,
-    output: Annotated[Path, typer.Option(help="CSV or parquet to write.")] = Path("forecasts.csv"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of draws.")] = 0,
+    output: TableFile = Path("forecasts.csv"),
+    seed: RunSeed = 0,
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Forecast the next bars of every series of DATA.
 
-    The table has the columns of chronos: item_id, timestamp, target_name, predictions, one for each
-    level.
+    The table has the columns of chronos: item_id, timestamp, target_name, predictions, and one for
+    each level.
 
     Example: hrl-sarp forecast --model logs/forecasters/toto --data prices/AAPL.csv
     """

@@ -94,7 +94,7 @@ def one_cycle(update: int, total: int, rising: float, first_share: float) -> flo
         The share of the highest rate, as PyTorch's `OneCycleLR` gives it.
 
     Examples:
-        >>> [round(one_cycle(update, 11, 0.3, 0.1), 2) for update in (0, 2, 10)]
+        >>> [round(one_cycle(update, 10, 0.3, 0.1), 2) for update in (0, 2, 9)]
         [0.1, 1.0, 0.0]
     """
     peak = rising * total - 1.0

@@ -3,7 +3,6 @@
 import copy
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from hrl_sarp.errors import MissingArtifactError, UsageError
 from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.schedule import one_cycle, warmup_stable_decay
 from hrl_sarp.forecasters.kronos.files import load_tokenizer
-from hrl_sarp.forecasters.series import Series, content_hash
+from hrl_sarp.forecasters.series import content_hash
 from hrl_sarp.forecasters.training.low_rank import (
     add_low_rank,
     count_trained,
@@ -27,12 +26,12 @@ from hrl_sarp.forecasters.training.low_rank import (
     merge_low_rank,
 )
 from hrl_sarp.forecasters.training.models import KRONOS, TOKENIZER, TRAINABLE, make_task
+from hrl_sarp.forecasters.training.sources import SplitSeries
 from hrl_sarp.forecasters.training.tasks import VALIDATION_LOSS
 from hrl_sarp.forecasters.training.windows import (
     TRAIN,
     VALIDATION,
     ForecastWindows,
-    Split,
     cut_forecast_windows,
 )
 from hrl_sarp.forecasters.weights import WEIGHTS
@@ -46,6 +45,8 @@ TOKENIZER_FOLDER = "tokenizer"
 """Folders of a run."""
 DESCRIPTION, CURVE = "forecaster.json", "convergence.png"
 RUNNING = "running.pt"
+KEPT = (DESCRIPTION, f"{CHECKPOINTS}/{RUNNING}")
+"""What only a training leaves in its folder."""
 KIND = "forecaster training"
 FIRST_WEIGHTS, UPDATES, LOW_RANK, TIMED = range(4)
 """Roles of derived seeds."""
@@ -54,31 +55,36 @@ CODE = ("forecasters", "fitting")
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """What a training begins with, and which weights it changes."""
+
+    weights: Path | None = None
+    """Weights that are trained further; None begins from random ones."""
+    tokenizer: Path | None = None
+    """Tokenizer of `kronos`; None trains one first."""
+    until: str | None = None
+    """Last day of the data that `weights` were fitted to."""
+    freeze: bool = False
+    """Train the last layers alone."""
+    lora_rank: int | None = None
+    """Rank of low-rank additions, which alone are trained; None trains all weights."""
+
+
+@dataclass(frozen=True)
 class TrainingRequest:
     """What a run trains, on what, and where its files go."""
 
     model: str
     """Key of `TRAINABLE`."""
-    series: Sequence[Series]
-    split: Split
-    source: dict[str, Any]
-    """Where the series come from, in plain values."""
+    source: SplitSeries
     settings: ForecastersConfig
     output: Path
     """Folder of all files."""
     seed: int
     device: torch.device
     checkpoint_seconds: float
-    weights: Path | None = None
-    """Weights that are trained further; None begins from random ones."""
-    tokenizer: Path | None = None
-    """Tokenizer of `kronos`; None trains one first."""
-    freeze: bool = False
-    """Train the last layers alone."""
-    lora_rank: int | None = None
-    """Rank of low-rank additions, which alone are trained; None trains all weights."""
-    pretrained_until: str | None = None
-    """Last day of the data that `weights` were fitted to."""
+    """Least time between two checkpoints within an epoch."""
+    start: Pretrained = Pretrained()
     resume: bool = False
 
     @property
@@ -93,19 +99,22 @@ class TrainingRequest:
             VALIDATION: self.settings.validation_windows,
         }
         sizes = self.of_model.context, self.of_model.horizon
-        return cut_forecast_windows(self.series, self.split, *sizes, most)
+        return cut_forecast_windows(self.source.series, self.source.split, *sizes, most)
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must agree with."""
-        given = {"weights": self.weights, "tokenizer": self.tokenizer}
+        given = {"weights": self.start.weights, "tokenizer": self.start.tokenizer}
         return {
             "model": self.model,
             "settings": self.settings.model_dump(mode="json"),
-            "data": content_hash(self.series),
-            "split": {**self.split.stops, "holdout": sorted(self.split.holdout)},
+            "data": content_hash(self.source.series),
+            "split": {
+                **self.source.split.stops,
+                "holdout": sorted(self.source.split.holdout),
+            },
             **{name: path and hash_of_weights(path) for name, path in given.items()},
-            "freeze": self.freeze,
-            "lora_rank": self.lora_rank,
+            "freeze": self.start.freeze,
+            "lora_rank": self.start.lora_rank,
             "seed": self.seed,
             "device": self.device.type,
         }
@@ -194,21 +203,19 @@ def weights_inside(path: Path) -> Path:
 
 
 def _require_options(request: TrainingRequest) -> None:
-    few = [
-        name
-        for name, given in (("--freeze", request.freeze), ("--lora-rank", request.lora_rank))
-        if given
-    ]
-    if few and request.weights is None:
+    start = request.start
+    ways = (("--freeze", start.freeze), ("--lora-rank", start.lora_rank))
+    few = [name for name, given in ways if given]
+    if few and request.start.weights is None:
         raise UsageError(
             f"{few[0]} keeps most weights as they are: name the trained ones with --weights"
         )
     if len(few) > 1:
         raise UsageError("--freeze trains the last layers, --lora-rank additions to all: give one")
-    for path in (request.weights, request.tokenizer):
+    for path in (request.start.weights, request.start.tokenizer):
         if path is not None and not path.exists():
             raise MissingArtifactError(f"no weights at {path}; name a folder with {WEIGHTS}")
-    if request.tokenizer is not None and request.model != KRONOS:
+    if request.start.tokenizer is not None and request.model != KRONOS:
         raise UsageError(f"--tokenizer belongs to --model {KRONOS}, found --model {request.model}")
 
 
@@ -218,12 +225,12 @@ def _tokenizer_of(
     """Read the tokenizer of Kronos, or train it in a folder of the run."""
     if request.model != KRONOS:
         return None
-    if request.tokenizer is not None:
-        found = load_tokenizer(weights_inside(request.tokenizer))
+    if request.start.tokenizer is not None:
+        found = load_tokenizer(weights_inside(request.start.tokenizer))
         # a run holds all that its forecasts need
         TRAINABLE[TOKENIZER].save(request.output / TOKENIZER_FOLDER / MODEL, found)
         return found
-    if request.weights is not None:
+    if request.start.weights is not None:
         raise UsageError("--weights of kronos belong to a tokenizer: name it with --tokenizer")
     changes: dict[str, Any] = {"model": TOKENIZER, "output": request.output / TOKENIZER_FOLDER}
     own = TrainingRequest(**{**vars(request), **changes})
@@ -234,20 +241,20 @@ def _prepared_module(request: TrainingRequest, tokenizer: nn.Module | None) -> n
     """Make or read the module, and choose the weights that are trained."""
     kind = TRAINABLE[request.model]
     torch.manual_seed(derive_seed(request.seed, FIRST_WEIGHTS))
-    if request.weights is None:
+    if request.start.weights is None:
         return kind.make(request.of_model.sizes, tokenizer)
-    module = kind.load(request.weights)
-    if request.freeze:
+    module = kind.load(request.start.weights)
+    if request.start.freeze:
         freeze_all_but(module, kind.heads)
-    if request.lora_rank is not None:
+    if request.start.lora_rank is not None:
         scale, seed = request.settings.low_rank_scale, derive_seed(request.seed, LOW_RANK)
-        add_low_rank(module, request.lora_rank, scale, seed)
+        add_low_rank(module, request.start.lora_rank, scale, seed)
     return module
 
 
 def _new_fit(request: TrainingRequest, task: Task, state: RunState, stop: StopFlag) -> Fit:
     settings = request.of_model
-    rate = settings.learning_rate if request.weights is None else settings.fine_tuning_rate
+    rate = settings.learning_rate if request.start.weights is None else settings.fine_tuning_rate
     schedule = Schedule(
         epochs=settings.epochs,
         patience=settings.patience,
@@ -256,7 +263,7 @@ def _new_fit(request: TrainingRequest, task: Task, state: RunState, stop: StopFl
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         checkpoint_seconds=request.checkpoint_seconds,
-        validate_first=request.weights is not None,
+        validate_first=request.start.weights is not None,
         betas=settings.betas,
         eps=settings.eps,
         by_update=_rates(settings.rates),
@@ -308,7 +315,7 @@ def _describe(
 ) -> dict[str, Any]:
     chosen = np.concatenate([windows.first[TRAIN], windows.first[VALIDATION]])
     last = windows.timestamps[chosen + windows.length - 1].max()
-    until = [str(last), request.pretrained_until or ""]
+    until = [str(last), request.start.until or ""]
     return {
         "model": request.model,
         "context": windows.context,
@@ -316,9 +323,9 @@ def _describe(
         "fitted_from": str(windows.timestamps[chosen].min()),
         "fitted_to": max(until),
         "symbols": sorted({windows.symbols[i] for i in windows.symbol[chosen]}),
-        "holdout": sorted(request.split.holdout),
-        "split": request.split.stops,
-        "source": request.source,
+        "holdout": sorted(request.source.split.holdout),
+        "split": request.source.split.stops,
+        "source": request.source.origin,
         "seed": request.seed,
         "parameters": sum(weight.numel() for weight in module.parameters()),
         "validation_loss": fitted.best_loss,

@@ -24,12 +24,12 @@ Holdout = int | Sequence[str]
 
 @dataclass(frozen=True)
 class SplitSeries:
-    """Series, their split, and where they come from."""
+    """The series of a training, and their split."""
 
     series: list[Series]
     split: Split
-    source: dict[str, Any]
-    """Plain values."""
+    origin: dict[str, Any]
+    """Where they come from, in plain values."""
 
 
 def from_roots(

@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from hrl_sarp.errors import CheckpointError, ConfigError, StoppedEarly, UsageErr
 from hrl_sarp.fitting import Fit
 from hrl_sarp.forecasters.series import Series
 from hrl_sarp.forecasters.training.models import TRAINABLE
-from hrl_sarp.forecasters.training.run import TrainingRequest, train_forecaster
+from hrl_sarp.forecasters.training.run import Pretrained, TrainingRequest, train_forecaster
+from hrl_sarp.forecasters.training.sources import SplitSeries
 from hrl_sarp.forecasters.training.windows import split_by_time
 from hrl_sarp.forecasters.weights import read_weights
 from hrl_sarp.run.session import StopFlag
@@ -78,16 +79,16 @@ def request(model: str, folder: Path, **changes: Any) -> TrainingRequest:
     series = [bars_series(name, seed) for seed, name in enumerate("AB")]
     usual = {
         "model": model,
-        "series": series,
-        "source": {},
+        "source": SplitSeries(series, split_by_time(series, (0.6, 0.2), frozenset()), {}),
         "settings": tiny_settings(),
-        "split": split_by_time(series, (0.6, 0.2), frozenset()),
         "output": folder,
         "seed": 5,
         "device": torch.device("cpu"),
         "checkpoint_seconds": 0.0,
     }
-    return TrainingRequest(**{**usual, **changes})
+    names = {field.name for field in fields(Pretrained)}
+    start = Pretrained(**{name: changes.pop(name) for name in names & changes.keys()})
+    return TrainingRequest(**{**usual, "start": start, **changes})
 
 
 def weights_of(folder: Path) -> Mapping[str, torch.Tensor]:
@@ -114,7 +115,7 @@ def test_a_run_writes_weights_that_load_and_a_description_of_what_it_saw(
     chosen = np.concatenate([windows.first["train"], windows.first["validation"]])
     last = windows.timestamps[chosen + windows.length - 1].max()
     assert found["fitted_to"] == str(last)
-    assert last < asked.split.validation_stop
+    assert last < asked.source.split.validation_stop
     assert found["symbols"] == ["A", "B"]
     assert not list((tmp_path / "run" / "checkpoints").glob("*.pt"))
     assert (tmp_path / "run" / "convergence.png").stat().st_size > 1000
@@ -199,7 +200,7 @@ def test_weights_are_trained_further_in_all_three_ways(
 
 def test_a_run_knows_what_its_first_weights_had_seen(tmp_path: Path, pretrained: Path) -> None:
     weights = pretrained / "toto" / "model"
-    asked = request("toto", tmp_path, weights=weights, pretrained_until="2030-01-01")
+    asked = request("toto", tmp_path, weights=weights, until="2030-01-01")
     assert train_forecaster(asked, StopFlag()).description["fitted_to"] == "2030-01-01"
 
 
