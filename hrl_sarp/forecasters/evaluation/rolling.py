@@ -24,12 +24,16 @@ from hrl_sarp.forecasters.evaluation.scores import path_crps, path_pit, quantile
 from hrl_sarp.forecasters.series import Series, content_hash
 from hrl_sarp.reporting.table import counted
 from hrl_sarp.run.damage import UNREADABLE_TABLE
-from hrl_sarp.run.files import read_json, to_plain, write_json, write_table
+from hrl_sarp.run.files import read_json, source_hash, to_plain, write_json, write_table
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import PhaseBar, phase_progress
 
 PARTS, PLAN, MODEL = "parts", "plan.json", "model.json"
 """Folder of the blocks, and the files in it that say of what they are."""
+CODE = tuple(
+    f"forecasters/evaluation/{part}" for part in ("plan.py", "rolling.py", "scores.py", "baselines")
+)
+"""Source of what stands in a block, apart from models."""
 FEWEST_PATHS = 2
 """Draws of a step from which they are scored."""
 
@@ -44,7 +48,7 @@ class Roller:
 
     Examples:
         >>> from tempfile import mkdtemp
-        >>> from hrl_sarp.forecasters.evaluation.baselines import LastValue
+        >>> from hrl_sarp.forecasters.evaluation.baselines.points import LastValue
         >>> days = np.datetime64("2024-01-01") + np.arange(40)
         >>> series = Series("A", days, np.linspace(1.0, 2.0, 40), None)
         >>> roller = Roller([series], RollingPlan(2, days[30]), Path(mkdtemp()))
@@ -66,7 +70,7 @@ class Roller:
             identities: name -> what tells its weights and settings from others.
 
         Returns:
-            A row for each model, series, origin and step, in that order: `model`, `kind`, `symbol`,
+            A row for each model, origin, series and step, in that order: `model`, `kind`, `symbol`,
             `origin`, `step`, `time`, `last` (value at the origin), `scale`, `y` (what came),
             `mean`, a column for each level, `log_variance`, `crps_paths` and `pit`. What a
             forecaster does not give is NaN.
@@ -80,7 +84,12 @@ class Roller:
         least = max(forecaster.least_rows for forecaster in forecasters.values())
         self.origins = find_origins(self.series, self.plan, least)
         plan = to_plain({key: str(value) for key, value in asdict(self.plan).items()})
-        whole = {"plan": plan, "data": content_hash(self.series), "rows before an origin": least}
+        whole = {
+            "plan": plan,
+            "data": content_hash(self.series),
+            "rows before an origin": least,
+            "code_version": source_hash(*CODE),
+        }
         _claim(self.parts / PLAN, whole)
         for name in forecasters:
             own = {"model": name, "weights": identities[name]}

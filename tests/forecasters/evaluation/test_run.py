@@ -13,6 +13,7 @@ from hrl_sarp.forecasters.evaluation import Evaluation, RollingPlan, Vintage, ev
 from hrl_sarp.forecasters.evaluation.baselines.points import Drift, LastValue
 from hrl_sarp.forecasters.evaluation.baselines.walks import EwmaWalk, GarchWalk
 from hrl_sarp.forecasters.evaluation.report import page
+from hrl_sarp.forecasters.evaluation.report.figures import step_chart
 from hrl_sarp.forecasters.evaluation.rolling import PARTS, Roller
 from hrl_sarp.forecasters.evaluation.run import FORECASTS, PAGE, RESULT
 from hrl_sarp.forecasters.evaluation.summary import Group, summarise
@@ -154,6 +155,16 @@ def test_the_page_says_first_whether_the_model_beats_the_last_value(tmp_path: Pa
     assert "the closest of the others is drift" in best
     assert "No model was tested" in (tmp_path / "alone" / PAGE).read_text()
     assert found.sentences[0].split(" (")[0] in body
+
+
+def test_a_long_horizon_keeps_its_first_and_last_step_in_the_chart(tmp_path: Path) -> None:
+    plan = RollingPlan(40, PLAN.start, every_rows=10)
+    found = evaluate([unfitted(Oracle())], reverting(0), plan, tmp_path, baselines=[])
+    own = group(found, "oracle")
+    assert len(own.by_step) == 40
+    (bars,) = step_chart("steps", [own], {"oracle": "oracle"}).spec["data"]
+    assert (bars["x"][0], bars["x"][-1], len(bars["x"])) == ("1", "40", 16)
+    assert bars["y"][-1] == pytest.approx(own.by_step[-1].statistic, rel=1e-4)
 
 
 def test_a_test_that_is_contaminated_is_refused_or_stamped(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ FANS = 24
 """Newest origins that a fan chart shows."""
 EDGES = ("0.1", "0.5", "0.9", "y")
 """Columns of a fan: the ends of its band, its median, and what came."""
+MOST_STEPS = 16
+"""Steps that a chart has room for, first and last included."""
 CAME = "what came"
 TWO_SIDED = 1.96
 """Statistic beyond which a difference is shown, of many origins."""
@@ -102,11 +104,13 @@ def coverage_chart(name: str, groups: Sequence[Group], titles: Mapping[str, str]
 def step_chart(name: str, groups: Sequence[Group], titles: Mapping[str, str]) -> Chart:
     """Draw the statistic of Diebold and Mariano against the last value for each step ahead."""
     others = [group for group in groups if group.model != NAIVE]
+    n_steps = len(others[0].by_step)
+    shown = np.unique(np.linspace(0, n_steps - 1, min(n_steps, MOST_STEPS)).astype(int))
     found = {
-        titles[group.model]: np.array([test.statistic for test in group.by_step])
+        titles[group.model]: np.array([group.by_step[step].statistic for step in shown])
         for group in others
     }
-    labels = [str(step + 1) for step in range(len(others[0].by_step))]
+    labels = [str(step + 1) for step in shown]
     caption = (
         "Diebold-Mariano statistic of absolute errors against the last value, step by step: "
         f"{SIGN}. Beyond the dotted lines a difference is shown. No bar: the errors are the same."

@@ -247,11 +247,11 @@ def _fans(
 def _symbols_table(group: Group, titles: Mapping[str, str]) -> Table:
     names = list(next(iter(group.symbols.values())))
     rows = [
-        (symbol, *(_digits(found[name], 4) for name in names))
+        (symbol, *(_compact(found[name]) for name in names))
         for symbol, found in group.symbols.items()
     ]
     rows += [
-        (word, *(_digits(average(name), 4) for name in names))
+        (word, *(_compact(average(name)) for name in names))
         for word, average in (("median", group.median), ("mean", group.mean))
     ]
     title = f"{titles[group.model]}, each series"
@@ -260,6 +260,14 @@ def _symbols_table(group: Group, titles: Mapping[str, str]) -> Table:
 
 def _digits(value: float, digits: int) -> str:
     return NONE if math.isnan(value) else number(value, digits)
+
+
+def _compact(value: float) -> str:
+    """Write a number of any size, as errors of cheap and dear series are."""
+    if math.isnan(value):
+        return NONE
+    text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def p_text(value: float) -> str:
