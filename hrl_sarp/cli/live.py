@@ -125,6 +125,7 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
     start: Start = None,
     end: End = None,
     accept_changes: AcceptChanges = False,  # noqa: FBT002 -- an option, given by name
+    settings: Settings = None,
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
     data_dir: DataDir = DEFAULT_DATA_DIR,
     experiment: Experiment = None,
@@ -135,7 +136,7 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
 
     New days are appended, and adjusted closes keep one scale. Where days that were collected have
     other values now, each change is named, nothing is written, and the exit code is 1:
-    --accept-changes takes them.
+    --accept-changes takes them. Volumes and series of the last days may be restated without it.
 
     Example: hrl-sarp update-data --input DIR --market us
     """
@@ -148,6 +149,7 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
     from hrl_sarp.run.session import RunFolder
 
     source = read_manifest(data_dir).get("source", "")
+    rules = _daily_settings(settings)
     config = read_config(market, experiment, own, usual_market=DEFAULT_MARKETS.get(source))
     request = None
     if source == "yahoo" or symbols or start or end:
@@ -156,7 +158,9 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
         request = YahooRequest(symbols, *days, datetime.now(tz=UTC).date(), lists)
     with RunFolder(data_dir, "--data-dir").lock():  # two updates at once would lose one
         outcome = update_folder(
-            data_dir, config, input_path, macro, request, accept_changes=accept_changes
+            *(data_dir, config, input_path, macro, request),
+            accept_changes=accept_changes,
+            provisional_sessions=rules.provisional_sessions,
         )
     sentences = [f"{data_dir}: {outcome.status}", *outcome.sentences()]
     if as_json:

@@ -215,6 +215,9 @@ class DailyConfig(Section):
     """Sessions of the exchange that may have closed since the last bar."""
     close_slack_minutes: int = Field(ge=0)
     """A session counts as closed so long after its close: sources need time to print the bar."""
+    provisional_sessions: int = Field(ge=0)
+    """Last collected sessions whose volumes and macro values `update-data` lets a vendor restate
+    without `--accept-changes`."""
     series_gap_factor: float = Field(ge=1)
     """A published series has stopped when its last value is older than its longest gap so many
     times over."""

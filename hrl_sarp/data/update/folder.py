@@ -28,6 +28,7 @@ from hrl_sarp.data.store import (
     write_raw,
 )
 from hrl_sarp.data.update import GOING_ON
+from hrl_sarp.data.update.changes import Change
 from hrl_sarp.data.update.merge import Update, update
 from hrl_sarp.errors import DataError
 from hrl_sarp.reporting.table import Table
@@ -35,8 +36,8 @@ from hrl_sarp.run.files import sha256_plain
 
 UPDATED, UP_TO_DATE, REFUSED = "updated", "up to date", "refused"
 _COLLECT_ANEW = "collect the whole history with `hrl-sarp collect-data --overwrite`"
-_SHOWN = 20
-"""Changes and symbols that are listed."""
+_SHOWN, _TOLD = 20, 3
+"""Changes and symbols that are listed, and changes in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Outcome:
             "absent_symbols": list(made.absent),
             "rescaled_symbols": list(made.rescaled),
             "changes": [asdict(change) for change in made.changes],
+            "restated": [asdict(change) for change in made.restated],
+            "holes": list(made.holes),
             "notes": list(self.notes),
         }
 
@@ -82,6 +85,17 @@ class Outcome:
             told.append(
                 f"adj_close was rescaled by its vendor: the collected days of "
                 f"{_listed(made.rescaled)} take the new scale, and their returns stay"
+            )
+        if made.restated:
+            told.append(
+                f"provisional values were restated by their vendor and taken: "
+                f"{_told(made.restated)}"
+            )
+        if made.holes:
+            told.append(
+                f"no bar on a session between collected and new days: {_listed(made.holes)}. They "
+                "have no adjusted closes, so that a split or dividend of that session is lost: "
+                "give its bars"
             )
         if made.stale:
             told.append(
@@ -103,6 +117,7 @@ def update_folder(
     yahoo_request: YahooRequest | None = None,
     *,
     accept_changes: bool = False,
+    provisional_sessions: int = 0,
 ) -> Outcome:
     """Append what is new to collected data; nothing is written if history changed.
 
@@ -114,6 +129,8 @@ def update_folder(
         yahoo_request: source yahoo: list of symbols and days. Without a start it begins a month
             before the last collected day, so that changed history is seen.
         accept_changes: whether changed history replaces what was collected.
+        provisional_sessions: last collected sessions whose volumes and macro values may be restated
+            without that; they are named, too.
 
     Returns:
         What was added, and what changed.
@@ -129,7 +146,7 @@ def update_folder(
     _require_options(source, data_dir, input_path, macro_path, yahoo_request)
     there = read_raw(data_dir)
     new = _fetch(there, data_dir, config, input_path, macro_path, yahoo_request)
-    made = update(there, new, _sessions(there, new, config))
+    made = update(there, new, _sessions(there, new, config), provisional_sessions)
     if made.refusals:
         more = len(made.refusals) - 1
         told = f" ({more} more such lines)" if more else ""
@@ -188,6 +205,7 @@ def _entry(manifest: dict[str, Any], made: Update) -> dict[str, Any]:
         "rescaled_symbols": list(made.rescaled),
         "changed": dict(changed),
         "accepted": [str(change) for change in made.changes],
+        "restated": [str(change) for change in made.restated],
     }
 
 
@@ -274,6 +292,12 @@ def tables(outcome: Outcome) -> list[Table]:
             )
         )
     return shown
+
+
+def _told(changes: Sequence[Change]) -> str:
+    more = len(changes) - _TOLD
+    words = "; ".join(map(str, changes[:_TOLD]))
+    return words + (f"; and {more} more, which the output of --json has" if more > 0 else "")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -45,6 +45,8 @@ class Update:
     added: Mapping[str, int]
     """Table -> new rows."""
     changes: tuple[Change, ...]
+    restated: tuple[Change, ...]
+    """Changes of values that were provisional: vendors complete them in the days after."""
     refusals: tuple[str, ...]
     """What keeps the data from being merged, whatever is accepted; a line each."""
     rescaled: tuple[str, ...]
@@ -59,15 +61,20 @@ class Update:
     """Symbols with a bar on the last collected day, but none on the last day now."""
     absent: tuple[str, ...]
     """Those of them that the new data do not mention."""
+    holes: tuple[str, ...]
+    """Stocks without adjusted closes that lack a session between collected and new bars."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing new came, and nothing changed."""
-        return not self.changes and not any(self.added.values())
+        return not self.changes and not self.restated and not any(self.added.values())
 
 
 def update(
-    there: RawData, new: RawData, sessions: Shaped[np.ndarray, " T"] | None = None
+    there: RawData,
+    new: RawData,
+    sessions: Shaped[np.ndarray, " T"] | None = None,
+    provisional_sessions: int = 0,
 ) -> Update:
     """Bring collected data up to date.
 
@@ -82,6 +89,8 @@ def update(
             is not stated.
         sessions: days of the exchange, to find a session that is missing between the two; None
             where nobody knows them.
+        provisional_sessions: last collected sessions whose volumes and macro values vendors may
+            still restate: other values there are named, and are no changed history.
 
     Returns:
         The merged data and what happened. `Update.raw` must not be kept if `refusals` are there, or
@@ -110,8 +119,11 @@ def update(
     last_day = _day(there.bars["date"].max())
     tables = {"bars": bars._replace(frame=frame), **_other_tables(there, new)}
     tables["membership"] = _membership(there, new, last_day, new_symbols)
-    named = [*folded(bars.changes), *scales.changes]
-    named += [change for name in tables if name != "bars" for change in tables[name].changes]
+    of_bars, restated = _restated(bars.changes, there, provisional_sessions)
+    of_macro, later = _restated(tables["macro"].changes, there, provisional_sessions)
+    named = [*folded(of_bars), *scales.changes, *of_macro]
+    others = [name for name in tables if name not in ("bars", "macro")]
+    named += [change for name in others for change in tables[name].changes]
     stale, absent = _stale(there.bars, frame, new.bars, last_day)
     twin = misspelt(new_symbols, absent)
     if twin is not None:
@@ -132,6 +144,7 @@ def update(
             "import_findings": n_findings,
         },
         changes=tuple(named),
+        restated=(*folded(restated), *later),
         refusals=tuple(refusals),
         rescaled=tuple(scales.rescaled),
         first=_day(bars.fresh["date"].min()),
@@ -140,6 +153,7 @@ def update(
         new_symbols=tuple(new_symbols),
         stale=stale,
         absent=absent,
+        holes=_holes(there.bars, new.bars),
     )
 
 
@@ -148,7 +162,43 @@ def _day(value: Any) -> date | None:
 
 
 def _refused(there: RawData, refusals: list[str]) -> Update:
-    return Update(there, {}, (), tuple(refusals), (), None, None, 0, (), (), ())
+    return Update(there, {}, (), (), tuple(refusals), (), None, None, 0, (), (), (), ())
+
+
+def _restated(
+    changes: list[Change], there: RawData, n_sessions: int
+) -> tuple[list[Change], list[Change]]:
+    """Divide changes into those of history, and those of provisional values alone."""
+    days = there.bars["date"].unique().sort()
+    if not n_sessions or days.is_empty():
+        return changes, []
+    since = str(days[-min(n_sessions, len(days))])
+    found: tuple[list[Change], list[Change]] = ([], [])
+    for change in changes:
+        is_provisional = change.table == MACRO.field or change.column == "volume"
+        found[is_provisional and change.first >= since].append(change)
+    return found
+
+
+def _holes(there: pl.DataFrame, new: pl.DataFrame) -> tuple[str, ...]:
+    """Name the stocks of which only a split or dividend could tell what the missing days did."""
+    last = there.group_by("symbol").agg(last=pl.col("date").max())
+    late = (
+        new.join(last, on="symbol")
+        .group_by("symbol")
+        .agg(
+            pl.col("last").first(),
+            first=pl.col("date").filter(pl.col("date") > pl.col("last")).min(),
+            has_level=pl.col(ADJUSTED).is_not_null().any(),
+        )
+    )
+    days = pl.concat([there["date"], new["date"]]).unique().sort()
+    rows = late.filter(~pl.col("has_level"), pl.col("first").is_not_null()).sort("symbol")
+    return tuple(
+        symbol
+        for symbol, last_day, first in rows.select("symbol", "last", "first").iter_rows()
+        if days.is_between(last_day, first, closed="none").any()
+    )
 
 
 def _states(raw: RawData, action: str) -> bool:

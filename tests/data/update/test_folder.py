@@ -187,7 +187,7 @@ def test_changed_history_is_refused_then_accepted_and_recorded(
     tmp_path: Path, raw: Path, command: Command
 ) -> None:
     folder = write_input(tmp_path / "next", 33, 25)
-    spoil(folder, 27)
+    spoil(folder, 25)
     options = ("--input", folder, "--data-dir", raw, "--market", "own")
     before = content(raw)
     code, out, err = command("update-data", *options, "--json")
@@ -195,7 +195,7 @@ def test_changed_history_is_refused_then_accepted_and_recorded(
     (change,) = json.loads(out)["changes"]
     assert (change["name"], change["column"], change["after"]) == ("S0", "volume", "77")
     last = err.splitlines()[-1]
-    assert re.search(rf"bars S0 volume, {day_of(27)} \(1 rows\): \d+ -> 77", last)
+    assert re.search(rf"bars S0 volume, {day_of(25)} \(1 rows\): \d+ -> 77", last)
     assert last.endswith("nothing was written, --accept-changes takes them")
     assert content(raw) == before
     code, _, err = command("update-data", *options, "--accept-changes")
@@ -204,8 +204,65 @@ def test_changed_history_is_refused_then_accepted_and_recorded(
     assert entry["changed"] == {"bars": 1}
     assert len(entry["accepted"]) == 1
     bars = read_raw(raw).bars
-    taken = bars.filter((pl.col("symbol") == "S0") & (pl.col("date") == day_of(27)))
+    taken = bars.filter((pl.col("symbol") == "S0") & (pl.col("date") == day_of(25)))
     assert taken["volume"].to_list() == [77.0]
+
+
+def test_provisional_values_are_taken_and_named(
+    tmp_path: Path, raw: Path, command: Command
+) -> None:
+    """A vendor completes volumes and series for days, and a scheduled run must not stop for it."""
+    folder = write_input(tmp_path / "next", 33, 25)
+    spoil(folder, 26)  # the fifth session before the end of the collected ones
+    macro = pl.read_csv(folder / "macro.csv", try_parse_dates=True)
+    late = pl.when(pl.col("date") == day_of(29)).then(7.0).otherwise("value")
+    macro.with_columns(value=late).write_csv(folder / "macro.csv")
+    options = ("--input", folder, "--data-dir", raw, "--market", "own")
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("provisional_sessions: 4")
+    before = content(raw)
+    result = command("update-data", *options, "--settings", strict, "--json")
+    assert result[0] == 1
+    found = json.loads(result[1])
+    assert [c["column"] for c in found["changes"]] == ["volume"]
+    assert [c["column"] for c in found["restated"]] == ["value"]
+    assert content(raw) == before
+    code, out, err = command("update-data", *options, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["status"], found["changes"]) == ("updated", [])
+    told = [(c["name"], c["column"], c["first"], c["after"]) for c in found["restated"]]
+    assert told == [
+        ("S0", "volume", str(day_of(26)), "77"),
+        ("VIX", "value", str(day_of(29)), "7"),
+    ]
+    assert "provisional values were restated" in err
+    (entry,) = read_manifest(raw)["updates"]
+    assert len(entry["restated"]) == 2
+    assert (entry["accepted"], entry["changed"]) == ([], {})
+    taken = read_raw(raw)
+    volume = taken.bars.filter(symbol="S0", date=day_of(26))["volume"].to_list()
+    assert volume == [77.0]
+    assert taken.macro.filter(date=day_of(29))["value"].to_list() == [7.0]
+
+
+def test_a_restated_value_alone_is_an_update(tmp_path: Path, raw: Path) -> None:
+    folder = write_input(tmp_path / "again", 30, 27)
+    spoil(folder, 30)
+    made = update_folder(raw, CONFIG, folder, provisional_sessions=1)
+    assert (made.status, made.made.is_empty) == ("updated", False)
+    assert update_folder(raw, CONFIG, folder, provisional_sessions=1).status == "up to date"
+
+
+def test_a_price_is_never_provisional(tmp_path: Path, raw: Path) -> None:
+    folder = write_input(tmp_path / "again", 32, 27)
+    bars = pl.read_csv(folder / "prices.csv", try_parse_dates=True)
+    own = (pl.col("symbol") == "S0") & (pl.col("date") == day_of(30))
+    high = pl.when(own).then(pl.col("high") * 1.01).otherwise("high")
+    bars.with_columns(high=high).write_csv(folder / "prices.csv")
+    made = update_folder(raw, CONFIG, folder, provisional_sessions=N_DAYS)
+    assert made.status == "refused"
+    assert [change.column for change in made.made.changes] == ["high"]
 
 
 def test_each_update_names_what_stood_before(tmp_path: Path, raw: Path) -> None:

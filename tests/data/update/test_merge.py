@@ -426,3 +426,31 @@ def test_rounding_is_no_change_and_collected_values_stay() -> None:
 )
 def test_factors_of_prices_are_named_as_splits(factor: float, words: str) -> None:
     assert split_in_words(factor) == words
+
+
+@pytest.mark.parametrize("adjusts", [True, False])
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_stock_that_lacks_a_session_over_the_seam_is_named(adjusts: bool, repeats: bool) -> None:  # noqa: FBT001 -- drawn
+    """Without adjusted closes nobody could tell whether it split on the session."""
+    market = drawn(2)
+    none = pl.lit(None, dtype=pl.Float64).alias("adj_close")
+
+    def seen(last: int, first: int = 0) -> RawData:
+        raw = market.seen(last, first, vintage=N_DAYS - 1)
+        return raw if adjusts else replace(raw, bars=raw.bars.with_columns(none))
+
+    there = seen(20)
+    symbols = there.bars.filter(pl.col("date") == day(20))["symbol"].unique().sort().to_list()
+    held = next(
+        s
+        for s in symbols
+        if {day(n) for n in (21, 22)} <= {*market.traded.filter(symbol=s)["date"].to_list()}
+    )
+    is_hole = (pl.col("symbol") == held) & (pl.col("date") == day(21))
+    new = seen(24, 20 if repeats else 21)
+    new = replace(new, bars=new.bars.filter(~is_hole))
+    made = update(there, new, SESSIONS)
+    whole = {*market.traded.filter(pl.col("date") == day(21))["symbol"]}
+    back = {*market.traded.filter(pl.col("date").is_between(day(22), day(24)))["symbol"]}
+    gaps = {s for s in symbols if s not in whole and s in back}
+    assert set(made.holes) == (set() if adjusts else {held, *gaps})
