@@ -53,7 +53,8 @@ HoldingsFile = Annotated[
     Path | None, typer.Option(help="CSV: symbol,shares and a row CASH; else all is cash.")
 ]
 Capital = Annotated[
-    float | None, typer.Option(help="Cash of an account without --holdings: 100000.")
+    float | None,
+    typer.Option(help=f"Cash of an account without --holdings: {DEFAULT_CAPITAL:.0f}."),
 ]
 LotSize = Annotated[
     int | None, typer.Option(help="Orders are multiples of so many shares: 1.", min=1)
@@ -145,7 +146,8 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
     from hrl_sarp.data.collect import DEFAULT_MARKETS
     from hrl_sarp.data.sources.yahoo.download import SYMBOLS_DIR, YahooRequest
     from hrl_sarp.data.store import read_manifest
-    from hrl_sarp.data.update.folder import REFUSED, tables, update_folder
+    from hrl_sarp.data.update.folder import REFUSED, UPDATED, tables, update_folder
+    from hrl_sarp.market.cache import forget_markets
     from hrl_sarp.run.session import RunFolder
 
     source = read_manifest(data_dir).get("source", "")
@@ -162,6 +164,8 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
             accept_changes=accept_changes,
             provisional_sessions=rules.provisional_sessions,
         )
+    if outcome.status == UPDATED:  # a market of 339 stocks takes 100 MB, every day
+        forget_markets(data_dir, config.market)
     sentences = [f"{data_dir}: {outcome.status}", *outcome.sentences()]
     if as_json:
         say(json.dumps(outcome.as_plain(), ensure_ascii=False))

@@ -17,6 +17,8 @@ from hrl_sarp.run.files import atomic_path, remove_unfinished, sha256_plain, sou
 
 SAMPLE = "sample"
 """Market profile of the bundled data."""
+FOLDER = "market"
+"""Of the cached markets, beside the data."""
 META = "meta"
 """Entry of the file that holds all other fields, as UTF-8 JSON."""
 PLAIN_FIELDS = (
@@ -95,9 +97,20 @@ def assembled_market(data_dir: Path, config: RunConfig, halted_at_end: int = 0) 
 
 
 def market_path(data_dir: Path, config: RunConfig, halted_at_end: int = 0) -> Path:
-    """Name the file of a market, in the folder `market` beside the data."""
+    """Name the file of a market."""
     key = market_key(data_dir, config, halted_at_end)[:16]
-    return data_dir.parent / "market" / f"{config.market}-{key}.npz"
+    return data_dir.parent / FOLDER / f"{config.market}-{key}.npz"
+
+
+def forget_markets(data_dir: Path, market: str) -> None:
+    """Remove the cached markets of data that have just changed: nobody asks for them again.
+
+    Args:
+        data_dir: `data/raw`.
+        market: name of the profile.
+    """
+    for path in (data_dir.parent / FOLDER).glob(f"{market}-*.npz"):
+        path.unlink(missing_ok=True)
 
 
 def market_key(data_dir: Path, config: RunConfig, halted_at_end: int = 0) -> str:

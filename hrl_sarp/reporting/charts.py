@@ -26,7 +26,8 @@ PANEL_PIXELS, GAP_PIXELS, EDGE_PIXELS = 150, 26, 52
 """Height of a panel of relative height 1, between two panels, and above and below all of them."""
 PERCENT, PLAIN, PRICE, TICKS = ".1%", ".3~g", ",.6~r", ".3~%"
 """Formats of values, of prices, and of the ticks of shares, as d3 writes them."""
-
+FLAT_MARGIN = 0.01
+"""Above and below values that are all one."""
 
 Band = tuple[str, Float[np.ndarray, " D"], Float[np.ndarray, " D"]]
 """Name, lower and upper edge of an area."""
@@ -114,6 +115,7 @@ def timeline(
             "domain": [round(bottom, 4), round(top, 4)],
             "type": "log" if panel.is_log else "linear",
             "tickformat": TICKS if panel.form == PERCENT else panel.form,
+            **_flat_range(panel),
         }
         top = bottom - GAP_PIXELS / inside
         if panel.band is not None:
@@ -265,6 +267,16 @@ def packed_plotly() -> str:
 def thinned(n_points: int) -> np.ndarray:
     """Choose rows evenly, first and last included."""
     return np.unique(np.linspace(0, n_points - 1, min(n_points, MAX_POINTS)).astype(int))
+
+
+def _flat_range(panel: Panel) -> dict[str, Any]:
+    """Return a narrow range where all values are one: else the axis reaches 1 to both sides."""
+    values = np.concatenate([*panel.curves.values(), *(panel.band[1:] if panel.band else ())])
+    values = values[np.isfinite(values)]
+    if panel.is_log or not len(values) or np.ptp(values) > 0:
+        return {}
+    margin = FLAT_MARGIN * max(1.0, abs(float(values[0])))
+    return {"range": [float(values[0]) - margin, float(values[0]) + margin]}
 
 
 def _curve(key: str, line: Line, panel: Panel, days: np.ndarray, axis: str) -> dict[str, Any]:

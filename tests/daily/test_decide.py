@@ -15,14 +15,23 @@ import yaml
 from hrl_sarp.contracts import REGIME_NAMES
 from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
 from hrl_sarp.daily.decision.files import write_decision
+from hrl_sarp.daily.decision.page import NO_VIEW, decision_page
 from hrl_sarp.daily.decision.reasons import distance, explain, last_rows, occlusions, sector_sums
-from hrl_sarp.daily.decision.run import Account, last_memory, make_decision, read_runs
+from hrl_sarp.daily.decision.run import (
+    Account,
+    DayDecision,
+    last_memory,
+    make_decision,
+    read_runs,
+)
 from hrl_sarp.daily.market import TrainedRun, agents_hash
 from hrl_sarp.daily.portfolio import Memory, Standing
+from hrl_sarp.errors import DataError
 from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
 from tests.command_line import Command, assert_refused
 from tests.daily.conftest import SETTINGS, Site
 
+CASH = Account(None, 1e5, 1)
 HOLDINGS = "symbol,shares\n{held},40\nCASH,50000\n"
 
 
@@ -215,24 +224,56 @@ def test_a_policy_that_forecasts_no_regime_shows_none(site: Site) -> None:
         assert decided.has_view is has_view
 
 
-def test_a_goal_goes_on_for_the_same_agents_alone(site: Site, tmp_path: Path) -> None:
+@pytest.fixture
+def decided(site: Site, tmp_path: Path) -> DayDecision:
+    """A decision for an account in cash, written into the folder `decisions`."""
+    decision = make_decision(
+        read_runs([site.run_dir]), site.whole, SETTINGS, CASH, tmp_path / "decisions", tmp_path,
+        datetime.now(UTC), site.later_days[-2], accept_drift=True,
+    )  # fmt: skip
+    write_decision(decision, tmp_path / "decisions", overwrite=False)
+    return decision
+
+
+def test_a_goal_goes_on_for_the_same_agents_alone(
+    site: Site, tmp_path: Path, decided: DayDecision
+) -> None:
     """Wherever they lie, but not after another training, and not from a paper account."""
     day, later = site.later_days[-2:]
-    now, folder = datetime.now(UTC), tmp_path / "decisions"
-    decision = make_decision(
-        read_runs([site.run_dir]), site.whole, SETTINGS, Account(None, 1e5, 1), folder, tmp_path,
-        now, day, accept_drift=True,
-    )  # fmt: skip
-    write_decision(decision, folder, overwrite=False)
-    moved = tmp_path / "moved"
+    moved, folder = tmp_path / "moved", tmp_path / "decisions"
     shutil.copytree(site.run_dir, moved)
     same = agents_hash([TrainedRun.read(moved)])
-    memory = last_memory(folder, later, same)
-    assert memory.goal == decision.decided.memory.goal
+    memory = last_memory(folder, later, same, CASH)
+    assert memory.goal == decided.decided.memory.goal
     assert memory.goal_day == day
-    assert last_memory(folder, day, same) == Memory()
+    assert last_memory(folder, day, same, CASH) == Memory()
     agent = moved / "pretrain_micro" / "best_pretrain_micro.pt"
     agent.write_bytes(agent.read_bytes() + b"\0")
-    assert last_memory(folder, later, agents_hash([TrainedRun.read(moved)])) == Memory()
-    write_decision(dataclasses.replace(decision, is_kept=True), folder, overwrite=True)
-    assert last_memory(folder, later, same) == Memory()
+    assert last_memory(folder, later, agents_hash([TrainedRun.read(moved)]), CASH) == Memory()
+    kept = dataclasses.replace(CASH, booked=(decided.held, decided.decided.standing))
+    write_decision(dataclasses.replace(decided, account=kept), folder, overwrite=True)
+    assert last_memory(folder, later, same, CASH) == Memory()
+
+
+def test_a_goal_of_the_holdings_of_another_file_is_refused(
+    site: Site, tmp_path: Path, decided: DayDecision
+) -> None:
+    """Two accounts in one folder would share a goal; cash alone may become holdings."""
+    later, same = site.later_days[-1], agents_hash([TrainedRun.read(site.run_dir)])
+    first, other = (Account(tmp_path / name, 1e5, 1) for name in ("a.csv", "b.csv"))
+    folder = tmp_path / "decisions"
+    assert last_memory(folder, later, same, first).goal is not None
+    write_decision(dataclasses.replace(decided, account=first), folder, overwrite=True)
+    assert last_memory(folder, later, same, first).goal is not None
+    assert last_memory(folder, later, same, CASH).goal is not None
+    with pytest.raises(DataError, match=r"set for .*a\.csv, not for .*b\.csv.*own --output"):
+        last_memory(folder, later, same, other)
+
+
+def test_a_rule_that_sets_the_goal_forecasts_no_regime_and_the_page_says_why(
+    decided: DayDecision,
+) -> None:
+    assert NO_VIEW not in decision_page(decided)
+    ruled = dataclasses.replace(decided.decided, has_view=False)
+    page = decision_page(dataclasses.replace(decided, decided=ruled))
+    assert NO_VIEW in page

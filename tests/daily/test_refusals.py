@@ -80,6 +80,21 @@ def test_data_that_lack_the_last_session_are_stale(decide: Decide, last: date) -
     assert_refused(decide(), "stale data", f"--as-of {last}", "update-data", "XNYS")
 
 
+@pytest.mark.parametrize("source", ["sample", "synthetic"])
+def test_data_that_never_have_new_days_get_no_advice_to_update_them(
+    source: str, decide: Decide, site: Site, last: date, tmp_path: Path
+) -> None:
+    held = site.today().market
+    gone = [held.symbols[place] for place in held.slots[-1] if place >= 0][:2]
+    is_gone = pl.col("symbol").is_in(gone) & (pl.col("date") == last)
+    bars = site.raw.bars.filter(~is_gone)
+    data_dir = changed_data(site, tmp_path, source=source, bars=bars)
+    for options in ((), ("--as-of", last)):
+        result = decide(*options, data_dir=data_dir)
+        assert_refused(result, "give --as-of")
+        assert "update-data" not in result[2]
+
+
 def test_a_day_of_the_training_span_is_refused(decide: Decide, site: Site) -> None:
     train = site.config.market_profile.spans.train
     assert_refused(

@@ -76,6 +76,26 @@ def test_plotly_accepts_every_chart(chart: Chart) -> None:
     go.Figure(data=plain["data"], layout=plain["layout"])  # raises for what plotly does not know
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.3, 250.0])
+@pytest.mark.parametrize("is_log", [True, False])
+def test_a_panel_of_one_value_has_a_narrow_axis(value: float, is_log: bool) -> None:  # noqa: FBT001 -- drawn
+    """Plotly would reach 1 to both sides: 100 % for a loss of 0."""
+    flat = np.full(len(DATES), value)
+    flat[2] = np.nan
+    curves = {"own": flat, "pale": flat}
+    chart = timeline("flat", "Flat.", DATES, [Panel("flat", curves, is_log=is_log)], LINES)
+    axis = chart.spec["layout"]["yaxis"]
+    if is_log:
+        assert "range" not in axis
+    else:
+        low, high = axis["range"]
+        assert low < value < high
+        assert high - low <= 0.02 * max(1.0, abs(value)) + 1e-12
+    moved = {**curves, "pale": flat + 1e-3}
+    chart = timeline("moved", "Moved.", DATES, [Panel("moved", moved)], LINES)
+    assert "range" not in chart.spec["layout"]["yaxis"]
+
+
 def test_each_curve_is_in_its_panel_and_names_without_a_line_are_left_out() -> None:
     chart = over_time()
     drawn = [(trace["yaxis"], trace["name"]) for trace in chart.spec["data"]]

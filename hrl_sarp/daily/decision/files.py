@@ -72,7 +72,8 @@ def as_json(decision: DayDecision) -> dict[str, Any]:
             "wealth": decided.standing.wealth,
             "cash": decision.held.cash,
             "shares": dict(decision.held.shares),
-            "is_kept": decision.is_kept,
+            "is_kept": decision.account.is_kept,
+            "file": decision.account.file,
         },
         "goal": {
             "set_at": decided.memory.goal_day,

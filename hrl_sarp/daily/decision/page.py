@@ -33,6 +33,7 @@ PAST_YEARS = 3
 """Years of the chart of volatility."""
 SMALL = 0.0005
 """Shares of wealth below this are not shown as moved."""
+NO_VIEW = "none: a rule decided on the sectors, not a macro agent"
 MOVED_SECTORS = 3
 """Sectors that a row of the table of effects names."""
 DRIFT_TITLE = "The inputs farthest from their training span"
@@ -157,14 +158,15 @@ def _sectors(decision: DayDecision) -> list[Block]:
     )
     facts = [
         ("regime now, filtered", _probabilities(names, regimes)),
-        ("regime to come, the macro agent's view", _probabilities(asked, views)),
+        (
+            "regime to come, the macro agent's view",
+            _probabilities(asked, views) if views else NO_VIEW,
+        ),
     ]
     return [Row([figure]), table, Facts(facts)]
 
 
 def _probabilities(names: Sequence[str], values: tuple[float, ...]) -> str:
-    if not values:
-        return NONE
     return ", ".join(f"{name} {percent(v, 0)}" for name, v in zip(names, values, strict=True))
 
 

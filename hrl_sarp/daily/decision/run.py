@@ -51,6 +51,16 @@ class Account:
     booked: tuple[Holdings, Standing] | None = None
     """Of an account that is kept, at its last close; it stands in place of the other two."""
 
+    @property
+    def is_kept(self) -> bool:
+        """The account is one that `paper` keeps."""
+        return self.booked is not None
+
+    @property
+    def file(self) -> str | None:
+        """The holdings with their whole path; None where no file has them."""
+        return None if self.holdings is None else str(self.holdings.resolve())
+
     def read(self) -> Holdings:
         """Return shares and cash.
 
@@ -73,7 +83,7 @@ class DayDecision:
 
     Examples:
         >>> [field for field in DayDecision.__dataclass_fields__]
-        ['todays', 'held', 'decided', 'orders', 'reasons', 'card', 'checked', 'is_kept']
+        ['todays', 'held', 'decided', 'orders', 'reasons', 'card', 'checked', 'account']
     """
 
     todays: tuple[Today, ...]
@@ -84,8 +94,7 @@ class DayDecision:
     reasons: Reasons
     card: AgentCard
     checked: Checked
-    is_kept: bool
-    """The account is one that `paper` keeps."""
+    account: Account
 
     @property
     def today(self) -> Today:
@@ -177,7 +186,7 @@ def make_decision(
     )
     checked = replace(checked, warnings=(*checked.warnings, *warnings))
     if account.booked is None:
-        memory = last_memory(folder, today.day, agents_hash(runs))
+        memory = last_memory(folder, today.day, agents_hash(runs), account)
         standing = held.standing(today.day, today.last_closes, memory)
     else:
         standing = _booked_today(account.booked[1], today)
@@ -185,8 +194,8 @@ def make_decision(
     decided = decide(deployed(todays), clocks, standing)
     orders = orders_of(today, held, decided, account.lot_size)
     card = card_of(todays, studies)
-    reasons, is_kept = explain(todays, decided), account.booked is not None
-    return DayDecision(todays, held, decided, orders, reasons, card, checked, is_kept)
+    reasons = explain(todays, decided)
+    return DayDecision(todays, held, decided, orders, reasons, card, checked, account)
 
 
 def orders_of(today: Today, held: Holdings, decided: Decided, lot_size: int | None) -> OrderList:
@@ -217,7 +226,7 @@ def _booked_today(standing: Standing, today: Today) -> Standing:
     return standing
 
 
-def last_memory(folder: Path, day: date, agents: str) -> Memory:
+def last_memory(folder: Path, day: date, agents: str, account: Account) -> Memory:
     """Read the goal that the last decision of the same agents before a day left in force.
 
     Drawdown and growth are those of an account, which holdings do not tell, so they are not kept. A
@@ -227,15 +236,25 @@ def last_memory(folder: Path, day: date, agents: str) -> Memory:
         folder: with a folder for each day that was decided.
         day: of the decision that is to be made.
         agents: hash of the agents; a run that was trained again has others.
+        account: that is decided for.
 
     Returns:
         A memory with the goal and its day; an empty one where there is no earlier decision.
+
+    Raises:
+        DataError: if that decision was for the holdings of another file.
     """
     names = [path.parent.name for path in folder.glob(f"*/{DECISION}")]
     earlier = sorted(name for name in names if name < day.isoformat())
     for name in reversed(earlier):
         found: dict[str, Any] = read_json(folder / name / DECISION, COMMAND)
         if found.get("agents_hash") == agents and not found["account"]["is_kept"]:
+            other = found["account"].get("file")  # decisions of a version before do not say it
+            if None not in (other, account.file) and other != account.file:
+                raise DataError(
+                    f"{folder / name}: the goal of the week there was set for {other}, not for "
+                    f"{account.file}: give each account its own --output, and its file one name"
+                )
             memory = Memory.from_json(found["memory"])
             return Memory(goal=memory.goal, goal_day=memory.goal_day)
     return Memory()

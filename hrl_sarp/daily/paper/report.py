@@ -38,6 +38,8 @@ SHOWN_SESSIONS = 10
 SHOWN_EVENTS = 40
 """Events that the page lists; the JSON has all."""
 AMOUNT = Form(2)
+SAME_WEALTH = 1e-9
+"""Relative difference of two wealths that are the same."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def sentences(report: PaperReport) -> list[str]:
     n_sessions, growth = len(report.days) - 1, last.wealth / report.terms.capital - 1
     differs = tracking["wealth_difference"]
     near = "Its wealth is that of the backtest to nine digits."
-    if abs(differs) >= 1e-9:
+    if not _is_backtest(report):
         near = (
             f"Its wealth is {percent(abs(differs), 3)} {'above' if differs > 0 else 'below'} that "
             "of the backtest, its return of a session differs by at most "
@@ -299,22 +301,28 @@ def _wealth_of(row: Row) -> Float[np.ndarray, " D"]:
     return np.concatenate([[1.0], np.cumprod(1.0 + row.net)])
 
 
+def _is_backtest(report: PaperReport) -> bool:
+    """Say whether account and backtest differ by rounding alone."""
+    return abs(report.tracking["wealth_difference"]) < SAME_WEALTH
+
+
 def _wealth(report: PaperReport) -> Chart:
     wealth = {name: _wealth_of(row) for name, row in report.rows.items()}
     falls = {
         name: np.concatenate([[0.0], -metrics.drawdowns(row.net)])
         for name, row in report.rows.items()
     }
-    gap = {ACCOUNT: wealth[ACCOUNT] / wealth[BACKTEST] - 1}
-    panels = [
-        Panel("wealth", wealth, height=1.8),
-        Panel("drawdown", falls, charts.PERCENT),
-        Panel("over the backtest", gap, ".2e"),
-    ]
+    panels = [Panel("wealth", wealth, height=1.8), Panel("drawdown", falls, charts.PERCENT)]
+    shown = "wealth from 1, and its loss from the running peak"
+    if not _is_backtest(report):
+        gap = {ACCOUNT: wealth[ACCOUNT] / wealth[BACKTEST] - 1}
+        panels.append(Panel("over the backtest", gap, ".2e"))
+        shown = (
+            "wealth from 1, its loss from the running peak, and the account's wealth over that of "
+            "the backtest, less 1"
+        )
     caption = (
-        "Net of costs: wealth from 1, its loss from the running peak, and the account's wealth "
-        "over that of the backtest, less 1. Point at a line for its date and value; a click on "
-        "a name hides it."
+        f"Net of costs: {shown}. Point at a line for its date and value; a click hides a name."
     )
     return timeline("wealth", caption, report.dates, panels, LINES)
 

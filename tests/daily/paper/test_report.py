@@ -53,6 +53,8 @@ def test_the_command_writes_page_and_json(
     page = (tmp_path / "out" / PAGE_NAME).read_text()
     assert "no advice, no broker and no promise" in page
     assert "Its wealth is that of the backtest to nine digits" in page
+    assert "over that of the backtest" not in page  # nothing but rounding could be drawn
+    assert "Warnings of the decisions" not in page
     assert "http" not in page.split("<body")[1].split("<script")[0]
     found = read_json(tmp_path / "out" / JSON_NAME, "paper report")
     assert [day["day"] for day in found["days"]] == [

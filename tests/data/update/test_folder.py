@@ -412,3 +412,19 @@ def test_a_symbol_of_its_own_sector_joins_a_market_without_sectors(tmp_path: Pat
     assert made.made.new_symbols == ("S3",)
     assert any("new symbols: S3" in line for line in made.sentences())
     assert set(read_raw(raw).sectors["symbol"]) == set(read_raw(raw).bars["symbol"])
+
+
+def test_cached_markets_of_the_data_before_are_removed(
+    tmp_path: Path, raw: Path, command: Command
+) -> None:
+    """Else every evening would leave another market of 100 MB."""
+    cached = raw.parent / "market"
+    cached.mkdir()
+    own, other = cached / "own-0123.npz", cached / "us-0123.npz"
+    options = ("--data-dir", raw, "--market", "own", "--input")
+    for row, is_kept in ((30, True), (31, False)):
+        for path in (own, other):
+            path.write_bytes(b"")
+        code, _, err = command("update-data", *options, write_input(tmp_path / str(row), row, 29))
+        assert code == 0, err
+        assert (own.exists(), other.exists()) == (is_kept, True)
