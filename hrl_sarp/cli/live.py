@@ -314,9 +314,9 @@ def export(
 ) -> None:
     """Write both decisions of the deployed agents as ONNX graphs, for programs without torch.
 
-    OUTPUT gets weekly.onnx, daily.onnx, agents.json (names, units and scaling of every input) and
-    example.npz (inputs of the last session of the data, and what has to come out). Needs the extra
-    `onnx`.
+    OUTPUT gets weekly.onnx, daily.onnx, sectors.onnx (sector embeddings of new days), agents.json
+    (names, units and scaling of every input) and example.npz (inputs of the last session of the
+    data, and what has to come out). Needs the extra `onnx`.
 
     Example: hrl-sarp export --log-dir logs --format onnx --output export
     """

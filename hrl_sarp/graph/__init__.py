@@ -5,6 +5,8 @@ from hrl_sarp.graph.sector_graph import (
     adjacency,
     embed_all,
     node_features,
+    node_names,
+    raw_nodes,
     sector_returns,
     with_node_features,
 )
@@ -14,6 +16,8 @@ __all__ = [
     "adjacency",
     "embed_all",
     "node_features",
+    "node_names",
+    "raw_nodes",
     "sector_returns",
     "with_node_features",
 ]

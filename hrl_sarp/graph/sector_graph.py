@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 
@@ -76,13 +77,46 @@ def node_features(market: Market, config: GraphConfig) -> Float[np.ndarray, "T S
         float32, in deviations of the training span from its mean, within +-`CLIP`; 0 in empty
         sectors.
     """
+    nodes = raw_nodes(market, config)
+    scaled = (nodes.values - nodes.mean) / nodes.deviation
+    return (np.clip(scaled, -CLIP, CLIP) * nodes.filled[..., None]).astype(np.float32)
+
+
+class RawNodes(NamedTuple):
+    """Node features in their own units, and the scale of the training span."""
+
+    values: Float[np.ndarray, "T S D"]
+    filled: Bool[np.ndarray, "T S"]
+    """The sector has stocks on the day."""
+    mean: Float[np.ndarray, " D"]
+    deviation: Float[np.ndarray, " D"]
+
+
+def raw_nodes(market: Market, config: GraphConfig) -> RawNodes:
+    """Compute what `node_features` scales.
+
+    Args:
+        market: as for `node_features`.
+        config: as for `node_features`.
+    """
     statistics = _return_statistics(sector_returns(market), config.correlation_days)
     raw = np.concatenate([*_pooled_tables(market), statistics], axis=2)
     by_sector = (market.slots >= 0).reshape(market.n_days, market.n_sectors, -1)
-    filled = np.logical_or.reduce(by_sector, axis=2)
+    filled: Bool[np.ndarray, "T S"] = np.logical_or.reduce(by_sector, axis=2)
     train = slice(market.split.train.start, market.split.train.stop)
-    mean, deviation = fitted_scale(raw[train][filled[train]])
-    return (np.clip((raw - mean) / deviation, -CLIP, CLIP) * filled[..., None]).astype(np.float32)
+    return RawNodes(raw, filled, *fitted_scale(raw[train][filled[train]]))
+
+
+def node_names(market: Market, config: GraphConfig) -> list[str]:
+    """Name the columns of `node_features`.
+
+    Args:
+        market: names its features.
+        config: the window of the statistics.
+    """
+    columns = [f"mean {name}" for name in slot_feature_names(market)]
+    window = config.correlation_days
+    return columns + [f"sector return, {name} of {window} sessions" for name in STATISTICS]
 
 
 def _pooled_tables(market: Market) -> Iterator[np.ndarray]:
@@ -124,11 +158,7 @@ def with_node_features(market: Market, config: GraphConfig) -> Market:
     Returns:
         The same market with another sector table.
     """
-    columns = [f"mean {name}" for name in slot_feature_names(market)]
-    columns += [
-        f"sector return, {name} of {config.correlation_days} sessions" for name in STATISTICS
-    ]
-    manifest = {**market.manifest, SECTOR_COLUMNS: columns}
+    manifest = {**market.manifest, SECTOR_COLUMNS: node_names(market, config)}
     return replace(market, sector_embeddings=node_features(market, config), manifest=manifest)
 
 

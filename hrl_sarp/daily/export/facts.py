@@ -23,6 +23,7 @@ from hrl_sarp.envs.policies import ClassicalGoal, FollowGoal, MixedGoal, MixedTa
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.features.macro import MACRO_FEATURES
 from hrl_sarp.features.stock import STOCK_FEATURES
+from hrl_sarp.graph import node_names
 from hrl_sarp.market.sector_table import market_facts
 from hrl_sarp.market.tensors import MarketTensors, slot_feature_names
 from hrl_sarp.training.certify import read_certification
@@ -31,6 +32,7 @@ from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.seeds import members, seed_folders
 
 SHARE = "share of wealth at the close"
+RETURN = "fraction a day, or as named"
 FLAG = "1 or true where it holds, else 0"
 OWN = "of the feature's own"
 """Unit of a feature of the user's, before scaling."""
@@ -87,12 +89,14 @@ def describe(
                 {"name": name, "shape": list(array.shape), "type": _type(array), **texts[name]}
                 for name, array in found.items()
             ]
-            for decision, found, texts in (
-                ("weekly", arrays["weekly"], _weekly_texts(policy, tensors)),
-                ("daily", arrays["daily"], _daily_texts(context)),
+            for decision, texts in (
+                ("sectors", _sector_texts(context)),
+                ("weekly", _weekly_texts(policy, tensors)),
+                ("daily", _daily_texts(context)),
             )
+            if (found := arrays.get(decision))
         },
-        "outputs": _outputs(context),
+        "outputs": {name: found for name, found in _outputs(context).items() if name in arrays},
     }
 
 
@@ -138,10 +142,8 @@ def _scaling(context: PhaseContext) -> dict[str, str]:
             f"deviation, within +-{data.feature_clip:g}; 0 without a bar or with too short a past"
         ),
         "stock embeddings": "frozen encoder's output for the stock's last window; 0 in empty slots",
-        "sector embeddings": (
-            "output of the graph network of the row's own seed (sector_graph.pt of phase 1), "
-            f"whose node features are scaled by mean and deviation of {train}"
-        ),
+        "sector embeddings": "output `embeddings` of the graph `sectors`, a row for each network",
+        "in the graph": f"as it is: the graph scales by mean and deviation of {train}",
         "macro features": (
             f"value less mean, over deviation, both of the last {data.macro_window_days} sessions "
             f"with the day itself, within +-{data.feature_clip:g}; 0 before a series begins"
@@ -175,6 +177,35 @@ def _of_context(part: str, name: str) -> dict[str, str]:
     if part == "portfolio":
         return _column(name, "none", SCALARS[name])
     return _column(name, *CONTEXT[part])
+
+
+def _sector_texts(context: PhaseContext) -> dict[str, dict[str, Any]]:
+    market, graph = context.market, context.config.macro_agent.graph
+    return {
+        "nodes": {
+            "axes": ["decision", "sector", "columns"],
+            "rows": list(market.sector_names),
+            "columns": [
+                _column(name, "in the graph", "of the mean" if name.startswith("mean ") else RETURN)
+                for name in node_names(market, graph)
+            ],
+            "meaning": "means of the input `features` over the sector's slots with a bar; then "
+            f"statistics of the simple daily returns of the sector over {graph.correlation_days} "
+            "sessions: equal weights of the stocks that had a slot the day before",
+        },
+        "edges": {
+            "axes": ["decision", "sector", "sector"],
+            "unit": "absolute correlation, 1 of a sector with itself",
+            "meaning": "of the daily returns of both sectors over the last "
+            f"{graph.correlation_days} sessions, 0 below {graph.min_correlation:g}; computed every "
+            f"{graph.update_days} sessions, counted from {market.dates[0]}, and held between",
+        },
+        "filled": {
+            "axes": ["decision", "sector"],
+            "unit": FLAG,
+            "meaning": "the sector has a stock in a slot",
+        },
+    }
 
 
 def _weekly_texts(policy: HierarchicalPolicy, tensors: MarketTensors) -> dict[str, dict[str, Any]]:
@@ -283,6 +314,13 @@ def _goal_columns(context: PhaseContext) -> list[dict[str, str]]:
 def _outputs(context: PhaseContext) -> dict[str, list[dict[str, Any]]]:
     after = "share of wealth after costs, to hold after the next open"
     return {
+        "sectors": [
+            {
+                "name": "embeddings",
+                "unit": "none",
+                "meaning": "first columns of the input `sectors` of the weekly graph",
+            }
+        ],
         "weekly": [
             {
                 "name": "goal",

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from hrl_sarp.daily.export.decisions import DailyDecision, WeeklyDecision
+from hrl_sarp.daily.export.sectors import SectorEmbeddings
 
 OPSET = 18
 """Version of the operators in the graphs."""
 
 
-def to_onnx(module: WeeklyDecision | DailyDecision, arrays: Mapping[str, Tensor]) -> bytes:
-    """Export a decision with the shapes of some arrays.
+Exportable = SectorEmbeddings | WeeklyDecision | DailyDecision
+
+
+def to_onnx(module: Exportable, arrays: Mapping[str, Tensor]) -> bytes:
+    """Export a module with the shapes of some arrays.
 
     Args:
         module: of a pair.

@@ -16,10 +16,12 @@ from hrl_sarp.daily.export.decisions import (
     DailyDecision,
     WeeklyDecision,
     daily_arrays,
+    macro_agents,
     weekly_arrays,
 )
 from hrl_sarp.daily.export.facts import describe, has_networks
-from hrl_sarp.daily.export.graphs import Session, to_onnx
+from hrl_sarp.daily.export.graphs import Exportable, Session, to_onnx
+from hrl_sarp.daily.export.sectors import SectorEmbeddings
 from hrl_sarp.envs.rollout import HierarchicalPolicy
 from hrl_sarp.envs.two_clocks import TwoClocks
 from hrl_sarp.errors import HrlSarpError, OverwriteError
@@ -31,10 +33,10 @@ from hrl_sarp.simulator.limits import feasible_goal
 from hrl_sarp.training.phase import PhaseContext
 
 DESCRIPTION, EXAMPLE = "agents.json", "example.npz"
-GRAPHS = {"weekly": "weekly.onnx", "daily": "daily.onnx"}
-"""Decision -> its file."""
+GRAPHS = {"sectors": "sectors.onnx", "weekly": "weekly.onnx", "daily": "daily.onnx"}
+"""Graph -> its file, in the order in which they are run."""
 EXPECTED = "expected"
-"""Beginning of the names of outputs in the example, where inputs begin with their decision."""
+"""Beginning of the names of outputs in the example, where inputs begin with their graph."""
 TOLERANCE = 1e-5
 """Largest difference of a weight between the graphs and the package."""
 SESSIONS = 30
@@ -68,7 +70,7 @@ class Exported:
         Returns:
             A sentence, and a second one where nothing that was learned decides.
         """
-        counts = dict(zip(GRAPHS, self.networks, strict=True))
+        counts = dict(zip(("weekly", "daily"), self.networks, strict=True))
         rules = " and ".join(name for name, count in counts.items() if not count)
         nothing = (
             f". Nothing that was learned is granted for the {rules} decision, where the classical "
@@ -76,7 +78,7 @@ class Exported:
         )
         return (
             f"wrote '{self.name}' to {self.folder}: {counts['weekly']} weekly and "
-            f"{counts['daily']} daily networks; on the last {self.sessions} sessions its weights "
+            f"{counts['daily']} daily networks; on the last {self.sessions} sessions its numbers "
             f"differ from those of the package by at most {self.difference:.1g}"
             f"{nothing if rules else ''}"
         )
@@ -112,13 +114,15 @@ def export_agents(
 ) -> Exported:
     """Write both decisions of what is deployed, so that programs without torch can take them.
 
+    Where a learned agent decides on weeks, the network of its sector embeddings is written, too.
+
     Before anything is written, the graphs decide on the last sessions of the market beside the
     package.
 
     Args:
         agents: of one run, or of several on one market, which differ in their seeds and decide as
             their mean.
-        folder: gets `weekly.onnx`, `daily.onnx`, `agents.json` and `example.npz`.
+        folder: gets `sectors.onnx`, `weekly.onnx`, `daily.onnx`, `agents.json`, `example.npz`.
         pair: row of the backtest's table; None takes what is deployed.
         overwrite: replace an export that the folder holds.
 
@@ -134,11 +138,15 @@ def export_agents(
     context = agents[0].context
     policy = mean_policy([one.policies()[0] for one in agents], pair)
     per_sector = context.tensors.slots_per_sector
-    modules: dict[str, WeeklyDecision | DailyDecision] = {
+    sectors = None
+    if learned := macro_agents(policy.macro):
+        sectors = SectorEmbeddings(learned, [seed.context for one in agents for seed in one.seeds])
+    modules: dict[str, Exportable] = {
+        **({} if sectors is None else {"sectors": sectors}),
         "weekly": WeeklyDecision(policy.macro, context.config.risk, per_sector),
         "daily": DailyDecision(policy.micro, context.micro_settings()),
     }
-    days = list(_replayed(policy, context))
+    days = list(_replayed(policy, context, sectors))
     last, expected = days[-1]
     graphs = {name: to_onnx(module, last[name]) for name, module in modules.items()}
     difference = _largest_difference(graphs, days)
@@ -154,7 +162,7 @@ def export_agents(
 
 
 def _replayed(
-    policy: HierarchicalPolicy, context: PhaseContext
+    policy: HierarchicalPolicy, context: PhaseContext, sectors: SectorEmbeddings | None
 ) -> Iterator[tuple[Arrays, dict[str, Tensor]]]:
     """Yield inputs and decisions of the last sessions, of a portfolio that begins in cash.
 
@@ -172,7 +180,11 @@ def _replayed(
         clocks.set_goal(goal, clocks.goal_is_due() | (row == last))
         arrays = {"weekly": weekly, "daily": daily_arrays(policy, clocks)}
         asked = policy.micro.target(clocks.micro_observation())
-        yield arrays, expected_decision(clocks, goal, asked)
+        expected = expected_decision(clocks, goal, asked)
+        if sectors is not None:
+            arrays["sectors"] = sectors.arrays(row)
+            expected |= sectors.expected(row)
+        yield arrays, expected
         if row < last:
             clocks.trade_day(asked.double())
 
@@ -231,17 +243,18 @@ def _write(
 ) -> None:
     """Write all files, the description last: a folder without it is no export."""
     market = context.market
-    (folder / DESCRIPTION).unlink(missing_ok=True)
+    for name in (DESCRIPTION, *GRAPHS.values()):
+        (folder / name).unlink(missing_ok=True)
     contents = {GRAPHS[name]: content for name, content in graphs.items()} | {EXAMPLE: example}
     for name, content in contents.items():
         write_bytes(folder / name, content)
     files = {
-        **{name: _file(folder / path) for name, path in GRAPHS.items()},
+        **{name: _file(folder / GRAPHS[name]) for name in graphs},
         "example": {
             **_file(folder / EXAMPLE),
             "day": str(market.dates[-1]),
             "stocks": [market.symbols[k] if k >= 0 else None for k in market.slots[-1]],
-            "inputs": "DECISION.INPUT",
+            "inputs": "GRAPH.INPUT",
             "outputs": f"{EXPECTED}.OUTPUT",
             "tolerance": TOLERANCE,
         },

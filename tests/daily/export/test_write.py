@@ -14,10 +14,15 @@ import torch
 
 from hrl_sarp.daily.export import export_agents, require_room
 from hrl_sarp.daily.export import write as writing
+from hrl_sarp.daily.export.decisions import macro_agents
+from hrl_sarp.daily.export.graphs import Session
+from hrl_sarp.daily.export.sectors import SectorEmbeddings
 from hrl_sarp.data.store import write_raw
 from hrl_sarp.errors import HrlSarpError, OverwriteError
 from hrl_sarp.evaluation.policies import LoadedAgents
+from hrl_sarp.graph import SectorGNN, adjacency, embed_all, node_names, raw_nodes
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.market.sector_table import read_graph
 from hrl_sarp.run.files import read_json, sha256_file, write_json
 from hrl_sarp.run.phases import CERTIFICATION, SEEDS
 from hrl_sarp.run.session import StopFlag
@@ -31,7 +36,7 @@ from tests.tiny_runs import TINY, changed, shaken
 
 N_DAYS = 700
 GRANTED = {"macro": 0.7, "micro": 0.4}
-NAMES = ["agents.json", "daily.onnx", "example.npz", "weekly.onnx"]
+NAMES = ["agents.json", "daily.onnx", "example.npz", "sectors.onnx", "weekly.onnx"]
 WITHOUT = "import sys, runpy; sys.modules.update(torch=None, hrl_sarp=None, polars=None);"
 
 
@@ -99,7 +104,7 @@ def test_the_folder_holds_what_its_description_says(site: Site) -> None:
 def test_every_number_of_every_input_has_a_name_a_unit_and_a_scaling(site: Site) -> None:
     facts, example = site.facts, np.load(site.folder / "example.npz")
     market = site.context.market
-    for decision in ("weekly", "daily"):
+    for decision in ("sectors", "weekly", "daily"):
         graph = onnx.load(site.folder / f"{decision}.onnx").graph
         shapes = {
             part.name: [size.dim_value for size in part.type.tensor_type.shape.dim]
@@ -151,6 +156,40 @@ def test_columns_stand_where_their_names_say(site: Site) -> None:
     assert facts["files"]["example"]["stocks"] == stocks
 
 
+def test_sector_embeddings_of_new_days_come_from_the_graph_of_each_seed(site: Site) -> None:
+    """From node features in their own units: the scale of the training span is in the graph."""
+    graph = Session((site.folder / "sectors.onnx").read_bytes())
+    members = [seed.context for seed in site.agents.seeds]
+    config = site.context.config.macro_agent.graph
+    market = site.context.market
+    nodes, edges = raw_nodes(market, config), adjacency(market, config)
+    rng = np.random.default_rng(0)
+    for row in (100, 300, market.n_days - 1):
+        filled = nodes.filled[row : row + 1].copy()
+        given = nodes.values[row : row + 1] + rng.normal(0.0, 1e-3, nodes.values[:1].shape)
+        filled[0, 1] = row != 300  # a sector that is empty for once
+        scaled = np.clip((given - nodes.mean) / nodes.deviation, -5.0, 5.0) * filled[..., None]
+        arrays = {"nodes": given.astype(np.float32), "edges": edges[row : row + 1]}
+        (found,) = graph.run({**arrays, "filled": filled}).values()
+        for place, member in enumerate(members):
+            network = SectorGNN(given.shape[2], config)
+            network.load_state_dict(read_graph(member.best(1, which=1))[2])
+            seen = torch.from_numpy(scaled.astype(np.float32))
+            expected = embed_all(network, seen, torch.from_numpy(arrays["edges"]))[0]
+            np.testing.assert_allclose(found[place], expected, atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+    (one,) = [one for one in site.facts["inputs"]["sectors"] if one["name"] == "nodes"]
+    assert [column["name"] for column in one["columns"]] == node_names(market, config)
+
+
+def test_a_run_whose_first_phase_ran_again_is_not_exported(site: Site, tmp_path: Path) -> None:
+    """Its agents read the table of another graph network."""
+    agents = macro_agents(site.agents.policies()[0][0].macro)
+    assert len(agents) == 2
+    with pytest.raises(HrlSarpError, match="phase 1 has run again"):
+        SectorEmbeddings(agents, [site.agents.seeds[0].context])
+
+
 def test_the_same_run_gives_the_same_bytes(site: Site, tmp_path: Path) -> None:
     export_agents([LoadedAgents.of(site.context)], tmp_path)
     for name in NAMES:
@@ -171,6 +210,8 @@ def test_another_pair_can_be_exported_and_a_rule_has_no_networks(
 ) -> None:
     made = export_agents([site.agents], tmp_path, "classical prior")
     assert made.networks == (0, 0)
+    assert "sectors" not in json.loads((tmp_path / "agents.json").read_text())["inputs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({*NAMES} - {"sectors.onnx"})
     assert "Nothing that was learned is granted for the weekly and daily" in made.sentence()
     with pytest.raises(HrlSarpError, match="no trained pair"):
         export_agents([site.agents], tmp_path / "no", "joint")
@@ -244,7 +285,7 @@ def test_the_example_decides_without_torch(site: Site, repository: Path) -> None
     assert (weights > 0).sum() > 3
     for name, weight in zip(facts["slots"], weights, strict=True):
         assert float(shown.get(name, 0.0)) == pytest.approx(weight, abs=1e-4), name
-    for output in ("goal", "weights", "kept_elsewhere", "asked"):
+    for output in ("embeddings", "goal", "weights", "kept_elsewhere", "asked"):
         assert float(shown[f"largest difference of {output}"]) <= writing.TOLERANCE
 
 
