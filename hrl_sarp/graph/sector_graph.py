@@ -98,6 +98,9 @@ def raw_nodes(market: Market, config: GraphConfig) -> RawNodes:
     Args:
         market: as for `node_features`.
         config: as for `node_features`.
+
+    Returns:
+        float64; no value is NaN.
     """
     statistics = _return_statistics(sector_returns(market), config.correlation_days)
     raw = np.concatenate([*_pooled_tables(market), statistics], axis=2)
@@ -113,6 +116,9 @@ def node_names(market: Market, config: GraphConfig) -> list[str]:
     Args:
         market: names its features.
         config: the window of the statistics.
+
+    Returns:
+        D names.
     """
     columns = [f"mean {name}" for name in slot_feature_names(market)]
     window = config.correlation_days
