@@ -49,6 +49,7 @@ TrialLogFile = Annotated[
 FORMER_NAMES = {
     "--lr": "--learning-rate",
     "--n-epochs": "--epochs",
+    "--max-epochs": "--epochs",
     "--model": "--variant (finetune-encoder), or --encoder (pretrain-encoder)",
     "--freeze-encoder": "--freeze-encoder without a value; leave it out to train the encoder",
 }

@@ -303,7 +303,8 @@ def _of_run(folder: Path, context: int | None, n_paths: int) -> LoadedForecaster
     else:
         raise CheckpointError(f"{folder}: holds a tokenizer, which forecasts nothing alone")
     until = np.datetime64(description["fitted_to"])
-    seen = Vintage(forecaster.name, until, found)
+    symbols = frozenset(description["symbols"])
+    seen = Vintage(forecaster.name, until, found, symbols=symbols)
     return LoadedForecaster(forecaster, seen, frozenset(description["holdout"]))
 
 
