@@ -202,7 +202,7 @@ def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's optio
     found = read_settings(settings, model, changes)
     config, chosen = read_config(market, experiment, own), resolve_device(device)
     configure_threads(config.threads)
-    wanted = found, _holdout(holdout, found), seed
+    wanted = found, _holdout(holdout, found)
     # bad data are refused before the folder is made
     if train_root is not None:
         source = from_roots(train_root, val_root, *wanted)

@@ -328,6 +328,8 @@ class ForecastersConfig(Section):
     """Part after it that chooses the epoch; the rest is the test."""
     holdout_symbols: int = Field(ge=0)
     """Symbols that are left out of training and validation, if there are at least twice as many."""
+    holdout_seed: int = Field(ge=0)
+    """Picks them; runs of other seeds leave out the same ones, so that they can be compared."""
     train_windows: Count
     """Training windows of an epoch, at most."""
     validation_windows: Count

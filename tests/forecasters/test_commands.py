@@ -127,3 +127,16 @@ def test_wrong_options_are_refused_in_one_line_and_nothing_is_written(
     given, words, code = REFUSED[case]
     assert_refused(command(*options, *given), *words, code=code)
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_all_seeds_leave_out_the_same_symbols(
+    command: Command, options: list[str], tmp_path: Path
+) -> None:
+    found = []
+    for seed in (0, 7):
+        run = tmp_path / str(seed)
+        code, _, err = command(*options, "--seed", seed, "--output", run)
+        assert code == 0, err
+        found.append(json.loads((run / "forecaster.json").read_text())["holdout"])
+    assert found[0] == found[1]
+    assert len(found[0]) == 1

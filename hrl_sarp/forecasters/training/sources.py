@@ -37,16 +37,14 @@ def from_roots(
     val_root: Path | None,
     settings: ForecastersConfig,
     holdout: Holdout,
-    seed: int,
 ) -> SplitSeries:
     """Read files of bars.
 
     Args:
         train_root: file or folder.
         val_root: file or folder; None, or the same path, splits the training root by time.
-        settings: shares of the spans.
+        settings: shares of the spans, seed of the holdout.
         holdout: number or names of symbols that are left out.
-        seed: of the pick of the holdout.
 
     Returns:
         The series and their split.
@@ -55,7 +53,7 @@ def from_roots(
     series, stops = read_series(train_root), None
     if val_root is not None and val_root.resolve() != train_root.resolve():
         series, stops = join_roots(series, read_series(val_root), shares)
-    left_out = choose_holdout([one.symbol for one in series], holdout, seed)
+    left_out = choose_holdout([one.symbol for one in series], holdout, settings.holdout_seed)
     split = split_by_time(series, shares, left_out) if stops is None else Split(*stops, left_out)
     return SplitSeries(
         series, split, {"train_root": str(train_root), "val_root": str(val_root or train_root)}
@@ -63,7 +61,7 @@ def from_roots(
 
 
 def from_market(
-    data_dir: Path, config: RunConfig, settings: ForecastersConfig, holdout: Holdout, seed: int
+    data_dir: Path, config: RunConfig, settings: ForecastersConfig, holdout: Holdout
 ) -> SplitSeries:
     """Take the daily bars of all stocks of a market.
 
@@ -73,9 +71,8 @@ def from_market(
     Args:
         data_dir: folder of the collected data.
         config: of the market.
-        settings: shares of the spans.
+        settings: shares of the spans, seed of the holdout.
         holdout: number or names of symbols that are left out.
-        seed: of the pick of the holdout.
 
     Returns:
         The series and their split.
@@ -87,7 +84,7 @@ def from_market(
     last = dates[spans.validation.stop - 1]
     series = [_until(one, last) for one in series_of(read_panel_bars(data_dir, market, config))]
     series = [one for one in series if len(one)]
-    left_out = choose_holdout([one.symbol for one in series], holdout, seed)
+    left_out = choose_holdout([one.symbol for one in series], holdout, settings.holdout_seed)
     split = Split(train_stop, dates[spans.train.stop], left_out)
     return SplitSeries(series, split, {"data_dir": str(data_dir), "market": market.name})
 
