@@ -4,7 +4,7 @@
 chronos and statsforecast use, as pandas or polars.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -84,9 +84,9 @@ class LoadedForecaster:
 
     def predict_quantiles(
         self,
-        context: Float[np.ndarray, "B T"] | Sequence[Float[np.ndarray, " _"]],
+        context: Float[np.ndarray, "B *T"] | Sequence[Float[np.ndarray, "*T"]],
         prediction_length: int,
-        quantile_levels: Sequence[float] = LEVELS,
+        quantile_levels: Iterable[float] = LEVELS,
         seed: int = 0,
     ) -> tuple[Float[np.ndarray, "B h Q"], Float[np.ndarray, "B h"]]:
         """Forecast values that stand at equal distances.
@@ -102,7 +102,8 @@ class LoadedForecaster:
             Quantiles and means, in the unit of the series.
 
         Raises:
-            ForecastError: if a series is too short or holds a value that is not finite.
+            ForecastError: if a series is too short, has not one axis, or holds a value that is not
+                finite.
         """
         histories = [
             history_of_values(f"series {place}", values, prediction_length)
@@ -115,7 +116,7 @@ class LoadedForecaster:
         self,
         df: "Table",
         prediction_length: int,
-        quantile_levels: Sequence[float] = LEVELS,
+        quantile_levels: Iterable[float] = LEVELS,
         id_column: str = "item_id",
         timestamp_column: str = "timestamp",
         target: str = "target",
@@ -136,8 +137,8 @@ class LoadedForecaster:
 
         Returns:
             As `df` came: symbol, time, `target_name`, `predictions` (the median, where 0.5 is among
-            the levels, else the mean) and a column for each level. Times go on as
-            `series.next_times` says.
+            the levels, else the mean) and a column for each level. Symbols and times have the types
+            that they have in `df`. Times go on as `series.next_times` says.
 
         Raises:
             ForecastError: names the symbol and the row: a gap, a missing value, a short history.
@@ -147,7 +148,7 @@ class LoadedForecaster:
         frame = given if is_polars else pl.from_pandas(given)
         names = find_columns(frame, Names(id_column, timestamp_column, target))
         series = series_of_table(frame, names)
-        made = self._predicted(series, prediction_length, quantile_levels, names, seed)
+        made = self._predicted(series, prediction_length, quantile_levels, names, seed, frame)
         result: Any = made if is_polars else made.to_pandas()
         return result
 
@@ -155,7 +156,7 @@ class LoadedForecaster:
         self,
         series: Sequence[Series],
         prediction_length: int,
-        quantile_levels: Sequence[float] = LEVELS,
+        quantile_levels: Iterable[float] = LEVELS,
         seed: int = 0,
     ) -> pl.DataFrame:
         """Forecast series that `read_series` has read.
@@ -176,19 +177,21 @@ class LoadedForecaster:
         self,
         series: Sequence[Series],
         steps: int,
-        levels: Sequence[float],
+        levels: Iterable[float],
         names: Names,
         seed: int,
+        given: pl.DataFrame | None = None,
     ) -> pl.DataFrame:
         most = self.forecaster.context_rows
         histories = [history_of(one, steps, most) for one in series]
-        return as_table(histories, self._forecast(histories, levels, seed), names)
+        return as_table(series, histories, self._forecast(histories, levels, seed), names, given)
 
     def _forecast(
-        self, histories: Sequence[History], levels: Sequence[float], seed: int
+        self, histories: Sequence[History], levels: Iterable[float], seed: int
     ) -> Forecast:
-        require_histories(histories, self.forecaster.least_rows, levels)
-        return self.forecaster.forecast(histories, levels, seed)
+        plain = tuple(float(level) for level in levels)
+        require_histories(histories, self.forecaster.least_rows, plain)
+        return self.forecaster.forecast(histories, plain, seed)
 
 
 def load_forecaster(

@@ -5,11 +5,12 @@ The names are those of chronos (`item_id`, `timestamp`, `target`); those of stat
 """
 
 from collections.abc import Sequence
+from datetime import time
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from hrl_sarp.errors import ForecastError
 from hrl_sarp.forecasters.contract import BAR_COLUMNS, Forecast, History
@@ -41,42 +42,53 @@ def find_columns(frame: pl.DataFrame, wanted: Names) -> Names:
         The names in the table.
 
     Raises:
-        ForecastError: if there is no time or no target.
+        ForecastError: if there is no time or no target, or no symbol under a name that is not the
+            usual one.
     """
     found = []
     for name in wanted:
         choices = [str(name), ALIASES.get(str(name), str(name))]
         found.append(next((choice for choice in choices if choice in frame.columns), None))
-    symbol, time, target = found
+    symbol, moment, target = found
     if target is None and wanted.target == "target" and CLOSE in frame.columns:
         target = CLOSE
-    for name, column in ((wanted.time, time), (wanted.target, target)):
+    # a table without the usual name of the symbol is one series; another name was meant
+    is_meant = wanted.symbol is not None and wanted.symbol not in ALIASES
+    symbols = [(str(wanted.symbol), symbol)] if is_meant else []
+    for name, column in (*symbols, (wanted.time, moment), (wanted.target, target)):
         if column is None:
+            also = f" ({ALIASES[name]} is taken for it)" if name in ALIASES else ""
             raise ForecastError(
-                f"expected a column {name} ({ALIASES.get(name, name)} is taken for it), found "
-                f"{', '.join(frame.columns)}; name yours by id_column, timestamp_column or target"
+                f"expected a column {name}{also}, found {', '.join(frame.columns)}; name yours by "
+                "id_column, timestamp_column or target"
             )
-    return Names(symbol, str(time), str(target))
+    return Names(symbol, str(moment), str(target))
 
 
 def series_of_table(frame: pl.DataFrame, names: Names) -> list[Series]:
     """Take a long table apart.
 
     Args:
-        frame: rows in any order.
-        names: of its columns. Where open, high and low stand beside the target, they are bars.
+        frame: rows in any order. Times with a zone are told by its clock where the market closes,
+            and in UTC where it does not: a clock shows one hour twice each autumn.
+        names: of its columns. Where open, high and low stand beside the close, they are bars. The
+            target is the close if it is named so, or if it has its usual name and the table has no
+            column close.
 
     Returns:
         One series for each symbol, in the order of their first rows, sorted by time.
 
     Raises:
-        ForecastError: if times are no times or values no numbers.
+        ForecastError: if times are no times, values no numbers, or a symbol or a time is missing.
     """
-    if not frame[names.time].dtype.is_temporal():
+    dtype = frame[names.time].dtype
+    if not isinstance(dtype, pl.Date | pl.Datetime):
         raise ForecastError(
-            f"column {names.time}: expected dates or times, found {frame[names.time].dtype}; "
-            "convert it first"
+            f"column {names.time}: expected dates or times, found {dtype}; convert it first"
         )
+    for column in (names.symbol, names.time):
+        if column is not None:
+            _require_filled(frame[column])
     parts = [frame]
     if names.symbol is not None:
         parts = frame.partition_by(names.symbol, maintain_order=True)
@@ -84,10 +96,53 @@ def series_of_table(frame: pl.DataFrame, names: Names) -> list[Series]:
     for part in parts:
         symbol = "the series" if names.symbol is None else str(part[names.symbol][0])
         rows = part.sort(names.time)
-        times = rows[names.time].cast(pl.Datetime("us")).to_numpy()
         values = _numbers(rows, names.target, symbol)
-        made.append(Series(symbol, times, values, _bars(rows, values, symbol)))
+        bars = _bars(rows, names.target, values, symbol)
+        made.append(Series(symbol, _clock(rows[names.time]), values, bars))
     return made
+
+
+def _require_filled(column: pl.Series) -> None:
+    """Refuse a missing symbol or time: nobody knows where its row belongs."""
+    is_missing = column.is_null()
+    if column.dtype.is_float():
+        is_missing |= column.is_nan()
+    if is_missing.any():
+        raise ForecastError(
+            f"row {is_missing.arg_max()}: column {column.name}: expected a value, found none; fill "
+            "or remove the row"
+        )
+
+
+def _clock(column: pl.Series) -> Shaped[np.ndarray, " T"]:
+    """Return sorted times without their zone."""
+    zone = _zone(column)
+    if zone is None:
+        return column.cast(pl.Datetime("us")).to_numpy()
+    local = column.dt.replace_time_zone(None).cast(pl.Datetime("us")).to_numpy()
+    if len(local) > 1 and Series("", local, np.zeros(len(local)), None).keeps_sessions:
+        return local
+    return (
+        column.dt.convert_time_zone("UTC")
+        .dt.replace_time_zone(None)
+        .dt.cast_time_unit("us")
+        .to_numpy()
+    )
+
+
+def _zone(column: pl.Series) -> str | None:
+    return column.dtype.time_zone if isinstance(column.dtype, pl.Datetime) else None
+
+
+def _as_given(one: Series, times: Shaped[np.ndarray, " h"], given: pl.Series) -> pl.Series:
+    """Return times of the clock of a series in the type of a column."""
+    column, zone = pl.Series(times.astype("datetime64[us]")), _zone(given)
+    if zone is not None and not one.keeps_sessions:
+        column = column.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    elif zone is not None:
+        column = column.dt.replace_time_zone(zone, ambiguous="earliest")
+    is_whole = bool((column.dt.time() == time(0)).all())
+    return column if given.dtype == pl.Date and not is_whole else column.cast(given.dtype)
 
 
 def history_of(series: Series, steps: int, most_rows: int) -> History:
@@ -104,8 +159,7 @@ def history_of(series: Series, steps: int, most_rows: int) -> History:
     Raises:
         ForecastError: if a time stands twice, or a hole lies among the kept rows.
     """
-    if steps < 1:
-        raise ForecastError(f"expected at least 1 step to forecast, found {steps}")
+    _require_steps(steps)
     times = series.timestamps
     is_back = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
     if len(is_back):
@@ -128,7 +182,12 @@ def history_of(series: Series, steps: int, most_rows: int) -> History:
     return series.until(len(series), next_times(series, steps), most_rows)
 
 
-def history_of_values(name: str, values: Float[np.ndarray, " T"], steps: int) -> History:
+def _require_steps(steps: int) -> None:
+    if steps < 1:
+        raise ForecastError(f"expected at least 1 step to forecast, found {steps}")
+
+
+def history_of_values(name: str, values: Float[np.ndarray, "*axes"], steps: int) -> History:
     """Make a history of values alone; its times are days that are made up.
 
     Args:
@@ -138,52 +197,81 @@ def history_of_values(name: str, values: Float[np.ndarray, " T"], steps: int) ->
 
     Returns:
         The history.
+
+    Raises:
+        ForecastError: if the values have not one axis, or no step is asked for.
     """
-    days = np.datetime64("2000-01-01") + np.arange(len(values) + steps)
     target = np.asarray(values, dtype=np.float64)
-    return History(name, days[: len(values)], target, days[len(values) :])
+    if target.ndim != 1:
+        raise ForecastError(
+            f"{name}: expected values along one axis, found {target.ndim} axes; give a list of "
+            "series, or a table with a series in each row"
+        )
+    _require_steps(steps)
+    days = np.datetime64("2000-01-01") + np.arange(len(target) + steps)
+    return History(name, days[: len(target)], target, days[len(target) :])
 
 
-def as_table(histories: Sequence[History], found: Forecast, names: Names) -> pl.DataFrame:
+def as_table(
+    series: Sequence[Series],
+    histories: Sequence[History],
+    found: Forecast,
+    names: Names,
+    given: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """Write a forecast as a long table.
 
     Args:
+        series: that the histories are of.
         histories: that were forecast.
         found: their forecast.
         names: of the columns; without a symbol the table has no column for it.
+        given: the table of the series, in the order of `series_of_table`; symbols and times get the
+            types that they have in it.
 
     Returns:
         Symbol, time, `target_name`, `predictions` (the median where 0.5 is a level, else the mean)
         and a column for each level.
     """
     point = found.at(0.5) if 0.5 in found.levels else found.mean
-    steps = point.shape[1]
-    symbols = {} if names.symbol is None else {names.symbol: [one.symbol for one in histories]}
+    columns: dict[str, pl.Series] = {}
+    if names.symbol is not None:
+        symbols = pl.Series([one.symbol for one in histories], dtype=pl.String)
+        if given is not None:
+            symbols = given[names.symbol].unique(maintain_order=True)
+        each = np.repeat(np.arange(len(symbols)), point.shape[1])
+        columns[names.symbol] = symbols.gather(each)
+    like = pl.Series(dtype=pl.Datetime("us")) if given is None else given[names.time]
+    times = zip(series, histories, strict=True)
+    columns[names.time] = pl.concat(_as_given(one, history.future, like) for one, history in times)
+    levels = {
+        str(level): found.quantiles[..., place].ravel() for place, level in enumerate(found.levels)
+    }
     return pl.DataFrame(
         {
-            **{name: np.repeat(values, steps) for name, values in symbols.items()},
-            names.time: np.concatenate([one.future for one in histories]),
+            **columns,
             "target_name": [names.target] * point.size,
             "predictions": point.ravel(),
-            **{
-                str(level): found.quantiles[..., place].ravel()
-                for place, level in enumerate(found.levels)
-            },
+            **levels,
         }
     )
 
 
 def _bars(
-    rows: pl.DataFrame, values: Float[np.ndarray, " T"], symbol: str
+    rows: pl.DataFrame, target: str, values: Float[np.ndarray, " T"], symbol: str
 ) -> Float[np.ndarray, "T 6"] | None:
-    """Return the bars around the target, if the table has the other prices."""
-    if not set(PRICES[:3]) <= set(rows.columns):
+    """Return the bars around the target, if it is the close and the table has the other prices."""
+    is_usual = target in ("target", ALIASES["target"]) and CLOSE not in rows.columns
+    if not set(PRICES[:3]) <= set(rows.columns) or not (target == CLOSE or is_usual):
         return None
     columns = [*(_numbers(rows, price, symbol) for price in PRICES[:3]), values]
     volume = np.zeros(len(values))
     if "volume" in rows.columns:
         volume = _numbers(rows, "volume", symbol)
-    return np.column_stack([*columns, volume, volume * np.mean(columns, axis=0)])
+    amount = volume * np.mean(columns, axis=0)
+    if "amount" in rows.columns:
+        amount = _numbers(rows, "amount", symbol)
+    return np.column_stack([*columns, volume, amount])
 
 
 def _numbers(rows: pl.DataFrame, column: str, symbol: str) -> Float[np.ndarray, " T"]:

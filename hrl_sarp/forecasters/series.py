@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float, Int, Shaped
 from loguru import logger
 
@@ -41,6 +40,8 @@ MOST_MISSING = 3
 PATTERN_WEEKS = 4
 """Weeks at the end of a series whose weekdays and times of day its next bars are taken to keep."""
 SATURDAY = 5
+YEAR_OF_MONTHS, MOST = 12, 0.75
+"""Monthly rows that are looked at, and the part of them that must be ends of months."""
 JUMP = np.log(1.8)
 """A close that moves by more between two bars moves as by a split."""
 
@@ -74,12 +75,19 @@ class Series:
 
     @cached_property
     def keeps_sessions(self) -> bool:
-        """Whether its market closes: fewer than every second Saturday has a bar."""
+        """Whether its market closes: fewer than every second Saturday has a bar.
+
+        Bars within a day that reach no Saturday tell it by a gap between two days.
+        """
         if self.spacing > _DAY:
             return False
-        days = np.unique(self.timestamps.astype("datetime64[D]"))
-        saturdays = int((_weekday(days) == SATURDAY).sum())
-        return saturdays < float((days[-1] - days[0]) / _WEEK) / 2
+        all_days = self.timestamps.astype("datetime64[D]")
+        days = np.unique(all_days)
+        saturdays = int(np.busday_count(days[0], days[-1] + 1, weekmask="Sat"))
+        if not saturdays and self.spacing < _DAY:
+            is_gap = np.diff(self.timestamps) > (MOST_MISSING + 1) * self.spacing
+            return bool((is_gap & (np.diff(all_days) > np.timedelta64(0))).any())
+        return not saturdays or int((_weekday(days) == SATURDAY).sum()) < saturdays / 2
 
     @property
     def kind(self) -> str:
@@ -133,7 +141,7 @@ def read_series(root: Path) -> list[Series]:
         )
     files = [root]
     if root.is_dir():
-        files = sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
+        files = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{root}: expected files that end with {' or '.join(SUFFIXES)}, found none")
     found: dict[str, tuple[Series, Path]] = {}
@@ -175,6 +183,12 @@ def series_of(bars: Bars) -> list[Series]:
     table = np.column_stack([prices * factor[:, None], volume / factor, amount])
     edges = np.searchsorted(bars.instrument, np.arange(len(bars.instruments) + 1))
     parts = [slice(*edges[i : i + 2]) for i in range(len(bars.instruments))]
+    for name, rows in zip(bars.instruments, parts, strict=True):
+        if rows.stop - rows.start < 2:
+            raise DataError(
+                f"{bars.file}: {name}: expected at least 2 bars, found one at "
+                f"{bars.timestamps[rows.start]}; give more of its bars, or remove it"
+            )
     made = [
         Series(name, bars.timestamps[rows], table[rows, CLOSE], table[rows])
         for name, rows in zip(bars.instruments, parts, strict=True)
@@ -202,25 +216,64 @@ def next_times(series: Series | History, n_steps: int) -> Shaped[np.ndarray, " h
         n_steps: number of times.
 
     Returns:
-        Times after the last row. A series in sessions keeps the weekdays and times of day of its
-        last weeks; holidays to come are not known. Bars of months, quarters or years keep their day
-        of the month.
+        Times after the last row. A series in sessions keeps the weekdays of its last weeks, and of
+        each weekday the times of its fullest day, the newest of several; holidays to come are not
+        known. Bars of months, quarters or years keep their day of the month, or its end.
     """
     times = series.timestamps
     whole = series if isinstance(series, Series) else Series("", times, series.target, None)
     months = round(whole.spacing / _DAY / 30.44)
     if whole.spacing >= 28 * _DAY and abs(whole.spacing / _DAY - 30.44 * months) < 3 * months:
-        last = pl.Series(times[-1:])
-        steps = [last.dt.offset_by(f"{months * (i + 1)}mo").to_numpy()[0] for i in range(n_steps)]
-        return np.array(steps, dtype=times.dtype)
+        return _next_months(times, months, n_steps)
     if not whole.keeps_sessions:
         return times[-1] + whole.spacing * (1 + np.arange(n_steps))
-    recent = times[times > times[-1] - PATTERN_WEEKS * _WEEK]
-    monday = _monday(times[-1:])
-    offsets = np.unique(recent - _monday(recent))
+    offsets = _week_of(times)
     weeks = -(-n_steps // len(offsets)) + 2
-    ahead = ((monday + _WEEK * np.arange(weeks))[:, None] + offsets).ravel()
+    mondays = _monday(times[-1:]) + _WEEK * np.arange(weeks)
+    ahead = (mondays[:, None] + offsets).ravel()
     return ahead[ahead > times[-1]][:n_steps].astype(times.dtype)
+
+
+def _week_of(times: Shaped[np.ndarray, " T"]) -> Shaped[np.ndarray, " W"]:
+    """Return the times of a week in sessions, after the beginning of its Monday."""
+    recent = times[times > times[-1] - PATTERN_WEEKS * _WEEK]
+    days, counts = np.unique(recent.astype("datetime64[D]"), return_counts=True)
+    fullest = np.lexsort([days, counts])  # the last one is the newest of the fullest days
+    of_weekday = {int(_weekday(days[i : i + 1])[0]): days[i] for i in fullest}
+    if days[-1] - days[0] < _WEEK:  # too short to show which weekdays are closed
+        of_weekday = dict.fromkeys(range(SATURDAY), days[fullest[-1]]) | of_weekday
+    found = [
+        recent[recent.astype("datetime64[D]") == day] - day + weekday * _DAY
+        for weekday, day in of_weekday.items()
+    ]
+    return np.sort(np.concatenate(found))
+
+
+def _next_months(
+    times: Shaped[np.ndarray, " T"], months: int, n_steps: int
+) -> Shaped[np.ndarray, " h"]:
+    """Go on by months: at their ends or last weekdays, if most rows are there, else by the day."""
+    day = times[-1].astype("datetime64[D]")
+    known = times[-YEAR_OF_MONTHS:].astype("datetime64[D]")
+    ends = _month_ends(known.astype("datetime64[M]"))
+    coming = day.astype("datetime64[M]") + months * (1 + np.arange(n_steps))
+    is_end, is_weekday_end = known == ends, known == _weekday_before(ends)
+    if max(is_end.mean(), is_weekday_end.mean()) >= MOST:
+        found = _month_ends(coming)
+        found = found if is_end.mean() >= is_weekday_end.mean() else _weekday_before(found)
+    else:
+        in_month = day - day.astype("datetime64[M]").astype("datetime64[D]")
+        found = np.minimum(coming.astype("datetime64[D]") + in_month, _month_ends(coming))
+    return (found + (times[-1] - day)).astype(times.dtype)
+
+
+def _month_ends(months: Shaped[np.ndarray, " M"]) -> Shaped[np.ndarray, " M"]:
+    return (months + 1).astype("datetime64[D]") - _DAY
+
+
+def _weekday_before(days: Shaped[np.ndarray, " D"]) -> Shaped[np.ndarray, " D"]:
+    """Return the days themselves, or the Fridays before weekends."""
+    return np.busday_offset(days, 0, roll="backward")
 
 
 def spacing_words(spacing: np.timedelta64) -> str:

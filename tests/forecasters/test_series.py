@@ -138,6 +138,84 @@ def test_bars_of_months_keep_the_day_of_the_month() -> None:
     assert next_times(_series(quarters[:8]), 4).tolist() == quarters[8:].tolist()
 
 
+@pytest.mark.parametrize("day", [28, 29, 30, 31])
+@pytest.mark.parametrize("months", [1, 3, 12])
+def test_ends_of_months_stay_ends_of_months(day: int, months: int) -> None:
+    begins = np.arange("2019-12", "2049-12", months, dtype="datetime64[M]")
+    ends = (begins + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+    weekdays = np.busday_offset(ends, 0, roll="backward")
+    same = np.minimum(begins.astype("datetime64[D]") + np.timedelta64(day - 1, "D"), ends)
+    for days in (ends, weekdays, same):
+        times = days.astype("datetime64[us]")
+        for cut in (14, 26):
+            assert next_times(_series(times[:cut]), 4).tolist() == times[cut : cut + 4].tolist()
+
+
+@pytest.mark.parametrize("minutes", [60, 1440])
+@pytest.mark.parametrize("shift", [1, -1])
+def test_a_clock_that_was_put_forward_or_back_gives_no_time_twice_a_day(
+    minutes: int, shift: int
+) -> None:
+    days = _weekdays(_times("D", 90))
+    opened = np.arange(13 * 60, 20 * 60 if minutes < 1440 else 13 * 60 + 1, minutes)
+    times = (days[:, None] + opened * np.timedelta64(1, "m")).ravel()
+    n_day = len(opened)
+    moved = times + np.where(np.arange(len(times)) < 50 * n_day, 0, shift) * np.timedelta64(1, "h")
+    for cut in (51, 55, 60):
+        found = next_times(_series(moved[: cut * n_day]), 5 * n_day)
+        counts = np.unique(found.astype("datetime64[D]"), return_counts=True)[1]
+        assert counts.tolist() == [n_day] * 5
+    assert (
+        found.tolist() == moved[60 * n_day : 65 * n_day].tolist()
+    )  # all days are of the new clock
+
+
+@pytest.mark.parametrize("n_bars", [30, 500, 1000])
+@pytest.mark.parametrize("weekday", range(7))
+def test_a_few_hours_that_show_no_night_go_on_around_the_clock(n_bars: int, weekday: int) -> None:
+    begin = np.timedelta64(weekday * 24 + 20, "h")
+    times = _times("m", n_bars + 10) + begin
+    assert next_times(_series(times[:n_bars]), 10).tolist() == times[n_bars:].tolist()
+
+
+@pytest.mark.parametrize("n_days", [2, 3, 4])
+def test_a_few_days_that_show_a_night_keep_their_session(n_days: int) -> None:
+    session = np.arange(9 * 60 + 30, 16 * 60, 15) * np.timedelta64(1, "m")
+    times = (_weekdays(_times("D", 9))[:, None] + session).ravel()
+    n_bars = n_days * len(session)
+    ahead = next_times(_series(times[:n_bars]), 2 * len(session))
+    assert ahead.tolist() == times[n_bars : n_bars + 2 * len(session)].tolist()
+
+
+def test_two_days_of_a_week_do_not_close_the_others() -> None:
+    days = _weekdays(_times("D", 14))
+    assert next_times(_series(days[1:3]), 5).tolist() == days[3:8].tolist()
+
+
+def test_a_short_day_does_not_shorten_the_days_to_come() -> None:
+    session = np.arange(9 * 60 + 30, 16 * 60, 15) * np.timedelta64(1, "m")
+    times = (_weekdays(_times("D", 40))[:, None] + session).ravel()
+    n_bars = 12 * len(session)
+    short = np.delete(times[:n_bars], np.arange(n_bars - 40, n_bars - len(session)))
+    ahead = next_times(_series(short), 6 * len(session))
+    assert ahead.tolist() == times[n_bars : n_bars + 6 * len(session)].tolist()
+
+
+def test_one_bar_of_a_symbol_is_refused_by_file_and_time(tmp_path: Path) -> None:
+    frame = pl.concat([_frame(_times("D", 9), symbol="A"), _frame(_times("D", 1), symbol="B")])
+    frame.write_csv(tmp_path / "bars.csv")
+    with pytest.raises(DataError, match=r"bars\.csv: B: expected at least 2 bars.*2024-03-04"):
+        read_series(tmp_path / "bars.csv")
+
+
+@pytest.mark.parametrize("name", ["A.CSV", "A.Parquet"])
+def test_endings_of_files_may_be_capitals(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    frame = _frame(_times("D", 9), symbol="A")
+    frame.write_csv(path) if name.endswith("CSV") else frame.write_parquet(path)
+    assert [one.symbol for one in read_series(tmp_path)] == ["A"]
+
+
 def test_the_hash_tells_values_times_and_symbols_apart() -> None:
     series = _series(CASES["1-day bars around the clock"])
     others = [
