@@ -84,7 +84,7 @@ class LoadedForecaster:
 
     def predict_quantiles(
         self,
-        context: Float[np.ndarray, "B *T"] | Sequence[Float[np.ndarray, "*T"]],
+        context: Float[np.ndarray, "..."] | Sequence[Float[np.ndarray, "..."]],
         prediction_length: int,
         quantile_levels: Iterable[float] = LEVELS,
         seed: int = 0,
