@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,22 @@ def test_a_half_day_counts_early_and_with_slack(site: Site, tmp_path: Path) -> N
     require_timely(run, site.whole, SETTINGS, half, close)
     with pytest.raises(DataError, match="2007-07-03 has not closed"):
         require_timely(run, site.whole, SETTINGS, half, close - second)
+
+
+def test_the_schedule_of_the_guide_finds_the_data_of_yahoo_timely(
+    site: Site, tmp_path: Path, repository: Path
+) -> None:
+    """Yahoo gives the days before today (UTC): an hour that is too early would be refused daily."""
+    guide = (repository / "docs" / "daily.md").read_text()
+    (hour,) = re.findall(r"OnCalendar=Tue\.\.Sat (\d\d:\d\d) UTC", guide)
+    minutes, hours = hour.split(":")[1], hour.split(":")[0]
+    assert f"{int(minutes)} {int(hours)} * * 2-6  cd" in guide
+    run = TrainedRun.read(site.run_dir)
+    for day in site.later_days[-7:-1]:  # with a week end in it
+        data_dir = tmp_path / str(day) / "raw"
+        write_raw(as_of(site.raw, day), data_dir)
+        now = datetime.combine(day, time(int(hours), int(minutes)), UTC) + timedelta(days=1)
+        require_timely(run, data_dir, SETTINGS, None, now)
 
 
 @given(st.integers(-600, 80))
