@@ -65,6 +65,17 @@ class InputDrift:
         """The input, also where this is about its changes."""
         return self.name.removesuffix(CHANGE)
 
+    @property
+    def reason(self) -> str:
+        """How far it is from its training span, in words."""
+        if self.kind == LEVELS:
+            factor = math.exp(OTHER_UNIT)
+            return f"more than {factor:.0f} times outside the range of training: another unit?"
+        return (
+            f"index {self.psi:.2f}, at most {self.worst:.2f} in training, {self.outside:.0%} "
+            "outside its range"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain values."""
         figures = {"psi": self.psi, "worst_in_training": self.worst, "outside": self.outside}
@@ -138,11 +149,7 @@ def drift_problem(found: Sequence[InputDrift], settings: DriftConfig) -> str | N
         n_drifted = len({drift.source for drift in drifted})
         n_all = len({drift.source for drift in found if drift.kind == kind})
         if n_drifted > limit * n_all:
-            told = ", ".join(
-                f"{drift.name} (index {drift.psi:.2f}, at most {drift.worst:.2f} in training, "
-                f"{drift.outside:.0%} outside its range)"
-                for drift in drifted[:TOLD]
-            )
+            told = ", ".join(f"{drift.name} ({drift.reason})" for drift in drifted[:TOLD])
             more = f" and {len(drifted) - TOLD} more" if len(drifted) > TOLD else ""
             problems.append(f"{n_drifted} of {n_all} {kind}: {told}{more}")
     return "; ".join(problems) or None

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrl_sarp.config.loading import dump_config
-from hrl_sarp.daily.decision.checks import require_timely
+from hrl_sarp.daily.decision.checks import _near, require_timely
 from hrl_sarp.daily.market import TrainedRun
 from hrl_sarp.daily.portfolio import CASH, read_holdings
 from hrl_sarp.data.exchange_calendar import closed_sessions
@@ -189,7 +189,8 @@ def test_volumes_in_lots_are_refused_unless_the_drift_is_accepted(
     bars = site.raw.bars.with_columns(volume.otherwise(pl.col("volume")).alias("volume"))
     data_dir = changed_data(site, tmp_path, bars=bars)
     result = decide("--as-of", last, data_dir=data_dir)
-    assert_refused(result, "levels: log volume", "train again", "--accept-drift")
+    told = ("levels: log volume", "more than 5 times outside", "another unit?", "train again")
+    assert_refused(result, *told, "--accept-drift")
     code, out, err = decide("--as-of", last, "--accept-drift", data_dir=data_dir)
     assert code == 0, err
     assert "Drift: the 10 of" in out
@@ -201,6 +202,7 @@ def test_volumes_in_lots_are_refused_unless_the_drift_is_accepted(
     [
         ("a0,1", ("a0 (not in the data; is it A0?)", "correct the spelling")),
         ("QQQ,1", ("QQQ (not in the data)", "leave them out")),
+        ("BRKB,1", ("BRKB (not in the data)",)),
         ("A0,-1", ("row 2: A0", "at least 0", "long only")),
     ],
 )
@@ -210,6 +212,13 @@ def test_holdings_that_cannot_be_meant_are_refused(
     path = tmp_path / "holdings.csv"
     path.write_text(f"symbol,shares\n{row}\nCASH,1000\n")
     assert_refused(decide("--as-of", last, "--holdings", path), str(path), *mentioned)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("APPL", "AAPL"), ("BRKB", None), ("GOGL", "GOOGL"), ("XMO", None)]
+)
+def test_a_wrong_letter_is_likelier_than_a_missing_one(written: str, meant: str | None) -> None:
+    assert _near(written, ["AAPL", "PPL", "BK", "GOOGL", "GL", "XOM"]) == meant
 
 
 def test_a_capital_of_nothing_is_no_default(decide: Decide, last: date) -> None:

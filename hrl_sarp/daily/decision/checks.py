@@ -1,6 +1,7 @@
 """What is asked before a decision is made: whether data, agents and holdings allow one."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,9 @@ SPLIT_DAYS = 7
 """Calendar days for which a split is told."""
 NAMED = 5
 """Stocks that a line names."""
+ALIKE = 0.75
+"""Similarity of two spellings, by difflib, from which one may be meant by the other: three of four
+letters."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,7 @@ def require_known(path: Path | None, held: Holdings, today: Today) -> None:
     in_data = set(today.raw.bars["symbol"])
     told = []
     for symbol in unknown[:NAMED]:
-        meant = twin_of(symbol, market.symbols) or next(
-            iter(difflib.get_close_matches(symbol, market.symbols, n=1)), None
-        )
+        meant = twin_of(symbol, market.symbols) or _near(symbol, market.symbols)
         where = "never in the universe" if symbol in in_data else "not in the data"
         told.append(f"{symbol} ({where}{f'; is it {meant}?' if meant else ''})")
     more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
@@ -186,6 +188,12 @@ def require_known(path: Path | None, held: Holdings, today: Today) -> None:
         f"{path}: unknown symbols: {', '.join(told)}{more}: the agents of market {market.name} "
         "know nothing of them; correct the spelling, or sell them by hand and leave them out"
     )
+
+
+def _near(symbol: str, symbols: Sequence[str]) -> str | None:
+    """Return the symbol that is likely meant: a wrong letter is likelier than a missing one."""
+    found = difflib.get_close_matches(symbol, symbols, n=NAMED, cutoff=ALIKE)
+    return min(found, key=lambda other: len(other) != len(symbol), default=None)
 
 
 def require_priced(path: Path | None, held: Holdings, today: Today) -> tuple[str, ...]:

@@ -38,8 +38,9 @@ SHOWN_SESSIONS = 10
 SHOWN_EVENTS = 40
 """Events that the page lists; the JSON has all."""
 AMOUNT = Form(2)
-SAME_WEALTH = 1e-9
-"""Relative difference of two wealths that are the same."""
+EXACT_WEALTH, SAME_WEALTH = 1e-9, 1e-6
+"""Relative difference of two wealths that are the same: with one number of threads, and with
+another one, by which networks round."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,8 @@ def sentences(report: PaperReport) -> list[str]:
     last, tracking = report.days[-1], report.tracking
     n_sessions, growth = len(report.days) - 1, last.wealth / report.terms.capital - 1
     differs = tracking["wealth_difference"]
-    near = "Its wealth is that of the backtest to nine digits."
+    digits = "nine" if abs(differs) < EXACT_WEALTH else "six"
+    near = f"Its wealth is that of the backtest to {digits} digits."
     if not _is_backtest(report):
         near = (
             f"Its wealth is {percent(abs(differs), 3)} {'above' if differs > 0 else 'below'} that "

@@ -1,13 +1,21 @@
 """The page and the JSON of a paper account beside its backtest."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hrl_sarp.daily.paper.account import PaperAccount
-from hrl_sarp.daily.paper.report import JSON_NAME, PAGE_NAME, compare, measures, report_json
+from hrl_sarp.daily.paper.report import (
+    JSON_NAME,
+    PAGE_NAME,
+    compare,
+    measures,
+    report_json,
+    sentences,
+)
 from hrl_sarp.daily.paper.step import markets_of
 from hrl_sarp.run.files import read_json
 from tests.command_line import Command, assert_refused
@@ -42,6 +50,21 @@ def test_account_and_backtest_are_one_and_differ_from_equal_weights(
     assert found["index"]["costs"] == 0
     wealth = [day["wealth_of"]["account"] for day in report_json(report)["days"]]
     assert np.allclose(wealth, [day.wealth / 1e5 for day in report.days], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("gap", "told"), [(0.0, "nine digits"), (1e-8, "six digits"), (1e-4, "below that of")]
+)
+def test_the_page_says_to_how_many_digits_account_and_backtest_agree(
+    gap: float, told: str, path: Path, paper_site: PaperSite
+) -> None:
+    """Networks round by the number of threads: that is no difference worth a chart."""
+    with PaperAccount.open(path) as account:
+        report = compare(account, markets_of(account, paper_site.whole, RULES))
+    own = report.rows["account"]
+    rows = {**report.rows, "account": replace(own, net=own.net - gap * (own.net == own.net[0]))}
+    changed = replace(report, rows=rows)
+    assert any(told in sentence for sentence in sentences(changed))
 
 
 def test_the_command_writes_page_and_json(
