@@ -26,7 +26,7 @@ from hrl_sarp.run.terminal import say
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.encoder_schema import ForecastersConfig
     from hrl_sarp.forecasters.api import LoadedForecaster
-    from hrl_sarp.forecasters.training.run import TrainingRequest
+    from hrl_sarp.forecasters.training.run import Pretrained, TrainingRequest
 
 MODELS = ("toto", "kronos", "kronos-tokenizer")
 DEFAULT_DIR = Path("logs/forecasters")
@@ -208,13 +208,8 @@ def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's optio
         source = from_roots(train_root, val_root, *wanted)
     else:
         source = from_market(data_dir, config, *wanted)
-    further = run.Pretrained(
-        weights and run.weights_inside(weights),
-        tokenizer,
-        _until(model, weights, pretrained_until),
-        freeze,
-        lora_rank,
-    )
+    further = _further(model, weights, tokenizer, pretrained_until)
+    further = replace(further, freeze=freeze, lora_rank=lora_rank)
     where = folder, seed, chosen, config.curriculum.checkpoint_seconds
     _train(run.TrainingRequest(model, source, found, *where, further, resume))
 
@@ -401,14 +396,18 @@ def _holdout(given: str | None, settings: "ForecastersConfig") -> int | list[str
     return int(given) if given.isdigit() else [name.strip() for name in given.split(",")]
 
 
-def _until(model: str, weights: Path | None, given: datetime | None) -> str | None:
-    """Return the last day that weights have seen: told, of their run, or of their release."""
-    if weights is None:
-        if given is not None:
-            raise UsageError("--pretrained-until belongs to --weights")
-        return None
-    if given is not None:
-        return f"{given:{DAY}}"
-    from hrl_sarp.forecasters.api import seen_until
+def _further(
+    model: str, weights: Path | None, tokenizer: Path | None, told: datetime | None
+) -> "Pretrained":
+    """Say what a training begins with, and what that has seen: told, of its run, or its release."""
+    from hrl_sarp.forecasters.seen import seen_by_all
+    from hrl_sarp.forecasters.training.run import Pretrained, weights_inside
 
-    return str(seen_until(weights, model))
+    start = Pretrained(weights and weights_inside(weights), tokenizer and weights_inside(tokenizer))
+    given = [part for part in (start.weights, start.tokenizer) if part and part.exists()]
+    if given:
+        seen = seen_by_all(given, model, told and told.date())
+        return replace(start, until=str(seen.until), symbols=seen.symbols)
+    if told is not None:
+        raise UsageError("--pretrained-until belongs to --weights or --tokenizer, found neither")
+    return start

@@ -27,7 +27,9 @@ from hrl_sarp.forecasters.frames import (
     series_of_table,
 )
 from hrl_sarp.forecasters.kronos.files import load_kronos
+from hrl_sarp.forecasters.kronos.forecaster import KronosForecaster
 from hrl_sarp.forecasters.kronos.sampling import Sampling
+from hrl_sarp.forecasters.seen import run_of, seen_by, seen_by_all
 from hrl_sarp.forecasters.series import Series
 from hrl_sarp.forecasters.toto.forecaster import Toto2Forecaster, TotoForecaster
 from hrl_sarp.forecasters.toto.model import load_toto
@@ -38,9 +40,10 @@ from hrl_sarp.forecasters.training.run import (
     TOKENIZER_FOLDER,
     WRITER,
     hash_of_weights,
+    weights_inside,
 )
-from hrl_sarp.forecasters.weights import CONFIG, read_weights
-from hrl_sarp.run.files import read_json
+from hrl_sarp.forecasters.weights import CONFIG, WEIGHTS, read_weights
+from hrl_sarp.run.files import read_json, sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +57,6 @@ KEYS = {
     "kronos-tokenizer": "quant_embed.weight",
 }
 """Kind of a model -> a tensor that only its files have."""
-RELEASED = {"toto": "2025-05-31", "kronos": "2025-08-31", "toto2": "2026-06-30"}
-"""Last day of the month in which published weights came out. They may have seen all before it."""
 PUBLISHED_PATCHES = 16
 """Patches that published Totos read where nothing says otherwise."""
 DEFAULT_PATHS = 256
@@ -205,7 +206,7 @@ def load_forecaster(
     """Read a forecaster: a run of `train-forecaster`, or published weights on this disk.
 
     Args:
-        path: folder of a run, folder of published weights, or a file of weights.
+        path: folder of a run, also its `model/`, folder of published weights, or a file of them.
         tokenizer: of published Kronos weights.
         context: rows that it reads at most; None takes those of its training, 16 patches for
             published Totos, and 512 rows less the horizon for published Kronos.
@@ -219,44 +220,54 @@ def load_forecaster(
     Raises:
         MissingArtifactError: if there is nothing at the path.
         CheckpointError: if the weights are damaged or of no model that is known.
+        ForecastError: if the context is shorter than what the model reads at least.
     """
     path = Path(path)
-    if (path / DESCRIPTION).is_file():
-        return _of_run(path, context, n_paths)
+    run = run_of(path)
+    if run is not None and path.absolute() in (run, run / MODEL, run / MODEL / WEIGHTS):
+        return _of_run(run, context, n_paths)
     kind = kind_of_weights(path)
     if kind == "toto":
         model = load_toto(path)
-        rows = context or PUBLISHED_PATCHES * model.config.patch_size
-        forecaster: Forecaster = TotoForecaster(model, rows // model.config.patch_size, n_paths)
+        patches = _patches(context, PUBLISHED_PATCHES, model.config.patch_size)
+        forecaster: Forecaster = TotoForecaster(model, patches, n_paths)
     elif kind == "toto2":
         second = load_toto2(path)
-        rows = context or PUBLISHED_PATCHES * second.config.patch_size
-        forecaster = Toto2Forecaster(second, rows // second.config.patch_size)
+        patches = _patches(context, PUBLISHED_PATCHES, second.config.patch_size)
+        forecaster = Toto2Forecaster(second, patches)
     else:
         if tokenizer is None:
             raise CheckpointError(f"{path}: Kronos needs its tokenizer; name it with --tokenizer")
+        tokenizer = weights_inside(tokenizer)
         forecaster = load_kronos(path, tokenizer, Sampling(n_paths), context=context)
-    until = np.datetime64(pretrained_until or RELEASED[kind])
-    is_release = pretrained_until is None
-    seen = Vintage(forecaster.name, until, hash_of_weights(path), is_release=is_release)
-    return LoadedForecaster(forecaster, seen)
+    seen = seen_by_all([path, *([tokenizer] if tokenizer else [])], kind, pretrained_until)
+    identity = _identity(path, tokenizer, forecaster)
+    vintage = Vintage(
+        forecaster.name, seen.until, identity, is_release=seen.is_release, symbols=seen.symbols
+    )
+    return LoadedForecaster(forecaster, vintage)
 
 
-def seen_until(path: Path, model: str) -> str:
-    """Say what weights that are trained further have seen.
+def _patches(context: int | None, usual: int, size: int) -> int:
+    """Return how many whole patches a context has."""
+    if context is None:
+        return usual
+    if context < size:
+        raise ForecastError(
+            f"--context: expected at least one patch of {size} rows, found {context}; give more"
+        )
+    return context // size
 
-    Args:
-        path: folder of weights, or of a run.
-        model: value of --model.
 
-    Returns:
-        The time of the last bar of their run; for published ones, the end of the month of their
-        release.
-    """
-    for folder in (path, path.parent):
-        if (folder / DESCRIPTION).is_file():
-            return str(read_json(folder / DESCRIPTION, WRITER)["fitted_to"])
-    return RELEASED[model.removesuffix("-tokenizer")]
+def _identity(path: Path, tokenizer: Path | None, forecaster: Forecaster) -> str:
+    """Tell apart all that forecasts depend on: blocks of one are never taken for another's."""
+    parts = [hash_of_weights(path), *([hash_of_weights(tokenizer)] if tokenizer else [])]
+    draws = ""
+    if isinstance(forecaster, TotoForecaster):
+        draws = f", {forecaster.n_paths} paths"
+    elif isinstance(forecaster, KronosForecaster):
+        draws = f", {forecaster.sampling}"
+    return f"{' with '.join(parts)}, context {forecaster.context_rows}{draws}"
 
 
 def kind_of_weights(path: Path) -> str:
@@ -288,27 +299,28 @@ def kind_of_weights(path: Path) -> str:
 
 def _of_run(folder: Path, context: int | None, n_paths: int) -> LoadedForecaster:
     description = read_json(folder / DESCRIPTION, WRITER)
-    found, wanted = hash_of_weights(folder / MODEL), description["weights_sha256"]
-    if found != wanted:
-        raise CheckpointError(
-            f"{folder / MODEL}: expected the weights that {DESCRIPTION} describes, found others; "
-            "restore both or train again"
-        )
+    # runs of early versions name no files
+    for name, digest in description.get("files", {}).items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise CheckpointError(
+                f"{folder / name}: expected the file that {DESCRIPTION} describes, found another; "
+                "restore both or train again"
+            )
+    tokenizer = folder / TOKENIZER_FOLDER / MODEL if description["model"] == "kronos" else None
     rows = context or int(description["context"])
     forecaster: Forecaster
     if description["model"] == "toto":
         model = load_toto(folder / MODEL)
-        forecaster = TotoForecaster(model, max(rows // model.config.patch_size, 1), n_paths)
-    elif description["model"] == "kronos":
+        forecaster = TotoForecaster(model, _patches(rows, 1, model.config.patch_size), n_paths)
+    elif tokenizer is not None:
         sampling = Sampling(n_paths, s2_positions="trained")
-        parts = folder / MODEL, folder / TOKENIZER_FOLDER / MODEL
-        forecaster = load_kronos(*parts, sampling, context=rows)
+        forecaster = load_kronos(folder / MODEL, tokenizer, sampling, context=rows)
     else:
         raise CheckpointError(f"{folder}: holds a tokenizer, which forecasts nothing alone")
-    until = np.datetime64(description["fitted_to"])
-    symbols = frozenset(description["symbols"])
-    seen = Vintage(forecaster.name, until, found, symbols=symbols)
-    return LoadedForecaster(forecaster, seen, frozenset(description["holdout"]))
+    seen = seen_by(folder, description["model"])
+    identity = _identity(folder / MODEL, tokenizer, forecaster)
+    vintage = Vintage(forecaster.name, seen.until, identity, symbols=seen.symbols)
+    return LoadedForecaster(forecaster, vintage, frozenset(description["holdout"]))
 
 
 def first_unseen(series: Sequence[Series], vintages: Sequence[Vintage]) -> np.datetime64:

@@ -58,7 +58,8 @@ def measure_run(
 ) -> FinalMetrics:
     """Forecast validation and test from rolling origins, and write what came of it.
 
-    It writes `final_metrics.json`, and below `metrics/` the evaluation of the test, with a page.
+    It writes `final_metrics.json`, and below `metrics/` the evaluation of the test, with a page;
+    what an earlier training has left there is replaced.
     The epoch was chosen on validation, so its measures flatter the model.
 
     Args:
@@ -72,7 +73,7 @@ def measure_run(
         The measures.
     """
     seen = [one for one in series if one.symbol not in split.holdout][:SYMBOLS]
-    unseen = [one for one in series if one.symbol in split.holdout]
+    unseen = [one for one in series if one.symbol in loaded.holdout]
     at = folder / METRICS
     validation = _evaluated(
         loaded, seen, horizon, (split.train_stop, split.validation_stop), at / "validation"
@@ -104,7 +105,8 @@ def _evaluated(
     # validation chose the epoch: the table is stamped, and the run shows it all the same
     vintage = replace(loaded.vintage, is_allowed=True)
     beside: list[Forecaster] = [LastValue(), EwmaWalk()]
-    return evaluate([(loaded.forecaster, vintage)], series, plan, folder, baselines=beside)
+    models = [(loaded.forecaster, vintage)]
+    return evaluate(models, series, plan, folder, baselines=beside, overwrite=True)
 
 
 def _medians(found: Evaluation, model: str, symbols: set[str]) -> dict[str, Any]:

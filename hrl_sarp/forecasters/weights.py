@@ -71,6 +71,30 @@ def read_weights(path: Path) -> WeightFile:
     return WeightFile(path, state, _read_config(folder / CONFIG))
 
 
+def files_of_weights(path: Path) -> list[Path]:
+    """List the files that `read_weights` reads.
+
+    Args:
+        path: as there; a file is not opened unless it is an index.
+
+    Returns:
+        Weights or index, the parts that it names, and `config.json` if there is one.
+
+    Raises:
+        MissingArtifactError: if a file of weights is not there.
+    """
+    main = path
+    if path.is_dir():
+        main = path / (INDEX if (path / INDEX).is_file() else WEIGHTS)
+    if not main.is_file():
+        raise MissingArtifactError(
+            f"no weights at {main}; name a folder with {WEIGHTS} and {CONFIG}"
+        )
+    parts = _parts_of(main) if main.name == INDEX else []
+    config = main.parent / CONFIG
+    return [main, *parts, *([config] if config.is_file() else [])]
+
+
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Fill a module with tensors of the same names and shapes.
 
@@ -193,17 +217,29 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     return _read_file(folder / WEIGHTS)
 
 
-def _read_parts(index: Path) -> dict[str, Tensor]:
-    """Read the files that an index names."""
-    content = _read_object(index)
-    names = content.get("weight_map")
+def _weight_map(index: Path) -> dict[str, str]:
+    names = _read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{index}: expected `weight_map` from tensors to files, found none")
-    state: dict[str, Tensor] = {}
-    for file in sorted({str(file) for file in names.values()}):
+    return {name: str(file) for name, file in names.items()}
+
+
+def _parts_of(index: Path) -> list[Path]:
+    """Return the files that an index names."""
+    parts = []
+    for file in sorted(set(_weight_map(index).values())):
         part = index.parent / file
         if part.name != file or not part.is_file():
             raise MissingArtifactError(f"{index} names {file}, which is not beside it; restore it")
+        parts.append(part)
+    return parts
+
+
+def _read_parts(index: Path) -> dict[str, Tensor]:
+    """Read the files that an index names."""
+    names = _weight_map(index)
+    state: dict[str, Tensor] = {}
+    for part in _parts_of(index):
         state |= _read_file(part)
     lacking = sorted(names.keys() - state.keys())
     if lacking:

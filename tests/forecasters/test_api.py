@@ -1,7 +1,8 @@
 """A forecaster from a folder, asked with arrays and tables of either kind; bad tables by name."""
 
-import json
+import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from hrl_sarp.forecasters.api import (
     first_unseen,
     load_forecaster,
     pick_symbols,
-    seen_until,
 )
 from hrl_sarp.forecasters.contract import LEVELS
 from hrl_sarp.forecasters.evaluation.plan import Vintage
@@ -142,42 +142,36 @@ def test_a_hole_that_no_context_reaches_is_no_matter(toto: LoadedForecaster) -> 
     assert toto.predict_df(cut, 3).equals(toto.predict_df(frame, 3))
 
 
-def test_weights_that_were_changed_after_the_run_are_refused(runs: Path, tmp_path: Path) -> None:
-    for part in (runs / "toto").rglob("*"):
-        if part.is_file():
-            target = tmp_path / part.relative_to(runs / "toto")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(part.read_bytes())
-    assert load_forecaster(tmp_path).vintage.identity
-    other = tmp_path / "model" / "model.safetensors"
-    content = bytearray(other.read_bytes())
-    content[-1] ^= 1
-    other.write_bytes(bytes(content))
-    with pytest.raises(CheckpointError, match=r"expected the weights that forecaster\.json"):
-        load_forecaster(tmp_path)
-
-
 def test_published_weights_are_told_apart_by_their_tensors(runs: Path, tmp_path: Path) -> None:
-    assert load_forecaster(runs / "toto" / "model").vintage.stamp == "released on 2025-05-31"
-    tokenizer = runs / "kronos" / "tokenizer" / "model"
-    kronos = load_forecaster(runs / "kronos" / "model", tokenizer=tokenizer)
+    places = {"toto": "toto/model", "kronos": "kronos/model", "tokenizer": "kronos/tokenizer/model"}
+    for name, place in places.items():
+        shutil.copytree(runs / place, tmp_path / name)
+    assert load_forecaster(tmp_path / "toto").vintage.stamp == "released on 2025-05-31"
+    kronos = load_forecaster(tmp_path / "kronos", tokenizer=tmp_path / "tokenizer")
     assert kronos.vintage.stamp == "released on 2025-08-31"
+    told = load_forecaster(tmp_path / "toto", pretrained_until=date(2024, 1, 31)).vintage
+    assert told.stamp == "fitted on data up to 2024-01-31"
     with pytest.raises(CheckpointError, match="needs its tokenizer"):
-        load_forecaster(runs / "kronos" / "model")
+        load_forecaster(tmp_path / "kronos")
     with pytest.raises(CheckpointError, match="holds a tokenizer of Kronos"):
-        load_forecaster(tokenizer)
-    save_file({"encoder.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+        load_forecaster(tmp_path / "tokenizer")
+    (tmp_path / "toto" / "model.safetensors").unlink()
+    save_file({"encoder.weight": torch.zeros(2)}, tmp_path / "toto" / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"found tensors such as encoder\.weight"):
-        load_forecaster(tmp_path)
+        load_forecaster(tmp_path / "toto")
     with pytest.raises(MissingArtifactError, match="nowhere"):
         load_forecaster(tmp_path / "nowhere")
 
 
-def test_what_weights_have_seen_follows_from_their_run_or_their_release(runs: Path) -> None:
-    fitted = json.loads((runs / "toto" / "forecaster.json").read_text())["fitted_to"]
-    assert seen_until(runs / "toto", "toto") == fitted
-    assert seen_until(runs / "toto" / "model", "toto") == fitted
-    assert seen_until(runs, "kronos-tokenizer") == "2025-08-31"
+@pytest.mark.parametrize("context", [1, 3])
+def test_a_context_below_one_patch_is_refused_of_runs_and_of_published_weights(
+    runs: Path, tmp_path: Path, context: int
+) -> None:
+    shutil.copytree(runs / "toto" / "model", tmp_path / "toto")
+    for path in (runs / "toto", tmp_path / "toto"):
+        with pytest.raises(ForecastError, match=f"one patch of 4 rows, found {context}"):
+            load_forecaster(path, context=context)
+        assert load_forecaster(path, context=5).forecaster.context_rows == 4
 
 
 def test_tests_begin_after_all_that_models_have_seen() -> None:

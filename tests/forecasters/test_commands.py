@@ -81,6 +81,9 @@ def test_a_run_trains_is_measured_evaluated_and_asked(
     assert_refused(command(*options, "--model", model), "--resume", "--overwrite", code=2)
     code, _, err = command(*options, "--model", model, "--resume")
     assert code == 0, err
+    code, _, err = command(*options, "--model", model, "--overwrite", "--seed", 3)
+    assert code == 0, err
+    assert json.loads((run / "final_metrics.json").read_text())["test"] != final["test"]
 
 
 def test_roots_that_follow_each_other_train_and_validate(

@@ -109,7 +109,7 @@ class Vintage:
         """What it has seen, in words."""
         if self.fitted_to is None:
             return "never fitted"
-        day = moment(self.fitted_to)
+        day = moment(self.fitted_to).removesuffix(" 23:59")
         return f"released on {day}" if self.is_release else f"fitted on data up to {day}"
 
 

@@ -184,7 +184,10 @@ def _parts(
         symbols = {"symbols that it was fitted on": is_seen, "other symbols": ~is_seen}
     times = {"": pl.lit(True)}  # noqa: FBT003 -- a polars literal
     if vintage.fitted_to is not None and vintage.has_seen(plan.start):
-        edge, day = vintage.fitted_to.astype("datetime64[us]"), moment(vintage.fitted_to)
+        edge, day = (
+            vintage.fitted_to.astype("datetime64[us]"),
+            moment(vintage.fitted_to).removesuffix(" 23:59"),
+        )
         is_before = pl.col("origin") < edge.item()
         times = {f"origins before {day}": is_before, f"origins from {day} on": ~is_before}
     found = []

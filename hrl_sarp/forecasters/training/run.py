@@ -34,7 +34,7 @@ from hrl_sarp.forecasters.training.windows import (
     ForecastWindows,
     cut_forecast_windows,
 )
-from hrl_sarp.forecasters.weights import WEIGHTS
+from hrl_sarp.forecasters.weights import WEIGHTS, files_of_weights
 from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
 from hrl_sarp.run.files import read_json, sha256_file, sha256_plain, source_hash, write_json
 from hrl_sarp.run.session import StopFlag, derive_seed
@@ -63,7 +63,9 @@ class Pretrained:
     tokenizer: Path | None = None
     """Tokenizer of `kronos`; None trains one first."""
     until: str | None = None
-    """Last day of the data that `weights` were fitted to."""
+    """Time of the last bar that weights or tokenizer have seen."""
+    symbols: frozenset[str] | None = frozenset()
+    """Symbols that they were fitted on; None if nobody says."""
     freeze: bool = False
     """Train the last layers alone."""
     lora_rank: int | None = None
@@ -112,7 +114,9 @@ class TrainingRequest:
                 **self.source.split.stops,
                 "holdout": sorted(self.source.split.holdout),
             },
-            **{name: path and hash_of_weights(path) for name, path in given.items()},
+            **{
+                name: path and hash_of_weights(weights_inside(path)) for name, path in given.items()
+            },
             "freeze": self.start.freeze,
             "lora_rank": self.start.lora_rank,
             "seed": self.seed,
@@ -149,7 +153,6 @@ def train_forecaster(request: TrainingRequest, stop: StopFlag) -> Trained:
     """
     _require_options(request)
     windows = request.windows()
-    tokenizer = _tokenizer_of(request, windows, stop)
     kind = TRAINABLE[request.model]
     state = RunState(
         *(request.output / CHECKPOINTS, KIND, request.identity(), request.resume),
@@ -157,9 +160,15 @@ def train_forecaster(request: TrainingRequest, stop: StopFlag) -> Trained:
         option="--output",
     )
     done = request.output / DESCRIPTION
-    if request.resume and done.is_file() and not state.path.is_file():
-        description = read_json(done, WRITER)
+    is_done = request.resume and done.is_file() and not state.path.is_file()
+    description = read_json(done, WRITER) if is_done else {}
+    # a run of other options is refused before its tokenizer is replaced
+    if is_done:
         state.require_same(description["identity"], str(done))
+    else:
+        state.load()
+    tokenizer = _tokenizer_of(request, windows, stop)
+    if is_done:
         return Trained(kind.load(request.output / MODEL), tokenizer, description)
     module = _prepared_module(request, tokenizer)
     task = make_task(request.model, module, tokenizer, windows, request.device)
@@ -179,15 +188,13 @@ def hash_of_weights(path: Path) -> str:
     """Return the hash of a file of weights.
 
     Args:
-        path: file or folder; of a folder without `model.safetensors`, all files count.
+        path: file or folder. Parts that an index names count, and so does `config.json`, which
+            says how weights are read.
 
     Returns:
         SHA-256 as hex digits.
     """
-    if path.is_file():
-        return sha256_file(path)
-    files = [path / WEIGHTS] if (path / WEIGHTS).is_file() else sorted(path.glob("*.safetensors"))
-    return sha256_plain([sha256_file(file) for file in files])
+    return sha256_plain([sha256_file(file) for file in files_of_weights(path)])
 
 
 def weights_inside(path: Path) -> Path:
@@ -215,6 +222,8 @@ def _require_options(request: TrainingRequest) -> None:
     for path in (request.start.weights, request.start.tokenizer):
         if path is not None and not path.exists():
             raise MissingArtifactError(f"no weights at {path}; name a folder with {WEIGHTS}")
+    if request.model == KRONOS and start.weights is not None and start.tokenizer is None:
+        raise UsageError("--weights of kronos belong to a tokenizer: name it with --tokenizer")
     if request.start.tokenizer is not None and request.model != KRONOS:
         raise UsageError(f"--tokenizer belongs to --model {KRONOS}, found --model {request.model}")
 
@@ -230,8 +239,6 @@ def _tokenizer_of(
         # a run holds all that its forecasts need
         TRAINABLE[TOKENIZER].save(request.output / TOKENIZER_FOLDER / MODEL, found)
         return found
-    if request.start.weights is not None:
-        raise UsageError("--weights of kronos belong to a tokenizer: name it with --tokenizer")
     changes: dict[str, Any] = {"model": TOKENIZER, "output": request.output / TOKENIZER_FOLDER}
     own = TrainingRequest(**{**vars(request), **changes})
     return train_forecaster(own, stop).module
@@ -315,15 +322,20 @@ def _describe(
 ) -> dict[str, Any]:
     chosen = np.concatenate([windows.first[TRAIN], windows.first[VALIDATION]])
     last = windows.timestamps[chosen + windows.length - 1].max()
-    until = [str(last), request.start.until or ""]
+    until, before = request.start.until, request.start.symbols
+    own = frozenset(windows.symbols[i] for i in np.unique(windows.symbol[chosen]))
+    folders = [request.output / MODEL]
+    if request.model == KRONOS:
+        folders.append(request.output / TOKENIZER_FOLDER / MODEL)
+    files = [file for folder in folders for file in files_of_weights(folder)]
     return {
         "model": request.model,
         "context": windows.context,
         "horizon": windows.horizon,
         "fitted_from": str(windows.timestamps[chosen].min()),
-        "fitted_to": max(until),
-        "symbols": sorted({windows.symbols[i] for i in windows.symbol[chosen]}),
-        "holdout": sorted(request.source.split.holdout),
+        "fitted_to": str(last if until is None else max(last, np.datetime64(until))),
+        "symbols": None if before is None else sorted(own | before),
+        "holdout": sorted(request.source.split.holdout - (before or frozenset())),
         "split": request.source.split.stops,
         "source": request.source.origin,
         "seed": request.seed,
@@ -334,6 +346,7 @@ def _describe(
         "seconds": sum(fitted.seconds),
         "windows": {span: len(rows) for span, rows in windows.first.items()},
         "weights_sha256": hash_of_weights(request.output / MODEL),
+        "files": {file.relative_to(request.output).as_posix(): sha256_file(file) for file in files},
         "code_version": source_hash(*CODE),
         "identity": request.identity(),
         "history": history.rows,

@@ -200,8 +200,34 @@ def test_weights_are_trained_further_in_all_three_ways(
 
 def test_a_run_knows_what_its_first_weights_had_seen(tmp_path: Path, pretrained: Path) -> None:
     weights = pretrained / "toto" / "model"
-    asked = request("toto", tmp_path, weights=weights, until="2030-01-01")
-    assert train_forecaster(asked, StopFlag()).description["fitted_to"] == "2030-01-01"
+    last = "2030-01-01T23:59:59.999999"
+    asked = request("toto", tmp_path, weights=weights, until=last, symbols=frozenset("BX"))
+    description = train_forecaster(asked, StopFlag()).description
+    assert description["fitted_to"] == last
+    assert description["symbols"] == ["A", "B", "X"]
+
+
+def test_weights_of_unknown_symbols_make_the_symbols_of_a_run_unknown(
+    tmp_path: Path, pretrained: Path
+) -> None:
+    asked = request("toto", tmp_path, weights=pretrained / "toto" / "model", symbols=None)
+    description = train_forecaster(asked, StopFlag()).description
+    assert description["symbols"] is None
+    assert description["fitted_to"] < "2020-05-09"
+
+
+def test_another_tokenizer_is_refused_before_it_replaces_that_of_the_run(
+    tmp_path: Path, pretrained: Path
+) -> None:
+    train_forecaster(request("kronos", tmp_path / "other", seed=9), StopFlag())
+    mine, others = (path / "tokenizer" for path in (pretrained / "kronos", tmp_path / "other"))
+    run = tmp_path / "run"
+    train_forecaster(request("kronos", run, tokenizer=mine), StopFlag())
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        train_forecaster(request("kronos", run, tokenizer=others, resume=True), StopFlag())
+    assert_same(run / "tokenizer", mine)
+    again = train_forecaster(request("kronos", run, tokenizer=mine, resume=True), StopFlag())
+    assert again.description["weights_sha256"]
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
