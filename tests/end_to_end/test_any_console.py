@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hrl_sarp.cli import entry as cli
 from hrl_sarp.data.store import write_raw
+from hrl_sarp.reporting import page
 from hrl_sarp.reporting.table import Table, paragraphs
 from hrl_sarp.run.terminal import accept_any_console, log_to_screen, say
 from tests.architecture.source_tree import REPOSITORY
@@ -54,6 +55,8 @@ def strange(whole_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tiny_site.use(copy, monkeypatch)
     for name, value in NOT_A_TERMINAL.items():
         monkeypatch.setenv(name, value)
+    # pictures go to files, none to a console, and to draw them takes half of the time
+    monkeypatch.setattr(page, "svg", lambda *_: "<svg/>")
     return copy
 
 

@@ -109,7 +109,11 @@ def collected(root: Path, market: Path) -> Site:
     values = merged(merged(TINY, SMALL), {"market": "us"})
     values["macro_agent"]["ppo"]["envs_per_group"] = 2  # of 4
     values["market_profile"] = profile.model_dump(include=kept)
-    values["evaluation"] = {"bootstrap_samples": 20, "random_portfolios": 2}
+    values["evaluation"] = {
+        "baselines": ["equal_weight", "inverse_volatility"],  # optimised ones take seconds
+        "bootstrap_samples": 20,
+        "random_portfolios": 2,
+    }
     text = yaml.safe_dump(values)
     (site.config_dir / "experiments" / f"{EXPERIMENT}.yaml").write_text(text)
     write_raw(raw_data.random_raw(np.random.default_rng(0), N_DAYS), site.raw)

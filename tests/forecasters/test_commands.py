@@ -103,6 +103,7 @@ def test_a_model_is_not_tested_on_what_it_has_seen(
     assert command(*options)[0] == 0
     asked = [
         *("evaluate-forecaster", "--model", tmp_path / "run", "--data", tmp_path / "bars"),
+        *("--symbols", "A", "--horizon", 2),
         *("--start", "2020-10-01", "--quick", "--output", tmp_path / "evaluated"),
     ]
     assert_refused(command(*asked), "fitted on data up to", "--allow-contaminated")
