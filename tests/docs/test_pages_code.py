@@ -2,12 +2,29 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from hrl_sarp.config import loading
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.envs import PortfolioVecEnv, observation_table
 from hrl_sarp.run.files import read_json
+
+
+@pytest.fixture
+def few_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let backtests compare with 1/N alone; that of README keeps every baseline."""
+    load = loading.load_config
+    few = {"baselines": ["equal_weight"], "random_portfolios": 2, "bootstrap_samples": 50}
+
+    def load_few(**options: Any) -> RunConfig:
+        config = load(**options)
+        evaluation = config.evaluation.model_copy(update=few)
+        return config.model_copy(update={"evaluation": evaluation})
+
+    monkeypatch.setattr(loading, "load_config", load_few)
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -30,6 +47,7 @@ def test_the_code_of_the_readme_runs(
     assert "┆ sector" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("few_baselines")
 def test_the_policies_of_the_page_about_own_policies_run(
     repository: Path,
     tmp_path: Path,
@@ -45,6 +63,7 @@ def test_the_policies_of_the_page_about_own_policies_run(
     assert (tmp_path / "logs" / "mine" / "wealth.png").is_file()
 
 
+@pytest.mark.usefixtures("few_baselines")
 def test_the_code_of_the_page_about_own_agents_runs(
     repository: Path,
     tmp_path: Path,
