@@ -15,6 +15,8 @@ from hrl_sarp.run.terminal import accept_any_console, log_to_screen, say
 
 STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM."""
+TUNE_FORECASTER = "tune-forecaster"
+"""Goes on by itself, without --resume."""
 OPTION_MISSING = 2
 """Exit code of a command that would have overwritten something, as of one with a wrong option."""
 
@@ -39,7 +41,8 @@ def main() -> int:
     except typer.TyperException as error:
         return _complain(_as_usage(error.format_message()), error.exit_code)
     except StoppedEarly:
-        return _complain(f"stopped; the same command {_resumed()} continues exactly there", STOPPED)
+        how = "" if sys.argv[1:2] == [TUNE_FORECASTER] else f" {_resumed()}"
+        return _complain(f"stopped; the same command{how} continues exactly there", STOPPED)
     except KeyboardInterrupt:
         code = STOPPED
     except HrlSarpError as error:
@@ -100,7 +103,7 @@ def _stopped_at_once() -> str:
     how = "begins anew"
     if given[:1] and given[0] in ("train", "pretrain-encoder", "finetune-encoder"):
         how = f"{_resumed()} continues from the last checkpoint"
-    elif given[:1] in (["evaluate"], ["known-markets"], ["tune"]):
+    elif given[:1] in (["evaluate"], ["known-markets"], ["tune"], [TUNE_FORECASTER]):
         how = "continues"
     elif given[:1] == ["collect-data"] and any("yahoo" in word for word in given):
         how = "fetches the rest"

@@ -25,8 +25,10 @@ from hrl_sarp.run.terminal import say
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.encoder_schema import ForecastersConfig
+    from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.forecasters.api import LoadedForecaster
     from hrl_sarp.forecasters.training.run import Pretrained, TrainingRequest
+    from hrl_sarp.forecasters.training.sources import SplitSeries
 
 MODELS = ("toto", "kronos", "kronos-tokenizer")
 DEFAULT_DIR = Path("logs/forecasters")
@@ -189,9 +191,8 @@ def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Example: hrl-sarp train-forecaster --model toto --train-root prices/ --output logs/forecasters/a
     """
-    _require_source(model, train_root, val_root, is_panel=panel)
+    require_source("train-forecaster", model, train_root, val_root, is_panel=panel)
     from hrl_sarp.forecasters.training import run
-    from hrl_sarp.forecasters.training.sources import from_market, from_roots
     from hrl_sarp.run.earlier import require_free_output
     from hrl_sarp.run.session import configure_threads, resolve_device
 
@@ -202,26 +203,67 @@ def train_forecaster(  # noqa: PLR0913 -- the parameters are the command's optio
     found = read_settings(settings, model, changes)
     config, chosen = read_config(market, experiment, own), resolve_device(device)
     configure_threads(config.threads)
-    wanted = found, _holdout(holdout, found)
     # bad data are refused before the folder is made
-    if train_root is not None:
-        source = from_roots(train_root, val_root, *wanted)
-    else:
-        source = from_market(data_dir, config, *wanted)
-    further = _further(model, weights, tokenizer, pretrained_until)
+    source = read_source(train_root, val_root, data_dir, config, found, holdout)
+    further = pretrained(model, weights, tokenizer, pretrained_until)
     further = replace(further, freeze=freeze, lora_rank=lora_rank)
     where = folder, seed, chosen, config.curriculum.checkpoint_seconds
     _train(run.TrainingRequest(model, source, found, *where, further, resume))
 
 
-def _require_source(
-    model: str, train_root: Path | None, val_root: Path | None, *, is_panel: bool
+def read_source(
+    train_root: Path | None,
+    val_root: Path | None,
+    data_dir: Path,
+    config: "RunConfig",
+    settings: "ForecastersConfig",
+    holdout: str | None,
+) -> "SplitSeries":
+    """Read the bars of a training, of files or of a market, and split them.
+
+    Args:
+        train_root: file or folder; None takes the market.
+        val_root: file or folder, if it is another one.
+        data_dir: folder of the market's data.
+        config: of the market.
+        settings: shares of the spans, seed of the holdout.
+        holdout: value of --holdout.
+
+    Returns:
+        The series and their split.
+    """
+    from hrl_sarp.forecasters.training.sources import from_market, from_roots
+
+    wanted = settings, _holdout(holdout, settings)
+    if train_root is not None:
+        return from_roots(train_root, val_root, *wanted)
+    return from_market(data_dir, config, *wanted)
+
+
+def require_source(
+    command: str,
+    model: str,
+    train_root: Path | None,
+    val_root: Path | None,
+    *,
+    is_panel: bool,
+    models: tuple[str, ...] = MODELS,
 ) -> None:
-    if model not in MODELS:
-        raise UsageError(f"--model must be one of {', '.join(MODELS)}, found '{model}'")
+    """Refuse a model that a command does not have, and no source of bars or two.
+
+    Args:
+        command: for messages.
+        model: value of --model.
+        train_root: file or folder.
+        val_root: file or folder.
+        is_panel: whether --panel was given.
+        models: that the command has.
+    """
+    if model not in models:
+        raise UsageError(f"--model must be one of {', '.join(models)}, found '{model}'")
     if is_panel == (train_root is not None) or (is_panel and val_root is not None):
         raise UsageError(
-            "train-forecaster needs either --train-root (and --val-root) or --panel with "
+            f"{command} needs either --train-root (and --val-root) or --panel with "
             f"--data-dir, found {'both' if is_panel else 'neither'}"
         )
 
@@ -396,10 +438,20 @@ def _holdout(given: str | None, settings: "ForecastersConfig") -> int | list[str
     return int(given) if given.isdigit() else [name.strip() for name in given.split(",")]
 
 
-def _further(
+def pretrained(
     model: str, weights: Path | None, tokenizer: Path | None, told: datetime | None
 ) -> "Pretrained":
-    """Say what a training begins with, and what that has seen: told, of its run, or its release."""
+    """Say what a training begins with, and what that has seen: told, of its run, or its release.
+
+    Args:
+        model: value of --model.
+        weights: value of --weights.
+        tokenizer: value of --tokenizer.
+        told: value of --pretrained-until.
+
+    Returns:
+        What all of its weights are trained of.
+    """
     from hrl_sarp.forecasters.seen import seen_by_all
     from hrl_sarp.forecasters.training.run import Pretrained, weights_inside
 

@@ -1,4 +1,4 @@
-"""The commands `evaluate`, `known-markets`, `tune`, `runs` (lists all) and `audit` (for leaks)."""
+"""The commands that compare: evaluate, known-markets, tune, tune-forecaster, runs and audit."""
 
 import re
 from collections.abc import Mapping
@@ -7,11 +7,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hrl_sarp.cli.forecasters import DEFAULT_DIR as FORECASTER_DIR
+from hrl_sarp.cli.forecasters import (
+    Epochs,
+    Holdout,
+    Model,
+    Panel,
+    Root,
+    RunSeed,
+    Settings,
+    Tokenizer,
+    ValRoot,
+    Weights,
+    pretrained,
+    read_settings,
+    read_source,
+    require_source,
+)
 from hrl_sarp.cli.options import (
     DEFAULT_DATA_DIR,
     OUTPUT_OPTION,
     OWN_MARKET,
     DataDir,
+    Device,
     Experiment,
     MarketName,
     OwnConfig,
@@ -69,12 +87,25 @@ Memory = Annotated[
 Output = Annotated[
     Path | None, typer.Option(help="Folder of cells and tables; default: logs/studies/NAME.")
 ]
+Trials = Annotated[int, typer.Option(min=1, help="Trials of this folder.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="Database that processes share: sqlite:///OUTPUT/study.db.", show_default=False
+    ),
+]
+SearchOutput = Annotated[
+    Path | None,
+    typer.Option(help=f"Folder of the search; {FORECASTER_DIR}/tuning/MODEL.", show_default=False),
+]
 LOCAL, RAY = "local", "ray"
 LOCAL_JOBS = 2
 STUDIES = Path("logs/studies")
 """Has one folder for each study where no --output is given."""
 SEARCHES = Path("logs/tuning")
 """Has one folder for each search where no --output is given."""
+FORECASTERS = ("toto", "kronos")
+TUNING_LOG = "tuning.log"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -84,6 +115,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("runs")(runs)
     app.command("audit")(audit)
     app.command("tune")(tune)
+    app.command("tune-forecaster")(tune_forecaster)
 
 
 def evaluate(  # noqa: PLR0913 -- a parameter is an option
@@ -398,3 +430,66 @@ def tune(  # noqa: PLR0913 -- options, given by name
         raise typer.Exit(1)
     where = f" --config {own}" if own is not None and own.is_dir() else ""
     say(f"hrl-sarp train --experiment {folder / 'best.yaml'}{where} trains with the best values")
+
+
+def tune_forecaster(  # noqa: PLR0913 -- the parameters are the command's options
+    trials: Trials,
+    model: Model = "toto",
+    train_root: Root = None,
+    val_root: ValRoot = None,
+    panel: Panel = False,  # noqa: FBT002 -- an option, given by name
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    market: MarketName = None,
+    epochs: Epochs = None,
+    weights: Weights = None,
+    tokenizer: Tokenizer = None,
+    holdout: Holdout = None,
+    output: SearchOutput = None,
+    settings: Settings = None,
+    storage: Storage = None,
+    own: OwnConfig = None,
+    experiment: Experiment = None,
+    seed: RunSeed = 0,
+    device: Device = "auto",
+    trial_log: TrialLogFile = None,
+) -> None:
+    """Search for better settings of Toto or Kronos; the test is never read.
+
+    Trials are compared by the CRPS of their forecasts in validation. The same command goes on after
+    Ctrl-C or a kill; more trials are added to those there. What is tried is the section `tuning` of
+    config/forecasters.yaml. Exit code 1 if no trial has finished. Needs Optuna, the extra `tune`.
+
+    Example: hrl-sarp tune-forecaster --model toto --train-root prices/ --trials 20
+    """
+    require_source(
+        "tune-forecaster", model, train_root, val_root, is_panel=panel, models=FORECASTERS
+    )
+    from rich.console import Console
+
+    from hrl_sarp.run.session import StopFlag, configure_threads, require_extra, resolve_device
+
+    require_extra("optuna", "tune")
+    from hrl_sarp.forecasters.training import run
+    from hrl_sarp.studies.tuning.forecaster_report import summarise_search
+    from hrl_sarp.studies.tuning.forecasters import ForecasterSearch, run_search
+
+    found = read_settings(settings, model, {"epochs": epochs})
+    config, chosen = read_config(market, experiment, own), resolve_device(device)
+    configure_threads(config.threads)
+    source = read_source(train_root, val_root, data_dir, config, found, holdout)
+    folder = output or FORECASTER_DIR / "tuning" / model
+    start = pretrained(model, weights, tokenizer, None)
+    where = folder, seed, chosen, config.curriculum.checkpoint_seconds
+    whole = run.TrainingRequest(model, source, found, *where, start)
+    url = storage or f"sqlite:///{folder / 'study.db'}"
+    search = ForecasterSearch(whole, url, trial_log)
+    search.require_startable()
+    with running(folder, OUTPUT_OPTION, TUNING_LOG), StopFlag() as stop:
+        run_search(search, trials, stop)
+        outcome = summarise_search(search)
+    Console().print(outcome.table)
+    for sentence in outcome.told:
+        say(sentence)
+    say(f"wrote {folder / 'study.json'} and {folder / 'tune.html'}")
+    if not outcome.has_best:
+        raise typer.Exit(1)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hrl_sarp.config.market_schema import Count, Fraction, Positive, Section
+from hrl_sarp.config.study_schema import SearchSpace
 
 Day = Annotated[date, Field(strict=False)]  # dates in quotes are text for YAML
 MaskStrategy = Literal["random", "block", "patch"]
@@ -288,6 +289,15 @@ class RatesConfig(Section):
     """Share of the highest rate: the last one, or of `one_cycle` the first one."""
 
 
+class SamplingConfig(Section):
+    """How a trained Kronos draws the tokens of its paths."""
+
+    temperature: Positive
+    """Logits are divided by it: below 1 likely tokens become likelier."""
+    top_p: float = Field(gt=0, le=1)
+    """Only the likeliest tokens that together reach this probability are drawn."""
+
+
 class ForecasterModelConfig(Section):
     """One model of `train-forecaster`: its sizes where it begins from scratch, and its training."""
 
@@ -317,6 +327,48 @@ class ForecasterModelConfig(Section):
     max_grad_norm: Positive
     """Longer gradients are scaled down to this norm."""
     rates: RatesConfig
+    nll_weight: Fraction | None
+    """Share of the likelihood in the loss of `toto`; null for the others."""
+    clip: Positive | None
+    """Bars in units of their context are cut to plus and minus this; null for `toto`. A tokenizer
+    that `kronos` trains for itself takes the value of `kronos`."""
+    sampling: SamplingConfig | None
+    """Of `kronos`; null for the others."""
+
+
+class ForecasterSpaceConfig(Section):
+    """What `tune-forecaster` tries for one model.
+
+    Keys are those of the model's settings. Two stand for others: `context_patches` is the context
+    of Toto in patches, and `way` is what is trained of --weights: `all`, `freeze` (the last layers
+    alone), or a number, the rank of low-rank additions.
+    """
+
+    scratch: SearchSpace
+    """Tried where training begins from random weights."""
+    weights: SearchSpace
+    """Tried where --weights are trained further."""
+
+
+class ForecasterTuningConfig(Section):
+    """How `tune-forecaster` compares trials, and what it tries."""
+
+    horizon: Count
+    """Bars that every trial forecasts, whatever its patches and context."""
+    origins: Count
+    """Origins of validation, over all symbols at most; every trial has the same."""
+    paths: int = Field(ge=2)
+    """Paths that are drawn where quantiles need draws."""
+    startup_trials: Count
+    """Trials that are drawn at random; later ones follow what these show."""
+    reduction: int = Field(ge=2)
+    """One of so many trials goes on at each step of Hyperband."""
+    temperatures: list[Positive] = Field(min_length=1)
+    """Tried for the sampling of Kronos after the best trial."""
+    top_ps: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1)
+    """Tried with each temperature."""
+    spaces: dict[Literal["toto", "kronos"], ForecasterSpaceConfig]
+    """Value of --model -> what is tried."""
 
 
 class ForecastersConfig(Section):
@@ -338,6 +390,16 @@ class ForecastersConfig(Section):
     """Factor on what --lora-rank adds to a weight."""
     models: dict[Literal["toto", "kronos", "kronos-tokenizer"], ForecasterModelConfig]
     """Value of --model -> its settings."""
+    tuning: ForecasterTuningConfig
+
+    @model_validator(mode="after")
+    def _says_what_each_model_needs(self) -> "ForecastersConfig":
+        for name, model in self.models.items():
+            own = {"toto": ("nll_weight",), "kronos": ("clip", "sampling")}.get(name, ("clip",))
+            missing = [key for key in own if getattr(model, key) is None]
+            if missing:
+                raise ValueError(f"models.{name}: expected a value of {missing[0]}, found null")
+        return self
 
     @model_validator(mode="after")
     def _leaves_a_test(self) -> "ForecastersConfig":

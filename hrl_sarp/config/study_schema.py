@@ -153,6 +153,31 @@ def _require_going_up(low: int | float, high: int | float, *, is_log: bool) -> N
         raise ValueError(f"expected low above 0 where log is true, found {low:g}")
 
 
+def _require_each_key_once(*kinds: dict[str, Any]) -> None:
+    keys = [key for kind in kinds for key in kind]
+    if not keys:
+        raise ValueError("expected at least one key in floats, ints or choices")
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"expected each key once, found {', '.join(twice)} twice")
+
+
+class SearchSpace(Section):
+    """Values that `tune-forecaster` tries, by the dotted key of the setting that they replace."""
+
+    floats: dict[str, FloatRange]
+    """Key -> the numbers that are tried for it."""
+    ints: dict[str, IntRange]
+    """Key -> the whole numbers that are tried for it."""
+    choices: dict[str, Annotated[list[Any], Field(min_length=2)]]
+    """Key -> the values that are tried for it."""
+
+    @model_validator(mode="after")
+    def _is_a_space(self) -> "SearchSpace":
+        _require_each_key_once(self.floats, self.ints, self.choices)
+        return self
+
+
 class TuningConfig(Section):
     """The file `config/tuning.yaml`: what the command `tune` tries, and on what it compares."""
 
@@ -175,12 +200,7 @@ class TuningConfig(Section):
                 "inner: expected at least two trainings, folds times seeds: a score is their mean "
                 "less its standard error"
             )
-        keys = [*self.floats, *self.ints, *self.choices]
-        if not keys:
-            raise ValueError("expected at least one key in floats, ints or choices")
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise ValueError(f"expected each key once, found {', '.join(twice)} twice")
+        _require_each_key_once(self.floats, self.ints, self.choices)
         return self
 
 

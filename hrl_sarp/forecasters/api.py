@@ -26,6 +26,7 @@ from hrl_sarp.forecasters.frames import (
     history_of_values,
     series_of_table,
 )
+from hrl_sarp.forecasters.kronos.bars import CLIP
 from hrl_sarp.forecasters.kronos.files import load_kronos
 from hrl_sarp.forecasters.kronos.forecaster import KronosForecaster
 from hrl_sarp.forecasters.kronos.sampling import Sampling
@@ -266,7 +267,7 @@ def _identity(path: Path, tokenizer: Path | None, forecaster: Forecaster) -> str
     if isinstance(forecaster, TotoForecaster):
         draws = f", {forecaster.n_paths} paths"
     elif isinstance(forecaster, KronosForecaster):
-        draws = f", {forecaster.sampling}"
+        draws = f", {forecaster.sampling}, clip {forecaster.clip}"
     return f"{' with '.join(parts)}, context {forecaster.context_rows}{draws}"
 
 
@@ -313,8 +314,10 @@ def _of_run(folder: Path, context: int | None, n_paths: int) -> LoadedForecaster
         model = load_toto(folder / MODEL)
         forecaster = TotoForecaster(model, _patches(rows, 1, model.config.patch_size), n_paths)
     elif tokenizer is not None:
-        sampling = Sampling(n_paths, s2_positions="trained")
-        forecaster = load_kronos(folder / MODEL, tokenizer, sampling, context=rows)
+        # a run of an early version says nothing of both, and had the published values
+        clip, chosen = description.get("clip", CLIP), description.get("sampling", {})
+        sampling = Sampling(n_paths, s2_positions="trained", **chosen)
+        forecaster = load_kronos(folder / MODEL, tokenizer, sampling, context=rows, clip=clip)
     else:
         raise CheckpointError(f"{folder}: holds a tokenizer, which forecasts nothing alone")
     seen = seen_by(folder, description["model"])

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped
 from hrl_sarp.forecasters.contract import BAR_COLUMNS, CLOSE, History
 
 CLIP = 5.0
-"""Normalised values are cut to +-5."""
+"""Normalised values of published weights are cut to +-5."""
 SCALE_FLOOR = 1e-5
 """Added to deviations, so that a constant column becomes 0."""
 VOLUME, AMOUNT = BAR_COLUMNS.index("volume"), BAR_COLUMNS.index("amount")
@@ -32,10 +32,10 @@ class Scale:
     """Of the population (ddof 0)."""
 
     def normalise(
-        self, bars: Float[np.ndarray, "*rows columns"]
+        self, bars: Float[np.ndarray, "*rows columns"], clip: float = CLIP
     ) -> Float[np.ndarray, "*rows columns"]:
-        """Measure bars in units of the context, cut to +-`CLIP`."""
-        return np.clip((bars - self.mean) / (self.deviation + np.float32(SCALE_FLOOR)), -CLIP, CLIP)
+        """Measure bars in units of the context, cut to plus and minus `clip`."""
+        return np.clip((bars - self.mean) / (self.deviation + np.float32(SCALE_FLOOR)), -clip, clip)
 
     def restore(
         self, bars: Float[np.ndarray, "*rows columns"]

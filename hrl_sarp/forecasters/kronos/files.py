@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hrl_sarp.errors import CheckpointError, ForecastError
+from hrl_sarp.forecasters.kronos.bars import CLIP
 from hrl_sarp.forecasters.kronos.forecaster import KronosForecaster
 from hrl_sarp.forecasters.kronos.predictor import KronosPredictor
 from hrl_sarp.forecasters.kronos.sampling import Sampling
@@ -21,6 +22,7 @@ def load_kronos(
     *,
     max_context: int | None = None,
     context: int | None = None,
+    clip: float = CLIP,
 ) -> KronosForecaster:
     """Read a forecaster.
 
@@ -32,6 +34,7 @@ def load_kronos(
         max_context: rows that the predictor reads at most; None takes that of the published size,
             512 for others.
         context: rows of a history that are read; None leaves room for the steps.
+        clip: normalised bars are cut to plus and minus this, as in the training.
 
     Returns:
         The forecaster, on the CPU.
@@ -45,7 +48,7 @@ def load_kronos(
     tokenizer, predictor = load_tokenizer(path_tokenizer), load_predictor(path_model)
     try:
         return KronosForecaster(
-            tokenizer, predictor, sampling, max_context=max_context, context=context
+            tokenizer, predictor, sampling, max_context=max_context, context=context, clip=clip
         )
     except ForecastError as error:
         raise CheckpointError(f"{path_model} with {path_tokenizer}: {error}") from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hrl_sarp.errors import ForecastError
 from hrl_sarp.forecasters.contract import CLOSE, Forecast, History, require_histories
-from hrl_sarp.forecasters.kronos.bars import Scale, bars_of, scale_of, stamps_of
+from hrl_sarp.forecasters.kronos.bars import CLIP, Scale, bars_of, scale_of, stamps_of
 from hrl_sarp.forecasters.kronos.predictor import KronosPredictor
 from hrl_sarp.forecasters.kronos.sampling import (
     CachedSteps,
@@ -64,6 +64,7 @@ class KronosForecaster:
             512 for others.
         context: rows of a history that are read. None leaves room for the steps, `max_context` less
             the horizon, so that nothing is computed twice. Beyond that the window slides.
+        clip: normalised bars are cut to plus and minus this, as in the training.
         is_cached: whether a step reads its new token only, where the window need not slide. The
             result is the same without, up to rounding, and slower.
 
@@ -88,6 +89,7 @@ class KronosForecaster:
         *,
         max_context: int | None = None,
         context: int | None = None,
+        clip: float = CLIP,
         is_cached: bool = True,
     ) -> None:
         _require_pair(tokenizer, predictor)
@@ -97,7 +99,7 @@ class KronosForecaster:
         if max_context is None:
             max_context = CONTEXTS.get(published or "", DEFAULT_CONTEXT)
         self.max_context = max_context
-        self.context, self.is_cached = context, is_cached
+        self.context, self.clip, self.is_cached = context, clip, is_cached
         self._name = "kronos" if published is None else f"kronos-{published}"
         least = LEAST_ROWS if context is None else min(context, self.max_context - 1)
         if least < LEAST_ROWS or self.max_context <= LEAST_ROWS:
@@ -198,7 +200,7 @@ class KronosForecaster:
         rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
         uniforms = rng.random((n_steps, self.sampling.n_paths, 2))
         stamps = stamps_of(read.timestamps), stamps_of(history.future)
-        return _Rows(index, scale, scale.normalise(bars), *stamps, uniforms)
+        return _Rows(index, scale, scale.normalise(bars, self.clip), *stamps, uniforms)
 
     def _draw(self, batch: list[_Rows]) -> Float[Tensor, "B S h 6"]:
         """Draw normalised bars for histories that fit into one batch."""

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from hrl_sarp.config.encoder_schema import ForecasterModelConfig
 from hrl_sarp.errors import ConfigError, UsageError
 from hrl_sarp.fitting import Task
 from hrl_sarp.forecasters.kronos.files import load_predictor, load_tokenizer
@@ -40,7 +41,9 @@ class Trainable:
     heads: tuple[str, ...]
     """Beginnings of the names of the last layers, which --freeze trains alone."""
     task: Callable[..., Task]
-    """From model, windows and device."""
+    """From model, windows, device and the setting that `setting` names."""
+    setting: str
+    """Setting of the task: `nll_weight` or `clip`."""
 
 
 def make_task(
@@ -49,6 +52,7 @@ def make_task(
     tokenizer: nn.Module | None,
     windows: ForecastWindows,
     device: torch.device,
+    settings: ForecasterModelConfig,
 ) -> Task:
     """Make the task of the training loop.
 
@@ -58,6 +62,7 @@ def make_task(
         tokenizer: of `kronos`; None for the others.
         windows: to train and validate on.
         device: of the training.
+        settings: of the model.
 
     Returns:
         The task.
@@ -74,7 +79,8 @@ def make_task(
                 f"and {windows.context}"
             )
     parts = (module,) if tokenizer is None else (module, tokenizer)
-    return TRAINABLE[model].task(*parts, windows, device)
+    kind = TRAINABLE[model]
+    return kind.task(*parts, windows, device, getattr(settings, kind.setting))
 
 
 def _make_toto(sizes: Mapping[str, Any], _tokenizer: nn.Module | None) -> Toto:
@@ -109,16 +115,29 @@ def _save_kronos_part(folder: Path, module: KronosTokenizer | KronosPredictor) -
 
 
 TRAINABLE = {
-    TOTO: Trainable(_make_toto, load_toto, save_toto, ("unembed", "output_distribution"), TotoTask),
+    TOTO: Trainable(
+        _make_toto,
+        load_toto,
+        save_toto,
+        ("unembed", "output_distribution"),
+        TotoTask,
+        "nll_weight",
+    ),
     TOKENIZER: Trainable(
         _make_tokenizer,
         load_tokenizer,
         _save_kronos_part,
         ("post_quant_embed", "head"),
         TokenizerTask,
+        "clip",
     ),
     KRONOS: Trainable(
-        _make_predictor, load_predictor, _save_kronos_part, ("dep_layer", "head"), PredictorTask
+        _make_predictor,
+        load_predictor,
+        _save_kronos_part,
+        ("dep_layer", "head"),
+        PredictorTask,
+        "clip",
     ),
 }
 """Value of --model -> how it is trained."""

@@ -3,7 +3,8 @@
 import copy
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ FIRST_WEIGHTS, UPDATES, LOW_RANK, TIMED = range(4)
 """Roles of derived seeds."""
 CODE = ("forecasters", "fitting")
 """Folders of the package that a trained forecaster depends on."""
+Watch = Callable[[Epoch, nn.Module, nn.Module | None], None]
+"""Gets each epoch of the model with the module as it is then, and the tokenizer of `kronos`. A run
+that is killed before the checkpoint of an epoch trains and shows it again, with the same bits."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,9 @@ class Trained:
     """Content of `forecaster.json`."""
 
 
-def train_forecaster(request: TrainingRequest, stop: StopFlag) -> Trained:
+def train_forecaster(
+    request: TrainingRequest, stop: StopFlag, watch: Watch | None = None
+) -> Trained:
     """Train, keep the epoch that is best on validation, and write weights and description.
 
     A resumed run continues with the next batch and ends with the same bits. One that had finished
@@ -143,6 +149,8 @@ def train_forecaster(request: TrainingRequest, stop: StopFlag) -> Trained:
     Args:
         request: model, series and settings.
         stop: flag that is checked after each batch.
+        watch: is shown every epoch of the model, not those of its tokenizer; what it raises ends
+            the run.
 
     Returns:
         The trained module.
@@ -151,7 +159,7 @@ def train_forecaster(request: TrainingRequest, stop: StopFlag) -> Trained:
         StoppedEarly: if the stop flag is set; a checkpoint is written first.
         HrlSarpError: if options, series or weights do not go together.
     """
-    _require_options(request)
+    require_options(request)
     windows = request.windows()
     kind = TRAINABLE[request.model]
     state = RunState(
@@ -171,8 +179,15 @@ def train_forecaster(request: TrainingRequest, stop: StopFlag) -> Trained:
     if is_done:
         return Trained(kind.load(request.output / MODEL), tokenizer, description)
     module = _prepared_module(request, tokenizer)
-    task = make_task(request.model, module, tokenizer, windows, request.device)
-    fit = _new_fit(request, task, state, stop)
+    parts = module, tokenizer, windows
+    task = make_task(request.model, *parts, request.device, request.of_model)
+
+    def on_epoch(epoch: Epoch) -> None:
+        _keep_best(request, task, epoch)
+        if watch is not None:
+            watch(epoch, task.module, tokenizer)
+
+    fit = _new_fit(request, task, state, stop, on_epoch)
     _say_cost(task, request, fit)
     fitted = fit.run()
     merge_low_rank(module)
@@ -209,7 +224,16 @@ def weights_inside(path: Path) -> Path:
     return path / MODEL if (path / MODEL).is_dir() else path
 
 
-def _require_options(request: TrainingRequest) -> None:
+def require_options(request: TrainingRequest) -> None:
+    """Refuse options that do not go together, and weights that are not there.
+
+    Args:
+        request: of a training.
+
+    Raises:
+        UsageError: naming the options.
+        MissingArtifactError: if weights are not there.
+    """
     start = request.start
     ways = (("--freeze", start.freeze), ("--lora-rank", start.lora_rank))
     few = [name for name, given in ways if given]
@@ -239,9 +263,24 @@ def _tokenizer_of(
         # a run holds all that its forecasts need
         TRAINABLE[TOKENIZER].save(request.output / TOKENIZER_FOLDER / MODEL, found)
         return found
-    changes: dict[str, Any] = {"model": TOKENIZER, "output": request.output / TOKENIZER_FOLDER}
-    own = TrainingRequest(**{**vars(request), **changes})
+    own = tokenizer_request(request, request.output / TOKENIZER_FOLDER)
     return train_forecaster(own, stop).module
+
+
+def tokenizer_request(request: TrainingRequest, output: Path) -> TrainingRequest:
+    """Say how the tokenizer is trained that a training of Kronos makes for itself.
+
+    Args:
+        request: of `kronos`; its tokenizer cuts bars where the predictor does.
+        output: folder of the tokenizer's run.
+
+    Returns:
+        The request. It gives the same bits whatever else differs between requests of `kronos`.
+    """
+    models: dict[Any, ForecasterModelConfig] = dict(request.settings.models)
+    models[TOKENIZER] = models[TOKENIZER].model_copy(update={"clip": request.of_model.clip})
+    settings = request.settings.model_copy(update={"models": models})
+    return replace(request, model=TOKENIZER, settings=settings, output=output, start=Pretrained())
 
 
 def _prepared_module(request: TrainingRequest, tokenizer: nn.Module | None) -> nn.Module:
@@ -259,7 +298,13 @@ def _prepared_module(request: TrainingRequest, tokenizer: nn.Module | None) -> n
     return module
 
 
-def _new_fit(request: TrainingRequest, task: Task, state: RunState, stop: StopFlag) -> Fit:
+def _new_fit(
+    request: TrainingRequest,
+    task: Task,
+    state: RunState,
+    stop: StopFlag,
+    on_epoch: Callable[[Epoch], None],
+) -> Fit:
     settings = request.of_model
     rate = settings.learning_rate if request.start.weights is None else settings.fine_tuning_rate
     schedule = Schedule(
@@ -275,15 +320,15 @@ def _new_fit(request: TrainingRequest, task: Task, state: RunState, stop: StopFl
         eps=settings.eps,
         by_update=_rates(settings.rates),
     )
-
-    def keep_best(epoch: Epoch) -> None:
-        if epoch.is_best:
-            merged = copy.deepcopy(task.module)
-            merge_low_rank(merged)
-            TRAINABLE[request.model].save(request.output / CHECKPOINTS / BEST, merged.cpu())
-
     seed, world = derive_seed(request.seed, UPDATES), World.alone(request.device)
-    return Fit(task, schedule, state, seed, stop, world, on_epoch=keep_best)
+    return Fit(task, schedule, state, seed, stop, world, on_epoch=on_epoch)
+
+
+def _keep_best(request: TrainingRequest, task: Task, epoch: Epoch) -> None:
+    if epoch.is_best:
+        merged = copy.deepcopy(task.module)
+        merge_low_rank(merged)
+        TRAINABLE[request.model].save(request.output / CHECKPOINTS / BEST, merged.cpu())
 
 
 def _rates(rates: RatesConfig) -> Any:
@@ -332,6 +377,8 @@ def _describe(
         "model": request.model,
         "context": windows.context,
         "horizon": windows.horizon,
+        "clip": request.of_model.clip,
+        "sampling": request.of_model.sampling and request.of_model.sampling.model_dump(),
         "fitted_from": str(windows.timestamps[chosen].min()),
         "fitted_to": str(last if until is None else max(last, np.datetime64(until))),
         "symbols": None if before is None else sorted(own | before),

@@ -18,8 +18,11 @@ from hrl_sarp.forecasters.training.windows import (
     split_by_time,
 )
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.run.trials import prices_hash
 
 Holdout = int | Sequence[str]
+PRICES = "prices"
+"""Entry of an origin: hash of the prices of the market, as the trial log names it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,23 @@ def from_market(
     series = [one for one in series if len(one)]
     left_out = choose_holdout([one.symbol for one in series], holdout, settings.holdout_seed)
     split = Split(train_stop, dates[spans.train.stop], left_out)
-    return SplitSeries(series, split, {"data_dir": str(data_dir), "market": market.name})
+    origin = {"data_dir": str(data_dir), "market": market.name, PRICES: prices_hash(market)}
+    return SplitSeries(series, split, origin)
+
+
+def without_test(source: SplitSeries) -> SplitSeries:
+    """Leave out the test and the symbols of the holdout, so that nothing reads them.
+
+    Args:
+        source: of a training.
+
+    Returns:
+        The bars before the end of validation, of the other symbols.
+    """
+    tick = np.timedelta64(1, "us")
+    last = source.split.validation_stop.astype("datetime64[us]") - tick
+    cut = [_until(one, last) for one in source.series if one.symbol not in source.split.holdout]
+    return SplitSeries([one for one in cut if len(one)], source.split, source.origin)
 
 
 def _until(one: Series, last: np.datetime64) -> Series:

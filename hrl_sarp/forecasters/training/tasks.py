@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrl_sarp.forecasters.contract import CLOSE
-from hrl_sarp.forecasters.kronos.bars import CLIP, SCALE_FLOOR, stamps_of
+from hrl_sarp.forecasters.kronos.bars import SCALE_FLOOR, stamps_of
 from hrl_sarp.forecasters.kronos.predictor import KronosPredictor
 from hrl_sarp.forecasters.kronos.tokenizer import KronosTokenizer
 from hrl_sarp.forecasters.toto.learning import toto_loss
@@ -60,12 +60,16 @@ class TotoTask:
         model: trained in place.
         windows: with a horizon of one patch.
         device: of the training.
+        nll_weight: share of the likelihood in the loss.
     """
 
     title = "Toto"
 
-    def __init__(self, model: Toto, windows: ForecastWindows, device: torch.device) -> None:
+    def __init__(
+        self, model: Toto, windows: ForecastWindows, device: torch.device, nll_weight: float
+    ) -> None:
         self.module, self.windows = model.to(device), Windows(windows, device)
+        self._nll_weight = nll_weight
         self.train_rows = self.windows.first[TRAIN]
         self._levels = torch.from_numpy(PERCENT * np.log(windows.table[:, CLOSE])).to(device)
 
@@ -89,14 +93,15 @@ class TotoTask:
         counts = torch.ones_like(targets, dtype=torch.bool)
         if is_last_only:
             counts[..., :-patch] = False
-        return toto_loss(self.module, SeriesBatch.alone(values[:, :context]), targets, counts)
+        batch = SeriesBatch.alone(values[:, :context])
+        return toto_loss(self.module, batch, targets, counts, self._nll_weight)
 
 
 class KronosBars:
     """Windows of bars as Kronos reads them: in units of their context, in float32."""
 
-    def __init__(self, windows: ForecastWindows, device: torch.device) -> None:
-        self.windows = Windows(windows, device)
+    def __init__(self, windows: ForecastWindows, device: torch.device, clip: float) -> None:
+        self.windows, self._clip = Windows(windows, device), clip
         self._table = torch.from_numpy(windows.table.astype(np.float32)).to(device)
         self._stamps = torch.from_numpy(stamps_of(windows.timestamps)).to(device)
 
@@ -105,7 +110,7 @@ class KronosBars:
         bars = self.windows.gather(self._table, rows)
         context = bars[:, : self.windows.source.context]
         deviation, mean = torch.std_mean(context, dim=1, keepdim=True, correction=0)
-        return ((bars - mean) / (deviation + SCALE_FLOOR)).clamp(-CLIP, CLIP)
+        return ((bars - mean) / (deviation + SCALE_FLOOR)).clamp(-self._clip, self._clip)
 
     def stamps(self, rows: Int[Tensor, " B"]) -> Int[Tensor, "B T 5"]:
         """Return the parts of the times."""
@@ -119,14 +124,15 @@ class TokenizerTask:
         model: trained in place.
         windows: of bars.
         device: of the training.
+        clip: normalised bars are cut to plus and minus this.
     """
 
     title = "Kronos tokenizer"
 
     def __init__(
-        self, model: KronosTokenizer, windows: ForecastWindows, device: torch.device
+        self, model: KronosTokenizer, windows: ForecastWindows, device: torch.device, clip: float
     ) -> None:
-        self.module, self.inputs = model.to(device), KronosBars(windows, device)
+        self.module, self.inputs = model.to(device), KronosBars(windows, device, clip)
         self.train_rows = self.inputs.windows.first[TRAIN]
 
     def loss(self, rows: Int[Tensor, " B"], generator: torch.Generator) -> Terms:
@@ -156,6 +162,7 @@ class PredictorTask:
         tokenizer: makes the tokens.
         windows: of bars.
         device: of the training.
+        clip: normalised bars are cut to plus and minus this, as for the tokenizer.
     """
 
     title = "Kronos"
@@ -166,8 +173,9 @@ class PredictorTask:
         tokenizer: KronosTokenizer,
         windows: ForecastWindows,
         device: torch.device,
+        clip: float,
     ) -> None:
-        self.module, self.inputs = model.to(device), KronosBars(windows, device)
+        self.module, self.inputs = model.to(device), KronosBars(windows, device, clip)
         self.tokenizer = tokenizer.to(device).eval().requires_grad_(requires_grad=False)
         self.train_rows = self.inputs.windows.first[TRAIN]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,16 @@ class Tuning:
         """Gets one folder per cell."""
         return place_folder(self.root, self.place)
 
+    def study(self) -> AbstractContextManager[optuna.Study]:
+        """Open the study, which maximises scores.
+
+        Returns:
+            Its context. A trial is pruned if its best score so far is below the median that the
+            finished ones had after the same phase.
+        """
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=self.space.startup_trials)
+        return opened(self.storage, self.name, pruner)
+
     def market(self) -> Market:
         """Load the market of the experiment, with the configured stock embeddings."""
         market = assembled_market(self.data_dir, self.config)
@@ -146,7 +157,7 @@ class Tuning:
         configure_threads(THREADS)
         remove_unfinished(folder)
         configure_logging(folder)
-        with opened(self.storage, self.name, self.space) as study:
+        with self.study() as study:
             trial = self._trial(study, folder / TRIAL)
             found = study.get_trials(deepcopy=False)[trial.number]
             if not found.state.is_finished():
@@ -289,7 +300,7 @@ def run_trials(tuning: Tuning, count: int, jobs: int, *, in_process: bool = Fals
         mine = replace(tuning, place=place)
         with (
             FileLock(tuning.root / "study.lock", is_singleton=False),
-            opened(tuning.storage, tuning.name, tuning.space) as study,
+            tuning.study() as study,
         ):
             claim_folder(tuning)
             claim(study, identity)

@@ -1,6 +1,7 @@
 """What a search came to: the best trial as an experiment, tables, figures and a page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hrl_sarp.run.files import write_json, write_text
 from hrl_sarp.studies.tuning import PAGE, TRIALS
 from hrl_sarp.studies.tuning.cells import Tuning, as_plain
 from hrl_sarp.studies.tuning.space import differing
-from hrl_sarp.studies.tuning.storage import opened, values_of
+from hrl_sarp.studies.tuning.storage import values_of
 
 BEST, HISTORY, IMPORTANCE = "best.yaml", "history.png", "importance.png"
 """Files in the folder of a search."""
@@ -38,6 +39,34 @@ FEWEST = 4
 """Finished trials from which on importances are shown; a forest over fewer says nothing."""
 MOVED = 1e-9
 """Spread of scores, % a year, below which no value can have mattered."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the scores of a search are, and which of them are good."""
+
+    axis: str
+    """Below the figure's title: what a score is, with its unit."""
+    note: str
+    """Below the table."""
+    is_lower_better: bool
+    shown: Callable[[float], str]
+    """A score as text."""
+
+    @property
+    def sign(self) -> float:
+        """Factor that makes higher scores better."""
+        return -1.0 if self.is_lower_better else 1.0
+
+
+OVER_RULE = Aim(
+    "mean - error, % a year",
+    "Score: objective over the experiment's rule on the inner folds, % a year, mean of the "
+    "trainings less one standard error.",
+    is_lower_better=False,
+    shown=signed,
+)
+"""Of the command `tune`."""
 
 
 def summarise(tuning: Tuning, config_dir: Path) -> tuple[Table, list[str]]:
@@ -50,19 +79,13 @@ def summarise(tuning: Tuning, config_dir: Path) -> tuple[Table, list[str]]:
     Returns:
         The table of the best trials, and sentences about the search.
     """
-    with opened(tuning.storage, tuning.name, tuning.space) as study:
+    with tuning.study() as study:
         trials = study.get_trials(deepcopy=False)
         plain = [as_plain(trial) | {"values": values_of(trial, tuning.space)} for trial in trials]
-        importance = _importances(study)
+        importance = importances(study)
     table, told = table_of(plain), _sentences(plain)
     write_json(tuning.root / TRIALS, {"study": tuning.name, "trials": plain})
-    drawings = [Drawing(history_figure(plain), "history", "Score of each trial, and the best one.")]
-    save_png(tuning.root / HISTORY, drawings[0].figure)
-    if importance:
-        figure = importance_figure(importance)
-        save_png(tuning.root / IMPORTANCE, figure)
-        caption = "Share of the variance of the scores that each value explains (fANOVA)."
-        drawings.append(Drawing(figure, "importance", caption))
+    drawings = draw(plain, importance, tuning.root)
     best = best_of(plain)
     if best:
         config = overlaid(tuning.config, best["values"], f"trial {best['number']}")
@@ -72,11 +95,40 @@ def summarise(tuning: Tuning, config_dir: Path) -> tuple[Table, list[str]]:
     return table, told
 
 
-def best_of(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the finished trial with the highest score, the earlier one of two alike.
+def draw(
+    trials: Sequence[Mapping[str, Any]],
+    importance: Mapping[str, float],
+    folder: Path,
+    aim: Aim = OVER_RULE,
+) -> list[Drawing]:
+    """Draw the figures of a search, and write them.
 
     Args:
         trials: of `cells.as_plain`.
+        importance: of `importances`.
+        folder: gets `history.png` and, where there are importances, `importance.png`.
+        aim: of the search.
+
+    Returns:
+        The figures for a page.
+    """
+    figure = history_figure(trials, aim)
+    save_png(folder / HISTORY, figure)
+    drawings = [Drawing(figure, "history", "Score of each trial, and the best one.")]
+    if importance:
+        figure = importance_figure(importance)
+        save_png(folder / IMPORTANCE, figure)
+        caption = "Share of the variance of the scores that each value explains (fANOVA)."
+        drawings.append(Drawing(figure, "importance", caption))
+    return drawings
+
+
+def best_of(trials: Sequence[Mapping[str, Any]], aim: Aim = OVER_RULE) -> Mapping[str, Any] | None:
+    """Return the finished trial with the best score, the earlier one of two alike.
+
+    Args:
+        trials: of `cells.as_plain`.
+        aim: of the search.
 
     Returns:
         The trial; None where none has finished.
@@ -86,36 +138,37 @@ def best_of(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         0
     """
     finished = [trial for trial in trials if trial["score"] is not None]
-    return max(finished, key=lambda trial: (trial["score"], -trial["number"]), default=None)
+    return max(
+        finished, key=lambda trial: (aim.sign * trial["score"], -trial["number"]), default=None
+    )
 
 
-def table_of(trials: Sequence[Mapping[str, Any]]) -> Table:
+def table_of(trials: Sequence[Mapping[str, Any]], aim: Aim = OVER_RULE) -> Table:
     """Make the table of the best trials, and after them of those that did not finish.
 
     Args:
         trials: of `cells.as_plain`.
+        aim: of the search.
 
     Returns:
         One row a trial, and a column for each value that was tried.
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial["values"]))
-    order = sorted(trials, key=lambda t: (t["score"] is None, -(t["score"] or 0.0), t["number"]))
+    order = sorted(
+        trials, key=lambda t: (t["score"] is None, -aim.sign * (t["score"] or 0.0), t["number"])
+    )
     rows = [
         (
             str(trial["number"]),
-            NONE if trial["score"] is None else signed(trial["score"]),
+            NONE if trial["score"] is None else aim.shown(trial["score"]),
             trial["state"],
             *(_cell(trial["values"].get(key)) for key in keys),
         )
         for trial in order[:ROWS]
     ]
-    note = (
-        "Score: objective over the experiment's rule on the inner folds, % a year, mean of the "
-        "trainings less one standard error."
-    )
     header = ("trial", "score", "state", *keys)
     columns, words = tuple(range(len(header))), frozenset({0, 2})
-    return Table("trials", header, rows, note, telling=columns, text_columns=words)
+    return Table("trials", header, rows, aim.note, telling=columns, text_columns=words)
 
 
 def _cell(value: Any) -> str:
@@ -169,8 +222,15 @@ def experiment(config: RunConfig, config_dir: Path, heading: str) -> str:
     )
 
 
-def _importances(study: optuna.Study) -> dict[str, float]:
-    """Return how much of the scores' variance each value explains; nothing for too few trials."""
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Say how much of the scores' variance each value explains.
+
+    Args:
+        study: with its trials.
+
+    Returns:
+        Key -> share, the largest first; nothing for too few trials.
+    """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     scores = [trial.value for trial in done if trial.value is not None]
     if len(scores) < FEWEST or float(np.ptp(scores)) < MOVED:
@@ -180,11 +240,12 @@ def _importances(study: optuna.Study) -> dict[str, float]:
 
 
 @styled
-def history_figure(trials: Sequence[Mapping[str, Any]]) -> Figure:
+def history_figure(trials: Sequence[Mapping[str, Any]], aim: Aim = OVER_RULE) -> Figure:
     """Draw the scores of the trials in their order.
 
     Args:
         trials: of `cells.as_plain`.
+        aim: of the search.
 
     Returns:
         The figure: a point for each finished trial, a line for the best one so far, and a mark at
@@ -196,13 +257,14 @@ def history_figure(trials: Sequence[Mapping[str, Any]]) -> Figure:
     x, y = [t["number"] for t in done], [t["score"] for t in done]
     axes.plot(x, y, "o", color=BLUE, markersize=4, label="finished")
     if done:
-        axes.step(x, np.maximum.accumulate(y), where="post", color=VERMILION, label="best so far")
+        best = aim.sign * np.maximum.accumulate(aim.sign * np.array(y))
+        axes.step(x, best, where="post", color=VERMILION, label="best so far")
     rest = [t["number"] for t in trials if t["score"] is None]
     if rest:
         foot, label = axes.get_xaxis_transform(), "pruned or failed"
         axes.plot(rest, [0.02] * len(rest), "|", color=FADED, transform=foot, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(title="Score of each trial", xlabel="trial", ylabel="mean - error, % a year")
+    axes.set(title="Score of each trial", xlabel="trial", ylabel=aim.axis)
     axes.legend()
     return figure
 

@@ -3,17 +3,37 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from hrl_sarp.config.loading import flattened, overlaid
 from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.config.study_schema import TuningConfig
+from hrl_sarp.config.study_schema import FloatRange, IntRange, TuningConfig
 from hrl_sarp.errors import ConfigError
 
 TUNABLE = ("macro_agent", "micro_agent", "curriculum", "objective", "risk_model", "rewards")
 """Sections of the agents: how they learn. All trials share the others."""
 FIXED = ("curriculum.certification", "curriculum.acceptance")
 """What evaluates, in these sections."""
+
+
+@runtime_checkable
+class Tried(Protocol):
+    """What any search draws its values from: keys with ranges, and keys with choices."""
+
+    @property
+    def floats(self) -> dict[str, FloatRange]:
+        """Ranges of numbers."""
+        ...
+
+    @property
+    def ints(self) -> dict[str, IntRange]:
+        """Ranges of whole numbers."""
+        ...
+
+    @property
+    def choices(self) -> dict[str, list[Any]]:
+        """Values to choose from."""
+        ...
 
 
 def require_search(tuning: TuningConfig, config: RunConfig, origin: str) -> None:
@@ -35,7 +55,7 @@ def require_search(tuning: TuningConfig, config: RunConfig, origin: str) -> None
     problems = [told for key in keys for told in _problems_of_key(key, config)]
     problems = problems or [
         line
-        for key, value in _ends(tuning)
+        for key, value in ends_of(tuning)
         for line in _problems_of_value(key, value, config, origin)
     ]
     if problems:
@@ -55,7 +75,7 @@ def _problems_of_key(key: str, config: RunConfig) -> Iterator[str]:
         )
 
 
-def _ends(tuning: TuningConfig) -> Iterator[tuple[str, Any]]:
+def ends_of(tuning: Tried) -> Iterator[tuple[str, Any]]:
     """Yield every key with each end of its range, or with each of its choices."""
     for ranges in (tuning.floats, tuning.ints):
         yield from ((key, end) for key, found in ranges.items() for end in (found.low, found.high))

@@ -5,19 +5,19 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hrl_sarp.config.loading import name_changes
-from hrl_sarp.config.study_schema import TuningConfig
 from hrl_sarp.errors import HrlSarpError, OverwriteError
-from hrl_sarp.studies.tuning.space import as_label, choice_of
+from hrl_sarp.studies.tuning.space import Tried, as_label, choice_of
 
 IDENTITY, RUNNER, REASON, RETRY_OF = "identity", "runner", "reason", "retry_of"
 """Names of what is kept beside a study and its trials."""
@@ -29,17 +29,19 @@ HEARTBEAT_SECONDS, SILENCE_SECONDS = 60, 900
 
 
 @contextmanager
-def opened(url: str, name: str, tuning: TuningConfig) -> Iterator[optuna.Study]:
+def opened(
+    url: str, name: str, pruner: BasePruner, direction: Literal["maximize", "minimize"] = "maximize"
+) -> Iterator[optuna.Study]:
     """Open a study, which is made if it is missing, and close its database at the end.
 
     Args:
         url: of the database, as SQLAlchemy writes it.
         name: of the study in it.
-        tuning: when the pruner begins.
+        pruner: says which trials end early.
+        direction: `maximize` or `minimize` the scores.
 
     Yields:
-        The study. Scores are maximised. A trial is pruned if its best score so far is below the
-        median that the finished ones had after the same phase.
+        The study.
 
     Raises:
         HrlSarpError: if the database cannot be opened.
@@ -59,9 +61,9 @@ def opened(url: str, name: str, tuning: TuningConfig) -> Iterator[optuna.Study]:
         study = optuna.create_study(
             storage=storage,
             study_name=name,
-            direction="maximize",
+            direction=direction,
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=tuning.startup_trials),
+            pruner=pruner,
         )
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -76,12 +78,15 @@ def opened(url: str, name: str, tuning: TuningConfig) -> Iterator[optuna.Study]:
         storage.engine.dispose()
 
 
-def claim(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+def claim(
+    study: optuna.Study, identity: Mapping[str, Any], cure: str = "--name begins another one"
+) -> None:
     """Say what a study is about, or refuse to add trials that cannot be compared with its own.
 
     Args:
         study: new, or with trials.
         identity: plain values: configuration, search space and data.
+        cure: what to do about a study of another search.
 
     Raises:
         OverwriteError: naming what differs.
@@ -93,12 +98,11 @@ def claim(study: optuna.Study, identity: Mapping[str, Any]) -> None:
     changes = name_changes(there, identity)
     if changes:
         raise OverwriteError(
-            f"study {study.study_name} has trials of another search ({'; '.join(changes)}): --name "
-            "begins another one"
+            f"study {study.study_name} has trials of another search ({'; '.join(changes)}): {cure}"
         )
 
 
-def suggested(trial: optuna.Trial, tuning: TuningConfig) -> dict[str, Any]:
+def suggested(trial: optuna.Trial, tuning: Tried) -> dict[str, Any]:
     """Draw the values of a trial; those that it has already stay.
 
     Args:
@@ -123,7 +127,7 @@ def suggested(trial: optuna.Trial, tuning: TuningConfig) -> dict[str, Any]:
     return {**floats, **ints, **choices}
 
 
-def values_of(trial: FrozenTrial, tuning: TuningConfig) -> dict[str, Any]:
+def values_of(trial: FrozenTrial, tuning: Tried) -> dict[str, Any]:
     """Return the values of a trial by dotted key; none of one that has drawn none."""
     return {
         key: choice_of(value, tuning.choices[key]) if key in tuning.choices else value

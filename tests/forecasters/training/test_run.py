@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from hrl_sarp.config.encoder_schema import ForecastersConfig
 from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, FORECASTERS, load_apart
 from hrl_sarp.errors import CheckpointError, ConfigError, StoppedEarly, UsageError
-from hrl_sarp.fitting import Fit
+from hrl_sarp.fitting import Epoch, Fit
+from hrl_sarp.forecasters.api import load_forecaster
+from hrl_sarp.forecasters.kronos.forecaster import KronosForecaster
 from hrl_sarp.forecasters.series import Series
-from hrl_sarp.forecasters.training.models import TRAINABLE
+from hrl_sarp.forecasters.training.models import TRAINABLE, make_task
 from hrl_sarp.forecasters.training.run import Pretrained, TrainingRequest, train_forecaster
 from hrl_sarp.forecasters.training.sources import SplitSeries
+from hrl_sarp.forecasters.training.tasks import KronosBars
 from hrl_sarp.forecasters.training.windows import split_by_time
 from hrl_sarp.forecasters.weights import read_weights
 from hrl_sarp.run.session import StopFlag
@@ -280,3 +284,84 @@ def test_toto_needs_windows_of_whole_patches(tmp_path: Path) -> None:
     asked = replace(request("toto", tmp_path), settings=ForecastersConfig(**plain))
     with pytest.raises(UsageError, match=r"patches of 4 bars.*found 3 and 16"):
         train_forecaster(asked, StopFlag())
+
+
+@pytest.mark.parametrize("model", ["toto", "kronos"])
+def test_every_epoch_of_the_model_is_shown_with_its_weights(tmp_path: Path, model: str) -> None:
+    shown: list[tuple[int, float, bool]] = []
+    weights = []
+
+    def watch(epoch: Epoch, module: nn.Module, tokenizer: nn.Module | None) -> None:
+        shown.append((epoch.number, epoch.loss, tokenizer is not None))
+        weights.append({name: w.clone() for name, w in module.state_dict().items()})
+
+    trained = train_forecaster(request(model, tmp_path), StopFlag(), watch)
+    losses = [row["val_loss"] for row in trained.description["history"]]
+    assert shown == [(i, loss, model == "kronos") for i, loss in enumerate(losses)]
+    best = weights[trained.description["best_epoch"]]
+    assert all(torch.equal(best[name], w) for name, w in trained.module.state_dict().items())
+
+
+def test_what_watches_may_end_the_run(tmp_path: Path) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def watch(epoch: Epoch, _module: nn.Module, _tokenizer: nn.Module | None) -> None:
+        if epoch.number == 1:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        train_forecaster(request("toto", tmp_path), StopFlag(), watch)
+    assert not (tmp_path / "forecaster.json").exists()
+
+
+def test_the_weight_of_the_likelihood_mixes_the_two_parts_of_the_loss(tmp_path: Path) -> None:
+    asked = request("toto", tmp_path)
+    module = TRAINABLE["toto"].make(asked.of_model.sizes, None).eval()
+    rows = torch.from_numpy(asked.windows().first["train"][:5])
+
+    def loss(weight: float) -> float:
+        settings = asked.of_model.model_copy(update={"nll_weight": weight})
+        task = make_task("toto", module, None, asked.windows(), asked.device, settings)
+        return float(task.loss(rows, torch.Generator())[0])
+
+    assert loss(0.25) == pytest.approx(0.25 * loss(1.0) + 0.75 * loss(0.0), rel=1e-5)
+    assert loss(1.0) != pytest.approx(loss(0.0))
+
+
+@pytest.mark.parametrize("clip", [0.5, 2.0, 5.0])
+def test_training_and_forecast_cut_bars_at_the_same_clip(tmp_path: Path, clip: float) -> None:
+    settings = tiny_settings().model_dump()
+    settings["models"]["kronos"] |= {
+        "clip": clip,
+        "sampling": {"temperature": 0.5, "top_p": 0.75},
+    }
+    asked = request("kronos", tmp_path, settings=ForecastersConfig(**settings))
+    train_forecaster(asked, StopFlag())
+    made = load_forecaster(tmp_path).forecaster
+    assert isinstance(made, KronosForecaster)
+    assert (made.clip, made.sampling.temperature, made.sampling.top_p) == (clip, 0.5, 0.75)
+    tokenizer = json.loads((tmp_path / "tokenizer" / "forecaster.json").read_text())
+    assert tokenizer["clip"] == clip
+    # what a training reads of a window is what a forecast reads of its context
+    windows = asked.windows()
+    row = int(windows.first["train"][3])
+    one = next(s for s in asked.source.series if s.symbol == windows.symbols[windows.symbol[row]])
+    at = int(np.searchsorted(one.timestamps, windows.timestamps[row]))
+    history = one.until(at + windows.context, one.timestamps[-1:], windows.context)
+    read = made._rows(0, history, seed=0).bars
+    learned = KronosBars(windows, asked.device, clip).bars(torch.tensor([row]))[0]
+    np.testing.assert_allclose(read, learned[: windows.context], atol=2e-4)
+    assert np.abs(read).max() <= clip
+    assert clip > 2 or np.abs(read).max() == np.float32(clip)
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [("toto", "nll_weight"), ("kronos", "clip"), ("kronos", "sampling")],
+)
+def test_a_setting_that_a_model_needs_is_not_null(model: str, key: str) -> None:
+    plain = tiny_settings().model_dump()
+    plain["models"][model][key] = None
+    with pytest.raises(ValueError, match=rf"models\.{model}: expected a value of {key}"):
+        ForecastersConfig(**plain)

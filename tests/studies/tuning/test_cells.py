@@ -28,7 +28,6 @@ from hrl_sarp.studies.tuning.storage import (
     RETRY_OF,
     RUNNER,
     asked,
-    opened,
     own_place,
     place_folder,
     retry_abandoned,
@@ -56,7 +55,7 @@ def by_rate(config: RunConfig, number: int) -> list[float]:
 
 
 def trials_of(tuning: Tuning) -> list[dict[str, Any]]:
-    with opened(tuning.storage, tuning.name, tuning.space) as study:
+    with tuning.study() as study:
         return [as_plain(trial) for trial in study.get_trials(deepcopy=False)]
 
 
@@ -211,7 +210,7 @@ def test_a_second_process_takes_a_place_of_its_own(tmp_path: Path) -> None:
 
 def begun(tuning: Tuning, place: int) -> int:
     """Begin a trial as a process in a place does."""
-    with opened(tuning.storage, tuning.name, tuning.space) as study:
+    with tuning.study() as study:
         trial = asked(study)
         trial.set_user_attr(RUNNER, runner_name(place_folder(tuning.root, place)))
         suggested(trial, tuning.space)
@@ -225,7 +224,7 @@ def test_a_trial_of_a_killed_process_fails_and_is_tried_again(
     with own_place(tmp_path) as own, own_place(tmp_path) as living:
         with own_place(tmp_path) as killed:
             numbers = [begun(tuning, place) for place in (own, living, killed)]
-        with opened(tuning.storage, tuning.name, tuning.space) as study:
+        with tuning.study() as study:
             assert retry_abandoned(study, tmp_path, own) == [numbers[2]]
             assert retry_abandoned(study, tmp_path, own) == []
             trials = study.get_trials(deepcopy=False)
@@ -245,7 +244,7 @@ def test_another_machine_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monke
     with own_place(tmp_path) as own:
         with own_place(tmp_path) as killed:
             number = begun(tuning, killed)
-        with opened(tuning.storage, tuning.name, tuning.space) as study:
+        with tuning.study() as study:
             attrs = study.get_trials()[number].user_attrs
             monkeypatch.setattr("platform.node", lambda: "elsewhere")
             assert attrs[RUNNER] != runner_name(place_folder(tmp_path, killed))
@@ -264,7 +263,7 @@ def test_a_trial_of_another_machine_that_is_silent_for_long_is_tried_again(
     monkeypatch.setattr(storage, "SILENCE_SECONDS", 2)
     tuning = search(tmp_path, monkeypatch)
     own, living, killed, old = (begun(tuning, place) for place in range(4))
-    with opened(tuning.storage, tuning.name, tuning.space) as study:
+    with tuning.study() as study:
         for number in (own, killed):
             with storage.beating(storage.resumed(study, number)):
                 pass  # it beats as soon as it begins
