@@ -89,7 +89,7 @@ def summarise_search(search: ForecasterSearch) -> Outcome:
             f"# {_command(search, best)}\n"
         )
         write_text(search.folder / BEST, settings_file(_settings(search, best), heading))
-    drawings = draw(plain, importance, search.folder, CLOSE_OF)
+    drawings = draw(plain, importance, search.folder, CLOSE_OF, defaults)
     sections = [Section("Trials", [table]), Section("Figures", drawings)]
     title = f"Tuning of {search.model}"
     write_text(search.folder / PAGE, page(title, search.folder.name, told, sections))

@@ -100,6 +100,7 @@ def draw(
     importance: Mapping[str, float],
     folder: Path,
     aim: Aim = OVER_RULE,
+    untouched: float | None = None,
 ) -> list[Drawing]:
     """Draw the figures of a search, and write them.
 
@@ -108,11 +109,12 @@ def draw(
         importance: of `importances`.
         folder: gets `history.png` and, where there are importances, `importance.png`.
         aim: of the search.
+        untouched: score of the settings that no trial changed, where it is known.
 
     Returns:
         The figures for a page.
     """
-    figure = history_figure(trials, aim)
+    figure = history_figure(trials, aim, untouched)
     save_png(folder / HISTORY, figure)
     drawings = [Drawing(figure, "history", "Score of each trial, and the best one.")]
     if importance:
@@ -240,16 +242,19 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 
 @styled
-def history_figure(trials: Sequence[Mapping[str, Any]], aim: Aim = OVER_RULE) -> Figure:
+def history_figure(
+    trials: Sequence[Mapping[str, Any]], aim: Aim = OVER_RULE, untouched: float | None = None
+) -> Figure:
     """Draw the scores of the trials in their order.
 
     Args:
         trials: of `cells.as_plain`.
         aim: of the search.
+        untouched: score of the settings that no trial changed, where it is known.
 
     Returns:
-        The figure: a point for each finished trial, a line for the best one so far, and a mark at
-        the foot for each that was pruned or failed.
+        The figure: a point for each finished trial, a line for the best one so far, a dashed one
+        for `untouched`, and a mark at the foot for each that was pruned or failed.
     """
     figure = Figure(figsize=(WIDTH, PANEL_HEIGHT), layout="constrained")
     axes = figure.subplots()
@@ -259,6 +264,8 @@ def history_figure(trials: Sequence[Mapping[str, Any]], aim: Aim = OVER_RULE) ->
     if done:
         best = aim.sign * np.maximum.accumulate(aim.sign * np.array(y))
         axes.step(x, best, where="post", color=VERMILION, label="best so far")
+    if untouched is not None:
+        axes.axhline(untouched, color=FADED, linestyle="--", label="untouched settings")
     rest = [t["number"] for t in trials if t["score"] is None]
     if rest:
         foot, label = axes.get_xaxis_transform(), "pruned or failed"

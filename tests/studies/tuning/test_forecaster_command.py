@@ -59,7 +59,7 @@ def test_a_search_is_stopped_goes_on_grows_and_trains_with_the_best(
         assert code == 0, err
         found = json.loads((out / "study.json").read_text())
         assert found["trials"]["all"] == trials
-    assert set(found["rules"]) == {"last value", "random walk, EWMA"}
+    assert set(found["rules"]) == {"last value", "random walk, EWMA variance"}
     assert "The test has not been read." in said
     assert TrialLog(tmp_path / "trials.jsonl").count() == 3  # the untouched settings, too
     table = pl.read_csv(out / "trials.csv")
