@@ -323,13 +323,13 @@ def test_the_weight_of_the_likelihood_mixes_the_two_parts_of_the_loss(tmp_path: 
     def loss(weight: float) -> float:
         settings = asked.of_model.model_copy(update={"nll_weight": weight})
         task = make_task("toto", module, None, asked.windows(), asked.device, settings)
-        return float(task.loss(rows, torch.Generator())[0])
+        return float(task.loss(rows, torch.Generator())[0].detach())
 
     assert loss(0.25) == pytest.approx(0.25 * loss(1.0) + 0.75 * loss(0.0), rel=1e-5)
     assert loss(1.0) != pytest.approx(loss(0.0))
 
 
-@pytest.mark.parametrize("clip", [0.5, 2.0, 5.0])
+@pytest.mark.parametrize("clip", [0.5, 1.0, 5.0])
 def test_training_and_forecast_cut_bars_at_the_same_clip(tmp_path: Path, clip: float) -> None:
     settings = tiny_settings().model_dump()
     settings["models"]["kronos"] |= {
@@ -353,7 +353,7 @@ def test_training_and_forecast_cut_bars_at_the_same_clip(tmp_path: Path, clip: f
     learned = KronosBars(windows, asked.device, clip).bars(torch.tensor([row]))[0]
     np.testing.assert_allclose(read, learned[: windows.context], atol=2e-4)
     assert np.abs(read).max() <= clip
-    assert clip > 2 or np.abs(read).max() == np.float32(clip)
+    assert clip > 1 or np.abs(read).max() == np.float32(clip)
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,9 @@ def test_a_search_is_stopped_goes_on_grows_and_trains_with_the_best(
     assert trained["horizon"] == best["sizes.patch_size"]
     assert trained["context"] == best["context_patches"] * best["sizes.patch_size"]
     # another search is not mixed with it
-    refused = command(*options, "--trials", 2, "--seed", 1)
-    assert_refused(refused, "seed 0 there, 1 here", "--output", code=2)
+    code, _, err = command(*options, "--trials", 2, "--seed", 1)
+    assert code == 2
+    assert "(seed 0 there, 1 here): name another --output" in err.splitlines()[-1]
 
 
 REFUSED: dict[str, tuple[list[str], list[str], int]] = {
@@ -88,7 +89,6 @@ REFUSED: dict[str, tuple[list[str], list[str], int]] = {
     "no trial": (["--trials", "0"], ["--trials"], 2),
     "no weights": (["--weights", "nowhere"], ["nowhere"], 1),
     "no bars": (["--train-root", "nowhere"], ["nowhere"], 1),
-    "no database": (["--storage", "nonsense"], ["--storage nonsense", "sqlite:///"], 1),
 }
 
 
@@ -99,6 +99,12 @@ def test_wrong_options_are_refused_in_one_line(
     given, words, code = REFUSED[case]
     assert_refused(command(*options, "--trials", 1, *given), *words, code=code)
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_a_database_that_does_not_open_is_refused(command: Command, options: list[str]) -> None:
+    code, _, err = command(*options, "--trials", 1, "--storage", "nonsense")
+    assert code == 1
+    assert "--storage nonsense: expected a database such as" in err.splitlines()[-1]
 
 
 def test_a_space_that_does_not_fit_is_refused_before_anything_is_written(
