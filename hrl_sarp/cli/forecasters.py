@@ -273,7 +273,7 @@ def _train(request: "TrainingRequest") -> None:
     from rich.console import Console
 
     from hrl_sarp.forecasters.api import load_forecaster
-    from hrl_sarp.forecasters.final_metrics import FINAL, METRICS, measure_run
+    from hrl_sarp.forecasters.final_metrics import FINAL, METRICS, PATHS, measure_run
     from hrl_sarp.forecasters.training.run import MODEL, train_forecaster
     from hrl_sarp.run.session import StopFlag
 
@@ -286,7 +286,8 @@ def _train(request: "TrainingRequest") -> None:
         if request.model == "kronos-tokenizer":
             return
         horizon = request.of_model.horizon
-        metrics = measure_run(load_forecaster(folder), source.series, source.split, horizon, folder)
+        loaded = load_forecaster(folder, n_paths=PATHS)
+        metrics = measure_run(loaded, source.series, source.split, horizon, folder)
     Console().print(metrics.table())
     say(f"wrote {folder / FINAL} and {folder / METRICS / 'report.html'}")
 
@@ -303,7 +304,7 @@ def evaluate_forecaster(  # noqa: PLR0913 -- the parameters are the command's op
     season: Season = 5,
     quick: Quick = False,  # noqa: FBT002 -- an option, given by name
     context: Context = None,
-    paths: Paths = 256,
+    paths: Paths = 100,
     pretrained_until: PretrainedUntil = None,
     allow_contaminated: AllowContaminated = False,  # noqa: FBT002 -- an option, given by name
     output: Evaluated = DEFAULT_DIR / "evaluation",
@@ -348,7 +349,7 @@ def forecast(
     levels: Levels = NINE,
     tokenizer: Tokenizer = None,
     context: Context = None,
-    paths: Paths = 256,
+    paths: Paths = 100,
     output: TableFile = Path("forecasts.csv"),
     seed: RunSeed = 0,
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name

@@ -23,8 +23,9 @@ MEASURES = (
     *("mae", "pct_mae", "naive_ratio", "mase", "crps", "qlike", "coverage_80", "direction"),
     "base_rate",
 )
-SYMBOLS, ORIGINS = 20, 40
-"""Symbols and origins of each span, at most; `evaluate-forecaster` takes all."""
+SYMBOLS, ORIGINS, PATHS = 20, 40, 64
+"""Symbols and origins of each span, at most, and paths that are drawn; `evaluate-forecaster` takes all
+symbols and origins."""
 
 
 @dataclass(frozen=True)
