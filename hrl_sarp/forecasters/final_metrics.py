@@ -24,8 +24,8 @@ MEASURES = (
     "base_rate",
 )
 SYMBOLS, ORIGINS, PATHS = 20, 40, 64
-"""Symbols and origins of each span, at most, and paths that are drawn; `evaluate-forecaster` takes all
-symbols and origins."""
+"""Symbols and origins of each span, at most, and paths that are drawn. `evaluate-forecaster` takes
+all symbols and origins."""
 
 
 @dataclass(frozen=True)
