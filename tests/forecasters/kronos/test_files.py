@@ -18,8 +18,8 @@ from hrl_sarp.forecasters.kronos import (
     load_tokenizer,
     save_kronos,
 )
-from tests.forecasters.kronos.parity_sets import KRONOS, every_set, parity_set
 from tests.forecasters.kronos.tiny import every_shape, history, networks
+from tests.forecasters.published import KRONOS, every_kronos_set, kronos_set
 
 SHAPE = "coarse bits rule, fixed times"
 FEW = Sampling(n_paths=3)
@@ -45,11 +45,11 @@ def test_what_is_saved_is_loaded_with_the_same_sizes_and_forecasts(
     assert np.array_equal(apart.draw_bars(given, seed=1), before.draw_bars(given, seed=1))
 
 
-@every_set
+@every_kronos_set
 def test_our_files_have_the_keys_shapes_kinds_and_settings_of_the_published_ones(
     tmp_path: Path, name: str
 ) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     save_kronos(tmp_path, given.tokenizer, given.predictor)
     for folder, about in (("tokenizer", "tokenizer"), ("model", "model")):
         written = load_file(tmp_path / folder / "model.safetensors")
@@ -63,9 +63,9 @@ def test_our_files_have_the_keys_shapes_kinds_and_settings_of_the_published_ones
         assert config == given.about[f"{about}_config"]
 
 
-@every_set
+@every_kronos_set
 def test_fresh_networks_have_the_buffers_of_the_published_files(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     for network, folder in ((given.tokenizer, "tokenizer"), (given.predictor, "model")):
         fresh = type(network)(network.size)  # type: ignore[arg-type]
         published = load_file(_published(name, folder))

@@ -13,7 +13,7 @@ from hrl_sarp.forecasters.kronos.sampling import (
     RecomputedSteps,
     draw_paths,
 )
-from tests.forecasters.kronos.parity_sets import every_set, parity_set
+from tests.forecasters.published import every_kronos_set, kronos_set
 
 GREEDY = Sampling(n_paths=2, top_k=1)
 ARRAYS: dict[str, set[str]] = {
@@ -38,16 +38,16 @@ ARRAYS: dict[str, set[str]] = {
 """Which test compares an array."""
 
 
-@every_set
+@every_kronos_set
 def test_no_array_is_left_out(name: str) -> None:
     compared = set().union(*ARRAYS.values())
-    assert parity_set(name).published.arrays.keys() == compared
+    assert kronos_set(name).published.arrays.keys() == compared
     assert len(compared) == sum(map(len, ARRAYS.values()))
 
 
-@every_set
+@every_kronos_set
 def test_sizes_keys_and_shapes_are_those_of_the_files(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     about = given.about
     for network, config in (
         (given.tokenizer, "tokenizer_config"),
@@ -63,9 +63,9 @@ def test_sizes_keys_and_shapes_are_those_of_the_files(name: str) -> None:
     assert counts == about["parameters"]
 
 
-@every_set
+@every_kronos_set
 def test_bars_and_times_are_normalised_alike(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     raw = given.array("raw").astype(np.float32)
     scales = [scale_of(bars[: given.context]) for bars in raw]
     given.must_equal("context_mean", np.stack([scale.mean for scale in scales])[:, None])
@@ -78,9 +78,9 @@ def test_bars_and_times_are_normalised_alike(name: str) -> None:
         assert np.array_equal(bars_of(history), raw[i, : given.context])
 
 
-@every_set
+@every_kronos_set
 def test_tokens_are_equal(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     tokenizer, bars = given.tokenizer, given.tensor("x")
     points = tokenizer.points(bars)
     given.must_equal("sphere", points)
@@ -92,9 +92,9 @@ def test_tokens_are_equal(name: str) -> None:
     given.must_equal("decoded", tokenizer.decode(s1, s2))
 
 
-@every_set
+@every_kronos_set
 def test_the_loss_of_the_tokenizer_and_its_gradients_are_equal(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     tokenizer, bars = given.tokenizer, given.tensor("x")
     tokenizer.zero_grad()
     loss = tokenizer.loss(bars)
@@ -123,9 +123,9 @@ def test_the_loss_of_the_tokenizer_and_its_gradients_are_equal(name: str) -> Non
     given.must_equal("reconstruction", tokenizer.head(tokenizer.decoder(full)))
 
 
-@every_set
+@every_kronos_set
 def test_logits_losses_and_gradients_of_the_predictor_are_equal(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     predictor = given.predictor
     s1, s2, stamps = given.tensor("s1"), given.tensor("s2"), given.tensor("stamp")
     predictor.zero_grad()
@@ -147,9 +147,9 @@ def test_logits_losses_and_gradients_of_the_predictor_are_equal(name: str) -> No
     _gradients_must_equal(predictor, given.about["model_gradient_norms"])
 
 
-@every_set
+@every_kronos_set
 def test_probabilities_are_filtered_alike(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     logits = given.tensor("s1_logits")[:, -1]
     nucleus = Sampling(temperature=0.8, top_p=0.9)
     given.must_equal("filtered_top_p", nucleus.probabilities(logits))
@@ -158,9 +158,9 @@ def test_probabilities_are_filtered_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize("window", ["", "_rolling"])
-@every_set
+@every_kronos_set
 def test_greedy_paths_are_equal_cached_and_recomputed(name: str, window: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     shapes = given.about["shapes"]
     max_context = shapes["rolling_max_context" if window else "max_context"]
     end = given.context + given.horizon
@@ -184,9 +184,9 @@ def test_greedy_paths_are_equal_cached_and_recomputed(name: str, window: str) ->
             given.must_equal(f"greedy_margin{window}", np.float32(watched.margin))
 
 
-@every_set
+@every_kronos_set
 def test_whole_forecasts_are_equal_in_prices(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     max_context = given.about["shapes"]["max_context"]
     for is_cached in (True, False):
         forecaster = KronosForecaster(
@@ -201,9 +201,9 @@ def test_whole_forecasts_are_equal_in_prices(name: str) -> None:
             given.must_equal(array, drawn[1])
 
 
-@every_set
+@every_kronos_set
 def test_a_context_longer_than_the_window_is_forecast_as_published(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     rolling = given.about["shapes"]["rolling_max_context"]
     forecaster = KronosForecaster(
         given.tokenizer, given.predictor, GREEDY, max_context=rolling, context=given.context
@@ -216,9 +216,9 @@ def test_a_context_longer_than_the_window_is_forecast_as_published(name: str) ->
         assert errors.max() < 1e-4  # of each column: prices and volumes differ by magnitudes
 
 
-@every_set
+@every_kronos_set
 def test_the_s2_of_a_row_sees_no_later_row_in_evaluation_either(name: str) -> None:
-    given = parity_set(name)
+    given = kronos_set(name)
     wanted, refuted = given.array("s2_logits_causal"), given.array("s2_logits_reference_eval")
     predictor, s1 = given.predictor, given.tensor("s1")
     hidden = given.tensor("hidden")
