@@ -324,6 +324,7 @@ def evaluate_forecaster(  # noqa: PLR0913 -- the parameters are the command's op
     from hrl_sarp.forecasters.evaluation.baselines.statistical import usual_baselines
     from hrl_sarp.forecasters.evaluation.plan import RollingPlan
     from hrl_sarp.forecasters.evaluation.run import PAGE, evaluate
+    from hrl_sarp.forecasters.seen import end_of_day
     from hrl_sarp.forecasters.series import read_series
 
     loaded = [
@@ -333,7 +334,7 @@ def evaluate_forecaster(  # noqa: PLR0913 -- the parameters are the command's op
     series = pick_symbols(read_series(data), symbols, [one.holdout for one in loaded])
     vintages = [one.vintage for one in loaded]
     begin = first_unseen(series, vintages) if start is None else np.datetime64(start, "us")
-    until = None if end is None else np.datetime64(end, "us")
+    until = None if end is None else end_of_day(end.date())
     plan = RollingPlan(horizon, begin, until, every, season, seed=seed)
     baselines = usual_baselines(season, None if quick else 1)
     with running(output, OUTPUT_OPTION):
@@ -421,7 +422,9 @@ def _named(
     """Load a model under the name that the option gives it, or that of its folder."""
     from hrl_sarp.forecasters.api import load_forecaster
 
-    name, _, folder = given.rpartition("=")
+    name, _, folder = ("", "", given) if Path(given).exists() else given.partition("=")
+    if not folder:
+        name, folder = "", given
     loaded = load_forecaster(
         Path(folder),
         tokenizer=tokenizer,
@@ -429,7 +432,9 @@ def _named(
         n_paths=paths,
         pretrained_until=until and until.date(),
     )
-    vintage = replace(loaded.vintage, model=name or Path(folder).name, is_allowed=allowed)
+    vintage = replace(
+        loaded.vintage, model=name or Path(folder).absolute().name, is_allowed=allowed
+    )
     return replace(loaded, vintage=vintage)
 
 

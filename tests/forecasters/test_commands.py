@@ -1,8 +1,10 @@
 """The commands of forecasters, as a user calls them: trained, evaluated, asked, refused."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
@@ -110,6 +112,27 @@ def test_a_model_is_not_tested_on_what_it_has_seen(
     code, _, err = command(*asked, "--allow-contaminated")
     assert code == 0, err
     assert "CONTAMINATED" in err
+
+
+def test_the_last_day_counts_whole_and_folders_may_have_any_name(
+    command: Command, tmp_path: Path
+) -> None:
+    begin = np.datetime64("2024-03-04", "m")
+    times = begin + np.arange(24 * 12) * np.timedelta64(60, "m")
+    prices = dict.fromkeys(("open", "high", "low", "close"), 10.0 + np.arange(len(times)) % 7)
+    place = tmp_path / "lr=0.1"
+    place.mkdir()
+    pl.DataFrame({"date": times.astype("datetime64[us]"), **prices}).write_csv(place / "A.csv")
+    code, _, err = command(
+        "evaluate-forecaster", "--data", place, "--quick", "--horizon", 1, "--season", 1,
+        "--start", "2024-03-13", "--end", "2024-03-14", "--output", place / "found",
+    )  # fmt: skip
+    assert code == 0, err
+    found = pl.read_parquet(place / "found" / "forecasts.parquet")["time"]
+    assert found.max() == datetime(2024, 3, 14, 23)  # noqa: DTZ001 -- bars have no zone
+    assert_refused(
+        command("evaluate-forecaster", "--data", place, "--model", f"{place}/no=model"), "no=model"
+    )
 
 
 REFUSED: dict[str, tuple[list[str], list[str], int]] = {

@@ -11,6 +11,9 @@ CLIP = 5.0
 """Normalised values of published weights are cut to +-5."""
 SCALE_FLOOR = 1e-5
 """Added to deviations, so that a constant column becomes 0."""
+SMALL_PRICE = 0.1
+"""Closes below it on average are told in a unit in which they are above it: the floor would hide
+how they move. Published weights read all others as their makers do."""
 VOLUME, AMOUNT = BAR_COLUMNS.index("volume"), BAR_COLUMNS.index("amount")
 N_PRICES = CLOSE + 1
 THURSDAY = 3
@@ -31,17 +34,25 @@ class Scale:
     deviation: Float[np.ndarray, " columns"]
     """Of the population (ddof 0)."""
 
+    @property
+    def unit(self) -> Float[np.ndarray, " columns"]:
+        """What bars are divided by: deviations, and the floor, which is less for small prices."""
+        floor = np.full_like(self.mean, SCALE_FLOOR)
+        if 0 < self.mean[CLOSE] < SMALL_PRICE:
+            floor[:N_PRICES] *= 10.0 ** np.floor(np.log10(self.mean[CLOSE] / SMALL_PRICE))
+        return self.deviation + floor
+
     def normalise(
         self, bars: Float[np.ndarray, "*rows columns"], clip: float = CLIP
     ) -> Float[np.ndarray, "*rows columns"]:
         """Measure bars in units of the context, cut to plus and minus `clip`."""
-        return np.clip((bars - self.mean) / (self.deviation + np.float32(SCALE_FLOOR)), -clip, clip)
+        return np.clip((bars - self.mean) / self.unit, -clip, clip)
 
     def restore(
         self, bars: Float[np.ndarray, "*rows columns"]
     ) -> Float[np.ndarray, "*rows columns"]:
         """Return normalised bars to prices and volumes."""
-        return bars * (self.deviation + np.float32(SCALE_FLOOR)) + self.mean
+        return bars * self.unit + self.mean
 
 
 def bars_of(history: History) -> Float[np.ndarray, "T 6"]:

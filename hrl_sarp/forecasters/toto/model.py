@@ -277,9 +277,13 @@ class Toto(nn.Module):
             Mixtures (B, V, Q * n, K) of scaled values: that of step i is about the value at i + P,
             in the mean and deviation of step i.
         """
-        n_steps = n_steps or self.config.patch_size
+        size = self.config.patch_size
+        n_steps = size if n_steps is None else n_steps
         rows = n_steps * self.config.embed_dim
-        opened = functional.linear(hidden, self.unembed.weight[:rows], self.unembed.bias[:rows])
+        if n_steps == size:  # in training, the layer may be more than its weight
+            opened = self.unembed(hidden)
+        else:
+            opened = functional.linear(hidden, self.unembed.weight[:rows], self.unembed.bias[:rows])
         return self.output_distribution(opened.unflatten(-1, (n_steps, -1)).flatten(2, 3))
 
     def forward(self, batch: SeriesBatch) -> tuple[StudentTMixture, Scaled]:

@@ -14,7 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from hrl_sarp.forecasters.contract import CLOSE
-from hrl_sarp.forecasters.kronos.bars import SCALE_FLOOR, stamps_of
+from hrl_sarp.forecasters.kronos.bars import (
+    N_PRICES,
+    SCALE_FLOOR,
+    SMALL_PRICE,
+    stamps_of,
+)
 from hrl_sarp.forecasters.kronos.predictor import KronosPredictor
 from hrl_sarp.forecasters.kronos.tokenizer import KronosTokenizer
 from hrl_sarp.forecasters.toto.learning import toto_loss
@@ -110,7 +115,12 @@ class KronosBars:
         bars = self.windows.gather(self._table, rows)
         context = bars[:, : self.windows.source.context]
         deviation, mean = torch.std_mean(context, dim=1, keepdim=True, correction=0)
-        return ((bars - mean) / (deviation + SCALE_FLOOR)).clamp(-self._clip, self._clip)
+        floor = torch.full_like(mean, SCALE_FLOOR)
+        close = mean[..., CLOSE : CLOSE + 1]
+        shrunk = 10.0 ** (close / SMALL_PRICE).log10().floor()
+        is_small = (close > 0) & (close < SMALL_PRICE)
+        floor[..., :N_PRICES] *= torch.where(is_small, shrunk, 1.0)
+        return ((bars - mean) / (deviation + floor)).clamp(-self._clip, self._clip)
 
     def stamps(self, rows: Int[Tensor, " B"]) -> Int[Tensor, "B T 5"]:
         """Return the parts of the times."""

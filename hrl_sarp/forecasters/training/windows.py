@@ -93,7 +93,13 @@ def choose_holdout(
     """
     if isinstance(wanted, int):
         ranked = sorted(symbols, key=lambda symbol: _rank(symbol, seed))
-        return frozenset(ranked[:wanted] if len(symbols) >= 2 * wanted else [])
+        if len(symbols) < 2 * wanted:
+            logger.warning(
+                f"no symbol is left out: {len(symbols)} symbols are fewer than twice the {wanted} "
+                "of --holdout or holdout_symbols; name a smaller number to see unseen ones"
+            )
+            return frozenset()
+        return frozenset(ranked[:wanted])
     unknown = sorted(set(wanted) - set(symbols))
     if unknown or not set(symbols) - set(wanted):
         found = f"no {', '.join(unknown)}" if unknown else "no other symbol to train on"

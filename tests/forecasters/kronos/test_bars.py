@@ -57,6 +57,22 @@ def test_normalised_bars_have_mean_0_and_deviation_1_and_are_restored(seed: int)
     assert np.allclose(scale.restore(normalised)[is_inside], bars[is_inside], rtol=1e-4)
 
 
+@pytest.mark.parametrize("close", [3e-12, 8e-6, 1e-4, 0.01, 0.099, 0.11, 0.5, 1.0, 1e4])
+@pytest.mark.parametrize("seed", range(2))
+def test_prices_of_any_size_move_alike_and_usual_ones_as_published(close: float, seed: int) -> None:
+    bars = bars_of(history(60, 1, seed=seed))
+    small = bars.copy()
+    small[:, :4] *= close / bars[:, 3].mean(dtype=float)
+    scale = scale_of(small)
+    found, plain = scale.normalise(small), scale_of(bars).normalise(bars)
+    if close < 1.0:  # the floor is at most 1e-4 of a price
+        assert np.allclose(found, plain, atol=0.02)
+    assert np.allclose(scale.restore(found)[:, :4], small[:, :4], rtol=1e-3)
+    if close > 0.1:
+        published = (small - scale.mean) / (scale.deviation + np.float32(1e-5))
+        assert np.array_equal(found, np.clip(published, -5, 5))
+
+
 def test_outliers_are_cut_and_constant_columns_are_0() -> None:
     bars = np.zeros((101, 6), dtype=np.float32)
     bars[-1, 0] = 1e6

@@ -1,10 +1,17 @@
 """Windows never cross holes, symbols or spans; roots and the holdout are what users were told."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from loguru import logger
 
 from hrl_sarp.errors import DataError, UsageError
+from hrl_sarp.forecasters.kronos.bars import scale_of
 from hrl_sarp.forecasters.series import Series
+from hrl_sarp.forecasters.training.tasks import KronosBars
 from hrl_sarp.forecasters.training.windows import (
     SPANS,
     TEST,
@@ -17,6 +24,7 @@ from hrl_sarp.forecasters.training.windows import (
     join_roots,
     split_by_time,
 )
+from tests.forecasters.training.test_run import request
 
 DAY = np.timedelta64(1, "D")
 SHARES = (0.6, 0.2)
@@ -122,3 +130,29 @@ def test_the_holdout_is_the_same_whatever_symbols_are_beside_it() -> None:
         choose_holdout(symbols, ["S3", "XYZ"], seed=1)
     with pytest.raises(UsageError, match="no other symbol to train on"):
         choose_holdout(["A"], ["A"], seed=1)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-5, 1e-3, 1.0])
+def test_kronos_learns_from_bars_as_it_is_asked_about_them(factor: float) -> None:
+    series = [
+        replace(one, bars=one.bars * np.array([*[factor] * 4, 1.0, factor]))
+        for one in request("kronos", Path("unused")).source.series
+    ]
+    asked = request("kronos", Path("unused"))
+    windows = replace(asked, source=replace(asked.source, series=series)).windows()
+    rows = torch.from_numpy(windows.first["train"][:5])
+    found = KronosBars(windows, torch.device("cpu")).bars(rows).numpy()
+    for bars, row in zip(found, rows.tolist(), strict=True):
+        table = windows.table[row : row + windows.length].astype(np.float32)
+        scale = scale_of(table[: windows.context])
+        assert np.allclose(bars, scale.normalise(table), atol=1e-3)
+
+
+def test_a_number_of_symbols_that_cannot_be_left_out_is_told() -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING")
+    assert choose_holdout(list("ABCDE"), 3, 0) == frozenset()
+    assert len(choose_holdout(list("ABCDEF"), 3, 0)) == 3
+    logger.remove(sink)
+    assert len(lines) == 1
+    assert "5 symbols are fewer than twice the 3" in lines[0]
