@@ -55,7 +55,7 @@ def test_every_low_rank_part_of_a_model_learns_and_is_merged_to_the_same_loss(mo
         sizes = asked.settings.models["kronos-tokenizer"].sizes
         tokenizer = TRAINABLE["kronos-tokenizer"].make(sizes, None)
     module = TRAINABLE[model].make(asked.of_model.sizes, tokenizer)
-    task = make_task(model, module, tokenizer, windows, device)
+    task = make_task(model, module, tokenizer, windows, device, asked.of_model)
     names = set(module.state_dict())
     add_low_rank(module, 2, 2.0, seed=1)
     parts = {n: part for n, part in module.named_modules() if isinstance(part, LowRankLinear)}

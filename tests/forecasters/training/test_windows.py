@@ -9,7 +9,7 @@ import torch
 from loguru import logger
 
 from hrl_sarp.errors import DataError, UsageError
-from hrl_sarp.forecasters.kronos.bars import scale_of
+from hrl_sarp.forecasters.kronos.bars import CLIP, scale_of
 from hrl_sarp.forecasters.series import Series
 from hrl_sarp.forecasters.training.tasks import KronosBars
 from hrl_sarp.forecasters.training.windows import (
@@ -141,7 +141,7 @@ def test_kronos_learns_from_bars_as_it_is_asked_about_them(factor: float) -> Non
     asked = request("kronos", Path("unused"))
     windows = replace(asked, source=replace(asked.source, series=series)).windows()
     rows = torch.from_numpy(windows.first["train"][:5])
-    found = KronosBars(windows, torch.device("cpu")).bars(rows).numpy()
+    found = KronosBars(windows, torch.device("cpu"), CLIP).bars(rows).numpy()
     for bars, row in zip(found, rows.tolist(), strict=True):
         table = windows.table[row : row + windows.length].astype(np.float32)
         scale = scale_of(table[: windows.context])
