@@ -88,19 +88,25 @@ def installed() -> dict[str, list[str]]:
     return {module: list(found) for module, found in packages_distributions().items()}
 
 
-@cache
 def imported(*folders: str) -> dict[str, str]:
     """Return each distribution that the files below some folders import, and one of the files."""
     found: dict[str, str] = {}
-    for folder in folders:
-        start = REPOSITORY / folder
-        files = sorted(start.rglob("*.py")) if start.is_dir() else [start]
-        trees = [(path, parse(path)) for path in files]
-        trees += [(path, cells(path)) for path in sorted(start.rglob("*.ipynb"))]
-        for path, tree in trees:
-            for name in imports(tree):
-                if name not in OURS and name not in sys.stdlib_module_names:
-                    found.setdefault(distribution(name), path.relative_to(REPOSITORY).as_posix())
+    for folder in reversed(folders):
+        found |= imported_below(folder)
+    return found
+
+
+@cache
+def imported_below(folder: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    start = REPOSITORY / folder
+    files = sorted(start.rglob("*.py")) if start.is_dir() else [start]
+    trees = [(path, parse(path)) for path in files]
+    trees += [(path, cells(path)) for path in sorted(start.rglob("*.ipynb"))]
+    for path, tree in trees:
+        for name in imports(tree):
+            if name not in OURS and name not in sys.stdlib_module_names:
+                found.setdefault(distribution(name), path.relative_to(REPOSITORY).as_posix())
     return found
 
 
