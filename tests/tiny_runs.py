@@ -1,8 +1,11 @@
 """Configurations, contexts and levels small enough that whole phases take about a second."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import torch
 
@@ -128,3 +131,17 @@ def context_of(
 ) -> PhaseContext:
     """Build the context of the phases on the CPU."""
     return make_context(config, market, log_dir, torch.device("cpu"), StopFlag(), resume=resume)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Check no shapes in a block: a training that a test only starts from takes half of the time.
+
+    The whole run of the tests from end to end is checked.
+    """
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", "1")
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
