@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -224,19 +225,30 @@ def test_run_that_is_killed_within_epochs_ends_as_one_that_is_not(tmp_path: Path
     assert_kills_change_nothing(run, outcome, tmp_path, seed=1)
 
 
-def test_finished_run_that_is_resumed_ends_at_once_with_the_same_results(tmp_path: Path) -> None:
-    bars, config = noise_bars(900), small_config(epochs=1)
-    first = train(tmp_path, bars, config)
-    again = train(tmp_path, bars, config, resume=True)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """One epoch on noise, which no test changes."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, train(folder, noise_bars(900), small_config(epochs=1))
+
+
+def test_finished_run_that_is_resumed_ends_at_once_with_the_same_results(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, first = finished
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    again = train(copy, noise_bars(900), small_config(epochs=1), resume=True)
     assert again["spans"] == first["spans"]
     assert again["epochs_run"] == 1
 
 
 @pytest.mark.parametrize("what", ["configuration", "data", "seed"])
-def test_checkpoint_of_another_run_is_refused(tmp_path: Path, what: str) -> None:
+def test_checkpoint_of_another_run_is_refused(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, what: str
+) -> None:
     bars, config = noise_bars(900), small_config(epochs=1)
-    train(tmp_path, bars, config)
-    before = (tmp_path / MODEL).read_bytes()
+    copy = shutil.copytree(finished[0], tmp_path / "copy")
+    before = (copy / MODEL).read_bytes()
     others = {
         "configuration": (bars, small_config(epochs=2)),
         "data": (planted_bars(900), config),
@@ -247,8 +259,8 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path, what: str) -> None
         other_bars = planted_bars(900)
         object.__setattr__(other_bars, "content_hash", "another")
     with pytest.raises(CheckpointError, match="of a run with another"):
-        train(tmp_path, other_bars, other_config, resume=True)
-    assert (tmp_path / MODEL).read_bytes() == before
+        train(copy, other_bars, other_config, resume=True)
+    assert (copy / MODEL).read_bytes() == before
 
 
 def test_fresh_start_removes_what_the_run_before_left(tmp_path: Path) -> None:
