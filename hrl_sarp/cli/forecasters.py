@@ -366,6 +366,10 @@ def forecast(
     from hrl_sarp.forecasters.series import read_series
     from hrl_sarp.run.files import write_table, write_text
 
+    if output.suffix not in (".csv", ".parquet"):
+        raise UsageError(
+            f"--output: expected a name that ends with .csv or .parquet, found {output}"
+        )
     if output.exists() and not overwrite:
         raise OverwriteError(f"{output} exists: name another --output, or add --overwrite")
     wanted = _levels(levels)

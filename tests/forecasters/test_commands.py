@@ -79,6 +79,11 @@ def test_a_run_trains_is_measured_evaluated_and_asked(
         *("exists", "--overwrite"),
         code=2,
     )
+    assert_refused(
+        command("forecast", "--model", run, "--data", bars, "--output", tmp_path / "next.xlsx"),
+        *("--output", ".csv or .parquet", "next.xlsx"),
+        code=2,
+    )
     # nothing is begun anew by accident
     assert_refused(command(*options, "--model", model), "--resume", "--overwrite", code=2)
     code, _, err = command(*options, "--model", model, "--resume")
