@@ -28,6 +28,10 @@ LONG_RUNS = (
     "test_front_door.py",
 )
 """Folders and files whose tests train or run commands. Other folders hold the shapes inside."""
+LONGEST = frozenset(
+    ("learning", "notebooks", "end_to_end", "training", "studies", "scripts", "test_wheel.py")
+)
+"""Folders and files that hold tests of half a minute, or that would come last."""
 
 
 # Started in the background of a script, Ctrl-C is ignored, here and in every child; tests send it.
@@ -43,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no process is left alone with one of them."""
-    items.sort(key=lambda item: not {"learning", "notebooks", "end_to_end"} & {*item.path.parts})
+    items.sort(key=lambda item: not LONGEST & {*item.path.parts})
 
 
 class _LocalSocket(socket.socket):
