@@ -387,7 +387,8 @@ def read_settings(path: Path | None, model: str, changes: dict[str, Any]) -> "Fo
 
     Args:
         path: of the user's file; None takes the defaults.
-        model: whose values the options change.
+        model: whose values the options change; epochs are also those of the tokenizer that is
+            trained before `kronos`.
         changes: names and values; None was not given.
 
     Returns:
@@ -402,6 +403,8 @@ def read_settings(path: Path | None, model: str, changes: dict[str, Any]) -> "Fo
     given = {name: value for name, value in changes.items() if value is not None}
     plain = found.model_dump()
     plain["models"][model] |= given
+    if model == "kronos" and "epochs" in given:
+        plain["models"]["kronos-tokenizer"]["epochs"] = given["epochs"]
     return ForecastersConfig(**plain)
 
 
@@ -463,9 +466,10 @@ def pretrained(
         What all of its weights are trained of.
     """
     from hrl_sarp.forecasters.seen import seen_by_all
-    from hrl_sarp.forecasters.training.run import Pretrained, weights_inside
+    from hrl_sarp.forecasters.training.run import Pretrained, tokenizer_inside, weights_inside
 
-    start = Pretrained(weights and weights_inside(weights), tokenizer and weights_inside(tokenizer))
+    inside = weights and weights_inside(weights), tokenizer and tokenizer_inside(tokenizer)
+    start = Pretrained(*inside)
     given = [part for part in (start.weights, start.tokenizer) if part and part.exists()]
     if given:
         seen = seen_by_all(given, model, told and told.date())

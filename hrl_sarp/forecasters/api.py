@@ -41,7 +41,7 @@ from hrl_sarp.forecasters.training.run import (
     TOKENIZER_FOLDER,
     WRITER,
     hash_of_weights,
-    weights_inside,
+    tokenizer_inside,
 )
 from hrl_sarp.forecasters.weights import CONFIG, WEIGHTS, read_weights
 from hrl_sarp.run.files import read_json, sha256_file
@@ -239,7 +239,7 @@ def load_forecaster(
     else:
         if tokenizer is None:
             raise CheckpointError(f"{path}: Kronos needs its tokenizer; name it with --tokenizer")
-        tokenizer = weights_inside(tokenizer)
+        tokenizer = tokenizer_inside(tokenizer)
         forecaster = load_kronos(path, tokenizer, Sampling(n_paths), context=context)
     seen = seen_by_all([path, *([tokenizer] if tokenizer else [])], kind, pretrained_until)
     identity = _identity(path, tokenizer, forecaster)

@@ -109,7 +109,11 @@ class TrainingRequest:
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must agree with."""
-        given = {"weights": self.start.weights, "tokenizer": self.start.tokenizer}
+        weights, tokenizer = self.start.weights, self.start.tokenizer
+        given = {
+            "weights": weights and weights_inside(weights),
+            "tokenizer": tokenizer and tokenizer_inside(tokenizer),
+        }
         return {
             "model": self.model,
             "settings": self.settings.model_dump(mode="json"),
@@ -118,9 +122,7 @@ class TrainingRequest:
                 **self.source.split.stops,
                 "holdout": sorted(self.source.split.holdout),
             },
-            **{
-                name: path and hash_of_weights(weights_inside(path)) for name, path in given.items()
-            },
+            **{name: path and hash_of_weights(path) for name, path in given.items()},
             "freeze": self.start.freeze,
             "lora_rank": self.start.lora_rank,
             "seed": self.seed,
@@ -224,6 +226,19 @@ def weights_inside(path: Path) -> Path:
     return path / MODEL if (path / MODEL).is_dir() else path
 
 
+def tokenizer_inside(path: Path) -> Path:
+    """Return where the tokenizer of a path lies.
+
+    Args:
+        path: folder of a run of a tokenizer or of Kronos, or the tokenizer's weights themselves.
+
+    Returns:
+        The folder or file of the tokenizer's weights.
+    """
+    inside = path / TOKENIZER_FOLDER / MODEL
+    return inside if inside.is_dir() else weights_inside(path)
+
+
 def require_options(request: TrainingRequest) -> None:
     """Refuse options that do not go together, and weights that are not there.
 
@@ -259,7 +274,7 @@ def _tokenizer_of(
     if request.model != KRONOS:
         return None
     if request.start.tokenizer is not None:
-        found = load_tokenizer(weights_inside(request.start.tokenizer))
+        found = load_tokenizer(tokenizer_inside(request.start.tokenizer))
         # a run holds all that its forecasts need
         TRAINABLE[TOKENIZER].save(request.output / TOKENIZER_FOLDER / MODEL, found)
         return found

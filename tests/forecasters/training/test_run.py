@@ -202,6 +202,13 @@ def test_weights_are_trained_further_in_all_three_ways(
     assert trained.description["validation_loss"] <= history[0]["val_loss"]
 
 
+def test_the_tokenizer_of_a_run_of_kronos_is_named_by_its_run(
+    tmp_path: Path, pretrained: Path
+) -> None:
+    train_forecaster(request("kronos", tmp_path, tokenizer=pretrained / "kronos"), StopFlag())
+    assert_same(tmp_path / "tokenizer", pretrained / "kronos" / "tokenizer")
+
+
 def test_a_run_knows_what_its_first_weights_had_seen(tmp_path: Path, pretrained: Path) -> None:
     weights = pretrained / "toto" / "model"
     last = "2030-01-01T23:59:59.999999"
