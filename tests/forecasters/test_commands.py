@@ -172,3 +172,12 @@ def test_runs_of_all_seeds_leave_out_the_same_symbols(
         found.append(json.loads((run / "forecaster.json").read_text())["holdout"])
     assert found[0] == found[1]
     assert len(found[0]) == 1
+
+
+def test_epochs_hold_for_the_tokenizer_that_is_trained_first(
+    command: Command, options: list[str], tmp_path: Path
+) -> None:
+    code, _, err = command(*options, "--model", "kronos", "--epochs", 1)
+    assert code == 0, err
+    for folder in (tmp_path / "run", tmp_path / "run" / "tokenizer"):
+        assert json.loads((folder / "forecaster.json").read_text())["epochs"] == 1
