@@ -25,8 +25,9 @@ KINDS: tuple[EncoderKind, ...] = ("jade", "transformer")
 
 def make_job(kind: EncoderKind) -> EmbeddingJob:
     """Draw bars of 99 stocks with a window each on every one of 16 days."""
-    config = cases.configuration().encoders
-    panel, n_features = config.panel, len(panel_columns(kind))
+    whole = cases.configuration()
+    config, panel = whole.encoders, whole.encoders.panel
+    n_features = len(panel_columns(kind, whole.windowed.feature_config))
     rows = N_DAYS + panel.window_length - 1
     torch.manual_seed(0)
     encoder = build_encoder(kind, n_features, config).eval()

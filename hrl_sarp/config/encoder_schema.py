@@ -27,6 +27,11 @@ class RelativityConfig(Section):
     """Bars that an extreme must have stood for the smaller retrace to confirm it."""
     zigzag_hybrid_min_retrace_atr: Positive
     """That smaller retrace on close, in ATR."""
+    displacement_bars: list[Count]
+    """Spans of bars over which the close's move is a column of its own: inputs of pretraining and
+    of all variants. An empty list adds none."""
+    displacement_atr_bars: Count
+    """Bars in the average true range that these moves are divided by."""
 
 
 class WindowSplitsConfig(Section):

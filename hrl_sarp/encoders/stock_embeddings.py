@@ -30,6 +30,7 @@ from hrl_sarp.encoders.windows.panel import (
 )
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
+from hrl_sarp.features.relativity import described
 from hrl_sarp.run.checkpoints import load_module, restoring
 from hrl_sarp.run.files import sha256_file, sha256_plain, source_hash
 
@@ -93,7 +94,7 @@ class FrozenEncoder:
         Raises:
             CheckpointError: if it is not what `to_payload` writes, or has networks of other sizes.
         """
-        n_features = len(panel_columns(kind))
+        n_features = len(panel_columns(kind, config.windowed.feature_config))
         encoder = build_encoder(kind, n_features, config.encoders)
         with restoring(path):
             load_module(path, encoder, payload["weights"])
@@ -262,7 +263,7 @@ def _key(frozen: FrozenEncoder, market: Market, config: RunConfig) -> str:
     sections = {
         "encoder": frozen.identity,
         "market": market_hash,
-        "features": config.windowed.feature_config.model_dump(mode="json"),
+        "features": described(config.windowed.feature_config),
         "panel": config.encoders.panel.model_dump(mode="json", include=SHAPING),
         "code": source_hash(*CODE),
     }
@@ -281,11 +282,11 @@ def _require_fit(
     expected = {
         "kind": kind,
         "market": market.name,
-        "columns": list(panel_columns(kind)),
+        "columns": list(panel_columns(kind, config.windowed.feature_config)),
         "window_length": panel.window_length,
         "sizes": getattr(config.encoders, kind).model_dump(),
         "embedding_size": panel.embedding_size,
-        "features": config.windowed.feature_config.model_dump(),
+        "features": described(config.windowed.feature_config),
     }
     for key, value in expected.items():
         if found.get(key) != value:

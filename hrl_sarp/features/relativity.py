@@ -16,6 +16,10 @@ a bar that does not move gives 0 and no division by 0.
 | bars_since_swing_high, _low | bars since its extreme / window length; 0: none yet | 0..3 |
 | expansion_proxy | range_z x direction of the leg x body_pct | -2..2 |
 | consolidation_proxy | (1 - range_z / 3) (1 - abs(body_pct)) x mean of both bars_since | 0..3 |
+| displacement_k | (close - close k bars before) / safe ATR of that bar; 0: none yet | -10..10 |
+
+There is one displacement for each k of `displacement_bars`, which may be empty. Its ATR is the mean
+of `displacement_atr_bars` true ranges, so that a move is measured in the ranges before it.
 
 The exponential mean has alpha = 2 / (period + 1) and starts at the first range.
 
@@ -39,7 +43,7 @@ the leg turned on 32-50 % of the bars of random walks. With this rule it turns o
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int8, Int32, Int64
@@ -56,16 +60,20 @@ CANDLE_COLUMNS = (
     *("dist_to_prev_swing_high", "dist_to_prev_swing_low"),
     *("bars_since_swing_high", "bars_since_swing_low", "expansion_proxy", "consolidation_proxy"),
 )
-"""In the order of the table's last axis."""
+"""In the order of the table's last axis; displacements follow them."""
 PRETRAINING_COLUMNS = CANDLE_COLUMNS[:11]
-"""The columns that the masked autoencoder reconstructs."""
+"""The columns that the masked autoencoder reconstructs, without displacements."""
+DISPLACEMENT = "displacement_"
+"""Start of the names of the columns that say how far the close moved over some bars."""
+FARTHEST = 10.0
+"""Bound of displacements, in ATR."""
 POSITION = "position_encoding"
 """Place of a bar in its window; not a column of the table, `window_features` appends it."""
 LIMITS = (
     *((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 1.0), (0.0, 1.0), (0.0, 3.0)),
     *((-3.0, 3.0), (-3.0, 3.0), (0.0, 3.0), (0.0, 3.0), (-2.0, 2.0), (0.0, 3.0)),
 )
-"""Least and greatest value of each column."""
+"""Least and greatest value of each column of `CANDLE_COLUMNS`."""
 WIDEST_RANGE = LIMITS[CANDLE_COLUMNS.index("range_z")][1]
 NO_BAR = -1
 """Row of a swing that does not exist yet."""
@@ -89,7 +97,7 @@ class Swings:
 
 def load_relativity(
     bars: Bars, config: RelativityConfig, window_length: int, folder: Path
-) -> Float32[np.ndarray, "N 12"]:
+) -> Float32[np.ndarray, "N F"]:
     """Return `relativity_features`; the folder caches them.
 
     A cached table is mapped into memory. Writing to the array does not change the file.
@@ -98,7 +106,7 @@ def load_relativity(
         "bars": bars.content_hash,
         "instruments": bars.instruments,  # a file may be read whole or one symbol at a time
         "n_bars": len(bars),
-        "config": config.model_dump(mode="json"),
+        "config": described(config),
         "window_length": window_length,
         "code": source_hash(*_CODE_FILES),
     }
@@ -117,15 +125,15 @@ def load_relativity(
 
 def relativity_features(
     bars: Bars, config: RelativityConfig, window_length: int
-) -> Float32[np.ndarray, "N 12"]:
-    """Compute the columns `CANDLE_COLUMNS` of every bar; the state restarts at each instrument.
+) -> Float32[np.ndarray, "N F"]:
+    """Compute the columns `table_columns` of every bar; the state restarts at each instrument.
 
     Values lie within `LIMITS` and are never NaN. Except for rounding, they do not change if all
     prices are multiplied by one number. `window_length` is the unit of the two bars_since columns.
     """
     swings = find_swings(bars.high, bars.low, bars.close, bars.instrument, config)
     atr = average_true_range(bars.high, bars.low, bars.close, bars.instrument, config.atr_period)
-    return _columns(
+    table = _columns(
         (bars.open, bars.high, bars.low, bars.close),
         bars.instrument,
         atr,
@@ -133,6 +141,62 @@ def relativity_features(
         (config.ohlc_eps, 2.0 / (config.ohlc_ema_range_period + 1.0), float(window_length)),
         np.array(LIMITS),
     )
+    moves = displacements(bars.high, bars.low, bars.close, bars.instrument, config)
+    return np.concatenate([table, moves], axis=1) if moves.shape[1] else table
+
+
+def displacements(
+    high: Float64[np.ndarray, " N"],
+    low: Float64[np.ndarray, " N"],
+    close: Float64[np.ndarray, " N"],
+    instrument: Int32[np.ndarray, " N"],
+    config: RelativityConfig,
+) -> Float32[np.ndarray, "N K"]:
+    """Measure how far the close moved over the last k bars, for each k of `displacement_bars`.
+
+    Unit: the ATR of `displacement_atr_bars` bars at the bar where the move begins. Clipped at
+    `FARTHEST`. 0 in the first k bars of an instrument.
+    """
+    table = np.zeros((len(close), len(config.displacement_bars)), dtype=np.float32)
+    atr = average_true_range(high, low, close, instrument, config.displacement_atr_bars)
+    unit = np.maximum(atr, config.ohlc_eps * close)
+    for column, k in enumerate(config.displacement_bars):
+        moves = (close[k:] - close[:-k]) / unit[:-k]
+        is_one = instrument[k:] == instrument[:-k]
+        table[k:, column] = np.where(is_one, np.clip(moves, -FARTHEST, FARTHEST), 0.0)
+    return table
+
+
+def displacement_columns(config: RelativityConfig) -> tuple[str, ...]:
+    """Name the columns of `displacements`."""
+    return tuple(f"{DISPLACEMENT}{k}" for k in config.displacement_bars)
+
+
+def table_columns(config: RelativityConfig) -> tuple[str, ...]:
+    """Name the columns of `relativity_features`."""
+    return (*CANDLE_COLUMNS, *displacement_columns(config))
+
+
+def described(config: RelativityConfig) -> dict[str, Any]:
+    """Return the settings as files hold them; those of displacements only if there are any."""
+    settings = config.model_dump(mode="json")
+    if config.displacement_bars:
+        return settings
+    return {key: value for key, value in settings.items() if not key.startswith(DISPLACEMENT)}
+
+
+def pretraining_columns(config: RelativityConfig) -> tuple[str, ...]:
+    """Name the columns that the masked autoencoder reads."""
+    return (*PRETRAINING_COLUMNS, *displacement_columns(config))
+
+
+def pretraining_table(
+    table: Float32[np.ndarray, "N F"], config: RelativityConfig
+) -> Float32[np.ndarray, "N P"]:
+    """Copy the columns `pretraining_columns` out of a table of `relativity_features`."""
+    there = table_columns(config)
+    places = [there.index(name) for name in pretraining_columns(config)]
+    return np.ascontiguousarray(table[:, places])
 
 
 def find_swings(

@@ -74,6 +74,8 @@ def test_mapped_table_serves_torch_and_keeps_the_file(folder: Path, bars: Bars) 
         {"bars": {"instruments": ("ETH",)}},
         {"config": {"zigzag_k": 1.3}},
         {"config": {"atr_period": 11}},
+        {"config": {"displacement_bars": [4]}},
+        {"config": {"displacement_bars": [4], "displacement_atr_bars": 10}},
         {"window_length": 64},
     ],
 )

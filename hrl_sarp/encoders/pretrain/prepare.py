@@ -21,7 +21,11 @@ from hrl_sarp.encoders.windows.panel import (
     read_panel_bars,
 )
 from hrl_sarp.encoders.windows.scaler import Scaler
-from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, load_relativity
+from hrl_sarp.features.relativity import (
+    load_relativity,
+    pretraining_columns,
+    pretraining_table,
+)
 from hrl_sarp.market.cache import assembled_market
 
 FEATURES = "features"
@@ -77,7 +81,7 @@ def prepare_bars(
     bars = read_bars(data, symbol)
     windows = cut_windows(bars.timestamps, bars.instrument, windowed)
     table = load_relativity(bars, windowed.feature_config, length, output.parent / FEATURES)
-    features = np.ascontiguousarray(table[:, : len(PRETRAINING_COLUMNS)])
+    features = pretraining_table(table, windowed.feature_config)
     scaler = fit_scaler(features, windows)
     # validation chooses the best epoch, so the encoder counts as fitted up to its end
     fitted = np.concatenate((windows.train, windows.validation))
@@ -93,7 +97,7 @@ def prepare_bars(
         windows=windows,
         cutting=windowed.model_dump(mode="json"),
         source={
-            "columns": list(PRETRAINING_COLUMNS),
+            "columns": list(pretraining_columns(windowed.feature_config)),
             "fitted_from": str(bars.timestamps[fitted].min()),
             "fitted_to": str(bars.timestamps[fitted + length - 1].max()),
             "data_hash": bars.content_hash,
@@ -137,7 +141,7 @@ def prepare_panel(
         windows=windows,
         cutting={**panel.model_dump(mode="json", include=CUTTING), "mask_ratio": ratio},
         source={
-            "columns": list(panel_columns(kind)),
+            "columns": list(panel_columns(kind, config.windowed.feature_config)),
             "fitted_from": str(market.dates[train.start]),
             "fitted_to": str(market.dates[train.stop - 1]),
             "data_hash": bars.content_hash,

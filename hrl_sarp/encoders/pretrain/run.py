@@ -16,6 +16,7 @@ from hrl_sarp.encoders.pretrain.reconstruction import as_plain, best_baseline
 from hrl_sarp.encoders.pretrain.task import PretrainingResult, PretrainingRun, pretrain
 from hrl_sarp.encoders.transfer import CODE_FOLDERS, DESCRIPTION, WEIGHTS, export_encoder
 from hrl_sarp.encoders.windows.cut import WindowTable, gather
+from hrl_sarp.features.relativity import described
 from hrl_sarp.fitting import RunState, World
 from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
 from hrl_sarp.run.checkpoints import save_payload
@@ -139,7 +140,7 @@ def _description(prepared: Prepared) -> dict[str, Any]:
         "config_hash": config_hash(config),
         "code_version": source_hash(*CODE_FOLDERS),
         "seed": config.seed,
-        "features": config.windowed.feature_config.model_dump(mode="json"),
+        "features": described(config.windowed.feature_config),
         **prepared.source,
     }
 

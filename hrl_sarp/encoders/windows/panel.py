@@ -7,7 +7,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy.lib.stride_tricks import sliding_window_view
 
-from hrl_sarp.config.encoder_schema import PanelConfig
+from hrl_sarp.config.encoder_schema import PanelConfig, RelativityConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.bars import Bars
@@ -24,7 +24,11 @@ from hrl_sarp.encoders.windows.cut import (
 from hrl_sarp.errors import DataError
 from hrl_sarp.features import candles
 from hrl_sarp.features.prices import PricePanel, build_panel
-from hrl_sarp.features.relativity import PRETRAINING_COLUMNS, relativity_features
+from hrl_sarp.features.relativity import (
+    pretraining_columns,
+    pretraining_table,
+    relativity_features,
+)
 from hrl_sarp.market.cache import data_hash
 
 NONE = -1
@@ -166,10 +170,10 @@ def window_table(
     return np.where(market.eligible, table, NONE)
 
 
-def panel_columns(kind: EncoderKind) -> tuple[str, ...]:
+def panel_columns(kind: EncoderKind, config: RelativityConfig) -> tuple[str, ...]:
     """Name the columns of `panel_features`."""
     if kind == "jade":
-        return tuple(PRETRAINING_COLUMNS)
+        return pretraining_columns(config)
     return tuple(_relative_name(name) for name in candles.COLUMNS)
 
 
@@ -182,8 +186,8 @@ def panel_features(kind: EncoderKind, bars: Bars, config: RunConfig) -> Float[np
     """
     if kind == "jade":
         length = config.encoders.panel.window_length
-        table = relativity_features(bars, config.windowed.feature_config, length)
-        return np.ascontiguousarray(table[:, : len(PRETRAINING_COLUMNS)])
+        settings = config.windowed.feature_config
+        return pretraining_table(relativity_features(bars, settings, length), settings)
     raw = candles.candle_table(bars)
     close = raw[:, candles.COLUMNS.index(CLOSE)]
     is_first = np.diff(bars.instrument, prepend=-1) != 0

@@ -15,6 +15,7 @@ from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError
+from hrl_sarp.features.relativity import described
 from hrl_sarp.fitting import Epoch, Fit, Fitted, RunState, Schedule, World
 from hrl_sarp.price_action.expansions import tables
 from hrl_sarp.price_action.expansions.measures import Truth, measures, trivial_measures
@@ -29,6 +30,7 @@ from hrl_sarp.price_action.expansions.windows import (
     CLASSES,
     GroupSplit,
     LabelledWindows,
+    input_columns,
     read_labelled,
     require_both_classes,
     split_by_group,
@@ -98,6 +100,11 @@ class Job:
         return self.request.config.encoders.finetuning.variants[self.request.variant]
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Input columns, in order."""
+        return input_columns(self.variant.features, self.request.config.windowed.feature_config)
+
+    @property
     def pos_weight(self) -> float:
         """Weight of bars inside, in the span loss."""
         given = self.variant.span_pos_weight
@@ -131,11 +138,11 @@ class Job:
         return {
             "variant": self.request.variant,
             "tasks": list(self.model.tasks),
-            "columns": list(self.variant.features),
+            "columns": list(self.columns),
             "scaling": self.scaler.as_plain(),
             "window_length": config.windowed.window_length,
             "sizes": config.encoders.jade.model_dump(mode="json"),
-            "features": config.windowed.feature_config.model_dump(mode="json"),
+            "features": described(config.windowed.feature_config),
             "pos_weight": self.pos_weight,
         }
 
@@ -171,13 +178,14 @@ def assemble(request: FinetuneRequest, windows: LabelledWindows, split: GroupSpl
     variant = config.encoders.finetuning.variants[request.variant]
     torch.manual_seed(derive_seed(config.seed, FIRST_WEIGHTS))
     dropout, jade = config.encoders.finetuning.dropout, config.encoders.jade
-    model = JadeMultiTask(len(variant.features), jade, variant.tasks, dropout)
+    columns = input_columns(variant.features, config.windowed.feature_config)
+    model = JadeMultiTask(len(columns), jade, variant.tasks, dropout)
     pretrained = None
     if request.pretrained is not None:
-        pretrained = load_pretrained(request.pretrained, model.encoder, variant.features, jade)
-    table = window_features(windows.ohlc, variant.features, config.windowed.feature_config)
+        pretrained = load_pretrained(request.pretrained, model.encoder, columns, jade)
+    table = window_features(windows.ohlc, columns, config.windowed.feature_config)
     scaler = Scaler.fit(table[split.train])
-    for place, name in enumerate(variant.features):
+    for place, name in enumerate(columns):
         if pretrained is not None and name in pretrained.scaling:
             scaler.mean[place], scaler.std[place] = pretrained.scaling[name]
     return Job(
@@ -232,7 +240,7 @@ def finetune(job: Job, stop: StopFlag) -> Outcome:
     rows: tables.Rows = {name: [] for name in tables.COLUMNS}
 
     def on_epoch(epoch: Epoch) -> None:
-        tables.add_epoch(rows, epoch, task, job.variant.features)
+        tables.add_epoch(rows, epoch, task, job.columns)
         tables.write_tables(folder, rows)
         if epoch.is_best:
             weights = {name: value.cpu() for name, value in task.module.state_dict().items()}

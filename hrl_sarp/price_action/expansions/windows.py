@@ -21,7 +21,12 @@ from hrl_sarp.data.bars import Bars
 from hrl_sarp.encoders.windows.cut import cut_stretches, number_stretches
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.features.labels import Expansions, expansion_label
-from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
+from hrl_sarp.features.relativity import (
+    POSITION,
+    displacement_columns,
+    relativity_features,
+    table_columns,
+)
 from hrl_sarp.run.damage import UNREADABLE_TABLE
 from hrl_sarp.run.files import sha256_file
 
@@ -98,6 +103,12 @@ def read_labelled(path: Path, window_length: int) -> LabelledWindows:
     return LabelledWindows(ids, ohlc, label, start, end, group, sha256_file(path))
 
 
+def input_columns(features: Sequence[str], config: RelativityConfig) -> tuple[str, ...]:
+    """Return a variant's columns, and after them the displacements that it does not name."""
+    more = (name for name in displacement_columns(config) if name not in features)
+    return (*features, *more)
+
+
 def window_features(
     ohlc: Float[np.ndarray, "W L 4"], columns: Sequence[str], config: RelativityConfig
 ) -> Float32[np.ndarray, "W L F"]:
@@ -106,12 +117,12 @@ def window_features(
     Swings and means restart with each window, because files of labelled windows hold no earlier
     bars. In pretraining they do not restart.
     """
-    known = (*CANDLE_COLUMNS, POSITION)
+    known = (*table_columns(config), POSITION)
     unknown = [name for name in columns if name not in known]
     if unknown:
         raise DataError(
             f"no feature named {', '.join(unknown)}: expected {', '.join(known)}; change "
-            "`features` of the variant in encoder_config.yaml"
+            "`features` of the variant in encoder_config.yaml, or displacement_bars"
         )
     n_windows, length, _ = ohlc.shape
     minutes = np.tile(np.arange(length), n_windows).astype("timedelta64[m]")

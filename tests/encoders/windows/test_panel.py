@@ -169,10 +169,24 @@ def test_only_stocks_in_a_slot_of_the_day_have_a_window(bars: Bars, panel_market
 def test_every_row_has_the_named_columns(kind: EncoderKind, width: int, bars: Bars) -> None:
     table = panel_features(kind, bars, panels.small_config())
     assert table.shape == (len(bars), width)
-    assert len(set(panel_columns(kind))) == width
+    assert len(set(panel_columns(kind, panels.small_config().windowed.feature_config))) == width
     known = np.isfinite(table).all(axis=1)
     # EMA 200 is the last to be known: 199 bars of each of 18 stocks lack it
     assert (~known).sum() == (18 * 199 if kind == "transformer" else 0)
+
+
+def test_jade_reads_moves_too_where_they_are_configured(bars: Bars) -> None:
+    config = panels.small_config()
+    settings = config.windowed.feature_config.model_copy(update={"displacement_bars": [4]})
+    windowed = config.windowed.model_copy(update={"feature_config": settings})
+    wide = config.model_copy(update={"windowed": windowed})
+    table = panel_features("jade", bars, wide)
+    assert panel_columns("jade", settings)[-1] == "displacement_4"
+    assert table.shape == (len(bars), 12)
+    np.testing.assert_array_equal(table[:, :11], panel_features("jade", bars, config))
+    assert panel_columns("transformer", settings) == panel_columns(
+        "transformer", config.windowed.feature_config
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,7 +215,7 @@ def test_features_ignore_later_bars_of_every_stock(kind: EncoderKind, bars: Bars
 def test_the_close_is_a_return_and_volume_is_relative_to_its_mean(bars: Bars) -> None:
     assert bars.volume is not None
     table = panel_features("transformer", bars, panels.small_config())
-    columns = panel_columns("transformer")
+    columns = panel_columns("transformer", panels.small_config().windowed.feature_config)
     row = 300  # of the first stock, which has all 700 bars
     assert bars.instrument[row] == 0
     expected = {
@@ -214,7 +228,9 @@ def test_the_close_is_a_return_and_volume_is_relative_to_its_mean(bars: Bars) ->
 
 
 def test_without_volume_that_column_is_zero(bars: Bars) -> None:
-    table = panel_features("transformer", replace(bars, volume=None), panels.small_config())
+    config = panels.small_config()
+    table = panel_features("transformer", replace(bars, volume=None), config)
+    named = panel_columns("transformer", config.windowed.feature_config)
     known = np.isfinite(table).all(axis=1)
-    volume = table[known, panel_columns("transformer").index("log_volume_over_mean")]
+    volume = table[known, named.index("log_volume_over_mean")]
     assert not volume.any()

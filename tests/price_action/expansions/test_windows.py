@@ -13,11 +13,17 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.bars import Bars
 from hrl_sarp.errors import DataError, MissingArtifactError
 from hrl_sarp.features.labels import expansion_label
-from hrl_sarp.features.relativity import CANDLE_COLUMNS, POSITION, relativity_features
+from hrl_sarp.features.relativity import (
+    CANDLE_COLUMNS,
+    POSITION,
+    PRETRAINING_COLUMNS,
+    relativity_features,
+)
 from hrl_sarp.price_action.expansions.windows import (
     LabelledWindows,
     between,
     draw,
+    input_columns,
     label_bars,
     overlap_groups,
     read_labelled,
@@ -152,6 +158,26 @@ def test_features_of_a_window_are_those_of_its_bars_alone() -> None:
     )
     np.testing.assert_array_equal(table[1, :, :12], relativity_features(bars, CONFIG, LENGTH))
     np.testing.assert_allclose(table[1, :, 12], np.arange(LENGTH) / (LENGTH - 1), rtol=1e-6)
+
+
+def test_displacements_follow_the_columns_of_a_variant_unless_it_names_them() -> None:
+    moves = CONFIG.model_copy(update={"displacement_bars": [4, 8]})
+    assert input_columns(PRETRAINING_COLUMNS, CONFIG) == PRETRAINING_COLUMNS
+    twelve = input_columns([*CANDLE_COLUMNS[:11], POSITION], moves)
+    assert twelve[-3:] == (POSITION, "displacement_4", "displacement_8")
+    assert input_columns(["displacement_8", "range_z"], moves) == (
+        *("displacement_8", "range_z"),
+        "displacement_4",
+    )
+
+
+def test_displacements_of_a_window_begin_in_it() -> None:
+    ohlc, moves = walks(3, seed=4), CONFIG.model_copy(update={"displacement_bars": [4]})
+    table = window_features(ohlc, ["displacement_4", POSITION], moves)
+    assert (table[:, :4, 0] == 0).all()
+    assert (table[:, 4:, 0] != 0).mean() > 0.9
+    rises = ohlc[:, 4:, 3] - ohlc[:, :-4, 3]
+    np.testing.assert_array_equal(np.sign(table[:, 4:, 0]), np.sign(rises))
 
 
 def test_columns_come_in_the_order_asked_for() -> None:
