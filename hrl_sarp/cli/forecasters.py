@@ -273,7 +273,7 @@ def _train(request: "TrainingRequest") -> None:
     from rich.console import Console
 
     from hrl_sarp.forecasters.api import load_forecaster
-    from hrl_sarp.forecasters.final_metrics import FINAL, METRICS, PATHS, measure_run
+    from hrl_sarp.forecasters.final_metrics import FINAL, METRICS, measure_run
     from hrl_sarp.forecasters.training.run import MODEL, train_forecaster
     from hrl_sarp.run.session import StopFlag
 
@@ -286,7 +286,7 @@ def _train(request: "TrainingRequest") -> None:
         if request.model == "kronos-tokenizer":
             return
         horizon = request.of_model.horizon
-        loaded = load_forecaster(folder, n_paths=PATHS)
+        loaded = load_forecaster(folder)
         metrics = measure_run(loaded, source.series, source.split, horizon, folder)
     Console().print(metrics.table())
     say(f"wrote {folder / FINAL} and {folder / METRICS / 'report.html'}")

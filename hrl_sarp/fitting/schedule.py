@@ -106,27 +106,33 @@ def one_cycle(update: int, total: int, rising: float, first_share: float) -> flo
 def warmup_stable_decay(
     update: int, total: int, warmup: float, decay: float, last_share: float
 ) -> float:
-    """Rise linearly to 1, stay there, then fall as 1 minus a square root to a last share.
+    """Rise in a line from a last share to 1, stay there, then fall as 1 minus a square root.
 
     Args:
         update: number of the update, from 0.
         total: number of all updates.
         warmup: part of the updates in which the rate rises.
         decay: part of the updates in which it falls.
-        last_share: share at the end.
+        last_share: share that the rise leaves, and which the last update reaches.
 
     Returns:
-        The share of the highest rate.
+        The share of the highest rate; the last one after the end.
+
+    Source:
+        The published training of Toto 1.0.
 
     Examples:
-        >>> shares = [warmup_stable_decay(update, 100, 0.1, 0.2, 0.25) for update in (4, 50, 85)]
+        >>> shares = [warmup_stable_decay(update, 100, 0.1, 0.2, 0.25) for update in (4, 50, 84)]
         >>> [round(share, 3) for share in shares]
-        [0.5, 1.0, 0.625]
+        [0.625, 1.0, 0.625]
     """
     rising, falling = warmup * total, decay * total
     if update < rising:
-        return min((update + 1) / rising, 1.0)
-    done = max(update - (total - falling), 0.0) / falling if falling else 0.0
+        return last_share + (1.0 - last_share) * min((update + 1) / rising, 1.0)
+    fallen = update + 1 - (total - falling)
+    if fallen <= 0:
+        return 1.0
+    done = min(fallen / falling, 1.0) if falling else 1.0
     return 1.0 - (1.0 - last_share) * math.sqrt(done)
 
 

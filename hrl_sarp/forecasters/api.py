@@ -15,7 +15,14 @@ import polars as pl
 from jaxtyping import Float
 
 from hrl_sarp.errors import CheckpointError, ForecastError, UsageError
-from hrl_sarp.forecasters.contract import LEVELS, Forecast, Forecaster, History, require_histories
+from hrl_sarp.forecasters.contract import (
+    DEFAULT_PATHS,
+    LEVELS,
+    Forecast,
+    Forecaster,
+    History,
+    require_histories,
+)
 from hrl_sarp.forecasters.evaluation.plan import Vintage
 from hrl_sarp.forecasters.frames import (
     CLOSE,
@@ -60,7 +67,6 @@ KEYS = {
 """Kind of a model -> a tensor that only its files have."""
 PUBLISHED_PATCHES = 16
 """Patches that published Totos read where nothing says otherwise."""
-DEFAULT_PATHS = 256
 LATER = 0.8
 """Part of the bars after which baselines alone are tested."""
 UNSEEN_SYMBOLS = "unseen"

@@ -18,6 +18,8 @@ BAR_COLUMNS = ("open", "high", "low", "close", "volume", "amount")
 CLOSE = BAR_COLUMNS.index("close")
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Usual quantile levels."""
+DEFAULT_PATHS = 100
+"""Paths that are drawn of a forecast where nothing else is asked for."""
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,20 @@ def test_one_cycle_is_that_of_pytorch(total: int, rising: float, divisor: float)
             theirs.step()
 
 
-def test_the_other_schedule_rises_stays_and_falls_to_its_last_share() -> None:
-    shares = [warmup_stable_decay(update, 200, 0.1, 0.25, 0.2) for update in range(201)]
-    assert shares[0] == pytest.approx(1 / 20)
-    assert shares[19:151] == [1.0] * 132
-    assert all(later < earlier for earlier, later in pairwise(shares[150:]))
-    assert shares[200] == pytest.approx(0.2)
+@pytest.mark.parametrize(
+    ("rising", "staying", "falling"), [(20, 130, 50), (10, 5, 8), (0, 3, 4), (1, 0, 1), (2, 2, 0)]
+)
+def test_the_other_schedule_rises_stays_and_falls_to_its_last_share(
+    rising: int, staying: int, falling: int
+) -> None:
+    total = rising + staying + falling
+    plan = {"warmup": rising / total, "decay": falling / total, "last_share": 0.2}
+    shares = [warmup_stable_decay(update, total, **plan) for update in range(total + 3)]
+    rise, stay, fall = shares[:rising], shares[rising:][:staying], shares[rising + staying : total]
+    assert rise == pytest.approx([0.2 + 0.8 * (step + 1) / rising for step in range(rising)])
+    assert stay == [1.0] * staying
+    assert all(later < earlier for earlier, later in pairwise(fall))
+    assert shares[total - 1 :] == pytest.approx([0.2 if falling else 1.0] + [0.2] * 3)
 
 
 class _Line:

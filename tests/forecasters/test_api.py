@@ -79,7 +79,9 @@ def test_names_of_statsforecast_and_a_close_are_taken(toto: LoadedForecaster) ->
     assert found.columns[:2] == ["unique_id", "ds"]
     assert found["predictions"].to_list() == expected
     one = frame.filter(pl.col("item_id") == "X").drop("item_id").rename({"target": "close"})
-    assert toto.predict_df(one, 2)["predictions"].to_list() == expected[:2]
+    alone = toto.predict_df(one, 2)["predictions"].to_list()
+    # sums of a network may differ in their last bits with the size of the batch
+    assert alone == pytest.approx(expected[:2], rel=1e-6)
 
 
 def test_kronos_reads_the_bars_of_a_table(runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import polars as pl
 import pytest
 import yaml
 
+from hrl_sarp.cli import forecasters as cli
+from hrl_sarp.forecasters.contract import DEFAULT_PATHS
 from tests.command_line import Command, assert_refused
 from tests.forecasters.training.test_run import TINY, bars_series
 
@@ -91,6 +94,11 @@ def test_a_run_trains_is_measured_evaluated_and_asked(
     code, _, err = command(*options, "--model", model, "--overwrite", "--seed", 3)
     assert code == 0, err
     assert json.loads((run / "final_metrics.json").read_text())["test"] != final["test"]
+
+
+def test_commands_draw_as_many_paths_as_the_functions() -> None:
+    for command in (cli.evaluate_forecaster, cli.forecast):
+        assert signature(command).parameters["paths"].default == DEFAULT_PATHS
 
 
 def test_roots_that_follow_each_other_train_and_validate(

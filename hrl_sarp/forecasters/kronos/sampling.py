@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hrl_sarp.errors import ForecastError
+from hrl_sarp.forecasters.contract import DEFAULT_PATHS
 from hrl_sarp.forecasters.kronos.predictor import KronosPredictor
 
 S2Positions = Literal["reference", "trained"]
-DEFAULT_PATHS = 64
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hrl_sarp.forecasters.toto.decoding import (
     prepare,
 )
 from hrl_sarp.forecasters.toto.forecaster import Toto2Forecaster, TotoForecaster
-from hrl_sarp.forecasters.toto.learning import learning_rate, toto_loss
+from hrl_sarp.forecasters.toto.learning import toto_loss
 from hrl_sarp.forecasters.toto.mixture import StudentTMixture
 from hrl_sarp.forecasters.toto.model import Toto, TotoConfig, load_toto, save_toto
 from hrl_sarp.forecasters.toto.scaler import SeriesBatch
@@ -25,7 +25,6 @@ __all__ = [
     "forecast_mean",
     "forecast_paths",
     "forecast_quantiles",
-    "learning_rate",
     "load_toto",
     "load_toto2",
     "prepare",

@@ -1,4 +1,4 @@
-"""What Toto 1.0 learns from: its loss, and the learning rate over steps."""
+"""What Toto 1.0 learns from."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -64,29 +64,3 @@ def toto_loss(
     nll, robust = stepwise_losses(model, batch, torch.where(counts, targets, 0.0))
     each = nll_weight * nll + (1.0 - nll_weight) * robust
     return torch.where(counts, each, 0.0).sum() / (counts.sum() + TINY)
-
-
-def learning_rate(
-    step: int, *, highest: float, lowest: float, warm_up: int, stable: int, decay: int
-) -> float:
-    """Return the learning rate of a step: it rises in a line, stays, then falls as 1 - sqrt.
-
-    Args:
-        step: counted from 0.
-        highest: rate after the warm-up.
-        lowest: rate that the warm-up leaves and the decay reaches.
-        warm_up: steps of the rise.
-        stable: steps at the highest rate.
-        decay: steps of the fall.
-
-    Returns:
-        The rate of the update that follows.
-    """
-    if step < warm_up:
-        return lowest + (highest - lowest) * (step + 1) / warm_up
-    fallen = step + 1 - warm_up - stable
-    if fallen <= 0:
-        return highest
-    if fallen >= decay:
-        return lowest
-    return highest - (highest - lowest) * (fallen / decay) ** 0.5

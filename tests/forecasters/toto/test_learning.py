@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hrl_sarp.forecasters.toto import learning_rate, toto_loss
+from hrl_sarp.forecasters.toto import toto_loss
 from tests.forecasters.toto.small_models import SMALL, batch_of, toto, walks
 
 SIZE = SMALL.patch_size
@@ -68,19 +68,3 @@ def test_the_weight_of_the_likelihood_mixes_both_parts() -> None:
     assert torch.isclose(
         toto_loss(model, batch, targets, batch.observed, 0.3), 0.7 * ends[0] + 0.3 * ends[1]
     )
-
-
-@pytest.mark.parametrize(
-    ("warm_up", "stable", "decay"), [(10, 5, 8), (0, 3, 4), (1, 0, 1), (2, 2, 0)]
-)
-def test_the_rate_rises_stays_falls_and_ends_at_the_lowest(
-    warm_up: int, stable: int, decay: int
-) -> None:
-    plan = {"highest": 1.0, "lowest": 0.1, "warm_up": warm_up, "stable": stable, "decay": decay}
-    rates = [learning_rate(step, **plan) for step in range(warm_up + stable + decay + 3)]
-    rise, rest, fall = rates[:warm_up], rates[warm_up:][:stable], rates[warm_up + stable :]
-    assert rise == sorted(rise)
-    assert not rise or rise[-1] == pytest.approx(1.0)
-    assert rest == [1.0] * stable
-    assert fall == sorted(fall, reverse=True)
-    assert rates[-1] == 0.1

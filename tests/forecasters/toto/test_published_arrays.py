@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hrl_sarp.fitting.schedule import warmup_stable_decay
 from hrl_sarp.forecasters.toto import (
     SeriesBatch,
     Toto,
     forecast_mean,
     forecast_quantiles,
-    learning_rate,
     load_toto,
     prepare,
     save_toto,
@@ -173,8 +173,8 @@ def test_closed_form_quantiles_are_where_their_draws_lie(
 
 @every_set
 def test_rate_of_learning_is_theirs(found: PublishedSet) -> None:
-    plan = {"highest": 4e-5, "lowest": 1e-5, "warm_up": 10, "stable": 5, "decay": 8}
-    rates = [learning_rate(step, **plan) for step in range(len(found["wsd_lr"]))]
+    plan = {"total": 23, "warmup": 10 / 23, "decay": 8 / 23, "last_share": 0.25}
+    rates = [4e-5 * warmup_stable_decay(step, **plan) for step in range(len(found["wsd_lr"]))]
     found.require_equal("wsd_lr", torch.tensor(rates, dtype=torch.float64))
 
 
