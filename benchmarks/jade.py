@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
+from hrl_sarp.encoders.pretrain.rebuilds import HiddenBars
 from hrl_sarp.encoders.pretrain.reconstruction import MaskRule, precision
 from hrl_sarp.encoders.pretrain.task import PretrainingRun, pretrain
 from hrl_sarp.encoders.windows.cut import Windows, WindowTable, fit_scaler
@@ -50,7 +51,9 @@ def our_loop(data: WindowTable, batch_size: int) -> Callable[[], object]:
     rule = MaskRule(
         settings.mask_strategy, windowed.mask_ratio, windowed.warmup_bars, settings.patch_bars
     )
-    run = PretrainingRun(settings, rule, 0, World.alone(data.device), StopFlag())
+    run = PretrainingRun(
+        settings, rule, HiddenBars(PRETRAINING_COLUMNS), 0, World.alone(data.device), StopFlag()
+    )
     module = JadeMaskedAutoencoder(N_FEATURES, CONFIG.encoders.jade).to(data.device)
     return lambda: pretrain(module, data, run)
 

@@ -10,6 +10,7 @@ from hrl_sarp.config.study_schema import SearchSpace
 
 Day = Annotated[date, Field(strict=False)]  # dates in quotes are text for YAML
 MaskStrategy = Literal["random", "block", "patch"]
+RebuildKind = Literal["bars", "moves"]
 
 
 class RelativityConfig(Section):
@@ -132,6 +133,10 @@ class PretrainingConfig(Section):
     """Single bars, one run of bars, or patches of bars."""
     patch_bars: Count
     """Bars of a patch (strategy patch)."""
+    rebuilds: RebuildKind
+    """The hidden bars, or how far the close moves to both sides of every bar."""
+    cpu_bfloat16: bool
+    """Compute in bfloat16 on a CPU, too; weights and losses stay float32. Always so on CUDA."""
     huber_delta: Positive
     """Error at which the loss turns linear."""
 

@@ -8,6 +8,7 @@ import torch
 from hrl_sarp.config.encoder_schema import JadeConfig, PretrainingConfig
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
+from hrl_sarp.encoders.pretrain.rebuilds import HiddenBars, Rebuild
 from hrl_sarp.encoders.pretrain.reconstruction import MaskRule
 from hrl_sarp.encoders.pretrain.task import Keep, PretrainingRun
 from hrl_sarp.encoders.windows.cut import Windows, WindowTable, fit_scaler
@@ -42,13 +43,17 @@ def run(
     config: PretrainingConfig,
     *,
     rule: MaskRule = RULE,
+    rebuild: Rebuild | None = None,
     world: World | None = None,
     stop: StopFlag | None = None,
     state: RunState | None = None,
     keep: Keep | None = None,
 ) -> PretrainingRun:
     alone, never = World.alone(CPU), StopFlag()
-    return PretrainingRun(config, rule, 17, world or alone, stop or never, state, keep)
+    columns = HiddenBars(tuple("abc"))
+    return PretrainingRun(
+        *(config, rule, rebuild or columns, 17, world or alone, stop or never), state, keep
+    )
 
 
 def small_jade(

@@ -19,9 +19,12 @@ def build_encoder(kind: EncoderKind, n_features: int, config: EncodersConfig) ->
 
 
 def build_autoencoder(
-    kind: EncoderKind, n_features: int, config: EncodersConfig
+    kind: EncoderKind, n_features: int, n_rebuilt: int, config: EncodersConfig
 ) -> PanelAutoencoder:
-    """Return the autoencoder that pretrains its attribute `encoder`, on the CPU."""
+    """Return the autoencoder that pretrains its attribute `encoder`, on the CPU.
+
+    It gives `n_rebuilt` values for each bar.
+    """
     if kind == "jade":
-        return JadeMaskedAutoencoder(n_features, config.jade)
-    return TransformerMaskedAutoencoder(n_features, config.transformer)
+        return JadeMaskedAutoencoder(n_features, config.jade, n_rebuilt)
+    return TransformerMaskedAutoencoder(n_features, config.transformer, n_rebuilt)

@@ -78,6 +78,7 @@ class JadeMaskedAutoencoder(nn.Module):
     Args:
         n_features: F, columns of a bar.
         config: size of the encoder.
+        n_rebuilt: R, values that are rebuilt for each bar; the bar's columns if left out.
 
     Examples:
         >>> module = JadeMaskedAutoencoder(3, JadeConfig(hidden=4, layers=1, dropout=0.0))
@@ -87,17 +88,17 @@ class JadeMaskedAutoencoder(nn.Module):
         (2, 5, 3)
     """
 
-    def __init__(self, n_features: int, config: JadeConfig) -> None:
+    def __init__(self, n_features: int, config: JadeConfig, n_rebuilt: int | None = None) -> None:
         super().__init__()
         self.encoder = JadeEncoder(n_features, config)
-        self.decoder = nn.Linear(self.encoder.width, n_features)
+        self.decoder = nn.Linear(self.encoder.width, n_rebuilt or n_features)
         self.mask_token = nn.Parameter(MASK_TOKEN_STD * torch.randn(n_features))
         nn.init.xavier_uniform_(self.decoder.weight)
         nn.init.zeros_(self.decoder.bias)
 
     def forward(
         self, x: Float[Tensor, "B L F"], masked: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "B L F"]:
+    ) -> Float[Tensor, "B L R"]:
         """Reconstruct all bars from those that are not masked.
 
         Args:
@@ -105,7 +106,7 @@ class JadeMaskedAutoencoder(nn.Module):
             masked: True where a bar is hidden from the encoder.
 
         Returns:
-            All bars; losses count only the hidden ones.
+            The values of all bars; the loss chooses which of them count.
         """
         seen = torch.where(masked.unsqueeze(-1), self.mask_token, x)
         return cast("Tensor", self.decoder(self.encoder(seen)))

@@ -158,6 +158,7 @@ class TransformerMaskedAutoencoder(nn.Module):
     Args:
         n_features: F, columns of a candle.
         config: size of the encoder.
+        n_rebuilt: R, values that are rebuilt for each candle; its columns if left out.
 
     Examples:
         >>> config = TransformerConfig(
@@ -168,16 +169,18 @@ class TransformerMaskedAutoencoder(nn.Module):
         (2, 5, 3)
     """
 
-    def __init__(self, n_features: int, config: TransformerConfig) -> None:
+    def __init__(
+        self, n_features: int, config: TransformerConfig, n_rebuilt: int | None = None
+    ) -> None:
         super().__init__()
         self.encoder = CandleEncoder(n_features, config)
-        self.decoder = nn.Linear(config.width, n_features)
+        self.decoder = nn.Linear(config.width, n_rebuilt or n_features)
         start_with_xavier(self.decoder)
         self.mask_token = nn.Parameter(_MASK_SCALE * torch.randn(n_features))
 
     def forward(
         self, x: Float[Tensor, "B L F"], masked: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "B L F"]:
+    ) -> Float[Tensor, "B L R"]:
         """Reconstruct all candles; a learned vector replaces the masked ones in the input.
 
         Args:
@@ -185,7 +188,7 @@ class TransformerMaskedAutoencoder(nn.Module):
             masked: True where a candle is hidden from the encoder.
 
         Returns:
-            All candles; losses count only the hidden ones.
+            The values of all candles; the loss chooses which of them count.
         """
         seen = torch.where(masked.unsqueeze(-1), self.mask_token, x)
         rebuilt: Tensor = self.decoder(self.encoder(seen))

@@ -12,6 +12,7 @@ from hrl_sarp.config.encoder_schema import EncodersConfig, PretrainingConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.bars import read_bars
 from hrl_sarp.encoders.networks import EncoderKind
+from hrl_sarp.encoders.pretrain.rebuilds import Rebuild, rebuild_of
 from hrl_sarp.encoders.pretrain.reconstruction import MaskRule
 from hrl_sarp.encoders.windows.cut import Windows, cut_windows, fit_scaler
 from hrl_sarp.encoders.windows.panel import (
@@ -49,6 +50,8 @@ class Prepared:
     settings: PretrainingConfig
     """Schedule and masks."""
     rule: MaskRule
+    rebuild: Rebuild
+    """What the autoencoder is asked for."""
     features: Float32[np.ndarray, "N F"]
     """Scaled. Rows outside all windows may hold NaN."""
     scaler: Scaler
@@ -73,11 +76,13 @@ def prepare_bars(
 
     Raises:
         DataError: if the bars, or the windows cut from them, cannot be used.
-        ConfigError: if no bar of a window could be hidden.
+        ConfigError: if no bar of a window could be hidden, or no column holds what is rebuilt.
     """
     windowed, settings = config.windowed, config.encoders.pretraining
     length = windowed.window_length
     rule = _mask_rule(settings, windowed.mask_ratio, windowed.warmup_bars, length)
+    columns = pretraining_columns(windowed.feature_config)
+    rebuild = rebuild_of(settings.rebuilds, columns, windowed.warmup_bars)
     bars = read_bars(data, symbol)
     windows = cut_windows(bars.timestamps, bars.instrument, windowed)
     table = load_relativity(bars, windowed.feature_config, length, output.parent / FEATURES)
@@ -92,12 +97,13 @@ def prepare_bars(
         config=config,
         settings=settings,
         rule=rule,
+        rebuild=rebuild,
         features=scaler.apply(features),
         scaler=scaler,
         windows=windows,
         cutting=windowed.model_dump(mode="json"),
         source={
-            "columns": list(pretraining_columns(windowed.feature_config)),
+            "columns": list(columns),
             "fitted_from": str(bars.timestamps[fitted].min()),
             "fitted_to": str(bars.timestamps[fitted + length - 1].max()),
             "data_hash": bars.content_hash,
@@ -116,11 +122,13 @@ def prepare_panel(
 
     Raises:
         DataError: if the bars, or the windows cut from them, cannot be used.
-        ConfigError: if no bar of a window could be hidden.
+        ConfigError: if no bar of a window could be hidden, or no column holds what is rebuilt.
     """
     panel, ratio = config.encoders.panel, config.windowed.mask_ratio
     settings = panel_settings(kind, config.encoders)
     rule = _mask_rule(settings, ratio, panel.warmup_bars, panel.window_length)
+    columns = panel_columns(kind, config.windowed.feature_config)
+    rebuild = rebuild_of(settings.rebuilds, columns, panel.warmup_bars)
     market = assembled_market(data_dir, config)
     bars = read_panel_bars(data_dir, market, config)
     features = panel_features(kind, bars, config)
@@ -136,12 +144,13 @@ def prepare_panel(
         config=config,
         settings=settings,
         rule=rule,
+        rebuild=rebuild,
         features=np.clip(scaler.apply(features), -panel.clip, panel.clip),
         scaler=scaler,
         windows=windows,
         cutting={**panel.model_dump(mode="json", include=CUTTING), "mask_ratio": ratio},
         source={
-            "columns": list(panel_columns(kind, config.windowed.feature_config)),
+            "columns": list(columns),
             "fitted_from": str(market.dates[train.start]),
             "fitted_to": str(market.dates[train.stop - 1]),
             "data_hash": bars.content_hash,

@@ -81,22 +81,22 @@ def draw_masks(
 
 def huber_sum(
     rebuilt: Float[Tensor, "B L F"],
-    bars: Float[Tensor, "B L F"],
-    hidden: Bool[Tensor, "B L"],
+    values: Float[Tensor, "B L F"],
+    counted: Bool[Tensor, "B L #F"],
     delta: float,
 ) -> Float[Tensor, ""]:
-    """Return the sum of the Huber losses of all hidden values, with its graph.
+    """Return the sum of the Huber losses of all values that count, with its graph.
 
     Source:
         Huber (1964), "Robust estimation of a location parameter".
     """
-    losses = nn.functional.huber_loss(rebuilt, bars, reduction="none", delta=delta)
-    return (losses.sum(dim=2) * hidden).sum()
+    losses = nn.functional.huber_loss(rebuilt, values, reduction="none", delta=delta)
+    return (losses * counted).sum(dim=2).sum()
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean errors of hidden values, per column."""
+    """Mean errors of the values that count, per column."""
 
     huber: Float[Tensor, " F"]
     absolute: Float[Tensor, " F"]
@@ -113,8 +113,8 @@ class ErrorSums:
 
     Examples:
         >>> sums = ErrorSums(n_features=1, delta=1.0, device=torch.device("cpu"))
-        >>> hidden = torch.tensor([[True, False]])  # the second bar does not count
-        >>> sums.add(torch.ones(1, 2, 1), torch.zeros(1, 2, 1), hidden)
+        >>> counted = torch.tensor([[[True], [False]]])  # the second bar does not count
+        >>> sums.add(torch.ones(1, 2, 1), torch.zeros(1, 2, 1), counted)
         >>> sums.means().loss
         0.5
     """
@@ -128,47 +128,47 @@ class ErrorSums:
     def add(
         self,
         rebuilt: Float[Tensor, "B L F"],
-        bars: Float[Tensor, "B L F"],
-        hidden: Bool[Tensor, "B L"],
+        values: Float[Tensor, "B L F"],
+        counted: Bool[Tensor, "B L #F"],
     ) -> None:
-        """Add the errors of the hidden values of one batch."""
-        error = rebuilt.float() - bars
-        huber = nn.functional.huber_loss(rebuilt.float(), bars, reduction="none", delta=self.delta)
-        weights = hidden.unsqueeze(-1).to(error.dtype)
+        """Add the errors of the values of one batch that count."""
+        error, delta = rebuilt.float() - values, self.delta
+        huber = nn.functional.huber_loss(rebuilt.float(), values, reduction="none", delta=delta)
+        weights = counted.to(error.dtype)
         parts = torch.stack((huber, error.abs(), error.square(), torch.ones_like(error)))
         self.sums += (parts * weights).sum(dim=(1, 2), dtype=torch.float64)
 
     def means(self) -> Errors:
-        """Return the means over the hidden values, on the CPU."""
+        """Return the means over the values, on the CPU."""
         sums = self.sums.cpu()
         huber, absolute, squared = (sums[:3] / sums[3]).unbind()
         return Errors(huber, absolute, squared)
 
 
 def baseline_rebuilds(
-    bars: Float[Tensor, "B L F"], hidden: Bool[Tensor, "B L"]
+    values: Float[Tensor, "B L F"], unseen: Bool[Tensor, "B L #F"]
 ) -> tuple[Float[Tensor, "B L F"], ...]:
-    """Reconstruct windows by each of `BASELINES`; only the hidden bars are meaningful.
+    """Reconstruct values by each of `BASELINES`; those that are seen are copied, but by the mean.
 
-    Without a visible bar on one side, the nearest on the other side is copied. Bars must be scaled,
-    so that their mean is 0.
+    Without a seen value on one side, the nearest on the other side is copied. Values must be
+    scaled, so that their mean is 0.
     """
-    length = hidden.shape[1]
-    place = torch.arange(length, device=hidden.device)
-    seen_before = torch.where(hidden, -1, place).cummax(dim=1).values
-    seen_after = torch.where(hidden, length, place).flip(1).cummin(dim=1).values.flip(1)
+    length = unseen.shape[1]
+    place = torch.arange(length, device=unseen.device).unsqueeze(-1)
+    seen_before = torch.where(unseen, -1, place).cummax(dim=1).values
+    seen_after = torch.where(unseen, length, place).flip(1).cummin(dim=1).values.flip(1)
     before = torch.where(seen_before < 0, seen_after, seen_before)
     after = torch.where(seen_after == length, seen_before, seen_after)
     share = (place - before) / (after - before).clamp(min=1)
-    earlier, later = _take(bars, before), _take(bars, after)
-    between = earlier + share.unsqueeze(-1).to(bars.dtype) * (later - earlier)
-    return torch.zeros_like(bars), earlier, between
+    earlier, later = _take(values, before), _take(values, after)
+    between = earlier + share.to(values.dtype) * (later - earlier)
+    return torch.zeros_like(values), earlier, between
 
 
-def precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context that sets the precision: bfloat16 on CUDA, float32 elsewhere."""
-    is_cuda = device.type == "cuda"
-    return torch.autocast(device.type, torch.bfloat16) if is_cuda else nullcontext()
+def precision(device: torch.device, *, cpu_bfloat16: bool = False) -> AbstractContextManager[Any]:
+    """Return the context that sets the precision: bfloat16 on CUDA and where asked for."""
+    is_short = device.type == "cuda" or (device.type == "cpu" and cpu_bfloat16)
+    return torch.autocast(device.type, torch.bfloat16) if is_short else nullcontext()
 
 
 def best_baseline(errors: dict[str, Errors]) -> str:
@@ -189,5 +189,5 @@ def as_plain(errors: dict[str, Errors], columns: list[str]) -> dict[str, Any]:
     }
 
 
-def _take(bars: Float[Tensor, "B L F"], places: Int[Tensor, "B L"]) -> Float[Tensor, "B L F"]:
-    return bars.gather(1, places.unsqueeze(-1).expand_as(bars))
+def _take(values: Float[Tensor, "B L F"], places: Int[Tensor, "B L #F"]) -> Float[Tensor, "B L F"]:
+    return values.gather(1, places.expand_as(values))

@@ -48,8 +48,9 @@ def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> Pretra
         for old in folder.glob(EPOCHS):
             old.unlink()
     seed_everything(config.seed)
-    n_features = prepared.features.shape[1]
-    module = build_autoencoder(prepared.kind, n_features, config.encoders).to(world.device)
+    n_features, n_rebuilt = prepared.features.shape[1], len(prepared.rebuild.names)
+    module = build_autoencoder(prepared.kind, n_features, n_rebuilt, config.encoders)
+    module = module.to(world.device)
     table = WindowTable.place(prepared.features, prepared.windows, world.device)
     description = _description(prepared)
     settings = prepared.settings.model_dump(mode="json")
@@ -70,7 +71,7 @@ def pretrain_encoder(prepared: Prepared, world: World, stop: StopFlag) -> Pretra
     }
     state = RunState(folder, KIND, identity, prepared.resume, file=LATEST, option="--output")
     run = PretrainingRun(
-        *(prepared.settings, prepared.rule, config.seed, world, stop, state),
+        *(prepared.settings, prepared.rule, prepared.rebuild, config.seed, world, stop, state),
         keep=partial(keep_epoch, folder, {"kind": KIND, **said}, prepared.settings.save_top_k),
         checkpoint_seconds=config.curriculum.checkpoint_seconds,
     )
@@ -125,7 +126,7 @@ def loss_panel(result: PretrainingResult) -> Panel:
         {name: (epochs, values) for name, values in losses.items()},
         baselines,
         result.best_epoch,
-        y_label="Huber loss per hidden value, in standard deviations",
+        y_label="Huber loss per value, in standard deviations",
     )
 
 
@@ -163,18 +164,18 @@ def _write_projection(
 
 
 def _write_results(prepared: Prepared, result: PretrainingResult, said: dict[str, Any]) -> None:
-    columns, path = prepared.source["columns"], prepared.output / RESULTS
+    rebuilt, path = list(prepared.rebuild.names), prepared.output / RESULTS
     content = {
         "best_val_loss": result.best_val_loss,
         "best_epoch": result.best_epoch,
         "total_time": result.seconds,
         "train_metrics": result.train_metrics,
         "val_metrics": result.val_metrics,
-        "test_metrics": as_plain(result.test, columns),
-        "best_epoch_val_metrics": as_plain(result.validation, columns),
+        "test_metrics": as_plain(result.test, rebuilt),
+        "best_epoch_val_metrics": as_plain(result.validation, rebuilt),
         "best_baseline": best_baseline(result.evaluated),
         "beats_best_baseline": result.beats_baselines,
-        "columns": columns,
+        "columns": prepared.source["columns"],
         "windows": prepared.windows.counts(),
         "windows_dropped": prepared.windows.dropped,
         **said,

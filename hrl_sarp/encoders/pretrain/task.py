@@ -1,6 +1,7 @@
 """Masked reconstruction as a task of the training loop, for any autoencoder and table of bars."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from hrl_sarp.config.encoder_schema import PretrainingConfig
+from hrl_sarp.encoders.pretrain.rebuilds import Rebuild
 from hrl_sarp.encoders.pretrain.reconstruction import (
     BASELINES,
     Errors,
@@ -45,6 +47,7 @@ class PretrainingRun:
 
     config: PretrainingConfig
     rule: MaskRule
+    rebuild: Rebuild
     seed: int
     world: World
     stop: StopFlag
@@ -159,7 +162,7 @@ def course(config: PretrainingConfig, checkpoint_seconds: float) -> Schedule:
 
 
 class MaskedReconstruction:
-    """Task of `Fit`: rows are first rows of windows, and the loss is that of their hidden bars.
+    """Task of `Fit`: rows are first rows of windows, and the loss is that of what is rebuilt.
 
     Validation and test windows always hide the same bars, so that their losses are comparable.
 
@@ -185,7 +188,7 @@ class MaskedReconstruction:
         self.module, self.data, self.run = module, data, run
         self.train_rows = data.train
         self.connected = run.world.connect(module)
-        self.hidden_values = run.rule.count(data.length) * data.n_features  # of a window
+        self.counted_values = run.rebuild.count(run.rule, data.length)  # of a window
         self.at_once = min(run.config.batch_size, len(data.train))
         self.hidden = {
             split: self._masks(len(getattr(data, split)), number)
@@ -196,7 +199,7 @@ class MaskedReconstruction:
     def loss(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Compute this process's part of the mean Huber loss of the hidden values.
+        """Compute this process's part of the mean Huber loss of the values that count.
 
         `rows` and the masks that `generator` draws are those of all processes. The parts of all
         processes add up to the mean.
@@ -205,10 +208,12 @@ class MaskedReconstruction:
         masks = draw_masks(self.run.rule, len(rows), self.data.length, generator)
         hidden = masks[mine].to(self.data.device)
         bars = gather(self.data.table, rows[mine], self.data.length)
-        with precision(self.data.device):
+        with self._precision():
             rebuilt = self.connected(bars, hidden)
-        total = huber_sum(rebuilt.float(), bars, hidden, self.run.config.huber_delta)
-        return total / (len(rows) * self.hidden_values), {}
+        wanted = self.run.rebuild.wanted(bars, hidden)
+        delta = self.run.config.huber_delta
+        total = huber_sum(rebuilt.float(), wanted.values, wanted.counted, delta)
+        return total / (len(rows) * self.counted_values), {}
 
     def validate(self) -> tuple[float, dict[str, float]]:
         """Measure the loss on the validation windows."""
@@ -230,9 +235,10 @@ class MaskedReconstruction:
         world, sums = self.run.world, self._sums()
         self.module.eval()
         for bars, hidden in self._blocks(split, world.share(len(self.hidden[split]))):
-            with torch.no_grad(), precision(self.data.device):
+            with torch.no_grad(), self._precision():
                 rebuilt = self.module(bars, hidden)
-            sums.add(rebuilt, bars, hidden)
+            wanted = self.run.rebuild.wanted(bars, hidden)
+            sums.add(rebuilt, wanted.values, wanted.counted)
             if world.size == 1 and self.run.stop.is_set:
                 raise StoppedEarly
         world.add_up(sums.sums)
@@ -242,9 +248,10 @@ class MaskedReconstruction:
         """Measure every baseline on one of `EVALUATED`; each process measures all windows."""
         sums = {name: self._sums() for name in BASELINES}
         for bars, hidden in self._blocks(split, slice(None)):
-            rebuilds = baseline_rebuilds(bars, hidden)
+            wanted = self.run.rebuild.wanted(bars, hidden)
+            rebuilds = baseline_rebuilds(wanted.values, wanted.unseen)
             for part, rebuilt in zip(sums.values(), rebuilds, strict=True):
-                part.add(rebuilt, bars, hidden)
+                part.add(rebuilt, wanted.values, wanted.counted)
         return {name: part.means() for name, part in sums.items()}
 
     def _masks(self, n_windows: int, number: int) -> Bool[Tensor, "W L"]:
@@ -253,8 +260,11 @@ class MaskedReconstruction:
         masks = draw_masks(self.run.rule, n_windows, self.data.length, generator)
         return masks.to(self.data.device)
 
+    def _precision(self) -> AbstractContextManager[Any]:
+        return precision(self.data.device, cpu_bfloat16=self.run.config.cpu_bfloat16)
+
     def _sums(self) -> ErrorSums:
-        return ErrorSums(self.data.n_features, self.run.config.huber_delta, self.data.device)
+        return ErrorSums(len(self.run.rebuild.names), self.run.config.huber_delta, self.data.device)
 
     def _blocks(self, split: str, mine: slice) -> Iterator[Block]:
         starts, hidden = getattr(self.data, split)[mine], self.hidden[split][mine]

@@ -32,7 +32,7 @@ def hidden(*places: int, length: int = 6) -> torch.Tensor:
 
 
 def rebuilt(bars: torch.Tensor, masks: torch.Tensor) -> dict[str, list[float]]:
-    found = baseline_rebuilds(bars, masks)
+    found = baseline_rebuilds(bars, masks[..., None])
     return {
         name: part[masks].flatten().tolist() for name, part in zip(BASELINES, found, strict=True)
     }
@@ -59,20 +59,20 @@ def test_interpolation_rebuilds_a_line_exactly() -> None:
     masks = torch.zeros(2, 12, dtype=torch.bool)
     masks[0, [1, 5, 6, 7, 10]] = True
     masks[1, 2:9] = True
-    between = baseline_rebuilds(bars, masks)[2]
+    between = baseline_rebuilds(bars, masks[..., None])[2]
     assert torch.allclose(between, bars)
 
 
 def test_huber_counts_hidden_values_only() -> None:
     bars, guess = column(0, 0, 0, 0, 0, 0), column(0.5, 3, 9, 9, 9, 9)
     # 0.5 is below delta: 0.5^2 / 2; 3 is above: 1 x (3 - 0.5)
-    assert float(huber_sum(guess, bars, hidden(0, 1), 1.0)) == pytest.approx(0.125 + 2.5)
+    assert float(huber_sum(guess, bars, hidden(0, 1)[..., None], 1.0)) == pytest.approx(0.125 + 2.5)
 
 
 def test_error_sums_are_means_over_all_batches() -> None:
     sums = ErrorSums(1, 1.0, CPU)
-    sums.add(column(0.5, 9, 9, 9, 9, 9), column(0, 0, 0, 0, 0, 0), hidden(0))
-    sums.add(column(9, -3, 1, 9, 9, 9), column(0, 0, 0, 0, 0, 0), hidden(1, 2))
+    sums.add(column(0.5, 9, 9, 9, 9, 9), column(0, 0, 0, 0, 0, 0), hidden(0)[..., None])
+    sums.add(column(9, -3, 1, 9, 9, 9), column(0, 0, 0, 0, 0, 0), hidden(1, 2)[..., None])
     found = as_plain({"model": sums.means()}, ["a"])["model"]
     means = [found[name] for name in ("loss", "mae", "mse")]
     assert means == pytest.approx([(0.125 + 2.5 + 0.5) / 3, 4.5 / 3, 10.25 / 3])
@@ -81,7 +81,7 @@ def test_error_sums_are_means_over_all_batches() -> None:
 def test_errors_keep_columns_apart() -> None:
     sums = ErrorSums(2, 1.0, CPU)
     bars = torch.zeros(1, 6, 2)
-    sums.add(bars + torch.tensor([1.0, 3.0]), bars, hidden(2))
+    sums.add(bars + torch.tensor([1.0, 3.0]), bars, hidden(2)[..., None])
     errors = sums.means()
     by_column = as_plain({"model": errors}, ["a", "b"])["model"]["loss_by_column"]
     assert by_column == pytest.approx({"a": 0.5, "b": 2.5})
