@@ -215,7 +215,7 @@ def _finetune(job: "Job") -> None:
     with running(request.output, OUTPUT_OPTION), StopFlag() as stop:
         outcome = finetune(job, stop)
     title = f"{request.variant}: {len(job.split.test)} test windows"
-    Console().print(measure_table(title, outcome.model, outcome.trivial))
+    Console().print(measure_table(title, outcome.model, outcome.trivial, outcome.rules))
     say(f"wrote {request.output / 'best_model.pt'}")
 
 

@@ -179,8 +179,23 @@ class FinetuningConfig(Section):
     """Bars before the expansion at which the countdown starts; it runs from 1 to 0."""
     dropout: Fraction
     """Dropout before the heads."""
+    encoder_rate_share: float = Field(gt=0, le=1)
+    """Learning rate of the encoder, as a share of that of the heads."""
+    heads_first_epochs: int = Field(ge=0)
+    """First epochs in which the heads learn alone, on an encoder that stays as it was loaded."""
+    cpu_bfloat16: bool
+    """Run the encoder in bfloat16 on a CPU; heads, weights and losses stay float32."""
     variants: dict[str, FinetuneVariantConfig]
     """Variants by the name given as --variant."""
+
+    @model_validator(mode="after")
+    def _lets_the_encoder_learn(self) -> "FinetuningConfig":
+        if self.heads_first_epochs > self.patience:
+            raise ValueError(
+                f"heads_first_epochs: expected at most patience ({self.patience}), found "
+                f"{self.heads_first_epochs}: training could end before the encoder learns"
+            )
+        return self
 
 
 class ExpansionConfig(Section):

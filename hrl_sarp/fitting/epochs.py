@@ -1,7 +1,10 @@
-"""What an epoch measured, and tasks whose terms are counts."""
+"""What an epoch measured, and what tasks may say beside their loss: counts, slower weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from torch import nn
 
 
 @runtime_checkable
@@ -24,6 +27,43 @@ class SummarisesTerms(Protocol):
 
         Returns:
             The same with other terms of the task.
+        """
+        ...
+
+
+@runtime_checkable
+class SlowsWeights(Protocol):
+    """A task with weights that learn at a share of the rate, or wait for the others at first.
+
+    Examples:
+        >>> class HeadsFirst:
+        ...     encoder = nn.Linear(1, 1)
+        ...
+        ...     def slow_weights(self):
+        ...         return list(self.encoder.parameters())
+        ...
+        ...     def slow_share(self, epoch):
+        ...         return 0.0 if epoch < 3 else 0.1
+        >>> isinstance(HeadsFirst(), SlowsWeights)
+        True
+    """
+
+    def slow_weights(self) -> Sequence[nn.Parameter]:
+        """Name the weights, among those that are trained.
+
+        Returns:
+            None or some of the weights of the module that require a gradient.
+        """
+        ...
+
+    def slow_share(self, epoch: int) -> float:
+        """Return the share of the learning rate that they have.
+
+        Args:
+            epoch: from 0.
+
+        Returns:
+            The share; 0 keeps them as they are, without gradients.
         """
         ...
 

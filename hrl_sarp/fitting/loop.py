@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hrl_sarp.errors import DataError, StoppedEarly, TrainingDivergedError
 from hrl_sarp.fitting.distributed import World
-from hrl_sarp.fitting.epochs import Epoch, SummarisesTerms
+from hrl_sarp.fitting.epochs import Epoch, SlowsWeights, SummarisesTerms
 from hrl_sarp.fitting.history import History
 from hrl_sarp.fitting.resume import RunState, require_finite_weights
 from hrl_sarp.fitting.schedule import Schedule
@@ -197,8 +197,11 @@ class Fit:
         self.n_batches = -(-self.n_rows // self.batch_size)
         self.look_every = CUDA_LOOK_EVERY if world.device.type == "cuda" else 1
         self.weights = [w for w in task.module.parameters() if w.requires_grad]
+        self.slow = list(task.slow_weights()) if isinstance(task, SlowsWeights) else []
+        of_slow = {id(weights) for weights in self.slow}
+        others = [weights for weights in self.weights if id(weights) not in of_slow]
         self.optimizer = torch.optim.AdamW(
-            self.weights,
+            [{"params": part} for part in (others, self.slow) if part],
             lr=schedule.learning_rate,
             betas=schedule.betas,
             eps=schedule.eps,
@@ -246,9 +249,10 @@ class Fit:
         """Train on the remaining batches of an epoch."""
         now, batches = self.progress, self._batches()
         self.task.module.train()
+        share = self._slow_share()
         while now.batch < self.n_batches:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rate()
+            for group, part in zip(self.optimizer.param_groups, (1.0, share), strict=False):
+                group["lr"] = part * self._rate()
             self._unseen.append(self._step(batches[now.batch]))
             now.batch += 1
             if now.batch % self.look_every and now.batch < self.n_batches:
@@ -304,6 +308,15 @@ class Fit:
             self.extra.update(saved["extra"])
         now = self.progress
         self._say(f"continues at epoch {now.epoch}, batch {now.batch} of {self.n_batches}")
+
+    def _slow_share(self) -> float:
+        """Return the share of the rate that slow weights have in this epoch; let them wait at 0."""
+        if not isinstance(self.task, SlowsWeights):
+            return 1.0
+        share = self.task.slow_share(self.progress.epoch)
+        for weights in self.slow:
+            weights.requires_grad_(share > 0.0)
+        return share
 
     def _rate(self) -> float:
         """Return the learning rate of the next update."""

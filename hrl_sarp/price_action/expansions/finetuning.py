@@ -18,8 +18,14 @@ from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError
 from hrl_sarp.features.relativity import described
 from hrl_sarp.fitting import Epoch, Fit, Fitted, RunState, Schedule, World
 from hrl_sarp.price_action.expansions import tables
-from hrl_sarp.price_action.expansions.measures import Truth, measures, trivial_measures
+from hrl_sarp.price_action.expansions.measures import (
+    Truth,
+    likeliest_bars,
+    measures,
+    trivial_measures,
+)
 from hrl_sarp.price_action.expansions.model import JadeMultiTask, Pretrained, load_pretrained
+from hrl_sarp.price_action.expansions.rules import answers
 from hrl_sarp.price_action.expansions.task import (
     ExpansionTask,
     Targets,
@@ -44,7 +50,7 @@ from hrl_sarp.run.session import StopFlag, derive_seed
 
 FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
 """Roles of derived seeds."""
-KIND = "jade multitask"
+KIND, MODEL = "jade multitask", "model"
 BEST, METADATA, FIGURE = "best_model.pt", "metadata.json", "convergence.png"
 FILES = (BEST, RUNNING, METADATA, FIGURE, *(f"{name}.csv" for name in tables.COLUMNS))
 """What a run that begins anew removes."""
@@ -73,10 +79,15 @@ class FinetuneRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Measures on the test windows: of the model, and of rules that ignore the windows."""
+    """Measures on the test windows: of the model, and of what needs no network."""
 
     model: dict[str, float]
     trivial: dict[str, float]
+    """Of the best constant answer to each measure."""
+    rules: dict[str, dict[str, float]]
+    """Of each of `rules.RULES`, which may read the labels of training and validation."""
+    run_bars: dict[str, int]
+    """Bars that the model's `run_f1` and each rule say, chosen on labels."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +138,20 @@ class Job:
 
     def evaluate(self, task: ExpansionTask) -> Outcome:
         """Measure a model on the test windows."""
-        _, found = task.look_at(torch.from_numpy(self.split.test).to(self.request.device))
-        training, truth = self._truth(self.split.train), self._truth(self.split.test)
-        model, trivial = measures(found, truth), trivial_measures(training, truth)
-        return Outcome(model, {name: trivial[name] for name in model})
+        split, device = self.split, self.request.device
+        _, known = task.look_at(torch.from_numpy(split.validation).to(device))
+        _, found = task.look_at(torch.from_numpy(split.test).to(device))
+        training, truth = self._truth(split.train), self._truth(split.test)
+        run_bars = 1  # of a model that says nothing about single bars
+        if known.inside is not None:
+            run_bars = likeliest_bars(known.inside, self._truth(split.validation).inside)
+        model, trivial = measures(found, truth, run_bars), trivial_measures(training, truth)
+        taught = self.windows.rows(np.concatenate([split.train, split.validation]))
+        atr_bars = self.request.config.encoders.expansion.atr_bars
+        answered = answers(taught, self.windows.rows(split.test), atr_bars)
+        rules = {rule: measures(said, truth, n) for rule, (said, n) in answered.items()}
+        lengths = {MODEL: run_bars, **{rule: n for rule, (_, n) in answered.items()}}
+        return Outcome(model, {name: trivial[name] for name in model}, rules, lengths)
 
     def facts(self) -> dict[str, Any]:
         """Collect the facts that are saved with the model's weights."""
@@ -231,7 +252,7 @@ def finetune(job: Job, stop: StopFlag) -> Outcome:
         done = read_json(folder / METADATA, WRITER)
         state.require_same(done.get("identity", {}), str(folder / METADATA))
         logger.info(f"{folder} has finished already; --overwrite begins anew")
-        return Outcome(done["test"], done["baselines"])
+        return Outcome(done["test"], done["baselines"], done["rules"], done["run_bars"])
     if not request.resume:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
@@ -304,6 +325,8 @@ def _metadata(job: Job, fitted: Fitted, outcome: Outcome) -> dict[str, Any]:
         "what": MEASURED,
         "test": outcome.model,
         "baselines": outcome.trivial,
+        "rules": outcome.rules,
+        "run_bars": outcome.run_bars,
         "best_epoch": fitted.best_epoch + 1,
         "epochs": fitted.epochs,
         "best_val_loss": fitted.best_loss,

@@ -9,17 +9,21 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.metrics import precision_recall_fscore_support
 
+F1 = "span_f1"
 THRESHOLD = 0.5
 """A bar counts as inside at this probability and above."""
 HIT_BARS = (1, 3, 5)
 """Distances between the centers, in bars, that count as hits."""
 CALIBRATION_BINS = 15
+RUN_BARS = range(2, 31)
+"""Lengths of runs of bars that are tried on labels."""
 ROUNDING_BARS = 1e-4
 """Rounding of single precision, so that a center exactly k bars off is a hit."""
 TRIVIAL_RULES = {
     "span_f1": "every bar inside",
     "span_precision": "every bar inside",
     "span_recall": "every bar inside",
+    "run_f1": "the place and length best on training windows",
     **{f"hit_at_{k}": "the place that hits most training windows" for k in HIT_BARS},
     "iou": "the place and length best on training windows",
     "type_accuracy": "the class most frequent in training",
@@ -49,11 +53,16 @@ class Found:
     """Probability that a bar belongs to the expansion."""
 
 
-def measures(found: Found, truth: Truth) -> dict[str, float]:
-    """Measure a model's answers for some windows."""
+def measures(found: Found, truth: Truth, run_bars: int) -> dict[str, float]:
+    """Measure a model's answers for some windows.
+
+    `run_f1` is the F1 of the run of `run_bars` bars of greatest probability. It asks a model what
+    a rule is asked that says one run of bars, and does not depend on a threshold.
+    """
     result: dict[str, float] = {}
     if found.inside is not None:
         result |= span_scores(found.inside, truth.inside)
+        result["run_f1"] = span_scores(likeliest_run(found.inside, run_bars), truth.inside)[F1]
     if found.pointers is not None:
         n_bars = truth.inside.shape[1]
         away = center_distance(found.pointers, truth.pointers, n_bars)
@@ -80,6 +89,9 @@ def trivial_measures(training: Truth, truth: Truth) -> dict[str, float]:
         result[f"hit_at_{k}"] = hit_rate(found, k)
     constant = best_interval(training.pointers, n_bars)
     result["iou"] = float(interval_iou(constant, truth.pointers, n_bars).mean())
+    bars, (low, high) = np.arange(n_bars) + 0.5, _edges(constant, n_bars)
+    interval = ((bars > low) & (bars < high)).astype(np.float64)
+    result["run_f1"] = span_scores(np.tile(interval, (n_windows, 1)), truth.inside)[F1]
     majority = np.bincount(training.label).argmax()
     result["type_accuracy"] = float((truth.label == majority).mean())
     share = training.inside.mean() * everywhere
@@ -98,7 +110,23 @@ def span_scores(
     precision, recall, f1, _ = precision_recall_fscore_support(
         inside, probability >= THRESHOLD, average="samples", zero_division=0
     )
-    return {"span_f1": float(f1), "span_precision": float(precision), "span_recall": float(recall)}
+    return {F1: float(f1), "span_precision": float(precision), "span_recall": float(recall)}
+
+
+def likeliest_run(probability: Float[np.ndarray, "W L"], n_bars: int) -> Float[np.ndarray, "W L"]:
+    """Mark the run of `n_bars` bars with the greatest sum in each window, the first of equals."""
+    length = probability.shape[1]
+    sums = np.cumsum(np.pad(probability, ((0, 0), (1, 0))), axis=1)
+    first = (sums[:, n_bars:] - sums[:, : length - n_bars + 1]).argmax(axis=1)
+    bars = np.arange(length)
+    inside = (bars >= first[:, None]) & (bars < first[:, None] + n_bars)
+    return inside.astype(np.float64)
+
+
+def likeliest_bars(probability: Float[np.ndarray, "W L"], inside: Bool[np.ndarray, "W L"]) -> int:
+    """Choose the length among `RUN_BARS` for which the likeliest runs fit labels best."""
+    scores = [span_scores(likeliest_run(probability, n), inside)[F1] for n in RUN_BARS]
+    return RUN_BARS[int(np.argmax(scores))]
 
 
 def center_distance(

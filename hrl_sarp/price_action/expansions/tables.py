@@ -138,17 +138,28 @@ def losses_figure(rows: Rows) -> Figure:
     )
 
 
-def measure_table(title: str, model: Mapping[str, float], trivial: Mapping[str, float]) -> Table:
-    """Set the measures of a model beside their baselines."""
+def measure_table(
+    title: str,
+    model: Mapping[str, float],
+    trivial: Mapping[str, float],
+    rules: Mapping[str, Mapping[str, float]],
+) -> Table:
+    """Set the measures of a model beside those of rules and of constant answers."""
+    shown = {
+        name: [f"{found[name]:.3f}" if name in found else "-" for found in rules.values()]
+        for name in model
+    }
     return Table(
         title,
-        ("measure", "model", "baseline", "the baseline says of every window"),
+        ("measure", "model", *rules, "constant", "which says of every window"),
         [
-            (name, f"{value:.3f}", f"{trivial[name]:.3f}", TRIVIAL_RULES[name])
+            (name, f"{value:.3f}", *shown[name], f"{trivial[name]:.3f}", TRIVIAL_RULES[name])
             for name, value in model.items()
         ],
-        note="Detection: the bars of the expansion are in the window.",
-        text_columns=frozenset({0, 3}),
+        note="Detection: the bars of the expansion are in the window. The fixed interval is the "
+        "best one on the labels. The largest move is that of the close in ATR of the bar before; "
+        "no network, and of the labels it knows the best length.",
+        text_columns=frozenset({0, 3 + len(rules)}),
     )
 
 

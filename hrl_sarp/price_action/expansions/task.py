@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hrl_sarp.config.encoder_schema import FinetuningConfig
@@ -66,6 +66,8 @@ class ExpansionTask:
     ) -> None:
         """Freeze the encoder if requested, and start heads and sigmas at constant answers.
 
+        An encoder that is frozen, or that waits for its heads, reads every window once.
+
         If sigmas started at 1, the pointers would not be learned for thousands of updates, because
         their loss is a hundredth of the others'.
         """
@@ -84,13 +86,14 @@ class ExpansionTask:
         model.log_sigma.data.copy_(torch.tensor(starts))
         n_bytes = inputs[..., 0].numel() * model.encoder.width * inputs.element_size()
         fits = n_bytes <= LARGEST_ENCODED_BYTES
-        self.encoded = self._encode_all() if is_frozen and fits else None
+        waits = is_frozen or config.heads_first_epochs > 0
+        self.encoded = self._encode_all() if waits and fits else None
 
     def loss(
         self, rows: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the weighted total of a batch, and the plain loss of each task."""
-        if self.is_frozen:
+        if not self._encoder_learns:
             self.module.encoder.eval()
         losses = self._losses(self._output(rows), rows)
         total = weighted_total(losses, self.module.log_sigmas())
@@ -121,10 +124,30 @@ class ExpansionTask:
             None if spans is None else spans.sigmoid().double().cpu().numpy(),
         )
 
+    def slow_weights(self) -> list[nn.Parameter]:
+        """Name the encoder's weights, unless they learn as the heads do or not at all."""
+        as_heads = self.config.encoder_rate_share == 1.0 and self.config.heads_first_epochs == 0
+        return [] if self.is_frozen or as_heads else list(self.module.encoder.parameters())
+
+    def slow_share(self, epoch: int) -> float:
+        """Return the share of the learning rate that the encoder has; 0 while it waits."""
+        waits = epoch < self.config.heads_first_epochs
+        return 0.0 if waits else self.config.encoder_rate_share
+
+    @property
+    def _encoder_learns(self) -> bool:
+        return next(self.module.encoder.parameters()).requires_grad
+
     def _output(self, rows: Int[Tensor, " B"]) -> MultiTaskOutput:
-        if self.encoded is not None:
+        if self.encoded is not None and not self._encoder_learns:
             return self.module.decode(self.encoded[rows])
-        return self.module(self.inputs[rows])
+        return self.module.decode(self._encode(self.inputs[rows]))
+
+    def _encode(self, windows: Float[Tensor, "B L F"]) -> Float[Tensor, "B L E"]:
+        device, is_short = windows.device.type, self.config.cpu_bfloat16
+        with torch.autocast(device, torch.bfloat16, enabled=is_short and device == "cpu"):
+            per_bar: Tensor = self.module.encoder(windows)
+        return per_bar.float()
 
     def _losses(self, output: MultiTaskOutput, rows: Int[Tensor, " B"]) -> dict[str, Tensor]:
         return task_losses(output, self.targets.rows(rows), self.config, self.pos_weight)
@@ -134,7 +157,7 @@ class ExpansionTask:
         """Return the frozen encoder's output for every window, which never changes."""
         self.module.encoder.eval()
         blocks = self.inputs.split(EVALUATED_AT_ONCE)
-        return torch.cat([self.module.encoder(block) for block in blocks])
+        return torch.cat([self._encode(block) for block in blocks])
 
 
 def make_targets(windows: LabelledWindows, countdown_bars: int) -> Targets:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hrl_sarp.encoders.networks.jade import JadeEncoder
-from hrl_sarp.errors import CheckpointError
+from hrl_sarp.errors import CheckpointError, ConfigError
 from hrl_sarp.features.relativity import PRETRAINING_COLUMNS
 from hrl_sarp.price_action.expansions.finetuning import (
     FinetuneRequest,
@@ -93,7 +93,11 @@ def test_run_leaves_model_tables_figure_and_measures_beside_baselines(
     for name, value in metadata["test"].items():
         line = next(line for line in shown.splitlines() if f" {name} " in line)
         numbers = [float(number) for number in re.findall(r"-?\d\.\d{3}", line)]
-        assert numbers == pytest.approx([value, metadata["baselines"][name]], abs=5e-4)
+        rules = [found[name] for found in metadata["rules"].values() if name in found]
+        expected = [value, *rules, metadata["baselines"][name]]
+        assert numbers == pytest.approx(expected, abs=5e-4)
+    assert set(metadata["rules"]) == {"fixed interval", "largest move"}
+    assert set(metadata["run_bars"]) == {"model", "fixed interval", "largest move"}
     assert "detection" in metadata["what"]
 
 
@@ -305,3 +309,8 @@ def test_unusable_labels_are_refused_before_anything_is_made(
     result = command("finetune-encoder", "--variant", "stones", *given, "--output", out)
     assert_refused(result, str(path), windows.window_id[0], "expansion_end")
     assert not out.exists()
+
+
+def test_heads_that_learn_alone_for_longer_than_patience_are_refused() -> None:
+    with pytest.raises(ConfigError, match="heads_first_epochs: expected at most patience"):
+        small_config(heads_first_epochs=4, patience=3)

@@ -12,6 +12,8 @@ from hrl_sarp.price_action.expansions.measures import (
     center_distance,
     hit_rate,
     interval_iou,
+    likeliest_bars,
+    likeliest_run,
     measures,
     separation,
     span_scores,
@@ -95,15 +97,28 @@ def test_calibration_error_does_not_cancel_between_bins() -> None:
 
 def test_perfect_answers_reach_the_best_value_of_every_measure() -> None:
     right = truth((2, 4), (6, 6), label=[0, 1])
-    best = measures(Found(right.label, right.pointers, right.inside.astype(float)), right)
+    best = measures(Found(right.label, right.pointers, right.inside.astype(float)), right, 3)
     assert best.pop("ece") == 0.0
+    # a run of three bars is the first expansion, and has one bar of its three in the second
+    assert best.pop("run_f1") == pytest.approx((1.0 + 2 / 4) / 2)
     assert set(best.values()) == {1.0}
-    assert set(best) | {"ece"} == set(TRIVIAL_RULES)
+    assert set(best) | {"ece", "run_f1"} == set(TRIVIAL_RULES)
+
+
+def test_likeliest_run_has_the_greatest_sum_and_its_length_is_chosen_on_labels() -> None:
+    probability = np.zeros((2, BARS))
+    probability[0, 3:6] = 0.2
+    probability[1, [0, 8, 9]] = [0.9, 0.5, 0.45]
+    assert likeliest_run(probability, 2).nonzero()[1].tolist() == [3, 4, 8, 9]
+    assert likeliest_run(probability, 1).nonzero()[1].tolist() == [3, 0]
+    three = np.zeros((1, 40))
+    three[0, 20:24] = 0.3
+    assert likeliest_bars(three, three > 0) == 4
 
 
 def test_measures_of_untaught_tasks_are_left_out() -> None:
     right = truth((2, 4), label=[0])
-    assert measures(Found(right.label, None, None), right) == {"type_accuracy": 1.0}
+    assert measures(Found(right.label, None, None), right, 1) == {"type_accuracy": 1.0}
 
 
 def test_trivial_measures_by_hand() -> None:
@@ -115,7 +130,7 @@ def test_trivial_measures_by_hand() -> None:
     assert found["hit_at_1"] == 0.5
     # within 3 bars, place 5 is the first that hits all three; it is 1 and 2 bars off
     assert found["hit_at_3"] == 1.0
-    assert found["iou"] == 0.5  # one bar at 4
+    assert found["iou"] == found["run_f1"] == 0.5  # one bar at 4
     assert found["span_recall"] == 1.0
     assert found["span_precision"] == pytest.approx(0.1)
     assert found["span_f1"] == pytest.approx(0.2 / 1.1)

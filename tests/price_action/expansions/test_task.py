@@ -154,14 +154,15 @@ def taught(
     *,
     is_frozen: bool = False,
     dropout: float = 0.3,
+    **finetuning: object,
 ) -> ExpansionTask:
     """Return a task whose training and validation windows are the same."""
-    config = small_config(dropout=dropout)
-    finetuning = config.encoders.finetuning
-    columns = finetuning.variants["position"].features
+    config = small_config(dropout=dropout, **finetuning)
+    settings = config.encoders.finetuning
+    columns = settings.variants["position"].features
     inputs = window_features(windows.ohlc, columns, config.windowed.feature_config)
     inputs = (inputs - inputs.mean(axis=(0, 1))) / (inputs.std(axis=(0, 1)) + 1e-6)
-    targets = make_targets(windows, finetuning.countdown_bars)
+    targets = make_targets(windows, settings.countdown_bars)
     rows = np.arange(len(windows))
     torch.manual_seed(1)
     jade = config.encoders.jade.model_copy(update={"hidden": hidden, "layers": layers})
@@ -171,7 +172,7 @@ def taught(
         torch.from_numpy(inputs),
         targets,
         GroupSplit(rows, rows, rows[:0]),
-        finetuning,
+        settings,
         balanced_weight(targets.inside),
         is_frozen=is_frozen,
     )
@@ -249,6 +250,48 @@ def test_what_a_frozen_encoder_says_is_kept(some_windows: LabelledWindows) -> No
     asked, _ = task.look_at(task.train_rows)
     assert learned == pytest.approx(asked, rel=1e-5)
     assert learned != pytest.approx(kept, rel=1e-3)
+
+
+def test_encoder_waits_for_its_heads_and_then_learns_more_slowly(
+    some_windows: LabelledWindows,
+) -> None:
+    task = taught(some_windows, heads_first_epochs=2, encoder_rate_share=0.1)
+    before = {name: weights.clone() for name, weights in task.module.state_dict().items()}
+    fit(task, 2)
+    waited = {name: weights.clone() for name, weights in task.module.state_dict().items()}
+    for name, weights in waited.items():
+        assert torch.equal(before[name], weights) == name.startswith("encoder."), name
+    assert task.slow_share(1) == 0.0
+    assert task.slow_share(2) == 0.1
+    fit(task, 3)
+    learned = task.module.state_dict()
+    moved = [name for name in before if not torch.equal(waited[name], learned[name])]
+    assert {name for name in before if name.startswith("encoder.")} <= set(moved)
+    # AdamW moves a weight by at most about its rate in each of the few updates
+    furthest = max(float((learned[n] - waited[n]).abs().max()) for n in moved if "encoder" in n)
+    assert 0 < furthest < 3 * 0.1 * 0.005 * 1.5
+
+
+def test_what_a_waiting_encoder_said_is_forgotten_once_it_learns(
+    some_windows: LabelledWindows,
+) -> None:
+    task = taught(some_windows, heads_first_epochs=1)
+    fit(task, 3)
+    learned, _ = task.look_at(task.train_rows)
+    task.encoded = None
+    asked, _ = task.look_at(task.train_rows)
+    assert learned == pytest.approx(asked, rel=1e-6)
+
+
+def test_encoder_in_bfloat16_answers_nearly_the_same_in_float32(
+    some_windows: LabelledWindows,
+) -> None:
+    short, long = (taught(some_windows, cpu_bfloat16=is_short) for is_short in (True, False))
+    found = [task.look_at(task.train_rows) for task in (short, long)]
+    assert found[0][0] == pytest.approx(found[1][0], rel=0.02)
+    assert found[0][0] != found[1][0]
+    fit(short, 1)
+    assert {weights.dtype for weights in short.module.parameters()} == {torch.float32}
 
 
 def test_every_weight_of_model_and_tasks_has_a_gradient(some_windows: LabelledWindows) -> None:
