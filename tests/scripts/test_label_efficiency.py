@@ -196,8 +196,8 @@ def test_folder_of_another_study_is_refused(
     monkeypatch.setattr(label_efficiency, "make_job", once)
     assert main(arguments) == 130
     capsys.readouterr()
-    assert main([*arguments, "--updates", "3"]) == 1
-    assert "updates: 2 there, 3 here" in capsys.readouterr().err.replace("\n", " ")
+    assert main([*arguments, "--frozen-updates", "5"]) == 1
+    assert "updates: 3 there, 5 here" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_too_few_labels_and_seeds_are_refused(

@@ -107,13 +107,13 @@ def test_perfect_answers_reach_the_best_value_of_every_measure() -> None:
 
 def test_likeliest_run_has_the_greatest_sum_and_its_length_is_chosen_on_labels() -> None:
     probability = np.zeros((2, BARS))
-    probability[0, 3:6] = 0.2
+    probability[0, 3:6] = 0.25
     probability[1, [0, 8, 9]] = [0.9, 0.5, 0.45]
     assert likeliest_run(probability, 2).nonzero()[1].tolist() == [3, 4, 8, 9]
     assert likeliest_run(probability, 1).nonzero()[1].tolist() == [3, 0]
-    three = np.zeros((1, 40))
-    three[0, 20:24] = 0.3
-    assert likeliest_bars(three, three > 0) == 4
+    four = np.zeros((1, 40))
+    four[0, 20:24] = 0.25
+    assert likeliest_bars(four, four > 0) == 4
 
 
 def test_measures_of_untaught_tasks_are_left_out() -> None:
