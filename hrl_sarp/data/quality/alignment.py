@@ -33,6 +33,12 @@ _UNIT_STEP, _OFF_ZERO = 100.0, 3.0
 _SEVERAL = 1.5
 """Bars a day from which on the file holds bars within the day."""
 _SHOWN_DAYS = 3
+_LOG_LEVELS = (1.7, 13.0)
+"""Logarithms of prices from 5 to 400,000."""
+_LOG_MOVE = 0.006
+"""Shares move 1 to 2 % a day, which is a fifth of that or less of their logarithm."""
+_UNRELATED, _TOGETHER = 0.2, 0.4
+"""An index correlates less with stocks whose halves correlate more with each other."""
 
 
 class _Scale(NamedTuple):
@@ -115,6 +121,27 @@ def spacing_defects(
     return pl.concat(found)
 
 
+def level_defects(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report closes that look like logarithms of prices.
+
+    `log_prices`: usual levels of symbols lie between `_LOG_LEVELS`, and half of all daily moves are
+    below `_LOG_MOVE` of them. Shares so cheap move more; rates of currencies are lower.
+    """
+    moves = usual_returns(bars).sort("date")
+    levels = bars.group_by("symbol").agg(pl.median("close"))["close"].drop_nulls().to_numpy()
+    if moves.height < _FEWEST_SESSIONS:
+        return FINDINGS_SCHEMA.to_frame()
+    usual = float(np.median(np.abs(moves["value"].to_numpy())))
+    middle, low, high = float(np.median(levels)), float(levels.min()), float(levels.max())
+    if middle < _LOG_LEVELS[0] or high > _LOG_LEVELS[1] or not 0 < usual < _LOG_MOVE:
+        return FINDINGS_SCHEMA.to_frame()
+    detail = (
+        f"all closes lie around {low:.3g} to {high:.3g} and usually move {usual:.2%} a day; if "
+        "they are logarithms, give prices"
+    )
+    return _about("", moves["date"][0], "log_prices", usual, moves.height, detail)
+
+
 def span_defects(bars: pl.DataFrame) -> pl.DataFrame:
     """Report years in which no symbol has a bar.
 
@@ -146,6 +173,7 @@ def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.D
     `index_span`: it begins after the bars or ends before them. The benchmark of those sessions is
     1/N. The finding has the index's first or last day and counts the sessions.
     `index_shifted`: it moves with the mean stock of the day before or after, not of the same day.
+    `index_unrelated`: it hardly moves with stocks that move together.
     `index_spacing`: it has a level on less than half of the sessions inside its span.
     """
     levels = raw.index.filter(pl.col("close") > 0).sort("date")
@@ -170,7 +198,8 @@ def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.D
         series = levels.select("date", value="close")
         # other series have weeks in which they follow the stocks a day later
         returns = mean_returns(raw.bars)
-        parts.append(_shift(series, "index", "index_shifted", returns, _HALF_YEAR))
+        shifted = _shift(series, "index", "index_shifted", returns, _HALF_YEAR)
+        parts.append(shifted if shifted.height else _unrelated(series, raw.bars))
     return pl.concat(parts)
 
 
@@ -277,6 +306,31 @@ def usual_returns(bars: pl.DataFrame) -> pl.DataFrame:
     level = pl.coalesce("adj_close", "close")
     moved = priced.select("symbol", "date", value=level / level.shift(1).over("symbol") - 1)
     return moved.filter(pl.col("value").abs() < _LARGEST_MOVE)
+
+
+def _unrelated(index: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
+    """Hold the moves of an index, `date, value`, against two halves of the stocks."""
+    moves = usual_returns(bars)
+    names = moves["symbol"].unique().sort()
+    side = pl.when(pl.col("symbol").is_in(names.gather_every(2).implode()))
+    halves = (
+        moves.with_columns(side.then(pl.lit("one")).otherwise(pl.lit("two")).alias("half"))
+        .pivot("half", index="date", values="value", aggregate_function="mean")
+        .sort("date")
+    )
+    joined = halves.join(index.filter(pl.col("value") > 0), on="date")
+    if halves.width < 3 or joined.height < _HALF_YEAR:
+        return FINDINGS_SCHEMA.to_frame()
+    both = joined.with_columns(pl.col("value").log().diff()).drop_nulls()
+    mean = (pl.col("one") + pl.col("two")) / 2
+    together, own = both.select(pl.corr("one", "two"), own=pl.corr("value", mean)).row(0)
+    if not (together > _TOGETHER and own < _UNRELATED):
+        return FINDINGS_SCHEMA.to_frame()
+    detail = (
+        f"moves of the index correlate {own:.2f} with the mean stock, halves of the stocks "
+        f"{together:.2f} with each other; is it the index of this market?"
+    )
+    return _about("index", joined["date"][0], "index_unrelated", own, joined.height, detail)
 
 
 def _shift(

@@ -1,4 +1,4 @@
-"""The two rules about bars that only a later bar decides: levels taken back, and late splits.
+"""The rules about bars that only a later bar decides: levels taken back, swaps, late splits.
 
 A price that jumps away and returns a few bars later was never paid. On the day of the jump nobody
 can tell it from a crash. So these findings depend on up to `taken_back_bars` later rows.
@@ -13,7 +13,7 @@ from hrl_sarp.data.quality import splits
 from hrl_sarp.data.quality.levels import is_calm
 from hrl_sarp.data.quality.rules import findings_of
 
-RULES = frozenset({"taken_back", "split_displaced"})
+RULES = frozenset({"taken_back", "rows_exchanged", "split_displaced"})
 """Rules whose findings may depend on later rows."""
 
 _USUAL_STEPS = 40
@@ -24,6 +24,12 @@ _REST_SHARE = 0.15
 """A level counts as taken back if at most this share of the jump is left."""
 _LARGEST_REST = 0.15
 """Largest log return that may be left."""
+_LEAST_EXCHANGE = 0.05
+"""Symbols whose levels differ by a smaller log return may exchange them unseen."""
+_UNUSUAL = 6.0
+"""The jumps of an exchange are so many usual moves of the symbol."""
+_TIMES_UNDONE = 5.0
+"""The jumps of an exchange are so many times the moves that are left if it is undone."""
 
 
 def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
@@ -32,6 +38,8 @@ def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.Data
     `taken_back`: open or close lies on a level that the price jumped to within one step (a night or
     a day) and left within one step by the same factor, at most `taken_back_bars` bars later, on
     usual trading or by more than `impossible_ratio`. The value is the factor.
+    `rows_exchanged`: two symbols jump to each other's level on one day and back on another, as
+    many sessions later. The value is the other symbol's level over the own one.
     `split_displaced`: as in `rules.row_rules`, for a split that is stated up to as many bars later.
 
     Args:
@@ -59,7 +67,54 @@ def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.Data
                 pl.col("_factor"),
             )
         )
-    return pl.concat(parts)
+    return pl.concat([*parts, _exchanges(prepared, config.taken_back_bars)])
+
+
+def _exchanges(prepared: pl.DataFrame, most_bars: int) -> pl.DataFrame:
+    """Find spans of at most so many bars that two symbols have exchanged."""
+    level = pl.col("close").log()
+    rows = prepared.filter(pl.col("close") > 0).select(
+        "symbol",
+        "date",
+        row=pl.int_range(pl.len()).over("symbol"),
+        level=level,
+        before=level.shift(1).over("symbol"),
+        day_before=pl.col("date").shift(1).over("symbol"),
+    )
+    jump = pl.col("level") - pl.col("before")
+    limit = pl.max_horizontal(_LEAST_EXCHANGE, _UNUSUAL * jump.abs().median().over("symbol"))
+    far = rows.filter(jump.abs() > limit)
+    # a span begins with a jump and ends before a jump back
+    ends = far.select("symbol", stop="row", last="before", last_day="day_before", after="level")
+    spans = far.join(ends, on="symbol").filter(
+        (pl.col("stop") - pl.col("row")).is_between(1, most_bars)
+        & (jump.sign() == (pl.col("last") - pl.col("after")).sign())
+    )
+    pairs = spans.join(spans, on=["date", "last_day"], suffix="_2").filter(
+        pl.col("symbol") != pl.col("symbol_2")
+    )
+    given, undone = (
+        [
+            pl.col(f"level{own}") - pl.col("before"),
+            pl.col("after") - pl.col(f"last{own}"),
+            pl.col(f"level{other}") - pl.col("before_2"),
+            pl.col("after_2") - pl.col(f"last{other}"),
+        ]
+        for own, other in (("", "_2"), ("_2", ""))
+    )
+    least = pl.min_horizontal(move.abs() for move in given)
+    most = pl.max_horizontal(move.abs() for move in undone)
+    exchanged = pairs.filter(least > _TIMES_UNDONE * most).select(
+        "symbol", "symbol_2", "last_day", start="date", factor=jump.exp()
+    )
+    found = (
+        exchanged.join(rows.select("symbol", "date"), on="symbol")
+        .filter(pl.col("date").is_between("start", "last_day"))
+        .unique(["symbol", "date"])
+        .sort("symbol", "date")
+    )
+    detail = pl.format("{} and {} have each other's prices", "symbol", "symbol_2")
+    return findings_of(found, "rows_exchanged", pl.col("factor"), None, detail)
 
 
 def _factors(rows: pl.DataFrame, limit: float, config: ValidationConfig) -> Float[np.ndarray, " T"]:

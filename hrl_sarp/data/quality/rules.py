@@ -61,6 +61,7 @@ EXCLUDING = frozenset(
         "unit_change_in_day",
         "around_zero",
         "taken_back",
+        "rows_exchanged",
     }
 )
 """Rules whose breach excludes the row from the market: the day counts as a day without a bar."""

@@ -89,6 +89,7 @@ def validate(
             found.append(series.unknown_sectors(raw, profile.sectors, left_out))
         found.append(alignment.spacing_defects(raw.bars, sessions, calendar_name))
         found.append(alignment.span_defects(raw.bars))
+        found.append(alignment.level_defects(raw.bars))
         found.append(alignment.index_against_bars(raw, sessions))
         found.append(alignment.series_against_bars(raw))
         found.append(alignment.symbols_against_others(raw.bars))

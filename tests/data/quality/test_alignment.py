@@ -11,7 +11,14 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.exchange_calendar import first_sessions
 from hrl_sarp.data.quality import alignment, series
 from hrl_sarp.data.quality.validation import ValidationReport, validate
-from hrl_sarp.data.store import INDEX_SCHEMA, MACRO_SCHEMA, MEMBERSHIP_SCHEMA, RawData
+from hrl_sarp.data.store import (
+    BARS_SCHEMA,
+    INDEX_SCHEMA,
+    MACRO_SCHEMA,
+    MEMBERSHIP_SCHEMA,
+    SECTORS_SCHEMA,
+    RawData,
+)
 from hrl_sarp.errors import DataError
 from hrl_sarp.market.assemble import _require_usable
 from tests.data.quality.noisy_raw import CONFIG, SESSIONS, noisy_raw
@@ -277,3 +284,66 @@ def test_symbol_that_is_dated_unlike_the_others_is_named(seed: int, days: int, w
 
 def test_single_symbol_has_no_others() -> None:
     assert alignment.symbols_against_others(together(1).bars).is_empty()
+
+
+def wide_raw(n_symbols: int, seed: int, *, price: float = 40.0) -> RawData:
+    """Stocks that share half of their variance, over two years, at prices around one."""
+    rng = np.random.default_rng(seed)
+    days = first_sessions("XNYS", date(2011, 1, 3), 500)
+    common = rng.normal(0, 0.01, (len(days), 1))
+    moves = common + rng.normal(0, 0.01, (len(days), n_symbols))
+    closes = price * np.exp(rng.normal(0, 0.5, n_symbols) + np.cumsum(moves, axis=0))
+    names = [f"S{number:02d}" for number in range(n_symbols)]
+    frame = pl.DataFrame(
+        {
+            "date": np.tile(days, n_symbols),
+            "symbol": np.repeat(names, len(days)),
+            "close": closes.T.reshape(-1),
+        }
+    )
+    columns = {name: pl.col("close") for name in ("open", "high", "low", "adj_close")}
+    bars = frame.with_columns(**columns, volume=1e6, dividend=0.0, split=1.0)
+    sectors = pl.DataFrame({"symbol": names, "sector": ["Energy"] * n_symbols}, SECTORS_SCHEMA)
+    return replace(noisy_raw(), bars=bars.select(BARS_SCHEMA.names()), sectors=sectors)
+
+
+def rules_of(raw: RawData) -> set[str]:
+    return set(check(raw).table["rule"])
+
+
+@pytest.mark.parametrize("n_symbols", [4, 7, 30])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_index_of_another_market_is_named(n_symbols: int, seed: int) -> None:
+    raw, rng = wide_raw(n_symbols, seed), np.random.default_rng(seed + 99)
+    days = raw.bars["date"].unique().sort()
+    strange = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, len(days))))
+    table = pl.DataFrame({"date": days, "close": strange}, INDEX_SCHEMA)
+    report = check(replace(raw, index=table))
+    assert "is it the index of this market?" in detail_of(report, "index_unrelated")
+    assert not report.has_failed
+    own = raw.bars.group_by("date").agg(pl.mean("close")).sort("date")
+    assert "index_unrelated" not in rules_of(replace(raw, index=own))
+    # nothing can be said where stocks do not move together either
+    alone = wide_raw(1, seed)
+    assert "index_unrelated" not in rules_of(replace(alone, index=table))
+
+
+@pytest.mark.parametrize("n_symbols", [1, 6, 30])
+@pytest.mark.parametrize("price", [12.0, 40.0, 2000.0, 60_000.0])
+@pytest.mark.parametrize("log", [np.log, np.log1p])
+def test_logarithms_of_prices_are_named(n_symbols: int, price: float, log: np.ufunc) -> None:
+    raw = wide_raw(n_symbols, 5, price=price)
+    levels = ("open", "high", "low", "close", "adj_close")
+    logged = raw.bars.with_columns(pl.col(levels).map_batches(lambda one: log(one.to_numpy())))
+    report = check(replace(raw, bars=logged))
+    assert "if they are logarithms, give prices" in detail_of(report, "log_prices")
+    assert "log_prices" not in rules_of(raw)
+
+
+@pytest.mark.parametrize("price", [0.2, 1.0, 5.0])
+def test_cheap_shares_and_rates_of_currencies_are_no_logarithms(price: float) -> None:
+    assert "log_prices" not in rules_of(wide_raw(8, 6, price=price))
+    rates = wide_raw(8, 7, price=1.0)
+    quiet = (pl.col("close").log() / 4).exp()
+    columns = dict.fromkeys(("open", "high", "low", "close", "adj_close"), quiet)
+    assert "log_prices" not in rules_of(replace(rates, bars=rates.bars.with_columns(**columns)))

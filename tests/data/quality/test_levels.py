@@ -246,3 +246,32 @@ def test_adjusted_closes_that_follow_other_prices_are_refused(name: str) -> None
     found = report.table.filter(rule="adjusted_unlike")["symbol"].to_list()
     assert found == (["AAA", "BBB"] if name in OF_ANOTHER else [])
     assert report.has_failed == (name in OF_ANOTHER)
+
+
+@pytest.mark.parametrize("n_days", [1, 2, 5])
+@pytest.mark.parametrize("ratio", [0.02, 0.5, 0.8, 1.3, 4.0, 90.0])
+@pytest.mark.parametrize("lacking", FORMS)
+def test_rows_that_two_symbols_have_exchanged_earn_nothing(
+    n_days: int, ratio: float, lacking: tuple[str, ...]
+) -> None:
+    raw = noisy_raw()
+    own = scaled(raw, slice(0, END), **dict.fromkeys(LEVELS, ratio))
+    lasting = pl.col("date").is_between(SESSIONS[ROW], SESSIONS[ROW + n_days - 1])
+    other = pl.when(lasting).then(pl.col("symbol").replace({"AAA": "BBB", "BBB": "AAA"}))
+    swapped = own.bars.with_columns(symbol=other.otherwise("symbol")).sort("symbol", "date")
+    report, panel = checked(without(replace(own, bars=swapped), *lacking))
+    found = report.table.filter(pl.col("rule") == "rows_exchanged")
+    if found.is_empty():  # the prices of both happen to be near each other, or a rule was first
+        assert {"taken_back", "unit_change", "undeclared_split"} & rules_on(report, ROW)
+    else:
+        assert found.height == 2 * n_days
+        assert found["detail"][0] == "AAA and BBB have each other's prices"
+    assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+def test_moves_of_the_same_days_are_no_exchange() -> None:
+    raw = noisy_raw()
+    for row, factor in ((ROW, 1.3), (ROW + 1, 1 / 1.3)):
+        raw = scaled(raw, slice(row, None), **dict.fromkeys(LEVELS, factor))
+    report, _ = checked(scaled(raw, slice(ROW, ROW + 1), volume=6.0))
+    assert "rows_exchanged" not in set(report.table["rule"])
