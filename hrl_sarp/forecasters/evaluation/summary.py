@@ -248,7 +248,8 @@ def _measures(rows: pl.DataFrame, plan: RollingPlan) -> dict[str, float]:
     """Measure the forecasts of one model for one series."""
     came, last, point = (rows[name].to_numpy() for name in ("y", "last", "0.5"))
     quantiles = rows.select(map(str, LEVELS)).to_numpy()
-    density = scores.has_density(quantiles)
+    # rows of a density may shrink to a point, and then they miss; points alone cover nothing
+    is_density = bool(scores.has_density(quantiles).any())
     paths = rows["crps_paths"].to_numpy()
     found = {
         "forecasts": float(len(rows)),
@@ -267,7 +268,7 @@ def _measures(rows: pl.DataFrame, plan: RollingPlan) -> dict[str, float]:
     size = float(np.abs(came).mean())
     for share in INTERVALS:
         ends = [str(round(end, 3)) for end in (0.5 - share / 2, 0.5 + share / 2)]
-        known = density.all() and all(_is_known(rows, end) for end in ends)
+        known = is_density and all(_is_known(rows, end) for end in ends)
         low, high = (rows[end].to_numpy() if known else came for end in ends)
         name = share_name(share)
         found[f"coverage_{name}"] = scores.coverage(came, low, high) if known else math.nan

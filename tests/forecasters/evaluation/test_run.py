@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.errors import CheckpointError, ForecastError
+from hrl_sarp.forecasters.contract import Forecast, History
 from hrl_sarp.forecasters.evaluation import Evaluation, RollingPlan, Vintage, evaluate
 from hrl_sarp.forecasters.evaluation.baselines.points import Drift, LastValue
 from hrl_sarp.forecasters.evaluation.baselines.walks import EwmaWalk, GarchWalk
@@ -101,6 +104,32 @@ def test_coverage_and_levels_of_a_true_density_are_right(tmp_path: Path) -> None
     assert true.mean("crps") < sure.mean("crps")
     assert true.densities is not None
     assert true.densities.statistic < 0  # against a variance that is estimated
+
+
+@dataclass(frozen=True)
+class Sometimes:
+    """A density that shrinks to its median whenever the last price ends on an even digit."""
+
+    name: str = "sometimes"
+    context_rows: int = 1
+    least_rows: int = 1
+
+    def forecast(
+        self, histories: Sequence[History], levels: Sequence[float], seed: int
+    ) -> Forecast:
+        made = TrueWalk().forecast(histories, levels, seed)
+        even = np.array([int(1e6 * history.target[-1]) % 2 == 0 for history in histories])
+        middle = made.quantiles[..., [list(levels).index(0.5)]]
+        return replace(
+            made, quantiles=np.where(even[:, None, None], middle, made.quantiles), paths=None
+        )
+
+
+def test_a_density_that_shrinks_to_a_point_misses_there(tmp_path: Path) -> None:
+    plan = RollingPlan(1, days(200)[START])
+    found = evaluate([unfitted(Sometimes())], walks(4, 8, 260), plan, tmp_path, baselines=[])
+    # about half of the rows are points, which no price meets
+    assert group(found, "sometimes").mean("coverage_80") == pytest.approx(0.4, abs=0.05)
 
 
 def test_files_hold_what_was_found(tmp_path: Path) -> None:
