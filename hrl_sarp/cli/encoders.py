@@ -35,7 +35,7 @@ ENCODERS = {"bars": ("jade",), "panel": ("jade", "transformer")}
 """Encoders by their data: a file of bars, or (panel) the daily bars of a market's stocks."""
 DEFAULT_PRETRAIN_DIR = Path("artifacts/jade_pretrain")
 DEFAULT_FINETUNE_DIR = Path("artifacts/finetune")
-PRICE_ACTION = "price-action"
+PRICE_ACTION, BUYS = "price-action", "buys"
 DEFAULT_PRICE_ACTION_DIR = Path("data/checkpoints")
 
 Panel = Annotated[
@@ -151,6 +151,13 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     symbol: Annotated[
         str | None, typer.Option(help=f"Only this instrument ({PRICE_ACTION}).", show_default=False)
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What {PRICE_ACTION} forecasts: buys (the default), volatility or range.",
+            show_default=False,
+        ),
+    ] = None,
     pretrained_encoder: Annotated[
         Path | None, typer.Option(help="Encoder that pretrain-encoder wrote.", show_default=False)
     ] = None,
@@ -175,23 +182,27 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 ) -> None:
     """Teach an encoder to find expansions in labelled windows, and compare it with baselines.
 
-    Variant price-action teaches the transformer to tell from candles whether a buy is worth it.
+    Variant price-action teaches the transformer to tell from candles whether a buy is worth it, or
+    how far price moves next.
     """
     from hrl_sarp.price_action.buys import training as buys
     from hrl_sarp.price_action.expansions import finetuning
+    from hrl_sarp.price_action.risk import training as risk
     from hrl_sarp.run.earlier import require_free_output
     from hrl_sarp.run.session import configure_threads, resolve_device
 
     settings: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
     _require_options_of(variant, symbol, pretrained_encoder, is_frozen=freeze_encoder)
+    forecast = _target_of(variant, target)
     usual = DEFAULT_FINETUNE_DIR / variant
     folder = output or (DEFAULT_PRICE_ACTION_DIR if variant == PRICE_ACTION else usual)
-    files = buys.FILES if variant == PRICE_ACTION else finetuning.FILES
+    of_candles = buys.FILES if forecast == BUYS else risk.FILES
+    files = of_candles if variant == PRICE_ACTION else finetuning.FILES
     require_free_output(folder, files, resume=resume, overwrite=overwrite)
     if variant == PRICE_ACTION:
         settings["batch_size"] = batch_size
         config = read_config(None, experiment, own, seed, {"encoders": {"price_action": settings}})
-        _price_action(data, symbol, folder, config, device, resume)
+        _price_action(data, symbol, forecast, folder, config, device, resume)
         return
     config = read_config(None, experiment, own, seed, {"encoders": {"finetuning": settings}})
     # an unknown variant is for `prepare` to refuse: a batch size alone would begin a new one
@@ -234,9 +245,24 @@ def _require_options_of(
         )
 
 
+def _target_of(variant: str, target: str | None) -> str:
+    """Check what price-action is to forecast."""
+    from hrl_sarp.price_action.risk.targets import RISKS
+
+    if target is not None and variant != PRICE_ACTION:
+        raise HrlSarpError(
+            f"--target says what --variant {PRICE_ACTION} forecasts, found it beside --variant "
+            f"{variant}; leave it out"
+        )
+    if target not in (None, BUYS, *RISKS):
+        raise HrlSarpError(f"--target must be one of {', '.join((BUYS, *RISKS))}, found '{target}'")
+    return target or BUYS
+
+
 def _price_action(
     data: Path,
     symbol: str | None,
+    target: str,
     output: Path,
     config: "RunConfig",
     device: str,
@@ -248,6 +274,8 @@ def _price_action(
     from hrl_sarp.price_action.buys.report import results_table
     from hrl_sarp.price_action.buys.training import FIGURE, MODEL, train_price_action
     from hrl_sarp.price_action.buys.windows import OWN_COLUMNS, cut_candle_windows
+    from hrl_sarp.price_action.risk import training as risk
+    from hrl_sarp.price_action.risk.targets import RISKS
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
 
     configure_threads(config.threads)
@@ -255,10 +283,16 @@ def _price_action(
     # bad candles are refused before the folder is made
     windows = cut_candle_windows(read_bars(data, symbol, OWN_COLUMNS), config.encoders)
     with running(output, OUTPUT_OPTION), StopFlag() as stop:
-        results = train_price_action(windows, config, output, chosen, stop, resume=resume)
-    Console().print(results_table(results["spans"], results["threshold"]))
-    say(results["verdict"])
-    say(f"wrote {output / MODEL} and {output / FIGURE}")
+        if target != BUYS:
+            kind = next(kind for kind in RISKS if kind == target)
+            found = risk.train_risk(windows, config, kind, output, chosen, stop, resume=resume)
+            shown, model, figure = risk.results_table(found), risk.MODEL, risk.FIGURE
+        else:
+            found = train_price_action(windows, config, output, chosen, stop, resume=resume)
+            shown, model, figure = results_table(found["spans"], found["threshold"]), MODEL, FIGURE
+    Console().print(shown)
+    say(found["verdict"])
+    say(f"wrote {output / model} and {output / figure}")
 
 
 @contextmanager

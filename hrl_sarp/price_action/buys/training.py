@@ -20,13 +20,13 @@ from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.encoders import transfer
 from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
-from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features import candles
 from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, World
 from hrl_sarp.price_action.buys import measures, report
-from hrl_sarp.price_action.buys.windows import CandleScaling, CandleWindows, fit_scaling
+from hrl_sarp.price_action.buys.windows import HOURS, CandleScaling, CandleWindows
+from hrl_sarp.price_action.candle_inputs import CandleInputs
 from hrl_sarp.reporting.figure import save_png
 from hrl_sarp.run.checkpoints import load_module, load_plain, save_payload
 from hrl_sarp.run.files import read_json, source_hash, write_json
@@ -43,11 +43,8 @@ KIND = "price-action"
 EVALUATED = ("validation", "test")
 HALF = 0.5
 """Threshold of the measures of an epoch."""
-FIRST_WEIGHTS, UPDATES, BOOTSTRAP = range(3)
-"""Roles of derived seeds."""
-EVALUATED_AT_ONCE = 128
-"""Windows of an evaluated batch. More would not fit into a processor's cache."""
-HOURS = 24
+UPDATES, BOOTSTRAP = 1, 2
+"""Roles of derived seeds, beside that of `CandleInputs`."""
 
 
 @dataclass(frozen=True)
@@ -138,19 +135,10 @@ class BuyTask:
         """Make random weights, fit the scaling and put all candles on a device."""
         self.windows, self.config, self.device = windows, config, device
         self.settings = config.encoders.price_action
-        torch.manual_seed(derive_seed(config.seed, FIRST_WEIGHTS))
-        network = PriceActionTransformer(len(candles.COLUMNS), config.encoders.transformer)
-        self.module = network.to(device)
-        self.table = torch.from_numpy(windows.table.astype(np.float32)).to(device)
+        self.inputs = CandleInputs(windows, config, device)
+        self.module = self.inputs.network
         self.label = torch.from_numpy(windows.label.astype(np.float32)).to(device)
-        self.first = {
-            span: torch.from_numpy(rows).to(device) for span, rows in windows.first.items()
-        }
-        """First rows of the windows of each span."""
-        self.train_rows = self.first["train"]
-        self.scaling = fit_scaling(
-            self.table, self.train_rows, windows.length, self.settings.levels
-        )
+        self.train_rows = self.inputs.first["train"]
         rate = float(windows.labels("train").mean())
         self.pos_weight = (1.0 - rate) / rate
         """Weight of a buy in the loss, under which both classes weigh alike."""
@@ -192,35 +180,24 @@ class BuyTask:
 
     def describe(self, rows: Int[Tensor, " B"]) -> str:
         """Say when windows begin, for the message of a run that diverges."""
-        times = self.windows.bars.timestamps[rows.cpu().numpy()]
-        return f"windows that begin {times.min()} to {times.max()}"
+        return self.inputs.describe(rows)
 
     def batch(self, rows: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B L F"], Float[Tensor, " B"]]:
         """Return windows as the network reads them, and their labels."""
-        inputs = self.scaling.apply(gather(self.table, rows, self.windows.length))
-        return inputs, self.label[rows + self.windows.to_target]
+        return self.inputs.read(rows), self.label[rows + self.windows.to_target]
 
     @torch.no_grad()
     def evaluate(self, span: str) -> tuple[float, Float[np.ndarray, " W"]]:
         """Return the mean loss, and the probability of each window in the order of time."""
-        self.module.eval()
-        logits, labels = [], []
-        for rows in self.first[span].split(EVALUATED_AT_ONCE):
-            inputs, truth = self.batch(rows)
-            logits.append(self.module(inputs))
-            labels.append(truth)
-        joined = torch.cat(logits)
-        loss = float(self.criterion(joined, torch.cat(labels)))
-        return loss, torch.sigmoid(joined).double().cpu().numpy()
-
-    def last_candles(self, span: str) -> Float[np.ndarray, "W F"]:
-        """Return the last candle of each window, the input of the logistic regression."""
-        blocks = (self.batch(rows)[0][:, -1] for rows in self.first[span].split(EVALUATED_AT_ONCE))
-        return torch.cat(list(blocks)).double().cpu().numpy()
+        logits = self.inputs.answers(span)
+        loss = float(
+            self.criterion(logits, self.label[self.inputs.first[span] + self.windows.to_target])
+        )
+        return loss, torch.sigmoid(logits).double().cpu().numpy()
 
     def model(self) -> PriceAction:
         """Put the network and its scaling together."""
-        return PriceAction(self.module, self.scaling, self.windows.length)
+        return PriceAction(self.module, self.inputs.scaling, self.windows.length)
 
 
 def new_fit(task: BuyTask, stop: StopFlag, state: RunState | None = None) -> Fit:
@@ -306,7 +283,7 @@ def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> di
         "parameters": sum(weight.numel() for weight in task.module.parameters()),
         **_identity(task),
         "config": task.settings.model_dump(),
-        "windows": {span: len(rows) for span, rows in task.first.items()},
+        "windows": {span: len(rows) for span, rows in task.inputs.first.items()},
         "dropped": task.windows.dropped,
         "excluded_bars": task.windows.bars.excluded,
         "own_columns": list(task.windows.bars.own),
@@ -349,12 +326,9 @@ def _peers(task: BuyTask, span: str, scores: Float[np.ndarray, " W"]) -> dict[st
     """
     windows = task.windows
     train, truth = windows.labels("train"), windows.labels(span)
-    linear = measures.linear_scores(task.last_candles("train"), train, task.last_candles(span))
-    hours, known = (
-        windows.bars.timestamps[windows.targets(name)].astype("datetime64[h]").astype(np.int64)
-        % HOURS
-        for name in (span, "train")
-    )
+    last = {name: task.inputs.last_candles(name) for name in ("train", span)}
+    linear = measures.linear_scores(last["train"], train, last[span])
+    hours, known = (windows.hours(name) for name in (span, "train"))
     rate = np.bincount(known, train, HOURS) / np.maximum(np.bincount(known, minlength=HOURS), 1)
     fall = windows.fall[windows.targets(span)]
     return {
@@ -370,7 +344,7 @@ def _export(task: BuyTask, folder: Path) -> None:
     windows, config = task.windows, task.config
     fitted = np.concatenate((windows.first["train"], windows.first["validation"]))
     read = fitted + windows.to_target + task.settings.horizon  # the last bars that labels look at
-    scaling = task.scaling
+    scaling = task.inputs.scaling
     description = {
         "kind": "transformer",
         "n_features": len(candles.COLUMNS),

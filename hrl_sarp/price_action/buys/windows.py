@@ -21,6 +21,7 @@ from hrl_sarp.errors import DataError
 from hrl_sarp.features import candles, labels
 
 SPANS = ("train", "validation", "test")
+HOURS = 24
 _CLOSE = candles.COLUMNS.index("close")
 _VOLUME = candles.COLUMNS.index("volume")
 _PRICED = [candles.COLUMNS.index(name) for name in (*candles.LEVELS, "atr_14")]
@@ -61,6 +62,12 @@ class CandleWindows:
     def targets(self, span: str) -> Int[np.ndarray, " W"]:
         """Find the rows whose labels the windows of a span predict, in the order of time."""
         return self.first[span] + self.to_target
+
+    def hours(self, span: str) -> Int[np.ndarray, " W"]:
+        """Tell the hour of the day, from 0 to 23, of each of those rows."""
+        times = self.bars.timestamps[self.targets(span)]
+        found: Int[np.ndarray, " W"] = times.astype("datetime64[h]").astype(np.int64) % HOURS
+        return found
 
     def labels(self, span: str) -> Int[np.ndarray, " W"]:
         """Look up what the windows of a span should predict."""

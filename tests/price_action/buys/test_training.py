@@ -182,8 +182,8 @@ def test_loaded_model_gives_the_probabilities_of_the_run(
     task.module.load_state_dict(model.network.state_dict())
     loss, scores = task.evaluate("validation")
     assert loss == pytest.approx(results["best_val_loss"], rel=1e-5)
-    rows = task.first["validation"][:7].unsqueeze(1) + torch.arange(16)
-    found = model.probabilities(task.table[rows])
+    rows = task.inputs.first["validation"][:7].unsqueeze(1) + torch.arange(16)
+    found = model.probabilities(task.inputs.table[rows])
     torch.testing.assert_close(found.double(), torch.from_numpy(scores[:7]), rtol=1e-4, atol=1e-6)
 
 
