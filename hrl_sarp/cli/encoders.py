@@ -45,6 +45,22 @@ Freeze = Annotated[
     bool, typer.Option("--freeze-encoder", help="Keep its weights, train the heads alone.")
 ]
 
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help=f"What {PRICE_ACTION} forecasts: buys (the default), volatility or range.",
+        show_default=False,
+    ),
+]
+FinetuneOutput = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"Folder of model, tables and figure; {DEFAULT_FINETUNE_DIR}/VARIANT, "
+        f"{PRICE_ACTION}: {DEFAULT_PRICE_ACTION_DIR}.",
+        show_default=False,
+    ),
+]
+
 
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of the encoders."""
@@ -151,13 +167,7 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     symbol: Annotated[
         str | None, typer.Option(help=f"Only this instrument ({PRICE_ACTION}).", show_default=False)
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What {PRICE_ACTION} forecasts: buys (the default), volatility or range.",
-            show_default=False,
-        ),
-    ] = None,
+    target: Target = None,
     pretrained_encoder: Annotated[
         Path | None, typer.Option(help="Encoder that pretrain-encoder wrote.", show_default=False)
     ] = None,
@@ -165,14 +175,7 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     epochs: Annotated[int | None, typer.Option(help="Passes over the windows, at most.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows of an update.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"Folder of model, tables and figure; {DEFAULT_FINETUNE_DIR}/VARIANT, "
-            f"{PRICE_ACTION}: {DEFAULT_PRICE_ACTION_DIR}.",
-            show_default=False,
-        ),
-    ] = None,
+    output: FinetuneOutput = None,
     own: OwnConfig = None,
     experiment: Experiment = None,
     seed: Seed = None,

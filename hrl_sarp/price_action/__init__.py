@@ -2,5 +2,6 @@
 
 `expansions` finds a labelled move inside a window of bars. This is detection, not a forecast.
 `buys` predicts whether a buy after a window of candles is worth it, and compares the prediction
-with simple baselines.
+with simple baselines. `risk` forecasts how far price moves over the next candles, from the same
+windows.
 """

@@ -25,8 +25,8 @@ from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features import candles
 from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, World
 from hrl_sarp.price_action.buys import measures, report
+from hrl_sarp.price_action.buys.inputs import CandleInputs
 from hrl_sarp.price_action.buys.windows import HOURS, CandleScaling, CandleWindows
-from hrl_sarp.price_action.candle_inputs import CandleInputs
 from hrl_sarp.reporting.figure import save_png
 from hrl_sarp.run.checkpoints import load_module, load_plain, save_payload
 from hrl_sarp.run.files import read_json, source_hash, write_json

@@ -16,8 +16,8 @@ from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.features import candles
 from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, World
+from hrl_sarp.price_action.buys.inputs import CandleInputs
 from hrl_sarp.price_action.buys.windows import CandleWindows
-from hrl_sarp.price_action.candle_inputs import CandleInputs
 from hrl_sarp.price_action.risk.targets import BASES, RiskTarget, base_rates, risk_of
 from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
 from hrl_sarp.reporting.table import Table

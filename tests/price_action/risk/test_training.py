@@ -22,7 +22,7 @@ from hrl_sarp.price_action.risk.training import (
     train_risk,
     verdict,
 )
-from hrl_sarp.run.checkpoints import load_payload
+from hrl_sarp.run.checkpoints import load_plain
 from hrl_sarp.run.session import StopFlag
 from tests.command_line import assert_refused
 from tests.fitting.kills import assert_kills_change_nothing
@@ -60,7 +60,7 @@ def test_run_that_is_killed_ends_as_one_left_alone(tmp_path: Path) -> None:
 
     def outcome(folder: Path) -> dict[str, Any]:
         results = json.loads((folder / RESULTS).read_text())
-        weights = load_payload(folder / "risk_model.pth")["model_state_dict"]
+        weights = load_plain(folder / "risk_model.pth")["model_state_dict"]
         return {"spans": results["spans"], "weights": weights}
 
     def run(folder: Path, *, resume: bool) -> None:
