@@ -8,15 +8,14 @@ from torch import Tensor
 
 from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.fused import fused_targets
+from hrl_sarp.simulator.kernels import ROUNDING
 from hrl_sarp.simulator.projection import (
     cap_turnover,
     limit_positions,
     project_sectors,
     project_weights,
 )
-
-ROUNDING = 4
-"""Machine epsilons by which rounding may lift weights above a limit that was applied to them."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,9 @@ def target_weights(
     Returns:
         Shares of wealth after costs; the rest is cash.
     """
+    fused = fused_targets(tensors, day, weights, slot_action, exposure, risk)
+    if fused is not None:
+        return fused
     halted, tradable, wanted = _asked(tensors, day, weights, slot_action)
     by_sector = (tensors.by_sector(wanted), tensors.by_sector(tradable))
     slots = slot_targets(*by_sector, halted @ tensors.sector_member, exposure, risk)

@@ -17,13 +17,10 @@ from hrl_sarp.config.schema import RiskConfig
 from hrl_sarp.contracts import Market, PortfolioState, StepResult
 from hrl_sarp.errors import SimulatorError
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.fused import SessionTables, fused_session
+from hrl_sarp.simulator.kernels import GROWTH_ROUNDING, WEIGHT_TOLERANCE
 from hrl_sarp.simulator.limits import next_gate_state
 from hrl_sarp.simulator.trades import Fill, Frozen, Orders, TradeCosts, fill_orders
-
-WEIGHT_TOLERANCE = 1e-5
-"""Rounding allowed in target weights before they are refused."""
-ROUNDING = 16
-"""Machine epsilons by which the values of a portfolio may sum to more than its wealth."""
 
 Rows = TypeVar("Rows", PortfolioState, StepResult)
 
@@ -88,14 +85,19 @@ class PortfolioSimulator:
         self._state: PortfolioState | None = None
         gone = torch.zeros_like(market.listed)
         gone[1:] = market.listed[:-1] & ~market.listed[1:]
-        self._delisted: Bool[Tensor, "T A"] = gone
-        self._has_delisted: Bool[Tensor, " T"] = gone.any(dim=1)
         fillable = market.tradable.clone()
         fillable[1:] &= market.halted[:-1] == 0
-        self._fillable: Float[Tensor, "T A"] = fillable.to(dtype)
-        """1 where an order decided at the close before can be filled at the open of the day."""
-        self._stuck: Float[Tensor, "T A"] = (market.listed & ~fillable).to(dtype)
-        self._has_stuck: Bool[Tensor, " T"] = (self._stuck > 0).any(dim=1)
+        self._tables = SessionTables(
+            fillable=fillable.to(dtype),
+            stuck=(market.listed & ~fillable).to(dtype),
+            listed=market.listed.to(dtype),
+            delisted=gone,
+            costs=self.costs.table(dtype),
+            has_impact=self.costs.has_impact,
+            sector_cap=risk.sector_cap,
+        )
+        self._has_delisted: Bool[Tensor, " T"] = gone.any(dim=1)
+        self._has_stuck: Bool[Tensor, " T"] = (self._tables.stuck > 0).any(dim=1)
         self._spread: Float[Tensor, "S A"] = market.sector_member.t().contiguous()
 
     @property
@@ -118,7 +120,7 @@ class PortfolioSimulator:
         Returns:
             False for a stock without a bar there, and for one that was halted at the close before.
         """
-        return _on(self._fillable, days) > 0
+        return _on(self._tables.fillable, days) > 0
 
     def detach_state(self) -> None:
         """Cut the graph, so that gradients of later sessions do not reach earlier ones."""
@@ -185,13 +187,25 @@ class PortfolioSimulator:
         Raises:
             SimulatorError: past the last day, or for targets that are no long-only weights.
         """
+        found = fused_session(self.tensors, self._tables, self.state, target_weights, active, hold)
+        if found is None:
+            found = self._earn_session(target_weights, active, hold)
+        return self._commit(*found, active)
+
+    def _earn_session(
+        self,
+        target_weights: Float[Tensor, "B A"],
+        active: Bool[Tensor, " B"] | None,
+        hold: Bool[Tensor, " B"] | None,
+    ) -> tuple[StepResult, Float[Tensor, " B"]]:
+        """Earn one session in PyTorch; returns it with the cash after it."""
         before = self.state
         _check_targets(target_weights)
         day = self._next_day(before.day, active)
-        gone = _on(self._delisted, day) if bool(_on(self._has_delisted, day).any()) else None
+        gone = _on(self._tables.delisted, day) if bool(_on(self._has_delisted, day).any()) else None
         night, values = self._run_night(before, day, gone)
         # of an almost total loss 1 + night keeps no digit, while the values that are left do
-        least = (1.0 - ROUNDING * torch.finfo(values.dtype).eps) * values.sum(dim=1)
+        least = (1.0 - GROWTH_ROUNDING * torch.finfo(values.dtype).eps) * values.sum(dim=1)
         growth = _positive(torch.maximum(1.0 + night, least))
         holdings = values / growth[:, None]
         fill = self._trade(target_weights.to(holdings.dtype), holdings, growth, day, hold, gone)
@@ -211,8 +225,7 @@ class PortfolioSimulator:
             weights_end=(fill.weights + gained) / closing[:, None],
             delisted_value=torch.zeros_like(night) if gone is None else (holdings * gone).sum(1),
         )
-        cash = (1.0 - fill.weights.sum(dim=1)) / closing
-        return self._commit(result, cash, active)
+        return result, (1.0 - fill.weights.sum(dim=1)) / closing
 
     def _next_day(
         self, day: Int[Tensor, " B"], active: Bool[Tensor, " B"] | None
@@ -276,13 +289,14 @@ class PortfolioSimulator:
         hold: Bool[Tensor, " B"] | None,
     ) -> Orders:
         """Sort targets and holdings into what can trade at the open and what stays."""
-        fillable, stays = target * _on(self._fillable, day), None
+        fillable, stays = target * _on(self._tables.fillable, day), None
         if hold is not None and bool(hold.any()):
             fillable = fillable.masked_fill(hold[:, None], 0.0)
-            listed = _on(self.tensors.listed, day).to(holdings.dtype)
-            stays = torch.where(hold[:, None], listed, _on(self._stuck, day))
+            stays = torch.where(
+                hold[:, None], _on(self._tables.listed, day), _on(self._tables.stuck, day)
+            )
         elif bool(_on(self._has_stuck, day).any()):
-            stays = _on(self._stuck, day)
+            stays = _on(self._tables.stuck, day)
         frozen = None
         if stays is not None:
             values = holdings * stays

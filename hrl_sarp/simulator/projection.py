@@ -4,15 +4,11 @@ All projections use `_fill`: the weights w that minimise KL(w || p) with 0 <= w 
 sum are w_i = min(u_i, theta p_i). What does not fit the limits stays cash.
 """
 
-from typing import no_type_check
-
 import torch
 from jaxtyping import Float
-from numba import njit
 from torch import Tensor
 
-SMALLEST_MASS = 1e-150
-"""Preferences that sum to less count as 0. The inverse square of this number is still finite."""
+from hrl_sarp.simulator.kernels import SMALLEST_MASS, find_thetas
 
 
 def project_weights(
@@ -148,7 +144,7 @@ def _find_theta(
     theta = torch.empty_like(total)
     rows = preferences.reshape(-1, preferences.shape[-1]).numpy()
     row_caps = caps.reshape(rows.shape).numpy()
-    _find_theta_by_row(rows, row_caps, total.reshape(-1).numpy(), theta.view(-1).numpy())
+    find_thetas(rows, row_caps, total.reshape(-1).numpy(), theta.view(-1).numpy())
     return theta
 
 
@@ -187,27 +183,3 @@ def _find_theta_by_rank(
     open_mass = ranked.flip(-1).cumsum(dim=-1).flip(-1)
     theta = (total[..., None] - held).clamp_min(0.0) / open_mass.clamp_min(SMALLEST_MASS)
     return torch.where(open_mass == 0, 0.0, theta).amax(dim=-1)
-
-
-# No shape annotations: the run-time checks of the tests would wrap the kernel, and Numba could not
-# compile it. fastmath may reorder sums; its other options are off, because NaN must stay NaN.
-@njit(cache=True, fastmath={"reassoc", "contract"})
-@no_type_check
-def _find_theta_by_row(preferences, caps, total, theta):
-    n_rows, n_stocks = preferences.shape
-    for row in range(n_rows):
-        mass = 0.0
-        for k in range(n_stocks):
-            mass += preferences[row, k]
-        scale = total[row] / max(mass, SMALLEST_MASS)
-        for _ in range(n_stocks + 1):
-            held, open_mass = 0.0, 0.0
-            for k in range(n_stocks):
-                is_capped = scale * preferences[row, k] >= caps[row, k]
-                open_mass += 0.0 if is_capped else preferences[row, k]
-                held += caps[row, k] if is_capped else 0.0
-            grown = max(total[row] - held, 0.0) / max(open_mass, SMALLEST_MASS)
-            if not (open_mass > 0 and grown > scale):
-                break
-            scale = grown
-        theta[row] = scale

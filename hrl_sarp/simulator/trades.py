@@ -8,17 +8,16 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.errors import SimulatorError
+from hrl_sarp.simulator.kernels import MAX_COST, MAX_NEWTON_ROUNDS
 
 BPS = 1e-4
-MAX_NEWTON_ROUNDS = 20
-MAX_COST = 0.5
-"""Share of wealth above which the square-root law of market impact is not credible."""
 
 
 class TradeCosts:
@@ -78,6 +77,20 @@ class TradeCosts:
             if isinstance(value, Tensor):
                 setattr(chosen, name, value[rows])
         return chosen
+
+    def table(self, dtype: torch.dtype) -> Float[np.ndarray, "R 5"]:
+        """Return the rates as numbers for the compiled kernels.
+
+        Args:
+            dtype: of the numbers.
+
+        Returns:
+            One row if all portfolios have the same costs, else one for each: the mean of both
+            sides, half their difference, impact, capital and the return of a delisting.
+        """
+        rates = (self._even, self._odd, self._impact, self._capital, self.delisting_return)
+        columns = [torch.as_tensor(rate, dtype=dtype, device="cpu").view(-1) for rate in rates]
+        return torch.stack(columns, dim=1).numpy()
 
     def cost(
         self,
