@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train real-us test docs lint mutants bench learning clean
+.PHONY: help setup train real-us test docs lint mutants bench bench-check learning clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,6 +55,9 @@ bench: $(READY) ## run every speed benchmark, one after the other
 	set -e; for name in startup features environments backtest ppo td3 profile_phases \
 		exported_decision forecasters; do \
 		$(BIN)/python -m benchmarks.$$name; done
+
+bench-check: $(READY) ## name what got slower by more than 20 % since benchmarks/baseline.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.check
 
 learning: $(READY) ## train where the best policy is known, 5 seeds each (hours); prints the table
 	$(BIN)/python main.py known-markets --seeds 5

@@ -1,8 +1,9 @@
 """Env-steps per second and memory: the simulator in one batch and one by one, and the envs.
 
-The batch and the single portfolio run the same code, so their ratio is what batching gives. Memory
-and start are of the micro env on the bundled sample: as one batch, and as one process a worker.
-Run: `python -m benchmarks.environments`. Writes `logs/benchmarks/environments.json`.
+Each batch also runs without the compiled kernels, in PyTorch alone, so that their ratio is what the
+kernels give. The batch and the single portfolio run the same code: their ratio is what batching
+gives. Memory and start are of the micro env on the bundled sample: as one batch, and as one process
+a worker. Run: `python -m benchmarks.environments`. Writes `logs/benchmarks/environments.json`.
 """
 
 import json
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import gymnasium
 import torch
@@ -21,11 +23,17 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from benchmarks import cases, timing
 from hrl_sarp.envs import PortfolioVecEnv, make_level, make_starts
 from hrl_sarp.market.tensors import MarketTensors
-from hrl_sarp.simulator import PortfolioSimulator, exposure_limit, target_weights
+from hrl_sarp.simulator import (
+    PortfolioSimulator,
+    exposure_limit,
+    limits,
+    portfolio,
+    target_weights,
+)
 
 N_DAYS, STEPS, REPEATS = 400, 20, 7
-BATCH, VEC_ENVS = 1024, 256
-TARGETS = {"accounting": 0.8e6, "accounting and limits": 80e3, "vec env": 60e3}
+BATCH = 1024
+TARGETS = {"accounting": 3e6, "accounting and limits": 1e6, "vec env": 300e3}
 """Env-steps per second on two quiet cores."""
 WORKERS = {"batch": 256, "processes": 2}
 
@@ -56,20 +64,33 @@ def simulated(tensors: MarketTensors, n_envs: int, *, has_limits: bool) -> Calla
     return run
 
 
-def vec_env(tensors: MarketTensors) -> Callable[[], None]:
+def vec_env(tensors: MarketTensors, n_envs: int) -> Callable[[], None]:
     """Return steps of the Stable-Baselines3 env with index observations and random actions."""
     config = cases.configuration()
-    level = make_level(tensors, config, "micro", VEC_ENVS)
+    level = make_level(tensors, config, "micro", n_envs)
     env = PortfolioVecEnv(level, make_starts(tensors, config, "micro", None))
     env.reset()
     generator = torch.Generator().manual_seed(0)
-    actions = torch.rand(VEC_ENVS, tensors.n_slots, generator=generator).numpy()
+    actions = torch.rand(n_envs, tensors.n_slots, generator=generator).numpy()
 
     def run() -> None:
         for _ in range(STEPS):
             env.step(actions)
 
     return run
+
+
+def in_pytorch(run: Callable[[], None]) -> Callable[[], None]:
+    """Return the same without the compiled kernels."""
+
+    def reference() -> None:
+        with (
+            patch.object(portfolio, "fused_session", return_value=None),
+            patch.object(limits, "fused_targets", return_value=None),
+        ):
+            run()
+
+    return reference
 
 
 def started(kind: str, n_envs: int) -> dict[str, float]:
@@ -113,12 +134,15 @@ def main() -> None:
         batch = simulated(tensors, BATCH, has_limits=has_limits)
         single = simulated(tensors, 1, has_limits=has_limits)
         measured[name] = (batch, BATCH * STEPS)
+        measured[f"{name}, in PyTorch"] = (in_pytorch(batch), BATCH * STEPS)
         measured[f"{name}, one by one"] = (single, STEPS)
-    measured["vec env"] = (vec_env(tensors), VEC_ENVS * STEPS)
+    steps = vec_env(tensors, BATCH)
+    measured["vec env"] = (steps, BATCH * STEPS)
+    measured["vec env, in PyTorch"] = (in_pytorch(steps), BATCH * STEPS)
     rates = timing.alternate(measured, REPEATS)
     ratios = {
-        name: timing.ratio(rates[name], rates[f"{name}, one by one"])["wall"]
-        for name in ("accounting", "accounting and limits")
+        peer: {name: timing.ratio(rates[name], rates[f"{name}, {peer}"]) for name in names}
+        for peer, names in (("in PyTorch", list(TARGETS)), ("one by one", list(TARGETS)[:2]))
     }
     memories = {kind: started(kind, WORKERS[kind]) for kind in WORKERS}
     for kind, found in memories.items():
@@ -127,7 +151,7 @@ def main() -> None:
         "environments",
         rates,
         "env-steps",
-        batch_over_single=ratios,
+        ratios=ratios,
         targets=TARGETS,
         memory=memories,
     )

@@ -13,16 +13,16 @@ N_DAYS, N_STOCKS, N_SECTORS, REPEATS = 2520, 500, 11, 3
 TARGET_SECONDS = 0.5
 
 
-def panel() -> PricePanel:
+def panel(n_days: int = N_DAYS, n_stocks: int = N_STOCKS) -> PricePanel:
     """Draw prices whose every feature can be computed; 2 % of the bars are missing."""
     rng = np.random.default_rng(0)
-    shape = (N_DAYS, N_STOCKS)
+    shape = (n_days, n_stocks)
     present = rng.random(shape) > 0.02
     overnight, intraday = np.where(present, np.expm1(rng.normal(0, 0.01, (2, *shape))), 0.0)
     return PricePanel(
-        dates=np.datetime64("2001-01-01") + np.arange(N_DAYS),
-        symbols=tuple(f"S{i}" for i in range(N_STOCKS)),
-        sector_of=np.arange(N_STOCKS) % N_SECTORS,
+        dates=np.datetime64("2001-01-01") + np.arange(n_days),
+        symbols=tuple(f"S{i}" for i in range(n_stocks)),
+        sector_of=np.arange(n_stocks) % N_SECTORS,
         n_sectors=N_SECTORS,
         overnight_return=overnight,
         intraday_return=intraday,

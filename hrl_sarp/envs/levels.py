@@ -387,7 +387,8 @@ def check_action(action: Tensor, n_envs: int, space: spaces.Box) -> None:
             f"step: expected an action of shape {expected} (portfolio, entry), found "
             f"{tuple(action.shape)}; the action space has the number of entries"
         )
-    if not bool(torch.isfinite(action).all()):
+    # a finite sum has finite terms; a large one may overflow, and is looked at closely
+    if not bool(torch.isfinite(action.sum())) and not bool(torch.isfinite(action).all()):
         row, entry = (~torch.isfinite(action)).nonzero()[0].tolist()
         raise SimulatorError(
             f"step: expected finite numbers in the action, found {float(action[row, entry])} in "
