@@ -30,7 +30,8 @@ def load_market(
 ) -> "Market":
     """Assemble the market of a collected data folder, or take it from the cache beside it.
 
-    It carries the embeddings that `encoders.observe` of the configuration names.
+    It carries the embeddings and forecasts that `encoders.observe` and `forecasters.observe` of the
+    configuration name.
 
     Args:
         data_dir: `data/raw` as written by collect-data; None takes the bundled sample, offline.
@@ -49,13 +50,14 @@ def load_market(
         (20, 11)
     """
     from hrl_sarp.config.loading import load_config
-    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import assembled_market, bundled_sample
+    from hrl_sarp.observed.stocks import with_stock_embeddings
     from hrl_sarp.run.session import resolve_device
 
+    chosen = config or load_config(market=market)
     if data_dir is None:
-        return bundled_sample(config or load_config(market=market))
-    folder, chosen = Path(data_dir), config or load_config(market=market)
+        return bundled_sample(chosen)
+    folder = Path(data_dir)
     assembled = assembled_market(folder, chosen)
     return with_stock_embeddings(assembled, folder, chosen, resolve_device("auto"))
 

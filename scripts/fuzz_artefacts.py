@@ -341,7 +341,9 @@ def _projection(folder: Path) -> Artefact:
 def _embedding_table(folder: Path) -> Artefact:
     path = folder / "tiny-jade.npy"
     drawn = np.random.default_rng(2).normal(size=(20, 3, 4)).astype(np.float32)
-    embedding_table.write_joined([drawn], path)
+    embedding_table.write_blocks(
+        path, drawn.shape, drawn.dtype, 8, lambda days: drawn[days], "drawn"
+    )
 
     def read() -> np.ndarray:
         if embedding_table.finished_hash(path) is None:  # the package makes the table again

@@ -328,8 +328,8 @@ class Selection:
 
 def load_context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str) -> "PhaseContext":
     """Load the market, with the configured stock embeddings, and build the phases' context."""
-    from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
     from hrl_sarp.market.cache import assembled_market
+    from hrl_sarp.observed.stocks import with_stock_embeddings
     from hrl_sarp.run.session import StopFlag, configure_threads, resolve_device
     from hrl_sarp.training.curriculum import make_context
 

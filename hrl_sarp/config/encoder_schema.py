@@ -300,6 +300,38 @@ class EncodersConfig(Section):
     panel: PanelConfig
 
 
+class ObservedForecastsConfig(Section):
+    """Forecasts of each stock that the agents and the sector graph see."""
+
+    observe: Literal["none", "ewma", "har", "toto", "kronos", "toto2"]
+    """Who forecasts. `ewma` and `har` are rules and show volatilities, the others are networks and
+    show how returns are distributed."""
+    every: Literal["week", "day"]
+    """A forecast is made after the last close of each exchange week and holds until the next one,
+    or it is made after each close."""
+    paths: int = Field(ge=2)
+    """Paths that Kronos draws, and Toto 1.0 for steps beyond its first patch."""
+    weights: str | None
+    """Folder of a run of `train-forecaster`, or of published weights; null takes
+    `forecasters/MARKET/MODEL` beside `data/raw`."""
+    tokenizer: str | None
+    """Tokenizer of published Kronos weights; null for all others."""
+    pretrained_until: Day | None
+    """Last day of the data that published weights were fitted to, where their makers say it; null
+    takes the end of the month of their release."""
+
+    @model_validator(mode="after")
+    def _names_what_belongs_together(self) -> "ObservedForecastsConfig":
+        if self.tokenizer is not None and (self.observe != "kronos" or self.weights is None):
+            raise ValueError("tokenizer belongs to weights of `observe: kronos`; leave it null")
+        if self.observe == "toto2" and self.weights is None:
+            raise ValueError(
+                "observe: toto2 needs weights, the folder of its published files: nobody trains it "
+                "here"
+            )
+        return self
+
+
 class RatesConfig(Section):
     """How the learning rate of a forecaster changes from update to update."""
 

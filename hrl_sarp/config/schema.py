@@ -8,7 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from hrl_sarp.config.encoder_schema import EncodersConfig, WindowedConfig
+from hrl_sarp.config.encoder_schema import (
+    EncodersConfig,
+    ObservedForecastsConfig,
+    WindowedConfig,
+)
 from hrl_sarp.config.market_schema import (
     Count,
     DataConfig,
@@ -473,3 +477,4 @@ class RunConfig(Section):
     stress: StressConfig
     windowed: WindowedConfig
     encoders: EncodersConfig
+    forecasters: ObservedForecastsConfig

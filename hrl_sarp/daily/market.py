@@ -22,7 +22,6 @@ from hrl_sarp.contracts import Market
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.quality.validation import ValidationReport, validate
 from hrl_sarp.data.store import RawData, read_raw
-from hrl_sarp.encoders.continued import RunTable, continue_embeddings
 from hrl_sarp.encoders.windows.panel import bars_of_market
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.evaluation.policies import LoadedAgents
@@ -30,6 +29,7 @@ from hrl_sarp.market.assemble import assemble_market
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.own.profile import left_out
 from hrl_sarp.market.sector_table import Origin, market_facts, market_fingerprint, read_origin
+from hrl_sarp.observed.continued import RunTable, continue_embeddings
 from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import sha256_file, sha256_plain
 from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file

@@ -7,7 +7,7 @@ is in memory.
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,6 @@ UNFINISHED = ".unfinished"
 STORED_AS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
 """NumPy has no bfloat16, so its bits (the upper half of a float32) are stored as integers."""
 HALF_BITS = 16
-JOINED_DAYS = 64
-"""Days in memory at once while tables are joined."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +88,58 @@ def write_table(job: EmbeddingJob, path: Path, title: str) -> str:
             return block.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
         return block.numpy()
 
-    return _made_once(path, job.shape, STORED_AS[job.dtype], job.days_per_block, embedded, title)
+    return write_blocks(path, job.shape, STORED_AS[job.dtype], job.days_per_block, embedded, title)
 
 
-def write_joined(parts: list[Float[np.ndarray, "T A _E"]], path: Path) -> str:
-    """Join float32 tables along E into one file, which a market can map; return its hash."""
+def write_blocks(
+    path: Path,
+    shape: tuple[int, int, int],
+    stored: np.dtype[Any],
+    days_per_block: int,
+    block: Callable[[slice], np.ndarray],
+    title: str,
+    facts: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a table front to back, some days at a time, and return the hash of its content.
 
-    def joined(days: slice) -> np.ndarray:
-        return np.concatenate([part[days] for part in parts], axis=2)
+    One process writes it under a temporary name, while others wait for it. If an earlier process
+    wrote a part, only the rest is written.
 
-    shape = (*parts[0].shape[:2], sum(part.shape[2] for part in parts))
-    return _made_once(path, shape, STORED_AS["float32"], JOINED_DAYS, joined, "joined embeddings")
+    Args:
+        path: of the `.npy` file; a JSON beside it holds the hash.
+        shape: days, stocks and columns.
+        stored: type of the numbers on disk.
+        days_per_block: first axis of a block, which is written at once.
+        block: makes the days of a slice, whose stop may lie past the last day.
+        title: of the progress.
+        facts: plain values that are kept beside the hash.
+
+    Returns:
+        The hash of the file.
+
+    Raises:
+        StorageError: if the disk is full or the folder cannot be written to.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("a+b") as lock:
+            if not lock_descriptor(lock.fileno(), blocking=False):
+                logger.info(f"waiting for another process that writes {unfinished.name}")
+                lock_descriptor(lock.fileno())
+            found = finished_hash(path)
+            if found is not None:  # another process finished it; a file of this name is new
+                unfinished.unlink(missing_ok=True)
+                return found
+            _append_blocks(unfinished, shape, stored, days_per_block, block, title)
+            found = sha256_file(unfinished)
+            write_json(
+                path.with_suffix(".json"), {**(facts or {}), "content": found, "shape": shape}
+            )
+            unfinished.replace(path)
+            return found
+    except OSError as error:
+        raise unwritable(path, error.strerror or str(error)) from error
 
 
 def finished_hash(path: Path) -> str | None:
@@ -115,6 +154,12 @@ def finished_hash(path: Path) -> str | None:
     except (HrlSarpError, LookupError, TypeError):  # damaged or missing: the table is made again
         return None
     return str(content) if content == sha256_file(path) else None
+
+
+def facts_beside(path: Path) -> dict[str, Any]:
+    """Read what stands beside a finished table: its hash, its shape and the facts of its writer."""
+    found: dict[str, Any] = read_json(path.with_suffix(".json"), "-")
+    return found
 
 
 def find_table(folder: Path, content: str) -> Path | None:
@@ -152,35 +197,6 @@ def embed_windows(job: EmbeddingJob, starts: Int[np.ndarray, " W"]) -> Float[Ten
     with torch.inference_mode():
         windows = gather(job.features, rows, job.length)
         return job.projection(job.encoder.embed(windows))
-
-
-def _made_once(
-    path: Path,
-    shape: tuple[int, int, int],
-    stored: np.dtype[Any],
-    days_per_block: int,
-    block: Callable[[slice], np.ndarray],
-    title: str,
-) -> str:
-    """Let one process write the table under a temporary name, while others wait for it."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("a+b") as lock:
-            if not lock_descriptor(lock.fileno(), blocking=False):
-                logger.info(f"waiting for another process that writes {unfinished.name}")
-                lock_descriptor(lock.fileno())
-            found = finished_hash(path)
-            if found is not None:  # another process finished it; a file of this name is new
-                unfinished.unlink(missing_ok=True)
-                return found
-            _append_blocks(unfinished, shape, stored, days_per_block, block, title)
-            found = sha256_file(unfinished)
-            write_json(path.with_suffix(".json"), {"content": found, "shape": shape})
-            unfinished.replace(path)
-            return found
-    except OSError as error:
-        raise unwritable(path, error.strerror or str(error)) from error
 
 
 def _append_blocks(

@@ -1,8 +1,7 @@
-"""Adds the embeddings of frozen encoders to a market; agents and the sector graph read them."""
+"""Frozen encoders of a market, and the tables of their embeddings."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from hrl_sarp.data.bars import Bars
 from hrl_sarp.encoders.embedding_table import (
     EmbeddingJob,
     finished_hash,
-    read_table,
-    write_joined,
     write_table,
 )
 from hrl_sarp.encoders.networks import EncoderKind, PanelEncoder, build_encoder
@@ -25,7 +22,6 @@ from hrl_sarp.encoders.transfer import WEIGHTS, load_encoder, read_description
 from hrl_sarp.encoders.windows.panel import (
     panel_columns,
     panel_features,
-    read_panel_bars,
     window_table,
 )
 from hrl_sarp.encoders.windows.scaler import Scaler
@@ -104,13 +100,29 @@ class FrozenEncoder:
         return cls(kind, encoder.eval(), scaler, projection, fitted_to, identity)
 
 
-def with_stock_embeddings(
-    market: Market, data_dir: Path, config: RunConfig, device: torch.device
-) -> Market:
-    """Return the market with `stock_embeddings` (T, A, E) of the encoders in `encoders.observe`.
+@dataclass(frozen=True)
+class EncoderTable:
+    """The finished table of an encoder's embeddings of a market."""
+
+    frozen: FrozenEncoder
+    folder: Path
+    """Of the encoder."""
+    path: Path
+    content: str
+    """Hash of the file."""
+
+
+def encoder_tables(
+    market: Market,
+    data_dir: Path,
+    config: RunConfig,
+    device: torch.device,
+    bars: Callable[[], Bars],
+) -> list[EncoderTable]:
+    """Return the tables of the encoders in `encoders.observe`, in the order of their columns.
 
     Encoders and tables lie beside `data_dir` (`data/raw`). Missing tables are made first, which
-    takes minutes on a large market.
+    takes minutes on a large market; `bars` reads its bars for that.
 
     Raises:
         MissingArtifactError: if an encoder was not pretrained; names the command.
@@ -118,53 +130,34 @@ def with_stock_embeddings(
             market, or was fitted past the training span.
         MarketError: if the market was not loaded from a data folder.
     """
-    observe, folder = config.encoders.observe, data_dir.parent / EMBEDDINGS
-    encoders = [read_frozen(kind, market, data_dir, config) for kind in OBSERVED[observe]]
-    if not encoders:
-        return market
-    # read once and only if a table is missing, because it takes a minute on a large market
-    bars = cache(partial(read_panel_bars, data_dir, market, config))
-    paths, contents = [], []
+    folder = data_dir.parent / EMBEDDINGS
+    found = []
+    # all are read before any is used: a refusal must not come after the minutes of a table
+    encoders = [
+        read_frozen(kind, market, data_dir, config) for kind in OBSERVED[config.encoders.observe]
+    ]
     for frozen in encoders:
         path = folder / f"{market.name}-{frozen.kind}-{_key(frozen, market, config)[:16]}.npy"
         content = finished_hash(path)
         if content is None:
             job = embedding_job(frozen, bars(), market, config, device)
             content = write_table(job, path, f"{frozen.kind} embeddings")
-        paths.append(path)
-        contents.append(content)
-    path, content = paths[0], contents[0]
-    if len(paths) > 1:
-        path = folder / f"{market.name}-{observe}-{sha256_plain(contents)[:16]}.npy"
-        content = finished_hash(path) or write_joined([read_table(part) for part in paths], path)
-    facts = {
-        "observe": observe,
-        "content": content,
-        "fitted_to": {frozen.kind: frozen.fitted_to for frozen in encoders},
-        ORIGINS: {
-            frozen.kind: [str(encoder_folder(data_dir, market.name, frozen.kind)), frozen.identity]
-            for frozen in encoders
-        },
-    }
-    manifest = {**market.manifest, STOCK_EMBEDDINGS: facts}
-    return replace(market, stock_embeddings=read_table(path), manifest=manifest)
+        where = encoder_folder(data_dir, market.name, frozen.kind)
+        found.append(EncoderTable(frozen, where, path, content))
+    return found
 
 
-def kept_encoders(market: Market, config: RunConfig) -> dict[str, Any] | None:
+def kept_encoders(market: Market, config: RunConfig) -> dict[str, Any]:
     """Return the encoders of a market's embeddings, for a run that decides on days to come.
 
     Returns:
-        Tensors and plain values: `content` (hash of the table), `observe`, and `encoders` by their
-        kind. None where the market has no embeddings, or does not say where its encoders lie.
+        Tensors and plain values by the kind of the encoder; empty where agents observe none.
 
     Raises:
         CheckpointError: if an encoder is another one than that of the embeddings by now.
     """
-    facts = market.manifest.get(STOCK_EMBEDDINGS, {})
-    if ORIGINS not in facts:
-        return None
     kept = {}
-    for kind, (folder, identity) in facts[ORIGINS].items():
+    for kind, (folder, identity) in market.manifest[STOCK_EMBEDDINGS][ORIGINS].items():
         frozen = _read(kind, Path(folder), market, config, f"hrl-sarp pretrain-encoder {kind}")
         if frozen.identity != identity:
             raise CheckpointError(
@@ -172,7 +165,7 @@ def kept_encoders(market: Market, config: RunConfig) -> dict[str, Any] | None:
                 "its embeddings; begin the run again with --overwrite"
             )
         kept[kind] = frozen.to_payload()
-    return {"content": facts["content"], "observe": facts["observe"], "encoders": kept}
+    return kept
 
 
 def encoder_folder(data_dir: Path, market_name: str, kind: EncoderKind) -> Path:
@@ -254,20 +247,29 @@ def embedding_job(
 
 def _key(frozen: FrozenEncoder, market: Market, config: RunConfig) -> str:
     """Hash everything that a table depends on: encoder, data, configuration and code."""
-    market_hash = market.manifest.get("market_hash")
-    if market_hash is None:
-        raise MarketError(
-            f"market {market.name} does not say what it was assembled from (market_hash of its "
-            "manifest): load it with hrl_sarp.load_market to give it embeddings"
-        )
     sections = {
         "encoder": frozen.identity,
-        "market": market_hash,
+        "market": require_hash(market),
         "features": described(config.windowed.feature_config),
         "panel": config.encoders.panel.model_dump(mode="json", include=SHAPING),
         "code": source_hash(*CODE),
     }
     return sha256_plain(sections)
+
+
+def require_hash(market: Market) -> str:
+    """Return the hash of all that a market was assembled from.
+
+    Raises:
+        MarketError: if the market was not loaded from a data folder.
+    """
+    found: str | None = market.manifest.get("market_hash")
+    if found is None:
+        raise MarketError(
+            f"market {market.name} does not say what it was assembled from (market_hash of its "
+            "manifest): load it with hrl_sarp.load_market to give it embeddings"
+        )
+    return found
 
 
 def _require_fit(

@@ -177,10 +177,7 @@ def series_of(bars: Bars) -> list[Series]:
                 f"the column {ADJUSTED} to read the prices as they are"
             )
         factor = adjusted / bars.close
-    prices = np.column_stack([bars.open, bars.high, bars.low, bars.close])
-    volume = np.zeros(len(bars)) if bars.volume is None else bars.volume
-    amount = volume * prices.mean(axis=1)
-    table = np.column_stack([prices * factor[:, None], volume / factor, amount])
+    table = bar_table(bars, factor)
     edges = np.searchsorted(bars.instrument, np.arange(len(bars.instruments) + 1))
     parts = [slice(*edges[i : i + 2]) for i in range(len(bars.instruments))]
     for name, rows in zip(bars.instruments, parts, strict=True):
@@ -195,6 +192,25 @@ def series_of(bars: Bars) -> list[Series]:
     ]
     _warn_of_jumps(made, bars.file)
     return made
+
+
+def bar_table(
+    bars: Bars, factor: Float[np.ndarray, " N"] | float = 1.0
+) -> Float[np.ndarray, "N 6"]:
+    """Arrange bars in the columns that forecasters read.
+
+    Args:
+        bars: of any number of instruments.
+        factor: adjusted price over price.
+
+    Returns:
+        Columns `contract.BAR_COLUMNS`. A missing volume is 0, and so is its amount.
+    """
+    prices = np.column_stack([bars.open, bars.high, bars.low, bars.close])
+    volume = np.zeros(len(bars)) if bars.volume is None else bars.volume
+    amount = volume * prices.mean(axis=1)
+    whole = np.broadcast_to(factor, len(bars))
+    return np.column_stack([prices * whole[:, None], volume / whole, amount])
 
 
 def content_hash(series: Sequence[Series]) -> str:

@@ -40,13 +40,16 @@ def bundled_sample(config: RunConfig) -> Market:
     Nothing is written and no network is needed.
 
     Raises:
-        MarketError: if the configuration is for another market, or observes an encoder.
+        MarketError: if the configuration is for another market, or observes an encoder
+            or a forecaster.
     """
-    if config.encoders.observe != "none":
-        raise MarketError(
-            f"encoders.observe is '{config.encoders.observe}', but the bundled data have no "
-            "embeddings; collect the sample and name its folder"
-        )
+    for section in ("encoders", "forecasters"):
+        observe = getattr(config, section).observe
+        if observe != "none":
+            raise MarketError(
+                f"{section}.observe is '{observe}', but the bundled data have no folder for what "
+                "it shows; collect the sample and name its folder"
+            )
     if config.market != SAMPLE:
         raise MarketError(
             f"the bundled data are the market '{SAMPLE}', found a configuration for "

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrl_sarp.contracts import Market, RiskTables, session_growth
+from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market, RiskTables, session_growth
 
 DAYS_OF_WEEK = 7
 FRIDAY = 4
@@ -191,10 +191,11 @@ class MarketTensors:
 
 
 def slot_feature_names(market: Market) -> tuple[str, ...]:
-    """Name the columns of `MarketTensors.slot_features`: stock features, then embeddings."""
+    """Name the columns of `MarketTensors.slot_features`: stock features, embeddings, forecasts."""
     embeddings = market.stock_embeddings
     width = 0 if embeddings is None else embeddings.shape[2]
-    return (*market.feature_names, *(f"embedding {i}" for i in range(width)))
+    unnamed = [f"embedding {i}" for i in range(width)]
+    return (*market.feature_names, *market.manifest.get(STOCK_EMBEDDINGS, {}).get("names", unnamed))
 
 
 def _slot_features(market: Market) -> Float[np.ndarray, "T N F"]:

@@ -18,7 +18,6 @@ from hrl_sarp.agents.files import table_hash
 from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import GradientConfig, GraphConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import CONTINUED_TABLE, SECTOR_COLUMNS, Market
-from hrl_sarp.encoders.stock_embeddings import kept_encoders
 from hrl_sarp.fitting import Fit, History, RunState, Schedule, Task, World
 from hrl_sarp.fitting.history import DECISIONS, Axis
 from hrl_sarp.fitting.resume import MARKET_FACTS
@@ -30,6 +29,7 @@ from hrl_sarp.market.sector_table import (
     write_sector_table,
 )
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.observed.stocks import kept_sources
 from hrl_sarp.run.checkpoints import load_module
 from hrl_sarp.run.files import read_json
 from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file, remove_from
@@ -217,10 +217,10 @@ def save_sector_table(
 
     `graph` is the network that made them; without it the run cannot decide on days to come.
     """
-    network, encoders = None, None
+    network, observed = None, None
     if graph is not None:
-        network, encoders = graph.state_dict(), kept_encoders(context.market, context.config)
-    return write_sector_table(path, context.market, context.fingerprint, table, network, encoders)
+        network, observed = graph.state_dict(), kept_sources(context.market, context.config)
+    return write_sector_table(path, context.market, context.fingerprint, table, network, observed)
 
 
 def with_sector_table(context: PhaseContext) -> PhaseContext:

@@ -15,8 +15,9 @@ from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.daily.market import Today, TrainedRun, read_today
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.store import RawData, write_raw
-from hrl_sarp.encoders.stock_embeddings import EMBEDDINGS, OBSERVED, with_stock_embeddings
+from hrl_sarp.encoders.stock_embeddings import EMBEDDINGS, OBSERVED
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.observed.stocks import with_stock_embeddings
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training import make_context, run_phase
 from tests.encoders.panels import SMALL_ENCODERS, pretrain_small

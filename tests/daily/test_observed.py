@@ -17,19 +17,14 @@ from hrl_sarp.daily.paper.account import PaperAccount
 from hrl_sarp.daily.paper.step import markets_of, open_account, step_account
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.store import write_raw
-from hrl_sarp.encoders import continued
 from hrl_sarp.encoders.embedding_table import EmbeddingJob, embed_windows
-from hrl_sarp.encoders.stock_embeddings import (
-    EMBEDDINGS,
-    embedding_job,
-    kept_encoders,
-    read_frozen,
-    with_stock_embeddings,
-)
+from hrl_sarp.encoders.stock_embeddings import EMBEDDINGS, embedding_job, read_frozen
 from hrl_sarp.encoders.windows.panel import read_panel_bars
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.observed import continued
+from hrl_sarp.observed.stocks import kept_sources, with_stock_embeddings
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.run.phases import best_file
 from tests.command_line import Command, assert_refused
@@ -226,7 +221,7 @@ def test_an_encoder_that_was_pretrained_again_meanwhile_is_refused(tmp_path: Pat
     market = with_stock_embeddings(market, both.history, both.config, panels.CPU)
     panels.pretrain_small("jade", both.history, both.config.model_copy(update={"seed": 9}))
     with pytest.raises(CheckpointError, match="pretrained again while agents were trained"):
-        kept_encoders(market, both.config)
+        kept_sources(market, both.config)
 
 
 def test_an_export_names_the_columns_of_the_encoders(

@@ -16,9 +16,10 @@ from hrl_sarp.config.encoder_schema import JadeConfig
 from hrl_sarp.encoders.embedding_table import (
     UNFINISHED,
     EmbeddingJob,
+    facts_beside,
     finished_hash,
     read_table,
-    write_joined,
+    write_blocks,
     write_table,
 )
 from hrl_sarp.encoders.networks.jade import JadeEncoder
@@ -175,11 +176,10 @@ def test_bfloat16_takes_half_the_space_and_keeps_8_bits(job: EmbeddingJob, tmp_p
     assert stored == 2 * full.size
 
 
-def test_joined_tables_stand_side_by_side(job: EmbeddingJob, tmp_path: Path) -> None:
-    write_table(job, tmp_path / "one.npy", "test")
-    first = read_table(tmp_path / "one.npy")
-    second = 2 * np.asarray(first)
-    write_joined([first, second], tmp_path / "both.npy")
-    both = read_table(tmp_path / "both.npy")
-    assert isinstance(both, np.memmap)
-    np.testing.assert_array_equal(both, np.concatenate([first, second], axis=2))
+def test_facts_of_a_writer_stand_beside_its_table(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    path = tmp_path / "own.npy"
+    given = values.shape, values.dtype, 3, lambda days: values[days], "test", {"unit": [1.5]}
+    content = write_blocks(path, *given)
+    np.testing.assert_array_equal(read_table(path), values)
+    assert facts_beside(path) == {"content": content, "shape": [4, 3, 2], "unit": [1.5]}

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.evaluation.backtest import run_backtest
 from hrl_sarp.evaluation.policies import trained_policies
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.observed.stocks import with_stock_embeddings
 from hrl_sarp.training import run_curriculum, run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
 from tests import tiny_runs

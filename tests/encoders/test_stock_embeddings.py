@@ -13,21 +13,17 @@ import torch
 
 from hrl_sarp.agents import MacroAgent, MicroAgent, MicroSettings
 from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
-from hrl_sarp.encoders import stock_embeddings
 from hrl_sarp.encoders.embedding_table import embed_windows
 from hrl_sarp.encoders.networks import EncoderKind
-from hrl_sarp.encoders.stock_embeddings import (
-    embedding_job,
-    encoder_folder,
-    read_frozen,
-    with_stock_embeddings,
-)
+from hrl_sarp.encoders.stock_embeddings import embedding_job, encoder_folder, read_frozen
 from hrl_sarp.encoders.windows.panel import read_panel_bars
 from hrl_sarp.errors import CheckpointError, MarketError, MissingArtifactError
 from hrl_sarp.graph import node_features
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.observed import stocks
+from hrl_sarp.observed.stocks import with_stock_embeddings
 from tests import tiny_runs
 from tests.encoders import panels
 
@@ -174,7 +170,7 @@ def test_a_table_is_made_once(
     def refuse(*_: object) -> None:
         raise AssertionError("the table is on disk")
 
-    monkeypatch.setattr(stock_embeddings, "read_panel_bars", refuse)
+    monkeypatch.setattr(stocks, "read_panel_bars", refuse)
     np.testing.assert_array_equal(embeddings_of(seen("jade")), embeddings_of(first))
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
 from hrl_sarp.market.cache import assembled_market
+from hrl_sarp.observed.stocks import with_stock_embeddings
 from hrl_sarp.run.files import read_json
 from hrl_sarp.studies import Cell, Results, run_grid
 from tests import tiny_runs

@@ -160,14 +160,20 @@ def window_table(
     starts = complete_windows(bars, usable, panel, stride=1)
     ending_at = np.full(len(usable), NONE)
     ending_at[starts + panel.window_length - 1] = starts
+    rows = bar_rows(bars, market)
+    return np.where(market.eligible & (rows >= 0), ending_at[rows], NONE)
+
+
+def bar_rows(bars: Bars, market: Market) -> Int[np.ndarray, "T A"]:
+    """Return the row of the bar of each day and stock of a market; -1 without a bar."""
     column = np.full(len(bars.instruments), NONE)
     index = {symbol: number for number, symbol in enumerate(bars.instruments)}
     column[[index[symbol] for symbol in market.symbols]] = np.arange(market.n_assets)
-    row, stock = _row_of(bars, market, np.arange(len(bars.instrument))), column[bars.instrument]
-    here = (row >= 0) & (stock >= 0)
+    day, stock = _row_of(bars, market, np.arange(len(bars.instrument))), column[bars.instrument]
+    here = np.flatnonzero((day >= 0) & (stock >= 0))
     table = np.full((market.n_days, market.n_assets), NONE, dtype=np.int64)
-    table[row[here], stock[here]] = ending_at[here]
-    return np.where(market.eligible, table, NONE)
+    table[day[here], stock[here]] = here
+    return table
 
 
 def panel_columns(kind: EncoderKind, config: RelativityConfig) -> tuple[str, ...]:

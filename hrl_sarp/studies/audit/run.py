@@ -16,12 +16,12 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.quality.validation import ValidationReport, read_validated
 from hrl_sarp.data.store import RawData
-from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
 from hrl_sarp.envs.rollout import Policy
 from hrl_sarp.errors import CheckpointError, FeatureError
 from hrl_sarp.evaluation.policies import trained_policies
 from hrl_sarp.market.cache import data_hash, market_key
 from hrl_sarp.market.own.profile import own_names
+from hrl_sarp.observed.stocks import with_stock_embeddings
 from hrl_sarp.run.session import StopFlag, one_thread
 from hrl_sarp.run.terminal import stretch
 from hrl_sarp.studies.audit import behaviour, evidence, spans

@@ -19,10 +19,10 @@ from hrl_sarp.config.loading import config_hash, name_changes, overlaid
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.config.study_schema import TuningConfig
 from hrl_sarp.contracts import DayRange, Market
-from hrl_sarp.encoders.stock_embeddings import with_stock_embeddings
 from hrl_sarp.errors import HrlSarpError, MetricError, OverwriteError
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.sector_table import market_facts, market_fingerprint
+from hrl_sarp.observed.stocks import with_stock_embeddings
 from hrl_sarp.run.files import read_json, remove_unfinished, sha256_plain, write_json
 from hrl_sarp.run.session import configure_logging, configure_threads, derive_seed
 from hrl_sarp.run.trials import Span, Trial, TrialLog, prices_hash

@@ -1,7 +1,8 @@
-"""Goes on with the embeddings of a run: the rows that it had stay, later days get their own.
+"""Goes on with what the agents of a run observe: rows that it had stay, later days get theirs.
 
-The encoders are those that the run keeps. Each later day is embedded by itself, because products of
-matrices round by their size: a day has the same bits however many days follow it.
+The encoders are those that the run keeps, the forecaster is the one that it names. Each later day
+is embedded and forecast by itself, because products of matrices round by their size: a day has the
+same bits however many days follow it.
 """
 
 import hashlib
@@ -28,6 +29,9 @@ from hrl_sarp.encoders.stock_embeddings import CODE, EMBEDDINGS, FrozenEncoder, 
 from hrl_sarp.encoders.windows.cut import gather
 from hrl_sarp.encoders.windows.panel import NONE
 from hrl_sarp.errors import CheckpointError
+from hrl_sarp.observed.forecast_source import ObservedForecaster
+from hrl_sarp.observed.forecasts import ForecastPlan, Standard, forecast_day
+from hrl_sarp.observed.stocks import FORECASTS, NAMES
 from hrl_sarp.run.damage import UNREADABLE, read_arrays
 from hrl_sarp.run.files import atomic_path, source_hash
 from hrl_sarp.run.session import one_thread
@@ -38,7 +42,7 @@ LATER_DAYS = "later"
 
 @dataclass(frozen=True)
 class RunTable:
-    """The embeddings that a run was trained on.
+    """What the agents of a run observe of each stock.
 
     Examples:
         >>> [field for field in RunTable.__dataclass_fields__]
@@ -46,19 +50,19 @@ class RunTable:
     """
 
     path: Path
-    """The file in which the run keeps its encoders."""
+    """The file in which the run keeps its encoders and names its forecaster."""
     dates: Shaped[np.ndarray, " T"]
     """Sessions of the table, datetime64[D]."""
     symbols: tuple[str, ...]
     """Stocks of the table."""
     kept: Mapping[str, Any]
-    """As `kept_encoders` returns it."""
+    """As `kept_sources` returns it."""
 
 
 def continue_embeddings(
     market: Market, bars: Bars, table: RunTable, data_dir: Path, config: RunConfig
 ) -> Market:
-    """Return the market with the embeddings of a run, which go on after its data.
+    """Return the market with what the agents of a run observe, which goes on after its data.
 
     Args:
         market: up to any day.
@@ -72,7 +76,9 @@ def continue_embeddings(
         The market with `stock_embeddings`, whose hash is that of the run's table.
 
     Raises:
-        CheckpointError: if the run's table is not there, or its encoders do not fit.
+        MissingArtifactError: if the folder of its forecaster is gone.
+        CheckpointError: if the run's table is not there, its encoders do not fit, or its
+            forecaster is another one by now.
     """
     folder = data_dir.parent / EMBEDDINGS
     known = _known_rows(table, folder)
@@ -92,10 +98,16 @@ def continue_embeddings(
             job = embedding_job(frozen, bars, market, config, torch.device("cpu"))
             name = f"{market.name}-{kind}-{LATER_DAYS}-{frozen.identity[:16]}.npz"
             _embed_later(whole[:, :, columns], later, job, folder / name)
-    facts = {name: table.kept[name] for name in ("observe", "content")}
+    facts = {name: table.kept[name] for name in ("observe", "content", NAMES) if name in table.kept}
     facts["fitted_to"] = {
         kind: payload["fitted_to"] for kind, payload in table.kept["encoders"].items()
     }
+    forecasts = table.kept.get(FORECASTS)  # runs of earlier versions observe none
+    if forecasts is not None:
+        found, standard = ObservedForecaster.from_payload(forecasts, config, table.path)
+        plan = ForecastPlan.of(bars, market, config, found.forecaster.least_rows)
+        _forecast_later(whole[:, :, first:], later, found, plan, standard)
+        facts["fitted_to"] |= {found.kind: found.fitted_to} if found.fitted_to else {}
     return replace(
         market, stock_embeddings=whole, manifest={**market.manifest, STOCK_EMBEDDINGS: facts}
     )
@@ -111,6 +123,26 @@ def _known_rows(table: RunTable, folder: Path) -> Float[np.ndarray, "T A E"]:
         f"{table.path}: its agents observe embeddings, and their table ({content[:12]}) is not in "
         f"{folder}: give the data folder of the training, or copy its folder {EMBEDDINGS} there"
     )
+
+
+@one_thread()
+def _forecast_later(
+    rows: Float[np.ndarray, "T A _E"],
+    later: Int[np.ndarray, " D"],
+    found: ObservedForecaster,
+    plan: ForecastPlan,
+    standard: Standard,
+) -> None:
+    """Fill the rows of later days: forecasts are made on them, or were made before and still hold.
+
+    A forecast that was made on a day of the run stands in the row of that day.
+    """
+    for day in later:
+        if plan.made[day].any():
+            stocks, shown = forecast_day(found.forecaster, plan, int(day))
+            rows[day, stocks] = standard(shown.astype(np.float32))
+        seen = np.flatnonzero((plan.origin[day] != NONE) & ~plan.made[day])
+        rows[day, seen] = rows[plan.origin[day, seen], seen]
 
 
 @one_thread()

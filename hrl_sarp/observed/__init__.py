@@ -1,0 +1,1 @@
+"""What agents observe of a stock beside its features: embeddings of its windows, and forecasts."""

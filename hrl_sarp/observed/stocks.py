@@ -1,0 +1,212 @@
+"""Shows agents and the sector graph more of each stock: one table of embeddings and forecasts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
+from hrl_sarp.data.bars import Bars
+from hrl_sarp.encoders.embedding_table import (
+    facts_beside,
+    finished_hash,
+    read_table,
+    write_blocks,
+)
+from hrl_sarp.encoders.stock_embeddings import (
+    EMBEDDINGS,
+    ORIGINS,
+    EncoderTable,
+    encoder_tables,
+    kept_encoders,
+)
+from hrl_sarp.encoders.windows.panel import NONE, read_panel_bars
+from hrl_sarp.errors import MarketError
+from hrl_sarp.observed.forecast_source import (
+    STORED,
+    ObservedForecaster,
+    read_observed,
+    table_path,
+    write_forecasts,
+)
+from hrl_sarp.observed.forecasts import ForecastPlan, Standard
+from hrl_sarp.run.files import sha256_plain
+
+NO = "none"
+"""Value of `encoders.observe` and of `forecasters.observe`."""
+FORECASTS, NAMES = "forecasts", "names"
+"""Entries of the facts in the manifest: payload of the forecaster, names of the columns."""
+DAYS_AT_ONCE = 64
+"""Days in memory at once while tables are joined."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Columns of the table that agents see."""
+
+    content: str
+    """Hash of what they are made of."""
+    width: int
+    rows: Callable[[slice], np.ndarray]
+    """Makes the rows of some days, (D, A, E)."""
+
+
+def observed_words(config: RunConfig) -> str:
+    """Name what agents observe beside features, for example `jade+toto`; `none` for nothing."""
+    both = (config.encoders.observe, config.forecasters.observe)
+    return "+".join(word for word in both if word != NO) or NO
+
+
+def with_stock_embeddings(
+    market: Market, data_dir: Path, config: RunConfig, device: torch.device
+) -> Market:
+    """Return the market with `stock_embeddings` (T, A, E): what agents observe of each stock.
+
+    The columns are those of the encoders in `encoders.observe`, then those of the forecaster in
+    `forecasters.observe`. Both, and their tables, lie beside `data_dir` (`data/raw`). Missing
+    tables are made first, which takes minutes on a large market.
+
+    Raises:
+        MissingArtifactError: if an encoder or a forecaster was not trained; names the command.
+        CheckpointError: if one is damaged, does not fit market and configuration, or was fitted
+            past the training span.
+        MarketError: if the market was not loaded from a data folder, or no forecast can be made in
+            its training span.
+    """
+    words = observed_words(config)
+    if words == NO:
+        return market
+    # read once and only if a table is missing, because it takes a minute on a large market
+    bars = cache(partial(read_panel_bars, data_dir, market, config))
+    forecaster = read_observed(market, data_dir, config)
+    tables = encoder_tables(market, data_dir, config, device, bars)
+    facts: dict[str, Any] = {
+        "observe": words,
+        "fitted_to": {table.frozen.kind: table.frozen.fitted_to for table in tables},
+        ORIGINS: {t.frozen.kind: [str(t.folder), t.frozen.identity] for t in tables},
+    }
+    parts = [_part_of_encoder(table) for table in tables]
+    if len(parts) == 1 and forecaster is None:
+        path, content = tables[0].path, tables[0].content
+    else:
+        job = _Joining(market, config, data_dir.parent / EMBEDDINGS, forecaster, parts)
+        path = job.path
+        content = finished_hash(path) or job.write(device, bars)
+    facts[NAMES] = [f"embedding {i}" for i in range(sum(part.width for part in parts))]
+    if forecaster is not None:
+        facts[FORECASTS] = facts_beside(path)[FORECASTS]
+        facts[NAMES] += forecaster.names
+        if forecaster.fitted_to is not None:
+            facts["fitted_to"][forecaster.kind] = forecaster.fitted_to
+    manifest = {**market.manifest, STOCK_EMBEDDINGS: {**facts, "content": content}}
+    return replace(market, stock_embeddings=read_table(path), manifest=manifest)
+
+
+def kept_sources(market: Market, config: RunConfig) -> dict[str, Any] | None:
+    """Return what embeds and forecasts for a market's agents, for a run that decides on later days.
+
+    Returns:
+        Tensors and plain values: `content` (hash of the table), `observe`, `encoders` by their
+        kind, and `forecasts` (None without). None where agents observe neither, or where the
+        market does not say where its encoders lie.
+
+    Raises:
+        CheckpointError: if an encoder is another one than that of the embeddings by now.
+    """
+    facts = market.manifest.get(STOCK_EMBEDDINGS, {})
+    if ORIGINS not in facts:
+        return None
+    kept = {name: facts[name] for name in ("content", "observe", NAMES)}
+    return {**kept, "encoders": kept_encoders(market, config), FORECASTS: facts.get(FORECASTS)}
+
+
+def _part_of_encoder(table: EncoderTable) -> _Part:
+    rows = read_table(table.path)
+    return _Part(table.content, rows.shape[2], lambda days: rows[days])
+
+
+@dataclass(frozen=True)
+class _Joining:
+    """Several sources, and the file that joins their columns."""
+
+    market: Market
+    config: RunConfig
+    folder: Path
+    forecaster: ObservedForecaster | None
+    encoders: list[_Part]
+
+    @property
+    def path(self) -> Path:
+        """Named by all that the file depends on."""
+        contents = [part.content for part in self.encoders]
+        if self.forecaster is not None:
+            contents.append(self._path_of(self.forecaster).stem)
+        words = observed_words(self.config)
+        return self.folder / f"{self.market.name}-{words}-{sha256_plain(contents)[:16]}.npy"
+
+    def _path_of(self, found: ObservedForecaster) -> Path:
+        return table_path(found, self.market, self.config, self.folder)
+
+    def write(self, device: torch.device, bars: Callable[[], Bars]) -> str:
+        """Write all columns into one file, which a market can map; return its hash."""
+        parts, facts = list(self.encoders), {}
+        if self.forecaster is not None:
+            self.forecaster.to(device)
+            part, standard = self._forecast(self.forecaster, bars())
+            parts.append(part)
+            facts[FORECASTS] = self.forecaster.to_payload(standard)
+
+        def joined(days: slice) -> np.ndarray:
+            return np.concatenate([part.rows(days) for part in parts], axis=2)
+
+        width = sum(part.width for part in parts)
+        shape = self.market.n_days, self.market.n_assets, width
+        title = "what agents observe"
+        return write_blocks(self.path, shape, STORED, DAYS_AT_ONCE, joined, title, facts)
+
+    def _forecast(self, found: ObservedForecaster, bars: Bars) -> tuple[_Part, Standard]:
+        """Make the forecasts that are missing, and measure those of the training span."""
+        least, train = found.forecaster.least_rows, self.market.split.train
+        plan = ForecastPlan.of(bars, self.market, self.config, least)
+        if not plan.made[train.start : train.stop].any():
+            raise MarketError(
+                f"forecasters.observe: {found.kind}: no stock of {self.market.name} has {least} "
+                "bars without a hole in the training span; collect a longer history or observe "
+                "another forecaster"
+            )
+        path = self._path_of(found)
+        content = finished_hash(path) or write_forecasts(found, plan, path)
+        raw, made = read_table(path), np.flatnonzero(plan.made.any(axis=1))
+        known = raw[(made >= train.start) & (made < train.stop)].reshape(-1, raw.shape[2])
+        standard = Standard.fit(known, self.config.encoders.panel.clip)
+
+        def rows(days: slice) -> np.ndarray:
+            return shown_rows(plan.origin[days], made, raw, standard)
+
+        return _Part(content, raw.shape[2], rows), standard
+
+
+def shown_rows(
+    origin: Int[np.ndarray, "D A"],
+    made: Int[np.ndarray, " R"],
+    raw: Float[np.ndarray, "R A E"],
+    standard: Standard,
+) -> Float[np.ndarray, "D A E"]:
+    """Spread forecasts over the days on which they are seen; 0 where none is.
+
+    Args:
+        origin: day whose forecast is seen, as in `ForecastPlan`.
+        made: day of each row of `raw`, ascending.
+        raw: forecasts before they are standardised; NaN where none was made.
+        standard: their unit.
+    """
+    shown = np.zeros((*origin.shape, raw.shape[2]), dtype=np.float32)
+    day, stock = np.nonzero(origin != NONE)
+    shown[day, stock] = standard(raw[np.searchsorted(made, origin[day, stock]), stock])
+    return shown
