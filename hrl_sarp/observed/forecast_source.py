@@ -131,11 +131,10 @@ def read_observed(market: Market, data_dir: Path, config: RunConfig) -> Observed
     kind: ForecasterKind = section.observe
     if kind in RULES:
         return _read(kind, "", config)
-    own = forecaster_folder(data_dir, market.name, kind)
-    folder = own if section.weights is None else Path(section.weights)
+    folder = _folder_of(config, data_dir)
     command = (
         f"hrl-sarp train-forecaster --model {kind} --panel --data-dir {data_dir} --market "
-        f"{market.name} --output {own}"
+        f"{market.name} --output {forecaster_folder(data_dir, market.name, kind)}"
     )
     if not folder.exists():
         cure = f"run `{command}` first" if section.weights is None else "name its folder"
@@ -143,7 +142,7 @@ def read_observed(market: Market, data_dir: Path, config: RunConfig) -> Observed
             f"forecasters.observe: {kind} needs a forecaster of market {market.name}, found none "
             f"at {folder}; {cure}"
         )
-    found = _read(kind, str(folder.absolute()), config)
+    found = _read(kind, str(folder), config)
     end = market.dates[market.split.train.stop - 1]
     is_late = np.datetime64(found.fitted_to or end, "D") > end
     if run_of(folder) is None:
@@ -156,6 +155,25 @@ def read_observed(market: Market, data_dir: Path, config: RunConfig) -> Observed
             has_seen_future=True,
         )
     return found
+
+
+def forecaster_hash(data_dir: Path, config: RunConfig) -> str:
+    """Hash the forecaster of `forecasters.observe`, whatever days it has seen; its kind for a rule.
+
+    Raises:
+        MissingArtifactError: if it has no files.
+    """
+    kind = config.forecasters.observe
+    if kind == "none" or kind in RULES:
+        return kind
+    return _read(kind, str(_folder_of(config, data_dir)), config).identity
+
+
+def _folder_of(config: RunConfig, data_dir: Path) -> Path:
+    section = config.forecasters
+    if section.weights is not None:
+        return Path(section.weights).absolute()
+    return forecaster_folder(data_dir, config.market, section.observe).absolute()
 
 
 def _say_vintage(found: ObservedForecaster, config: RunConfig, end: str | None) -> None:

@@ -19,24 +19,30 @@ from hrl_sarp.encoders.embedding_table import (
     read_table,
     write_blocks,
 )
+from hrl_sarp.encoders.networks.projection import PROJECTION
 from hrl_sarp.encoders.stock_embeddings import (
     EMBEDDINGS,
+    OBSERVED,
     ORIGINS,
     EncoderTable,
+    encoder_folder,
     encoder_tables,
     kept_encoders,
+    read_frozen,
 )
+from hrl_sarp.encoders.transfer import WEIGHTS
 from hrl_sarp.encoders.windows.panel import NONE, read_panel_bars
-from hrl_sarp.errors import MarketError
+from hrl_sarp.errors import MarketError, MissingArtifactError
 from hrl_sarp.observed.forecast_source import (
     STORED,
     ObservedForecaster,
+    forecaster_hash,
     read_observed,
     table_path,
     write_forecasts,
 )
 from hrl_sarp.observed.forecasts import ForecastPlan, Standard
-from hrl_sarp.run.files import sha256_plain
+from hrl_sarp.run.files import sha256_file, sha256_plain
 
 NO = "none"
 """Value of `encoders.observe` and of `forecasters.observe`."""
@@ -106,6 +112,38 @@ def with_stock_embeddings(
             facts["fitted_to"][forecaster.kind] = forecaster.fitted_to
     manifest = {**market.manifest, STOCK_EMBEDDINGS: {**facts, "content": content}}
     return replace(market, stock_embeddings=read_table(path), manifest=manifest)
+
+
+def require_sources(market: Market, data_dir: Path, config: RunConfig) -> None:
+    """Refuse encoders and forecasters as `with_stock_embeddings` does, without making any table.
+
+    Raises:
+        MissingArtifactError: if one was not trained; names the command.
+        CheckpointError: if one does not fit, or was fitted past the training span.
+    """
+    for kind in OBSERVED[config.encoders.observe]:
+        read_frozen(kind, market, data_dir, config)
+    read_observed(market, data_dir, config)
+
+
+def sources_key(data_dir: Path, config: RunConfig) -> str:
+    """Hash the encoders and the forecaster that agents observe, whatever days they have seen.
+
+    Raises:
+        MissingArtifactError: if one of them has no files.
+    """
+    folders = [
+        encoder_folder(data_dir, config.market, kind) for kind in OBSERVED[config.encoders.observe]
+    ]
+    files = [folder / name for folder in folders for name in (WEIGHTS, PROJECTION)]
+    lacking = [path for path in files if not path.is_file()]
+    if lacking:
+        raise MissingArtifactError(
+            f"encoders.observe: {config.encoders.observe}: expected {lacking[0]}, found none; run "
+            "`hrl-sarp pretrain-encoder --panel` for this market first"
+        )
+    forecaster = forecaster_hash(data_dir, config)
+    return sha256_plain([observed_words(config), *map(sha256_file, files), forecaster])
 
 
 def kept_sources(market: Market, config: RunConfig) -> dict[str, Any] | None:

@@ -24,6 +24,13 @@ from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT, make_baselines, make_con
 from hrl_sarp.evaluation.statistics import appraise
 from hrl_sarp.evaluation.trials import APPRAISAL, DIGITS
 from hrl_sarp.market.cache import SAMPLE, assembled_market, bundled_sample, market_key
+from hrl_sarp.observed.stocks import (
+    NO,
+    observed_words,
+    require_sources,
+    sources_key,
+    with_stock_embeddings,
+)
 from hrl_sarp.run.files import remove_unfinished, sha256_plain, source_hash
 from hrl_sarp.run.session import StopFlag, configure_logging, configure_threads
 from hrl_sarp.run.trials import Kind, Span, Trial, TrialLog, prices_hash
@@ -31,6 +38,7 @@ from hrl_sarp.studies.cell import Cell, has_result, reason_of
 from hrl_sarp.studies.grid import Results, run_grid
 from hrl_sarp.studies.walk_forward.folds import Fold, Recipe
 from hrl_sarp.studies.walk_forward.ledger import Ledger, joined, read_ledger, roll_out, write_ledger
+from hrl_sarp.studies.walk_forward.risk_seen import volatility_skill
 from hrl_sarp.studies.workers import Workers
 from hrl_sarp.training import make_context
 from hrl_sarp.training.curriculum import run_phase
@@ -43,6 +51,10 @@ RULES = (EQUAL_WEIGHT, PRIOR, MACRO_ALONE)
 inside the sectors (`MACRO_ALONE` follows it)."""
 SAME_EXPOSURE = "1/N, same exposure"
 """1/N at the mean exposure of the last phase's ensemble in the fold."""
+
+
+VOLATILITY = "volatility"
+"""Entry of the measures of an ensemble: of `volatility_skill`."""
 
 
 def phase_name(number: int) -> str:
@@ -170,7 +182,8 @@ class WalkForward:
         """Refuse what no cell could run with, before the first one starts.
 
         The configuration of every market and variant is read for the first fold, which has the
-        fewest years to train on, and so is the manifest of the data.
+        fewest years to train on, and so is the manifest of the data. What its agents observe has to
+        be fitted on these years.
         """
         first: dict[str, Fold] = {}
         for fold in self.folds.values():
@@ -178,6 +191,13 @@ class WalkForward:
         for fold in first.values():
             for variant in self.recipe.variants:
                 self.identity(self.trained(fold, variant)[0])
+                self._require_sources(fold, self.recipe.config(fold, variant, self.seeds[0]))
+
+    def _require_sources(self, fold: Fold, config: RunConfig) -> None:
+        """Refuse encoders and forecasters that are missing or have seen the future of a fold."""
+        folder = self.data_dirs[fold.market]
+        if observed_words(config) != NO and folder is not None:
+            require_sources(assembled_market(folder, config), folder, config)
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """Return what a result depends on: configuration, data and the code of the market.
@@ -206,7 +226,8 @@ class WalkForward:
             folder: of the cell.
 
         Returns:
-            Mean exposure of every policy that was rolled out.
+            Mean exposure of every policy that was rolled out. An ensemble on collected data adds
+            how well what its agents observe tells next week's volatility on validation.
         """
         fold, variant = self._place(cell)
         config = self.recipe.config(fold, variant, cell.seed)
@@ -223,12 +244,15 @@ class WalkForward:
             pairs = trained_pairs(self._train(config, market, folder))
             policies = [HierarchicalPolicy(name, *pair) for name, pair in pairs.items()]
             ledger = self._roll_out(market, policies, config)
+        seen = {}
+        if cell == self.ensemble(fold, variant) and self.data_dirs[fold.market] is not None:
+            seen[VOLATILITY] = volatility_skill(market)
         write_ledger(ledger, folder)
         reference = ledger if cell == baselines else read_ledger(self.folder / baselines.name)
         _record(
             ledger, reference, market, config, Span.of_rows(market, market.split.test, fold.name)
         )
-        return {"mean_exposure": _mean_exposures(ledger)}
+        return {"mean_exposure": _mean_exposures(ledger), **seen}
 
     def _train(self, config: RunConfig, market: Market, folder: Path) -> PhaseContext:
         context = self._context(config, market, folder)
@@ -280,13 +304,18 @@ class WalkForward:
 
     def _market(self, fold: Fold, config: RunConfig) -> Market:
         folder = self.data_dirs[fold.market]
-        return bundled_sample(config) if folder is None else assembled_market(folder, config)
+        if folder is None:
+            return bundled_sample(config)
+        market = assembled_market(folder, config)
+        return with_stock_embeddings(market, folder, config, torch.device("cpu"))
 
     def _market_key(self, fold: Fold, config: RunConfig) -> str:
         folder = self.data_dirs[fold.market]
         if folder is None:
             return f"{SAMPLE}, {source_hash('data', 'features', 'market', 'risk')}"
-        return market_key(folder, config)
+        key = market_key(folder, config)
+        # without any the key stays that of the market
+        return key if observed_words(config) == NO else f"{key}, {sources_key(folder, config)}"
 
 
 def trained_pairs(context: PhaseContext) -> dict[str, tuple[MacroPolicy, MicroPolicy]]:

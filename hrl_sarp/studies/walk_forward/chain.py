@@ -1,17 +1,19 @@
 """The folds of a market, one after the other: out-of-sample series of every policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from hrl_sarp.data.session_counts import session_counts
 from hrl_sarp.errors import MissingArtifactError
-from hrl_sarp.studies.cell import Cell, has_result
-from hrl_sarp.studies.walk_forward.cells import WalkForward
+from hrl_sarp.studies.cell import RESULT, Cell, has_result, read_file
+from hrl_sarp.studies.walk_forward.cells import VOLATILITY, WalkForward
 from hrl_sarp.studies.walk_forward.folds import Fold
 from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN, Ledger, read_ledger
+from hrl_sarp.studies.walk_forward.risk_seen import Skills, joined_skills
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,34 @@ def read_chains(study: WalkForward) -> dict[str, dict[str, Chain]]:
             "failed, then repeat the command without --summary-only"
         )
     return found
+
+
+def read_skills(study: WalkForward, chains: Mapping[str, Mapping[str, Chain]]) -> dict[str, Skills]:
+    """Read how well the variants' inputs tell volatility, where the first variant's cells say it.
+
+    Args:
+        study: of the chains.
+        chains: variant -> market -> chain.
+
+    Returns:
+        Market -> skills of the variants with the folds of the first one. Markets of the bundled
+        sample, and cells of an earlier version, have none.
+    """
+    found: dict[str, dict[str, list[Any]]] = {}
+    base = next(iter(chains.values()))
+    for variant, by_market in chains.items():
+        for market, chain in by_market.items():
+            cells = [study.ensemble(fold, variant) for fold in chain.folds]
+            files = [read_file(study.folder / cell.name / RESULT) for cell in cells]
+            told = [file["measures"].get(VOLATILITY) for file in files]
+            if market in base and base[market].folds == chain.folds and all(told):
+                found.setdefault(market, {})[variant] = told
+    first = next(iter(chains))
+    return {
+        market: joined_skills(by_variant)
+        for market, by_variant in found.items()
+        if first in by_variant
+    }
 
 
 def _has_finished(study: WalkForward, fold: Fold, variant: str) -> bool:

@@ -185,6 +185,36 @@ def comparisons_of(
     }
 
 
+def over_first(
+    chains: Mapping[str, Chains], phases: tuple[int, ...], config: RunConfig
+) -> dict[str, Differences]:
+    """Compare the agents of each variant with those of the first one, seed by seed.
+
+    The first variant's are held at the exposure of the other's. Markets in which the two have other
+    folds are left out.
+
+    Args:
+        chains: variant -> market -> chain.
+        phases: of the study.
+        config: with samples, confidence and seed of the resampling.
+
+    Returns:
+        Title -> differences; empty for a single variant.
+    """
+    (first, base), *others = chains.items()
+    agent, found = phase_name(phases[-1]), {}
+    for name, by_market in others:
+        shared = [m for m in by_market if m in base and base[m].folds == by_market[m].folds]
+        if not shared:
+            continue
+        own = {m: by_market[m].by_seed(agent) for m in shared}
+        start = {m: at_exposure_of(base[m].by_seed(agent), own[m]) for m in shared}
+        draws = draws_of({m: base[m] for m in shared}, config)
+        confidence = config.walk_forward.confidence
+        found[f"{name} over {first}"] = compare(own, start, STEPS, draws, confidence)
+    return found
+
+
 def best_before(chain: Chain) -> list[str]:
     """Choose for each fold the classical policy with the best CE5 of the folds before it.
 

@@ -1,6 +1,6 @@
 """The pages of a walk-forward: the same sections as Markdown, and as HTML with charts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
@@ -42,14 +42,17 @@ class Variant:
 
 
 def markdown(
-    study: WalkForward, variants: list[Variant], searches: Table, pictures: Mapping[str, str]
+    study: WalkForward,
+    variants: list[Variant],
+    shared: Sequence[Table],
+    pictures: Mapping[str, str],
 ) -> str:
     """Write the page as Markdown.
 
     Args:
         study: that was run.
         variants: of the study.
-        searches: of `tables.searches_table`.
+        shared: tables of all variants together, each under its title.
         pictures: variant -> name of its picture beside the page.
     """
     sentences = how_to_read(study, variants)
@@ -60,7 +63,8 @@ def markdown(
         parts += [f"* `{name}`: {why}" for name, why in missing]
     for variant in variants:
         parts += ["", variant_markdown(variant, pictures[variant.verdicts.variant])]
-    parts += ["", f"## {searches.title}", "", searches.markdown()]
+    for table in shared:
+        parts += ["", f"## {table.title}", "", table.markdown()]
     return "\n".join(parts) + "\n"
 
 
@@ -75,7 +79,7 @@ def variant_markdown(variant: Variant, picture: str) -> str:
     return "\n".join([*parts, "", f"![Fold by fold]({picture})"])
 
 
-def html(study: WalkForward, variants: list[Variant], searches: Table) -> str:
+def html(study: WalkForward, variants: list[Variant], shared: Sequence[Table]) -> str:
     """Write the page as HTML: what is shown first, then charts, then tables."""
     is_one = len(variants) == 1
     lead = [told for variant in variants for told in _lead(variant, is_named=not is_one)]
@@ -87,7 +91,7 @@ def html(study: WalkForward, variants: list[Variant], searches: Table) -> str:
         for variant in variants
         for title, blocks in _sections_with_charts(variant)
     ]
-    sections.append(Section(searches.title, [searches]))
+    sections += [Section(table.title, [table]) for table in shared]
     told = [("" if i else "how", text) for i, text in enumerate(how_to_read(study, variants))]
     last: list[Block] = [Fold("How to read this page", [Facts(told)])]
     if missing:

@@ -9,6 +9,7 @@ from hrl_sarp.studies.walk_forward.cells import PRIOR, RULES, SAME_EXPOSURE
 from hrl_sarp.studies.walk_forward.evidence import MARGIN, Evidence, Search
 from hrl_sarp.studies.walk_forward.ledger import FRICTIONS, MAIN, OWN_MEAN
 from hrl_sarp.studies.walk_forward.measures import MEASURES, POOLED, Differences, Estimate
+from hrl_sarp.studies.walk_forward.risk_seen import Skills
 from hrl_sarp.studies.walk_forward.verdicts import Verdicts, control
 
 CONTROL = "growth"
@@ -172,6 +173,41 @@ def searches_table(searches: Mapping[str, Search]) -> Table:
     ]
     titles = ("market", "configurations", "overfitted (PBO)", "SPA p", "above 1/N (StepM)")
     return Table("The best of all configurations, against 1/N", titles, rows)
+
+
+def skills_table(skills: Mapping[str, Skills]) -> Table:
+    """Return one row for each market, variant and way of forecasting."""
+    rows = [
+        (
+            f"{variant}, {way}",
+            market,
+            *(
+                text
+                for each in by_name.values()
+                for text in (
+                    number(each.value, 4),
+                    f"{number(each.difference, 4)} ± {number(each.error, 4)}",
+                )
+            ),
+        )
+        for market, by_variant in skills.items()
+        for variant, ways in by_variant.items()
+        for way, by_name in ways.items()
+    ]
+    note = (
+        "Weeks of the validation spans, stocks of the universe. head: a linear head on all that "
+        "the agents observe, fitted on training; direct: the forecast alone, with one factor "
+        "fitted on training. Less is better; differences are to the head of the first variant, "
+        "with their Newey-West error."
+    )
+    titles = ("QLIKE", "difference", "log-loss of the tercile", "difference")
+    return Table(
+        "How well what agents observe tells next week's volatility",
+        ("variant", "market", *titles),
+        rows,
+        note,
+        text_columns=frozenset({0, 1}),
+    )
 
 
 def years_table(verdicts: Verdicts) -> Table:
