@@ -30,6 +30,7 @@ from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.market.own.profile import left_out
 from hrl_sarp.market.sector_table import Origin, market_facts, market_fingerprint, read_origin
 from hrl_sarp.observed.continued import RunTable, continue_embeddings
+from hrl_sarp.observed.stocks import NO, observed_words
 from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import sha256_file, sha256_plain
 from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
@@ -83,12 +84,12 @@ class TrainedRun:
         config = config_of_run(first)
         path = best_file(first, 1, which=1)
         origin = read_origin(path)
-        observe = config.encoders.observe
-        if observe != "none" and origin.encoders is None:
+        observe = observed_words(config)
+        if observe != NO and origin.observed is None:
             raise CheckpointError(
-                f"{path}: its agents observe embeddings (`encoders.observe: {observe}`), but it "
-                "does not keep their encoders, so that new days cannot be embedded: expected a run "
-                "of this version on collected data; run `hrl-sarp train --phase 1` and the phases "
+                f"{path}: its agents observe tables (`observe: {observe}`), but it does not keep "
+                "their encoders or forecaster, so that new days cannot be shown: expected a run of "
+                "this version on collected data; run `hrl-sarp train --phase 1` and the phases "
                 "after it again"
             )
         if not origin.spans:
@@ -101,10 +102,10 @@ class TrainedRun:
 
     @property
     def table(self) -> RunTable:
-        """The embeddings that the agents of the run observe."""
+        """What the agents of the run observe of each stock."""
         first = next(iter(seed_folders(self.log_dir).values()))
         stocks = tuple(self.origin.facts["stocks"].split(", "))
-        kept = self.origin.encoders or {}
+        kept = self.origin.observed or {}
         return RunTable(best_file(first, 1, which=1), self.origin.dates, stocks, kept)
 
 
@@ -192,8 +193,8 @@ def read_today(
 
     Raises:
         DataError: if the day is no session of the data, or the data cannot be used.
-        CheckpointError: if the data do not continue those of the training, or the embeddings of
-            the training are not beside them.
+        CheckpointError: if the data do not continue those of the training, or what its agents
+            observe is not beside them.
     """
     raw = read_raw(data_dir)
     sessions = raw.bars["date"].unique().sort()
@@ -215,7 +216,7 @@ def read_today(
             raw, run.config, report=report, halted_at_end=settings.halted_sessions
         )
     _require_continued(run, market, raw, settings)
-    if run.origin.encoders is not None:
+    if run.origin.observed is not None:
         findings = (report or _validate(raw, run.config)).table
         bars = bars_of_market(raw, findings, market, data_dir, settings.halted_sessions)
         market = continue_embeddings(market, bars, run.table, data_dir, run.config)

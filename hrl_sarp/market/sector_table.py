@@ -71,9 +71,9 @@ class Origin:
     """Of the raw files; empty where no data were collected."""
     dates: Shaped[np.ndarray, " T"]
     """Sessions of its market, datetime64[D]."""
-    encoders: Mapping[str, Any] | None = None
-    """What embeds the windows that its agents observe; None where they observe none, or the run
-    did not keep it."""
+    observed: Mapping[str, Any] | None = None
+    """What embeds and forecasts for its agents; None where they observe neither, or the run did not
+    keep it."""
 
     @property
     def last_day(self) -> date:
@@ -88,12 +88,13 @@ def write_sector_table(
     fingerprint: str,
     table: Float[np.ndarray, "T S E"],
     network: Mapping[str, Tensor] | None = None,
-    encoders: Mapping[str, Any] | None = None,
+    observed: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the embeddings with the span they were fitted on, and the fingerprint of the data.
 
     `network` are the weights of the graph network that made them, from which days to come get
-    theirs; None where no network did. `encoders` are those of the stock embeddings.
+    theirs; None where no network did. `observed` embeds and forecasts what stands in the market's
+    stock embeddings.
     """
     train = market.split.train
     payload = {
@@ -102,7 +103,7 @@ def write_sector_table(
         "fitted_rows": [train.start, train.stop],
         "table": torch.from_numpy(table),
         "network": None if network is None else dict(network),
-        "encoders": None if encoders is None else dict(encoders),
+        "encoders": None if observed is None else dict(observed),
         "dates": torch.from_numpy(market.dates.astype("datetime64[D]").astype(np.int64)),
         "spans": market.manifest.get("asked_spans", {}),
         "data_hash": market.manifest.get("data_hash", ""),
@@ -125,7 +126,7 @@ def read_origin(path: Path) -> Origin:
             spans=dict(payload["spans"]),
             data_hash=str(payload["data_hash"]),
             dates=payload["dates"].numpy().astype("datetime64[D]"),
-            encoders=payload.get("encoders"),  # files of earlier versions have none
+            observed=payload.get("encoders"),  # files of earlier versions have none
         )
 
 

@@ -132,16 +132,6 @@ def read_observed(market: Market, data_dir: Path, config: RunConfig) -> Observed
     if kind in RULES:
         return _read(kind, "", config)
     folder = _folder_of(config, data_dir)
-    command = (
-        f"hrl-sarp train-forecaster --model {kind} --panel --data-dir {data_dir} --market "
-        f"{market.name} --output {forecaster_folder(data_dir, market.name, kind)}"
-    )
-    if not folder.exists():
-        cure = f"run `{command}` first" if section.weights is None else "name its folder"
-        raise MissingArtifactError(
-            f"forecasters.observe: {kind} needs a forecaster of market {market.name}, found none "
-            f"at {folder}; {cure}"
-        )
     found = _read(kind, str(folder), config)
     end = market.dates[market.split.train.stop - 1]
     is_late = np.datetime64(found.fitted_to or end, "D") > end
@@ -150,8 +140,8 @@ def read_observed(market: Market, data_dir: Path, config: RunConfig) -> Observed
     elif is_late:
         raise CheckpointError(
             f"{folder} was trained on bars to {found.fitted_to}, past the training span's end "
-            f"{end}: it has seen the future of this fold; run `{command}` with the configuration "
-            "of the fold",
+            f"{end}: it has seen the future of this fold; run `{_command(config, data_dir)}` with "
+            "the configuration of the fold",
             has_seen_future=True,
         )
     return found
@@ -171,9 +161,25 @@ def forecaster_hash(data_dir: Path, config: RunConfig) -> str:
 
 def _folder_of(config: RunConfig, data_dir: Path) -> Path:
     section = config.forecasters
+    folder = forecaster_folder(data_dir, config.market, section.observe)
+    cure = f"run `{_command(config, data_dir)}` first"
     if section.weights is not None:
-        return Path(section.weights).absolute()
-    return forecaster_folder(data_dir, config.market, section.observe).absolute()
+        folder, cure = Path(section.weights), "name its folder in forecasters.weights"
+    if not folder.exists():
+        raise MissingArtifactError(
+            f"forecasters.observe: {section.observe} needs a forecaster of market "
+            f"{config.market}, found none at {folder}; {cure}"
+        )
+    return folder.absolute()
+
+
+def _command(config: RunConfig, data_dir: Path) -> str:
+    """Return the command that trains a market's own forecaster."""
+    kind = config.forecasters.observe
+    return (
+        f"hrl-sarp train-forecaster --model {kind} --panel --data-dir {data_dir} --market "
+        f"{config.market} --output {forecaster_folder(data_dir, config.market, kind)}"
+    )
 
 
 def _say_vintage(found: ObservedForecaster, config: RunConfig, end: str | None) -> None:

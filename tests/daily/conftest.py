@@ -21,6 +21,7 @@ from hrl_sarp.observed.stocks import with_stock_embeddings
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training import make_context, run_phase
 from tests.encoders.panels import SMALL_ENCODERS, pretrain_small
+from tests.observed.small import TINY_FORECASTERS, train_small
 from tests.raw_data import random_raw, sessions, small_config
 from tests.tiny_runs import TINY, changed, unchecked
 
@@ -58,15 +59,16 @@ class Site:
         return [day.item() for day in sessions(N_DAYS)[HISTORY_DAYS:]]
 
 
-def make_site(folder: Path, observe: str = "none") -> Site:
+def make_site(folder: Path, observe: str = "none", forecasts: str = "none") -> Site:
     """Train phases 1 and 2 on the first sessions of a random market.
 
-    Encoders that the agents observe are pretrained on the same sessions; their folders lie beside
-    all data, too.
+    Encoders and forecasters that the agents observe are trained on the same sessions; their tables
+    lie beside all data, too.
     """
     raw = random_raw(np.random.default_rng(4), N_DAYS)
     config = changed(small_config("us", N_DAYS), TINY)
     config = changed(config, {"encoders": {**SMALL_ENCODERS, "observe": observe}})
+    config = changed(config, {"forecasters": {"observe": forecasts, "paths": 4}})
     history, whole = folder / "history" / "raw", folder / "whole" / "raw"
     write_raw(as_of(raw, sessions(N_DAYS)[HISTORY_DAYS - 1].item()), history)
     write_raw(raw, whole)
@@ -74,11 +76,13 @@ def make_site(folder: Path, observe: str = "none") -> Site:
     with unchecked():
         for kind in OBSERVED[observe]:
             pretrain_small(kind, history, config)
+        if forecasts in TINY_FORECASTERS:
+            train_small(forecasts, history, config)
         market = with_stock_embeddings(assembled_market(history, config), history, config, device)
         context = make_context(config, market, run_dir, device, StopFlag(), resume=False)
         for number in (1, 2):
             run_phase(number, context)
-    if observe != "none":
+    if (observe, forecasts) != ("none", "none"):
         shutil.copytree(history.parent / EMBEDDINGS, whole.parent / EMBEDDINGS)
     return Site(run_dir, history, whole, raw, config)
 

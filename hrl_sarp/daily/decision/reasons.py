@@ -16,6 +16,7 @@ from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, depl
 from hrl_sarp.daily.market import Today
 from hrl_sarp.daily.portfolio import Standing
 from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
+from hrl_sarp.market.tensors import slot_feature_names
 from hrl_sarp.risk.priors import variance_forecast
 
 KEPT_ROWS = 2
@@ -162,7 +163,12 @@ def occlusions(market: Market) -> dict[str, Callable[[Market], Market]]:
     for group, columns in _families(market.feature_names).items():
         groups[group] = _means("stock_features", columns)
     if market.stock_embeddings is not None:
-        groups["encoders"] = _means("stock_embeddings")
+        names = slot_feature_names(market)[len(market.feature_names) :]
+        is_embedding = [name.startswith("embedding ") for name in names]
+        for group, wanted in (("encoders", True), ("forecasts", False)):
+            columns = [i for i, found in enumerate(is_embedding) if found is wanted]
+            if columns:
+                groups[group] = _means("stock_embeddings", columns)
     return groups
 
 

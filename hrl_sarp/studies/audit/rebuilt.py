@@ -26,9 +26,13 @@ from hrl_sarp.errors import HrlSarpError
 from hrl_sarp.features.prices import LAST_BARS, build_panel
 from hrl_sarp.market.assemble import assemble_market
 from hrl_sarp.market.own.profile import dated_spans
+from hrl_sarp.observed.forecasts import ForecastPlan
+from hrl_sarp.observed.stocks import NO
 from hrl_sarp.studies.audit.checks import Check
 from hrl_sarp.studies.audit.futures import Future, corrupt
 
+LEAST_ROWS = 21
+"""Bars of the histories whose days are compared; all forecasters need about as many or more."""
 BY_STOCK = (
     "stock_features",
     "overnight_return",
@@ -260,27 +264,35 @@ def _columns(
 
 
 def check_embeddings(subject: Subject, rows: Sequence[int]) -> Check:
-    """Give the data another future after each t, and compare what encoders read up to it.
+    """Give the data another future after each t, and compare what is read up to it.
 
-    Encoders are frozen and read one window at a time, so equal windows have equal embeddings.
+    Encoders and forecasters are frozen and read one window or history at a time, so equal ones
+    have equal embeddings and forecasts.
 
     Args:
         subject: the data and their market.
         rows: of the days t.
 
     Returns:
-        A leak for each encoder whose windows moved; not applicable where none is observed.
+        A leak for each encoder whose windows moved, and for a forecaster whose histories did; not
+        applicable where neither is observed.
     """
-    tried = "replaced every number after t; windows that encoders read up to t"
-    kinds = OBSERVED[subject.config.encoders.observe]
-    if not kinds:
-        return Check("embeddings", tried, "not applicable", ("the agents observe no encoder",))
+    tried = "replaced every number after t; what encoders and forecasters read up to t"
+    kinds, forecaster = (
+        OBSERVED[subject.config.encoders.observe],
+        subject.config.forecasters.observe,
+    )
+    if not kinds and forecaster == NO:
+        reason = "the agents observe no encoder and no forecaster"
+        return Check("embeddings", tried, "not applicable", (reason,))
     market, config = subject.market, subject.config
     leaks = dict[str, str]()
     before = _bars(subject, subject.raw)
     for row in rows:
         t = market.dates[row]
         after = _bars(subject, corrupt(subject.raw, t))
+        if forecaster != NO and _histories_move(before, after, subject, row):
+            leaks.setdefault(forecaster, f"histories of the forecaster {forecaster} (t = {t})")
         for kind in kinds:
             first, second = (
                 _until(bars, panel_features(kind, bars, config), subject, row)
@@ -291,7 +303,9 @@ def check_embeddings(subject: Subject, rows: Sequence[int]) -> Check:
             )
             if not (same and np.isclose(first.inputs, second.inputs, **NEAR).all()):
                 leaks.setdefault(kind, f"windows of the encoder {kind} (t = {t})")
-    fine = f"no window of {', '.join(kinds)} moved"
+    fine = f"no window of {', '.join(kinds)} moved" if kinds else ""
+    if forecaster != NO:
+        fine += f"{'; ' * bool(fine)}no history of {forecaster} moved"
     return Check.of("embeddings", tried, list(leaks.values()), fine)
 
 
@@ -300,6 +314,16 @@ def _bars(subject: Subject, raw: RawData) -> Bars:
     report = validate(raw, data.validation, profile.calendar, data.calendar_changes, profile)
     sectors = list(subject.market.sector_names)
     return panel_bars(build_panel(raw, report.table, sectors, session_counts(profile)), "audit")
+
+
+def _histories_move(before: Bars, after: Bars, subject: Subject, row: int) -> bool:
+    """Say whether bars up to a row, or the days on which forecasts of them are made, moved."""
+    market, config = subject.market, subject.config
+    first, second = (ForecastPlan.of(bars, market, config, LEAST_ROWS) for bars in (before, after))
+    known = [plan.table[plan.timestamps <= market.dates[row]] for plan in (first, second)]
+    same_days = np.array_equal(first.origin[: row + 1], second.origin[: row + 1])
+    is_same = len(known[0]) == len(known[1]) and np.isclose(known[0], known[1], **NEAR).all()
+    return not (same_days and is_same)
 
 
 class _Read(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
+from hrl_sarp.encoders.stock_embeddings import OBSERVED
 from hrl_sarp.market import training_data
 from hrl_sarp.studies.audit.behaviour import with_shuffled_future
 from hrl_sarp.studies.audit.checks import Check
@@ -57,7 +58,7 @@ def check_vintages(market: Market, trained_on: str, past: Sequence[str]) -> Chec
     """Say up to which day everything that was fitted has seen the data.
 
     Args:
-        market: with the embeddings of its encoders.
+        market: with what its agents observe of each stock.
         trained_on: what the agents are; empty without a run.
         past: files that were refused, because they were fitted on later days.
 
@@ -69,7 +70,7 @@ def check_vintages(market: Market, trained_on: str, past: Sequence[str]) -> Chec
     last, test = market.dates[split.train.stop - 1], market.dates[split.test.start]
     fitted = {"scalers and regimes": str(market.manifest["fitted_span"][1])}
     fitted |= {
-        f"encoder {kind}": day
+        f"{'encoder' if kind in OBSERVED['both'] else 'forecaster'} {kind}": day
         for kind, day in market.manifest.get(STOCK_EMBEDDINGS, {}).get("fitted_to", {}).items()
     }
     if trained_on:

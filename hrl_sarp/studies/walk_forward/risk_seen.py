@@ -94,10 +94,10 @@ def _inputs(market: Market, rows: Int[np.ndarray, " W"]) -> Float[np.ndarray, "W
 
 def _headed(
     market: Market,
-    rows: list[Int[np.ndarray, " W"]],
-    labels: list[Float[np.ndarray, "W A"]],
-    masks: list[Bool[np.ndarray, "W A"]],
-) -> list[Float[np.ndarray, "W A"]]:
+    rows: list[Int[np.ndarray, " _"]],
+    labels: list[Float[np.ndarray, "_ A"]],
+    masks: list[Bool[np.ndarray, "_ A"]],
+) -> list[Float[np.ndarray, "_ A"]]:
     """Fit the log of the variance on the first span; return its forecasts on both."""
     inputs = [_inputs(market, each) for each in rows]
     known = inputs[0][masks[0]]

@@ -224,6 +224,8 @@ def test_the_summary_states_the_figures_of_the_series(
     assert weighed["verdict"] in page
     # four policies (phases 1 and 2, each level alone) of two seeds and the ensemble
     assert weighed["trials"] == 4 * (SEEDS + 1)
+    # one variant, on bundled data: nothing to compare, and no table that agents could observe
+    assert read_json(made.folder / "variants.json", "x") == {"over_first": {}, "volatility": {}}
     searches = read_json(made.folder / "searches.json", "this test")
     assert len(searches["sample"]["configurations"]) == 4
     html = (made.folder / "report.html").read_text()

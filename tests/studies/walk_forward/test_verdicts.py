@@ -201,3 +201,21 @@ def test_growth_stands_beside_that_of_every_friction() -> None:
     expected = 100 * 252 * np.log1p(net).mean()
     # the ledgers of these tests have the same returns under all frictions
     assert shown["1/N"] == pytest.approx(dict.fromkeys(FRICTIONS, expected))
+
+
+def test_variants_are_compared_with_the_first_one_at_equal_exposure() -> None:
+    config = load_config(market="us", overrides={"walk_forward": {"samples": 100}})
+    calm, other = chain("us", 0.7), chain("nse", 0.7, seed=1)
+    chains = {
+        "none": {"us": chain("us", 1.0)},
+        "har": {"us": calm, "nse": other},
+        "toto": {"us": chain("us", 1.0, n_folds=3)},
+    }
+    found = verdicts.over_first(chains, (1,), config)
+    # nse has no chain of the first variant, and toto has other folds
+    assert list(found) == ["har over none"]
+    assert set(found["har over none"]) == {"us", "pooled"}
+    each = found["har over none"]["us"]["log_volatility"]
+    assert each.value == pytest.approx(100 * np.log(0.7))
+    assert each.high < 0
+    assert verdicts.over_first({"none": {"us": calm}}, (1,), config) == {}
