@@ -1,12 +1,13 @@
-"""Do embeddings say which stocks will do better? A minute's look before the hours of an ablation.
+"""What do embeddings and forecasts say of stocks? A minute's look before the hours of a study.
 
-    python scripts/embedding_skill.py --data-dir data/us/raw --experiment real_us
+    python scripts/embedding_skill.py --data-dir data/us/raw --experiment real_us --observe toto
 
 Fits ridge regressions of the next sessions' cross-sectional returns on the training span: on the
 stock features, on the embeddings, and on both. Prints the mean daily rank correlation (rank IC)
 with what followed on the validation span, with its Newey-West standard error over overlapping
-labels. Features, embeddings and labels are centred across the stocks of each day. The test span is
-not read.
+labels. Features, embeddings and labels are centred across the stocks of each day. Then it prints
+how well a linear head on all that agents observe tells next week's volatility on validation, and
+how well a forecast alone does: QLIKE, and log-loss of the tercile. The test span is not read.
 """
 
 import argparse
@@ -23,6 +24,8 @@ sys.path.insert(0, str(ROOT))  # works in a checkout that is not installed, too
 from hrl_sarp.run.terminal import accept_any_console  # noqa: E402 -- needs the path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hrl_sarp.contracts import DayRange, Market
 
 FEATURES = "features"
@@ -32,7 +35,9 @@ def main(arguments: list[str]) -> int:
     """Run the script and return its exit code."""
     from hrl_sarp import load_market
     from hrl_sarp.config.loading import load_config
+    from hrl_sarp.encoders.stock_embeddings import OBSERVED
     from hrl_sarp.errors import HrlSarpError
+    from hrl_sarp.studies.walk_forward.risk_seen import volatility_skill
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,13 +49,15 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         for observe in options.observe:
-            changes = {"encoders": {"observe": observe}}
+            section = "encoders" if observe in OBSERVED else "forecasters"
+            changes = {section: {"observe": observe}}
             config = load_config(
                 market=options.market, experiment=options.experiment, overrides=changes
             )
             market = load_market(options.data_dir, config=config)
             horizon, penalty = config.data.micro_label_days, config.evaluation.ridge_penalty
             show(observe, skills(market, horizon, penalty), horizon)
+            show_volatility(volatility_skill(market))
     except HrlSarpError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
@@ -58,7 +65,7 @@ def main(arguments: list[str]) -> int:
 
 
 def skills(market: "Market", horizon: int, penalty: float) -> dict[str, tuple[float, float]]:
-    """Return the rank IC on validation and its standard error: features, embeddings, both, gain.
+    """Return the rank IC on validation and its error: features, what is observed, both, gain.
 
     The last is the difference of both to the features alone, day by day.
     """
@@ -108,6 +115,13 @@ def show(observe: str, found: dict[str, tuple[float, float]], horizon: int) -> N
     write(f"{observe}: rank IC of a ridge with the next {horizon} sessions, on validation\n")
     for name, (mean, error) in found.items():
         write(f"  {name:22s}{mean:9.4f} +- {error:.4f}\n")
+
+
+def show_volatility(found: "Mapping[str, Mapping[str, list[float]]]") -> None:
+    """Print a line for each way of forecasting."""
+    for way, measures in found.items():
+        told = ", ".join(f"{name} {np.mean(weeks):.4f}" for name, weeks in measures.items())
+        sys.stdout.write(f"  volatility, {way}: {told}\n")
 
 
 if __name__ == "__main__":

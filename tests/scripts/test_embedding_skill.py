@@ -8,9 +8,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from hrl_sarp.config.loading import dump_config
 from hrl_sarp.contracts import Market
 from hrl_sarp.features.labels import stock_label
 from tests import tiny_runs
+from tests.encoders import panels
 
 HORIZON, PENALTY = 2, 0.01
 
@@ -46,6 +48,24 @@ def test_a_planted_signal_is_found_in_the_embeddings_alone(script: ModuleType) -
 def test_noise_is_no_signal(script: ModuleType) -> None:
     found = script.skills(market_showing(0.0), HORIZON, PENALTY)
     assert abs(found["embeddings"][0]) < 3 * found["embeddings"][1]
+
+
+def test_volatility_is_told_in_a_line_for_each_way(
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.show_volatility({"head": {"qlike": [0.2, 0.4], "log_loss": [1.0, 1.0]}})
+    assert capsys.readouterr().out == "  volatility, head: qlike 0.3000, log_loss 1.0000\n"
+
+
+def test_a_forecaster_that_is_missing_is_told_in_one_line(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir = panels.write_small_data(tmp_path)
+    small = panels.small_config().model_copy(update={"market": "us"})
+    (tmp_path / "small.yaml").write_text(dump_config(small))
+    given = ["--data-dir", str(data_dir), "--experiment", str(tmp_path / "small.yaml")]
+    assert script.main([*given, "--observe", "kronos"]) == 1
+    assert "train-forecaster --model kronos --panel" in capsys.readouterr().err
 
 
 def test_data_that_are_missing_are_told_in_one_line(
