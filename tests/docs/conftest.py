@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from hrl_sarp.config.schema import RunConfig
     from hrl_sarp.contracts import Market
 
-DEPENDS_ON = {"market", "market_profile", "data", "objective", "risk_model", "encoders"}
+DEPENDS_ON = {
+    *("market", "market_profile", "data", "objective", "risk_model", "encoders", "forecasters")
+}
 """Sections of a configuration that make its market."""
 
 
