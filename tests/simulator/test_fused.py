@@ -161,6 +161,15 @@ def test_what_the_simulator_accepts_beyond_the_limits_is_booked_as_in_pytorch(se
         fast.state = replace(slow.state)
 
 
+@pytest.fixture
+def own_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave no thread behind: a later test may fork."""
+    threads = fused._Threads()
+    monkeypatch.setattr(fused, "_threads", threads)
+    yield
+    threads.get().shutdown()
+
+
 def big_batch(n_envs: int, dtype: torch.dtype) -> tuple[Market, PortfolioSimulator, torch.Tensor]:
     """Return enough rows for several threads."""
     rng = np.random.default_rng(8)
@@ -181,7 +190,9 @@ def run_some_days(simulator: PortfolioSimulator, action: torch.Tensor) -> list[t
 
 
 @pytest.mark.parametrize("dtype", NEAR)
-def test_any_number_of_threads_and_any_batch_give_the_same_bits(dtype: torch.dtype) -> None:
+def test_any_number_of_threads_and_any_batch_give_the_same_bits(
+    dtype: torch.dtype, own_threads: None
+) -> None:
     n_envs = 700
     market, simulator, action = big_batch(n_envs, dtype)
     assert n_envs * market.n_assets > 4 * fused.LEAST_WORK
@@ -205,7 +216,7 @@ def test_any_number_of_threads_and_any_batch_give_the_same_bits(dtype: torch.dty
 
 def test_a_forked_process_makes_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = fused._Threads()
-    pool = threads.get()
+    pool = threads.get()  # its threads start with its first task
     assert threads.get() is pool
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert threads.get() is not pool
