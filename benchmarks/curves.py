@@ -90,36 +90,40 @@ def table_point(n_stocks: int, n_days: int) -> dict[str, float]:
 
 
 def large(point: dict[str, float]) -> dict[str, float]:
-    """Scale a point to many stocks and years: all of it grows with stocks x days there."""
+    """Scale a point to many stocks and years as if all of it grew with stocks x days.
+
+    Of the backtest this is a bound from above, because calls cost the same for few stocks.
+    """
     factor = LARGE_STOCKS * LARGE_DAYS / (point["stocks"] * point["days"])
     scaled = ("placing", "backtest", "market_mb", "tensors_mb")
     return {name: factor * point[name] for name in scaled}
 
 
 def draw(found: dict[str, list[dict[str, float]]]) -> Figure:
-    """Draw one panel for each thing that grows."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3)
-    kinds = ("accounting", "accounting and limits")
-    for axes, grows in zip(panels[:2], ("stocks", "envs"), strict=True):
-        points = found[grows]
-        sizes = [point[grows] for point in points]
-        for kind in kinds:
-            axes.plot(sizes, [point[kind] for point in points], marker="o", label=kind)
-        axes.set(xlabel=grows, ylabel="microseconds a portfolio-day")
-    axes, points = panels[2], found["days"]
-    for kind in ("placing", "backtest"):
-        axes.plot([p["days"] for p in points], [p[kind] for p in points], marker="o", label=kind)
-    axes.set(xlabel="days", ylabel="seconds")
-    titles = (
-        f"{FEW_ENVS} envs",
-        f"{FEW_STOCKS} stocks",
-        f"{FEW_STOCKS} stocks, {points[0]['policies']:.0f} policies",
-    )
-    for axes, title in zip(panels, titles, strict=True):
-        axes.set(xscale="log", yscale="log", title=title)
-        axes.grid(visible=True, alpha=0.3)
-        axes.legend()
+    """Draw a column for each thing that grows: time above, memory below."""
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    panels = figure.subplots(2, 3, sharex="col")
+    n_policies = found["days"][0]["policies"]
+    titles = {
+        "stocks": f"{FEW_ENVS} envs",
+        "envs": f"{FEW_STOCKS} stocks",
+        "days": f"{FEW_STOCKS} stocks, {n_policies:.0f} policies",
+    }
+    for (above, below), (grows, points) in zip(panels.T, found.items(), strict=True):
+        is_table = grows == "days"
+        times = ("backtest", "placing") if is_table else ("accounting and limits", "accounting")
+        sizes = ("market_mb", "tensors_mb") if is_table else ("mb",)
+        unit = "seconds" if is_table else "microseconds a portfolio-day"
+        for axes, kinds, label in ((above, times, unit), (below, sizes, "MB")):
+            for kind in kinds:
+                values = [point[kind] for point in points]
+                axes.plot([point[grows] for point in points], values, marker="o", label=kind)
+            axes.set(xscale="log", yscale="log", ylabel=label)
+            axes.grid(visible=True, alpha=0.3)
+        above.set_title(titles[grows])
+        above.legend()
+        below.set_xlabel(grows)
+        below.legend([k.removesuffix("_mb").replace("mb", "portfolios and a day") for k in sizes])
     return figure
 
 
