@@ -173,6 +173,14 @@ def encoder_folder(data_dir: Path, market_name: str, kind: EncoderKind) -> Path:
     return data_dir.parent / "encoders" / market_name / kind
 
 
+def pretraining_command(kind: EncoderKind, data_dir: Path, market_name: str) -> str:
+    """Return the command that pretrains an encoder of a market."""
+    return (
+        f"hrl-sarp pretrain-encoder --encoder {kind} --panel --data-dir {data_dir} "
+        f"--market {market_name}"
+    )
+
+
 def read_frozen(
     kind: EncoderKind, market: Market, data_dir: Path, config: RunConfig
 ) -> FrozenEncoder:
@@ -183,10 +191,7 @@ def read_frozen(
         CheckpointError: as `with_stock_embeddings`.
     """
     folder = encoder_folder(data_dir, market.name, kind)
-    command = (
-        f"hrl-sarp pretrain-encoder --encoder {kind} --panel --data-dir {data_dir} "
-        f"--market {market.name}"
-    )
+    command = pretraining_command(kind, data_dir, market.name)
     if not (folder / WEIGHTS).is_file():
         raise MissingArtifactError(
             f"encoders.observe: {config.encoders.observe} needs the {kind} encoder of market "

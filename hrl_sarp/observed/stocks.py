@@ -28,6 +28,7 @@ from hrl_sarp.encoders.stock_embeddings import (
     encoder_folder,
     encoder_tables,
     kept_encoders,
+    pretraining_command,
     read_frozen,
 )
 from hrl_sarp.encoders.transfer import WEIGHTS
@@ -132,16 +133,16 @@ def sources_key(data_dir: Path, config: RunConfig) -> str:
     Raises:
         MissingArtifactError: if one of them has no files.
     """
-    folders = [
-        encoder_folder(data_dir, config.market, kind) for kind in OBSERVED[config.encoders.observe]
-    ]
-    files = [folder / name for folder in folders for name in (WEIGHTS, PROJECTION)]
-    lacking = [path for path in files if not path.is_file()]
-    if lacking:
-        raise MissingArtifactError(
-            f"encoders.observe: {config.encoders.observe}: expected {lacking[0]}, found none; run "
-            "`hrl-sarp pretrain-encoder --panel` for this market first"
-        )
+    files = []
+    for kind in OBSERVED[config.encoders.observe]:
+        folder = encoder_folder(data_dir, config.market, kind)
+        files += [folder / WEIGHTS, folder / PROJECTION]
+        if not all(path.is_file() for path in files):
+            raise MissingArtifactError(
+                f"encoders.observe: {config.encoders.observe} needs the {kind} encoder of market "
+                f"{config.market}, found none at {folder}; run "
+                f"`{pretraining_command(kind, data_dir, config.market)}` first"
+            )
     forecaster = forecaster_hash(data_dir, config)
     return sha256_plain([observed_words(config), *map(sha256_file, files), forecaster])
 

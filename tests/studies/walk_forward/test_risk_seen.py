@@ -153,6 +153,13 @@ def test_a_study_is_refused_before_it_starts_if_a_forecaster_is_missing(
         study.require_startable()
 
 
+def test_a_study_is_refused_before_it_starts_if_an_encoder_is_missing(study: WalkForward) -> None:
+    variants = {"jade": {"encoders": {"observe": "jade"}}}
+    other = replace(study, recipe=replace(study.recipe, variants=variants))
+    with pytest.raises(MissingArtifactError, match="pretrain-encoder --encoder jade --panel"):
+        other.require_startable()
+
+
 def test_the_forecaster_is_part_of_what_a_cell_depends_on(study: WalkForward) -> None:
     (fold,) = study.folds.values()
     keys = {
