@@ -94,7 +94,7 @@ def test_shipped_studies_make_folds_and_configurations(name: str, tmp_path: Path
 
 
 def test_the_shipped_studies_are_those_that_pages_name() -> None:
-    assert SHIPPED == ["laptop", "three_markets", "us"]
+    assert SHIPPED == ["laptop", "observed", "three_markets", "us"]
 
 
 @pytest.mark.parametrize(
