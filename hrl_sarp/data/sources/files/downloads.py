@@ -54,8 +54,9 @@ ADJUSTED_ONLY = "its closes are adjusted ones"
 
 _REQUIRED = ("date", "close")
 _WANTED = ("date", "time", *MEASURES, "ret", "cfacpr")
-_OF_CRSP = frozenset({"prc", "dlyprc"})
-"""Headings of closes whose sign says that they are the mean of bid and ask."""
+_OF_CRSP = frozenset({"prc", "dlyprc", "prccd"})
+"""Headings of closes of CRSP, where a sign says that they are the mean of bid and ask, and of
+Compustat. Both have factors of splits."""
 _ROUNDING = 1e-6
 """Relative change of a factor below which it is the same."""
 _FIT_SHARE = 0.9
@@ -115,7 +116,7 @@ def read_download(
         if len(download.symbols) == 1:
             symbol, renamed = spelt(download.symbols[0], path, known)
         _refuse_mixture(rows, path, known)
-        rows = _typed(rows, download.separator, calendar)
+        rows = _typed(rows, download, calendar)
     except (TornError, UnclearError) as error:
         return Read(_no_rows(), findings=_unusable(symbol, path, f"{path.name}: {error}"))
     rows = rows.with_columns(symbol=pl.lit(symbol))
@@ -235,7 +236,8 @@ class _Download:
         if unknown:
             problem = unknown
         elif missing:
-            problem = f"the header has no {', '.join(missing)}"
+            where = f" in line {self.head.line}" if self.head.line else ""
+            problem = f"the header{where} has no {', '.join(missing)}"
         elif columns.rivals:
             name, rivals = next(iter(columns.rivals.items()))
             problem = f"{' and '.join(rivals)} may both be the {name}"
@@ -275,16 +277,21 @@ def _frames(
     )
 
 
-def _typed(lines: pl.DataFrame, separator: str, calendar: str | None) -> pl.DataFrame:
+def _typed(lines: pl.DataFrame, download: _Download, calendar: str | None) -> pl.DataFrame:
     """Convert the cells; the problem of a line is its first cell that does not fit."""
     problem, typed = lines["problem"], []
     if "time" in lines.columns:
         lines = lines.with_columns(date=with_time(lines["date"], lines["time"]))
     numeric = [name for name in (*MEASURES, "cfacpr") if name in lines.columns]
-    mark = decimal_mark([lines[name].filter(problem.is_null()) for name in numeric], separator)
+    cells = [lines[name].filter(problem.is_null()) for name in numeric]
+    mark = decimal_mark(cells, download.separator)
     for name in ("date", *numeric):
         kind = pl.Date() if name == "date" else pl.Float64()
-        column, is_lost = convert(lines[name], kind, mark=mark, calendar=calendar, name=name)
+        try:
+            column, is_lost = convert(lines[name], kind, mark=mark, calendar=calendar, name=name)
+        except UnclearError as error:
+            place = "" if error.rows is None else f"line {lines[PLACE].filter(error.rows)[0]}, "
+            raise TornError(f"{place}column {download.taken.get(name, name)}: {error}") from error
         if column.dtype == pl.Float64:
             is_lost |= column.is_infinite().fill_null(value=False)
         meaning = "number" if column.dtype == pl.Float64 else "day"
@@ -378,7 +385,7 @@ def _of_crsp(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
         ratio = pl.col("cfacpr").shift(1).over("symbol") / pl.col("cfacpr")
         is_split = (ratio - 1).abs() > _ROUNDING
         frame = frame.with_columns(split=pl.when(is_split).then(ratio).otherwise(1.0))
-        notes.append(f"{path.name}: splits follow from CFACPR; dividends are unknown")
+        notes.append(f"{path.name}: splits follow from CFACPR or AJEXDI; dividends are unknown")
     return frame, notes
 
 

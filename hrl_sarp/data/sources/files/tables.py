@@ -4,7 +4,7 @@
 A value that does not fit is refused: the error names file, column, row, cause and cure.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from hrl_sarp.data.sources.files.forms.content import (
     is_readable,
 )
 from hrl_sarp.data.sources.files.forms.headings import HEADINGS, adjusting, match
-from hrl_sarp.data.sources.files.forms.layouts import Sheet, read_sheet
+from hrl_sarp.data.sources.files.forms.layouts import Sheet, is_day, read_sheet
 from hrl_sarp.data.sources.files.forms.values import (
     DAY_WORDS,
     UnclearError,
@@ -118,10 +118,11 @@ def read_columns(
     found = match(table.columns, [*schema, *(["time"] if "date" in schema else [])], names)
     missing = [name for name in required if name not in found.taken]
     if missing:
+        cure = _cure_of_missing(missing, found.taken, table.columns)
         raise DataError(
             f"{path}: expected the columns {', '.join(names.get(name, name) for name in required)}"
             f"; found no {', '.join(_spellings(name, names) for name in missing)} among "
-            f"{', '.join(table.columns)}; rename or add"
+            f"{_listed(table.columns)}; {cure}"
         )
     for name, rivals in found.rivals.items():
         cure = f"rename the right one to {name}"
@@ -161,8 +162,7 @@ def unread_notes(path: Path, unread: tuple[str, ...]) -> tuple[str, ...]:
     """Name the headings that are not read, first those that look like adjustments."""
     first = adjusting(unread)
     named = [*first, *(name for name in unread if name not in first and name.strip())]
-    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return (f"{path.name}: not read: {', '.join(named[:_NAMED])}{more}",) if named else ()
+    return (f"{path.name}: not read: {_listed(named)}",) if named else ()
 
 
 def reading_of(
@@ -323,6 +323,24 @@ def convert(
     text = column.cast(pl.String, strict=False).str.strip_chars()
     text = text.set((text == "").fill_null(value=False), None)
     return text, text.is_null() & text.is_not_null()
+
+
+def _listed(headings: Sequence[str]) -> str:
+    more = f" and {len(headings) - _NAMED} more" if len(headings) > _NAMED else ""
+    return f"{', '.join(headings[:_NAMED])}{more}"
+
+
+def _cure_of_missing(
+    missing: Collection[str], taken: Collection[str], headings: Collection[str]
+) -> str:
+    """Say what may be done about a table that lacks columns, by what it seems to be."""
+    if sum(map(is_day, headings)) > len(headings) / 2:
+        return "exchange rows and columns: the days stand in the header"
+    if "close" in missing and {"split", "dividend"} & set(taken):
+        return "rename or add, or call a table of splits and dividends actions"
+    if {"date", "close"} <= set(missing):
+        return "rename or add, or take a file that holds no prices out of the folder"
+    return "rename or add"
 
 
 def _spellings(name: str, names: Mapping[str, str]) -> str:

@@ -320,9 +320,9 @@ def test_same_bars_in_every_ending_encoding_and_separator(
         (PLAIN.replace("date,open,high,low,close,volume", "When,A,B,C,D,E"), "unknown headings in"),
         (
             PLAIN.replace("date,open,high,low,close", "When,A,B,C,D"),
-            "the header has no date, close",
+            "the header in line 1 has no date, close",
         ),
-        (PLAIN.replace("close", "Settle"), "the header has no close"),
+        (PLAIN.replace("close", "Settle"), "the header in line 1 has no close"),
         (PLAIN.replace("close,volume", "Last,Price"), "Last and Price may both be the close"),
         (PLAIN.replace("2011-01-", "406"), "'40603', a day as workbooks count them"),
         (PLAIN.replace("2011-01-", "first "), "no day in its column date"),

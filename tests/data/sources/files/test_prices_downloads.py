@@ -150,7 +150,7 @@ def test_quotes_spaces_byte_order_mark_and_time_zones_are_no_obstacle(tmp_path: 
         ([""], "AAA.csv no line is a row"),
         (
             ["Date,Open,High,Low,Volume", "2020-01-02,10,11,9,100"],
-            "AAA.csv line 2: 2020-01-02,10,11,9,100 (the header has no close)",
+            "AAA.csv line 2: 2020-01-02,10,11,9,100 (the header in line 1 has no close)",
         ),
     ],
 )

@@ -38,6 +38,8 @@ SIGNATURES: Mapping[bytes, str] = {
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _FILLERS = "\0\x1a"
 """What old systems and torn downloads leave behind the last line."""
+_GUARD = '="'
+"""What keeps workbooks from reading the text ="000001" as a number."""
 _NUL_SHARE = 0.2
 """Text of two bytes a sign without a mark at its beginning has about half of its bytes 0."""
 
@@ -128,7 +130,7 @@ def cells_of(line: str, separator: str) -> list[str]:
     if '"' not in line:
         return [cell.strip() for cell in line.split(separator)]
     read = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
-    return [cell.strip(' "') for cell in read]
+    return [cell.strip(' "').removeprefix(_GUARD) for cell in read]
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -179,7 +181,7 @@ def read_rows(text: str, separator: str, headings: list[str], n_above: int) -> p
     except (PolarsError, OSError) as error:
         raise TornError(_widest_line(text, separator, len(headings), n_above, error)) from error
     trimmed = frame.with_columns(pl.all().str.strip_chars(' "\r'))
-    trimmed = trimmed.with_columns(pl.all().replace("", None))
+    trimmed = trimmed.with_columns(pl.all().str.strip_prefix(_GUARD).replace("", None))
     return trimmed.filter(~pl.all_horizontal(pl.all().is_null()))
 
 

@@ -43,6 +43,9 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "日期",
         "fecha",
         "ex_date",
+        "dates",
+        "trad_dt",
+        "snapped_at",
         "dt",
         "t",
         "交易日期",
@@ -65,6 +68,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "ts_code",
         "stock_code",
         "security_code",
+        "tckr_symb",
         "instrument",
         "stock",
         "code",
@@ -87,6 +91,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "opening_price",
         "px_open",
         "openprc",
+        "opn_pric",
         "dlyopen",
         "prcod",
         "first",
@@ -114,6 +119,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "high_price",
         "px_high",
         "askhi",
+        "hgh_pric",
         "dlyhigh",
         "prchd",
         "max",
@@ -142,6 +148,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "low_price",
         "px_low",
         "bidlo",
+        "lw_pric",
         "dlylow",
         "prcld",
         "min",
@@ -168,6 +175,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "close",
         "close_price",
         "closing_price",
+        "cls_pric",
+        "close_close_price_adjusted_for_splits",
         "close_last",
         "last",
         "last_price",
@@ -182,6 +191,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "cierre",
         "ultimo",
         "cloture",
+        "clot",
         "dernier",
         "收盘",
         "c",
@@ -207,6 +217,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "total_volume",
         "total_traded_quantity",
         "tottrdqty",
+        "ttl_tradg_vol",
         "no_of_shares",
         "number_of_shares",
         "shares_traded",
@@ -242,6 +253,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "adjusted_price",
         "adjusted",
         "adjcp",
+        "adj_close_adjusted_close_price_adjusted_for_splits_and_dividend_"
+        "and_or_capital_gain_distributions",
     ),
     "dividend": (
         "dividend",
@@ -263,7 +276,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "split_ratio",
     ),
     "ret": ("ret", "dlyret"),
-    "cfacpr": ("cfacpr", "dlyfacprc"),
+    "cfacpr": ("cfacpr", "dlyfacprc", "ajexdi"),
     "sector": ("sector", "gics_sector"),
     "series": ("series", "series_id"),
     "value": ("value",),
@@ -342,7 +355,7 @@ def match(
 
     Returns:
         The columns. A price or volume that stands under several spellings is a rival, unless one
-        of them is our own.
+        of them is our own, or alone has our word in it: "Close Price" beside "Last Price".
     """
     by_key: dict[str, str] = {}
     twice: dict[str, tuple[str, ...]] = {}
@@ -369,7 +382,11 @@ def match(
         if key in twice:
             rivals[name] = twice[key]
         elif name in PRICES and len(found) > 1 and key != keys[0]:
-            rivals[name] = tuple(found)
+            own = [text for text in found if name in heading_key(text)]
+            if len(own) == 1:
+                taken[name] = own[0]
+            else:
+                rivals[name] = tuple(found)
     read = set(taken.values())
     return Columns(taken, tuple(text for text in headings if text not in read), rivals)
 

@@ -24,6 +24,7 @@ from hrl_sarp.data.sources.files.forms.content import (
 from hrl_sarp.data.sources.files.forms.headings import (
     LABELS,
     MEASURES,
+    PRICES,
     heading_key,
     match,
     meaning,
@@ -39,7 +40,7 @@ YAHOO = ("Date", "Open", "High", "Low", "Close", "Adj Close", "Volume")
 
 _SHOWN = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _DAY = re.compile(
-    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D.*)?$|^\d{8}(\D.*)?$|^\d{9,19}(\.0+)?$|^[2-6]\d{4}$"
+    r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D.*)?$|^\d{8}(\D.*)?$|^\d{9,19}(\.0+)?$|^[2-6]\d{4}(\.0+)?$"
     r"|^(\w{3,9},? )?(\d{1,2}[- /]?[A-Za-z]{3,9}[- /]?\d{2,4}|[A-Za-z]{3,9}[- ]\d{1,2},? \d{4})"
 )
 """What the cell of a day looks like."""
@@ -49,6 +50,14 @@ _SHOWN_SIGNS = 60
 _INDEX_KEYS = frozenset({"unnamed0", "unnamed", "index", "indexlevel0", "price"})
 """What an index of days is called that has no name of its own."""
 _TABLE_COLUMNS = 3
+_UNITS = frozenset(
+    (
+        *("float", "float64", "double", "number", "numeric", "decimal", "real", "int", "int64"),
+        *("integer", "bigint", "string", "str", "text", "varchar", "object", "date", "utc"),
+        *("usd", "eur", "gbp", "gbx", "inr", "jpy", "chf", "cny", "hkd", "shares", "lots"),
+    )
+)
+"""What stands in a line of types or units below a header, where tickers may stand, too."""
 _JSON = ("{", "[")
 
 
@@ -341,12 +350,25 @@ def _columns_of_block(block: list[list[str]]) -> tuple[Column, ...] | None:
         return None
     rest = [row for row in block if row is not fields]
     symbols = next((row for row in rest if any(row[1:])), [""] * len(fields))
+    if not _are_symbols(fields[1:], symbols[1:]):
+        return None
     dated = next((row[0] for row in block if meaning(row[0]) == "date"), None)
     has_dates = any(meaning(cell) == "date" for cell in fields[1:])
     columns = [Column(dated or ("unnamed_0" if has_dates else "Date"))]
     for field, symbol in zip(fields[1:], symbols[1:], strict=True):
         columns.append(Column(field or f"unnamed_{len(columns)}", symbol or None))
     return tuple(columns)
+
+
+def _are_symbols(fields: Sequence[str], names: Sequence[str]) -> bool:
+    """Say whether names below measures are tickers: each has a price, and none is a unit."""
+    given = {name for name in names if name}
+    priced = {
+        name
+        for field, name in zip(fields, names, strict=True)
+        if measure(field) in (*PRICES, "adj_close")
+    }
+    return given <= priced and not (given and all(heading_key(name) in _UNITS for name in given))
 
 
 def _is_extra(cell: str) -> bool:

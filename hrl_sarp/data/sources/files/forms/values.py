@@ -15,7 +15,8 @@ from hrl_sarp.errors import DataError, HrlSarpError
 
 NULL_TEXTS = (
     *("", "null", "NULL", "Null", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "None", "none"),
-    *("-", "--", "\u2013", ".", "9999-12-31"),
+    *("N.A.", "n.a.", "#NA", "#N/A N/A", "<NA>", "NaT", "\\N"),
+    *("-", "--", "\u2013", "\u2014", ".", "9999-12-31"),
 )
 """What files write for a missing number or day. In a column of text they are text."""
 DAY_WORDS = "days such as 2018-01-31, 20180131, 31.01.2018, 01/31/2018 or 31-Jan-2018"
