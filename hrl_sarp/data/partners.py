@@ -13,12 +13,20 @@ EXCHANGES = frozenset(
         *("PK", "OB", "OQ"),
     )
 )
-"""What stands for an exchange behind a symbol."""
+"""What stands for an exchange behind a symbol, or before it."""
 
 _SHOWN = 10
 _SIGNS = re.compile(r"[\s._/\\:-]+")
 _ZEROS = re.compile(r"^0+(?=\d)")
-_WORDS = re.compile(r"\s*(historical (data|prices)|stock price history|daily|\(\d+\))\s*$", re.I)
+_PERIOD = r"(?:19|20)\d\d(?:[-_.]?[01]\d(?:[-_.]?[0-3]\d(?:[0-2]\d[0-5]\d)?)?)?"
+PERIODS = re.compile(rf"(?:[ _.-]+{_PERIOD})+$")
+"""Years, months or days at the end of a file's name: "_2019-01", "_20190102_20191231"."""
+_WORDS = re.compile(
+    r"(?:\s*\(\d+\)|\s*\.csv|[\s_,-]+(?:historical (?:data|prices)|historic|stock price history"
+    rf"|prices|daily|1d|d1|1440|[a-z]{{2}}_d|[a-z]{{2}} equity|{_PERIOD}))+\s*$",
+    re.I,
+)
+"""What vendors and browsers put behind a symbol."""
 
 
 def twin_of(name: str, others: Iterable[str]) -> str | None:
@@ -105,6 +113,9 @@ def _forms(name: str) -> set[str]:
     stem, sign, suffix = _last_part(text)
     if sign and suffix in EXCHANGES:
         forms.add(_plain(stem))
+    leading = re.match(r"^([A-Z]{2,})[._:](.{2,})$", text)
+    if leading and leading[1] in EXCHANGES:
+        forms.add(_plain(leading[2]))
     return forms
 
 

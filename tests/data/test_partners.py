@@ -21,6 +21,14 @@ from hrl_sarp.data.partners import twin_of, without_partner
         ("1.0", "000001"),
         ("0700.HK", "700"),
         ("AAPL Historical Data", "AAPL"),
+        ("AAPL US Equity", "AAPL"),
+        ("aapl_us_d", "AAPL"),
+        ("AAPL_Daily_201901020000_201905100000", "AAPL"),
+        ("NASDAQ_AAPL, 1D", "AAPL"),
+        ("sh.600519", "600519"),
+        ("BTCUSDT_1440", "BTCUSDT"),
+        ("AAPL (1)", "AAPL"),
+        ("AAPL.csv", "AAPL"),
     ],
 )
 def test_spellings_of_one_symbol_are_twins_both_ways(one: str, other: str) -> None:
@@ -28,7 +36,7 @@ def test_spellings_of_one_symbol_are_twins_both_ways(one: str, other: str) -> No
     assert twin_of(other, ["MSFT", one]) == one
 
 
-@pytest.mark.parametrize("other", ["AAPL2", "AAP", "MSFT", "10001"])
+@pytest.mark.parametrize("other", ["AAPL2", "AAP", "MSFT", "10001", "AAPL1D", "X_AAPL"])
 def test_other_symbols_are_none(other: str) -> None:
     assert twin_of("AAPL", [other]) is None
     assert twin_of("1", [other]) is None

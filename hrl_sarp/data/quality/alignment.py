@@ -37,6 +37,8 @@ _LOG_LEVELS = (1.7, 13.0)
 """Logarithms of prices from 5 to 400,000."""
 _LOG_MOVE = 0.006
 """Shares move 1 to 2 % a day, which is a fifth of that or less of their logarithm."""
+_LAST_BARS, _NEARLY_ALL = 60, 0.95
+"""Bars of a symbol that are held against others, and the share of them that must be the same."""
 _UNRELATED, _TOGETHER = 0.2, 0.4
 """An index correlates less with stocks whose halves correlate more with each other."""
 
@@ -284,6 +286,30 @@ def symbols_against_others(bars: pl.DataFrame) -> pl.DataFrame:
         pl.col("others").round(2),
     )
     return findings_of(rows, "symbol_shifted", pl.col("found"), pl.col("bars"), detail)
+
+
+def copies(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report symbols whose closes are those of another one.
+
+    `same_series`: on nearly all of the last bars of a symbol, the other has the same close. A file
+    that was saved twice looks so, and a share under its old and its new name. The finding has the
+    first of those bars, names the other symbol and counts the bars. Constant closes say nothing.
+    """
+    priced = bars.filter(pl.col("close") > 0).select("symbol", "date", "close").sort("date")
+    last = priced.group_by("symbol", maintain_order=True).tail(_LAST_BARS)
+    moving = (pl.len() >= _FEWEST_SESSIONS) & (pl.col("close").n_unique() > _FEWEST_SESSIONS / 2)
+    last = last.filter(moving.over("symbol")).with_columns(rows=pl.len().over("symbol"))
+    pairs = last.join(priced, on=["date", "close"], suffix="_other")
+    pairs = pairs.filter(pl.col("symbol") != pl.col("symbol_other"))
+    met = pairs.group_by("symbol", "symbol_other").agg(
+        pl.min("date"), pl.first("close", "rows"), bars=pl.len()
+    )
+    same = met.filter(pl.col("bars") > _NEARLY_ALL * pl.col("rows")).sort("symbol", "symbol_other")
+    detail = pl.format(
+        "has the closes of {} on {} of its last {} bars; keep one of the two",
+        *("symbol_other", "bars", "rows"),
+    )
+    return findings_of(same, "same_series", pl.col("close"), pl.col("bars"), detail)
 
 
 def _unit_steps(values: Float[np.ndarray, " T"], scale: _Scale) -> Int[np.ndarray, " N"]:

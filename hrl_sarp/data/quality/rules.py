@@ -38,6 +38,7 @@ STRUCTURAL = frozenset(
         "calendar_mismatch",
         "empty_year",
         "dividend_repeated",
+        "dividend_in_price",
         "adjusted_unlike",
         "unknown_sector",
         "sector_spelling",
@@ -119,6 +120,8 @@ _FEWEST_ROWS = 40
 """Fewer bars say nothing about what is usual."""
 _ORDINARY_DIVIDEND = 0.10
 """Only special dividends exceed this share of the price."""
+_FEWEST_GAPS = 3
+"""So many stocks with a gap on one day, and most of all, share its cause."""
 _SPLIT_RATIOS = (1.5, 2.0, 2.5, *(float(n) for n in (3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50)))
 _SPLIT_TOLERANCE = 0.03
 """Tolerance around 1/2, 1/3 ..., because the day has a move of its own."""
@@ -138,8 +141,10 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     `total_return`: (applied split x close + dividend) / `previous_close` - 1.
     `adjusted_return`: return of adj_close, or `total_return` without an adj_close.
     `gap`: adjusted less total return. `is_gap`: it exceeds the threshold.
-    `is_dividend`: the gap looks like a dividend, and the symbol has stated no dividend or split.
-    What a symbol states later does not count, here and in all rules about rows.
+    `is_dividend`: the gap looks like a dividend, the symbol has stated no dividend or split, and
+    most symbols have no gap that day: stocks do not all pay on one day, but two downloads of
+    adjusted closes that were joined leave a gap in all of them. What a symbol states later does not
+    count, here and in all rules about rows.
     `days`: calendar days since the row before. `is_after_hole`: they are too many.
     `day`: close over open. `night`: adjusted open over the close before.
     `busy`: dollar volume over its median of the 20 rows before; `shares`: volume likewise.
@@ -174,8 +179,13 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
             is_after_hole=(pl.col("days") > config.max_hole_days).fill_null(value=False),
         )
         .with_columns(is_gap=gap.abs() > config.max_adjustment_gap)
-        .with_columns(is_dividend=pl.col("is_gap") & is_dividend)
+        .with_columns(is_dividend=pl.col("is_gap") & is_dividend & ~_is_gap_of_most())
     )
+
+
+def _is_gap_of_most() -> pl.Expr:
+    n_gaps = pl.col("is_gap").sum().over("date")
+    return (n_gaps >= _FEWEST_GAPS) & (n_gaps > pl.col("is_gap").count().over("date") / 2)
 
 
 def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
@@ -354,6 +364,22 @@ def repeated_dividends(bars: pl.DataFrame) -> pl.DataFrame:
     return findings_of(
         found.sort("symbol"), "dividend_repeated", pl.col("part"), pl.col("times"), detail
     )
+
+
+def dividends_in_prices(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report stated dividends that prices contain already: `dividend_in_price`.
+
+    See `splits.paid_twice`. The value is the share of whole cents before the last dividend, the
+    count the number of such symbols.
+    """
+    detail = pl.format(
+        "closes are whole cents since the dividend of {} and mostly not before it, so they are "
+        "adjusted for dividends and would count them twice; leave the dividends out, or give "
+        "traded prices",
+        "date",
+    )
+    found = splits.paid_twice(bars)
+    return findings_of(found, "dividend_in_price", pl.col("early"), pl.len(), detail)
 
 
 def unlike_adjusted(prepared: pl.DataFrame) -> pl.DataFrame:

@@ -19,6 +19,12 @@ _MAX_INTRADAY = 0.15
 """A larger log return from open to close is news, not a split."""
 _SMALLEST_VISIBLE = 0.04
 """Log ratio of a split below which an ordinary night hides it: such a split is believed."""
+_CENT, _OF_FLOATS = 1e-3, 2e-7
+"""Distance from a whole cent that is none: of decimals, and of prices stored in 32 bits."""
+_FEWEST_BARS, _NEAR_BARS = 10, 60
+"""Bars on each side of a dividend that show what prices are, and those before it that count."""
+_WHOLE, _BROKEN = 0.95, 0.5
+"""Share of whole cents above which prices are traded ones, and below which they are none."""
 _LARGEST_OWN_MOVE = 0.35
 """Log return that a stock may make on the day of a split, beside the split."""
 
@@ -56,6 +62,41 @@ def declared_states(config: ValidationConfig) -> dict[str, pl.Expr]:
         "is_unseen": is_unseen.fill_null(value=False),
         "is_contradicted": is_contradicted.fill_null(value=False),
     }
+
+
+def paid_twice(bars: pl.DataFrame) -> pl.DataFrame:
+    """Find symbols whose prices contain the dividends that they state.
+
+    Traded prices are whole cents. Closes that are adjusted for dividends are so after the last
+    dividend alone. Prices that were rounded after the adjustment do not show it.
+
+    Args:
+        bars: sorted by symbol and date.
+
+    Returns:
+        `symbol, date` (of its last dividend) and the share of whole cents before it, since
+        the last split (`early`). No row if half of the symbols that can tell, or
+        fewer, show it. Symbols with an adj_close do not count: their returns come from it.
+    """
+    day, cents = pl.col("date"), 100 * pl.col("close")
+    paid = day.filter(pl.col("dividend") > 0).max().over("symbol")
+    divided = day.filter(pl.col("split") != 1).max().over("symbol")
+    marked = bars.filter(pl.col("adj_close").is_null().all().over("symbol")).with_columns(
+        is_whole=(cents - cents.round()).abs() <= _CENT + _OF_FLOATS * cents,
+        is_late=day >= paid,
+        is_comparable=paid.is_not_null() & (divided.is_null() | (day >= divided)),
+    )
+    sides = marked.filter("is_comparable").drop_nulls("close")
+    early, late = ~pl.col("is_late"), pl.col("is_late")
+    of_symbol = sides.group_by("symbol").agg(
+        day.filter(late).min(),
+        early=pl.col("is_whole").filter(early).tail(_NEAR_BARS).mean(),
+        late=pl.col("is_whole").filter(late).mean(),
+        fewest=pl.min_horizontal(early.sum(), late.sum()),
+    )
+    known = of_symbol.filter((pl.col("fewest") >= _FEWEST_BARS) & (pl.col("late") > _WHOLE))
+    shown = known.filter(pl.col("early") < _BROKEN).sort("symbol")
+    return shown if 2 * shown.height > known.height else shown.clear()
 
 
 def displaced(config: ValidationConfig, *, is_early: bool = False) -> pl.Expr:

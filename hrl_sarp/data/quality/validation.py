@@ -93,6 +93,7 @@ def validate(
         found.append(alignment.index_against_bars(raw, sessions))
         found.append(alignment.series_against_bars(raw))
         found.append(alignment.symbols_against_others(raw.bars))
+        found.append(alignment.copies(raw.bars))
         found.append(series.macro_defects(raw, sessions))
         found.append(series.index_defects(raw.index, config, sessions))
     is_structural = pl.col("rule").is_in(sorted(rules.STRUCTURAL))
@@ -204,6 +205,7 @@ def _bar_findings(
         rules.missing_values(bars),
         rules.missing_columns(bars),
         rules.repeated_dividends(bars),
+        rules.dividends_in_prices(bars),
         rules.unlike_adjusted(prepared),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),

@@ -347,3 +347,24 @@ def test_cheap_shares_and_rates_of_currencies_are_no_logarithms(price: float) ->
     quiet = (pl.col("close").log() / 4).exp()
     columns = dict.fromkeys(("open", "high", "low", "close", "adj_close"), quiet)
     assert "log_prices" not in rules_of(replace(rates, bars=rates.bars.with_columns(**columns)))
+
+
+@pytest.mark.parametrize("n_own", [0, 2, 30])
+def test_symbol_with_the_closes_of_another_is_named(n_own: int) -> None:
+    raw = noisy_raw()
+    first = raw.bars.filter(symbol="AAA")
+    own = pl.int_range(pl.len()) >= pl.len() - n_own
+    copy = first.with_columns(
+        symbol=pl.lit("AAA (1)"), close=pl.when(own).then(pl.col("close") + 1).otherwise("close")
+    )
+    found = alignment.copies(pl.concat([raw.bars, copy])).filter(rule="same_series")
+    named = [("AAA", "AAA (1)"), ("AAA (1)", "AAA")] if n_own < 30 else []
+    assert found["symbol"].to_list() == [symbol for symbol, _ in named]
+    for detail, (_, other) in zip(found["detail"], named, strict=True):
+        assert f"has the closes of {other} on {60 - n_own} of its last 60 bars" in detail
+
+
+@pytest.mark.parametrize("close", [5.0, None])
+def test_constant_closes_are_no_copies(close: float | None) -> None:
+    bars = noisy_raw().bars.with_columns(close=pl.lit(close, dtype=pl.Float64))
+    assert alignment.copies(bars).is_empty()

@@ -174,6 +174,26 @@ def test_what_is_stated_later_does_not_change_what_a_gap_was(
     assert day(ROW) in found_by("adjustment_gap", before.bars)["date"].to_list()
 
 
+@pytest.mark.parametrize(
+    ("n_gaps", "n_symbols", "is_dividend"),
+    [(1, 4, True), (2, 4, True), (2, 2, True), (3, 6, True), (3, 5, False), (4, 4, False)],
+)
+def test_gap_of_most_stocks_on_one_day_is_no_dividend(
+    n_gaps: int,
+    n_symbols: int,
+    is_dividend: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    symbols = tuple(f"S{i}" for i in range(n_symbols))
+    is_later = pl.col("symbol").is_in(symbols[:n_gaps]) & (pl.col("date") >= pl.lit(day(ROW)))
+    scale = pl.when(is_later).then(1.03).otherwise(1.0)
+    bars = clean_raw(symbols).bars.with_columns(pl.col("adj_close") * scale)
+    rule, other = "unstated_dividend", "adjustment_gap"
+    if not is_dividend:
+        rule, other = other, rule
+    assert found_by(rule, bars)["symbol"].to_list() == list(symbols[:n_gaps])
+    assert found_by(other, bars).is_empty()
+
+
 def test_random_spoiling_breaks_every_rule_about_rows() -> None:
     rng = np.random.default_rng(0)
     broken = {rule for _ in range(120) for rule in row_findings(spoiled(rng))["rule"]}

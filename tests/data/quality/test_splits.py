@@ -108,3 +108,60 @@ def test_symbol_without_a_column_of_the_others_stays_and_is_named(column: str) -
     assert panel.tradable[:, 0].all()
     clean = returns_of(checked(noisy_raw())[1])
     np.testing.assert_allclose(returns_of(panel)[1:], clean[1:], atol=1e-9)
+
+
+def paying(
+    *, adjusted: bool, digits: int, n_adjusted: int = 2, stored: type = np.float64
+) -> RawData:
+    """AAA and BBB pay 0.5 in ROW and twice before; their prices are adjusted for it or traded."""
+    raw = without(noisy_raw(), "adj_close")
+    days = [SESSIONS[row].item() for row in (10, 25, ROW)]
+    bars = raw.bars.with_columns(
+        pl.col(PRICES).round(2),
+        pl.when(pl.col("date").is_in(days)).then(0.5).otherwise(0.0).alias("dividend"),
+    )
+    if adjusted:
+        names = ("AAA", "BBB")[:n_adjusted]
+        factor = pl.lit(1.0)
+        for day in days:
+            factor *= pl.when(pl.col("date") < pl.lit(day)).then(1 - 0.5 / 41.37).otherwise(1.0)
+        own = pl.when(pl.col("symbol").is_in(names)).then(factor).otherwise(1.0)
+        bars = bars.with_columns((pl.col(name) * own).round(digits) for name in PRICES)
+    held = bars["close"].to_numpy().astype(stored).astype(np.float64)
+    return replace(raw, bars=bars.with_columns(close=held))
+
+
+@pytest.mark.parametrize("digits", [4, 6, 12])
+@pytest.mark.parametrize("stored", [np.float32, np.float64])
+def test_dividends_beside_prices_that_contain_them_fail(digits: int, stored: type) -> None:
+    table = checked(paying(adjusted=True, digits=digits, stored=stored))[0].table
+    found = table.filter(rule="dividend_in_price")
+    assert found.select("symbol", "date", "severity").rows() == [
+        (symbol, SESSIONS[ROW].item(), "fail") for symbol in ("AAA", "BBB")
+    ]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        paying(adjusted=False, digits=12),
+        paying(adjusted=False, digits=12, stored=np.float32),
+        paying(adjusted=True, digits=2),
+        paying(adjusted=True, digits=12, n_adjusted=1),
+        without(noisy_raw(), "adj_close"),
+    ],
+    ids=["traded", "traded, of 32 bits", "rounded", "one of two", "of many digits, no dividend"],
+)
+def test_dividends_beside_traded_prices_pass(raw: RawData) -> None:
+    assert checked(raw)[0].table.filter(rule="dividend_in_price").is_empty()
+
+
+def test_split_before_a_dividend_does_not_hide_that_prices_are_traded_ones() -> None:
+    raw = paying(adjusted=False, digits=12)
+    is_early = pl.col("date") < pl.lit(SESSIONS[30].item())
+    quarter = [
+        pl.when(is_early).then(pl.col(name) / 4).otherwise(name).alias(name) for name in PRICES
+    ]
+    split = pl.when(pl.col("date") == pl.lit(SESSIONS[30].item())).then(4.0).otherwise(1.0)
+    adjusted_for_it = replace(raw, bars=raw.bars.with_columns(*quarter, split=split))
+    assert checked(adjusted_for_it)[0].table.filter(rule="dividend_in_price").is_empty()

@@ -56,6 +56,8 @@ STANDARD = NamedTables(
 """The names that README gives to tables and columns."""
 ONE_SECTOR = "all stocks"
 """Sector of every stock where the folder has no table of sectors."""
+_OF_INDEX = "^"
+"""How Yahoo marks the symbol of an index."""
 SIBLING_MACRO_FOLDER = "us_macro"
 _SURELY_A_DAY = 12
 """A larger number cannot be a month, so such a date is right as it is."""
@@ -122,7 +124,7 @@ def load(
     known = {*before, *(sectors.frame["symbol"] if sectors else ())}
     prices, adjustment = read_prices(input_path, names.prices, calendar, known, collected)
     traded = prices.frame["symbol"].unique().sort().to_list()
-    sectors = sectors or _one_sector(traded)
+    sectors = sectors or _one_sector(traded, input_path)
     own = read_own_features(folder, [*before, *traded], calendar)
     index = _read_index(folder, names, calendar)
     macro = _read_all_series(input_path, folder, names, macro_path, calendar)
@@ -218,7 +220,17 @@ def _table(folder: Path, stem: str) -> Path:
     return path
 
 
-def _one_sector(symbols: list[str]) -> Read:
+def _one_sector(symbols: list[str], input_path: Path) -> Read:
+    """Put all stocks into one sector.
+
+    Raises:
+        DataError: if one of them is marked as an index: it would be bought as a stock.
+    """
+    marked = [name for name in symbols if name.startswith(_OF_INDEX)]
+    if marked:
+        found = f"the index {', '.join(marked[:_LISTED])} and no table of sectors"
+        cure = "move the index to index.csv, or add sectors.csv"
+        raise refusal(input_path, "prices of stocks alone", found, cure)
     listed = pl.DataFrame({"symbol": symbols}, schema={"symbol": pl.String()})
     note = f"no table of sectors: all stocks are in one sector, '{ONE_SECTOR}'"
     return Read(listed.with_columns(sector=pl.lit(ONE_SECTOR)), (note,))

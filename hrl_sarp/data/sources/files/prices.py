@@ -6,7 +6,6 @@ or reported with its number. Of duplicate rows at most one is kept, and the othe
 table of splits and dividends may complete the prices.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from hrl_sarp.data.sources.files.downloads import (
 from hrl_sarp.data.sources.files.forms.content import find_table, is_readable, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match, with_adjusted
 from hrl_sarp.data.sources.files.own_features import FEATURES, MACRO_FEATURES
+from hrl_sarp.data.sources.files.parts import joined_parts, refuse_kinds, refuse_shared_days
 from hrl_sarp.data.sources.files.tables import (
     Read,
     read_columns,
@@ -49,6 +49,9 @@ _MOSTLY = 0.5
 """Share of the rows from which on an error is no accident."""
 _STRANGE = 0.2
 """Share of closes at or below 0 from which on they are no prices at all."""
+_MOVED, _FEWEST_MOVED = 0.05, 20
+"""Share and number of rows that do not fit, above which a column may be dated a row off; moved, so
+small a share of them may be left."""
 _LISTED = 20
 """Symbols that a note lists."""
 _SHOWN_OTHERS = 5
@@ -107,7 +110,8 @@ def read_prices(
     """
     paths = price_files(input_path, names.table)
     parts = [_read_bars(path, names, calendar, known) for path in paths]
-    _refuse_shared_days(parts, paths, input_path)
+    parts = joined_parts(parts, paths, known)
+    refuse_shared_days(parts, paths, input_path)
     frames = (part.frame for part in parts)
     bars = pl.concat([BARS_SCHEMA.to_frame(), *frames], how="diagonal_relaxed")
     findings = pl.concat(part.findings for part in parts)
@@ -140,28 +144,6 @@ def read_prices(
     return Read(bars, (origin, *of_files, *outside, *notes), findings, readings), adjustment
 
 
-def _refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -> None:
-    """Refuse files that both have a symbol on a day: which of them is right, nobody can tell."""
-    symbols = [symbol for part in parts for symbol in part.frame["symbol"].unique()]
-    if len(symbols) == len(set(symbols)):
-        return
-    shared = [symbol for symbol, count in Counter(symbols).items() if count > 1]
-    keyed = pl.concat(
-        part.frame.filter(pl.col("symbol").is_in(shared)).select(*_KEYS, file=pl.lit(path.name))
-        for part, path in zip(parts, paths, strict=True)
-    )
-    twice = keyed.group_by(_KEYS).agg(pl.col("file").unique().sort())
-    twice = twice.filter(pl.col("file").list.len() > 1).sort("symbol", "date")
-    if twice.is_empty():
-        return
-    row = twice.row(0, named=True)
-    found = f"{row['symbol']} {row['date']} in {' and '.join(row['file'])}"
-    days = f"({twice.height} such days)"
-    raise refusal(
-        input_path, "each day of a symbol in one file", f"{found} {days}", "remove one of them"
-    )
-
-
 def _prices_outside(bars: pl.DataFrame, source: Path) -> tuple[str, ...]:
     """Name the symbols whose prices mostly do not fit each other; refuse data full of them.
 
@@ -180,10 +162,9 @@ def _prices_outside(bars: pl.DataFrame, source: Path) -> tuple[str, ...]:
     rows = bars.drop_nulls(["high", "low", "close"]).filter(pl.col("close") > 0)
     notes = []
     for name, expected, cause, cure in _OUTSIDE:
-        above = pl.col(name) / pl.col("high") - 1
-        below = 1 - pl.col(name) / pl.col("low")
-        marked = rows.with_columns(out=pl.max_horizontal(above, below) > _ROUNDING)
+        marked = rows.with_columns(out=_is_outside(pl.col(name)))
         n_outside = int(marked["out"].sum())
+        _refuse_moved(marked, name, n_outside, source)
         if n_outside > _MOSTLY * rows.height:
             row = marked.filter("out").row(0, named=True)
             shown = ", ".join(f"{text} {row[text]}" for text in PRICE_COLUMNS)
@@ -199,6 +180,28 @@ def _prices_outside(bars: pl.DataFrame, source: Path) -> tuple[str, ...]:
             named = ", ".join(worst[:_LISTED]) + (" ..." if len(worst) > _LISTED else "")
             notes.append(f"{named}: expected {expected}, most rows are without, {cause}; {cure}")
     return tuple(notes)
+
+
+def _is_outside(price: pl.Expr) -> pl.Expr:
+    above, below = price / pl.col("high") - 1, 1 - price / pl.col("low")
+    return pl.max_horizontal(above, below) > _ROUNDING
+
+
+def _refuse_moved(marked: pl.DataFrame, name: str, n_outside: int, source: Path) -> None:
+    """Refuse a column that fits the other prices only if it is moved by a row."""
+    if name == "low" or n_outside <= max(_MOVED * marked.height, _FEWEST_MOVED):
+        return
+    for step, word in ((-1, "before"), (1, "after")):
+        moved = _is_outside(pl.col(name).shift(step).over("symbol"))
+        n_left = int(marked.select(moved.sum()).item())
+        if n_left < _MOVED * n_outside:
+            row = marked.filter("out").row(0, named=True)
+            found = (
+                f"{n_outside} of {marked.height} rows without, the first {row['symbol']} "
+                f"{row['date']}, and {n_left} if they are those of the session {word}"
+            )
+            expected = f"{name}s of the day between low and high"
+            raise refusal(source, expected, found, "move the column by a row", name)
 
 
 def grouped_notes(notes: Iterable[str]) -> tuple[str, ...]:
@@ -415,6 +418,7 @@ def _read_table_of_prices(
     if read.frame.is_empty():
         raise refusal(path, "rows of prices", "none", "collect them again")
     frame = read.frame
+    refuse_kinds(frame, sheet.frame, dict(read.readings[0].columns), path)
     only = frame["symbol"].unique().to_list()
     if len(only) == 1 and not is_named:
         symbol, renamed = spelt(only[0], path, known, found.taken.get("symbol", "symbol"))

@@ -58,6 +58,10 @@ _GROUPS = r"^[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d+)?([eE][+-]?\d+)?$"
 _PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
+_MOST_TIMES = 2
+"""Times of day that daily bars may have, as of two exchanges."""
+
+
 class UnclearError(HrlSarpError):
     """A column whose meaning cannot be decided.
 
@@ -150,6 +154,7 @@ def days(column: pl.Series, calendar: str | None) -> tuple[pl.Series, pl.Series]
     read = stamps(column)
     if (read.micros.fill_null(0) == 0).all():
         return read.day, read.is_lost
+    _refuse_several_a_day(read)
     is_other = (read.micros != 0).fill_null(value=False)
     if (is_other & read.offset.is_null()).any():
         found = read.local().filter(is_other)[0]
@@ -183,6 +188,19 @@ def days(column: pl.Series, calendar: str | None) -> tuple[pl.Series, pl.Series]
         )
     known = pl.Series(found_days).cast(pl.Date)
     return known.set(read.day.is_null(), None).alias(column.name), read.is_lost
+
+
+def _refuse_several_a_day(read: Stamps) -> None:
+    """Refuse times of bars within the day; two exchanges may close at two times of the same day."""
+    times = pl.DataFrame({"day": read.day, "micros": read.micros}).drop_nulls().unique()
+    of_days = times.group_by("day").len()["len"]
+    usual = of_days.median()
+    if isinstance(usual, int | float) and usual > _MOST_TIMES:
+        raise UnclearError(
+            "one bar a day",
+            f"{usual:.0f} times of a usual day, the first {read.local().drop_nulls()[0]}",
+            "make daily bars of those within the day",
+        )
 
 
 def decimal_mark(columns: Iterable[pl.Series], separator: str | None) -> str:

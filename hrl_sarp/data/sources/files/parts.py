@@ -1,0 +1,140 @@
+"""What several files, or several rows of a day, say about one symbol.
+
+A symbol may come in a file for each month or year. A day of a symbol may stand in two files, or in
+two rows that another column tells apart, such as the series of a share.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+
+from hrl_sarp.data.partners import PERIODS
+from hrl_sarp.data.sources.files.forms.content import stem_of
+from hrl_sarp.data.sources.files.tables import Read, refusal
+
+_KEYS = ("date", "symbol")
+_MANY = 0.2
+"""Share of a symbol's rows from which on several rows a day are no accident."""
+_MOST_KINDS = 50
+"""Different words, at most, of a column that tells kinds of rows apart."""
+_SAME = 1e-6
+"""Relative difference below which two closes are the same."""
+
+
+def joined_parts(parts: list[Read], paths: list[Path], known: Collection[str]) -> list[Read]:
+    """Give files that hold one symbol in parts its name.
+
+    Such files are called as the symbol and a period, and no two of them reach over the same days.
+    One file alone, or files that overlap, count as parts only if the sectors name the symbol.
+
+    Args:
+        parts: What was read of each file.
+        paths: The files.
+        known: Symbols of the sectors.
+
+    Returns:
+        The same, in order; the first part of each symbol has a note.
+    """
+    by_base: dict[str, list[int]] = {}
+    for i, (part, path) in enumerate(zip(parts, paths, strict=True)):
+        stem = stem_of(path)
+        base = PERIODS.sub("", stem)
+        if base not in ("", stem) and part.frame["symbol"].unique().to_list() == [stem]:
+            by_base.setdefault(base, []).append(i)
+    joined = list(parts)
+    for base, members in by_base.items():
+        spans = sorted(
+            (parts[i].frame["date"].min(), parts[i].frame["date"].max()) for i in members
+        )
+        is_apart = all(last < first for (_, last), (first, _) in pairwise(spans))
+        if base not in known and (len(members) == 1 or not is_apart):
+            continue
+        count = f"{len(members)} files are parts of" if len(members) > 1 else "holds"
+        note = f"{paths[members[0]].name}: {count} one symbol, {base}"
+        for i in members:
+            first = (note,) if i == members[0] else ()
+            joined[i] = _renamed(joined[i], {stem_of(paths[i]): base}, first)
+    return joined
+
+
+def refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -> None:
+    """Refuse files that both have a symbol on a day: which of them is right, nobody can tell.
+
+    Raises:
+        DataError: naming the first such day and its files.
+    """
+    symbols = [symbol for part in parts for symbol in part.frame["symbol"].unique()]
+    if len(symbols) == len(set(symbols)):
+        return
+    shared = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+    keyed = pl.concat(
+        part.frame.filter(pl.col("symbol").is_in(shared)).select(*_KEYS, file=pl.lit(path.name))
+        for part, path in zip(parts, paths, strict=True)
+    )
+    twice = keyed.group_by(_KEYS).agg(pl.col("file").unique().sort())
+    twice = twice.filter(pl.col("file").list.len() > 1).sort("symbol", "date")
+    if twice.is_empty():
+        return
+    row = twice.row(0, named=True)
+    found = f"{row['symbol']} {row['date']} in {' and '.join(row['file'])}"
+    days = f"({twice.height} such days)"
+    raise refusal(
+        input_path, "each day of a symbol in one file", f"{found} {days}", "remove one of them"
+    )
+
+
+def refuse_kinds(
+    bars: pl.DataFrame, table: pl.DataFrame, taken: Mapping[str, str], path: Path
+) -> None:
+    """Refuse several rows a day of a symbol that a column of words tells apart.
+
+    Args:
+        bars: The rows with `symbol`, `date` and `close`, in the order of the file.
+        table: All columns of the file.
+        taken: Our column -> heading; other headings may tell the rows apart.
+        path: The file.
+
+    Raises:
+        DataError: naming the column and its words.
+    """
+    spread = (pl.col("close").max() / pl.col("close").min() - 1).over(_KEYS)
+    marked = bars.select(*_KEYS, is_many=(pl.len().over(_KEYS) > 1) & (spread > _SAME))
+    often = marked.group_by("symbol").agg(pl.col("is_many").mean())
+    symbols = often.filter(pl.col("is_many") > _MANY)["symbol"].sort().to_list()
+    is_row = marked["is_many"] & marked["symbol"].is_in(symbols)
+    if not symbols:
+        return
+    for heading in table.columns:
+        column = table[heading]
+        if (
+            heading in taken.values()
+            or column.dtype != pl.String
+            or column.n_unique() > _MOST_KINDS
+        ):
+            continue
+        groups = marked.with_columns(kind=column).filter(is_row)
+        apart = groups.group_by(_KEYS).agg(pl.col("kind").n_unique() == pl.len())
+        if apart["kind"].all() and groups["kind"].str.contains(r"\p{L}").all():
+            kinds = ", ".join(map(str, groups["kind"].unique().sort().head(5)))
+            first = groups.row(0, named=True)
+            found = f"several of {first['symbol']} on {first['date']}, told apart as {kinds}"
+            cure = f"keep the rows of one {heading}"
+            raise refusal(path, "one row a symbol and day", found, cure, heading, is_row)
+
+
+def _renamed(part: Read, names: Mapping[str, str], notes: tuple[str, ...]) -> Read:
+    """Give a symbol its name in rows, findings and readings."""
+    symbol = pl.col("symbol").replace(names)
+    readings = tuple(
+        reading._replace(symbols=tuple(names.get(name, name) for name in reading.symbols))
+        for reading in part.readings
+    )
+    return part._replace(
+        frame=part.frame.with_columns(symbol),
+        findings=part.findings.with_columns(symbol),
+        notes=(*notes, *part.notes),
+        readings=readings,
+    )
