@@ -14,19 +14,18 @@ from hrl_sarp.config.market_schema import (
     IndexTable,
     NamedTables,
     PricesTable,
-    RowFilter,
     SectorsTable,
-    SeriesTable,
 )
 from hrl_sarp.data.partners import without_partner
-from hrl_sarp.data.quality.rules import LEFT_OUT, findings_of
-from hrl_sarp.data.quality.series import REVISED
+from hrl_sarp.data.quality.rules import LEFT_OUT
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match
 from hrl_sarp.data.sources.files.own_features import read_own_features
 from hrl_sarp.data.sources.files.prices import in_time, price_files, read_prices
+from hrl_sarp.data.sources.files.series import read_macro, read_rows, read_series
 from hrl_sarp.data.sources.files.tables import (
     Read,
+    not_read,
     read_table,
     refusal,
     refuse_repeated,
@@ -34,11 +33,9 @@ from hrl_sarp.data.sources.files.tables import (
     scan_table,
 )
 from hrl_sarp.data.store import (
-    FINDINGS_SCHEMA,
     INDEX_SCHEMA,
     MACRO_SCHEMA,
     MEMBERSHIP_SCHEMA,
-    PRICE_COLUMNS,
     SECTORS_SCHEMA,
     RawData,
 )
@@ -59,14 +56,10 @@ ONE_SECTOR = "all stocks"
 _OF_INDEX = "^"
 """How Yahoo marks the symbol of an index."""
 SIBLING_MACRO_FOLDER = "us_macro"
-_SURELY_A_DAY = 12
-"""A larger number cannot be a month, so such a date is right as it is."""
-
+_STRANGE = 0.2
+"""Share of levels at or below 0 from which on they are no levels at all."""
 _LISTED = 20
 """Files or symbols that a note lists."""
-_SERIES_TABLES = ("macro", "fred_series")
-_CLOSE_TABLES = {"vix_ohlc": "VIX", "sector_etf_close": "ETF_", "gold_daily": "GOLD"}
-"""Table of closes -> name of its series; a name that ends in _ gets the row's symbol."""
 
 
 def load(
@@ -142,7 +135,7 @@ def load(
     used = {path.name for path in paths} | {reading.file for reading in readings}
     if collected is None:  # tables of an increment need not name each other's symbols
         notes += _lonely(prices, sectors, membership)
-    notes += _not_read(folder, used, input_path)
+    notes += not_read(folder, used, input_path)
     return RawData(
         bars=prices.frame,
         sectors=sectors.frame,
@@ -179,21 +172,6 @@ def _lonely(prices: Read, sectors: Read, membership: Read | None) -> tuple[str, 
         notes += without_partner(members, traded, "symbols of the membership", "the prices")
         notes += without_partner(traded, members, "symbols of the prices", "the membership")
     return notes
-
-
-def _not_read(folder: Path, used: set[str], input_path: Path) -> tuple[str, ...]:
-    """Name the files and folders beside the tables that were not read."""
-    if input_path.is_file():
-        return ()
-    rest = []
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            n_files = sum(1 for inner in path.rglob("*") if inner.is_file())
-            rest.append(f"{path.name}/ ({n_files} files)")
-        elif path.name not in used and not path.name.startswith("."):
-            rest.append(path.name)
-    more = f" and {len(rest) - _LISTED} more" if len(rest) > _LISTED else ""
-    return (f"not read: {', '.join(rest[:_LISTED])}{more}",) if rest else ()
 
 
 def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:
@@ -283,8 +261,12 @@ def _read_index(folder: Path, names: NamedTables, calendar: str | None) -> Read:
     given = {} if table.close == "close" else {"close": table.close}
     if table.only is None:
         _refuse_several(path)
-    rows = _read_rows(path, ("close",), given, table.only, calendar)
+    rows = read_rows(path, ("close",), given, table.only, calendar)
     index = in_time(rows.frame.select(INDEX_SCHEMA.names()).drop_nulls())
+    is_strange = index["close"] <= 0
+    if is_strange.sum() > _STRANGE * index.height:
+        found = f"{is_strange.sum()} of {index.height} rows without, as where returns stand there"
+        raise refusal(path, "levels above 0", found, "give the levels of the index", "close")
     refuse_unsorted(index.with_columns(symbol=pl.lit("index")), "symbol", path)
     if index.is_empty():
         rows = rows._replace(notes=(*rows.notes, f"{path.name}: no level in it, so no index"))
@@ -310,7 +292,7 @@ def _read_all_series(
     calendar: str | None,
 ) -> Read:
     """Read the series of the named tables, then those of `macro_path` or of a default place."""
-    parts = [_read_series(_table(folder, table.table), table, calendar) for table in names.series]
+    parts = [read_series(_table(folder, table.table), table, calendar) for table in names.series]
     path, where = macro_path, ""
     if path is None and names is STANDARD:
         sibling = input_path.resolve().parent / SIBLING_MACRO_FOLDER
@@ -318,7 +300,7 @@ def _read_all_series(
         if path is None and sibling.is_dir():
             path, where = sibling, "beside the input"
     if path is not None:
-        further = _read_macro(path, calendar)
+        further = read_macro(path, calendar)
         own = {series for table in names.series for series in table.values}
         twice = sorted(own & set(further.frame["series"]))
         notes = further.notes
@@ -349,140 +331,3 @@ def _read_membership(path: Path | None, calendar: str | None) -> Read | None:
         found = f"{row['symbol']} {row['start']} to {row['end']}"
         raise refusal(path, "a date not before start", found, "correct the row", "end", is_wrong)
     return read._replace(frame=membership.sort("symbol", "start"))
-
-
-def _read_series(path: Path, names: SeriesTable, calendar: str | None) -> Read:
-    """Read a table whose columns are macro series, as `MACRO_SCHEMA` without missing values.
-
-    Where the profile declares that day and month are exchanged, dates are corrected. A note and
-    the finding `day_month_exchanged` count them.
-    """
-    rows = _read_rows(path, tuple(names.values), names.values, names.only, calendar)
-    if names.day_month_swapped_until is not None:
-        rows = _with_dates_corrected(rows, names, path)
-    columns = [
-        rows.frame.select("date", series=pl.lit(series), value=pl.col(series))
-        for series in names.values
-    ]
-    series = pl.concat(columns).drop_nulls("value").sort("series", "date")
-    refuse_unsorted(series, "series", path)
-    return rows._replace(frame=series)
-
-
-def _read_macro(path: Path, calendar: str | None) -> Read:
-    """Read macro series from a file `date, series (or series_id), value`, or from a folder.
-
-    The folder has any of `macro`, `fred_series` (such files), `vix_ohlc`, `sector_etf_close` and
-    `gold_daily`. The VIX close becomes VIX, sector ETFs ETF_<symbol>, gold GOLD. Missing values and
-    revised indices are left out. The finding `macro_range` names the days on which open or close of
-    the VIX or of gold lies outside low to high. The close is read all the same.
-    """
-    tables = [path]
-    if not path.is_file():
-        stems = (*_SERIES_TABLES, *_CLOSE_TABLES)
-        tables = [table for table in (find_table(path, stem) for stem in stems) if table]
-        if not tables:
-            raise MissingArtifactError(
-                f"{path}: expected a macro file or a folder with {', '.join(stems)} as .csv or "
-                ".parquet, found none; name it with --macro"
-            )
-    parts = []
-    for table in tables:
-        stem = stem_of(table).lower()
-        if stem in _CLOSE_TABLES and table != path:
-            parts.append(_read_closes(table, _CLOSE_TABLES[stem], calendar))
-        else:
-            read = read_table(table, MACRO_SCHEMA, keys=("date", "series"), calendar=calendar)
-            refuse_unsorted(read.frame, "series", table)
-            parts.append(read)
-    macro = pl.concat(part.frame for part in parts).drop_nulls("value")
-    if macro.filter(pl.col("series") == "VIX").is_empty():
-        same_day = macro.filter(pl.col("series") == "VIXCLS")
-        macro = macro.vstack(same_day.with_columns(series=pl.lit("VIX")))
-    is_revised = pl.col("series").str.contains(REVISED)
-    revised = macro.filter(is_revised)["series"].unique().sort()
-    macro = macro.filter(~is_revised).sort("series", "date")
-    refuse_unsorted(macro, "series", path)
-    notes = tuple(note for part in parts for note in part.notes)
-    if path.is_dir():
-        rest = _not_read(path, {table.name for table in tables}, path)
-        notes += tuple(f"{path.name}: {note}" for note in rest)
-    if len(revised):
-        notes += (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
-    readings = tuple(reading for part in parts for reading in part.readings)
-    return Read(macro, notes, pl.concat(part.findings for part in parts), readings)
-
-
-def _read_closes(path: Path, name: str, calendar: str | None) -> Read:
-    """Read closes as series; report the rows whose open or close lies outside low to high."""
-    is_many = name.endswith("_")
-    symbol = {"symbol": pl.String()} if is_many else {}
-    wider = {other: pl.Float64() for other in PRICE_COLUMNS if other != "close"}
-    required = {"date": pl.Date(), "close": pl.Float64(), **symbol}
-    read = read_table(path, required, {} if is_many else wider, calendar=calendar)
-    bars = read.frame
-    series = pl.lit(name) + pl.col("symbol") if is_many else pl.lit(name)
-    macro = bars.select("date", series=series, value="close")
-    if is_many or not set(wider) <= set(bars.columns):
-        return read._replace(frame=macro)
-    above = pl.max_horizontal("open", "close") > pl.col("high")
-    below = pl.min_horizontal("open", "close") < pl.col("low")
-    detail = pl.format("open {}, high {}, low {}, close {}; the close is read", *PRICE_COLUMNS)
-    wrong = bars.filter(above | below).with_columns(symbol=pl.lit(name))
-    named = findings_of(wrong, "macro_range", pl.col("open"), detail=detail)
-    return read._replace(frame=macro, findings=named)
-
-
-def _read_rows(
-    path: Path,
-    columns: tuple[str, ...],
-    given: dict[str, str],
-    only: RowFilter | None,
-    calendar: str | None,
-) -> Read:
-    """Read days and numbers of the rows that `only` selects; a note counts the others."""
-    mark = {} if only is None else {only.column: pl.String()}
-    schema = {"date": pl.Date(), **mark, **dict.fromkeys(columns, pl.Float64())}
-    names = given | ({} if only is None else {only.column: only.column})
-    read = read_table(path, schema, names=names, keys=("date",), calendar=calendar)
-    if only is None:
-        return read
-    table = read.frame
-    rows = table.filter(pl.col(only.column) == only.equals)
-    if rows.is_empty():
-        found = ", ".join(sorted(set(table[only.column].drop_nulls())))
-        cure = "change `only` in `data.named_tables`"
-        raise refusal(path, f"rows of {only.equals!r}", found, cure, only.column)
-    left_out = table.height - rows.height
-    note = f"{path.name}: {left_out} rows left out, not {only.equals}"
-    return read._replace(frame=rows, notes=(*read.notes, note))
-
-
-def _with_dates_corrected(rows: Read, names: SeriesTable, path: Path) -> Read:
-    """Exchange day and month of the dates that the profile declares to be wrong.
-
-    The finding counts them and has the first of them as the file states it.
-    """
-    day = pl.col("date")
-    may_be_exchanged = (
-        (day <= pl.lit(names.day_month_swapped_until))
-        & (day.dt.day() <= _SURELY_A_DAY)
-        & (day.dt.day() != day.dt.month())
-    )
-    changed = rows.frame.filter(may_be_exchanged)
-    note = (
-        f"{path.name}: day and month exchanged back in {changed.height} of {rows.frame.height} "
-        f"dates up to {names.day_month_swapped_until}, as the profile declares"
-    )
-    first = {"date": changed["date"].min(), "rule": "day_month_exchanged", "count": changed.height}
-    findings = [
-        {"symbol": series, **first, "detail": note}
-        for series in sorted(names.values)
-        if changed.height
-    ]
-    right = pl.when(may_be_exchanged).then(pl.date(day.dt.year(), day.dt.day(), day.dt.month()))
-    return rows._replace(
-        frame=rows.frame.with_columns(date=right.otherwise(day)),
-        notes=(*rows.notes, note),
-        findings=pl.DataFrame(findings, schema=FINDINGS_SCHEMA),
-    )

@@ -6,7 +6,6 @@ two rows that another column tells apart, such as the series of a share.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -46,10 +45,10 @@ def joined_parts(parts: list[Read], paths: list[Path], known: Collection[str]) -
             by_base.setdefault(base, []).append(i)
     joined = list(parts)
     for base, members in by_base.items():
-        spans = sorted(
-            (parts[i].frame["date"].min(), parts[i].frame["date"].max()) for i in members
-        )
-        is_apart = all(last < first for (_, last), (first, _) in pairwise(spans))
+        day = pl.col("date")
+        spans = pl.concat(parts[i].frame.select(first=day.min(), last=day.max()) for i in members)
+        spans = spans.sort("first")
+        is_apart = bool((spans["first"].shift(-1) > spans["last"]).all())
         if base not in known and (len(members) == 1 or not is_apart):
             continue
         count = f"{len(members)} files are parts of" if len(members) > 1 else "holds"

@@ -38,6 +38,9 @@ Columns = Mapping[str, Any]
 _NONE: Columns = MappingProxyType({})
 _NAMED = 12
 """Headings that a note lists."""
+_UNSEEN = "[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff]"
+"""Signs without a width, which web pages leave in what is copied from them."""
+_NAMED_FILES = 20
 _SHOWN_SPELLINGS = 4
 
 
@@ -182,6 +185,21 @@ def reading_of(
     )
 
 
+def not_read(folder: Path, used: set[str], input_path: Path) -> tuple[str, ...]:
+    """Name the files and folders beside the tables that were not read."""
+    if input_path.is_file():
+        return ()
+    rest = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            n_files = sum(1 for inner in path.rglob("*") if inner.is_file())
+            rest.append(f"{path.name}/ ({n_files} files)")
+        elif path.name not in used and not path.name.startswith("."):
+            rest.append(path.name)
+    more = f" and {len(rest) - _NAMED_FILES} more" if len(rest) > _NAMED_FILES else ""
+    return (f"not read: {', '.join(rest[:_NAMED_FILES])}{more}",) if rest else ()
+
+
 def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
     """Refuse duplicate or descending dates within a `key` (symbol or series)."""
     previous = pl.col("date").shift(1).over(key)
@@ -320,7 +338,7 @@ def convert(
         return splits(column, mark) if name == "split" else numbers(column, mark)
     if column.dtype.is_float() and (column.drop_nulls() % 1 == 0).all():
         column = column.cast(pl.Int64)  # a gap made floats of whole numbers
-    text = column.cast(pl.String, strict=False).str.strip_chars()
+    text = column.cast(pl.String, strict=False).str.replace_all(_UNSEEN, "").str.strip_chars()
     text = text.set((text == "").fill_null(value=False), None)
     return text, text.is_null() & text.is_not_null()
 

@@ -217,6 +217,75 @@ def test_vix_is_taken_from_fred_where_nothing_better_exists(folder: Path, tmp_pa
     assert dict(macro.select("series", "value").iter_rows()) == {"VIX": 13.0, "VIXCLS": 13.0}
 
 
+@pytest.mark.parametrize("names", [("DGS10",), ("DGS10", "FEDFUNDS", "my series")])
+@pytest.mark.parametrize("date", ["observation_date", "DATE", ""])
+def test_series_side_by_side_are_read_by_their_headings(
+    folder: Path, names: tuple[str, ...], date: str
+) -> None:
+    cells = [".", *(str(number) for number in range(1, len(names)))]
+    rows = [f"2020-01-02,{','.join(cells)}", f"2020-01-03,{','.join('5' * len(names))}"]
+    (folder / "macro.csv").write_text("\n".join([f"{date},{','.join(names)}", *rows]))
+    macro = load(folder).macro
+    expected = [(name, 5.0) for name in names] + [
+        (name, float(number)) for number, name in enumerate(names) if number
+    ]
+    assert sorted(macro.select("series", "value").iter_rows()) == sorted(expected)
+
+
+def test_folder_of_series_alone_is_read_whole(folder: Path, tmp_path: Path) -> None:
+    macro = tmp_path / "fred"
+    macro.mkdir()
+    for name in ("DGS10", "FEDFUNDS"):
+        (macro / f"{name}.csv").write_text(f"observation_date,{name}\n2020-01-02,1.5\n")
+    (macro / "README.md").write_text("from FRED")
+    raw = load(folder, macro)
+    assert raw.macro["series"].to_list() == ["DGS10", "FEDFUNDS"]
+    assert "fred: not read: README.md" in raw.notes
+
+
+@pytest.mark.parametrize("header", ["date,open,close", "date,symbol,x", "date,value", "when,DGS10"])
+def test_columns_that_mean_something_else_are_no_series(folder: Path, header: str) -> None:
+    n_others = header.count(",")
+    (folder / "macro.csv").write_text(f"{header}\n2020-01-02{',1' * n_others}\n")
+    with pytest.raises(DataError, match="expected the columns date, series, value"):
+        load(folder)
+
+
+@pytest.mark.parametrize("heading", ["realtime_start", "vintage_date"])
+def test_several_releases_of_a_value_are_refused_as_what_they_are(
+    folder: Path, heading: str
+) -> None:
+    rows = "2020-01-01,UNRATE,4.0,2020-02-07\n2020-01-01,UNRATE,4.1,2020-03-06\n"
+    (folder / "macro.csv").write_text(f"date,series,value,{heading}\n{rows}")
+    message = rf"column {heading}: .* several of UNRATE for 2020-01-01 .* keep the first release"
+    with pytest.raises(DataError, match=message):
+        load(folder)
+    (folder / "macro.csv").write_text(f"date,series,value,{heading}\n2020-01-01,VIX,4,2020-02-07")
+    assert load(folder).macro.height == 1
+
+
+@pytest.mark.parametrize(("n_strange", "is_refused"), [(2, False), (3, True), (10, True)])
+def test_returns_in_place_of_levels_are_no_index(
+    folder: Path,
+    n_strange: int,
+    is_refused: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    rows = [f"2020-01-{i + 1:02d},{-0.5 if i < n_strange else 0.5}" for i in range(10)]
+    (folder / "index.csv").write_text("\n".join(["date,close", *rows]))
+    if is_refused:
+        with pytest.raises(DataError, match=rf"levels above 0, found {n_strange} of 10 rows"):
+            load(folder)
+    else:
+        assert load(folder).index.height == len(rows)
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\u200e", "\ufeff", "\u00a0"])
+def test_signs_without_a_width_are_no_part_of_a_symbol(folder: Path, sign: str) -> None:
+    lines = [f"{sign}{symbol}{sign},Energy" for symbol in ("AAA", "BBB")]
+    (folder / "sectors.csv").write_text("\n".join(["symbol,sector", *lines]))
+    assert load(folder).sectors["symbol"].to_list() == ["AAA", "BBB"]
+
+
 def test_empty_macro_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingArtifactError, match="expected a macro file or a folder with"):

@@ -60,7 +60,6 @@ _UNITS = frozenset(
 """What stands in a line of types or units below a header, where tickers may stand, too."""
 _JSON = ("{", "[")
 _NO_SYMBOL = re.compile(r"(?i)^(unnamed[:_ ]*\d*|_*index_level_\d+_*|level_\d+)$")
-"""Headings that programs give to numbers of rows and to columns without one."""
 _COPY = re.compile(r"\.\d+$")
 """What pandas adds to a heading that stands again."""
 _FEWEST_PARTS = 2
@@ -142,6 +141,11 @@ HEADERLESS = (
 def is_day(cell: str) -> bool:
     """Say whether a cell looks like a day or a time, or a line begins with one."""
     return bool(_DAY.match(cell))
+
+
+def is_row_number(heading: str) -> bool:
+    """Say whether a program gave a heading to the numbers of rows, or to a column without one."""
+    return bool(_NO_SYMBOL.match(heading))
 
 
 def find_head(lines: Sequence[tuple[int, str]]) -> Head | None:
@@ -295,7 +299,7 @@ def _repeated(columns: Sequence[Column]) -> UnclearError:
 
 def _melted(sheet: Sheet) -> Sheet:
     date = match(sheet.frame.columns, ("date",)).taken["date"]
-    symbols = [name for name in sheet.frame.columns if name != date and not _NO_SYMBOL.match(name)]
+    symbols = [name for name in sheet.frame.columns if name != date and not is_row_number(name)]
     _refuse_derived(sheet.frame.select(symbols))
     long = sheet.frame.unpivot(symbols, index=date, variable_name="symbol", value_name="close")
     words = f"{sheet.words}, closes of {len(symbols)} symbols side by side"
