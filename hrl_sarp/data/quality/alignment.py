@@ -26,8 +26,11 @@ _CERTAIN = 4.0
 """Lead of a shifted correlation over the one of the same day, in units of 1 / sqrt(bars)."""
 _LARGEST_MOVE = 0.5
 """Larger returns of a stock do not count into the mean that series are held against."""
-_MOST_DAYS = 366
-"""Days without any bar from which on the days themselves must be wrong."""
+_MOST_DAYS = 60
+"""Days without any bar from which on the days themselves must be wrong. No exchange of today was
+closed so long."""
+_SMALLEST_DIVIDEND, _FEWEST_DIVIDENDS = 1e-3, 2
+"""Share of the price that rounded closes show, and dividends that say something."""
 _UNIT_STEP, _OFF_ZERO = 100.0, 3.0
 """Percent over fractions; a rate near zero makes such steps, too, so the larger must be off it."""
 _SEVERAL = 1.5
@@ -144,11 +147,13 @@ def level_defects(bars: pl.DataFrame) -> pl.DataFrame:
     return _about("", moves["date"][0], "log_prices", usual, moves.height, detail)
 
 
-def span_defects(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report years in which no symbol has a bar.
+def span_defects(bars: pl.DataFrame, good_bars: pl.DataFrame) -> pl.DataFrame:
+    """Report days that reach beyond the data: every other stock would cease on the day before.
 
-    `empty_year`: a wrong year or century in a few rows looks so, and a day in the future would make
-    every other stock cease. It has the first row on the side with fewer rows, and counts them.
+    `empty_span`: no symbol has a bar for more than `_MOST_DAYS` days. A wrong month or year in some
+    rows looks so. It has the first row on the side with fewer rows, and counts them.
+    `end_unusable`: the last days have bars, but none that no rule excludes. It has the first of
+    these bars, and counts them.
     """
     keyed = bars.drop_nulls(["symbol", "date"]).sort("date", "symbol")
     days = keyed["date"].unique().sort()
@@ -164,9 +169,45 @@ def span_defects(bars: pl.DataFrame) -> pl.DataFrame:
         )
         count = pl.lit(fewer.height)
         parts.append(
-            findings_of(fewer.head(1), "empty_year", pl.col("close"), count, pl.lit(detail))
+            findings_of(fewer.head(1), "empty_span", pl.col("close"), count, pl.lit(detail))
+        )
+    after = keyed.filter(pl.col("date") > good_bars["date"].max())
+    if after.height:
+        detail = (
+            f"the {after.height} bars after {good_bars['date'].max()} cannot be used, see their "
+            "findings: complete them, or leave these days out"
+        )
+        count = pl.lit(after.height)
+        parts.append(
+            findings_of(after.head(1), "end_unusable", pl.col("close"), count, pl.lit(detail))
         )
     return pl.concat(parts)
+
+
+def adjusted_without_dividends(prepared: pl.DataFrame) -> pl.DataFrame:
+    """Report adjusted closes that lack the dividends which are stated beside them.
+
+    `dividend_not_adjusted`: on most days of a dividend, adj_close moves as the close alone. Returns
+    come from adj_close, so these dividends would be lost. The finding has the first such row, and
+    counts them. Dividends that rounding hides count for neither.
+    """
+    paid = pl.col("dividend") / pl.col("previous_close")
+    alone = pl.col("total_return") - paid
+    both = prepared.filter(pl.col("adj_close").is_not_null() & (paid > _SMALLEST_DIVIDEND))
+    marked = both.with_columns(
+        is_lost=(pl.col("adjusted_return") - alone).abs() < paid / 4,
+        is_there=(pl.col("adjusted_return") - pl.col("total_return")).abs() < paid / 4,
+    )
+    lost = marked.filter("is_lost").sort("date", "symbol")
+    if lost.height < _FEWEST_DIVIDENDS or lost.height <= int(marked["is_there"].sum()):
+        return FINDINGS_SCHEMA.to_frame()
+    detail = pl.format(
+        "adj_close lacks {} of {} dividends, the first of {}; leave adj_close out, so that the "
+        "dividends count, or give closes that are adjusted for them",
+        *(pl.lit(lost.height), pl.lit(marked.height), "dividend"),
+    )
+    count = pl.lit(lost.height)
+    return findings_of(lost.head(1), "dividend_not_adjusted", pl.col("dividend"), count, detail)
 
 
 def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:

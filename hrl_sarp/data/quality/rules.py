@@ -36,9 +36,11 @@ STRUCTURAL = frozenset(
         "index_spacing",
         "bar_spacing",
         "calendar_mismatch",
-        "empty_year",
+        "empty_span",
+        "end_unusable",
         "dividend_repeated",
         "dividend_in_price",
+        "dividend_not_adjusted",
         "adjusted_unlike",
         "unknown_sector",
         "sector_spelling",
@@ -220,6 +222,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     The row is sound.
     `adjustment_reversal`: the row after a gap takes it back: a factor was applied a day early.
     `dividend_over_price`: a dividend exceeds the close before, such as a spin-off in other shares.
+    `dividend_again`: the same dividend stands on one of the bars just before, too.
     `dividend_unseen`: a large dividend of which the price does not show half, as where it stands in
     another unit, or a negative one. The value is its share of the close before.
     """
@@ -247,6 +250,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     gap_before = log_gap.shift(1).over("symbol")
     is_back = ((1 + adjusted).log() + gap_before).abs() < _REVERSAL_REST * gap_before.abs()
     dividend = pl.col("dividend")
+    rows_before = [dividend.shift(i).over("symbol") for i in (1, 2, 3)]
+    pays = dividend > 0
     paid = dividend / pl.col("previous_close")
     moves = [pl.col(name) / pl.col("previous_close") for name in ("open", "close")]
     is_still = pl.all_horizontal(move.fill_null(1.0) > 1 - paid / 2 for move in moves)
@@ -275,6 +280,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "adjustment_gap": (unexplained, pl.col("gap")),
         "unstated_dividend": (pl.col("is_dividend"), pl.col("gap")),
         "adjustment_reversal": (unexplained.shift(1).over("symbol") & is_back, adjusted),
+        "dividend_again": (any_of([pays & (dividend == row) for row in rows_before]), dividend),
         "dividend_over_price": ((dividend > 0) & (dividend > pl.col("previous_close")), dividend),
         "dividend_unseen": (is_unpaid & (dividend <= pl.col("previous_close")), paid),
     }

@@ -88,7 +88,6 @@ def validate(
             left_out = profile.sectors_left_out
             found.append(series.unknown_sectors(raw, profile.sectors, left_out))
         found.append(alignment.spacing_defects(raw.bars, sessions, calendar_name))
-        found.append(alignment.span_defects(raw.bars))
         found.append(alignment.level_defects(raw.bars))
         found.append(alignment.index_against_bars(raw, sessions))
         found.append(alignment.series_against_bars(raw))
@@ -213,7 +212,9 @@ def _bar_findings(
     ]
     late = hindsight.check_hindsight(_without(prepared, found), config)
     good_bars = _without(bars, [*found, late])
-    return [*found, late, rules.early_ends(good_bars, sessions)]
+    found += [late, rules.early_ends(good_bars, sessions)]
+    found.append(alignment.adjusted_without_dividends(prepared))
+    return [*found, alignment.span_defects(bars, good_bars)]
 
 
 def _without(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:

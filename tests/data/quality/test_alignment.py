@@ -239,7 +239,7 @@ def test_memberships_and_bars_that_do_not_meet_are_named_with_their_twin() -> No
     assert not report.has_failed
 
 
-@pytest.mark.parametrize("year", [1711, 1911, 1970, 2101, 2206])
+@pytest.mark.parametrize("year", [1711, 1911, 1970, 2010, 2012, 2101, 2206])
 @pytest.mark.parametrize("n_rows", [1, 5])
 def test_rows_of_another_century_fail_with_the_first_of_them(year: int, n_rows: int) -> None:
     raw = noisy_raw()
@@ -248,7 +248,7 @@ def test_rows_of_another_century_fail_with_the_first_of_them(year: int, n_rows: 
     moved = pl.when(is_wrong).then(pl.col("date").dt.replace(year=year)).otherwise("date")
     bars = raw.bars.with_columns(date=moved).sort("symbol", "date")
     report = check(replace(raw, bars=bars))
-    row = report.table.filter(rule="empty_year").row(0, named=True)
+    row = report.table.filter(rule="empty_span").row(0, named=True)
     assert (row["symbol"], row["date"], row["count"]) == (
         "BBB",
         wrong[0].replace(year=year),
@@ -368,3 +368,67 @@ def test_symbol_with_the_closes_of_another_is_named(n_own: int) -> None:
 def test_constant_closes_are_no_copies(close: float | None) -> None:
     bars = noisy_raw().bars.with_columns(close=pl.lit(close, dtype=pl.Float64))
     assert alignment.copies(bars).is_empty()
+
+
+@pytest.mark.parametrize(("days", "is_wrong"), [(60, False), (61, True)])
+def test_days_without_any_bar_are_wrong_from_sixty_on(
+    days: int,
+    is_wrong: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    raw = noisy_raw()
+    first = SESSIONS[40].item()
+    step = (first - SESSIONS[39].item()).days
+    late = pl.col("date") + pl.duration(days=days - step)
+    moved = pl.when(pl.col("date") >= pl.lit(first)).then(late).otherwise("date")
+    found = check(replace(raw, bars=raw.bars.with_columns(date=moved))).table
+    assert found.filter(rule="empty_span").height == is_wrong
+
+
+@pytest.mark.parametrize("n_days", [1, 5])
+@pytest.mark.parametrize("column", ["adj_close", "close"])
+def test_last_days_on_which_no_bar_can_be_used_fail(column: str, n_days: int) -> None:
+    raw = noisy_raw()
+    last = pl.col("date") > pl.lit(SESSIONS[-1 - n_days].item())
+    for symbols, is_wrong in ((["AAA", "BBB"], True), (["AAA"], False)):
+        lost = pl.when(last & pl.col("symbol").is_in(symbols)).then(None).otherwise(pl.col(column))
+        report = check(replace(raw, bars=raw.bars.with_columns(lost.alias(column))))
+        found = report.table.filter(rule="end_unusable")
+        expected = [("AAA", SESSIONS[-n_days].item(), 2 * n_days)] if is_wrong else []
+        assert found.select("symbol", "date", "count").rows() == expected
+        assert report.has_failed == is_wrong
+
+
+def paying(n_lost: int, n_kept: int, digits: int = 12) -> RawData:
+    """AAA and BBB pay 0.4 on days of their own; so many adjusted closes lack it, or have it."""
+    raw = noisy_raw()
+    rows = range(3, 3 + 2 * (n_lost + n_kept), 2)
+    ends = [SESSIONS[row].item() for row in rows]
+    pays = (pl.col("symbol") == "AAA") & pl.col("date").is_in(ends)
+    factor = pl.lit(1.0)
+    for day in ends[n_lost:]:
+        before = raw.bars.filter(pl.col("symbol") == "AAA", pl.col("date") < day)["close"][-1]
+        is_before = (pl.col("symbol") == "AAA") & (pl.col("date") < pl.lit(day))
+        factor *= pl.when(is_before).then(before / (before + 0.4)).otherwise(1.0)
+    bars = raw.bars.with_columns(
+        dividend=pl.when(pays).then(0.4).otherwise(0.0),
+        adj_close=(pl.col("close") * factor).round(digits),
+    )
+    return replace(raw, bars=bars)
+
+
+@pytest.mark.parametrize("digits", [2, 12])
+@pytest.mark.parametrize(
+    ("n_lost", "n_kept", "is_wrong"),
+    [(0, 6, False), (1, 0, False), (2, 0, True), (6, 0, True), (4, 3, True), (3, 4, False)],
+)
+def test_adjusted_closes_without_the_stated_dividends_fail(
+    n_lost: int,
+    n_kept: int,
+    is_wrong: bool,  # noqa: FBT001 -- a parameter of the test
+    digits: int,
+) -> None:
+    report = check(paying(n_lost, n_kept, digits))
+    found = report.table.filter(rule="dividend_not_adjusted")
+    expected = [("AAA", SESSIONS[3].item(), n_lost)] if is_wrong else []
+    assert found.select("symbol", "date", "count").rows() == expected
+    assert report.has_failed == is_wrong

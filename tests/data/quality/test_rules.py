@@ -274,3 +274,18 @@ def test_column_that_one_symbol_lacks_as_a_whole_is_named_once_and_its_rows_stay
 def test_row_that_lacks_what_its_symbol_has_says_which_column(column: str) -> None:
     found = found_by("missing_value", with_cells(clean_raw(), 5, **{column: None}).bars)
     assert found.select("symbol", "date", "detail").rows() == [("AAA", day(5), f"no {column}")]
+
+
+@pytest.mark.parametrize(
+    ("later", "amount", "is_named"),
+    [(1, 0.5, True), (3, 0.5, True), (4, 0.5, False), (1, 0.4, False)],
+)
+def test_dividend_that_stands_again_is_named(
+    later: int,
+    amount: float,
+    is_named: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    raw = with_cells(with_cells(clean_raw(), ROW, dividend=0.5), ROW + later, dividend=amount)
+    found = found_by("dividend_again", raw.bars)
+    expected = [("AAA", day(ROW + later), 0.5)] if is_named else []
+    assert found.select("symbol", "date", "value").rows() == expected
