@@ -174,7 +174,7 @@ def span_defects(bars: pl.DataFrame, good_bars: pl.DataFrame) -> pl.DataFrame:
     after = keyed.filter(pl.col("date") > good_bars["date"].max())
     if after.height:
         detail = (
-            f"the {after.height} bars after {good_bars['date'].max()} cannot be used, see their "
+            f"the {after.height} bars after {good_bars['date'].max()!s} cannot be used, see their "
             "findings: complete them, or leave these days out"
         )
         count = pl.lit(after.height)
