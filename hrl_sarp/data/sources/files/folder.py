@@ -17,6 +17,7 @@ from hrl_sarp.config.market_schema import (
     SectorsTable,
 )
 from hrl_sarp.data.partners import without_partner
+from hrl_sarp.data.quality.alignment import SCALES
 from hrl_sarp.data.quality.rules import LEFT_OUT
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match
@@ -202,12 +203,12 @@ def _one_sector(symbols: list[str], input_path: Path) -> Read:
     """Put all stocks into one sector.
 
     Raises:
-        DataError: if one of them is marked as an index: it would be bought as a stock.
+        DataError: if one of them is an index or a rate: it would be bought as a stock.
     """
-    marked = [name for name in symbols if name.startswith(_OF_INDEX)]
+    marked = [name for name in symbols if name.startswith(_OF_INDEX) or name in SCALES]
     if marked:
-        found = f"the index {', '.join(marked[:_LISTED])} and no table of sectors"
-        cure = "move the index to index.csv, or add sectors.csv"
+        found = f"{', '.join(marked[:_LISTED])} and no table of sectors"
+        cure = "move an index to index.csv and series to macro.csv, or add sectors.csv"
         raise refusal(input_path, "prices of stocks alone", found, cure)
     listed = pl.DataFrame({"symbol": symbols}, schema={"symbol": pl.String()})
     note = f"no table of sectors: all stocks are in one sector, '{ONE_SECTOR}'"

@@ -12,6 +12,7 @@ import polars as pl
 
 from hrl_sarp.data.partners import PERIODS
 from hrl_sarp.data.sources.files.forms.content import stem_of
+from hrl_sarp.data.sources.files.forms.headings import heading_key
 from hrl_sarp.data.sources.files.tables import Read, refusal
 
 _KEYS = ("date", "symbol")
@@ -19,6 +20,8 @@ _MANY = 0.2
 """Share of a symbol's rows from which on several rows a day are no accident."""
 _MOST_KINDS = 50
 """Different words, at most, of a column that tells kinds of rows apart."""
+_CURRENCIES = frozenset({"currency", "ccy", "curr", "devise", "wahrung", "waehrung", "moneda"})
+"""Headings of the currency of a price."""
 _SAME = 1e-6
 """Relative difference below which two closes are the same."""
 
@@ -88,7 +91,7 @@ def refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -
 def refuse_kinds(
     bars: pl.DataFrame, table: pl.DataFrame, taken: Mapping[str, str], path: Path
 ) -> None:
-    """Refuse several rows a day of a symbol that a column of words tells apart.
+    """Refuse a symbol in two currencies, and several rows of its day that words tell apart.
 
     Args:
         bars: The rows with `symbol`, `date` and `close`, in the order of the file.
@@ -99,6 +102,9 @@ def refuse_kinds(
     Raises:
         DataError: naming the column and its words.
     """
+    for heading in table.columns:
+        if heading_key(heading) in _CURRENCIES:
+            _refuse_currencies(bars, table[heading], path)
     spread = (pl.col("close").max() / pl.col("close").min() - 1).over(_KEYS)
     marked = bars.select(*_KEYS, is_many=(pl.len().over(_KEYS) > 1) & (spread > _SAME))
     often = marked.group_by("symbol").agg(pl.col("is_many").mean())
@@ -122,6 +128,19 @@ def refuse_kinds(
             found = f"several of {first['symbol']} on {first['date']}, told apart as {kinds}"
             cure = f"keep the rows of one {heading}"
             raise refusal(path, "one row a symbol and day", found, cure, heading, is_row)
+
+
+def _refuse_currencies(bars: pl.DataFrame, currency: pl.Series, path: Path) -> None:
+    named = bars.select("symbol", "date", word=currency.cast(pl.String))
+    before = pl.col("word").forward_fill().shift(1).over("symbol")
+    changes = named.with_columns(before=before)
+    is_change = changes.select((pl.col("word") != pl.col("before")).fill_null(value=False))
+    mask = is_change.to_series()
+    if mask.any():
+        row = changes.filter(mask).row(0, named=True)
+        found = f"{row['symbol']} in {row['before']}, and in {row['word']} on {row['date']}"
+        cure = "convert all prices of a symbol to one"
+        raise refusal(path, "one currency a symbol", found, cure, currency.name, mask)
 
 
 def _renamed(part: Read, names: Mapping[str, str], notes: tuple[str, ...]) -> Read:

@@ -1,5 +1,6 @@
 """What several files, rows or columns say about one symbol is joined, or refused with its cause."""
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -155,12 +156,32 @@ def test_copy_of_a_column_of_a_wide_table_is_refused(tmp_path: Path) -> None:
     assert load(tmp_path, needs_sectors=False).bars["symbol"].n_unique() == 3
 
 
-def test_index_among_the_prices_needs_a_table_of_sectors(tmp_path: Path) -> None:
-    for symbol in ("AAA", "^GSPC"):
+@pytest.mark.parametrize("name", ["^GSPC", "DGS10", "VIX"])
+def test_index_or_rate_among_the_prices_needs_a_table_of_sectors(tmp_path: Path, name: str) -> None:
+    for symbol in ("AAA", name):
         part(tmp_path, symbol, DAYS)
-    with pytest.raises(DataError, match=r"found the index \^GSPC and no table of sectors; move"):
+    with pytest.raises(DataError, match=rf"found {re.escape(name)} and no table of sectors; move"):
         load(tmp_path, needs_sectors=False)
-    assert load(sectors(tmp_path, "AAA", "^GSPC")).bars["symbol"].n_unique() == 2
+    assert load(sectors(tmp_path, "AAA", name)).bars["symbol"].n_unique() == 2
+
+
+@pytest.mark.parametrize("heading", ["currency", "Ccy", "Währung"])
+def test_symbol_in_two_currencies_is_refused_with_its_day(tmp_path: Path, heading: str) -> None:
+    def table(words: list[str]) -> None:
+        rows = [
+            f"{day},{symbol},{word},{10 + day.day}"
+            for symbol, own in (("AAA", words), ("BBB", ["USD"] * len(DAYS)))
+            for day, word in zip(DAYS, own, strict=True)
+        ]
+        (tmp_path / "prices.csv").write_text("\n".join([f"date,symbol,{heading},close", *rows]))
+
+    sectors(tmp_path, "AAA", "BBB")
+    table(["GBP", "", *["GBP"] * 8])
+    assert load(tmp_path).bars.height == 2 * len(DAYS)
+    table([*["GBP"] * 4, *["USD"] * 6])
+    words = rf"column {heading}: .* AAA in GBP, and in USD on {DAYS[4]} in data row 5"
+    with pytest.raises(DataError, match=words):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("zone", ["", "+00:00"])
