@@ -210,7 +210,9 @@ def spoiled(rng: np.random.Generator) -> RawData:
         row, symbol = int(rng.integers(1, 20)), str(rng.choice(["AAA", "BBB"]))
         kind = rng.integers(0, 9)
         if kind == 0:
-            raw = with_cells(raw, row, symbol, dividend=float(rng.choice([0.5, 20.0, 300.0])))
+            paid = float(rng.choice([0.5, 20.0, 300.0]))
+            again = with_cells(raw, min(row + 1, 19), symbol, dividend=paid if paid < 1 else 0.0)
+            raw = with_cells(again, row, symbol, dividend=paid)
         elif kind == 1:
             raw = with_cells(raw, row, symbol, split=float(rng.choice([0.5, 2.0])))
         elif kind == 2:
