@@ -26,6 +26,7 @@ from hrl_sarp.market.assemble import make_split
 from hrl_sarp.market.releases import Release, align_series
 from hrl_sarp.market.training_data import rows_within
 from hrl_sarp.market.universe import choose_slots
+from hrl_sarp.simulator.fused import _market_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -502,14 +503,15 @@ def split_with_more_embargo(dates: Any, spans: Any, purge_days: int, embargo_day
 # Fills, observations, rewards and decisions
 
 
-def row_of_the_decision(table: Any, day: Any) -> Any:
-    """Look up the session that was decided on instead of the one after it."""
-    return table[(day - 1).clamp_min(0)]
+def tables_of_the_decision(tensors: Any, tables: Any) -> Any:
+    """Hand the kernels the session that was decided on instead of the one after it."""
+    *by_day, sector_of = _market_arrays(tensors, tables)
+    return (*(np.concatenate([table[:1], table[:-1]]) for table in by_day), sector_of)
 
 
-def row_of_the_session(table: Any, day: Any) -> Any:
-    """Look up the session that is earned."""
-    return table[day]
+def tables_of_the_session(tensors: Any, tables: Any) -> Any:
+    """Hand the kernels copies of the tables of the session that is earned."""
+    return tuple(table.copy() for table in _market_arrays(tensors, tables))
 
 
 def inputs_of_tomorrow(tensors: Any, index: Any) -> Any:
@@ -567,9 +569,9 @@ BEHAVIOUR = {
         names="(train) reads the validation span",
     ),
     "fill in the bar that was decided on": Variant(
-        place="hrl_sarp.simulator.portfolio._on",
-        leaky=row_of_the_decision,
-        clean=row_of_the_session,
+        place="hrl_sarp.simulator.fused._market_arrays",
+        leaky=tables_of_the_decision,
+        clean=tables_of_the_session,
         check="fills",
         names="not that of its own row",
     ),

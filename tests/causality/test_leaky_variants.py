@@ -107,7 +107,8 @@ def test_a_fill_in_the_bar_that_was_decided_on_pays_what_nobody_could_earn(
         np.random.default_rng(5), n_days=150, halts=False, delistings=False
     )
     assert abs(gain_of_buying_the_winner_of_the_day(market)) < 2
-    monkeypatch.setattr("hrl_sarp.simulator.portfolio._on", variants.row_of_the_decision)
+    place = "hrl_sarp.simulator.fused._market_arrays"
+    monkeypatch.setattr(place, variants.tables_of_the_decision)
     assert gain_of_buying_the_winner_of_the_day(market) > 5
 
 
