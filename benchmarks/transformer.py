@@ -12,7 +12,8 @@ from torch import nn
 from benchmarks import timing
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.fitting import Fit
-from hrl_sarp.price_action.buys.training import BuyTask, new_fit
+from hrl_sarp.price_action.buys.candle_run import new_fit
+from hrl_sarp.price_action.buys.training import BuyTask
 from hrl_sarp.price_action.buys.windows import cut_candle_windows
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.run.terminal import PhaseBar

@@ -19,6 +19,8 @@ GROWTH_ROUNDING = 16
 WEIGHT_TOLERANCE = 1e-5
 """Rounding allowed in target weights before they are refused."""
 MAX_NEWTON_ROUNDS = 20
+COST_ROUNDING = 4
+"""Machine epsilons by which the cost of a trade may still change when it counts as found."""
 MAX_COST = 0.5
 """Share of wealth above which the square-root law of market impact is not credible."""
 HELD, PLAIN, FROZEN = 0, 1, 2
@@ -321,7 +323,7 @@ def _trade(first, last, cases, costs, holdings, earned):
     """Trade to the orders where nothing is frozen and no cost depends on volume."""
     _, before, after, _ = holdings
     kind = before.dtype.type
-    tolerance = kind(4 * np.finfo(before.dtype).eps)
+    tolerance = kind(COST_ROUNDING * np.finfo(before.dtype).eps)
     for b in range(first, last):
         even, odd = costs[b if len(costs) > 1 else 0, 0], costs[b if len(costs) > 1 else 0, 1]
         cost, change, size = kind(0), kind(1), kind(0)
@@ -363,7 +365,7 @@ def _trade_beside_frozen(b, orders, wealth, tables, rules, holdings, earned, scr
     limit = _sum_sectors(b, targets, tables[8], sector_cap, stocks, sectors)
     if has_impact:
         _find_roots(wealth[b] * earned[1][b], day, tables[7], costs, rate, stocks)
-    tolerance = kind(4 * np.finfo(before.dtype).eps)
+    tolerance = kind(COST_ROUNDING * np.finfo(before.dtype).eps)
     cost = kind(0)
     for _ in range(MAX_NEWTON_ROUNDS):
         _scale_orders(b, kind(1) - cost, limit, tables[8], stocks, sectors, after)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hrl_sarp.config.market_schema import CostConfig
 from hrl_sarp.errors import SimulatorError
-from hrl_sarp.simulator.kernels import MAX_COST, MAX_NEWTON_ROUNDS
+from hrl_sarp.simulator.kernels import COST_ROUNDING, MAX_COST, MAX_NEWTON_ROUNDS
 
 BPS = 1e-4
 
@@ -215,7 +215,7 @@ def fill_orders(orders: Orders, costs: TradeCosts) -> Fill:
     rounds, because the cost is convex. One more step with the slope detached carries the exact
     gradient, by the implicit function theorem.
     """
-    tolerance = 4 * torch.finfo(orders.holdings.dtype).eps
+    tolerance = COST_ROUNDING * torch.finfo(orders.holdings.dtype).eps
     with torch.no_grad():
         cost = torch.zeros_like(orders.wealth)
         for _ in range(MAX_NEWTON_ROUNDS):

@@ -101,6 +101,26 @@ def plan_of(bars: Bars, market: Market, forecaster: Forecaster, **changes: Any) 
     return ForecastPlan.of(bars, market, observing("ewma", **changes), forecaster.least_rows)
 
 
+@pytest.mark.parametrize("kind", ["ewma", "har"])
+def test_the_unit_of_a_column_is_that_of_forecasts_made_in_the_training_span(
+    kind: str, seen: Callable[..., Market], market: Market, bars: Bars, data_dir: Path
+) -> None:
+    forecaster = forecaster_of(kind, market, data_dir)
+    plan, train = plan_of(bars, market, forecaster), market.split.train
+    made = np.flatnonzero(plan.made.any(axis=1))
+    by_day = {day: forecast_day(forecaster, plan, int(day))[1].astype(np.float32) for day in made}
+    clip = panels.small_config().encoders.panel.clip
+    inside = [raw for day, raw in by_day.items() if train.start <= day < train.stop]
+    assert len(inside) < len(by_day)
+    known = Standard.fit(np.concatenate(inside), clip)
+    unit = seen(kind).manifest[STOCK_EMBEDDINGS]["forecasts"]
+    np.testing.assert_allclose(unit["mean"], known.mean, rtol=1e-6)
+    np.testing.assert_allclose(unit["deviation"], known.deviation, rtol=1e-6)
+    # with the days after it they would be others
+    later = Standard.fit(np.concatenate(list(by_day.values())), clip)
+    assert np.abs(later.mean / known.mean - 1.0).min() > 1e-4
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_is_the_forecast_of_bars_up_to_its_day_alone(
     kind: str, seen: Callable[..., Market], market: Market, bars: Bars, data_dir: Path

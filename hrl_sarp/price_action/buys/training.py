@@ -23,8 +23,9 @@ from hrl_sarp.encoders.networks.transformer import PriceActionTransformer
 from hrl_sarp.encoders.windows.scaler import Scaler
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features import candles
-from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, World
+from hrl_sarp.fitting import Fitted, History, RunState
 from hrl_sarp.price_action.buys import measures, report
+from hrl_sarp.price_action.buys.candle_run import BOOTSTRAP, EVALUATED, begin, identity, new_fit
 from hrl_sarp.price_action.buys.inputs import CandleInputs
 from hrl_sarp.price_action.buys.windows import HOURS, CandleScaling, CandleWindows
 from hrl_sarp.reporting.figure import save_png
@@ -40,11 +41,8 @@ RESULTS, FIGURE = "price_action_results.json", "price_action_convergence.png"
 FILES = (RUNNING, MODEL, SCALER, RESULTS, FIGURE)
 """What a run that begins anew removes."""
 KIND = "price-action"
-EVALUATED = ("validation", "test")
 HALF = 0.5
 """Threshold of the measures of an epoch."""
-UPDATES, BOOTSTRAP = 1, 2
-"""Roles of derived seeds, beside that of `CandleInputs`."""
 
 
 @dataclass(frozen=True)
@@ -200,23 +198,6 @@ class BuyTask:
         return PriceAction(self.module, self.inputs.scaling, self.windows.length)
 
 
-def new_fit(task: BuyTask, stop: StopFlag, state: RunState | None = None) -> Fit:
-    """Prepare a run; without a `state` it writes no checkpoints."""
-    config, settings = task.config, task.settings
-    schedule = Schedule.of(
-        settings,
-        batch_size=settings.batch_size,
-        checkpoint_seconds=config.curriculum.checkpoint_seconds,
-    )
-
-    def keep_best(epoch: Epoch) -> None:
-        if state is not None and epoch.is_best:
-            save_price_action(state.folder, task.model())
-
-    seed, world = derive_seed(config.seed, UPDATES), World.alone(task.device)
-    return Fit(task, schedule, state, seed, stop, world, on_epoch=keep_best)
-
-
 def train_price_action(
     windows: CandleWindows,
     config: RunConfig,
@@ -228,32 +209,21 @@ def train_price_action(
 ) -> dict[str, Any]:
     """Train, choose epoch and threshold on validation, evaluate both spans, write all files."""
     task = BuyTask(windows, config, device)
-    state = RunState(folder, KIND, _identity(task), resume, file=RUNNING, option="--output")
-    if resume and (folder / RESULTS).is_file() and not state.path.is_file():
-        done: dict[str, Any] = read_json(folder / RESULTS, WRITER)
-        state.require_same(done, str(folder / RESULTS))
+    state = RunState(folder, KIND, identity(task), resume, file=RUNNING, option="--output")
+    done = begin(state, folder / RESULTS, FILES, WRITER, resume=resume)
+    if done is not None:
         return done
-    if not resume:
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-    fit = new_fit(task, stop, state)
+
+    def save(into: Path) -> None:
+        save_price_action(into, task.model())
+
+    fit = new_fit(task, stop, state, save)
     fitted = fit.run()
     save_price_action(folder, task.model())
     _export(task, folder)
     results = _report(task, fitted, fit.history, folder)
     state.finish()
     return results
-
-
-def _identity(task: BuyTask) -> dict[str, Any]:
-    """Return what a resumed run must agree with."""
-    bars = task.windows.bars
-    return {
-        "configuration": config_hash(task.config),
-        "data": f"{bars.content_hash} {', '.join(bars.instruments)}",
-        "seed": task.config.seed,
-        "device": task.device.type,
-    }
 
 
 def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> dict[str, Any]:
@@ -281,7 +251,7 @@ def _report(task: BuyTask, fitted: Fitted, history: History, folder: Path) -> di
         "windows_per_second": len(task.train_rows) * fitted.epochs / max(seconds, 1e-9),
         "pos_weight": task.pos_weight,
         "parameters": sum(weight.numel() for weight in task.module.parameters()),
-        **_identity(task),
+        **identity(task),
         "config": task.settings.model_dump(),
         "windows": {span: len(rows) for span, rows in task.inputs.first.items()},
         "dropped": task.windows.dropped,

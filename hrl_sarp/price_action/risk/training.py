@@ -3,6 +3,7 @@
 The loss on validation chooses the epoch. The test span is evaluated once, at the end.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from hrl_sarp.config.loading import config_hash
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.features import candles
-from hrl_sarp.fitting import Epoch, Fit, Fitted, History, RunState, Schedule, World
+from hrl_sarp.fitting import Fitted, History, RunState
+from hrl_sarp.price_action.buys.candle_run import BOOTSTRAP, EVALUATED, begin, identity, new_fit
 from hrl_sarp.price_action.buys.inputs import CandleInputs
 from hrl_sarp.price_action.buys.windows import CandleWindows
 from hrl_sarp.price_action.risk.targets import BASES, RiskTarget, base_rates, risk_of
 from hrl_sarp.reporting.figure import Panel, convergence_figure, save_png
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.run.checkpoints import save_payload
-from hrl_sarp.run.files import read_json, write_json
+from hrl_sarp.run.files import write_json
 from hrl_sarp.run.session import StopFlag, derive_seed
 
 MODEL, SCALER = "risk_model.pth", "risk_scaler.json"
@@ -31,11 +32,8 @@ FILES = (RUNNING, MODEL, SCALER, RESULTS, FIGURE)
 """What a run that begins anew removes."""
 WRITER = "hrl-sarp finetune-encoder --variant price-action --target"
 KIND = "price-action risk"
-EVALUATED = ("validation", "test")
 PEER = "HAR and hour"
 """The base rate that intervals compare the network with."""
-UPDATES, BOOTSTRAP = 1, 2
-"""Roles of derived seeds, beside that of `CandleInputs`."""
 RESAMPLES, INTERVAL = 1000, (2.5, 97.5)
 """Bootstrap samples, and percentiles of a 95 % interval."""
 
@@ -99,36 +97,15 @@ def train_risk(
     """Train, choose the epoch on validation, evaluate both spans beside base rates, write files."""
     task = RiskTask(windows, config, kind, device)
     state = RunState(folder, KIND, _identity(task), resume, file=RUNNING, option="--output")
-    if resume and (folder / RESULTS).is_file() and not state.path.is_file():
-        done: dict[str, Any] = read_json(folder / RESULTS, WRITER)
-        state.require_same(done, str(folder / RESULTS))
+    done = begin(state, folder / RESULTS, FILES, WRITER, resume=resume)
+    if done is not None:
         return done
-    if not resume:
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-    fit = new_fit(task, stop, state)
+    fit = new_fit(task, stop, state, partial(_save, task))
     fitted = fit.run()
     _save(task, folder)
     results = _report(task, fitted, fit.history, folder)
     state.finish()
     return results
-
-
-def new_fit(task: RiskTask, stop: StopFlag, state: RunState | None = None) -> Fit:
-    """Prepare a run; without a `state` it writes no checkpoints."""
-    config, settings = task.config, task.settings
-    schedule = Schedule.of(
-        settings,
-        batch_size=settings.batch_size,
-        checkpoint_seconds=config.curriculum.checkpoint_seconds,
-    )
-
-    def keep_best(epoch: Epoch) -> None:
-        if state is not None and epoch.is_best:
-            _save(task, state.folder)
-
-    seed, world = derive_seed(config.seed, UPDATES), World.alone(task.device)
-    return Fit(task, schedule, state, seed, stop, world, on_epoch=keep_best)
 
 
 def skill(forecast: Float[np.ndarray, " W"], truth: Float[np.ndarray, " W"], mean: float) -> float:
@@ -187,15 +164,7 @@ def verdict(results: dict[str, Any]) -> str:
 
 
 def _identity(task: RiskTask) -> dict[str, Any]:
-    """Return what a resumed run must agree with."""
-    bars = task.windows.bars
-    return {
-        "configuration": config_hash(task.config),
-        "target": task.kind,
-        "data": f"{bars.content_hash} {', '.join(bars.instruments)}",
-        "seed": task.config.seed,
-        "device": task.device.type,
-    }
+    return {**identity(task), "target": task.kind}
 
 
 def _save(task: RiskTask, folder: Path) -> None:
