@@ -110,6 +110,19 @@ def test_the_width_of_a_network_is_read_as_a_volatility(market: Market) -> None:
     assert found[DIRECT]["qlike"] == pytest.approx(right[DIRECT]["qlike"], rel=1e-4)
 
 
+@pytest.mark.parametrize("bias", [-0.7, 0.7])
+def test_scale_and_error_of_a_forecast_come_from_the_training_span(
+    market: Market, bias: float
+) -> None:
+    # one whose level is wrong in validation alone pays for that: nobody could have known it before
+    right = np.repeat(known_ahead(market)[:, :, None], 3, axis=2)
+    later = np.arange(market.n_days)[:, None, None] >= market.split.train.stop
+    biased = volatility_skill(showing(market, np.where(later, right + bias, right)))
+    best = volatility_skill(showing(market, right))
+    for name in ("qlike", "log_loss"):
+        assert mean_of(biased, DIRECT, name) > 1.2 * mean_of(best, DIRECT, name)
+
+
 def test_the_test_span_is_not_read(market: Market) -> None:
     stop = market.split.test.start
     later = np.arange(market.n_days)[:, None] >= stop
