@@ -193,7 +193,7 @@ def _is_gap_of_most() -> pl.Expr:
 def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     """Map each rule about single rows to (where it is broken, the value of its finding).
 
-    The bars come from `prepare`.
+    The bars come from `prepare`. A value is computed from its row alone.
 
     `non_positive_price`: a price is zero or negative.
     `ohlc_inconsistent`: open or close lies outside low to high. The value is the excess.
@@ -288,14 +288,18 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
 
 def check_rows(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Apply every rule about single rows to bars from `prepare`."""
+    found = row_rules(config)
+    # one lazy query, because the rules share expressions, which it computes once
+    hits = {f"_{rule}": where for rule, (where, _) in found.items()}
+    marked = prepared.lazy().with_columns(**hits).collect()
     return pl.concat(
         findings_of(
-            prepared.with_columns(_value=value, _hit=where).filter("_hit"),  # null is no hit
+            marked.filter(f"_{rule}"),  # null is no hit
             rule,
-            pl.col("_value"),
+            value,
             pl.col("days") if rule == "long_hole" else None,
         )
-        for rule, (where, value) in row_rules(config).items()
+        for rule, (_, value) in found.items()
     )
 
 
