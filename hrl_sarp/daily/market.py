@@ -277,7 +277,7 @@ def _require_continued(
     reasons = left_out(market)
     for fact in SAME_NAMES:
         problems += _name_differences(fact, there[fact], here[fact], reasons)
-    stocks, in_data = there["stocks"].split(", "), set(raw.bars["symbol"])
+    stocks, in_data = there["stocks"].split(", "), set(raw.bars["symbol"].unique())
     gone = [symbol for symbol in stocks if symbol not in in_data]
     goes_on = market.dates[-1] >= run.origin.dates[-1]
     if len(gone) > len(stocks) * (settings.max_missing_share if goes_on else MOST_GONE):

@@ -177,7 +177,7 @@ def require_known(path: Path | None, held: Holdings, today: Today) -> None:
     unknown = sorted(set(held.shares) - set(market.symbols))
     if not unknown:
         return
-    in_data = set(today.raw.bars["symbol"])
+    in_data = set(today.raw.bars["symbol"].unique())
     told = []
     for symbol in unknown[:NAMED]:
         meant = twin_of(symbol, market.symbols) or _near(symbol, market.symbols)

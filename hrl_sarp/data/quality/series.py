@@ -60,7 +60,7 @@ def sector_defects(raw: RawData) -> pl.DataFrame:
     """
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
     firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars")).sort("symbol")
-    named, traded = (set(table["symbol"].drop_nulls()) for table in (raw.sectors, raw.bars))
+    named, traded = (set(table["symbol"].unique().drop_nulls()) for table in (raw.sectors, raw.bars))
     details = [
         f"the table of sectors has no {symbol!r}{_cure(symbol, named, traded)}"
         for symbol in firsts["symbol"].drop_nulls()
@@ -165,7 +165,7 @@ def membership_defects(raw: RawData) -> pl.DataFrame:
     if raw.membership is None:
         return FINDINGS_SCHEMA.to_frame()
     members = set(raw.membership["symbol"].drop_nulls())
-    traded = set(raw.bars["symbol"].drop_nulls())
+    traded = set(raw.bars["symbol"].unique().drop_nulls())
     free = sorted(traded - members)
     rows = []
     for symbol in sorted(members - traded):
