@@ -60,7 +60,9 @@ def sector_defects(raw: RawData) -> pl.DataFrame:
     """
     lonely = raw.bars.join(raw.sectors.drop_nulls("sector"), on="symbol", how="anti")
     firsts = lonely.group_by("symbol").agg(pl.min("date"), pl.len().alias("bars")).sort("symbol")
-    named, traded = (set(table["symbol"].unique().drop_nulls()) for table in (raw.sectors, raw.bars))
+    named, traded = (
+        set(table["symbol"].unique().drop_nulls()) for table in (raw.sectors, raw.bars)
+    )
     details = [
         f"the table of sectors has no {symbol!r}{_cure(symbol, named, traded)}"
         for symbol in firsts["symbol"].drop_nulls()
