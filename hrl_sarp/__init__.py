@@ -136,11 +136,10 @@ def load_agents(
     from hrl_sarp.evaluation.policies import CERTIFIED, trained_policies
     from hrl_sarp.run.session import StopFlag
     from hrl_sarp.training import make_context
-    from hrl_sarp.training.curriculum import config_of_run
-    from hrl_sarp.training.seeds import seed_folders
+    from hrl_sarp.training.seeds import config_of_run
 
     folder = Path(log_dir)
-    chosen = config or config_of_run(next(iter(seed_folders(folder).values())))
+    chosen = config or config_of_run(folder)
     context = make_context(chosen, market, folder, torch.device("cpu"), StopFlag(), resume=False)
     policies, swaps = trained_policies(context)
     named = {policy.name: policy for policy in policies}
@@ -163,11 +162,10 @@ def load_run(log_dir: Path | str, data_dir: Path | str | None = None) -> "Run":
         CheckpointError: if a file is damaged, or the run was trained on other data.
     """
     from hrl_sarp.evaluation.policies import Run
-    from hrl_sarp.training.curriculum import config_of_run
-    from hrl_sarp.training.seeds import seed_folders
+    from hrl_sarp.training.seeds import config_of_run
 
     folder = Path(log_dir)
-    config = config_of_run(next(iter(seed_folders(folder).values())))
+    config = config_of_run(folder)
     market = load_market(data_dir, config=config)
     return Run(folder, config, market, load_agents(folder, market, config))
 

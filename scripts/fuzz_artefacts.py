@@ -71,7 +71,7 @@ from hrl_sarp.studies.walk_forward.ledger import (  # noqa: E402
     read_ledger,
     write_ledger,
 )
-from hrl_sarp.training.curriculum import config_of_run  # noqa: E402
+from hrl_sarp.training.seeds import config_of_run  # noqa: E402
 
 SHOWN_FAILURES = 5
 REFUSED, UNCHANGED, SHORTENED = "refused", "unchanged", "shortened"

@@ -30,6 +30,7 @@ from hrl_sarp.cli.options import (
     TrialLogFile,
     parse_numbers,
     read_config,
+    read_config_of_run,
     running,
 )
 from hrl_sarp.errors import HrlSarpError, OverwriteError
@@ -164,13 +165,15 @@ def backtest(  # noqa: PLR0913 -- options, given by name
 ) -> None:
     """Backtest the trained agents of LOG_DIR beside all baselines; writes LOG_DIR/backtest.
 
-    Another span, or some agents or baselines only, has a folder of its own beside it.
+    Another span, or some agents or baselines only, has a folder of its own beside it. Without
+    --experiment, --market, --config or --seed the configuration is that of the run.
     """
     if span not in SPANS:
         raise HrlSarpError(f"--span must be one of {', '.join(SPANS)}, found '{span}'")
     chosen = Selection(span, agents, baselines)
     names = {ALL: None, "none": []}.get(baselines, baselines.split(","))
-    config = read_config(market, experiment, own, seed, {"evaluation": {"baselines": names}})
+    changes = {"evaluation": {"baselines": names}}
+    config = read_config_of_run(log_dir, market, experiment, own, seed, changes)
     require_agents(log_dir)
     with running(log_dir):
         context = load_context(data_dir, log_dir, config, "cpu")
@@ -191,6 +194,7 @@ def stress_test(
 ) -> None:
     """Put the trained agents of LOG_DIR and all baselines under stress; writes LOG_DIR/stress.
 
+    Without --experiment, --market, --config or --seed the configuration is that of the run.
     Replays the dated windows of the market profile that the data cover. Applies the sector shocks
     of config/stress.yaml after the test span, to a market that is otherwise still. Simulator,
     costs and limits are those of the backtest.
@@ -200,7 +204,7 @@ def stress_test(
     from hrl_sarp.config.consistency import require_shock_sectors
     from hrl_sarp.data.store import read_sector_names
 
-    config = read_config(market, experiment, own, seed)
+    config = read_config_of_run(log_dir, market, experiment, own, seed)
     require_agents(log_dir)
     require_shock_sectors(config, config.market_profile.sectors or read_sector_names(data_dir))
     # what follows takes seconds to import
@@ -245,8 +249,8 @@ def diagnose(
         stored_control,
     )
     from hrl_sarp.training.certify import read_certification
-    from hrl_sarp.training.curriculum import config_of_run, phase_tables
-    from hrl_sarp.training.seeds import seed_folders
+    from hrl_sarp.training.curriculum import phase_tables
+    from hrl_sarp.training.seeds import config_of_run, seed_folders
 
     console = Console()
     folders = seed_folders(log_dir)
@@ -258,7 +262,7 @@ def diagnose(
     for table in certified.tables() if certified else []:
         console.print(table)
     first = next(iter(folders.values()))
-    config = config_of_run(first)
+    config = config_of_run(log_dir)
     gains = stored_control(first)
     if permuted and gains is None:
         with running(log_dir):

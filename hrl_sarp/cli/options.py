@@ -99,6 +99,25 @@ def read_config(
     )
 
 
+def read_config_of_run(
+    log_dir: Path,
+    market: str | None,
+    experiment: str | None,
+    own: Path | None,
+    seed: int | None = None,
+    changes: dict[str, Any] | None = None,
+) -> "RunConfig":
+    """Read the configuration of a command about a run.
+
+    It is what the options name, as in `read_config`; where they name nothing, that of the run.
+    """
+    if any(option is not None for option in (market, experiment, own, seed)):
+        return read_config(market, experiment, own, seed, changes)
+    from hrl_sarp.training.seeds import config_of_run
+
+    return config_of_run(log_dir, _given(changes or {}))
+
+
 def parse_numbers(text: str | None, option: str, example: str) -> tuple[int, ...] | None:
     """Read numbers with commas between them; None where the option was not given."""
     try:

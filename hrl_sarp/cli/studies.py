@@ -36,6 +36,7 @@ from hrl_sarp.cli.options import (
     TrialLogFile,
     parse_numbers,
     read_config,
+    read_config_of_run,
     running,
     say_failed,
 )
@@ -333,13 +334,11 @@ def audit(
     if log_dir is not None:
         require_agents(log_dir)
     from hrl_sarp.studies.audit import audit_table, run_audit, verdict, write_audit
-    from hrl_sarp.training.curriculum import config_of_run
-    from hrl_sarp.training.seeds import seed_folders
 
-    if log_dir is not None and not (experiment or market or own):
-        config = config_of_run(next(iter(seed_folders(log_dir).values())))
-    else:
+    if log_dir is None:
         config = read_config(market, experiment, own)
+    else:
+        config = read_config_of_run(log_dir, market, experiment, own)
     folder = output or (log_dir or data_dir) / "audit"
     with running(folder, OUTPUT_OPTION), run_progress():
         found = run_audit(data_dir, config, log_dir)

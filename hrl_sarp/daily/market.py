@@ -35,8 +35,8 @@ from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import sha256_file, sha256_plain
 from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
 from hrl_sarp.run.session import StopFlag
-from hrl_sarp.training.curriculum import config_of_run, make_context
-from hrl_sarp.training.seeds import seed_folders
+from hrl_sarp.training.curriculum import make_context
+from hrl_sarp.training.seeds import config_of_run, seed_folders
 
 SAME_FACTS = ("profile", "training span")
 """Of `market_facts`: what later data must share with those of the training."""
@@ -81,7 +81,7 @@ class TrainedRun:
         """
         folders = seed_folders(log_dir)
         first = next(iter(folders.values()))
-        config = config_of_run(first)
+        config = config_of_run(log_dir)
         path = best_file(first, 1, which=1)
         origin = read_origin(path)
         observe = observed_words(config)

@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from loguru import logger
 
-from hrl_sarp.config.loading import dump_config, load_config
+from hrl_sarp.config.loading import dump_config
 from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import Market, Split
-from hrl_sarp.errors import ConfigError, MissingArtifactError
+from hrl_sarp.errors import MissingArtifactError
 from hrl_sarp.fitting.history import curve_table
 from hrl_sarp.fitting.trackers import require_trackers
 from hrl_sarp.market.own.profile import describe
 from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
-from hrl_sarp.run.damage import has_broken_seal, sealed
+from hrl_sarp.run.damage import sealed
 from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import read_json, write_text
 from hrl_sarp.run.phases import MACRO_OF, MICRO_OF, PHASES, require_phase
@@ -222,21 +222,6 @@ def make_context(
     tensors = MarketTensors(market, torch.float32, device)
     folder = RunFolder(log_dir).path
     return PhaseContext(config, market, tensors, folder, resume, stop, market_fingerprint(market))
-
-
-def config_of_run(log_dir: Path) -> RunConfig:
-    """Read the configuration that a run wrote beside its first phase, and check it."""
-    path = log_dir / PHASES[0].folder / CONFIG
-    if not path.is_file():
-        raise MissingArtifactError(
-            f"no run at {log_dir} ({path} does not exist): run `hrl-sarp train` first"
-        )
-    if has_broken_seal(path.read_bytes()):
-        raise ConfigError(
-            f"{path}: its checksum says that it was changed after the run wrote it; restore the "
-            "file, or train again in another --log-dir"
-        )
-    return load_config(own_file=path)
 
 
 def phase_tables(log_dir: Path) -> list[Table]:

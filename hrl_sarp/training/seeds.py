@@ -1,12 +1,17 @@
 """A run of several seeds: each trains in a folder of its own, and the mean of all decides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
-from hrl_sarp.errors import CheckpointError, HrlSarpError
+from hrl_sarp.config.loading import load_config
+from hrl_sarp.config.schema import RunConfig
+from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError, MissingArtifactError
+from hrl_sarp.run.damage import has_broken_seal
+from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import read_json, write_json
 from hrl_sarp.run.phases import PHASES, SEEDS
 from hrl_sarp.run.terminal import stretch
@@ -27,6 +32,34 @@ def seed_folders(log_dir: Path) -> dict[int | None, Path]:
     if not path.is_file():
         return {None: log_dir}
     return {seed: log_dir / f"seed_{seed}" for seed in read_json(path, "hrl-sarp train")["seeds"]}
+
+
+def config_of_run(log_dir: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read the configuration that a run wrote beside its first phase, and check it.
+
+    Args:
+        log_dir: of the run; of several seeds the first one is read.
+        changes: values laid over it, by section.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        MissingArtifactError: if there is no run.
+        ConfigError: if the file was changed after the run wrote it, or a change is wrong.
+    """
+    first = next(iter(seed_folders(log_dir).values()))
+    path = first / PHASES[0].folder / CONFIG
+    if not path.is_file():
+        raise MissingArtifactError(
+            f"no run at {log_dir} ({path} does not exist): run `hrl-sarp train` first"
+        )
+    if has_broken_seal(path.read_bytes()):
+        raise ConfigError(
+            f"{path}: its checksum says that it was changed after the run wrote it; restore the "
+            "file, or train again in another --log-dir"
+        )
+    return load_config(own_file=path, overrides=changes)
 
 
 def members(context: PhaseContext) -> list[PhaseContext]:

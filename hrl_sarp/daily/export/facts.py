@@ -27,9 +27,8 @@ from hrl_sarp.graph import node_names
 from hrl_sarp.market.sector_table import market_facts
 from hrl_sarp.market.tensors import MarketTensors, slot_feature_names
 from hrl_sarp.training.certify import read_certification
-from hrl_sarp.training.curriculum import config_of_run
 from hrl_sarp.training.phase import PhaseContext
-from hrl_sarp.training.seeds import members, seed_folders
+from hrl_sarp.training.seeds import config_of_run, members
 
 SHARE = "share of wealth at the close"
 RETURN = "fraction a day, or as named"
@@ -118,9 +117,7 @@ def _run(context: PhaseContext) -> dict[str, Any]:
     shares = (granted.macro.granted, granted.micro.granted) if granted else (None, None)
     return {
         "seeds": [member.config.seed for member in members(context)],
-        "config_hash": config_hash(
-            config_of_run(next(iter(seed_folders(context.log_dir).values())))
-        ),
+        "config_hash": config_hash(config_of_run(context.log_dir)),
         "market_hash": context.fingerprint,
         "granted": dict(zip(("weekly", "daily"), shares, strict=True)),
     }
