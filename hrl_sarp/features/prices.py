@@ -203,7 +203,7 @@ def build_panel(
         return marked
 
     with np.errstate(divide="ignore", invalid="ignore"):  # prices of 0 become NaN or infinite
-        close, adjusted = _adjusted_levels(place, mark(rules.NOT_APPLIED))
+        close, adjusted = _adjusted_levels(place, mark(rules.NOT_APPLIED), mark(rules.PAID_BEFORE))
         printed = np.isfinite(close) & (close > 0) & np.isfinite(adjusted) & (adjusted > 0)
         tradable = printed & ~mark(rules.EXCLUDING)
         overnight, intraday = _split_returns(close, adjusted, place("open"), tradable)
@@ -316,22 +316,30 @@ def _planted_features(raw: RawData, sessions: pl.Series, symbols: pl.Series) -> 
     }
 
 
-def _adjusted_levels(place: _Placer, is_unseen: Bool[np.ndarray, "T A"]) -> tuple[Table, Table]:
+def _adjusted_levels(
+    place: _Placer, is_unseen: Bool[np.ndarray, "T A"], is_again: Bool[np.ndarray, "T A"]
+) -> tuple[Table, Table]:
     """Return raw closes and a total-return level.
 
     The level of a stock is its adj_close, or follows from its splits and dividends if it has none.
-    An unseen split is not applied.
+    An unseen split is not applied, and a dividend that stands again is not counted again.
     """
     close, level = place("close"), place("adj_close")
     lacks = np.isnan(level).all(axis=0)
-    if lacks.any():
-        valid = np.isfinite(close) & (close > 0)
-        split, dividend = place("split"), np.nan_to_num(place("dividend"))
-        split = np.where(np.isfinite(split) & (split > 0) & ~is_unseen, split, 1.0)
-        gross = (split * close + dividend) / _before(close, valid)
-        own = np.cumprod(np.where(valid & np.isfinite(gross), gross, 1.0), axis=0)
-        level = np.where(lacks, np.where(valid, own, np.nan), level)
-    return close, level
+    if not (lacks.any() or is_again.any()):
+        return close, level
+    valid = np.isfinite(close) & (close > 0)
+    split, dividend = place("split"), np.nan_to_num(place("dividend"))
+    split = np.where(np.isfinite(split) & (split > 0) & ~is_unseen, split, 1.0)
+    past = _before(close, valid)
+    plain = (split * close + np.where(is_again, 0.0, dividend)) / past
+    gross = np.where(valid & np.isfinite(plain), plain, 1.0)
+    paid_again = np.where(is_again & valid, gross + dividend / past, gross)
+    moved = level / _before(level, np.isfinite(level))
+    counts = np.abs(moved - paid_again) < np.abs(moved - gross)
+    level = level * np.cumprod(np.where(counts, gross / paid_again, 1.0), axis=0)
+    own = np.cumprod(gross, axis=0)
+    return close, np.where(lacks, np.where(valid, own, np.nan), level)
 
 
 def _split_returns(

@@ -6,8 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Shaped
 
-from hrl_sarp.data.quality.expressions import session_numbers
-from hrl_sarp.data.quality.rules import findings_of
+from hrl_sarp.data.quality.expressions import findings_of, session_numbers
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 
 _LEAST_SHARE = 0.5
@@ -29,8 +28,6 @@ _LARGEST_MOVE = 0.5
 _MOST_DAYS = 60
 """Days without any bar from which on the days themselves must be wrong. No exchange of today was
 closed so long."""
-_SMALLEST_DIVIDEND, _FEWEST_DIVIDENDS = 1e-3, 2
-"""Share of the price that rounded closes show, and dividends that say something."""
 _UNIT_STEP, _OFF_ZERO = 100.0, 3.0
 """Percent over fractions; a rate near zero makes such steps, too, so the larger must be off it."""
 _SEVERAL = 1.5
@@ -182,32 +179,6 @@ def span_defects(bars: pl.DataFrame, good_bars: pl.DataFrame) -> pl.DataFrame:
             findings_of(after.head(1), "end_unusable", pl.col("close"), count, pl.lit(detail))
         )
     return pl.concat(parts)
-
-
-def adjusted_without_dividends(prepared: pl.DataFrame) -> pl.DataFrame:
-    """Report adjusted closes that lack the dividends which are stated beside them.
-
-    `dividend_not_adjusted`: on most days of a dividend, adj_close moves as the close alone. Returns
-    come from adj_close, so these dividends would be lost. The finding has the first such row, and
-    counts them. Dividends that rounding hides count for neither.
-    """
-    paid = pl.col("dividend") / pl.col("previous_close")
-    alone = pl.col("total_return") - paid
-    both = prepared.filter(pl.col("adj_close").is_not_null() & (paid > _SMALLEST_DIVIDEND))
-    marked = both.with_columns(
-        is_lost=(pl.col("adjusted_return") - alone).abs() < paid / 4,
-        is_there=(pl.col("adjusted_return") - pl.col("total_return")).abs() < paid / 4,
-    )
-    lost = marked.filter("is_lost").sort("date", "symbol")
-    if lost.height < _FEWEST_DIVIDENDS or lost.height <= int(marked["is_there"].sum()):
-        return FINDINGS_SCHEMA.to_frame()
-    detail = pl.format(
-        "adj_close lacks {} of {} dividends, the first of {}; leave adj_close out, so that the "
-        "dividends count, or give closes that are adjusted for them",
-        *(pl.lit(lost.height), pl.lit(marked.height), "dividend"),
-    )
-    count = pl.lit(lost.height)
-    return findings_of(lost.head(1), "dividend_not_adjusted", pl.col("dividend"), count, detail)
 
 
 def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:

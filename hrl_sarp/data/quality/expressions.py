@@ -69,3 +69,24 @@ def session_numbers(sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
     return pl.DataFrame(
         {"date": sessions, "session": np.arange(len(sessions))}, schema_overrides={"date": pl.Date}
     )
+
+
+def findings_of(
+    rows: pl.DataFrame,
+    rule: str,
+    value: pl.Expr,
+    count: pl.Expr | None = None,
+    detail: pl.Expr | None = None,
+) -> pl.DataFrame:
+    """Turn rows with `symbol` and `date` into findings of one rule, in `FINDINGS_SCHEMA`.
+
+    `count` is the number of rows or sessions concerned; None means 1.
+    """
+    return rows.select(
+        pl.col("symbol").cast(pl.String),
+        pl.col("date").cast(pl.Date),
+        value=value.cast(pl.Float64),
+        rule=pl.lit(rule),
+        count=(pl.lit(1) if count is None else count).cast(pl.Int64),
+        detail=(pl.lit(None) if detail is None else detail).cast(pl.String),
+    )

@@ -9,9 +9,9 @@ import polars as pl
 from jaxtyping import Float
 
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data.quality import splits
+from hrl_sarp.data.quality import actions
+from hrl_sarp.data.quality.expressions import findings_of
 from hrl_sarp.data.quality.levels import is_calm
-from hrl_sarp.data.quality.rules import findings_of
 
 RULES = frozenset({"taken_back", "rows_exchanged", "split_displaced"})
 """Rules whose findings may depend on later rows."""
@@ -47,7 +47,7 @@ def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.Data
             out for other reasons.
         config: thresholds.
     """
-    early = prepared.filter(splits.displaced(config, is_early=True))
+    early = prepared.filter(actions.displaced(config, is_early=True))
     marked = prepared.with_columns(
         _calm=is_calm(config),
         _open_step=_finite(pl.col("night").log()),

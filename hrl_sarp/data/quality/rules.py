@@ -10,10 +10,11 @@ import polars as pl
 from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data.quality import levels, splits
+from hrl_sarp.data.quality import actions, levels
 from hrl_sarp.data.quality.expressions import (
     any_of,
     before,
+    findings_of,
     is_unpriced,
     priced_rows,
     session_numbers,
@@ -41,6 +42,7 @@ STRUCTURAL = frozenset(
         "dividend_repeated",
         "dividend_in_price",
         "dividend_not_adjusted",
+        "dividend_not_shown",
         "adjusted_unlike",
         "unknown_sector",
         "sector_spelling",
@@ -89,6 +91,9 @@ overnight return into the next good bar to 0: if only the row were dropped, the 
 move to that night. The next good bar is the row itself, unless another rule excludes it. If an
 `adjustment_reversal` follows at the next bar, the return stays."""
 
+PAID_BEFORE = frozenset({"dividend_again"})
+"""Rules about stated dividends that were counted on an earlier row."""
+
 NOT_APPLIED = frozenset({"split_unseen"})
 """Rules about stated splits that prices do not show: their return is the price's own."""
 
@@ -114,8 +119,6 @@ _REVERSAL_REST = 0.25
 """A reversal may leave at most this share of the unexplained gap before it."""
 _VISIBLE_DIVIDEND = 0.08
 """Share of the price from which on an ordinary day cannot hide that a dividend was paid."""
-_REPEATED = 0.2
-"""Share of its bars on which no stock pays a dividend: more is a rate that is repeated."""
 _UNLIKE = 0.5
 """Usual difference of adjusted and plain returns, in usual returns, that no adjustment makes."""
 _FEWEST_ROWS = 40
@@ -141,6 +144,7 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     `is_unseen`, `is_contradicted`: whether prices confirm a stated split (`splits`).
     `applied_split`: the stated split, or 1 where it is unseen.
     `total_return`: (applied split x close + dividend) / `previous_close` - 1.
+    `is_again`: the same dividend stands on one of the bars just before; no return counts it twice.
     `adjusted_return`: return of adj_close, or `total_return` without an adj_close.
     `gap`: adjusted less total return. `is_gap`: it exceeds the threshold.
     `is_dividend`: the gap looks like a dividend, the symbol has stated no dividend or split, and
@@ -151,7 +155,8 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     `day`: close over open. `night`: adjusted open over the close before.
     `busy`: dollar volume over its median of the 20 rows before; `shares`: volume likewise.
     """
-    total = (pl.col("applied_split") * pl.col("close") + pl.col("dividend")) / before("close") - 1
+    dividend = pl.when("is_again").then(0.0).otherwise("dividend")
+    total = (pl.col("applied_split") * pl.col("close") + dividend) / before("close") - 1
     is_action = (pl.col("dividend") > 0) | (pl.col("split") != 1)
     dollars = pl.col("close") * pl.col("volume")
     usual, usual_shares = (
@@ -164,12 +169,15 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     is_dividend = (gap > 0) & is_small & ~so_far(is_action)
     return (
         priced_rows(bars)
-        .with_columns(**splits.declared_states(config))
-        .with_columns(applied_split=pl.when("is_unseen").then(1.0).otherwise("split"))
+        .with_columns(**actions.declared_states(config))
+        .with_columns(
+            applied_split=pl.when("is_unseen").then(1.0).otherwise("split"),
+            is_again=actions.is_again(),
+        )
         .with_columns(
             previous_close=before("close"),
             total_return=total,
-            adjusted_return=pl.coalesce(pl.col("adj_close") / before("adj_close") - 1, total),
+            adjusted_return=pl.coalesce(actions.without_again(total), total),
             days=(pl.col("date") - before("date")).dt.total_days(),
             day=pl.col("close") / pl.coalesce("open", "close"),
             busy=dollars / usual.shift(1).over("symbol"),
@@ -204,7 +212,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     real.
     `long_hole`: more than `max_hole_days` calendar days lie before the row. Splits and dividends
     may be missing there.
-    `undeclared_split`: see `splits.of_nights`. The value is the overnight return.
+    `undeclared_split`: see `actions.of_nights`. The value is the overnight return.
     `split_unseen`: a stated split does not show in the price, so it is not applied. The value is
     the split.
     `split_contradicted`: a stated split leaves a move as large as itself: inverse, or twice.
@@ -222,7 +230,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     The row is sound.
     `adjustment_reversal`: the row after a gap takes it back: a factor was applied a day early.
     `dividend_over_price`: a dividend exceeds the close before, such as a spin-off in other shares.
-    `dividend_again`: the same dividend stands on one of the bars just before, too.
+    `dividend_again`: the same dividend stands on one of the bars just before, too; it is counted
+    once.
     `dividend_unseen`: a large dividend of which the price does not show half, as where it stands in
     another unit, or a negative one. The value is its share of the close before.
     """
@@ -237,9 +246,9 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     no_trade = (is_flat & (volume == 0)).fill_null(value=False)
     repeats = pl.all_horizontal(pl.col(name) == before(name) for name in priced)
     no_split = pl.col("applied_split") == 1
-    is_displaced = splits.displaced(config)
+    is_displaced = actions.displaced(config)
     like_split, undeclared = (
-        where.fill_null(value=False) & ~is_displaced for where in splits.of_nights(config)
+        where.fill_null(value=False) & ~is_displaced for where in actions.of_nights(config)
     )
     new_unit, new_unit_in_day = levels.unit_changes(config)
     new_unit = new_unit & ~undeclared & ~is_displaced
@@ -250,8 +259,6 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     gap_before = log_gap.shift(1).over("symbol")
     is_back = ((1 + adjusted).log() + gap_before).abs() < _REVERSAL_REST * gap_before.abs()
     dividend = pl.col("dividend")
-    rows_before = [dividend.shift(i).over("symbol") for i in (1, 2, 3)]
-    pays = dividend > 0
     paid = dividend / pl.col("previous_close")
     moves = [pl.col(name) / pl.col("previous_close") for name in ("open", "close")]
     is_still = pl.all_horizontal(move.fill_null(1.0) > 1 - paid / 2 for move in moves)
@@ -280,7 +287,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "adjustment_gap": (unexplained, pl.col("gap")),
         "unstated_dividend": (pl.col("is_dividend"), pl.col("gap")),
         "adjustment_reversal": (unexplained.shift(1).over("symbol") & is_back, adjusted),
-        "dividend_again": (any_of([pays & (dividend == row) for row in rows_before]), dividend),
+        "dividend_again": (pl.col("is_again"), dividend),
         "dividend_over_price": ((dividend > 0) & (dividend > pl.col("previous_close")), dividend),
         "dividend_unseen": (is_unpaid & (dividend <= pl.col("previous_close")), paid),
     }
@@ -354,44 +361,6 @@ def missing_columns(bars: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def repeated_dividends(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report symbols that state a dividend on more than a fifth of their bars.
-
-    `dividend_repeated`: a yearly rate on every row looks so, and would be paid each day. The value
-    is the share of the bars, the count their number.
-    """
-    pays = pl.col("dividend") > 0
-    shares = bars.group_by("symbol").agg(
-        pl.min("date"), part=pays.mean(), times=pays.sum(), rows=pl.len()
-    )
-    found = shares.filter((pl.col("rows") >= _FEWEST_ROWS) & (pl.col("part") > _REPEATED))
-    detail = pl.format(
-        "a dividend on {} of {} bars, as where a rate is repeated: keep the days of payment, or "
-        "leave the column out",
-        "times",
-        "rows",
-    )
-    return findings_of(
-        found.sort("symbol"), "dividend_repeated", pl.col("part"), pl.col("times"), detail
-    )
-
-
-def dividends_in_prices(bars: pl.DataFrame) -> pl.DataFrame:
-    """Report stated dividends that prices contain already: `dividend_in_price`.
-
-    See `splits.paid_twice`. The value is the share of whole cents before the last dividend, the
-    count the number of such symbols.
-    """
-    detail = pl.format(
-        "closes are whole cents since the dividend of {} and mostly not before it, so they are "
-        "adjusted for dividends and would count them twice; leave the dividends out, or give "
-        "traded prices",
-        "date",
-    )
-    found = splits.paid_twice(bars)
-    return findings_of(found, "dividend_in_price", pl.col("early"), pl.len(), detail)
-
-
 def unlike_adjusted(prepared: pl.DataFrame) -> pl.DataFrame:
     """Report symbols whose adjusted closes do not follow their closes.
 
@@ -454,27 +423,6 @@ def early_ends(good_bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> p
     numbered = last.join(session_numbers(sessions), on="date", how="left")
     after = len(sessions) - 1 - pl.col("session")
     return findings_of(numbered.filter(after > 0), "ends_early", pl.col("close"), after)
-
-
-def findings_of(
-    rows: pl.DataFrame,
-    rule: str,
-    value: pl.Expr,
-    count: pl.Expr | None = None,
-    detail: pl.Expr | None = None,
-) -> pl.DataFrame:
-    """Turn rows with `symbol` and `date` into findings of one rule, in `FINDINGS_SCHEMA`.
-
-    `count` is the number of rows or sessions concerned; None means 1.
-    """
-    return rows.select(
-        pl.col("symbol").cast(pl.String),
-        pl.col("date").cast(pl.Date),
-        value=value.cast(pl.Float64),
-        rule=pl.lit(rule),
-        count=(pl.lit(1) if count is None else count).cast(pl.Int64),
-        detail=(pl.lit(None) if detail is None else detail).cast(pl.String),
-    )
 
 
 def _absences() -> dict[str, pl.Expr]:

@@ -12,7 +12,8 @@ from jaxtyping import Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
 from hrl_sarp.data.partners import twin_of
-from hrl_sarp.data.quality.rules import findings_of, gaps, off_session
+from hrl_sarp.data.quality.expressions import findings_of
+from hrl_sarp.data.quality.rules import gaps, off_session
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 
 INDEX = "index"

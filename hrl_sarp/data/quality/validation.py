@@ -11,7 +11,8 @@ from jaxtyping import Shaped
 from hrl_sarp.config.market_schema import CalendarChanges, MarketProfile, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import sessions_between
-from hrl_sarp.data.quality import alignment, hindsight, rules, series
+from hrl_sarp.data.quality import actions, alignment, hindsight, rules, series
+from hrl_sarp.data.quality.expressions import findings_of
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
     FINDINGS_SCHEMA,
@@ -197,14 +198,14 @@ def _bar_findings(
     repeated = pairs.filter(pl.col("times") > 1)
     prepared = rules.prepare(bars, config)
     found = [
-        rules.findings_of(lacking, "missing_key", close),
-        rules.findings_of(backward, "ordering", close),
-        rules.findings_of(repeated, "duplicate", close, pl.col("times")),
+        findings_of(lacking, "missing_key", close),
+        findings_of(backward, "ordering", close),
+        findings_of(repeated, "duplicate", close, pl.col("times")),
         rules.check_rows(prepared, config),
         rules.missing_values(bars),
         rules.missing_columns(bars),
-        rules.repeated_dividends(bars),
-        rules.dividends_in_prices(bars),
+        actions.repeated(bars),
+        actions.in_prices(bars),
         rules.unlike_adjusted(prepared),
         rules.stale_runs(bars, config),
         rules.gaps(bars, sessions),
@@ -213,7 +214,8 @@ def _bar_findings(
     late = hindsight.check_hindsight(_without(prepared, found), config)
     good_bars = _without(bars, [*found, late])
     found += [late, rules.early_ends(good_bars, sessions)]
-    found.append(alignment.adjusted_without_dividends(prepared))
+    found.append(actions.not_adjusted(prepared))
+    found.append(actions.not_shown(prepared))
     return [*found, alignment.span_defects(bars, good_bars)]
 
 

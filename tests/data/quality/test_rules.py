@@ -197,7 +197,7 @@ def test_gap_of_most_stocks_on_one_day_is_no_dividend(
 def test_random_spoiling_breaks_every_rule_about_rows() -> None:
     rng = np.random.default_rng(0)
     broken = {rule for _ in range(120) for rule in row_findings(spoiled(rng))["rule"]}
-    # tests/data/quality/test_levels.py and test_splits.py break these
+    # tests/data/quality/test_levels.py and test_actions.py break these
     elsewhere = {"unit_change", "unit_change_in_day", "split_displaced", "split_contradicted"}
     assert broken >= set(rules.row_rules(CONFIG)) - elsewhere - {"long_hole", "leaves_zero"}
     assert not rules.SUMMARISING & (rules.EXCLUDING | rules.BREAKING)

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from hrl_sarp.data.partners import twin_of
-from hrl_sarp.data.quality.rules import findings_of
+from hrl_sarp.data.quality.expressions import findings_of
 from hrl_sarp.data.sources.files.forms.content import (
     TornError,
     cells_of,

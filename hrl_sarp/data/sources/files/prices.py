@@ -13,7 +13,7 @@ import polars as pl
 
 from hrl_sarp.config.market_schema import PricesTable
 from hrl_sarp.data.partners import without_partner
-from hrl_sarp.data.quality.rules import findings_of
+from hrl_sarp.data.quality.expressions import findings_of
 from hrl_sarp.data.sources.files.downloads import (
     ADJUSTED_ONLY,
     PLACE,

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from hrl_sarp.config.market_schema import RowFilter, SeriesTable
-from hrl_sarp.data.quality.rules import findings_of
+from hrl_sarp.data.quality.expressions import findings_of
 from hrl_sarp.data.quality.series import REVISED
 from hrl_sarp.data.sources.files.forms.content import find_table, is_readable, stem_of
 from hrl_sarp.data.sources.files.forms.headings import MEASURES, heading_key, match

@@ -1,12 +1,14 @@
-"""A stated split counts only if the price shows it, on its day and in its direction."""
+"""Stated splits and dividends count only if prices show them, on their day, once, in their unit."""
 
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import polars as pl
 import pytest
 
-from hrl_sarp.data.store import RawData
+from hrl_sarp.data.exchange_calendar import first_sessions
+from hrl_sarp.data.store import BARS_SCHEMA, RawData
 from tests.data.quality.noisy_raw import (
     LEVELS,
     SESSIONS,
@@ -165,3 +167,119 @@ def test_split_before_a_dividend_does_not_hide_that_prices_are_traded_ones() -> 
     split = pl.when(pl.col("date") == pl.lit(SESSIONS[30].item())).then(4.0).otherwise(1.0)
     adjusted_for_it = replace(raw, bars=raw.bars.with_columns(*quarter, split=split))
     assert checked(adjusted_for_it)[0].table.filter(rule="dividend_in_price").is_empty()
+
+
+@pytest.mark.parametrize("later", [1, 2, 3])
+@pytest.mark.parametrize("form", ["no adj_close", "adj_close that counts it", "adj_close without"])
+def test_dividend_that_stands_again_is_counted_once(later: int, form: str) -> None:
+    raw = without(noisy_raw(), "adj_close")
+    again = ROW + later
+
+    def pays(*rows: int) -> RawData:
+        days = [SESSIONS[row].item() for row in rows]
+        here = (pl.col("symbol") == "AAA") & pl.col("date").is_in(days)
+        dividend = pl.when(here).then(0.6).otherwise(0.0)
+        return replace(raw, bars=raw.bars.with_columns(dividend=dividend))
+
+    truth = returns_of(checked(pays(ROW))[1])
+    given = pays(ROW, again)
+    if form != "no adj_close":
+        counted = given if form == "adj_close that counts it" else pays(ROW)
+        close, dividend = (pl.col(name) for name in ("close", "dividend"))
+        gross = ((close + dividend) / close.shift(1)).fill_null(1.0).over("symbol")
+        adjusted = counted.bars.select((80 * gross.cum_prod()).over("symbol")).to_series()
+        given = replace(given, bars=given.bars.with_columns(adj_close=adjusted))
+    report, panel = checked(given)
+    assert rules_on(report, again) == {"dividend_again"}
+    assert report.table.height == 1
+    np.testing.assert_allclose(returns_of(panel), truth, atol=1e-12)
+
+
+N_YEARS, QUARTER = 3, 63
+
+
+def many(seed: int = 0, own: float = 0.01) -> RawData:
+    """Stocks that share a market and pay 1 % each quarter, by which their prices fall."""
+    rng = np.random.default_rng(seed)
+    days = first_sessions("XNYS", date(2011, 1, 3), 252 * N_YEARS)
+    market = rng.normal(0, 0.008, len(days))
+    frames = []
+    for stock in range(8):
+        row = np.arange(len(days))
+        is_paid = (row % QUARTER == 7 * stock) & (row > 0)
+        move = np.exp(market + rng.normal(0, own, len(days)))
+        close = 50 * np.cumprod(move * np.where(is_paid, 0.99, 1.0))
+        past = np.concatenate([[50.0], close[:-1]])
+        frames.append(
+            pl.DataFrame({"date": days, "close": close, "dividend": np.where(is_paid, past, 0.0)})
+            .with_columns(symbol=pl.lit(f"S{stock}"), dividend=pl.col("dividend") / 100, split=1.0)
+            .with_columns(
+                pl.lit(None, pl.Float64).alias(name)
+                for name in BARS_SCHEMA
+                if name in {"open", "high", "low", "volume", "adj_close"}
+            )
+            .select(pl.col(name).cast(kind) for name, kind in BARS_SCHEMA.items())
+        )
+    bars = pl.concat(frames)
+    sectors = bars.select("symbol", sector=pl.lit("Energy")).unique().sort("symbol")
+    return replace(noisy_raw(), bars=bars, sectors=sectors)
+
+
+def adjusted_for_dividends() -> pl.Expr:
+    left = 1 - pl.col("dividend") / pl.col("close").shift(1)
+    later = left.shift(-1).fill_null(1.0).reverse().cum_prod().reverse()
+    return (pl.col("close") * later.over("symbol")).round(2)
+
+
+SPOILT: dict[str, tuple[dict[str, pl.Expr], str]] = {
+    "adjusted and rounded": ({"close": adjusted_for_dividends()}, "adjusted for them already"),
+    "a day early": (
+        {"dividend": pl.col("dividend").shift(-1).fill_null(0.0).over("symbol")},
+        "a session later",
+    ),
+    "a day late": (
+        {"dividend": pl.col("dividend").shift(1).fill_null(0.0).over("symbol")},
+        "a session earlier",
+    ),
+    "three weeks late": (
+        {"dividend": pl.col("dividend").shift(15).fill_null(0.0).over("symbol")},
+        "other days",
+    ),
+    "in pounds beside pence": ({"dividend": pl.col("dividend") / 100}, "another unit"),
+    "in pence beside pounds": ({"dividend": pl.col("dividend") * 100}, "another unit"),
+    "a yearly rate each quarter": ({"dividend": pl.col("dividend") * 4}, "another unit"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("seed", range(2))
+def test_dividends_that_prices_do_not_show_as_a_whole_fail(kind: str, seed: int) -> None:
+    cells, words = SPOILT[kind]
+    raw = many(seed=seed)
+    table = checked(replace(raw, bars=raw.bars.with_columns(**cells)))[0].table
+    (finding,) = table.filter(rule="dividend_not_shown").iter_rows(named=True)
+    assert finding["severity"] == "fail"
+    assert words in finding["detail"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dividends_that_prices_show_pass(seed: int) -> None:
+    table = checked(many(seed=seed))[0].table
+    assert table.filter(pl.col("rule").str.starts_with("dividend")).is_empty()
+
+
+def test_one_symbol_whose_prices_are_adjusted_already_is_named() -> None:
+    raw = many(own=0.004)
+    own = pl.when(pl.col("symbol") == "S3").then(adjusted_for_dividends()).otherwise("close")
+    table = checked(replace(raw, bars=raw.bars.with_columns(close=own)))[0].table
+    found = table.filter(pl.col("rule").str.starts_with("dividend"))
+    assert found.select("rule", "symbol", "severity").rows() == [
+        ("dividend_doubtful", "S3", "warn")
+    ]
+
+
+def test_dividends_beside_adjusted_closes_are_not_held_against_prices() -> None:
+    raw = many()
+    bars = raw.bars.with_columns(adj_close=adjusted_for_dividends(), close=adjusted_for_dividends())
+    table = checked(replace(raw, bars=bars))[0].table
+    assert table.filter(rule="dividend_not_shown").is_empty()
