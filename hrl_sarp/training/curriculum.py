@@ -125,6 +125,7 @@ def phase_seconds(config: RunConfig, split: Split) -> dict[int, float]:
         Phase -> seconds. A phase that stops early takes less.
 
     Examples:
+        >>> from hrl_sarp.config.loading import load_config
         >>> from hrl_sarp.contracts import DayRange
         >>> split = Split(DayRange(0, 6000), DayRange(6050, 6800), DayRange(6850, 8100))
         >>> quick, smoke = (load_config(experiment=name) for name in ("quickstart", "smoke"))
