@@ -403,6 +403,7 @@ def tune(  # noqa: PLR0913 -- options, given by name
 
     from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, TUNING, load_apart
     from hrl_sarp.config.study_schema import TuningConfig
+    from hrl_sarp.run.files import sqlite_url
     from hrl_sarp.run.session import require_extra
 
     config_dir = own if own is not None and (own / TUNING).is_file() else DEFAULT_CONFIG_DIR
@@ -417,7 +418,7 @@ def tune(  # noqa: PLR0913 -- options, given by name
     require_search(tried, config, path.name)
     title = name or (Path(experiment).stem if experiment else config.market)
     folder = output or SEARCHES / title
-    url = storage or f"sqlite:///{folder / 'study.db'}"
+    url = storage or sqlite_url(folder / "study.db")
     tuning = Tuning(title, config, tried, data_dir, folder, url, trial_log)
     say_failed(run_trials(tuning, trials, jobs).failed)
     table, told = summarise(tuning, config_dir)
@@ -465,6 +466,7 @@ def tune_forecaster(  # noqa: PLR0913 -- the parameters are the command's option
     )
     from rich.console import Console
 
+    from hrl_sarp.run.files import sqlite_url
     from hrl_sarp.run.session import StopFlag, configure_threads, require_extra, resolve_device
 
     require_extra("optuna", "tune")
@@ -480,7 +482,7 @@ def tune_forecaster(  # noqa: PLR0913 -- the parameters are the command's option
     start = pretrained(model, weights, tokenizer, None)
     where = folder, seed, chosen, config.curriculum.checkpoint_seconds
     whole = run.TrainingRequest(model, source, found, *where, start)
-    url = storage or f"sqlite:///{folder / 'study.db'}"
+    url = storage or sqlite_url(folder / "study.db")
     search = ForecasterSearch(whole, url, trial_log)
     search.require_startable()
     with running(folder, OUTPUT_OPTION, TUNING_LOG), StopFlag() as stop:

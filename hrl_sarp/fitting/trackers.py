@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.reporting.curves import meaning
+from hrl_sarp.run.files import sqlite_url
 from hrl_sarp.run.session import require_extra
 
 TENSORBOARD, MLFLOW, WANDB = "tensorboard", "mlflow.db", "wandb"
@@ -199,7 +200,7 @@ class MlflowTracker:
             logging.getLogger(name).setLevel(logging.WARNING)
         home = folder.parent.resolve()
         home.mkdir(parents=True, exist_ok=True)
-        self._client = MlflowClient(tracking_uri=f"sqlite:///{home / MLFLOW}")
+        self._client = MlflowClient(tracking_uri=sqlite_url(home / MLFLOW))
         known = self._client.get_experiment_by_name(home.name)
         where = known.experiment_id if known else self._client.create_experiment(home.name)
         expected, held = {point for row in shown for point in _points(*row)}, set[Point]()

@@ -243,6 +243,19 @@ def source_hash(*parts: str) -> str:
     return digest.hexdigest()
 
 
+def sqlite_url(path: Path) -> str:
+    """Return the address of a SQLite file as SQLAlchemy reads it.
+
+    Args:
+        path: of the file. Signs that mean something in an address, such as `?`, are escaped.
+
+    Examples:
+        >>> sqlite_url(Path("runs/is it?/study.db"))
+        'sqlite:///runs/is it%3F/study.db'
+    """
+    return "sqlite:///" + re.sub("[%?#]", lambda sign: f"%{ord(sign[0]):02X}", str(path))
+
+
 def _flush_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR, load_config
 from hrl_sarp.config.schema import RunConfig
@@ -18,6 +19,7 @@ from hrl_sarp.envs.rollout import Decision
 from hrl_sarp.errors import CheckpointError, HrlSarpError, OverwriteError
 from hrl_sarp.evaluation.backtest import run_backtest
 from hrl_sarp.evaluation.report.analysis import analyse
+from hrl_sarp.run.files import sqlite_url
 from hrl_sarp.run.trials import TrialLog, prices_hash
 from hrl_sarp.studies.tuning import storage
 from hrl_sarp.studies.tuning.cells import SCORE, Tuning, as_plain, run_trials
@@ -408,3 +410,16 @@ def test_a_database_that_does_not_open_is_refused_in_one_line(
         with pytest.raises(HrlSarpError, match="--storage") as caught:
             run_trials(tuning, 1, 1, in_process=True)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sign", ["?", "#", "%41", "?x=1", "&", " ", "é", ";", "@", ":"])
+def test_a_folder_may_have_any_name(sign: str, tmp_path: Path) -> None:
+    folder = tmp_path / f"is it{sign}"
+    folder.mkdir()
+    url = sqlite_url(folder / "study.db")
+    with storage.opened(url, "first", NopPruner()) as study:
+        study.add_trial(create_trial(value=2.0))
+    with storage.opened(url, "first", NopPruner()) as again:
+        assert again.best_value == 2.0
+    assert [path.name for path in folder.iterdir()] == ["study.db"]
+    assert list(tmp_path.iterdir()) == [folder]
