@@ -37,7 +37,7 @@ _SMALLEST_DIVIDEND, _FEWEST_DIVIDENDS = 1e-3, 2
 """Share of the price that rounded closes show, and dividends that say something."""
 _LARGE, _FEWEST_PAID = 0.08, 12
 """A larger share of the price is no ordinary dividend; fewer dividends say nothing together."""
-_ORDINARY_MOVE = 0.3
+_ORDINARY_MOVE = 0.12
 """A larger return on the day of a dividend is due to something else."""
 _ERRORS = 3.0
 """Standard errors that decide."""

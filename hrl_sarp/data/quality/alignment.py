@@ -39,6 +39,13 @@ _LOG_MOVE = 0.006
 """Shares move 1 to 2 % a day, which is a fifth of that or less of their logarithm."""
 _LAST_BARS, _NEARLY_ALL = 60, 0.95
 """Bars of a symbol that are held against others, and the share of them that must be the same."""
+_RUN_BARS = 25
+"""Bars in a row with the closes of another symbol that are no accident."""
+_NEAR_END, _MOST_PAUSE = 20, 3
+"""Bars whose trading is compared where one symbol ends and another begins, and the sessions between
+them at most."""
+_SAME_PRICE, _SAME_TRADE = 0.12, 1.0
+"""Logs of the ratios of prices and of traded money below which both may be one share."""
 _UNRELATED, _TOGETHER = 0.2, 0.4
 """An index correlates less with stocks whose halves correlate more with each other."""
 
@@ -305,23 +312,74 @@ def copies(bars: pl.DataFrame) -> pl.DataFrame:
 
     `same_series`: on nearly all of the last bars of a symbol, the other has the same close. A file
     that was saved twice looks so, and a share under its old and its new name. The finding has the
-    first of those bars, names the other symbol and counts the bars. Constant closes say nothing.
+    first of those bars, names the other symbol and counts the bars.
+    `rows_of_another`: any other run of bars with the closes of another symbol: one of the two has
+    rows that are not its own. The finding has the first of them and counts them.
+    Constant closes say nothing.
     """
     priced = bars.filter(pl.col("close") > 0).select("symbol", "date", "close").sort("date")
-    last = priced.group_by("symbol", maintain_order=True).tail(_LAST_BARS)
-    moving = (pl.len() >= _FEWEST_SESSIONS) & (pl.col("close").n_unique() > _FEWEST_SESSIONS / 2)
-    last = last.filter(moving.over("symbol")).with_columns(rows=pl.len().over("symbol"))
-    pairs = last.join(priced, on=["date", "close"], suffix="_other")
-    pairs = pairs.filter(pl.col("symbol") != pl.col("symbol_other"))
-    met = pairs.group_by("symbol", "symbol_other").agg(
-        pl.min("date"), pl.first("close", "rows"), bars=pl.len()
+    numbered = priced.with_columns(
+        row=pl.int_range(pl.len()).over("symbol"), rows=pl.len().over("symbol")
     )
-    same = met.filter(pl.col("bars") > _NEARLY_ALL * pl.col("rows")).sort("symbol", "symbol_other")
+    both = ["symbol", "symbol_other"]
+    pairs = numbered.join(priced, on=["date", "close"], suffix="_other", maintain_order="left")
+    pairs = pairs.filter(pl.col("symbol") != pl.col("symbol_other")).with_columns(
+        run=pl.col("row") - pl.int_range(pl.len()).over(both),
+        of=pl.min_horizontal("rows", _LAST_BARS),
+    )
+    counts = (pl.min("date"), pl.first("close", "of"), pl.len().alias("bars"))
+    kinds = pl.n_unique("close").alias("kinds")
+    last = pairs.filter(pl.col("row") >= pl.col("rows") - _LAST_BARS)
+    met = last.group_by(both).agg(*counts, kinds)
+    is_long = (pl.col("of") >= _FEWEST_SESSIONS) & (pl.col("kinds") > _FEWEST_SESSIONS / 2)
+    same = met.filter(is_long & (pl.col("bars") > _NEARLY_ALL * pl.col("of"))).sort(both)
+    runs = pairs.join(same, on=both, how="anti").group_by(*both, "run").agg(*counts, kinds)
+    is_moving = (pl.col("bars") >= _RUN_BARS) & (pl.col("kinds") > _RUN_BARS / 2)
+    parts = runs.filter(is_moving).sort(*both, "date")
     detail = pl.format(
         "has the closes of {} on {} of its last {} bars; keep one of the two",
-        *("symbol_other", "bars", "rows"),
+        *("symbol_other", "bars", "of"),
     )
-    return findings_of(same, "same_series", pl.col("close"), pl.col("bars"), detail)
+    of_part = pl.format(
+        "has the closes of {} on {} bars; give each symbol its own rows", "symbol_other", "bars"
+    )
+    return pl.concat(
+        [
+            findings_of(same, "same_series", pl.col("close"), pl.col("bars"), detail),
+            findings_of(parts, "rows_of_another", pl.col("close"), pl.col("bars"), of_part),
+        ]
+    )
+
+
+def renamed(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFrame:
+    """Report symbols that end where another begins at about the same price and trading.
+
+    `renamed`: a share under its new name looks so. A holder would get the delisting return. The
+    finding has the last day of the old symbol, its close, and names the new one.
+    """
+    priced = bars.filter(pl.col("close") > 0).join(session_numbers(sessions), on="date")
+    money = (pl.col("close") * pl.col("volume")).fill_null(1.0)
+    ends = priced.sort("date").with_columns(money=money).group_by("symbol", maintain_order=True)
+    last = ends.agg(
+        pl.last("date", "session", "close"), pl.col("money").tail(_NEAR_END).median(), pl.len()
+    ).filter((pl.col("session") < len(sessions) - 1) & (pl.col("len") >= _NEAR_END))
+    first = ends.agg(
+        pl.first("date", "session", "close"), pl.col("money").head(_NEAR_END).median()
+    ).filter(pl.col("session") > 0)
+    met = last.join(first, how="cross", suffix="_new").filter(
+        pl.col("symbol") != pl.col("symbol_new")
+    )
+    after = pl.col("session_new") - pl.col("session")
+    price, trade = (
+        (pl.col(f"{name}_new") / pl.col(name)).log().abs() for name in ("close", "money")
+    )
+    is_same = after.is_between(1, _MOST_PAUSE) & (price < _SAME_PRICE) & (trade < _SAME_TRADE)
+    detail = pl.format(
+        "ends on {} at {}, and {} begins on {} at {}: if it is the same share, give all its rows "
+        "one symbol, or a holder gets the delisting return",
+        *("date", "close", "symbol_new", "date_new", "close_new"),
+    )
+    return findings_of(met.filter(is_same), "renamed", pl.col("close"), detail=detail)
 
 
 def _unit_steps(values: Float[np.ndarray, " T"], scale: _Scale) -> Int[np.ndarray, " N"]:

@@ -1,4 +1,4 @@
-"""Expressions about levels that no trade can have had; all read prepared bars and are causal.
+"""Levels that no trade can have had. The expressions read prepared bars and are causal.
 
 A real move brings trading. A change of the unit (pence to pounds, a share to a lot) moves the price
 by a factor and leaves the number of shares, or the money, as it was.
@@ -9,7 +9,7 @@ import math
 import polars as pl
 
 from hrl_sarp.config.market_schema import ValidationConfig
-from hrl_sarp.data.quality.expressions import any_of, within
+from hrl_sarp.data.quality.expressions import any_of, before, findings_of, within
 
 _UNITS = (10.0, 50.0, 100.0, 1000.0)
 """Factors between units of one currency, or between a share and a lot."""
@@ -18,6 +18,21 @@ _UNIT_TOLERANCE = 0.25
 _AROUND_ZERO_BARS = 20
 """Bars after a price of zero or less whose moves mean nothing: they are shares of nearly nothing.
 """
+
+_DOUBLED = 1.9
+"""A stock does not rise by so much in a night without many shares being traded."""
+_JUMP, _JUMP_SHARES = math.log(1.2), 2.0
+"""Log return of a night that brings trading, and the shares over the usual ones that are few."""
+_FEWEST_SHARES = 0.3
+"""Shares over the usual ones below which hardly anyone could trade on the news."""
+_BARS_OF_VOLUME, _VOLUME_STEP = 20, 25.0
+"""Bars on both sides of a change of the unit of volumes, and the least factor of such a change."""
+_PAUSE_DAYS, _PAUSE_STEP = 20, 4.0
+"""Days without a bar after which the symbol may be another company's, and the least factor then."""
+_STRAIGHT_STEPS, _STRAIGHT = 20, 1e-6
+"""Equal steps in a row that no price makes, and the share of the price that rounding leaves."""
+_ROUNDED_STEP = 0.0101
+"""What rounding to cents leaves of equal steps."""
 
 
 def has_usual_shares(config: ValidationConfig) -> pl.Expr:
@@ -41,8 +56,11 @@ def unit_changes(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
     The move is `impossible_ratio` or more either way, and as many shares as usual change hands.
     Where their number changed, the money must be usual, and the move must be near a factor of
     `_UNITS` or go up: shares are merged in any ratio, and no stock rises so far on the usual money.
+    A rise from `_DOUBLED` on is one, too, if hardly more shares than usual change hands: prices
+    before it were divided by splits to come, and those after it were not.
     The close does not take the move back, because then only the open is wrong.
     """
+    is_quiet = _has_few_shares()
     whole = pl.col("adjusted_return").log1p().abs()
     found = []
     for name in ("night", "day"):
@@ -54,9 +72,93 @@ def unit_changes(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
         lasts = whole >= size / 2
         is_merged = pl.col(name) > 1
         new_number = (near | is_merged) & usual_money
-        found.append(is_huge & lasts & (has_usual_shares(config) | new_number))
+        is_rise = is_merged & (size >= math.log(_DOUBLED)) & is_quiet & size.is_finite()
+        found.append(lasts & ((is_huge & (has_usual_shares(config) | new_number)) | is_rise))
     night, day = (where.fill_null(value=False) for where in found)
     return night & ~pl.col("is_gap").fill_null(value=False), day
+
+
+def quiet_jump() -> pl.Expr:
+    """Find nights of a lasting jump that brought no trading, as a change of currency does not."""
+    night, whole = pl.col("night").log(), pl.col("adjusted_return").log1p()
+    lasts = (night.sign() == whole.sign()) & (whole.abs() >= _JUMP)
+    is_jump = night.is_finite() & (night.abs() >= _JUMP) & lasts & ~pl.col("is_gap")
+    return (is_jump & _has_few_shares() & ~pl.col("is_after_hole")).fill_null(value=False)
+
+
+def _has_few_shares() -> pl.Expr:
+    """Mark rows on which hardly more shares than usual, and not next to none, changed hands."""
+    return pl.col("shares").is_between(_FEWEST_SHARES, _JUMP_SHARES).fill_null(value=False)
+
+
+def volume_steps(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report days from which on volumes have another unit, such as lots or thousands.
+
+    `volume_step`: the median traded money of the twenty bars from there on is `_VOLUME_STEP` times
+    that of the twenty bars before, or one part in so many, and the largest of one side lies below
+    the smallest of the other. The value is the factor.
+    `another_company`: the same after a pause, from `_PAUSE_STEP` on: symbols are given again.
+    """
+    money = (pl.col("close") * pl.col("volume")).log()
+    traded = bars.filter((pl.col("volume") > 0) & (pl.col("close") > 0)).with_columns(
+        money=money, pause=(pl.col("date") - before("date")).dt.total_days()
+    )
+    sides = {}
+    for name in ("median", "min", "max"):
+        rolled = getattr(pl.col("money"), f"rolling_{name}")(_BARS_OF_VOLUME)
+        sides[f"{name}_before"] = rolled.shift(1).over("symbol")
+        sides[f"{name}_after"] = rolled.shift(1 - _BARS_OF_VOLUME).over("symbol")
+    step = pl.col("median_after") - pl.col("median_before")
+    above = pl.col("min_after") - pl.col("max_before")
+    below = pl.col("min_before") - pl.col("max_after")
+    apart = traded.with_columns(**sides).with_columns(
+        step=step, apart=pl.max_horizontal(above, below)
+    )
+    is_pause = (pl.col("pause") >= _PAUSE_DAYS).fill_null(value=False)
+    least = pl.when(is_pause).then(math.log(_PAUSE_STEP)).otherwise(math.log(_VOLUME_STEP))
+    found = apart.filter((pl.col("step").abs() >= least) & (pl.col("apart") > 0))
+    near = (pl.col("date") - before("date")).dt.total_days() > 2 * _BARS_OF_VOLUME
+    group = near.fill_null(value=False).cum_sum().over("symbol").alias("group")
+    first = found.with_columns(group).group_by("symbol", "group", maintain_order=True)
+    best = first.agg(pl.all().sort_by("apart", descending=True).first())
+    unit = pl.lit("traded money is another by this factor from here on: give volumes in shares")
+    company = pl.format(
+        "after {} days without a bar traded money is another by this factor: if the symbol was "
+        "given to another company, give that one its own",
+        "pause",
+    )
+    factor = pl.col("step").exp()
+    return pl.concat(
+        [
+            findings_of(best.filter(~is_pause), "volume_step", factor, detail=unit),
+            findings_of(best.filter(is_pause), "another_company", factor, detail=company),
+        ]
+    )
+
+
+def straight_lines(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report closes on a straight line, which somebody drew through days without prices.
+
+    `straight_line`: at least `_STRAIGHT_STEPS` steps are as large as the step before, but for
+    rounding. It has the first day of the line; the value is the close, the count the number of its
+    bars.
+    """
+    step = pl.col("close") - before("close")
+    marked = bars.filter(pl.col("close") > 0).with_columns(step=step)
+    change = (pl.col("step") - before("step")).abs()
+    is_same = change <= _STRAIGHT * pl.col("close")
+    is_rounded = (change <= _ROUNDED_STEP) & (pl.col("step").abs() >= 5 * _ROUNDED_STEP)
+    is_even = (pl.col("step") != 0) & (is_same | is_rounded)
+    runs = (
+        marked.with_columns(is_even=is_even.fill_null(value=False))
+        .with_columns(run=pl.col("is_even").rle_id().over("symbol"))
+        .filter("is_even")
+        .group_by("symbol", "run", maintain_order=True)
+        .agg(pl.first("date", "close"), pl.len().alias("bars"))
+        .filter(pl.col("bars") >= _STRAIGHT_STEPS)
+    )
+    detail = pl.lit("closes lie on a straight line, as where days without a price were filled")
+    return findings_of(runs, "straight_line", pl.col("close"), pl.col("bars"), detail)
 
 
 def false_range(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:

@@ -100,7 +100,17 @@ NOT_APPLIED = frozenset({"split_unseen"})
 UNRANGED = frozenset({"false_range"})
 """Rules whose breach hides the bar's high and low. Its return stays, and it can be traded."""
 
-SUMMARISING = frozenset({"stale_run", "calendar_gap", "ends_early", "column_missing"})
+SUMMARISING = frozenset(
+    {
+        "stale_run",
+        "calendar_gap",
+        "ends_early",
+        "column_missing",
+        "volume_step",
+        "another_company",
+        "straight_line",
+    }
+)
 """Rules about bars that say how long something lasted. Such a finding has the day on which that
 began, and only later rows show it. Nothing but the report reads it. Beside these and the findings
 of `hindsight`, all rules about bars are causal: a finding of a row depends on rows up to its day.
@@ -219,6 +229,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `split_displaced`: the night of a split that is stated, unseen, a few bars earlier.
     `unit_change`: see `levels.unit_changes`; the value is the factor. `unit_change_in_day`: the
     same between open and close.
+    `quiet_jump`: any other lasting jump without trading, see `levels.quiet_jump`. It is earned.
     `false_range`: see `levels.false_range`; the value is the factor.
     `around_zero`: the bars after a price of zero or less. `leaves_zero`: the first bar after them.
     `suspected_split`: any other price ratio near 2/3, 1/2, 1/3 ..., and a night that looks like a
@@ -252,6 +263,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     )
     new_unit, new_unit_in_day = levels.unit_changes(config)
     new_unit = new_unit & ~undeclared & ~is_displaced
+    jumps = [new_unit, undeclared, is_displaced]
+    quiet = levels.quiet_jump()
     is_false, factor = levels.false_range(config)
     looks_split = [((adjusted + 1) * n - 1).abs() < _SPLIT_TOLERANCE for n in _SPLIT_RATIOS]
     unexplained = pl.col("is_gap") & ~pl.col("is_dividend")
@@ -281,6 +294,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "split_displaced": (is_displaced, pl.col("night") - 1),
         "unit_change": (new_unit, pl.col("night")),
         "unit_change_in_day": (new_unit_in_day, pl.col("day")),
+        "quiet_jump": (quiet & ~any_of(jumps) & ~like_split, pl.col("night") - 1),
         "false_range": (is_false, factor),
         "around_zero": (levels.around_zero(), close),
         "leaves_zero": (levels.leaves_zero(), close),

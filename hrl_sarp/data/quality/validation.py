@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from hrl_sarp.config.market_schema import CalendarChanges, MarketProfile, ValidationConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.data.exchange_calendar import sessions_between
-from hrl_sarp.data.quality import actions, alignment, hindsight, rules, series
+from hrl_sarp.data.quality import actions, alignment, hindsight, levels, rules, series
 from hrl_sarp.data.quality.expressions import findings_of
 from hrl_sarp.data.store import (
     BARS_SCHEMA,
@@ -94,6 +94,7 @@ def validate(
         found.append(alignment.series_against_bars(raw))
         found.append(alignment.symbols_against_others(raw.bars))
         found.append(alignment.copies(raw.bars))
+        found.append(alignment.renamed(raw.bars, sessions))
         found.append(series.macro_defects(raw, sessions))
         found.append(series.index_defects(raw.index, config, sessions))
     is_structural = pl.col("rule").is_in(sorted(rules.STRUCTURAL))
@@ -208,6 +209,8 @@ def _bar_findings(
         actions.in_prices(bars),
         rules.unlike_adjusted(prepared),
         rules.stale_runs(bars, config),
+        levels.volume_steps(bars),
+        levels.straight_lines(bars),
         rules.gaps(bars, sessions),
         rules.off_session(bars, sessions),
     ]

@@ -401,7 +401,7 @@ def test_last_days_on_which_no_bar_can_be_used_fail(column: str, n_days: int) ->
 def paying(n_lost: int, n_kept: int, digits: int = 12) -> RawData:
     """AAA and BBB pay 0.4 on days of their own; so many adjusted closes lack it, or have it."""
     raw = noisy_raw()
-    rows = range(3, 3 + 2 * (n_lost + n_kept), 2)
+    rows = range(3, 3 + 4 * (n_lost + n_kept), 4)
     ends = [SESSIONS[row].item() for row in rows]
     pays = (pl.col("symbol") == "AAA") & pl.col("date").is_in(ends)
     factor = pl.lit(1.0)
@@ -432,3 +432,50 @@ def test_adjusted_closes_without_the_stated_dividends_fail(
     expected = [("AAA", SESSIONS[3].item(), n_lost)] if is_wrong else []
     assert found.select("symbol", "date", "count").rows() == expected
     assert report.has_failed == is_wrong
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 30), (12, 40), (0, 69)])
+def test_rows_of_another_symbol_are_named(first: int, last: int) -> None:
+    raw = noisy_raw()
+    days = [day.item() for day in SESSIONS[first:last]]
+    here = pl.col("date").is_in(days)
+    own, other = raw.bars.filter(symbol="AAA"), raw.bars.filter(symbol="BBB")
+    taken = other.filter(here).with_columns(symbol=pl.lit("AAA"))
+    bars = pl.concat([own.filter(~here), taken, other]).sort("symbol", "date")
+    found = alignment.copies(bars)
+    rule = "same_series" if last - first > 60 else "rows_of_another"
+    assert found.select("symbol", "rule").rows() == [("AAA", rule), ("BBB", rule)]
+    if rule == "rows_of_another":
+        assert found.select("date", "count").rows() == [(days[0], last - first)] * 2
+
+
+@pytest.mark.parametrize(
+    ("pause", "price", "shares", "is_named"),
+    [
+        (0, 1.0, 1.0, True),
+        (2, 1.05, 1.5, True),
+        (3, 1.0, 1.0, False),
+        (0, 1.5, 1.0, False),
+        (0, 1.0, 9.0, False),
+    ],
+)
+def test_symbol_that_goes_on_as_another_is_named(
+    pause: int,
+    price: float,
+    shares: float,
+    is_named: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    raw = noisy_raw()
+    is_late = (pl.col("symbol") == "AAA") & (pl.col("date") >= pl.lit(SESSIONS[35].item()))
+    resumes = pl.lit(SESSIONS[35 + pause].item())
+    bars = raw.bars.filter(~is_late | (pl.col("date") >= resumes))
+    scales = {"open": price, "high": price, "low": price, "close": price, "volume": shares}
+    new = [
+        pl.when(is_late).then(pl.col(name) * by).otherwise(name).alias(name)
+        for name, by in scales.items()
+    ]
+    name = pl.when(is_late).then(pl.lit("NEW")).otherwise("symbol").alias("symbol")
+    found = alignment.renamed(bars.with_columns(*new, name), SESSIONS)
+    expected = [("AAA", SESSIONS[34].item())] if is_named else []
+    assert found.select("symbol", "date").rows() == expected
+    assert all("NEW begins on" in detail for detail in found["detail"])

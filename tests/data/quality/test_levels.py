@@ -275,3 +275,72 @@ def test_moves_of_the_same_days_are_no_exchange() -> None:
         raw = scaled(raw, slice(row, None), **dict.fromkeys(LEVELS, factor))
     report, _ = checked(scaled(raw, slice(ROW, ROW + 1), volume=6.0))
     assert "rows_exchanged" not in set(report.table["rule"])
+
+
+@pytest.mark.parametrize("factor", [1.3, 1 / 1.3, 0.7, 1.6, 4.4])
+@pytest.mark.parametrize("days_before", [0, 2])
+def test_lasting_jump_without_trading_is_named(factor: float, days_before: int) -> None:
+    row = ROW + days_before
+    report, panel = checked(spoilt(slice(row, None), factor, LEVELS, ()))
+    named = rules_on(report, row)
+    assert named & {"quiet_jump", "unit_change", "undeclared_split"}
+    if "quiet_jump" in named:  # it may be true, so it is earned
+        assert returns_of(panel)[row] == pytest.approx(factor - 1, abs=LARGEST)
+
+
+@pytest.mark.parametrize("shares", [3.0, 8.0, 0.1])
+def test_jump_with_trading_and_one_that_hardly_anybody_could_trade_on_have_no_name(
+    shares: float,
+) -> None:
+    raw = scaled(spoilt(slice(ROW, None), 1.3, LEVELS, ()), slice(ROW, ROW + 1), volume=shares)
+    assert not rules_on(checked(raw)[0], ROW)
+
+
+@pytest.mark.parametrize("factor", [2.3, 3.0, 5.5, 7.0, 7.9])
+def test_rise_on_the_usual_number_of_shares_is_a_change_of_unit(factor: float) -> None:
+    report, panel = checked(spoilt(slice(ROW, None), factor, LEVELS, ("adj_close",)))
+    assert rules_on(report, ROW) & {"unit_change", "undeclared_split"}
+    assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0, 1000.0, 0.001, 50.0])
+@pytest.mark.parametrize("row", [20, 33, 50])
+def test_volumes_of_another_unit_from_a_day_on_are_named(factor: float, row: int) -> None:
+    report, panel = checked(scaled(noisy_raw(), slice(row, None), volume=factor))
+    found = report.table.filter(rule="volume_step")
+    assert found.select("symbol", "date").rows() == [("AAA", SESSIONS[row].item())]
+    assert found["value"][0] == pytest.approx(factor, rel=0.5)
+    np.testing.assert_array_equal(returns_of(panel), returns_of(checked(noisy_raw())[1]))
+
+
+def test_split_changes_no_unit_of_volumes() -> None:
+    raw = scaled(noisy_raw(), slice(ROW, None), **dict.fromkeys(LEVELS, 0.02), volume=50.0)
+    assert checked(raw)[0].table.filter(rule="volume_step").is_empty()
+
+
+@pytest.mark.parametrize(("pause", "factor", "is_named"), [(18, 6, True), (5, 6, False)])
+def test_symbol_whose_trading_is_another_after_a_pause_is_named(
+    pause: int,
+    factor: float,
+    is_named: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    raw = scaled(noisy_raw(), slice(ROW, None), volume=factor)
+    days = [day.item() for day in SESSIONS[ROW - pause : ROW]]
+    here = (pl.col("symbol") == "AAA") & pl.col("date").is_in(days)
+    table = checked(replace(raw, bars=raw.bars.filter(~here)))[0].table
+    found = table.filter(rule="another_company")
+    assert found["date"].to_list() == ([SESSIONS[ROW].item()] if is_named else [])
+
+
+@pytest.mark.parametrize("digits", [2, 4, 12])
+@pytest.mark.parametrize("end", [44.0, 30.0])
+def test_closes_on_a_straight_line_are_named(digits: int, end: float) -> None:
+    raw = noisy_raw()
+    first, last = 20, 46
+    line = np.linspace(37.0, end, last - first).round(digits)
+    close = raw.bars["close"].to_numpy().copy()
+    close[first:last] = line
+    table = checked(replace(raw, bars=raw.bars.with_columns(close=close)))[0].table
+    (finding,) = table.filter(rule="straight_line").iter_rows(named=True)
+    assert finding["symbol"] == "AAA"
+    assert finding["count"] >= last - first - 4
