@@ -178,7 +178,7 @@ def read_json(path: Path, command: str) -> Any:
     if not path.is_file():
         raise MissingArtifactError(f"{path} does not exist; run `{command}` to write it")
     try:
-        return without_checksum(json.loads(path.read_text(encoding="utf-8")))
+        return read_sealed(path.read_text(encoding="utf-8"))
     except UNREADABLE as error:
         raise DataError(
             f"{path}: expected JSON, found unreadable content ({error}); run `{command}` again"
@@ -205,6 +205,23 @@ def with_checksum(content: Any) -> Any:
         return content
     plain = {key: value for key, value in content.items() if key != CHECKSUM}
     return {**plain, CHECKSUM: sha256_plain(plain)}
+
+
+def read_sealed(text: str | bytes) -> Any:
+    """Read JSON and check its checksum, see `without_checksum`.
+
+    Raises:
+        ValueError: if it is no JSON, says a key twice, or is not what was written.
+    """
+    return without_checksum(json.loads(text, object_pairs_hook=_once))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; a key that stands twice is of two objects that damage has joined."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in it")
+    return found
 
 
 def without_checksum(content: Any) -> Any:

@@ -25,7 +25,7 @@ from loguru import logger
 
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.errors import TrialLogError
-from hrl_sarp.run.files import CHECKSUM, source_hash, unwritable, with_checksum, without_checksum
+from hrl_sarp.run.files import CHECKSUM, read_sealed, source_hash, unwritable, with_checksum
 
 DEFAULT_TRIAL_LOG = Path("logs/trials.jsonl")
 """Where the log is, seen from the folder in which a command runs."""
@@ -257,32 +257,39 @@ class TrialLog:
             return
         with _locked(self.path, os.O_RDONLY) as descriptor:
             content = _read_all(descriptor)
-        seen: set[bytes] = set()
-        was_sealed = False
+        lines: dict[bytes, int] = {}  # a copy counts once: two looks have two times
         for number, line in enumerate(content.splitlines(), start=1):
-            where = f"{self.path}, line {number}"
-            if line in seen:
-                continue  # a copy: two looks have two times
-            seen.add(line)
-            try:
-                found = without_checksum(json.loads(line))
-            except ValueError as error:
-                if line.strip() and not _is_truncated(line, error):
-                    raise TrialLogError(
-                        f"{where}: expected a trial as it was written, found a damaged line "
-                        f"({error}); restore the file, or move the line to another file"
-                    ) from error
-                if line.strip():
-                    logger.warning(f"{where}: truncated, so its trial is not counted")
+            lines.setdefault(line, number)
+        found = {line: self._line(line, number) for line, number in lines.items()}
+        # earlier versions wrote no checksum, and one version writes it in all lines or in none
+        sealing = {_code(), *(t.code for line, t in found.items() if t and _CHECKSUM_KEY in line)}
+        was_sealed = False
+        for line, trial in found.items():
+            is_sealed = _CHECKSUM_KEY in line
+            if trial is None:
                 continue
-            trial, is_sealed = _trial(found, where), _CHECKSUM_KEY in line
-            if was_sealed and not is_sealed:
+            if not is_sealed and (was_sealed or trial.code in sealing):
                 raise TrialLogError(
-                    f"{where}: expected a checksum as in the lines before it, found none; restore "
-                    "the file, or move the line to another file"
+                    f"{self.path}, line {lines[line]}: expected a checksum as in other lines, "
+                    "found none; restore the file, or move the line to another file"
                 )
             was_sealed = is_sealed
             yield trial
+
+    def _line(self, line: bytes, number: int) -> Trial | None:
+        """Read a line; None for an empty one, and for one without its end."""
+        where = f"{self.path}, line {number}"
+        try:
+            return _trial(read_sealed(line), where)
+        except ValueError as error:
+            if line.strip() and not _is_truncated(line, error):
+                raise TrialLogError(
+                    f"{where}: expected a trial as it was written, found a damaged line "
+                    f"({error}); restore the file, or move the line to another file"
+                ) from error
+        if line.strip():
+            logger.warning(f"{where}: truncated, so its trial is not counted")
+        return None
 
 
 _CHECKSUM_KEY = f'"{CHECKSUM}"'.encode()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hrl_sarp.contracts import DayRange, Split
 from hrl_sarp.errors import StorageError, TrialLogError
-from hrl_sarp.run.files import without_checksum
+from hrl_sarp.run.files import with_checksum, without_checksum
 from hrl_sarp.run.trials import Span, Trial, TrialLog, distinct, prices_hash
 from tests import factories
 
@@ -186,8 +186,24 @@ def test_a_line_that_lost_its_checksum_is_refused_and_a_copied_line_counts_once(
     log.path.write_text("\n".join([first, cut, ""]))
     with pytest.raises(TrialLogError, match=r"trials\.jsonl, line 2: expected a checksum"):
         log.count()
-    log.path.write_text("\n".join([cut, first, ""]))  # the first lines may be of an earlier version
+    log.path.write_text("\n".join([cut, first, ""]))
+    with pytest.raises(TrialLogError, match=r"trials\.jsonl, line 1: expected a checksum"):
+        log.count()
+    earlier = {**json.loads(cut), "code": "0.0.9 of another day"}  # it wrote none
+    log.path.write_text("\n".join([json.dumps(earlier), first, ""]))
     assert log.count() == 2
+
+
+@pytest.mark.parametrize("at", ['"name": ', '"config": ', '"span": {', '"time": ', '"checksum": '])
+def test_a_line_of_two_joined_ones_is_refused(tmp_path: Path, at: str) -> None:
+    log = TrialLog(tmp_path / "trials.jsonl")
+    log.add(numbered(0))
+    log.add(TRIAL)
+    first, second = log.path.read_text().splitlines()
+    joined = second[: second.index(at)] + first[first.index('"kind": ') :]
+    log.path.write_text("\n".join([first, joined, ""]))
+    with pytest.raises(TrialLogError, match=r"trials\.jsonl, line 2: .*(stands twice|damaged)"):
+        log.count()
 
 
 @pytest.mark.parametrize(
@@ -208,8 +224,8 @@ def test_a_damaged_line_is_refused_by_its_number(tmp_path: Path, found: str, cha
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl")
     log.add(TRIAL)
-    line = without_checksum(json.loads(log.path.read_text()))
-    log.path.write_text(json.dumps({**line, "kind": "guess"}) + "\n")
+    line = with_checksum({**without_checksum(json.loads(log.path.read_text())), "kind": "guess"})
+    log.path.write_text(json.dumps(line) + "\n")
     with pytest.raises(TrialLogError, match=r"line 1: expected a kind of .*study.*, found 'guess'"):
         log.trials()
 
@@ -217,7 +233,7 @@ def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
 def test_values_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
     log = TrialLog(tmp_path / "trials.jsonl")
     log.add(TRIAL)
-    line = {**without_checksum(json.loads(log.path.read_text())), "margin": 0.5}
+    line = with_checksum({**without_checksum(json.loads(log.path.read_text())), "margin": 0.5})
     log.path.write_text(json.dumps(line) + "\n")
     assert log.count() == 1
 
