@@ -16,13 +16,13 @@ from hrl_sarp.encoders.pretrain.prepare import (
 from hrl_sarp.encoders.pretrain.run import pretrain_encoder
 from hrl_sarp.encoders.stock_embeddings import encoder_folder
 from hrl_sarp.encoders.transfer import read_description
-from hrl_sarp.errors import StoppedEarly
 from hrl_sarp.fitting.distributed import World
 from hrl_sarp.run.files import read_json, sha256_file
 from hrl_sarp.run.session import StopFlag
+from tests import tiny_runs
 from tests.command_line import Command, assert_refused
 from tests.encoders import panels
-from tests.encoders.masked_windows import StopAfter
+from tests.fitting.kills import assert_kills_change_nothing
 
 ALONE = World.alone(panels.CPU)
 
@@ -102,22 +102,23 @@ def test_the_transformer_is_masked_by_patches_on_the_panels_schedule() -> None:
     assert (settings.epochs, settings.batch_size) == (1, 64)
 
 
-def test_a_stopped_run_resumes_to_the_same_encoder_and_projection(
-    panel_data: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", ["jade", "transformer"])
+def test_a_run_that_is_killed_at_random_batches_leaves_the_same_encoder_and_projection(
+    kind: EncoderKind, panel_data: Path, tmp_path: Path
 ) -> None:
-    config = panels.small_config(panel={"epochs": 2})
+    config = tiny_runs.changed(
+        panels.small_config(panel={"epochs": 2}), {"curriculum": {"checkpoint_seconds": 0.0}}
+    )
 
-    def run(folder: Path, stop: StopFlag, *, resume: bool) -> None:
-        prepared = prepare_panel("jade", panel_data, folder, config, resume=resume)
-        pretrain_encoder(prepared, ALONE, stop)
+    def run(folder: Path, *, resume: bool) -> None:
+        prepared = prepare_panel(kind, panel_data, folder, config, resume=resume)
+        pretrain_encoder(prepared, ALONE, StopFlag())
 
-    run(tmp_path / "whole", StopFlag(), resume=False)
-    with pytest.raises(StoppedEarly):
-        run(tmp_path / "parts", StopAfter(3), resume=False)
-    run(tmp_path / "parts", StopFlag(), resume=True)
-    for name in ("encoder.safetensors", "projection.safetensors"):
-        whole, parts = ((tmp_path / part / name).read_bytes() for part in ("whole", "parts"))
-        assert whole == parts
+    def outcome(folder: Path) -> dict[str, bytes]:
+        names = ("encoder.safetensors", "projection.safetensors")
+        return {name: (folder / name).read_bytes() for name in names}
+
+    assert_kills_change_nothing(run, outcome, tmp_path, seed=5)
 
 
 def test_the_scaler_is_fitted_on_the_training_windows_alone(panel_data: Path) -> None:
