@@ -12,6 +12,10 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
+from tests.checked_shapes import check_each_kind_once
+
+check_each_kind_once()
+
 # Read when torch and matplotlib are first imported. One thread is faster on arrays this small, and
 # there may be no screen.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
