@@ -95,4 +95,6 @@ def kind_of(value: Any) -> Hashable:
 
 @cache
 def _is_array(of_type: type) -> bool:
-    return hasattr(of_type, "dtype") and hasattr(of_type, "shape")
+    """Tell arrays of NumPy and PyTorch: those of other libraries may have shapes without a hash."""
+    is_ours = any(base.__module__ in ("numpy", "torch") for base in of_type.__mro__)
+    return is_ours and hasattr(of_type, "dtype") and hasattr(of_type, "shape")

@@ -123,6 +123,16 @@ def test_ends_of_long_containers_count() -> None:
     assert kind_of(dict.fromkeys(numbers)) != kind_of({**dict.fromkeys(numbers), 99: 1})
 
 
+def test_values_without_a_hash_are_told_by_their_type() -> None:
+    class Symbolic:
+        dtype, shape = (), ([3],)
+
+    assert kind_of(Symbolic()) is Symbolic
+    assert kind_of({"a"}) is set
+    weight = torch.nn.Parameter(torch.ones(2))
+    assert kind_of(weight) == (torch.nn.Parameter, torch.float32, (2,))
+
+
 def test_the_package_is_checked() -> None:
     assert PortfolioSimulator.step.checks_kinds  # type: ignore[attr-defined]
     assert not jaxtyping.config.jaxtyping_disable

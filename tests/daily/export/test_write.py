@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +208,17 @@ def test_the_same_run_gives_the_same_bytes(site: Site, tmp_path: Path) -> None:
 
 
 def test_several_runs_decide_as_their_mean(site: Site, tmp_path: Path) -> None:
-    # twice the same run is that run, with four networks
-    made = export_agents([site.agents, site.agents], tmp_path)
-    assert made.networks == (4, 4)
-    once, twice = (np.load(folder / "example.npz") for folder in (site.folder, tmp_path))
+    # two runs of one seed each, certified alike, are the run of both seeds
+    runs = [replace(site.agents, seeds=[seed]) for seed in site.agents.seeds]
+    made = export_agents(runs, tmp_path)
+    assert made.networks == (2, 2)
+    assert made.name == "mean of 2 runs"
+    both, mean = (np.load(folder / "example.npz") for folder in (site.folder, tmp_path))
     for name in ("expected.goal", "expected.weights"):
-        np.testing.assert_allclose(once[name], twice[name], atol=1e-6)
+        np.testing.assert_allclose(both[name], mean[name], atol=1e-6)
+    alone = [run.policies()[0][0].macro for run in runs]
+    goals = [macro_agents(each)[0].actor.state_dict() for each in alone]
+    assert any(not torch.equal(value, goals[1][name]) for name, value in goals[0].items())
 
 
 def test_another_pair_can_be_exported_and_a_rule_has_no_networks(

@@ -101,13 +101,15 @@ def test_a_session_booked_to_a_named_day_is_that_of_data_which_end_there(
     row: int, paper: Paper, paper_site: PaperSite, tmp_path: Path, command: Command
 ) -> None:
     """Also after the end of a stock, which later data would show as gone."""
-    assert paper("init")[0] == 0
+    start = ("--start", DAYS[LAST_BAR - 4])
+    assert paper("init", *start)[0] == 0
     code, _, err = paper("step", "--as-of", DAYS[row])
     assert code == 0, err
     with PaperAccount.open(tmp_path / "paper.sqlite") as account:
-        named = account.last
+        named, days = account.last, account.days
+    assert [day.day for day in days] == DAYS[LAST_BAR - 4 : row + 1]
     (tmp_path / "paper.sqlite").unlink()
-    assert paper("init", data_dir=paper_site.cut(row))[0] == 0
+    assert paper("init", *start, data_dir=paper_site.cut(row))[0] == 0
     assert paper("step", data_dir=paper_site.cut(row))[0] == 0
     with PaperAccount.open(tmp_path / "paper.sqlite") as account:
         assert account.last.to_json() == named.to_json()
