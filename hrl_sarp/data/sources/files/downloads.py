@@ -13,6 +13,7 @@ from hrl_sarp.data.sources.files.forms.content import (
     cells_of,
     is_text,
     lines_of,
+    partition_of,
     read_text,
     stem_of,
 )
@@ -22,6 +23,7 @@ from hrl_sarp.data.sources.files.forms.headings import (
     Columns,
     heading_key,
     match,
+    meaning,
     with_adjusted,
 )
 from hrl_sarp.data.sources.files.forms.layouts import (
@@ -37,8 +39,10 @@ from hrl_sarp.data.sources.files.forms.layouts import (
 )
 from hrl_sarp.data.sources.files.forms.values import UnclearError, decimal_mark
 from hrl_sarp.data.sources.files.tables import (
+    ACTIONS_CURE,
     Read,
     convert,
+    in_shares,
     reading_of,
     refusal,
     unread_notes,
@@ -57,17 +61,21 @@ _WANTED = ("date", "time", *MEASURES, "ret", "cfacpr")
 _OF_CRSP = frozenset({"prc", "dlyprc", "prccd"})
 """Headings of closes of CRSP, where a sign says that they are the mean of bid and ask, and of
 Compustat. Both have factors of splits."""
+_NO_PRICE = 1e12
+"""No share, coin or index is so dear in any currency."""
 _ROUNDING = 1e-6
 """Relative change of a factor below which it is the same."""
 _FIT_SHARE = 0.9
 """Share of rows without a header whose prices must fit the order of a Yahoo download."""
+_MOST_BAD, _FEWEST_BAD = 0.1, 10
+"""Unreadable rows, over the others, that are no accident of a job, and so few that may be one."""
 _SHOWN = 60
 """Characters of a line that a finding quotes."""
 
 
 def is_download(path: Path) -> bool:
     """Say whether a file is the download of one symbol: text without a column of symbols."""
-    if not is_text(path):
+    if not is_text(path) or "symbol" in map(meaning, partition_of(path)):
         return False
     try:
         head = find_head(lines_of(read_text(path)))
@@ -105,7 +113,8 @@ def read_download(
         The rows, findings and notes.
 
     Raises:
-        DataError: if another column of the file holds symbols of the sectors.
+        DataError: if another column of the file holds symbols of the sectors, if it states splits
+            or dividends without prices, or if many of its rows cannot be read.
     """
     symbol = stem_of(path)
     renamed: tuple[str, ...] = ()
@@ -123,6 +132,7 @@ def read_download(
     place = pl.format("{} line {}: ", pl.lit(path.name), PLACE)
     good = rows.filter(pl.col("problem").is_null())
     bad = rows.filter(pl.col("problem").is_not_null())
+    _refuse_losses(good, bad, download, path)
     unordered = good.head(1).filter(~pl.col("is_headed"))
     strange = junk.join_asof(good.select(PLACE, "date"), on=PLACE)
     strange = strange.with_columns(symbol=pl.lit(symbol))
@@ -144,7 +154,7 @@ def read_download(
     adjusted = (f"{path.name}: {ADJUSTED_ONLY}",) if download.is_adjusted else ()
     values = [name for name in (*MEASURES, "ret", "cfacpr") if name in taken]
     read = Read(
-        good.select("symbol", "date", PLACE, *values),
+        in_shares(good.select("symbol", "date", PLACE, *values), taken, path),
         (*renamed, *unread_notes(path, download.unread), *adjusted),
         findings,
         (reading_of(path, download.words, taken, good),),
@@ -310,6 +320,18 @@ def _refuse_mixture(rows: pl.DataFrame, path: Path, known: Collection[str]) -> N
             raise refusal(path, "the prices of one symbol", found, "call it symbol", name[1:])
 
 
+def _refuse_losses(good: pl.DataFrame, bad: pl.DataFrame, download: _Download, path: Path) -> None:
+    """Refuse dividends without prices, and a file of which many rows would be left out."""
+    if "close" not in download.taken and {"dividend", "split"} & set(download.taken):
+        found = f"the columns {', '.join(download.taken.values())}"
+        raise refusal(path, "prices", found, ACTIONS_CURE)
+    if good.height and bad.height > max(_MOST_BAD * good.height, _FEWEST_BAD):
+        row = bad.row(0, named=True)
+        found = f"{bad.height} of {bad.height + good.height} rows that cannot be read"
+        first = f"the first in line {row[PLACE]}: {row['line']} ({row['problem']})"
+        raise refusal(path, "rows as the header says", f"{found}, {first}", "correct them")
+
+
 def spelt(
     symbol: str, path: Path, known: Collection[str], heading: str = "symbol"
 ) -> tuple[str, tuple[str, ...]]:
@@ -353,15 +375,25 @@ def completed(read: Read, path: Path, close: str) -> Read:
 
 
 def _without_zeros(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """Read a price of 0 as unknown: nothing trades at 0, but many sources write it for a gap."""
-    priced = [name for name in (*PRICE_COLUMNS, "adj_close") if name in frame.columns]
-    zeros = [name for name in priced if (frame[name] == 0).any()]
-    if not zeros:
-        return frame, []
-    unknown = frame.with_columns(
-        pl.when(pl.col(name) != 0).then(pl.col(name)).alias(name) for name in zeros
-    )
-    return unknown, [f"{path.name}: 0 is read as an unknown price in {', '.join(zeros)}"]
+    """Read a price of 0 as unknown: nothing trades at 0, but many sources write it for a gap.
+
+    Others write the largest number that they have.
+    """
+    notes, known = [], {}
+    for name in (*PRICE_COLUMNS, "adj_close"):
+        if name not in frame.columns:
+            continue
+        price = pl.col(name)
+        known[name] = pl.when((price != 0) & (price < _NO_PRICE)).then(price).alias(name)
+    zeros = [name for name in known if (frame[name] == 0).any()]
+    huge = [name for name in known if (frame[name] >= _NO_PRICE).any()]
+    if zeros:
+        notes.append(f"{path.name}: 0 is read as an unknown price in {', '.join(zeros)}")
+    if huge:
+        notes.append(
+            f"{path.name}: numbers from {_NO_PRICE:g} on are no prices in {', '.join(huge)}"
+        )
+    return frame.with_columns(known.values()) if notes else frame, notes
 
 
 def _of_crsp(frame: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, list[str]]:

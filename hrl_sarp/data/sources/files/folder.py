@@ -30,6 +30,7 @@ from hrl_sarp.data.sources.files.tables import (
     read_table,
     refusal,
     refuse_repeated,
+    refuse_unread_actions,
     refuse_unsorted,
     scan_table,
 )
@@ -133,7 +134,10 @@ def load(
     parts = [prices, sectors, index, macro, *(part for part in (membership, own) if part)]
     notes += tuple(note for part in parts for note in part.notes)
     readings = tuple(reading for part in parts for reading in part.readings)
-    used = {path.name for path in paths} | {reading.file for reading in readings}
+    used = {path.relative_to(folder).parts[0] for path in paths}
+    used |= {reading.file for reading in readings}
+    if input_path.is_dir():
+        refuse_unread_actions(folder, used)
     if collected is None:  # tables of an increment need not name each other's symbols
         notes += _lonely(prices, sectors, membership)
     notes += not_read(folder, used, input_path)

@@ -22,6 +22,10 @@ _MOST_KINDS = 50
 """Different words, at most, of a column that tells kinds of rows apart."""
 _CURRENCIES = frozenset({"currency", "ccy", "curr", "devise", "wahrung", "waehrung", "moneda"})
 """Headings of the currency of a price."""
+_SERIES = frozenset({"series", "sctysrs"})
+"""Headings under which NSE says what a row is a price of."""
+_SHARE, _SHARES = "EQ", frozenset({"EQ", "BE", "BZ", "SM", "ST"})
+"""NSE's series of shares: usual trading, and the segments to which a share may be moved."""
 _SAME = 1e-6
 """Relative difference below which two closes are the same."""
 
@@ -72,8 +76,11 @@ def refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -
     if len(symbols) == len(set(symbols)):
         return
     shared = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+    root = input_path if input_path.is_dir() else input_path.parent
     keyed = pl.concat(
-        part.frame.filter(pl.col("symbol").is_in(shared)).select(*_KEYS, file=pl.lit(path.name))
+        part.frame.filter(pl.col("symbol").is_in(shared)).select(
+            *_KEYS, file=pl.lit(str(path.relative_to(root)))
+        )
         for part, path in zip(parts, paths, strict=True)
     )
     twice = keyed.group_by(_KEYS).agg(pl.col("file").unique().sort())
@@ -88,10 +95,24 @@ def refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -
     )
 
 
+def shares_of_nse(table: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Leave out the bonds, funds and warrants that NSE lists under the symbol of a share."""
+    heading = next((text for text in table.columns if heading_key(text) in _SERIES), None)
+    if heading is None or table[heading].dtype != pl.String:
+        return table, ()
+    series = table[heading].str.strip_chars().str.to_uppercase()
+    is_share = series.is_in(sorted(_SHARES)) | series.is_null()
+    if not (series == _SHARE).any() or is_share.all():
+        return table, ()
+    others = ", ".join(series.filter(~is_share).unique().sort().head(5))
+    note = f"{path.name}: {(~is_share).sum()} rows left out, no shares but the series {others}"
+    return table.filter(is_share), (note,)
+
+
 def refuse_kinds(
     bars: pl.DataFrame, table: pl.DataFrame, taken: Mapping[str, str], path: Path
 ) -> None:
-    """Refuse a symbol in two currencies, and several rows of its day that words tell apart.
+    """Refuse several currencies, and several rows of its day that words tell apart.
 
     Args:
         bars: The rows with `symbol`, `date` and `close`, in the order of the file.
@@ -131,16 +152,27 @@ def refuse_kinds(
 
 
 def _refuse_currencies(bars: pl.DataFrame, currency: pl.Series, path: Path) -> None:
-    named = bars.select("symbol", "date", word=currency.cast(pl.String))
-    before = pl.col("word").forward_fill().shift(1).over("symbol")
-    changes = named.with_columns(before=before)
-    is_change = changes.select((pl.col("word") != pl.col("before")).fill_null(value=False))
-    mask = is_change.to_series()
-    if mask.any():
-        row = changes.filter(mask).row(0, named=True)
-        found = f"{row['symbol']} in {row['before']}, and in {row['word']} on {row['date']}"
-        cure = "convert all prices of a symbol to one"
-        raise refusal(path, "one currency a symbol", found, cure, currency.name, mask)
+    """Refuse several currencies: of one symbol, whose moves are false, or of several."""
+    named = bars.select("symbol", "date", word=currency.cast(pl.String).str.strip_chars())
+    word = pl.col("word").forward_fill()
+    changes = named.with_columns(before=word.shift(1).over("symbol"), other=word.shift(1))
+    for before, whose, cure in (
+        ("before", "a symbol", "convert all prices of a symbol to one"),
+        (
+            "other",
+            "for all symbols",
+            "convert all prices to one, or leave out the column: returns "
+            "are then each in its own currency",
+        ),
+    ):
+        is_change = changes.select(pl.col("word") != pl.col(before)).to_series()
+        mask = is_change.fill_null(value=False)
+        if mask.any():
+            row = changes.filter(mask).row(0, named=True)
+            first = row["symbol"] if before == "before" else "prices"
+            again = "" if before == "before" else f"{row['symbol']} "
+            found = f"{first} in {row[before]}, and {again}in {row['word']} on {row['date']}"
+            raise refusal(path, f"one currency {whose}", found, cure, currency.name, mask)
 
 
 def _renamed(part: Read, names: Mapping[str, str], notes: tuple[str, ...]) -> Read:

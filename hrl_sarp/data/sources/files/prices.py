@@ -25,7 +25,12 @@ from hrl_sarp.data.sources.files.downloads import (
 from hrl_sarp.data.sources.files.forms.content import find_table, is_readable, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match, with_adjusted
 from hrl_sarp.data.sources.files.own_features import FEATURES, MACRO_FEATURES
-from hrl_sarp.data.sources.files.parts import joined_parts, refuse_kinds, refuse_shared_days
+from hrl_sarp.data.sources.files.parts import (
+    joined_parts,
+    refuse_kinds,
+    refuse_shared_days,
+    shares_of_nse,
+)
 from hrl_sarp.data.sources.files.tables import (
     Read,
     read_columns,
@@ -334,6 +339,8 @@ def _refuse_late(actions: pl.DataFrame, collected: pl.DataFrame, path: Path) -> 
 def price_files(input_path: Path, stem: str) -> list[Path]:
     """Return the file that was given, the folder's table of prices, or its files of symbols.
 
+    Without any of them these are the files of its sub-folders.
+
     Raises:
         MissingArtifactError: if the folder holds none of them.
     """
@@ -342,14 +349,7 @@ def price_files(input_path: Path, stem: str) -> list[Path]:
     table = find_table(input_path, stem)
     if table:
         return [table]
-    found = sorted(
-        path
-        for path in input_path.iterdir()
-        if path.is_file()
-        and is_readable(path)
-        and not path.name.startswith(".")
-        and stem_of(path).lower() not in OTHER_TABLES
-    )
+    found = _readable(input_path.iterdir()) or _readable(input_path.rglob("*"))
     if not found:
         others = [
             path.name for path in sorted(input_path.iterdir()) if not path.name.startswith(".")
@@ -361,6 +361,17 @@ def price_files(input_path: Path, stem: str) -> list[Path]:
             "JSON and other formats as .csv or .parquet"
         )
     return found
+
+
+def _readable(paths: Iterable[Path]) -> list[Path]:
+    return sorted(
+        path
+        for path in paths
+        if path.is_file()
+        and is_readable(path)
+        and not path.name.startswith((".", "_"))
+        and stem_of(path).lower() not in OTHER_TABLES
+    )
 
 
 def _read_bars(
@@ -402,15 +413,16 @@ def _read_table_of_prices(
 ) -> Read:
     """Read a table of one or several symbols, strictly."""
     sheet = scan_table(path, is_of_prices=True)
+    shares, notes = shares_of_nse(sheet.frame, path)
+    sheet = sheet._replace(frame=shares)
     given = names.columns if is_named else {}
     found = match(sheet.frame.columns, ("symbol", "close", "adj_close", *PRICE_COLUMNS), given)
-    notes: tuple[str, ...] = ()
     if "symbol" not in found.taken and not is_named:
         lit = pl.lit(stem_of(path)).alias("symbol")
         sheet = sheet._replace(frame=sheet.frame.with_columns(lit))
     if with_adjusted(found) is not found:
         sheet = sheet._replace(frame=sheet.frame.rename({found.taken["adj_close"]: "close"}))
-        notes = (f"{path.name}: {ADJUSTED_ONLY}",)
+        notes += (f"{path.name}: {ADJUSTED_ONLY}",)
     required = {name: BARS_SCHEMA[name] for name in ("date", "symbol", "close")}
     others = {name: kind for name, kind in BARS_SCHEMA.items() if name not in required}
     optional = {**others, "ret": pl.String(), "cfacpr": pl.Float64()}

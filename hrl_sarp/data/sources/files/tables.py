@@ -18,8 +18,9 @@ from hrl_sarp.data.sources.files.forms.content import (
     TEXT_ENDINGS,
     TornError,
     is_readable,
+    partition_of,
 )
-from hrl_sarp.data.sources.files.forms.headings import HEADINGS, adjusting, match
+from hrl_sarp.data.sources.files.forms.headings import HEADINGS, adjusting, match, volume_unit
 from hrl_sarp.data.sources.files.forms.layouts import Sheet, is_day, read_sheet
 from hrl_sarp.data.sources.files.forms.values import (
     DAY_WORDS,
@@ -36,6 +37,10 @@ Columns = Mapping[str, Any]
 """Column names and polars types. It is a pl.Schema, a class that run-time type checks refuse."""
 
 _NONE: Columns = MappingProxyType({})
+ACTIONS_CURE = "call a table of splits and dividends actions, with a column symbol, or remove it"
+"""What may be done about a file of splits or dividends that would not be read."""
+_FEW = 3
+"""Other columns that a table of splits and dividends may have."""
 _NAMED = 12
 """Headings that a note lists."""
 _UNSEEN = "[\u200b\u200c\u200d\u200e\u200f\u2060\ufeff]"
@@ -147,7 +152,7 @@ def read_columns(
         if name == "date" and "time" in found.taken:
             column = with_time(column, table[found.taken["time"]])
         frame[name] = typed_column(column, kind, path, mark=mark, calendar=calendar, name=name)
-    read = pl.DataFrame(frame)
+    read = in_shares(pl.DataFrame(frame), found.taken, path)
     for key in keys:
         empty = read[key].is_null()
         if empty.any():
@@ -159,6 +164,19 @@ def read_columns(
         *_lost_zeros(path, table, found.taken),
     )
     return Read(read, notes, readings=(reading_of(path, sheet.words, found.taken, read),))
+
+
+def in_shares(frame: pl.DataFrame, taken: Mapping[str, str], path: Path) -> pl.DataFrame:
+    """Give volumes in shares where their heading says another unit.
+
+    Raises:
+        DataError: if the unit cannot be told in shares.
+    """
+    heading = taken.get("volume", "")
+    unit = volume_unit(heading)
+    if unit is None:
+        raise refusal(path, "volumes in shares", heading, "convert them, or remove them", heading)
+    return frame if unit == 1.0 else frame.with_columns(pl.col("volume") * unit)
 
 
 def unread_notes(path: Path, unread: tuple[str, ...]) -> tuple[str, ...]:
@@ -191,6 +209,8 @@ def not_read(folder: Path, used: set[str], input_path: Path) -> tuple[str, ...]:
         return ()
     rest = []
     for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name in used:
+            continue
         if path.is_dir():
             n_files = sum(1 for inner in path.rglob("*") if inner.is_file())
             rest.append(f"{path.name}/ ({n_files} files)")
@@ -198,6 +218,22 @@ def not_read(folder: Path, used: set[str], input_path: Path) -> tuple[str, ...]:
             rest.append(path.name)
     more = f" and {len(rest) - _NAMED_FILES} more" if len(rest) > _NAMED_FILES else ""
     return (f"not read: {', '.join(rest[:_NAMED_FILES])}{more}",) if rest else ()
+
+
+def refuse_unread_actions(folder: Path, used: set[str]) -> None:
+    """Refuse a file of splits or dividends beside the prices that is not read."""
+    for path in sorted(folder.iterdir()):
+        if path.name in used or not path.is_file() or not is_readable(path):
+            continue
+        try:
+            headings = scan_table(path).frame.columns
+        except DataError:  # whatever it holds, it is named as not read
+            continue
+        found = match(headings, ("date", "symbol", "close", "dividend", "split"))
+        is_of_actions = len(found.taken.keys() & {"date", "dividend", "split"}) > 1
+        if is_of_actions and "close" not in found.taken and len(found.unread) <= _FEW:
+            words = ", ".join(headings)
+            raise refusal(path, "no table beside those that are read", words, ACTIONS_CURE)
 
 
 def refuse_unsorted(frame: pl.DataFrame, key: str, path: Path) -> None:
@@ -239,6 +275,8 @@ def refuse_repeated(column: pl.Series, path: Path) -> None:
 def scan_table(path: Path, *, is_of_prices: bool = False) -> Sheet:
     """Read all columns of a file under its own headings, those of a text file as text.
 
+    What its folders say (`partition_of`) are columns, too.
+
     Raises:
         DataError: if the file is missing, of an unknown ending, or unreadable.
     """
@@ -263,7 +301,9 @@ def scan_table(path: Path, *, is_of_prices: bool = False) -> Sheet:
         raise refusal(
             path, f"a readable {path.suffix} table", "an empty file", "repair or replace it"
         )
-    return sheet
+    frame = sheet.frame
+    rest = {key: word for key, word in partition_of(path).items() if key not in frame.columns}
+    return sheet._replace(frame=frame.with_columns(**{key: pl.lit(w) for key, w in rest.items()}))
 
 
 def with_time(day: pl.Series, time: pl.Series) -> pl.Series:

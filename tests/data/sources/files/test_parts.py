@@ -100,7 +100,7 @@ def kinds_of(folder: Path, kinds: list[str], factor: float, heading: str = "SERI
 
 
 @pytest.mark.parametrize(
-    ("heading", "kinds"), [("SERIES", ["EQ", "N1"]), ("Exchange", ["XPAR", "XAMS", "XBRU"])]
+    ("heading", "kinds"), [("SERIES", ["EQ", "BE"]), ("Exchange", ["XPAR", "XAMS", "XBRU"])]
 )
 def test_rows_of_a_day_that_a_column_tells_apart_are_refused_by_its_name(
     tmp_path: Path, heading: str, kinds: list[str]
@@ -167,10 +167,10 @@ def test_index_or_rate_among_the_prices_needs_a_table_of_sectors(tmp_path: Path,
 
 @pytest.mark.parametrize("heading", ["currency", "Ccy", "Währung"])
 def test_symbol_in_two_currencies_is_refused_with_its_day(tmp_path: Path, heading: str) -> None:
-    def table(words: list[str]) -> None:
+    def table(words: list[str], other: str = "GBP") -> None:
         rows = [
             f"{day},{symbol},{word},{10 + day.day}"
-            for symbol, own in (("AAA", words), ("BBB", ["USD"] * len(DAYS)))
+            for symbol, own in (("AAA", words), ("BBB", [other] * len(DAYS)))
             for day, word in zip(DAYS, own, strict=True)
         ]
         (tmp_path / "prices.csv").write_text("\n".join([f"date,symbol,{heading},close", *rows]))
@@ -180,6 +180,10 @@ def test_symbol_in_two_currencies_is_refused_with_its_day(tmp_path: Path, headin
     assert load(tmp_path).bars.height == 2 * len(DAYS)
     table([*["GBP"] * 4, *["USD"] * 6])
     words = rf"column {heading}: .* AAA in GBP, and in USD on {DAYS[4]} in data row 5"
+    with pytest.raises(DataError, match=words):
+        load(tmp_path)
+    table(["GBP"] * 10, other="USD")
+    words = rf"{heading}: .* for all symbols, found prices in GBP, and BBB in USD on {DAYS[0]}"
     with pytest.raises(DataError, match=words):
         load(tmp_path)
 

@@ -144,3 +144,75 @@ def test_tickers_below_a_header_need_no_volume(tmp_path: Path) -> None:
         ("AAA", 5.0),
         ("BBB", 6.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "shares"),
+    [("'000", 1e3), ("K", 1e3), ("in Lakhs", 1e5), ("mln", 1e6), ("Mio.", 1e6), ("crore", 1e7)],
+)
+@pytest.mark.parametrize("name", ["AAA.csv", "prices.csv"])
+def test_volumes_are_given_in_shares(tmp_path: Path, name: str, unit: str, shares: float) -> None:
+    header = f"date,symbol,close,Volume ({unit})"
+    raw = read(tmp_path, name, prices(header, "AAA,5,1.5"))
+    assert raw.bars["volume"].to_list() == [1.5 * shares]
+
+
+@pytest.mark.parametrize("unit", ["lots", "contracts", "USD", "Value", "手"])
+@pytest.mark.parametrize("name", ["AAA.csv", "prices.csv"])
+def test_volumes_that_are_no_shares_are_refused(tmp_path: Path, name: str, unit: str) -> None:
+    symbol, own = ("", "") if name == "AAA.csv" else (",symbol", "AAA,")
+    content = prices(f"date{symbol},close,volume [{unit}]", f"{own}5,7")
+    with pytest.raises(DataError, match=f"{name}: .*expected volumes in shares"):
+        read(tmp_path, name, content)
+
+
+@pytest.mark.parametrize("mark", [".1", "_duplicated_0"])
+@pytest.mark.parametrize("heading", ["Close", "Volume", "Adj Close", "High"])
+def test_second_symbol_under_numbered_headings_is_refused(
+    tmp_path: Path, heading: str, mark: str
+) -> None:
+    header = f"Date,Close,High,Volume,Adj Close,{heading}{mark}"
+    words = f"{heading} and {heading}{mark} may both be"
+    with pytest.raises(DataError, match=words):
+        read(tmp_path, "AAA.csv", prices(header, "5,6,100,5,7"))
+
+
+@pytest.mark.parametrize("day", ["{d}-Mai-2013", "{d} ene 2013", "{d}-Okt-2013"])
+@pytest.mark.parametrize("n_bad", [12, 20])
+def test_download_that_loses_a_part_of_its_rows_is_refused(
+    tmp_path: Path, day: str, n_bad: int
+) -> None:
+    known = [f"{d:02d}-Jun-2013,5" for d in range(1, 29)]
+    lost = [f"{day.format(d=d)},5" for d in range(1, n_bad + 1)]
+    content = "\n".join(["Date,Close", *known, *lost]) + "\n"
+    words = f"found {n_bad} of {28 + n_bad} rows that cannot be read, the first in line 30"
+    with pytest.raises(DataError, match=words):
+        read(tmp_path, "AAA.csv", content)
+
+
+@pytest.mark.parametrize("beside", ["AAA.csv", "prices.csv"])
+@pytest.mark.parametrize("header", ["Date,Dividends", "date,symbol,Stock Splits"])
+def test_dividends_that_would_not_be_read_are_refused(
+    tmp_path: Path, beside: str, header: str
+) -> None:
+    row = "2011-01-03,0.5" if header.count(",") == 1 else "2011-01-03,AAA,2"
+    (tmp_path / "corporate events.csv").write_text(f"{header}\n{row}\n")
+    content = PLAIN if beside == "AAA.csv" else prices("date,symbol,close", "AAA,5")
+    with pytest.raises(DataError, match=r"corporate events\.csv: "):
+        read(tmp_path, beside, content)
+
+
+@pytest.mark.parametrize("huge", ["1e30", "3.4028235e38", "1e12"])
+@pytest.mark.parametrize("name", ["AAA.csv", "prices.csv"])
+def test_largest_number_of_a_program_is_no_price(tmp_path: Path, name: str, huge: str) -> None:
+    rows = f"date,symbol,close\n2011-01-03,AAA,5\n2011-01-04,AAA,{huge}\n2011-01-05,AAA,6\n"
+    assert read(tmp_path, name, rows).bars["close"].to_list() == [5.0, None, 6.0]
+
+
+def test_bonds_under_the_symbol_of_a_share_are_left_out(tmp_path: Path) -> None:
+    content = "SYMBOL,TIMESTAMP,SERIES,CLOSE\n"
+    content += "".join(f"AAA,03-JAN-2011,{row}\n" for row in ("EQ,5", "N1,1000", "GS,90"))
+    content += "BBB,03-JAN-2011,BE,7\nBBB,04-JAN-2011,EQ,8\n"
+    raw = read(tmp_path, "prices.csv", content)
+    assert raw.bars["close"].to_list() == [5.0, 7.0, 8.0]
+    assert "prices.csv: 2 rows left out, no shares but the series GS, N1" in raw.notes

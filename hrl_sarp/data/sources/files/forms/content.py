@@ -1,13 +1,17 @@
 """Opens a file of any known ending as text or as a table: packed or not, in any encoding."""
 
+import bz2
 import csv
 import gzip
 import io
+import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import takewhile
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -17,7 +21,7 @@ from hrl_sarp.run.damage import UNREADABLE_TABLE
 
 TABLE_ENDING = ".parquet"
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
-PACKED_ENDINGS = (".gz", ".zip")
+PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zip")
 SEPARATORS = (",", ";", "\t", "|")
 
 SIGNATURES: Mapping[bytes, str] = {
@@ -35,6 +39,11 @@ SIGNATURES: Mapping[bytes, str] = {
 }
 """What a file begins with -> what it is, whatever its ending says."""
 
+_PACKERS: Mapping[str, tuple[str, Callable[[bytes], bytes]]] = {
+    ".gz": ("gzip", gzip.decompress),
+    ".bz2": ("bzip2", bz2.decompress),
+    ".xz": ("xz", lzma.decompress),
+}
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _FILLERS = "\0\x1a"
 """What old systems and torn downloads leave behind the last line."""
@@ -61,6 +70,18 @@ def is_text(path: Path) -> bool:
 def stem_of(path: Path) -> str:
     """Return the name of a file without its endings: BRK.B.csv.gz is BRK.B."""
     return _inner_name(path)
+
+
+def partition_of(path: Path) -> dict[str, str]:
+    """Return what the folders above a file say of its rows: symbol=AAA/year=2019/part-0.parquet.
+
+    Examples:
+        >>> partition_of(Path("symbol=BRK%2EB/year=2019/part-0.parquet"))
+        {'symbol': 'BRK.B', 'year': '2019'}
+    """
+    parts = [part.partition("=") for part in reversed(path.parts[:-1])]
+    pairs = takewhile(lambda part: part[1], parts)
+    return {key: unquote(value) for key, _, value in reversed(list(pairs))}
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -102,15 +123,12 @@ def read_text(path: Path) -> str:
         raise MissingArtifactError(
             f"{path} does not exist; give a file or folder that does (--input, --macro, --symbols)"
         )
-    content = path.read_bytes()
-    ending = path.suffix.lower()
-    if ending == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise TornError(f"no whole gzip file: {error}") from error
-    elif ending == ".zip":
-        content = _unzipped(content)
+    content, name = path.read_bytes(), path.name
+    while (ending := Path(name).suffix.lower()) in PACKED_ENDINGS:
+        if ending == ".zip":
+            name, content = _unzipped(content)
+        else:
+            name, content = name[: -len(ending)], _unpacked(content, ending)
     for sign, kind in SIGNATURES.items():
         if content.startswith(sign):
             raise TornError(f"{kind} inside; save it as plain .csv, or give it its own ending")
@@ -196,17 +214,23 @@ def _widest_line(text: str, separator: str, n_columns: int, n_above: int, error:
 
 def _inner_name(path: Path) -> str:
     name = path.name
-    for ending in PACKED_ENDINGS:
-        if name.lower().endswith(ending):
-            name = name[: -len(ending)]
-            break
+    while Path(name).suffix.lower() in PACKED_ENDINGS:
+        name = name[: -len(Path(name).suffix)]
     for ending in (TABLE_ENDING, *TEXT_ENDINGS) if name == path.name else TEXT_ENDINGS:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name if path.suffix.lower() == ".zip" else path.name
 
 
-def _unzipped(content: bytes) -> bytes:
+def _unpacked(content: bytes, ending: str) -> bytes:
+    kind, unpack = _PACKERS[ending]
+    try:
+        return unpack(content)
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise TornError(f"no whole {kind} file: {error}") from error
+
+
+def _unzipped(content: bytes) -> tuple[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [
@@ -216,7 +240,7 @@ def _unzipped(content: bytes) -> bytes:
             ]
             if len(names) != 1:
                 raise TornError(f"a zip of {len(names)} files, expected one; unpack it")
-            return archive.read(names[0])
+            return names[0], archive.read(names[0])
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise TornError(f"no whole zip file: {error}") from error
 

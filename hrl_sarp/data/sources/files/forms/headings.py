@@ -20,6 +20,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "timestamps",
         "datetime",
         "date_time",
+        "date1",
         "trade_date",
         "trading_date",
         "exchange_date",
@@ -218,6 +219,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
         "total_traded_quantity",
         "tottrdqty",
         "ttl_tradg_vol",
+        "ttl_trd_qnty",
         "no_of_shares",
         "number_of_shares",
         "shares_traded",
@@ -301,6 +303,23 @@ _UNIT = re.compile(r"\s*[(\[].*?[)\]]\s*$")
 _QUOTED_PAIR = re.compile(r"^\(\s*['\"](.*?)['\"]\s*,\s*['\"](.*?)['\"]\s*\)$")
 _JOINTS = re.compile(r"[ _.:|/-]")
 _LETTERS_OF_PRICES = frozenset("ohlc")
+_COPY = re.compile(r"(\.|_duplicated_)\d+$")
+"""What programs add to a heading that stands again."""
+_BRACKETS = re.compile(r"[(\[](.*?)[)\]]\s*$")
+_SHARES: Mapping[str, float] = {
+    **dict.fromkeys(("000", "000s", "k", "thousand", "thousands", "inthousands", "tsd"), 1e3),
+    **dict.fromkeys(("lakh", "lakhs", "lac", "lacs", "inlakhs", "inlacs"), 1e5),
+    **dict.fromkeys(("m", "mm", "mn", "mln", "mio", "million", "millions", "inmillions"), 1e6),
+    **dict.fromkeys(("cr", "crore", "crores", "incrores"), 1e7),
+    **dict.fromkeys(("bn", "mrd", "billion", "billions"), 1e9),
+}
+_NO_SHARES = frozenset(
+    (
+        *("lot", "lots", "contracts", "hands", "\u624b", "value", "turnover"),
+        *("usd", "eur", "gbp", "gbx", "inr", "jpy", "chf", "cny", "hkd", "usdt", "usdc"),
+    )
+)
+"""Units of volumes in the brackets of a heading: how many shares, or not to be told in shares."""
 
 
 class Columns(NamedTuple):
@@ -343,6 +362,20 @@ def measure(heading: str) -> str | None:
     return None if key in LETTERS else _MEASURE.get(key)
 
 
+def volume_unit(heading: str) -> float | None:
+    """Return how many shares one unit of a heading of volumes is: "Volume ('000)" counts thousands.
+
+    None if the unit in the brackets cannot be told in shares, such as lots or money.
+
+    Examples:
+        >>> [volume_unit(text) for text in ("Vol. (mln)", "Volume", "Volume (lots)")]
+        [1000000.0, 1.0, None]
+    """
+    unit = _BRACKETS.search(heading)
+    key = heading_key(unit[1]) if unit else ""
+    return None if key in _NO_SHARES else _SHARES.get(key, 1.0)
+
+
 def match(
     headings: Sequence[str], wanted: Collection[str], given: Mapping[str, str] | None = None
 ) -> Columns:
@@ -364,6 +397,9 @@ def match(
         if key in by_key:
             twice[key] = (*twice.get(key, (by_key[key],)), heading)
         by_key.setdefault(key, heading)
+        first = by_key.get(heading_key(_COPY.sub("", heading)))
+        if first is not None and first != heading and measure(first):
+            twice[heading_key(first)] = (first, heading)
     has_letters = by_key.keys() >= _LETTERS_OF_PRICES
     taken: dict[str, str] = {}
     rivals: dict[str, tuple[str, ...]] = {}

@@ -214,10 +214,12 @@ def decimal_mark(columns: Iterable[pl.Series], separator: str | None) -> str:
         The mark.
 
     Raises:
-        UnclearError: if cells contradict each other, or every cell may be either.
+        UnclearError: if cells contradict each other, or every cell may be either; and if they have
+            the signs of several currencies.
     """
     texts = [column.drop_nulls() for column in columns if column.dtype == pl.String]
     cells = pl.concat([text.rename("cell") for text in texts]) if texts else pl.Series("cell", [""])
+    _refuse_currencies(cells)
     if not cells.str.contains(",", literal=True).any() and separator != ";":
         return "."
     bare = cells.str.replace_all(_SHOWN_SIGNS, "").str.replace(r"(?i)[KMBT%]$", "")
@@ -244,6 +246,16 @@ def decimal_mark(columns: Iterable[pl.Series], separator: str | None) -> str:
     return "."
 
 
+def _refuse_currencies(cells: pl.Series) -> None:
+    signs = cells.str.extract(f"({_CURRENCY})").str.to_uppercase()
+    there = signs.drop_nulls()
+    if there.n_unique() > 1:
+        is_first = (signs == there[0]).fill_null(value=False)
+        is_other = (signs != there[0]).fill_null(value=False)
+        found = f"{cells.filter(is_first)[0]!r} and {cells.filter(is_other)[0]!r}"
+        raise UnclearError("one currency in the file", found, "convert all cells to one")
+
+
 def numbers(column: pl.Series, mark: str = ".") -> tuple[pl.Series, pl.Series]:
     """Read a column as numbers; currency signs, groups of thousands and K, M, B are understood.
 
@@ -254,9 +266,6 @@ def numbers(column: pl.Series, mark: str = ".") -> tuple[pl.Series, pl.Series]:
     Returns:
         The numbers, null where a cell is missing, NaN or unreadable, and which cells are
         unreadable.
-
-    Raises:
-        UnclearError: if the cells have the signs of several currencies.
     """
     if column.dtype != pl.String:
         typed = column.cast(pl.Float64, strict=False)
@@ -437,12 +446,6 @@ def _outside(day: pl.Series) -> pl.Series:
 
 
 def _cleaned_numbers(text: pl.Series, mark: str) -> pl.Series:
-    signs = text.str.extract(f"({_CURRENCY})").str.to_uppercase()
-    if signs.drop_nulls().n_unique() > 1:
-        first = signs.drop_nulls()[0]
-        other = text.filter((signs != first).fill_null(value=False))[0]
-        found = f"{text.filter((signs == first).fill_null(value=False))[0]!r} and {other!r}"
-        raise UnclearError("one currency in the column", found, "convert all cells to one")
     frame = pl.DataFrame({"cell": text})
     cell = pl.col("cell").str.replace_all(_SHOWN_SIGNS, "").str.replace("\u2212", "-")
     cell = cell.str.replace(r"^\((.*)\)$", "-$1")

@@ -114,9 +114,11 @@ def test_year_of_two_digits_at_the_end_is_read(first: date, form: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("$40.5", "€39"), ("40.5 USD", "39 EUR"), ("£1,040.50", "$39"), ("₹4", "$5")]
 )
-def test_two_currencies_in_a_column_are_refused(one: str, other: str) -> None:
-    with pytest.raises(UnclearError, match="one currency in the column") as caught:
-        numbers(column(one, one, other))
+@pytest.mark.parametrize("n_columns", [1, 2])
+def test_two_currencies_in_a_file_are_refused(one: str, other: str, n_columns: int) -> None:
+    columns = [column(one, one, other)] if n_columns == 1 else [column(one, one), column(other)]
+    with pytest.raises(UnclearError, match="one currency in the file") as caught:
+        decimal_mark(columns, ",")
     assert repr(one) in str(caught.value)
     assert repr(other) in str(caught.value)
     assert not numbers(column(one, None, one, "39"))[1].any()
