@@ -19,7 +19,7 @@ _AROUND_ZERO_BARS = 20
 """Bars after a price of zero or less whose moves mean nothing: they are shares of nearly nothing.
 """
 
-_DOUBLED = 1.9
+_TWOFOLD = 1.9
 """A stock does not rise by so much in a night without many shares being traded."""
 _JUMP, _JUMP_SHARES = math.log(1.2), 2.0
 """Log return of a night that brings trading, and the shares over the usual ones that are few."""
@@ -56,7 +56,7 @@ def unit_changes(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
     The move is `impossible_ratio` or more either way, and as many shares as usual change hands.
     Where their number changed, the money must be usual, and the move must be near a factor of
     `_UNITS` or go up: shares are merged in any ratio, and no stock rises so far on the usual money.
-    A rise from `_DOUBLED` on is one, too, if hardly more shares than usual change hands: prices
+    A rise from `_TWOFOLD` on is one, too, if hardly more shares than usual change hands: prices
     before it were divided by splits to come, and those after it were not.
     The close does not take the move back, because then only the open is wrong.
     """
@@ -72,7 +72,7 @@ def unit_changes(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
         lasts = whole >= size / 2
         is_merged = pl.col(name) > 1
         new_number = (near | is_merged) & usual_money
-        is_rise = is_merged & (size >= math.log(_DOUBLED)) & is_quiet & size.is_finite()
+        is_rise = is_merged & (size >= math.log(_TWOFOLD)) & is_quiet & size.is_finite()
         found.append(lasts & ((is_huge & (has_usual_shares(config) | new_number)) | is_rise))
     night, day = (where.fill_null(value=False) for where in found)
     return night & ~pl.col("is_gap").fill_null(value=False), day

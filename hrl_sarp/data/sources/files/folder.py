@@ -39,6 +39,7 @@ from hrl_sarp.data.store import (
     MACRO_SCHEMA,
     MEMBERSHIP_SCHEMA,
     SECTORS_SCHEMA,
+    FileReading,
     RawData,
 )
 from hrl_sarp.errors import MissingArtifactError
@@ -134,13 +135,9 @@ def load(
     parts = [prices, sectors, index, macro, *(part for part in (membership, own) if part)]
     notes += tuple(note for part in parts for note in part.notes)
     readings = tuple(reading for part in parts for reading in part.readings)
-    used = {path.relative_to(folder).parts[0] for path in paths}
-    used |= {reading.file for reading in readings}
-    if input_path.is_dir():
-        refuse_unread_actions(folder, used)
     if collected is None:  # tables of an increment need not name each other's symbols
         notes += _lonely(prices, sectors, membership)
-    notes += not_read(folder, used, input_path)
+    notes += _beside(folder, paths, readings, input_path)
     return RawData(
         bars=prices.frame,
         sectors=sectors.frame,
@@ -177,6 +174,17 @@ def _lonely(prices: Read, sectors: Read, membership: Read | None) -> tuple[str, 
         notes += without_partner(members, traded, "symbols of the membership", "the prices")
         notes += without_partner(traded, members, "symbols of the prices", "the membership")
     return notes
+
+
+def _beside(
+    folder: Path, paths: list[Path], readings: tuple[FileReading, ...], input_path: Path
+) -> tuple[str, ...]:
+    """Name what of the folder was not read; refuse it if it states splits or dividends."""
+    used = {path.relative_to(folder).parts[0] for path in paths}
+    used |= {reading.file for reading in readings}
+    if input_path.is_dir():
+        refuse_unread_actions(folder, used)
+    return not_read(folder, used, input_path)
 
 
 def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:
