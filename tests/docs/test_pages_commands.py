@@ -3,6 +3,7 @@
 import inspect
 import re
 import shlex
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hrl_sarp.cli.app import app
 from hrl_sarp.config.loading import DEFAULT_CONFIG_DIR
 from tests.command_line import Command
 from tests.docs.test_pages_code import python_blocks
+from tests.end_to_end.tiny_site import merged
 from tests.own_inputs.test_draft import written
 from tests.tiny_runs import TINY
 
@@ -76,29 +78,57 @@ def test_a_command_of_a_page_is_one_that_the_package_takes(line: str) -> None:
     command.make_context(name, list(given))  # raises at an option or a value that is none
 
 
+FEW = {"baselines": ["equal_weight"], "random_portfolios": 0, "bootstrap_samples": 20}
+"""Of `evaluation`: a report within seconds."""
+RUN = {
+    "own market": (
+        "your_data.md",
+        "python main.py collect-data --source files --input DIR --market own",
+    ),
+    "drafted market": ("your_data.md", "python main.py init"),
+    "own features": ("own_code.md", "python main.py collect-data"),
+    "own functions": ("own_code.md", "python main.py train --experiment smoke --config examples"),
+}
+"""Blocks of pages that are run as they stand: page, and how the first line begins."""
+
+
 @pytest.mark.slow
-def test_the_commands_about_a_drafted_market_train_it(
-    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", RUN)
+def test_the_commands_about_own_data_and_own_code_end_in_a_report(
+    name: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = REPOSITORY / "docs" / "your_data.md"
-    (block,) = [lines for lines in shell_blocks(page) if lines[0].startswith("python main.py init")]
+    page, first = RUN[name]
+    blocks = shell_blocks(REPOSITORY / "docs" / page)
+    (block,) = [lines for lines in blocks if lines[0].startswith(first)]
     files = written(tmp_path / "my files", ["Chips", "Shops", "Pills"])
+    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    draft, collect, train = (shlex.split(line, comments=True)[2:] for line in block)
-    for words in (draft, collect):
-        given = [str(files) if word == "DIR" else word for word in words]
-        code, out, err = command(*given)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    short = {**TINY, "evaluation": FEW}
+    for line in [*BEFORE.get(name, []), *block]:
+        words = [str(files) if w == "DIR" else w for w in shlex.split(line, comments=True)[2:]]
+        if words[0] == "train":
+            words = [*words, *shortened(words, short)]
+        code, out, err = command(*words)
         assert code == 0, err
-    assert "refuse" not in err
-    few = {"baselines": ["equal_weight"], "random_portfolios": 0, "bootstrap_samples": 20}
-    profile = tmp_path / "mine" / "market.yaml"
-    text = yaml.safe_load(profile.read_text(encoding="utf-8"))
-    profile.write_text(yaml.safe_dump({**text, **TINY, "evaluation": few}), encoding="utf-8")
-    code, out, err = command(*train)
-    assert code == 0, err
-    assert "sectors of the data: Chips, Pills, Shops" in err
+        assert "refuse" not in err
     assert "certified" in out
-    assert (tmp_path / "mine" / "logs" / "backtest" / "report.html").is_file()
+    (report,) = tmp_path.rglob("backtest/report.html")
+    assert report.is_file()
+
+
+BEFORE = {"own functions": ["python main.py collect-data --source sample"]}
+"""Commands that a page takes for granted."""
+
+
+def shortened(words: list[str], values: dict[str, Any]) -> list[str]:
+    """Lay values over the configuration that `train` reads; return the option that is needed."""
+    given = dict(pairwise(words)).get("--config")
+    path = Path(given or "short.yaml")
+    path = path / "market.yaml" if path.is_dir() else path
+    text = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(yaml.safe_dump(merged(values, text)), encoding="utf-8")
+    return [] if given else ["--config", str(path)]
 
 
 def test_the_code_about_settings_calls_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
