@@ -117,7 +117,12 @@ def _start(repository: Path, raw: Path, log_dir: Path, *options: str) -> subproc
     return subprocess.Popen(  # noqa: S603 -- our own interpreter
         command,
         cwd=repository,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # each run counts its own trials: what a run before it has tried would lower its ratios
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HRL_SARP_TRIAL_LOG": str(log_dir.parent / "trials.jsonl"),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
