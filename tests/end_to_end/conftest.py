@@ -8,20 +8,22 @@ from hrl_sarp.training import run_curriculum
 from tests.end_to_end import tiny_site
 from tests.end_to_end.phase_runs import small_context
 from tests.end_to_end.tiny_site import Site
+from tests.made_once import made_once
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Log folder of a run of all phases that nobody stopped."""
-    log_dir = tmp_path_factory.mktemp("undisturbed")
-    run_curriculum(small_context(log_dir))
-    return log_dir
+    return made_once(
+        tmp_path_factory, "undisturbed", lambda folder: run_curriculum(small_context(folder))
+    )
 
 
 @pytest.fixture(scope="session")
 def whole_site(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Site:
     """Configuration, data and logs that no test changes."""
-    return tiny_site.build(tmp_path_factory.mktemp("site"), repository / "config")
+    config = repository / "config"
+    return Site(made_once(tmp_path_factory, "site", lambda root: tiny_site.build(root, config)))
 
 
 @pytest.fixture
