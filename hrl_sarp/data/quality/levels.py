@@ -34,6 +34,15 @@ _STRAIGHT_STEPS, _STRAIGHT = 20, 1e-6
 _ROUNDED_STEP = 0.0101
 """What rounding to cents leaves of equal steps."""
 
+_PART, _FEWEST_ROWS = 126, 60
+"""Bars of a symbol that are looked at together, and fewer that say nothing."""
+_EXCHANGED = 1.5
+"""Usual night over the usual move from open to next close: at most 1.1 in 28,000 quarters."""
+_LINKED = 0.35
+"""Correlation of a move with the next one that prices do not have: it is -0.2 to 0.2 in stocks."""
+_STANDING = 0.5
+"""Share of the bars on which the closes of most stocks change, at least."""
+
 
 def has_usual_shares(config: ValidationConfig) -> pl.Expr:
     """Mark rows whose share volume is a usual one; an unknown volume speaks for neither."""
@@ -189,3 +198,71 @@ def leaves_zero() -> pl.Expr:
     is_near = within(pl.col("close") <= 0, _AROUND_ZERO_BARS)
     was_near = is_near.shift(1).over("symbol").fill_null(value=False)
     return was_near & ~is_near
+
+
+def exchanged_opens(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report opens and closes that stand under each other's heading: `open_exchanged`.
+
+    From a close to the next open prices move less than from an open to the next close, which is a
+    whole session longer. In half a year of a symbol it is the other way round. The finding has the
+    first such half; the value is the ratio of both moves, the count the number of bars.
+    """
+    traded = bars.filter((pl.col("open") > 0) & (pl.col("close") > 0)).with_columns(
+        night=(pl.col("open") / before("close")).log().abs(),
+        session=(pl.col("close") / before("open")).log().abs(),
+        part=pl.int_range(pl.len()).over("symbol") // _PART,
+    )
+    moved = traded.drop_nulls(["night", "session"])
+    ratio = pl.col("night").median() / pl.col("session").median()
+    parts = moved.group_by("symbol", "part").agg(pl.min("date"), ratio=ratio, bars=pl.len())
+    wrong = parts.filter((pl.col("bars") >= _FEWEST_ROWS) & (pl.col("ratio") > _EXCHANGED))
+    found = (
+        wrong.filter(pl.col("ratio").is_finite())
+        .sort("symbol", "date")
+        .group_by("symbol", maintain_order=True)
+        .agg(pl.first("date", "ratio"), pl.sum("bars"))
+    )
+    detail = pl.lit(
+        "prices move more from a close to the next open than from an open to the next close, as "
+        "where the two are exchanged: exchange their headings"
+    )
+    return findings_of(found, "open_exchanged", pl.col("ratio"), pl.col("bars"), detail)
+
+
+def unlike_prices(bars: pl.DataFrame) -> pl.DataFrame:
+    """Report closes that do not move as prices do.
+
+    `not_prices`: in most symbols a move tells the next one: it is taken back, as where returns or
+    scores stand in place of prices, or goes on, as in averages. `moves_linked`: in a symbol.
+    `closes_stand`: the closes of most symbols change on few bars, as where weekly or monthly ones
+    were carried on.
+    """
+    priced = bars.filter(pl.col("close") > 0).with_columns(
+        move=(pl.col("close") / before("close")).log()
+    )
+    follows = priced.with_columns(past=before("move")).drop_nulls(["move", "past"])
+    linked = follows.group_by("symbol").agg(
+        pl.min("date"),
+        link=pl.corr("move", "past"),
+        moved=(pl.col("move") != 0).mean(),
+        bars=pl.len(),
+    )
+    known = linked.filter(pl.col("bars") >= _FEWEST_ROWS).sort("symbol")
+    slack = _LINKED + 2 / pl.col("bars").sqrt()
+    odd = known.filter(pl.col("link").is_finite() & (pl.col("link").abs() > slack))
+    standing = known.filter(pl.col("moved") < _STANDING)
+    is_most = 2 * odd.height > known.height
+    rule, rows = ("not_prices", odd.head(1)) if is_most else ("moves_linked", odd)
+    detail = pl.format(
+        "a move correlates {} with the next one, that of prices hardly: give prices, no returns, "
+        "scores or averages",
+        pl.col("link").round(2),
+    )
+    count = pl.lit(odd.height) if is_most else pl.col("bars")
+    parts = [findings_of(rows, rule, pl.col("link"), count, detail)]
+    if 2 * standing.height > known.height:
+        share = (100 * pl.col("moved")).round(0).cast(pl.Int64)
+        words = pl.format("the close changes on {} % of the bars: collect daily bars", share)
+        count = pl.lit(standing.height)
+        parts.append(findings_of(standing.head(1), "closes_stand", pl.col("moved"), count, words))
+    return pl.concat(parts)

@@ -36,6 +36,9 @@ STRUCTURAL = frozenset(
         "index_shifted",
         "index_spacing",
         "bar_spacing",
+        "open_exchanged",
+        "not_prices",
+        "closes_stand",
         "calendar_mismatch",
         "empty_span",
         "end_unusable",
@@ -109,6 +112,7 @@ SUMMARISING = frozenset(
         "volume_step",
         "another_company",
         "straight_line",
+        "moves_linked",
     }
 )
 """Rules about bars that say how long something lasted. Such a finding has the day on which that

@@ -211,6 +211,8 @@ def _bar_findings(
         rules.stale_runs(bars, config),
         levels.volume_steps(bars),
         levels.straight_lines(bars),
+        levels.exchanged_opens(bars),
+        levels.unlike_prices(bars),
         rules.gaps(bars, sessions),
         rules.off_session(bars, sessions),
     ]

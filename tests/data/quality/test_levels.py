@@ -18,6 +18,7 @@ from tests.data.quality.noisy_raw import (
     scaled,
     without,
 )
+from tests.data.quality.test_actions import many
 
 ROW = 40
 LARGEST = 0.08
@@ -344,3 +345,42 @@ def test_closes_on_a_straight_line_are_named(digits: int, end: float) -> None:
     (finding,) = table.filter(rule="straight_line").iter_rows(named=True)
     assert finding["symbol"] == "AAA"
     assert finding["count"] >= last - first - 4
+
+
+@pytest.mark.parametrize("symbols", [["AAA"], ["AAA", "BBB"]])
+@pytest.mark.parametrize("first", [0, 3])
+def test_opens_under_the_heading_of_closes_fail(symbols: list[str], first: int) -> None:
+    raw = noisy_raw()
+    here = pl.col("symbol").is_in(symbols) & (pl.col("date") >= pl.lit(SESSIONS[first].item()))
+    exchanged = [
+        pl.when(here).then(other).otherwise(name).alias(name)
+        for name, other in (("open", "close"), ("close", "open"))
+    ]
+    bars = without(raw, "adj_close").bars.with_columns(exchanged)
+    found = checked(replace(raw, bars=bars))[0].table.filter(rule="open_exchanged")
+    assert found.select("symbol", "severity").rows() == [(name, "fail") for name in symbols]
+
+
+UNLIKE: dict[str, tuple[pl.Expr, str]] = {
+    "gross returns": (pl.col("close") / pl.col("close").shift(1), "not_prices"),
+    "averages of five days": (pl.col("close").rolling_mean(5), "not_prices"),
+    "weekly closes carried on": (
+        pl.when(pl.int_range(pl.len()) % 5 == 0).then("close").forward_fill(),
+        "closes_stand",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+@pytest.mark.parametrize("seed", range(2))
+def test_closes_that_are_no_daily_prices_fail(kind: str, seed: int) -> None:
+    own, rule = UNLIKE[kind]
+    bars = many(seed).bars.with_columns(dividend=0.0)
+    raw = replace(many(seed), bars=bars.with_columns(close=own.over("symbol")).drop_nulls("close"))
+    table = checked(raw)[0].table
+    assert table.filter(severity="fail")["rule"].to_list() == [rule]
+    one = pl.when(pl.col("symbol") == "S3").then(own.over("symbol")).otherwise("close")
+    single = checked(replace(raw, bars=bars.with_columns(close=one).drop_nulls("close")))[0]
+    assert not single.has_failed
+    named = single.table.filter(rule="moves_linked")["symbol"].to_list()
+    assert named == (["S3"] if rule == "not_prices" else [])
