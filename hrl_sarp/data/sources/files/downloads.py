@@ -154,7 +154,7 @@ def read_download(
     adjusted = (f"{path.name}: {ADJUSTED_ONLY}",) if download.is_adjusted else ()
     values = [name for name in (*MEASURES, "ret", "cfacpr") if name in taken]
     read = Read(
-        in_shares(good.select("symbol", "date", PLACE, *values), taken, path),
+        in_shares(good.select("symbol", "date", PLACE, *values), taken, download.unread, path),
         (*renamed, *unread_notes(path, download.unread), *adjusted),
         findings,
         (reading_of(path, download.words, taken, good),),

@@ -20,7 +20,13 @@ from hrl_sarp.data.sources.files.forms.content import (
     is_readable,
     partition_of,
 )
-from hrl_sarp.data.sources.files.forms.headings import HEADINGS, adjusting, match, volume_unit
+from hrl_sarp.data.sources.files.forms.headings import (
+    HEADINGS,
+    adjusting,
+    heading_key,
+    match,
+    volume_unit,
+)
 from hrl_sarp.data.sources.files.forms.layouts import Sheet, is_day, read_sheet
 from hrl_sarp.data.sources.files.forms.values import (
     DAY_WORDS,
@@ -39,6 +45,8 @@ Columns = Mapping[str, Any]
 _NONE: Columns = MappingProxyType({})
 ACTIONS_CURE = "call a table of splits and dividends actions, with a column symbol, or remove it"
 """What may be done about a file of splits or dividends that would not be read."""
+_OF_MONEY = frozenset({"snappedat", "timeopen"})
+"""Headings of sources whose volumes are money."""
 _FEW = 3
 """Other columns that a table of splits and dividends may have."""
 _NAMED = 12
@@ -152,7 +160,7 @@ def read_columns(
         if name == "date" and "time" in found.taken:
             column = with_time(column, table[found.taken["time"]])
         frame[name] = typed_column(column, kind, path, mark=mark, calendar=calendar, name=name)
-    read = in_shares(pl.DataFrame(frame), found.taken, path)
+    read = in_shares(pl.DataFrame(frame), found.taken, found.unread, path)
     for key in keys:
         empty = read[key].is_null()
         if empty.any():
@@ -166,13 +174,19 @@ def read_columns(
     return Read(read, notes, readings=(reading_of(path, sheet.words, found.taken, read),))
 
 
-def in_shares(frame: pl.DataFrame, taken: Mapping[str, str], path: Path) -> pl.DataFrame:
-    """Give volumes in shares where their heading says another unit.
+def in_shares(
+    frame: pl.DataFrame, taken: Mapping[str, str], unread: Collection[str], path: Path
+) -> pl.DataFrame:
+    """Give volumes in shares where their heading, or a known source, says another unit.
+
+    CoinGecko and CoinMarketCap state the money that was traded; headings of theirs tell them.
 
     Raises:
         DataError: if the unit cannot be told in shares.
     """
     heading = taken.get("volume", "")
+    if _OF_MONEY & {heading_key(text) for text in (*taken.values(), *unread)} and heading:
+        return frame.with_columns(pl.col("volume") / pl.col("close"))
     unit = volume_unit(heading)
     if unit is None:
         raise refusal(path, "volumes in shares", heading, "convert them, or remove them", heading)

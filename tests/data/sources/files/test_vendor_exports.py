@@ -216,3 +216,16 @@ def test_bonds_under_the_symbol_of_a_share_are_left_out(tmp_path: Path) -> None:
     raw = read(tmp_path, "prices.csv", content)
     assert raw.bars["close"].to_list() == [5.0, 7.0, 8.0]
     assert "prices.csv: 2 rows left out, no shares but the series GS, N1" in raw.notes
+
+
+@pytest.mark.parametrize("name", ["AAA.csv", "prices.csv"])
+@pytest.mark.parametrize(
+    "header", ["snapped_at,symbol,price,total_volume", "timestamp;symbol;close;volume;timeOpen"]
+)
+def test_volumes_of_sources_that_state_money_are_given_in_units(
+    tmp_path: Path, name: str, header: str
+) -> None:
+    mark = ";" if ";" in header else ","
+    row = mark.join(["2011-01-03", "AAA", "5", "150", "2011-01-03"][: header.count(mark) + 1])
+    raw = read(tmp_path, name, f"{header}\n{row}\n")
+    assert raw.bars["volume"].to_list() == [30.0]
