@@ -40,6 +40,8 @@ _EXCHANGED = 1.5
 """Usual night over the usual move from open to next close: at most 1.1 in 28,000 quarters."""
 _LINKED = 0.35
 """Correlation of a move with the next one that prices do not have: it is -0.2 to 0.2 in stocks."""
+_WILD = 0.4
+"""Log returns from here on say nothing about usual ones."""
 _STANDING = 0.5
 """Share of the bars on which the closes of most stocks change, at least."""
 
@@ -240,7 +242,9 @@ def unlike_prices(bars: pl.DataFrame) -> pl.DataFrame:
     priced = bars.filter(pl.col("close") > 0).with_columns(
         move=(pl.col("close") / before("close")).log()
     )
-    follows = priced.with_columns(past=before("move")).drop_nulls(["move", "past"])
+    both = priced.with_columns(past=before("move")).drop_nulls(["move", "past"])
+    # single wrong levels are taken back, too, and have rules of their own
+    follows = both.filter(pl.max_horizontal(pl.col("move").abs(), pl.col("past").abs()) < _WILD)
     linked = follows.group_by("symbol").agg(
         pl.min("date"),
         link=pl.corr("move", "past"),

@@ -384,3 +384,11 @@ def test_closes_that_are_no_daily_prices_fail(kind: str, seed: int) -> None:
     assert not single.has_failed
     named = single.table.filter(rule="moves_linked")["symbol"].to_list()
     assert named == (["S3"] if rule == "not_prices" else [])
+
+
+@pytest.mark.parametrize("factor", [200.0, 2.0, 0.005])
+def test_single_wrong_levels_do_not_make_prices_into_something_else(factor: float) -> None:
+    bars = many().bars.with_columns(dividend=0.0)
+    is_wrong = pl.int_range(pl.len()) % 61 == 30
+    close = pl.when(is_wrong).then(pl.col("close") * factor).otherwise("close")
+    assert not checked(replace(many(), bars=bars.with_columns(close=close)))[0].has_failed
