@@ -15,12 +15,12 @@ import jaxtyping
 
 each_call_checked = jaxtyping.jaxtyped
 """The decorator of the library."""
-PLAIN = frozenset((int, float, bool, type(None)))
 LONG = 32
 """Of longer containers the first and the last item are looked at, of longer texts no letter."""
 
 Function = Callable[..., Any]
-Seen = tuple[set[Hashable], set[Hashable]]
+Seen = dict[Hashable, set[Hashable]]
+"""Kinds of arguments -> kinds of the results."""
 
 
 def check_each_kind_once() -> None:
@@ -43,57 +43,76 @@ def each_kind_checked(fn: Any = None, *, typechecker: Any = None) -> Any:
 
 def _of_kinds(fn: Function, checked: Callable[[Function], Function]) -> Function:
     """Check calls of a new kind, and results of a new kind."""
-    called, returned = _seen_by_closures(fn.__code__) if "<" in fn.__qualname__ else _nothing_seen()
+    seen = _seen_by_closures(fn.__code__) if "<" in fn.__qualname__ else {}
     check = cache(partial(checked, fn))  # made with the first call: many functions have none
+    config = jaxtyping.config
 
     @wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        if jaxtyping.config.jaxtyping_disable:
+        if config.jaxtyping_disable:
             return fn(*args, **kwargs)
         given = (*map(kind_of, args), *kwargs, *map(kind_of, kwargs.values()))
-        is_new = given not in called
-        out = check()(*args, **kwargs) if is_new else fn(*args, **kwargs)
-        found = given, kind_of(out)
-        if found not in returned:
-            if not is_new:  # the same arguments, with another result
-                checked(wraps(fn)(lambda *_, **__: out))(*args, **kwargs)
-            called.add(given)
-            returned.add(found)
+        results = seen.get(given)
+        if results is None:
+            out = check()(*args, **kwargs)
+            seen[given] = {kind_of(out)}
+            return out
+        out = fn(*args, **kwargs)
+        kind = kind_of(out)
+        if kind not in results:  # the same arguments, with another result
+            checked(wraps(fn)(lambda *_, **__: out))(*args, **kwargs)
+            results.add(kind)
         return out
 
     call.checks_kinds = True  # type: ignore[attr-defined]
     return call
 
 
-def _nothing_seen() -> Seen:
-    return set(), set()
-
-
 @cache
 def _seen_by_closures(_: object) -> Seen:
     """Return what has been seen of all functions of one code: an inner one is made often."""
-    return _nothing_seen()
+    return {}
 
 
 def kind_of(value: Any) -> Hashable:
     """Return what the check of a value depends on."""
     of_type = type(value)
-    if of_type in PLAIN:
-        return of_type
-    if _is_array(of_type):
-        return of_type, value.dtype, value.shape
-    if of_type is str:
-        return value if len(value) <= LONG else str
-    if of_type is tuple or of_type is list:
-        items = value if len(value) <= LONG else (value[0], value[-1])
-        return of_type, *map(kind_of, items)
-    if of_type is dict:
-        return of_type, kind_of(list(value.items()))
-    return value if isinstance(value, type) else of_type
+    look = _how_to_look(of_type)
+    return look(value) if look else of_type
 
 
 @cache
+def _how_to_look(of_type: type) -> Callable[[Any], Hashable] | None:
+    """Return what tells the kind of a value; None where its type does."""
+    if _is_array(of_type):
+        return _of_array
+    if issubclass(of_type, type):
+        return _itself
+    return {str: _of_text, tuple: _of_items, list: _of_items, dict: _of_pairs}.get(of_type)
+
+
+def _of_array(value: Any) -> Hashable:
+    return type(value), value.dtype, value.shape
+
+
+def _itself(value: type) -> Hashable:
+    return value
+
+
+def _of_text(value: str) -> Hashable:
+    return value if len(value) <= LONG else str
+
+
+def _of_items(value: Any) -> Hashable:
+    items = value if len(value) <= LONG else (value[0], value[-1])
+    return type(value), *map(kind_of, items)
+
+
+def _of_pairs(value: dict[Any, Any]) -> Hashable:
+    return dict, kind_of(list(value.items()))
+
+
 def _is_array(of_type: type) -> bool:
     """Tell arrays of NumPy and PyTorch: those of other libraries may have shapes without a hash."""
     is_ours = any(base.__module__ in ("numpy", "torch") for base in of_type.__mro__)

@@ -89,7 +89,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _checked_shapes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check shapes and types at run time, but not in long runs, which it makes twice as long.
+    """Check shapes and types at run time, but not in long runs, which take half as long again.
 
     Session fixtures are made before this one, so that a whole run of all phases is checked.
     """
