@@ -1,5 +1,7 @@
 """Baselines of risk: their weights on small markets worked out by hand."""
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -10,10 +12,10 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.objective_schema import PriorName, RiskBaselineName
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
-from hrl_sarp.evaluation.baselines import make_baselines, make_constant_exposure
+from hrl_sarp.evaluation.baselines import make_baselines, make_constant_exposure, risk
 from hrl_sarp.evaluation.baselines.risk import RISK_NAMES, TITLES, risk_rules
 from hrl_sarp.risk import risk_tables
-from hrl_sarp.risk.priors import prior_days
+from hrl_sarp.risk.priors import classical_weights, prior_days
 from tests import factories
 
 
@@ -129,3 +131,56 @@ def test_constant_exposure_holds_even_weights_of_that_sum() -> None:
     assert policy.name == "60 % 1/N"
     found = policy._rule(wavering_market(0.01), np.array([10]), config)
     np.testing.assert_allclose(found, [[0.3, 0.3]])
+
+
+def test_all_baselines_of_a_backtest_share_one_pass_over_the_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [name for name in RISK_NAMES if not name.startswith("volatility_target")]
+    config, days = config_with(baselines=names), np.array([30, 60, 80])
+    first, second = (
+        factories.random_market(np.random.default_rng(seed), n_days=90) for seed in (0, 1)
+    )
+    passes = []
+
+    def counted(market: Market, *arguments: Any) -> Any:
+        passes.append(market is first)
+        return classical_weights(market, *arguments)
+
+    monkeypatch.setattr(risk, "classical_weights", counted)
+    monkeypatch.setattr(risk, "_last", [])
+    rules = {name: next(iter(risk_rules(name, config).values())) for name in names}
+    found = {name: rule(first, days, config) for name, rule in rules.items()}
+    assert passes == [True]
+    for name, rule in rules.items():  # as each would compute alone
+        monkeypatch.setattr(risk, "_last", [])
+        alone = rule(first, days, config_with(baselines=["equal_weight"]))
+        assert alone.tobytes() == found[name].tobytes()
+    # other days, another market, another model and a portfolio that is not configured are no others
+    name = names[0]
+    model = load_config(
+        market="sample",
+        overrides={"risk_model": {"min_history_days": 5, "correlation_shrinkage": 0.9}},
+    )
+    shorter, other = days[:2], config_with(baselines=["equal_weight"])
+    for market, asked, settings in (
+        (first, days, config),
+        (first, shorter, config),
+        (second, shorter, config),
+        (second, shorter, model),
+        (second, shorter, other),
+        (first, days, other),
+    ):
+        after_others = rules[name](market, asked, settings)
+        monkeypatch.setattr(risk, "_last", [])
+        assert after_others.tobytes() == rules[name](market, asked, settings).tobytes()
+
+
+def test_a_market_is_not_kept_alive_for_its_baselines() -> None:
+    market = factories.random_market(np.random.default_rng(0), n_days=90)
+    rule = risk_rules("minimum_variance_ridge", config_with())["minimum variance, ridge"]
+    rule(market, np.array([60]), config_with())
+    held = weakref.ref(market)
+    del market
+    gc.collect()
+    assert held() is None

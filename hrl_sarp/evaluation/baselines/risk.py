@@ -4,13 +4,15 @@ A method whose volatility is lower than that of 1/N has shown little: so is that
 portfolio with cash beside it, and of any classical portfolio of low risk.
 """
 
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
-from hrl_sarp.config.objective_schema import PriorName
+from hrl_sarp.config.objective_schema import PriorName, RiskModelConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.evaluation.baselines.schedule import (
@@ -45,10 +47,44 @@ VarianceForecast = Callable[[Market, Days, RunConfig], Float[np.ndarray, " D"]]
 """Annual variance of 1/N, forecast at the close of each day; 0 where nothing is known."""
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """The portfolios of one pass over the returns of a market."""
+
+    market: weakref.ref[Market]
+    days: Days
+    model: RiskModelConfig
+    weights: dict[str, Weights]
+
+    def answers(self, market: Market, days: Days, model: RiskModelConfig, name: str) -> bool:
+        is_same = self.market() is market and self.model == model and name in self.weights
+        return is_same and np.array_equal(self.days, days)
+
+
+_last: list[_Pass] = []
+"""At most one, of the market that was asked for last. It does not keep that market alive."""
+
+
+def _in_one_pass(market: Market, days: Days, config: RunConfig, name: PriorName) -> Weights:
+    """Compute all configured portfolios at once.
+
+    The forecasts of covariances take most of the time of a backtest with hundreds of stocks, and
+    up to nine baselines ask for the same days.
+    """
+    model = config.risk_model
+    if not (_last and _last[0].answers(market, days, model, name)):
+        asked = (baseline.removesuffix(NEUTRAL) for baseline in config.evaluation.baselines)
+        configured = set(asked)
+        names = [name, *(other for other in TITLES if other in configured)]
+        weights, _ = classical_weights(market, days, names, model)
+        _last[:] = [_Pass(weakref.ref(market), days.copy(), model, weights)]
+    return _last[0].weights[name]
+
+
 def classical(market: Market, days: Days, config: RunConfig, name: PriorName) -> Weights:
     """Hold the portfolio with all the wealth that limits allow."""
-    weights, _ = classical_weights(market, days, [name], config.risk_model)
-    return normalise(np.where(usable_slots(market, days), weights[name], 0.0))
+    weights = _in_one_pass(market, days, config, name)
+    return normalise(np.where(usable_slots(market, days), weights, 0.0))
 
 
 def classical_neutral(market: Market, days: Days, config: RunConfig, name: PriorName) -> Weights:
