@@ -397,7 +397,6 @@ def _scale(row, centre):
         low -= 1
     high = low + 1
     total, before, current = 0.0, np.float32(0.0), np.float32(0.0)
-    median = np.float32(0.0)
     for k in range(n):
         take_low = low >= 0 and (high >= n or centre - row[low] <= row[high] - centre)
         before = current
@@ -410,6 +409,6 @@ def _scale(row, centre):
         total += current
         if k == n // 2:
             median = current if n % 2 else (before + current) / np.float32(2.0)
-    if median > 0.0:
-        return np.float32(NORMAL_PER_MAD) * median
+            if median > 0.0:  # the rest of the deviations does not count
+                return np.float32(NORMAL_PER_MAD) * median
     return np.float32(NORMAL_PER_MEAN_DEVIATION * total / n)
