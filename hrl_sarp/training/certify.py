@@ -27,7 +27,7 @@ from hrl_sarp.envs.policies import (
     mixed_pair,
 )
 from hrl_sarp.envs.rollout import HierarchicalPolicy
-from hrl_sarp.errors import MarketError
+from hrl_sarp.errors import MarketError, StoppedEarly
 from hrl_sarp.market.sector_table import market_fingerprint
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
@@ -185,7 +185,10 @@ def train_and_certify(
         else:
             train_seeds(context, seeds)
     with stretch(share, 1.0, "certification"):
-        return certify(context, log)
+        granted = certify(context, log)
+    if context.stop.is_set:  # asked for after the last boundary: a backtest must not begin
+        raise StoppedEarly
+    return granted
 
 
 def run_seconds(context: PhaseContext, n_seeds: int) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from hrl_sarp.fitting import Fit
 from hrl_sarp.market import assemble
 from hrl_sarp.run import session
 from hrl_sarp.run.session import LOCK_FILE
-from hrl_sarp.training import rl_loop
+from hrl_sarp.training import certify, rl_loop
 from tests.command_line import Command, Result
 from tests.end_to_end.tiny_site import EXPERIMENT, Site
 
@@ -119,6 +119,19 @@ def test_outside_of_phases_a_run_ends_at_once(
     monkeypatch.setattr(module, name, sent)
     assert_stopped(command(*arguments, *site.folders, "--experiment", EXPERIMENT), site, how)
     assert site.content() == before
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=["SIGTERM", "SIGINT"])
+def test_no_backtest_begins_after_a_signal_in_the_certification(
+    number: signal.Signals, site: Site, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(certify, "run_curriculum", lambda _: None)
+    monkeypatch.setattr(certify, "certify", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(EVALUATION, "run_backtest", lambda *_: begun.append("backtest"))
+    result = command("train", "--resume", *site.folders, "--experiment", EXPERIMENT)
+    assert_stopped(result, site, AT_A_BOUNDARY.replace(" instead of --overwrite", ""))
+    assert begun == []
 
 
 # Real processes of the bundled sample
