@@ -165,6 +165,7 @@ def test_all_baselines_of_a_backtest_share_one_pass_over_the_returns(
     shorter, other = days[:2], config_with(baselines=["equal_weight"])
     for market, asked, settings in (
         (first, days, config),
+        (first, days + 1, config),
         (first, shorter, config),
         (second, shorter, config),
         (second, shorter, model),

@@ -479,3 +479,13 @@ def test_symbol_that_goes_on_as_another_is_named(
     expected = [("AAA", SESSIONS[34].item())] if is_named else []
     assert found.select("symbol", "date").rows() == expected
     assert all("NEW begins on" in detail for detail in found["detail"])
+
+
+@pytest.mark.parametrize("overlap", [1, 2, 5, 12])
+def test_symbol_that_begins_before_another_ends_is_no_new_name_of_it(overlap: int) -> None:
+    bars = noisy_raw().bars
+    own = bars.filter(pl.col("symbol") == "AAA")
+    old = own.filter(pl.col("date") < SESSIONS[35].item())
+    new = own.filter(pl.col("date") >= SESSIONS[35 - overlap].item())
+    both = pl.concat([old, new.with_columns(symbol=pl.lit("NEW"))])
+    assert alignment.renamed(both, SESSIONS).is_empty()

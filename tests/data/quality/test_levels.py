@@ -314,6 +314,14 @@ def test_volumes_of_another_unit_from_a_day_on_are_named(factor: float, row: int
     np.testing.assert_array_equal(returns_of(panel), returns_of(checked(noisy_raw())[1]))
 
 
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+@pytest.mark.parametrize("row", [20, 33, 50])
+def test_volumes_that_return_to_what_they_were_have_no_other_unit(factor: float, row: int) -> None:
+    busy = scaled(noisy_raw(), slice(row, None), volume=factor)
+    returned = scaled(busy, slice(row + 6, row + 7), volume=1 / factor)
+    assert checked(returned)[0].table.filter(rule="volume_step").is_empty()
+
+
 def test_split_changes_no_unit_of_volumes() -> None:
     raw = scaled(noisy_raw(), slice(ROW, None), **dict.fromkeys(LEVELS, 0.02), volume=50.0)
     assert checked(raw)[0].table.filter(rule="volume_step").is_empty()
