@@ -106,7 +106,7 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     from hrl_sarp.encoders.pretrain.prepare import prepare_bars, prepare_panel
     from hrl_sarp.encoders.stock_embeddings import encoder_folder
     from hrl_sarp.run.earlier import require_free_output
-    from hrl_sarp.run.session import StopFlag, configure_threads
+    from hrl_sarp.run.session import StopFlag, configure_threads, require_bfloat16
 
     kind = _encoder_kind(encoder, data, mask_strategy, is_panel=panel)
     schedule = {"epochs": epochs, "batch_size": batch_size}
@@ -120,6 +120,8 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     require_free_output(folder, run.FILES, resume=resume, overwrite=overwrite)
     configure_threads(config.threads)
     with _processes(device) as world:
+        if config.encoders.pretraining.cpu_bfloat16:
+            require_bfloat16("encoders.pretraining.cpu_bfloat16", world.device)
         # bad data are refused before the folder is made
         if data is not None:
             prepared = prepare_bars(data, symbol, folder, config, resume=resume)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from loguru import logger
 from threadpoolctl import threadpool_limits
 
-from hrl_sarp.errors import HrlSarpError
+from hrl_sarp.errors import ConfigError, HrlSarpError
 from hrl_sarp.run.terminal import log_to_screen
 
 LOCK_FILE = "run.lock"
@@ -158,6 +159,34 @@ def require_extra(package: str, extra: str) -> None:
         raise HrlSarpError(
             f"{package} is not installed, and this needs it: pip install 'hrl-sarp[{extra}]'"
         )
+
+
+def require_bfloat16(setting: str, device: torch.device) -> None:
+    """Refuse to compute in bfloat16 on a processor that cannot, before the work begins.
+
+    Args:
+        setting: of the configuration that asks for it.
+        device: of the computation; CUDA devices are not asked.
+
+    Raises:
+        ConfigError: on a CPU whose LSTMs have no bfloat16.
+    """
+    if device.type == "cpu" and not cpu_has_bfloat16():
+        raise ConfigError(
+            f"{setting} is true, but this processor cannot compute in bfloat16 (no AVX512); "
+            "set it to false"
+        )
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Return whether LSTMs have bfloat16 here; PyTorch can only be asked by trying."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        try:
+            torch.nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+        except RuntimeError:
+            return False
+    return True
 
 
 def configure_logging(log_dir: Path, name: str | None = None) -> Path:

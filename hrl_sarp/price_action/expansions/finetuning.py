@@ -46,7 +46,7 @@ from hrl_sarp.reporting.figure import save_png
 from hrl_sarp.run.checkpoints import load_payload, restoring, save_payload
 from hrl_sarp.run.earlier import RUNNING
 from hrl_sarp.run.files import read_json, write_json
-from hrl_sarp.run.session import StopFlag, derive_seed
+from hrl_sarp.run.session import StopFlag, derive_seed, require_bfloat16
 
 FIRST_WEIGHTS, SPLIT, UPDATES = range(3)
 """Roles of derived seeds."""
@@ -194,6 +194,8 @@ def prepare(request: FinetuneRequest) -> Job:
 
 def assemble(request: FinetuneRequest, windows: LabelledWindows, split: GroupSplit) -> Job:
     """Make the model and its inputs for a given split."""
+    if request.config.encoders.finetuning.cpu_bfloat16:
+        require_bfloat16("encoders.finetuning.cpu_bfloat16", request.device)
     require_both_classes(windows.label[split.train], "training windows")
     config = request.config
     variant = config.encoders.finetuning.variants[request.variant]

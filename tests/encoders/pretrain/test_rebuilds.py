@@ -15,6 +15,7 @@ from hrl_sarp.encoders.pretrain.reconstruction import (
 )
 from hrl_sarp.encoders.pretrain.task import MODEL, pretrain
 from hrl_sarp.errors import ConfigError
+from hrl_sarp.run.session import cpu_has_bfloat16
 from tests.encoders.masked_windows import LENGTH, run, settings, table
 
 COLUMNS = ("range_z", "displacement_2", "displacement_5")
@@ -88,6 +89,7 @@ def test_moves_without_columns_of_displacements_are_refused() -> None:
         rebuild_of("moves", ("range_z",), 4)
 
 
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_on_a_cpu_is_chosen_by_the_settings() -> None:
     seen: list[torch.dtype] = []
 

@@ -20,6 +20,7 @@ from hrl_sarp.price_action.expansions.finetuning import (
 )
 from hrl_sarp.price_action.expansions.tables import COLUMNS
 from hrl_sarp.price_action.expansions.windows import read_labelled, window_features
+from hrl_sarp.run import session
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.run.session import StopFlag
 from tests.command_line import Command, assert_refused
@@ -293,6 +294,28 @@ def test_refusals_are_one_line_and_leave_nothing(
     missing = tmp_path / "none" / "encoder.safetensors"
     assert_refused(
         command(*run, "--variant", "stones", "--pretrained-encoder", missing), "pretrain-encoder"
+    )
+    assert not out.exists()
+
+
+def test_a_processor_without_bfloat16_is_named_with_the_setting(
+    command: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "cpu_has_bfloat16", lambda: False)
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        OWN + "  pretraining: {cpu_bfloat16: true}\n  finetuning: {cpu_bfloat16: true}\n"
+    )
+    out = tmp_path / "out"
+    given = ("--config", own, "--output", out, "--device", "cpu")
+    told = ("cpu_bfloat16 is true", "set it to false")
+    assert_refused(
+        command("finetune-encoder", *options, "--variant", "stones", "--output", out),
+        "encoders.finetuning.",
+        *told,
+    )
+    assert_refused(
+        command("pretrain-encoder", "--data", "bars.csv", *given), "encoders.pretraining.", *told
     )
     assert not out.exists()
 

@@ -21,7 +21,7 @@ from hrl_sarp.price_action.expansions.task import (
     weighted_total,
 )
 from hrl_sarp.price_action.expansions.windows import GroupSplit, LabelledWindows, window_features
-from hrl_sarp.run.session import StopFlag
+from hrl_sarp.run.session import StopFlag, cpu_has_bfloat16
 from tests.price_action.expansions.labelled_factories import labelled, small_config
 
 CONFIG = small_config(pointer_huber_delta=0.1, countdown_huber_delta=1.0).encoders.finetuning
@@ -283,6 +283,7 @@ def test_what_a_waiting_encoder_said_is_forgotten_once_it_learns(
     assert learned == pytest.approx(asked, rel=1e-6)
 
 
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this processor has no bfloat16")
 def test_encoder_in_bfloat16_answers_nearly_the_same_in_float32(
     some_windows: LabelledWindows,
 ) -> None:
