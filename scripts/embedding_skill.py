@@ -7,7 +7,8 @@ stock features, on the embeddings, and on both. Prints the mean daily rank corre
 with what followed on the validation span, with its Newey-West standard error over overlapping
 labels. Features, embeddings and labels are centred across the stocks of each day. Then it prints
 how well a linear head on all that agents observe tells next week's volatility on validation, and
-how well a forecast alone does: QLIKE, and log-loss of the tercile. The test span is not read.
+how well a forecast alone does: QLIKE, and log-loss of the tercile. `--shows volatility` puts what a
+linear head says of each embedding in its place. The test span is not read.
 """
 
 import argparse
@@ -46,11 +47,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--experiment")
     parser.add_argument("--market")
     parser.add_argument("--observe", nargs="+", default=["jade", "transformer"])
+    parser.add_argument("--shows", default="embeddings", choices=["embeddings", "volatility"])
     options = parser.parse_args(arguments)
     try:
         for observe in options.observe:
             section = "encoders" if observe in OBSERVED else "forecasters"
             changes = {section: {"observe": observe}}
+            if OBSERVED.get(observe):
+                changes["encoders"]["shows"] = options.shows
             config = load_config(
                 market=options.market, experiment=options.experiment, overrides=changes
             )

@@ -284,13 +284,19 @@ class PanelConfig(Section):
     """Approximate number of windows that are embedded at once."""
     dtype: Literal["float32", "bfloat16"]
     """Number type of the table on disk."""
+    head_penalties: list[Positive] = Field(min_length=1)
+    """Ridge penalties that a head of volatility may have, a row of training and a unit of variance;
+    the last `val_share` of the training span chooses."""
 
 
 class EncodersConfig(Section):
     """Price-action encoders."""
 
     observe: Literal["none", "jade", "transformer", "both"]
-    """The encoder whose embeddings the agents and the sector graph see."""
+    """The encoder of which the agents and the sector graph see something."""
+    shows: Literal["embeddings", "volatility"]
+    """What they see of a window: its embedding, or what a linear head on it says of the volatility
+    of the next week."""
     jade: JadeConfig
     transformer: TransformerConfig
     pretraining: PretrainingConfig
@@ -298,6 +304,15 @@ class EncodersConfig(Section):
     expansion: ExpansionConfig
     price_action: PriceActionConfig
     panel: PanelConfig
+
+    @model_validator(mode="after")
+    def _shows_what_an_encoder_says(self) -> "EncodersConfig":
+        if self.shows == "volatility" and self.observe == "none":
+            raise ValueError(
+                "shows: volatility needs an encoder, found observe: none; observe transformer, "
+                "jade or both"
+            )
+        return self
 
 
 class ObservedForecastsConfig(Section):

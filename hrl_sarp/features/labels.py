@@ -18,6 +18,8 @@ from hrl_sarp.features.relativity import average_true_range
 INVALID_CLASS = -1
 NOWHERE = -1
 """Start and end in windows without an expansion."""
+LEAST_VARIANCE = 1e-12
+"""Mean variance of sessions at or below which a stock counts as one that did not move."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,33 @@ def volatility_label(market: Market, horizon: int) -> Int[np.ndarray, " T"]:
         classes = np.where(variance > high, Regime.BEAR, Regime.SIDEWAYS)
         label[: len(variance)] = np.where(variance <= low, Regime.BULL, classes)
     return label
+
+
+def mean_variance(market: Market, n_days: int) -> Float[np.ndarray, "T A"]:
+    """Average the variance of the last `n_days` sessions up to each day, which reads rows <= t.
+
+    The variance of a session is its squared night and its range; without ranges, its squared
+    return. NaN where one of the sessions lacks a bar, and where the price did not move.
+    """
+    if market.range_variance is None:
+        session = np.log1p(market.session_return()) ** 2
+    else:
+        session = np.log1p(market.overnight_return) ** 2 + market.range_variance
+    session = np.where(market.tradable, session, np.nan)
+    found = np.full(session.shape, np.nan)
+    windows = sliding_window_view(session, n_days, axis=0)
+    found[n_days - 1 :] = windows.mean(axis=-1)
+    return np.where(found > LEAST_VARIANCE, found, np.nan)
+
+
+def next_variance(market: Market, horizon: int) -> Float[np.ndarray, "T A"]:
+    """Average the variance of the `horizon` sessions after each day.
+
+    NaN as in `mean_variance`, and in rows whose horizon is not complete.
+    """
+    found = np.full(market.tradable.shape, np.nan)
+    found[:-horizon] = mean_variance(market, horizon)[horizon:]
+    return found
 
 
 def standardise_cross_section(

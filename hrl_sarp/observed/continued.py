@@ -31,7 +31,8 @@ from hrl_sarp.encoders.windows.panel import NONE
 from hrl_sarp.errors import CheckpointError
 from hrl_sarp.observed.forecast_source import ObservedForecaster
 from hrl_sarp.observed.forecasts import ForecastPlan, Standard, forecast_day
-from hrl_sarp.observed.stocks import FORECASTS, NAMES
+from hrl_sarp.observed.stocks import FORECASTS, HEADS, NAMES
+from hrl_sarp.observed.volatility_head import VolatilityHead, head_columns, past_volatility
 from hrl_sarp.run.damage import UNREADABLE, read_arrays
 from hrl_sarp.run.files import atomic_path, source_hash
 from hrl_sarp.run.session import one_thread
@@ -90,18 +91,27 @@ def continue_embeddings(
     there = [column[market.symbols[number]] for number in shared]
     whole[np.ix_(is_known, shared)] = known[place[is_known]][:, there]
     later, first = np.flatnonzero(~is_known), 0
+    heads = table.kept.get(HEADS) or {}  # runs of earlier versions have none
     for kind, payload in table.kept["encoders"].items():
         frozen = FrozenEncoder.from_payload(kind, payload, config, table.path)
-        columns = slice(first, first + frozen.projection.components.shape[1])
+        width = frozen.projection.components.shape[1]
+        columns = slice(first, first + (len(head_columns(kind)) if kind in heads else width))
         first = columns.stop
         if len(later):
             job = embedding_job(frozen, bars, market, config, torch.device("cpu"))
             name = f"{market.name}-{kind}-{LATER_DAYS}-{frozen.identity[:16]}.npz"
-            _embed_later(whole[:, :, columns], later, job, folder / name)
+            embedded = np.zeros((*market.tradable.shape, width), dtype=np.float32)
+            _embed_later(embedded, later, job, folder / name)
+            shown = embedded[later]
+            if kind in heads:
+                head = VolatilityHead.from_payload(heads[kind])
+                shown = head(shown, past_volatility(market)[later])
+            whole[later, :, columns] = shown
     facts = {name: table.kept[name] for name in ("observe", "content", NAMES) if name in table.kept}
     facts["fitted_to"] = {
         kind: payload["fitted_to"] for kind, payload in table.kept["encoders"].items()
     }
+    facts["fitted_to"] |= {f"{kind} head": payload["fitted_to"] for kind, payload in heads.items()}
     forecasts = table.kept.get(FORECASTS)  # runs of earlier versions observe none
     if forecasts is not None:
         found, standard = ObservedForecaster.from_payload(forecasts, config, table.path)

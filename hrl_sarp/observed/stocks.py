@@ -30,6 +30,7 @@ from hrl_sarp.encoders.stock_embeddings import (
     kept_encoders,
     pretraining_command,
     read_frozen,
+    require_hash,
 )
 from hrl_sarp.encoders.transfer import WEIGHTS
 from hrl_sarp.encoders.windows.panel import NONE, read_panel_bars
@@ -43,12 +44,25 @@ from hrl_sarp.observed.forecast_source import (
     write_forecasts,
 )
 from hrl_sarp.observed.forecasts import ForecastPlan, Standard
-from hrl_sarp.run.files import sha256_file, sha256_plain
+from hrl_sarp.observed.volatility_head import (
+    VolatilityHead,
+    fit_head,
+    head_columns,
+    past_volatility,
+)
+from hrl_sarp.run.files import sha256_file, sha256_plain, source_hash
 
 NO = "none"
 """Value of `encoders.observe` and of `forecasters.observe`."""
-FORECASTS, NAMES = "forecasts", "names"
-"""Entries of the facts in the manifest: payload of the forecaster, names of the columns."""
+VOLATILITY = "volatility"
+"""Value of `encoders.shows` that puts a head's forecast in the place of an embedding."""
+FORECASTS, HEADS, NAMES = "forecasts", "heads", "names"
+"""Entries of the facts in the manifest: payload of the forecaster, payloads of the heads by the
+kind of their encoder, names of the columns."""
+HEAD_CODE = ("observed/volatility_head.py", "features/labels.py")
+"""Source files that the columns of a head depend on beside those of the embeddings."""
+HEAD_SHAPING = {"head_penalties", "val_share", "clip"}
+"""Keys of `encoders.panel` that a head depends on beside those of the embeddings."""
 DAYS_AT_ONCE = 64
 """Days in memory at once while tables are joined."""
 
@@ -57,8 +71,6 @@ DAYS_AT_ONCE = 64
 class _Part:
     """Columns of the table that agents see."""
 
-    content: str
-    """Hash of what they are made of."""
     width: int
     rows: Callable[[slice], np.ndarray]
     """Makes the rows of some days, (D, A, E)."""
@@ -66,7 +78,8 @@ class _Part:
 
 def observed_words(config: RunConfig) -> str:
     """Name what agents observe beside features, for example `jade+toto`; `none` for nothing."""
-    both = (config.encoders.observe, config.forecasters.observe)
+    ending = f"-{VOLATILITY}" if config.encoders.shows == VOLATILITY else ""
+    both = (config.encoders.observe + ending, config.forecasters.observe)
     return "+".join(word for word in both if word != NO) or NO
 
 
@@ -75,16 +88,17 @@ def with_stock_embeddings(
 ) -> Market:
     """Return the market with `stock_embeddings` (T, A, E): what agents observe of each stock.
 
-    The columns are those of the encoders in `encoders.observe`, then those of the forecaster in
-    `forecasters.observe`. Both, and their tables, lie beside `data_dir` (`data/raw`). Missing
-    tables are made first, which takes minutes on a large market.
+    The columns are those of the encoders in `encoders.observe`, or of heads on them as
+    `encoders.shows` says, then those of the forecaster in `forecasters.observe`. Both, and their
+    tables, lie beside `data_dir` (`data/raw`). Missing tables are made first, which takes minutes
+    on a large market; a missing head is fitted on the training span, which takes seconds.
 
     Raises:
         MissingArtifactError: if an encoder or a forecaster was not trained; names the command.
         CheckpointError: if one is damaged, does not fit market and configuration, or was fitted
             past the training span.
-        MarketError: if the market was not loaded from a data folder, or no forecast can be made in
-            its training span.
+        MarketError: if the market was not loaded from a data folder, no forecast can be made in
+            its training span, or it is too short for a head.
     """
     words = observed_words(config)
     if words == NO:
@@ -98,14 +112,20 @@ def with_stock_embeddings(
         "fitted_to": {table.frozen.kind: table.frozen.fitted_to for table in tables},
         ORIGINS: {t.frozen.kind: [str(t.folder), t.frozen.identity] for t in tables},
     }
-    parts = [_part_of_encoder(table) for table in tables]
-    if len(parts) == 1 and forecaster is None:
+    has_heads = config.encoders.shows == VOLATILITY
+    if len(tables) == 1 and forecaster is None and not has_heads:
         path, content = tables[0].path, tables[0].content
     else:
-        job = _Joining(market, config, data_dir.parent / EMBEDDINGS, forecaster, parts)
+        job = _Joining(market, config, data_dir.parent / EMBEDDINGS, forecaster, tables)
         path = job.path
         content = finished_hash(path) or job.write(device, bars)
-    facts[NAMES] = [f"embedding {i}" for i in range(sum(part.width for part in parts))]
+    if has_heads:
+        facts[HEADS] = facts_beside(path)[HEADS]
+        facts[NAMES] = [name for t in tables for name in head_columns(t.frozen.kind)]
+        facts["fitted_to"] |= {f"{k} head": head["fitted_to"] for k, head in facts[HEADS].items()}
+    else:
+        width = sum(read_table(table.path).shape[2] for table in tables)
+        facts[NAMES] = [f"embedding {i}" for i in range(width)]
     if forecaster is not None:
         facts[FORECASTS] = facts_beside(path)[FORECASTS]
         facts[NAMES] += forecaster.names
@@ -152,8 +172,8 @@ def kept_sources(market: Market, config: RunConfig) -> dict[str, Any] | None:
 
     Returns:
         Tensors and plain values: `content` (hash of the table), `observe`, `encoders` by their
-        kind, and `forecasts` (None without). None where agents observe neither, or where the
-        market does not say where its encoders lie.
+        kind, `heads` by the same kinds (None without), and `forecasts` (None without). None where
+        agents observe neither, or where the market does not say where its encoders lie.
 
     Raises:
         CheckpointError: if an encoder is another one than that of the embeddings by now.
@@ -162,12 +182,8 @@ def kept_sources(market: Market, config: RunConfig) -> dict[str, Any] | None:
     if ORIGINS not in facts:
         return None
     kept = {name: facts[name] for name in ("content", "observe", NAMES)}
-    return {**kept, "encoders": kept_encoders(market, config), FORECASTS: facts.get(FORECASTS)}
-
-
-def _part_of_encoder(table: EncoderTable) -> _Part:
-    rows = read_table(table.path)
-    return _Part(table.content, rows.shape[2], lambda days: rows[days])
+    kept |= {name: facts.get(name) for name in (HEADS, FORECASTS)}
+    return {**kept, "encoders": kept_encoders(market, config)}
 
 
 @dataclass(frozen=True)
@@ -178,12 +194,16 @@ class _Joining:
     config: RunConfig
     folder: Path
     forecaster: ObservedForecaster | None
-    encoders: list[_Part]
+    encoders: list[EncoderTable]
 
     @property
     def path(self) -> Path:
         """Named by all that the file depends on."""
-        contents = [part.content for part in self.encoders]
+        contents = [table.content for table in self.encoders]
+        if self.config.encoders.shows == VOLATILITY:
+            keys = self.config.encoders.panel.model_dump(mode="json", include=HEAD_SHAPING)
+            code = source_hash(*HEAD_CODE)
+            contents.append(sha256_plain([keys, require_hash(self.market), code]))
         if self.forecaster is not None:
             contents.append(self._path_of(self.forecaster).stem)
         words = observed_words(self.config)
@@ -194,7 +214,9 @@ class _Joining:
 
     def write(self, device: torch.device, bars: Callable[[], Bars]) -> str:
         """Write all columns into one file, which a market can map; return its hash."""
-        parts, facts = list(self.encoders), {}
+        parts, facts = [_part_of_encoder(table) for table in self.encoders], dict[str, Any]()
+        if self.config.encoders.shows == VOLATILITY:
+            parts, facts[HEADS] = self._say_volatility(parts)
         if self.forecaster is not None:
             self.forecaster.to(device)
             part, standard = self._forecast(self.forecaster, bars())
@@ -209,6 +231,17 @@ class _Joining:
         title = "what agents observe"
         return write_blocks(self.path, shape, STORED, DAYS_AT_ONCE, joined, title, facts)
 
+    def _say_volatility(self, parts: list[_Part]) -> tuple[list[_Part], dict[str, Any]]:
+        """Fit a head to the embeddings of each encoder, and put what it says in their place."""
+        past, said, payloads = past_volatility(self.market), list[_Part](), dict[str, Any]()
+        for table, part in zip(self.encoders, parts, strict=True):
+            kind, embeddings = table.frozen.kind, read_table(table.path)
+            panel = self.config.encoders.panel
+            head = fit_head(kind, embeddings, self.market, panel, table.content)
+            payloads[kind] = head.to_payload()
+            said.append(_part_of_head(head, part, past))
+        return said, payloads
+
     def _forecast(self, found: ObservedForecaster, bars: Bars) -> tuple[_Part, Standard]:
         """Make the forecasts that are missing, and measure those of the training span."""
         least, train = found.forecaster.least_rows, self.market.split.train
@@ -220,7 +253,8 @@ class _Joining:
                 "another forecaster"
             )
         path = self._path_of(found)
-        content = finished_hash(path) or write_forecasts(found, plan, path)
+        if finished_hash(path) is None:
+            write_forecasts(found, plan, path)
         raw, made = read_table(path), np.flatnonzero(plan.made.any(axis=1))
         known = raw[(made >= train.start) & (made < train.stop)].reshape(-1, raw.shape[2])
         standard = Standard.fit(known, self.config.encoders.panel.clip)
@@ -228,7 +262,16 @@ class _Joining:
         def rows(days: slice) -> np.ndarray:
             return shown_rows(plan.origin[days], made, raw, standard)
 
-        return _Part(content, raw.shape[2], rows), standard
+        return _Part(raw.shape[2], rows), standard
+
+
+def _part_of_encoder(table: EncoderTable) -> _Part:
+    rows = read_table(table.path)
+    return _Part(rows.shape[2], lambda days: rows[days])
+
+
+def _part_of_head(head: VolatilityHead, embedded: _Part, past: Float[np.ndarray, "T A"]) -> _Part:
+    return _Part(len(head.standard.mean), lambda days: head(embedded.rows(days), past[days]))
 
 
 def shown_rows(

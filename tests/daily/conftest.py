@@ -59,7 +59,9 @@ class Site:
         return [day.item() for day in sessions(N_DAYS)[HISTORY_DAYS:]]
 
 
-def make_site(folder: Path, observe: str = "none", forecasts: str = "none") -> Site:
+def make_site(
+    folder: Path, observe: str = "none", forecasts: str = "none", shows: str = "embeddings"
+) -> Site:
     """Train phases 1 and 2 on the first sessions of a random market.
 
     Encoders and forecasters that the agents observe are trained on the same sessions; their tables
@@ -67,7 +69,7 @@ def make_site(folder: Path, observe: str = "none", forecasts: str = "none") -> S
     """
     raw = random_raw(np.random.default_rng(4), N_DAYS)
     config = changed(small_config("us", N_DAYS), TINY)
-    config = changed(config, {"encoders": {**SMALL_ENCODERS, "observe": observe}})
+    config = changed(config, {"encoders": {**SMALL_ENCODERS, "observe": observe, "shows": shows}})
     config = changed(config, {"forecasters": {"observe": forecasts, "paths": 4}})
     history, whole = folder / "history" / "raw", folder / "whole" / "raw"
     write_raw(as_of(raw, sessions(N_DAYS)[HISTORY_DAYS - 1].item()), history)

@@ -1,4 +1,4 @@
-"""Agents that observe encoders decide on new days as on those of their run."""
+"""Agents that observe encoders, or heads on them, decide on new days as on those of their run."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrl_sarp.contracts import DayRange, Market
+from hrl_sarp.contracts import STOCK_EMBEDDINGS, DayRange, Market
 from hrl_sarp.daily.market import TrainedRun, read_today
 from hrl_sarp.daily.paper.account import PaperAccount
 from hrl_sarp.daily.paper.step import markets_of, open_account, step_account
@@ -25,6 +25,7 @@ from hrl_sarp.evaluation.backtest import backtest
 from hrl_sarp.market.cache import assembled_market
 from hrl_sarp.observed import continued
 from hrl_sarp.observed.stocks import kept_sources, with_stock_embeddings
+from hrl_sarp.observed.volatility_head import VolatilityHead, past_volatility
 from hrl_sarp.run.checkpoints import load_payload, save_payload
 from hrl_sarp.run.phases import best_file
 from tests.command_line import Command, assert_refused
@@ -40,6 +41,19 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return make_site(tmp_path_factory.mktemp("observed"), "both")
 
 
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A run of agents that observe what heads on both encoders say; a test must not change it."""
+    return make_site(tmp_path_factory.mktemp("heads"), "both", shows="volatility")
+
+
+@pytest.fixture(params=["both", "heads"])
+def own(request: pytest.FixtureRequest) -> Site:
+    """Each of these runs."""
+    found: Site = request.getfixturevalue(request.param)
+    return found
+
+
 def embeddings_of(market: Market) -> np.ndarray:
     assert market.stock_embeddings is not None
     return market.stock_embeddings
@@ -53,10 +67,10 @@ def beside(site: Site, folder: Path, day: date) -> Path:
     return there
 
 
-def test_a_decision_is_the_same_on_data_that_end_with_its_day(both: Site, tmp_path: Path) -> None:
-    whole = both.today()
-    for day in both.later_days[2::23]:
-        cut, alone = both.today(day), both.today(data_dir=beside(both, tmp_path, day))
+def test_a_decision_is_the_same_on_data_that_end_with_its_day(own: Site, tmp_path: Path) -> None:
+    whole = own.today()
+    for day in own.later_days[2::23]:
+        cut, alone = own.today(day), own.today(data_dir=beside(own, tmp_path, day))
         row = cut.market.n_days
         for other in (cut, alone):
             assert other.fingerprint == cut.fingerprint
@@ -89,14 +103,36 @@ def test_a_later_row_is_the_window_that_ends_on_its_day(kind: str, both: Site) -
         assert not found[rest].any()
 
 
-def test_days_that_the_run_had_keep_their_rows(both: Site) -> None:
-    known = assembled_market(both.history, both.config)
-    known = with_stock_embeddings(known, both.history, both.config, panels.CPU)
-    market = both.today().market
+def test_days_that_the_run_had_keep_their_rows(own: Site) -> None:
+    known = assembled_market(own.history, own.config)
+    known = with_stock_embeddings(known, own.history, own.config, panels.CPU)
+    market = own.today().market
     shared = [market.symbols.index(symbol) for symbol in known.symbols]
     found = embeddings_of(market)[: known.n_days, shared]
     np.testing.assert_array_equal(found, embeddings_of(known))
     assert market.embeddings_hash == known.embeddings_hash
+
+
+def test_a_later_row_is_what_the_head_of_the_run_says(heads: Site) -> None:
+    """Embedded and put into words by what the run has kept, whatever the later days hold."""
+    today = heads.today()
+    market, config = today.market, heads.config
+    trained_on = assembled_market(heads.history, config)
+    shown = with_stock_embeddings(trained_on, heads.history, config, panels.CPU)
+    bars, past = read_panel_bars(heads.whole, market, config), past_volatility(market)
+    for place, (kind, payload) in enumerate(shown.manifest[STOCK_EMBEDDINGS]["heads"].items()):
+        frozen = read_frozen(kind, trained_on, heads.history, config)
+        job = embedding_job(frozen, bars, market, config, torch.device("cpu"))
+        head = VolatilityHead.from_payload(payload)
+        columns = slice(2 * place, 2 * place + 2)
+        later = market.dates > np.datetime64(today.run.origin.last_day)
+        for day in np.flatnonzero(later)[::17]:
+            stocks = np.flatnonzero(job.starts[day] >= 0)
+            alone = embed_windows(job, job.starts[day, stocks]).numpy()
+            found = embeddings_of(market)[day]
+            np.testing.assert_array_equal(found[stocks, columns], head(alone, past[day, stocks]))
+            assert np.abs(found[stocks, columns]).max() > 1e-3
+            assert not np.delete(found, stocks, axis=0).any()
 
 
 def test_an_account_of_fractions_is_the_backtest(both: Site, tmp_path: Path) -> None:

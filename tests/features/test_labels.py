@@ -56,6 +56,44 @@ def test_sector_label_averages_the_eligible_and_is_nan_for_empty_sectors() -> No
     assert valid.tolist() == [True, True, False, False]
 
 
+def test_the_variance_of_the_next_sessions_by_hand() -> None:
+    moves = np.array([0.5, 0.01, -0.02, 0.03, 0.0, 0.04, 0.05])
+    market = factories.market_with(np.zeros((7, 2)), np.expm1(moves)[:, None] * [1.0, 0.0], [0, 0])
+    found = labels.next_variance(market, 3)
+    # the close of day 0 is followed by days 1 to 3
+    assert found[0, 0] == pytest.approx((0.01**2 + 0.02**2 + 0.03**2) / 3)
+    assert found[3, 0] == pytest.approx((0.04**2 + 0.05**2) / 3)
+    np.testing.assert_array_equal(np.isfinite(found[:, 0]), [True] * 4 + [False] * 3)
+    assert np.isnan(found[:, 1]).all()  # its price never moved
+    past = labels.mean_variance(market, 3)
+    np.testing.assert_array_equal(past[3:, 0], found[:4, 0])
+    assert np.isnan(past[:2]).all()
+    tradable = market.tradable & (np.arange(7) != 4)[:, None]
+    halted = labels.next_variance(dataclasses.replace(market, tradable=tradable), 3)
+    np.testing.assert_array_equal(np.isfinite(halted[:, 0]), [True] + [False] * 6)
+
+
+def test_a_session_is_its_night_and_its_range_where_ranges_are_known(one_stock: Market) -> None:
+    ranged = dataclasses.replace(one_stock, range_variance=np.full((5, 1), 4e-4))
+    found = labels.mean_variance(ranged, 2)
+    nights = np.log1p(OVERNIGHT[:, 0]) ** 2
+    np.testing.assert_allclose(found[1:, 0], (nights[1:] + nights[:-1]) / 2 + 4e-4)
+
+
+def test_the_variance_of_the_past_ignores_what_comes_later() -> None:
+    rng = np.random.default_rng(2)
+    night, day = rng.normal(0.0, 0.01, (2, 40, 3))
+    first = factories.market_with(night, day, [0, 0, 1])
+    for t in (5, 17, 30):
+        later = np.arange(40)[:, None] > t
+        other = factories.market_with(
+            np.where(later, 0.3, night), np.where(later, 0.2, day), [0, 0, 1]
+        )
+        found, changed = labels.mean_variance(first, 5), labels.mean_variance(other, 5)
+        np.testing.assert_array_equal(found[: t + 1], changed[: t + 1])
+        assert (found[t + 1 :] != changed[t + 1 :]).any()
+
+
 def test_regime_label_by_hand() -> None:
     config = load_config(
         overrides={"data": {"regime": {"label_horizon_days": 2, "volatility_days": 2}}}

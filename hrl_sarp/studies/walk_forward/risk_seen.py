@@ -12,16 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hrl_sarp.agents.measures import fit_ridge, mean_with_error
-from hrl_sarp.contracts import STOCK_EMBEDDINGS, DayRange, Market
+from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
+from hrl_sarp.features.labels import next_variance
 from hrl_sarp.observed.forecasts import Standard
-from hrl_sarp.observed.stocks import FORECASTS, NAMES
+from hrl_sarp.observed.stocks import FORECASTS, HEADS, NAMES
+from hrl_sarp.observed.volatility_head import HORIZON, labelled_weeks, qlike, variance_factor
 
-HORIZON = 5
-"""Sessions after the close of a week whose variance is forecast."""
 PENALTY = 0.01
 """Of the head, in rows x mean input variance."""
-SMALLEST = 1e-12
-"""Variance of a session below which a stock counts as not traded."""
 Q80 = 2.0 * 1.2815515655446004
 """Deviations between the quantiles at 0.1 and 0.9 of a normal."""
 LAGS = 4
@@ -41,10 +39,9 @@ def volatility_skill(market: Market) -> dict[str, dict[str, list[float]]]:
         `qlike` (0 for a perfect forecast) and `log_loss` of the tercile of the training span (1.10
         without any skill).
     """
-    variance = next_variance(market)
-    parts = [
-        _rows(market, span, variance) for span in (market.split.train, market.split.validation)
-    ]
+    variance = next_variance(market, HORIZON)
+    spans = market.split.train, market.split.validation
+    parts = [labelled_weeks(market, span, variance) for span in spans]
     labels = [np.log(np.where(mask, variance[rows], 1.0)) for rows, mask in parts]
     masks = [mask for _, mask in parts]
     found = {HEAD: _headed(market, [rows for rows, _ in parts], labels, masks)}
@@ -52,32 +49,6 @@ def volatility_skill(market: Market) -> dict[str, dict[str, list[float]]]:
     if own is not None:
         found[DIRECT] = [own[rows] for rows, _ in parts]
     return {name: _scored(*forecasts, *labels, *masks) for name, forecasts in found.items()}
-
-
-def next_variance(market: Market) -> Float[np.ndarray, "T A"]:
-    """Return the mean variance of the `HORIZON` sessions after each day; NaN where one is missing.
-
-    The variance of a session is its squared night and its range; without ranges, its squared
-    return.
-    """
-    if market.range_variance is None:
-        session = np.log1p(market.session_return()) ** 2
-    else:
-        session = np.log1p(market.overnight_return) ** 2 + market.range_variance
-    session = np.where(market.tradable, session, np.nan)
-    found = np.full(session.shape, np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(session[1:], HORIZON, axis=0)
-    found[: len(windows)] = windows.mean(axis=-1)
-    return np.where(found > SMALLEST, found, np.nan)
-
-
-def _rows(
-    market: Market, span: DayRange, variance: Float[np.ndarray, "T A"]
-) -> tuple[Int[np.ndarray, " W"], Bool[np.ndarray, "W A"]]:
-    """Return the week ends of a span whose labels lie inside it, and which stocks count."""
-    rows = np.arange(span.start, max(span.start, span.stop - HORIZON))
-    rows = rows[market.is_week_end[rows]]
-    return rows, market.eligible[rows] & market.tradable[rows] & np.isfinite(variance[rows])
 
 
 def _inputs(market: Market, rows: Int[np.ndarray, " W"]) -> Float[np.ndarray, "W A F"]:
@@ -109,11 +80,16 @@ def _headed(
 
 
 def _own_forecast(market: Market) -> Float[np.ndarray, "T A"] | None:
-    """Return the log of the variance that the observed forecaster itself says; None without one."""
+    """Return the log of the variance that what is observed itself says; None without a forecast.
+
+    Of several forecasts it is the last one: that of the forecaster, else of the last head.
+    """
     facts = market.manifest.get(STOCK_EMBEDDINGS, {})
-    if FORECASTS not in facts or market.stock_embeddings is None:
+    said = [{"kind": kind, **head} for kind, head in facts.get(HEADS, {}).items()]
+    said += [facts[FORECASTS]] if FORECASTS in facts else []
+    if not said or market.stock_embeddings is None:
         return None
-    payload: dict[str, Any] = facts[FORECASTS]
+    payload: dict[str, Any] = said[-1]
     unit = Standard(np.array(payload["mean"]), np.array(payload["deviation"]), payload["clip"])
     first = len(facts[NAMES]) - len(unit.mean)
     own = [name.removeprefix(f"{payload['kind']} ") for name in facts[NAMES][first:]]
@@ -136,8 +112,7 @@ def _scored(
     from scipy.stats import norm
 
     error = (label - trained)[counts]
-    ratio = np.exp(truth - asked) / np.exp(error).mean()
-    qlike = ratio - np.log(ratio) - 1.0
+    losses = qlike(truth, asked, variance_factor(label[counts], trained[counts]))
     edges = np.quantile(label[counts], [1 / 3, 2 / 3])
     below = norm.cdf((edges[:, None, None] - asked - error.mean()) / error.std())
     chances = np.stack([below[0], below[1] - below[0], 1.0 - below[1]])
@@ -148,7 +123,7 @@ def _scored(
         name: [
             float(row[here].mean()) for row, here in zip(each[weeks], counted[weeks], strict=True)
         ]
-        for name, each in (("qlike", qlike), ("log_loss", loss))
+        for name, each in (("qlike", losses), ("log_loss", loss))
     }
 
 

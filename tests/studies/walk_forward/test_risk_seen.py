@@ -10,15 +10,14 @@ import pytest
 from hrl_sarp.contracts import STOCK_EMBEDDINGS, Market
 from hrl_sarp.errors import MissingArtifactError
 from hrl_sarp.observed.forecasts import column_names
+from hrl_sarp.observed.volatility_head import HORIZON
 from hrl_sarp.studies.walk_forward import Recipe, WalkForward, cells
 from hrl_sarp.studies.walk_forward.report.tables import skills_table
 from hrl_sarp.studies.walk_forward.risk_seen import (
     DIRECT,
     HEAD,
-    HORIZON,
     Skill,
     joined_skills,
-    next_variance,
     volatility_skill,
 )
 from tests import tiny_runs
@@ -62,25 +61,6 @@ def known_ahead(market: Market) -> np.ndarray:
 
 def mean_of(found: dict[str, Any], way: str, name: str) -> float:
     return float(np.mean(found[way][name]))
-
-
-def test_the_variance_of_the_next_sessions_by_hand(market: Market) -> None:
-    found = next_variance(market)
-    day = market.split.train.start + 5
-    stock = int(np.flatnonzero(market.tradable[day : day + 7].all(axis=0))[0])
-    moves = np.log1p(market.intraday_return[day + 1 : day + 6, stock])
-    assert found[day, stock] == pytest.approx((moves**2).mean())
-    assert np.isnan(found[-HORIZON:]).all()
-    halted = replace(
-        market, tradable=market.tradable & (np.arange(market.n_days) != day + 3)[:, None]
-    )
-    assert np.isnan(next_variance(halted)[day : day + 3]).all()
-
-
-def test_ranges_replace_squared_returns_where_there_are_any(market: Market) -> None:
-    ranged = replace(market, range_variance=np.full(market.tradable.shape, 4e-4))
-    found = next_variance(ranged)
-    np.testing.assert_allclose(found[np.isfinite(found)], 4e-4)
 
 
 def test_who_knows_the_variance_is_better_than_who_does_not(market: Market) -> None:
