@@ -9,9 +9,13 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Hashable
 from functools import cache, partial, wraps
+from importlib.machinery import SourceFileLoader
+from types import CodeType
 from typing import Any
+from unittest.mock import patch
 
 import jaxtyping
+from jaxtyping._import_hook import _JaxtypingLoader, _optimized_cache_from_source
 
 each_call_checked = jaxtyping.jaxtyped
 """The decorator of the library."""
@@ -26,6 +30,24 @@ Seen = dict[Hashable, set[Hashable]]
 def check_each_kind_once() -> None:
     """Replace the decorator of jaxtyping, before the package is imported."""
     jaxtyping.jaxtyped = each_kind_checked
+
+
+def keep_compiled_libraries() -> None:
+    """Rename the compiled file of a module of the package only, not of what the module imports.
+
+    jaxtyping renames it while the module runs, so that most libraries would be compiled again.
+    """
+    if "get_code" not in vars(_JaxtypingLoader):
+        _JaxtypingLoader.get_code = _get_code
+        _JaxtypingLoader.exec_module = SourceFileLoader.exec_module
+
+
+def _get_code(loader: Any, name: str) -> CodeType | None:
+    with patch(
+        "importlib._bootstrap_external.cache_from_source",
+        partial(_optimized_cache_from_source, loader._typechecker.get_hash()),
+    ):
+        return SourceFileLoader.get_code(loader, name)
 
 
 def each_kind_checked(fn: Any = None, *, typechecker: Any = None) -> Any:

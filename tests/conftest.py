@@ -12,9 +12,10 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
-from tests.checked_shapes import check_each_kind_once
+from tests.checked_shapes import check_each_kind_once, keep_compiled_libraries
 
 check_each_kind_once()
+keep_compiled_libraries()
 
 # Read when torch and matplotlib are first imported. One thread is faster on arrays this small, and
 # there may be no screen.

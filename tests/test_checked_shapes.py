@@ -1,7 +1,10 @@
 """The checks of shapes miss nothing that a check of every call would find."""
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jaxtyping
@@ -10,6 +13,7 @@ import pytest
 import torch
 from beartype import beartype
 from jaxtyping import Float, TypeCheckError
+from jaxtyping._import_hook import Typechecker, _JaxtypingLoader
 from torch import Tensor
 
 from hrl_sarp.contracts import session_growth
@@ -139,3 +143,20 @@ def test_the_package_is_checked() -> None:
     session_growth(floats(3), floats(3))
     with pytest.raises(TypeCheckError):
         session_growth(floats(3), floats(2))
+
+
+def test_only_modules_of_the_package_have_compiled_files_of_their_own_name(tmp_path: Path) -> None:
+    """Else each process that runs tests would compile thousands of modules of libraries again."""
+    source = tmp_path / "imports.py"
+    of_a_library = "importlib._bootstrap_external.cache_from_source('library.py')"
+    source.write_text(f"import importlib\nNAME = {of_a_library}\n")
+    loader = _JaxtypingLoader("imports", str(source), typechecker=Typechecker("beartype.beartype"))
+    spec = importlib.util.spec_from_loader("imports", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", False)
+        loader.exec_module(module)
+    assert importlib.util.cache_from_source("library.py") == module.NAME
+    (own,) = tmp_path.rglob("*.pyc")
+    assert "jaxtyping" in own.name

@@ -1,10 +1,13 @@
 """Sessions of known weeks."""
 
-from datetime import date
+from datetime import date, timedelta
 
+import exchange_calendars
+import numpy as np
 import pytest
 
 from hrl_sarp.config.market_schema import CalendarChanges
+from hrl_sarp.data import exchange_calendar
 from hrl_sarp.data.exchange_calendar import first_sessions, sessions_between
 from hrl_sarp.errors import DataError
 
@@ -46,3 +49,31 @@ def test_calendar_that_does_not_reach_back_is_refused_in_one_line() -> None:
     with pytest.raises(DataError, match="calendar XBOM does not cover 1990-01-01") as caught:
         sessions_between("XBOM", date(1990, 1, 1), date(1999, 1, 1))
     assert "\n" not in str(caught.value)
+
+
+def test_sessions_are_those_of_a_calendar_of_these_days_alone() -> None:
+    rng = np.random.default_rng(0)
+    for name in ("XNYS", "XBOM", "XHKG", "XTKS", "24/5"):
+        for first in np.datetime64("1998-01-01") + rng.integers(0, 9000, 4):
+            start, end = first.item(), (first + rng.integers(0, 900)).item()
+            beyond = (end + timedelta(days=31)).isoformat()
+            alone = exchange_calendars.get_calendar(name, start=start.isoformat(), end=beyond)
+            days = alone.sessions.to_numpy().astype("datetime64[D]")
+            expected = days[days <= np.datetime64(end)]
+            assert np.array_equal(sessions_between(name, start, end), expected), (name, start, end)
+
+
+def test_ranges_of_one_decade_share_a_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = exchange_calendars.get_calendar
+
+    def counted(name: str, **days: object) -> object:
+        made.append(name)
+        return make(name, **days)
+
+    monkeypatch.setattr(exchange_calendars, "get_calendar", counted)
+    exchange_calendar._calendar.cache_clear()
+    for day in range(1, 29):
+        sessions_between("XNYS", date(2011, 3, 1), date(2017, 3, day))
+        sessions_between("XNYS", date(2012, 3, day), date(2017, 3, 28))
+    assert made == ["XNYS"]
