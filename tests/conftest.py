@@ -33,10 +33,15 @@ LONG_RUNS = (
     "test_front_door.py",
 )
 """Folders and files whose tests train or run commands. Other folders hold the shapes inside."""
-LONGEST = frozenset(
-    ("learning", "notebooks", "end_to_end", "training", "studies", "scripts", "test_wheel.py")
+LONGEST = (
+    *("learning", "end_to_end", "training", "studies", "scripts", "notebooks"),
+    "test_wheel.py",
 )
-"""Folders and files that hold tests of half a minute, or that would come last."""
+"""Folders and files that hold tests of half a minute, or that would come last, as they begin.
+
+What starts processes of its own comes after tests that have compiled the kernels. Two files that
+share a folder of `made_once` do not begin together: one would wait for the other.
+"""
 
 
 # Started in the background of a script, Ctrl-C is ignored, here and in every child; tests send it.
@@ -52,7 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that no process is left alone with one of them."""
-    items.sort(key=lambda item: not LONGEST & {*item.path.parts})
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    parts = item.path.parts
+    return next((turn for turn, name in enumerate(LONGEST) if name in parts), len(LONGEST))
 
 
 class _LocalSocket(socket.socket):
