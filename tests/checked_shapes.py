@@ -132,7 +132,9 @@ def _of_items(value: Any) -> Hashable:
 
 
 def _of_pairs(value: dict[Any, Any]) -> Hashable:
-    return dict, kind_of(list(value.items()))
+    if len(value) > LONG:
+        return dict, kind_of(list(value.items()))
+    return dict, *map(kind_of, value), *map(kind_of, value.values())
 
 
 def _is_array(of_type: type) -> bool:

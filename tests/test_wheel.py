@@ -32,7 +32,7 @@ if __name__ == "__main__":
         env = make()
         env.reset(seed=0)
         env.step(env.action_space.sample())
-        asynchronous = AsyncVectorEnv([make, make])
+        asynchronous = AsyncVectorEnv([make])
         asynchronous.reset(seed=0)
         asynchronous.step(asynchronous.action_space.sample())
         asynchronous.close()

@@ -21,6 +21,7 @@ from hrl_sarp.observed.stocks import with_stock_embeddings
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training import make_context, run_phase
 from tests.encoders.panels import SMALL_ENCODERS, pretrain_small
+from tests.made_once import made_once
 from tests.observed.small import TINY_FORECASTERS, train_small
 from tests.raw_data import random_raw, sessions, small_config
 from tests.tiny_runs import TINY, changed, unchecked
@@ -67,29 +68,41 @@ def make_site(
     Encoders and forecasters that the agents observe are trained on the same sessions; their tables
     lie beside all data, too.
     """
-    raw = random_raw(np.random.default_rng(4), N_DAYS)
-    config = changed(small_config("us", N_DAYS), TINY)
-    config = changed(config, {"encoders": {**SMALL_ENCODERS, "observe": observe, "shows": shows}})
-    config = changed(config, {"forecasters": {"observe": forecasts, "paths": 4}})
-    history, whole = folder / "history" / "raw", folder / "whole" / "raw"
-    write_raw(as_of(raw, sessions(N_DAYS)[HISTORY_DAYS - 1].item()), history)
-    write_raw(raw, whole)
-    device, run_dir = torch.device("cpu"), folder / "run"
+    site = site_in(folder, observe, forecasts, shows)
+    history, whole, config = site.history, site.whole, site.config
+    write_raw(as_of(site.raw, sessions(N_DAYS)[HISTORY_DAYS - 1].item()), history)
+    write_raw(site.raw, whole)
+    device = torch.device("cpu")
     with unchecked():
         for kind in OBSERVED[observe]:
             pretrain_small(kind, history, config)
         if forecasts in TINY_FORECASTERS:
             train_small(forecasts, history, config)
         market = with_stock_embeddings(assembled_market(history, config), history, config, device)
-        context = make_context(config, market, run_dir, device, StopFlag(), resume=False)
+        context = make_context(config, market, site.run_dir, device, StopFlag(), resume=False)
         for number in (1, 2):
             run_phase(number, context)
     if (observe, forecasts) != ("none", "none"):
         shutil.copytree(history.parent / EMBEDDINGS, whole.parent / EMBEDDINGS)
-    return Site(run_dir, history, whole, raw, config)
+    return site
+
+
+def site_in(
+    folder: Path, observe: str = "none", forecasts: str = "none", shows: str = "embeddings"
+) -> Site:
+    """Describe the site that `make_site` leaves in a folder."""
+    raw = random_raw(np.random.default_rng(4), N_DAYS)
+    config = changed(small_config("us", N_DAYS), TINY)
+    config = changed(config, {"encoders": {**SMALL_ENCODERS, "observe": observe, "shows": shows}})
+    config = changed(config, {"forecasters": {"observe": forecasts, "paths": 4}})
+    history, whole = folder / "history" / "raw", folder / "whole" / "raw"
+    return Site(folder / "run", history, whole, raw, config)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A run that a test must not change."""
-    return make_site(tmp_path_factory.mktemp("daily"))
+    made = made_once(tmp_path_factory, "daily", make_site)
+    copy = tmp_path_factory.mktemp("daily")  # commands keep their caches beside the data
+    shutil.copytree(made, copy, dirs_exist_ok=True)
+    return site_in(copy)
