@@ -198,6 +198,11 @@ def slot_feature_names(market: Market) -> tuple[str, ...]:
     return (*market.feature_names, *market.manifest.get(STOCK_EMBEDDINGS, {}).get("names", unnamed))
 
 
+def is_embedding(name: str) -> bool:
+    """Tell columns of encoders from those of forecasters, by the names of `slot_feature_names`."""
+    return name.startswith("embedding ")
+
+
 def _slot_features(market: Market) -> Float[np.ndarray, "T N F"]:
     """Gather the features, then the embeddings, of each day's slots; 0 in empty slots.
 

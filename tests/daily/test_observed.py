@@ -272,5 +272,6 @@ def test_an_export_names_the_columns_of_the_encoders(
     assert [c["name"] for c in features["columns"][-size:]] == [
         f"embedding {number}" for number in range(size)
     ]
+    assert {c["scaling"] for c in features["columns"][-size:]} == {"stock embeddings"}
     assert features["shape"][-1] == len(features["columns"])
     assert "1 weekly and 1 daily networks" in out

@@ -115,10 +115,15 @@ def test_an_export_names_the_columns_of_the_forecasts(
     given = ("--log-dir", own.run_dir, "--data-dir", own.whole, "--output", tmp_path / "out")
     code, _, err = command("export", *given)
     assert code == 0, err
-    inputs = json.loads((tmp_path / "out" / "agents.json").read_text())["inputs"]["daily"]
-    (features,) = (each for each in inputs if each["name"] == "features")
+    facts = json.loads((tmp_path / "out" / "agents.json").read_text())
+    (features,) = (each for each in facts["inputs"]["daily"] if each["name"] == "features")
     names = column_names(own.config.forecasters.observe)  # type: ignore[arg-type]
-    assert tuple(c["name"] for c in features["columns"][-len(names) :]) == names
+    columns = features["columns"][-len(names) :]
+    assert tuple(column["name"] for column in columns) == names
+    assert {column["scaling"] for column in columns} == {"stock forecasts"}
+    units = {"har": {"log"}, "toto": {"log return", "probability"}}
+    assert {column["unit"] for column in columns} == units[own.config.forecasters.observe]
+    assert "forecaster of the run" in facts["scaling"]["stock forecasts"]
 
 
 def test_a_run_that_keeps_no_forecaster_is_refused_by_name(own: Site, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hrl_sarp.daily.decision.decide import Decided, account_clocks, decide, depl
 from hrl_sarp.daily.market import Today
 from hrl_sarp.daily.portfolio import Standing
 from hrl_sarp.evaluation.attribution import CLASSICAL_PRIOR
-from hrl_sarp.market.tensors import slot_feature_names
+from hrl_sarp.market.tensors import is_embedding, slot_feature_names
 from hrl_sarp.risk.priors import variance_forecast
 
 KEPT_ROWS = 2
@@ -164,9 +164,8 @@ def occlusions(market: Market) -> dict[str, Callable[[Market], Market]]:
         groups[group] = _means("stock_features", columns)
     if market.stock_embeddings is not None:
         names = slot_feature_names(market)[len(market.feature_names) :]
-        is_embedding = [name.startswith("embedding ") for name in names]
         for group, wanted in (("encoders", True), ("forecasts", False)):
-            columns = [i for i, found in enumerate(is_embedding) if found is wanted]
+            columns = [i for i, name in enumerate(names) if is_embedding(name) is wanted]
             if columns:
                 groups[group] = _means("stock_embeddings", columns)
     return groups

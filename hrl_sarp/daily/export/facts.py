@@ -25,7 +25,7 @@ from hrl_sarp.features.macro import MACRO_FEATURES
 from hrl_sarp.features.stock import STOCK_FEATURES
 from hrl_sarp.graph import node_names
 from hrl_sarp.market.sector_table import market_facts
-from hrl_sarp.market.tensors import MarketTensors, slot_feature_names
+from hrl_sarp.market.tensors import MarketTensors, is_embedding, slot_feature_names
 from hrl_sarp.training.certify import read_certification
 from hrl_sarp.training.phase import PhaseContext
 from hrl_sarp.training.seeds import config_of_run, members
@@ -139,6 +139,11 @@ def _scaling(context: PhaseContext) -> dict[str, str]:
             f"deviation, within +-{data.feature_clip:g}; 0 without a bar or with too short a past"
         ),
         "stock embeddings": "frozen encoder's output for the stock's last window; 0 in empty slots",
+        "stock forecasts": (
+            "of the stock's last forecast, made by the forecaster of the run after a close: value "
+            "less mean, over deviation, both of the forecasts in the training span, bounded; 0 "
+            "where there is none and in empty slots"
+        ),
         "sector embeddings": "output `embeddings` of the graph `sectors`, a row for each network",
         "in the graph": f"as it is: the graph scales by mean and deviation of {train}",
         "macro features": (
@@ -162,6 +167,13 @@ def _column(name: str, scaling: str, unit: str) -> dict[str, str]:
 def _of_stock(name: str) -> dict[str, str]:
     known = STOCK_FEATURES.get(name)
     return _column(name, "stock features", known.unit if known else OWN)
+
+
+def _of_observed(name: str) -> dict[str, str]:
+    if is_embedding(name):
+        return _column(name, "stock embeddings", "none")
+    unit = "log" if " volatility " in name else "probability" if " rise " in name else "log return"
+    return _column(name, "stock forecasts", unit)
 
 
 def _of_context(part: str, name: str) -> dict[str, str]:
@@ -256,7 +268,7 @@ def _daily_texts(context: PhaseContext) -> dict[str, dict[str, Any]]:
             "axes": ["decision", "slot", "columns"],
             "columns": [
                 *(_of_stock(name) for name in names[:n_plain]),
-                *(_column(name, "stock embeddings", "none") for name in names[n_plain:]),
+                *(_of_observed(name) for name in names[n_plain:]),
             ],
             "meaning": "features of the stock in each slot; 0 in empty slots",
         },

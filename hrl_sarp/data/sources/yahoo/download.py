@@ -1,7 +1,7 @@
 """Collects daily stocks, the index and macro series of a market from Yahoo Finance.
 
 Fetched tickers stay in a cache, so a run after Ctrl-C, a kill or a rate limit asks only for the
-rest. `data/raw` is written once all tickers are there.
+rest. An update removes it once all tickers are there. `data/raw` is written then.
 """
 
 from dataclasses import dataclass, replace
@@ -84,7 +84,7 @@ def _collect(
     plan: Plan, config: RunConfig, cache_dir: Path, link: Link
 ) -> tuple["_Collector", list[str]]:
     """Fetch a plan; return its histories, and each symbol that failed with the reason."""
-    cache = HistoryCache(cache_dir / f"{plan.start}_{plan.end}")
+    cache = _cache_of(plan, cache_dir)
     collector = _Collector(plan, cache, link, config.data.yahoo)
     collector.collect()
     failures = collector.failures
@@ -92,6 +92,10 @@ def _collect(
     return collector, [
         f"{symbol}: {failures[ticker]}" for symbol, ticker in tickers if ticker in failures
     ]
+
+
+def _cache_of(plan: Plan, cache_dir: Path) -> HistoryCache:
+    return HistoryCache(cache_dir / f"{plan.start}_{plan.end}")
 
 
 def _load(plan: Plan, config: RunConfig, cache_dir: Path, link: Link) -> RawData:
@@ -132,8 +136,11 @@ def load_later(
     """Fetch what came after collected data, with some days of overlap that show changed history.
 
     Symbols of the list that were not collected are fetched from the first collected day on. One
-    that fails is noted, because it was missing before. Collected symbols that the list lacks are
-    not asked for.
+    that fails is noted, because it was missing before; so is one whose bars ended before the
+    overlap. Collected symbols that the list lacks are not asked for.
+
+    Answers are kept only while a run is unfinished: Yahoo may be late or wrong in the evening, and
+    the same command an hour later has to ask again.
 
     Args:
         request: of the user. Without a start it begins `OVERLAP_DAYS` before the last collected
@@ -142,6 +149,13 @@ def load_later(
         cache_dir: as for `load`.
         link: to Yahoo.
         there: what was collected.
+
+    Returns:
+        What Yahoo has of these days.
+
+    Raises:
+        DataError: if nothing was collected, the list names no symbol that goes on, or too many
+            symbols fail.
     """
     first, last = there.bars["date"].min(), there.bars["date"].max()
     if not isinstance(first, date) or not isinstance(last, date):
@@ -149,22 +163,38 @@ def load_later(
     end = request.end or request.today - timedelta(days=1)
     start = request.start or min(last, end) - timedelta(days=OVERLAP_DAYS)
     plan = make_plan(replace(request, start=start, end=end), config)
-    is_known = plan.stocks["symbol"].is_in(there.bars["symbol"].unique().implode())
-    if not is_known.any():
+    recent = min(start, last - timedelta(days=OVERLAP_DAYS))
+    goes_on, is_known = (
+        plan.stocks["symbol"].is_in(bars["symbol"].unique().implode())
+        for bars in (there.bars.filter(pl.col("date") >= recent), there.bars)
+    )
+    if not goes_on.any():
         raise DataError(
-            f"source yahoo: {plan.listed_in} names none of the collected symbols; give the list of "
-            "the collection with --symbols"
+            f"source yahoo: {plan.listed_in} names none of the collected symbols that go on; give "
+            "the list of the collection with --symbols"
         )
-    raw = _load(replace(plan, stocks=plan.stocks.filter(is_known)), config, cache_dir, link)
-    unknown = plan.stocks.filter(~is_known)
-    if unknown.is_empty():
-        return raw
-    more = replace(plan, stocks=unknown, series=plan.series.clear(), start=first)
-    collector, failed = _collect(more, config, cache_dir, link)
+    plans = [replace(plan, stocks=plan.stocks.filter(goes_on))]
+    raw = _load(plans[0], config, cache_dir, link)
+    for stocks, since in (
+        (plan.stocks.filter(is_known & ~goes_on), start),
+        (plan.stocks.filter(~is_known), first),
+    ):
+        if stocks.is_empty():
+            continue
+        plans.append(replace(plan, stocks=stocks, series=plan.series.clear(), start=since))
+        raw = _with_more(raw, plans[-1], config, cache_dir, link)
+    for each in plans:
+        _cache_of(each, cache_dir).forget()
+    return raw
+
+
+def _with_more(raw: RawData, plan: Plan, config: RunConfig, cache_dir: Path, link: Link) -> RawData:
+    """Add the stocks of a plan; those that fail are noted."""
+    collector, failed = _collect(plan, config, cache_dir, link)
     notes = (*raw.notes, *(f"not collected, {text}" for text in failed))
     if not collector.histories:
         return replace(raw, notes=notes)
-    added = _to_raw(more, collector.histories, ())
+    added = _to_raw(plan, collector.histories, ())
     return replace(
         raw,
         bars=raw.bars.vstack(added.bars).sort("symbol", "date"),

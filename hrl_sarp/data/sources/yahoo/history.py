@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -125,10 +126,12 @@ def ask(ticker: str, start: date, link: Link, config: YahooConfig) -> pd.DataFra
 def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
     """Undo Yahoo's split adjustment and cut the span, both days inclusive.
 
-    Prices and dividends are multiplied by the splits after their day. Volume is divided by them.
-    A split that the close shows on its day was not counted by Yahoo yet, so it is not undone.
-    adj_close stays adjusted for splits and dividends up to the day of the download. The result is
-    `HISTORY_SCHEMA`, by date; null where Yahoo has no number.
+    Prices and dividends are multiplied by the splits after their day. Volume is divided by them, in
+    whole shares: Yahoo rounds it after a split. A split that the close shows on its day was not
+    counted by Yahoo yet, so it is not undone. One that adj_close shows is counted there: adj_close
+    is adjusted for splits and dividends up to the day of the download. Days after the last close
+    are left out, because Yahoo does not know them yet. The result is `HISTORY_SCHEMA`, by date;
+    null where Yahoo has no number.
     """
     missing = [name for name in _YAHOO_NAMES.values() if name not in history.columns]
     if missing and len(history):
@@ -142,27 +145,33 @@ def as_traded(history: pd.DataFrame, start: date, end: date) -> pl.DataFrame:
         name: history[yahoo_name].to_numpy(dtype=np.float64)
         for name, yahoo_name in _YAHOO_NAMES.items()
     }
-    columns["split"] = np.where(columns["split"] > 0.0, columns["split"], 1.0)
-    counted = np.where(_is_raw(columns["close"], columns["split"]), 1.0, columns["split"])
-    later_splits = np.append(np.cumprod(counted[::-1])[::-1][1:], 1.0)
+    split = columns["split"] = np.where(columns["split"] > 0.0, columns["split"], 1.0)
+    counted = _product_of_later(np.where(_is_raw(columns["close"], split), 1.0, split))
+    late = _product_of_later(np.where(_is_raw(columns["adj_close"], split), split, 1.0))
     for name in _PER_SHARE:
-        columns[name] = columns[name] * later_splits
-    columns["volume"] = columns["volume"] / later_splits
+        columns[name] = columns[name] * counted
+    columns["volume"] = np.round(columns["volume"] / counted)
+    columns["adj_close"] = columns["adj_close"] / late
     bars = pl.DataFrame({"date": local.to_numpy().astype("datetime64[D]"), **columns})
     bars = bars.select(HISTORY_SCHEMA.names()).cast(HISTORY_SCHEMA).fill_nan(None)
     bars = bars.filter(pl.col("date").is_between(start, end)).sort("date")
-    if bars["close"].is_not_null().any():
-        return bars
+    known = bars.filter(pl.col("close").is_not_null())
+    if not known.is_empty():
+        return bars.filter(pl.col("date") <= known["date"][-1])
     raise NoHistoryError(
         f"expected prices from {start} to {end}, found only {local[0].date()} to "
         f"{local[-1].date()}: delisted before or listed after"
     )
 
 
+def _product_of_later(factors: Float[np.ndarray, " T"]) -> Float[np.ndarray, " T"]:
+    return np.append(np.cumprod(factors[::-1])[::-1][1:], 1.0)
+
+
 def _is_raw(
     close: Float[np.ndarray, " T"], split: Float[np.ndarray, " T"]
 ) -> Bool[np.ndarray, " T"]:
-    """Mark the splits before which Yahoo's prices are as traded, against its own rule."""
+    """Mark the splits that Yahoo's own closes show, against its rule to divide earlier ones."""
     with np.errstate(divide="ignore", invalid="ignore"):
         move = np.log(close[1:] / close[:-1])
         size = np.log(split)
@@ -208,6 +217,11 @@ class HistoryCache:
         history.write_parquet(buffer, compression="zstd")
         content = buffer.getvalue()
         write_bytes(self.path(ticker), _digest(content) + b"\n" + content)
+
+    def forget(self) -> None:
+        """Remove the folder, so that whoever asks next gets what Yahoo says then."""
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
 
     def path(self, ticker: str) -> Path:
         """Name the file of a ticker; signs such as ^, = and & are escaped."""

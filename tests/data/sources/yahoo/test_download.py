@@ -173,6 +173,35 @@ def test_split_that_yahoo_has_not_counted_yet_is_not_undone(
     bars = as_traded(frame, date(2011, 1, 3), date(2011, 1, 31))
     np.testing.assert_allclose(bars["close"].to_numpy(), traded)
     np.testing.assert_allclose(bars["volume"].to_numpy(), 1000.0)
+    # without a dividend the adjusted closes are those traded, over the split before its day
+    expected = np.where(before, traded / split, traded)
+    np.testing.assert_allclose(bars["adj_close"].to_numpy(), expected)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 1.237, 3.0])
+def test_volumes_do_not_change_by_the_rounding_of_a_later_split(ratio: float) -> None:
+    volumes = np.array([1003.0, 12345.0, 7.0, 99999.0, 5.0])
+    days = pd.bdate_range("2011-01-03", periods=5, tz="America/New_York")
+    prices = ("Open", "High", "Low", "Close", "Adj Close")
+    frame = pd.DataFrame(dict.fromkeys(prices, 100.0 / ratio), days)
+    frame["Volume"] = np.append(np.round(volumes[:4] * ratio), volumes[4])
+    frame = frame.assign(Dividends=0.0, **{"Stock Splits": [0.0] * 4 + [ratio]})
+    bars = as_traded(frame, date(2011, 1, 3), date(2011, 1, 31))
+    assert bars["volume"].to_list() == volumes.tolist()
+
+
+@pytest.mark.parametrize("n_days", [1, 3])
+def test_days_after_the_last_close_are_not_known_yet(n_days: int) -> None:
+    """Yahoo prints a row for an event before the prices of the day."""
+    days = pd.bdate_range("2011-01-03", periods=8, tz="America/New_York")
+    closes = np.where(np.arange(8) < 8 - n_days, 100.0, np.nan)
+    closes[2] = np.nan  # a hole is no end
+    frame = pd.DataFrame(dict.fromkeys(("Open", "High", "Low", "Close", "Adj Close"), closes), days)
+    frame = frame.assign(Volume=0.0, Dividends=np.where(np.arange(8) == 7, 1.0, 0.0))
+    frame["Stock Splits"] = 0.0
+    bars = as_traded(frame, date(2011, 1, 3), date(2011, 1, 31))
+    assert bars["date"].to_list() == [day.date() for day in days[: 8 - n_days]]
+    assert bars["close"].null_count() == 1
 
 
 def test_prices_as_traded_agree_with_the_adjusted_ones(source: Yahoo) -> None:

@@ -21,6 +21,7 @@ from tests.command_line import Command, assert_refused
 from tests.data.sources.yahoo.yahoo_replay import (
     RECORDED,
     ReplayingSession,
+    Script,
     chart,
     plain_chart,
     replay_link,
@@ -56,7 +57,8 @@ class Market:
         write_raw(yahoo.load(request, CONFIG, self.raw.parent / "first", link), self.raw)
 
     def update(self, payloads: dict[str, Any], today: date, **given: Any) -> Outcome:
-        session = ReplayingSession(payloads)
+        payloads = {ticker: chart for ticker, chart in payloads.items() if chart is not None}
+        session = ReplayingSession(payloads, given.pop("script", None))
         self.monkeypatch.setattr(updating, "live_link", lambda _: replay_link(session, []))
         request = YahooRequest(self.symbols, given.pop("start", None), None, today)
         try:
@@ -171,6 +173,51 @@ def test_a_new_symbol_of_the_list_comes_with_its_whole_history(market: Market) -
     found = market.read().bars.filter(pl.col("symbol") == "CCC")
     assert (found["date"].min(), found["date"].max()) == (FIRST, date(2023, 1, 18))
     assert "That is no delisting" in made.sentences()[-1]
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_the_same_command_asks_again_where_yahoo_was_late_or_wrong(
+    market: Market,
+    is_refused: bool,  # noqa: FBT001 -- drawn
+) -> None:
+    market.collect(charts(10))
+    early = charts(10)  # answers of the evening, before Yahoo had the new days
+    if is_refused:
+        early["AAA"]["chart"]["result"][0]["indicators"]["quote"][0]["volume"][5] = 7
+    made = market.update(early, date(2023, 1, 19))
+    assert made.status == ("refused" if is_refused else "up to date")
+    made = market.update(charts(15), date(2023, 1, 19))
+    assert (made.status, made.made.last) == ("updated", date(2023, 1, 18))
+    assert set(market.asked) == {*TICKERS, *SERIES}
+
+
+def test_an_update_that_yahoo_stops_goes_on_where_it_was(market: Market) -> None:
+    market.collect(charts(10))
+    before = (market.raw / "manifest.json").read_bytes()
+    blocked: Script = {ticker: [429] * 20 for ticker in ("BBB", *SERIES)}
+    with pytest.raises(DataError, match=r"3 tickers in a row .* 1 of 8 tickers are kept"):
+        market.update(charts(15), date(2023, 1, 19), script=blocked)
+    assert (market.raw / "manifest.json").read_bytes() == before
+    made = market.update(charts(15), date(2023, 1, 19))
+    assert set(market.asked) == {"BBB", *SERIES}
+    assert (made.status, made.made.last) == ("updated", date(2023, 1, 18))
+    assert [*(market.raw.parent / "yahoo").glob("*_*")] == []
+
+
+@pytest.mark.parametrize("n_ended", [1, 3])
+def test_stocks_that_ended_long_ago_are_no_failures(market: Market, n_ended: int) -> None:
+    """Else a list that nobody cuts would stop all updates once a tenth of it has ended."""
+    gone = [f"E{n}" for n in range(n_ended)]
+    market.list_symbols("AAA", *gone)
+    end = FIRST + timedelta(days=OVERLAP_DAYS + 30)
+    whole = charts(60)
+    market.collect(whole | {name: plain_chart(name, 5) for name in gone}, end=end)
+    made = market.update(whole, end + timedelta(days=5))  # Yahoo knows nothing of them any more
+    assert made.status == "updated"
+    assert sum(note.startswith("not collected, E") for note in made.notes) == n_ended
+    # one that stops today counts
+    with pytest.raises(DataError, match="1 of 1 symbols failed"):
+        market.update(whole | {"AAA": None}, end + timedelta(days=8))
 
 
 def test_a_list_without_collected_symbols_is_refused(market: Market) -> None:
