@@ -18,6 +18,23 @@ EXTRA = ("extra_stock_features", "extra_macro_features")
 MIX_TOLERANCE = 1e-9
 """Rounding allowed in shares that must sum to 1."""
 
+RETIRED_KEYS = {
+    ("risk", "bear_exposure_cut"): "the cash of the goal sets the exposure, see `objective.kind`",
+}
+"""Keys that files of earlier versions hold, and what replaced them."""
+RENAMED_KEYS = {
+    ("training",): "training values stand in `macro_agent.pretrain` and `micro_agent.pretrain`",
+    ("training", "pretrain_batch_size"): "it is `macro_agent.pretrain.batch_size`",
+    ("encoders", "jade", "hidden_size"): "it is `encoders.jade.hidden`",
+    ("encoders", "jade", "num_layers"): "it is `encoders.jade.layers`",
+    ("encoders", "transformer", "d_model"): "it is `encoders.transformer.width`",
+    ("encoders", "transformer", "num_layers"): "it is `encoders.transformer.layers`",
+    ("encoders", "transformer", "window_size"): "it is `encoders.transformer.window_length`",
+    ("encoders", "price_action", "num_epochs"): "it is `encoders.price_action.epochs`",
+    ("encoders", "price_action", "early_stopping"): "it is `encoders.price_action.patience`",
+}
+"""Keys that other systems have for a value of ours; a message about one says its name here."""
+
 
 def find_contradictions(config: RunConfig) -> list[str]:
     """Return one line for each contradiction, with the values."""

@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, ClassVar, TypeGuard, TypeVar, get_args
 
 import yaml
 from loguru import logger
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hrl_sarp.config.consistency import find_contradictions
+from hrl_sarp.config.consistency import RENAMED_KEYS, RETIRED_KEYS, find_contradictions
 from hrl_sarp.config.encoder_schema import WindowedConfig
 from hrl_sarp.config.market_schema import DATED, SHARED, Section
 from hrl_sarp.config.schema import RunConfig
@@ -25,11 +25,14 @@ _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
 DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] / "config"
 """`config/` of the repository, or its copy in an installed wheel."""
 EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
+AS_WRITTEN = r"(?!.*:|[-+]?0[0-7_]+$)"
+"""Keeps YAML from reading 010 as 8 and 1:30 as 90."""
 UNREADABLE_YAML = (
     *(OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError),
     yaml.YAMLError,
 )
 """PyYAML passes on what Python says of a value that only looks like one, such as 2024-13-01."""
+_NUMBERS = (":int", ":float")
 LONGEST_SHOWN_VALUE = 60
 MOST_SHOWN_CHANGES = 4
 SPANS = ("market_profile", "spans")
@@ -39,22 +42,6 @@ TUNING, DAILY, FORECASTERS = APART = "tuning.yaml", "daily.yaml", "forecasters.y
 """In the configuration folder: what `tune` tries, and how `decide` decides. No values of a run."""
 COMMAND_LINE = "command line"
 SchemaT = TypeVar("SchemaT", bound=Section)
-RETIRED_KEYS = {
-    ("risk", "bear_exposure_cut"): "the cash of the goal sets the exposure, see `objective.kind`",
-}
-"""Keys that files of earlier versions hold, and what replaced them."""
-RENAMED_KEYS = {
-    ("training",): "training values stand in `macro_agent.pretrain` and `micro_agent.pretrain`",
-    ("training", "pretrain_batch_size"): "it is `macro_agent.pretrain.batch_size`",
-    ("encoders", "jade", "hidden_size"): "it is `encoders.jade.hidden`",
-    ("encoders", "jade", "num_layers"): "it is `encoders.jade.layers`",
-    ("encoders", "transformer", "d_model"): "it is `encoders.transformer.width`",
-    ("encoders", "transformer", "num_layers"): "it is `encoders.transformer.layers`",
-    ("encoders", "transformer", "window_size"): "it is `encoders.transformer.window_length`",
-    ("encoders", "price_action", "num_epochs"): "it is `encoders.price_action.epochs`",
-    ("encoders", "price_action", "early_stopping"): "it is `encoders.price_action.patience`",
-}
-"""Keys that other systems have for a value of ours; a message about one says its name here."""
 
 
 def load_config(
@@ -130,7 +117,7 @@ def load_config(
     layers.lay({**given, "market": name} if name else given, origin)
     chosen = [f"{path.parent.name}/{path.name}" for path in (market_file, experiment_file) if path]
     own = [str(own_file)] if own_file else []
-    return _checked(layers, ", ".join([f"{config_dir.name}/*.yaml", *chosen, *own]))
+    return _whole(layers, RunConfig, ", ".join([f"{config_dir.name}/*.yaml", *chosen, *own]))
 
 
 def load_study(
@@ -189,7 +176,7 @@ def overlaid(config: RunConfig, values: Mapping[str, Any], origin: str) -> RunCo
     layers = _Layers(DEFAULT_CONFIG_DIR)
     layers.lay(config.model_dump(), "experiment")
     layers.lay(nested(values), origin)
-    return _checked(layers, origin)
+    return _whole(layers, RunConfig, origin)
 
 
 def copy_defaults(folder: Path, *, overwrite: bool) -> int:
@@ -257,7 +244,23 @@ def list_choices(config_dir: Path, kind: str) -> list[str]:
 
 
 class _StrictLoader(yaml.CSafeLoader):
-    """Safe YAML loader that notes duplicate keys, and keys that YAML does not read as text."""
+    """Safe YAML loader that notes duplicate keys, and keys that YAML does not read as text.
+
+    Numbers that are not read as they are written, 010 as 8 and 1:30 as 90, stay text.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # the stubs call it a variable of objects
+        sign: [
+            (
+                tag,
+                re.compile(AS_WRITTEN + form.pattern, form.flags)
+                if tag.endswith(_NUMBERS)
+                else form,
+            )
+            for tag, form in forms
+        ]
+        for sign, forms in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -416,16 +419,9 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _checked(layers: _Layers, title: str) -> RunConfig:
-    config = _validated(layers, RunConfig)
-    layers.problems += find_contradictions(config) if config else []
-    if config is None or layers.problems:
-        raise ConfigError("\n  ".join([f"cannot use {title}:", *layers.problems]))
-    return config
-
-
 def _whole(layers: _Layers, schema: type[SchemaT], title: str) -> SchemaT:
     found = _validated(layers, schema)
+    layers.problems += find_contradictions(found) if isinstance(found, RunConfig) else []
     if found is None or layers.problems:
         raise ConfigError("\n  ".join([f"cannot use {title}:", *layers.problems]))
     return found

@@ -3,10 +3,19 @@
 The other modules of the schema take the class of all sections and the common ranges from here.
 """
 
-from datetime import date
+import re
+from datetime import date, datetime, time
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from hrl_sarp.config.own_code import DottedName
 
@@ -14,11 +23,28 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
 
 class Section(BaseModel):
     """Base of every section: immutable, typed, no unknown keys, no defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _as_day(given: Any) -> Any:
+    """Read a day in quotes, as JSON and many editors write it, and a midnight as its day."""
+    if isinstance(given, str) and _DAY.fullmatch(given):
+        return date.fromisoformat(given)
+    if isinstance(given, datetime) and given.time() == time():
+        return given.date()
+    if type(given) is not date:
+        raise ValueError("expected a day such as 2018-01-31")
+    return given
+
+
+Day = Annotated[date, BeforeValidator(_as_day)]
+"""A day, with or without quotes."""
 
 
 class CostConfig(Section):
@@ -52,9 +78,9 @@ class UniverseConfig(Section):
 class SpanConfig(Section):
     """First and last day of a span, both inclusive."""
 
-    start: date
+    start: Day
     """First day."""
-    end: date
+    end: Day
     """Last day."""
 
 
@@ -100,9 +126,9 @@ class StressWindow(Section):
 
     name: str
     """What tables and figures call it."""
-    start: date
+    start: Day
     """Losses count from the close of the first session on or after it."""
-    end: date
+    end: Day
     """Last day that counts as part of the stress; recovery is watched beyond it."""
 
 
@@ -159,7 +185,7 @@ class SyntheticConfig(Section):
     """Sectors generated."""
     seed: int = Field(ge=0)
     """Seed of the generator. The run's seed does not change the market."""
-    start: date
+    start: Day
     """First session; the rest follow the exchange calendar's weekdays."""
     stay_probability: Fraction
     """Weekly probability that the hidden regime stays."""
@@ -296,7 +322,7 @@ class SeriesTable(Section):
     """Series -> its column."""
     only: RowFilter | None
     """Rows to take; null takes all."""
-    day_month_swapped_until: date | None
+    day_month_swapped_until: Day | None
     """Up to this day every date whose day is 12 or less has day and month exchanged and is
     corrected; null for sound dates."""
 

@@ -16,6 +16,7 @@ from hrl_sarp.errors import DataError
 _SESSIONS_A_YEAR_AT_LEAST = 230
 """No exchange calendar has fewer. It bounds the search for the n-th session."""
 _DECADE = 10
+_ANY_DAY = date(2020, 1, 2)
 _SLACK_MINUTES = 30
 """A bar may be dated shortly after the close that it ends with."""
 
@@ -123,6 +124,29 @@ def session_days(
     is_inside = (row >= 0) & (times.astype("datetime64[us]") <= closes[np.maximum(row, 0)] + slack)
     days = calendar.sessions.to_numpy().astype("datetime64[D]")[np.maximum(row, 0)]
     return np.where(is_inside, days, np.datetime64("NaT", "D")), ~is_inside, zone
+
+
+def local_days(times: Shaped[np.ndarray, " N"], calendar_name: str) -> Shaped[np.ndarray, " N"]:
+    """Return the day that the clock of an exchange shows at each time.
+
+    Args:
+        times: UTC times as datetime64; none is NaT.
+        calendar_name: A name of exchange_calendars.
+
+    Returns:
+        The days as datetime64[D].
+
+    Raises:
+        DataError: if the calendar is unknown.
+
+    Examples:
+        >>> evening = np.array(["2020-02-04T02:30"], "datetime64[us]")
+        >>> local_days(evening, "XNYS").astype(str).tolist()
+        ['2020-02-03']
+    """
+    utc = pd.DatetimeIndex(times.astype("datetime64[us]")).tz_localize("UTC")
+    zone = _decades(calendar_name, _ANY_DAY, _ANY_DAY).tz
+    return utc.tz_convert(zone).tz_localize(None).to_numpy().astype("datetime64[D]")
 
 
 def _decades(name: str, first: date, last: date) -> Any:

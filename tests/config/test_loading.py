@@ -16,6 +16,7 @@ from hrl_sarp.config.loading import (
     list_choices,
     load_config,
 )
+from hrl_sarp.config.market_schema import SpansConfig
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.errors import ConfigError, OverwriteError
 
@@ -409,3 +410,51 @@ def test_a_copy_overwrites_only_when_it_may(tmp_path: Path) -> None:
     copy_defaults(tmp_path / "mine", overwrite=True)
     assert "stock_cap" in (tmp_path / "mine" / "risk_config.yaml").read_text()
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
+
+
+SPANS_OF_DAYS = """market_profile:
+  spans:
+    train: {{start: {0}, end: {1}}}
+    validation: {{start: {2}, end: {3}}}
+    test: {{start: {4}, end: {5}}}
+"""
+
+
+@pytest.mark.parametrize("form", ["{}", "'{}'", '"{}"', "{} 00:00:00", "{}T00:00:00Z"])
+def test_days_are_read_with_and_without_quotes_and_as_midnights(
+    folder: Path, tmp_path: Path, form: str
+) -> None:
+    days = [f"{year}-0{month}-15" for year in (2001, 2004, 2007) for month in (1, 9)]
+    text = SPANS_OF_DAYS.format(*(form.format(day) for day in days))
+    found = load_config(folder, own_file=write(tmp_path / "own.yaml", text)).market_profile.spans
+    assert isinstance(found, SpansConfig)
+    assert [str(found.train.start), str(found.test.end)] == [days[0], days[-1]]
+
+
+@pytest.mark.parametrize("written", ["20180131", "2018", "31.01.2018", "'01/31/2018'", "today"])
+def test_what_is_no_day_is_refused_with_the_form_of_a_day(
+    folder: Path, tmp_path: Path, written: str
+) -> None:
+    days = [written, *(f"20{year}-01-15" for year in range(19, 24))]
+    own = write(tmp_path / "own.yaml", SPANS_OF_DAYS.format(*days))
+    found = problems_of(folder, own_file=own)
+    assert "spans.train.start: expected a day such as 2018-01-31" in found
+    assert "own.yaml" in found
+
+
+@pytest.mark.parametrize("written", ["010", "-07", "0_17", "1:30", "2:05:10", "1:30.5"])
+def test_numbers_that_yaml_reads_as_other_numbers_are_refused(
+    folder: Path, tmp_path: Path, written: str
+) -> None:
+    text = f"market_profile: {{costs: {{sell_bps: {written}}}}}"
+    found = problems_of(folder, own_file=write(tmp_path / "own.yaml", text))
+    assert f"costs.sell_bps: Input should be a valid number (was '{written}')" in found
+
+
+@pytest.mark.parametrize(("written", "value"), [("10", 10), ("0", 0), ("0.10", 0.1), ("1_0", 10)])
+def test_numbers_are_read_as_they_are_written(
+    folder: Path, tmp_path: Path, written: str, value: float
+) -> None:
+    text = f"market_profile: {{costs: {{sell_bps: {written}}}}}"
+    own = write(tmp_path / "own.yaml", text)
+    assert load_config(folder, own_file=own).market_profile.costs.sell_bps == value

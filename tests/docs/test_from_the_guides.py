@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hrl_sarp.cli.options import FORMER_NAMES
-from hrl_sarp.config.loading import RENAMED_KEYS, load_config
+from hrl_sarp.config.consistency import RENAMED_KEYS
+from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.collect import collect
 from hrl_sarp.encoders.networks.jade import JadeMaskedAutoencoder
 from hrl_sarp.errors import CheckpointError, ConfigError

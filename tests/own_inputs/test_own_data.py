@@ -1,7 +1,7 @@
 """What a profile leaves open, the data decide: sectors, features and spans."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from hrl_sarp.config.market_schema import SpanConfig, SpansConfig, SpanShares
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.exchange_calendar import first_sessions
 from hrl_sarp.data.sources.files import folder
-from hrl_sarp.data.store import RawData
-from hrl_sarp.errors import ConfigError, FeatureError, MarketError
+from hrl_sarp.data.store import OWN_FEATURES_SCHEMA, RawData
+from hrl_sarp.errors import ConfigError, DataError, FeatureError, MarketError
 from hrl_sarp.market.assemble import assemble_market, make_split, without_constant
 from hrl_sarp.market.own.profile import cuts_of, dated_spans, describe, fit_profile, span_cuts
 from tests import raw_data
@@ -257,3 +257,42 @@ def test_a_folder_of_prices_alone_is_one_sector_with_a_note(tmp_path: Path) -> N
     assert found.sectors["symbol"].to_list() == sorted(set(raw.bars["symbol"]))
     assert set(found.sectors["sector"]) == {folder.ONE_SECTOR}
     assert "no table of sectors: all stocks are in one sector, 'all stocks'" in found.notes
+
+
+def own_table(raw: RawData, symbol: str | None, name: str, days_before_end: int) -> pl.DataFrame:
+    day = raw.bars["date"].max()
+    assert isinstance(day, date)
+    day -= timedelta(days=days_before_end)
+    return pl.DataFrame([(day, day, symbol, name, 1.0)], schema=OWN_FEATURES_SCHEMA, orient="row")
+
+
+@pytest.mark.parametrize("symbol", ["S0", None])
+@pytest.mark.parametrize(("days", "is_seen"), [(400, True), (1, True), (0, False), (-3000, False)])
+def test_a_feature_of_which_no_close_sees_a_value_is_left_out_with_the_reason(
+    symbol: str | None, days: int, *, is_seen: bool
+) -> None:
+    raw = raw_of(2, 2, 160)
+    raw = replace(raw, own_features=own_table(raw, symbol, "mood", days))
+    found = fit_profile(load_config(market="own"), raw, COLUMNS | {"mood"})
+    names = [*found.profile.stock_features, *found.profile.macro_features]
+    assert ("mood" in names) == is_seen
+    assert ("own feature mood added" in found.remarks) == is_seen
+    told = [line for line in found.remarks if "mood left out: it has its first value" in line]
+    assert bool(told) != is_seen
+
+
+@pytest.mark.parametrize("name", ["VIX", "T10Y2Y", "SURVEY"])
+def test_a_series_that_stands_in_both_tables_of_the_market_is_refused(name: str) -> None:
+    raw = raw_of(2, 2, 160)
+    series = raw.bars.head(1).select("date", series=pl.lit(name), value=pl.lit(1.0))
+    own = own_table(raw, None, name, 100)
+    with pytest.raises(DataError, match=f"{name}: .*in macro_features and in the macro"):
+        fit_profile(
+            load_config(market="own"), replace(raw, own_features=own, macro=series), COLUMNS
+        )
+    # a feature of stocks may share the name
+    fit_profile(
+        load_config(market="own"),
+        replace(raw, own_features=own_table(raw, "S0", name, 100), macro=series),
+        COLUMNS | {name},
+    )

@@ -1,7 +1,9 @@
 """Tables of the user's features: read, joined by the day on which they were public, and checked."""
 
-from datetime import date, timedelta
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -119,6 +121,9 @@ def test_symbols_without_prices_are_counted_and_named(tmp_path: Path) -> None:
         ("features", LONG + 2 * "2020-01-02,AAA,pe,1,2020-01-02\n", "twice"),
         ("features", "date,symbol,known_at\n2020-01-02,AAA,2020-01-02\n", "a column for each"),
         ("macro_features", "date,known_at,mood\n2020-01-02,2020-01-01,1\n", "known_at"),
+        ("features", LONG + "2020-01-02,AAA,pe,1,2020-01-02 16:30\n", "time 2020-01-02 16:30"),
+        ("macro_features", "date,known_at,name\n2020-01-02,2020-01-02,1\n", "name alone"),
+        ("macro_features", "date,known_at,value\n2020-01-02,2020-01-02,1\n", "value alone"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_line(
@@ -130,6 +135,96 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_line(
     assert said in str(refused.value)
     assert f"{name}.csv" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("written", ["inf", "-inf", "Infinity", "-INF", "1e999"])
+@pytest.mark.parametrize("form", ["long", "wide", "parquet"])
+def test_what_a_division_by_zero_left_is_refused(tmp_path: Path, written: str, form: str) -> None:
+    value = float(written)
+    wide = f"date,symbol,known_at,pe\n2020-01-02,AAA,2020-01-02,{written}\n"
+    text = LONG + f"2020-01-02,AAA,pe,{written},2020-01-02\n" if form == "long" else wide
+    if form == "parquet":
+        frame(("2020-01-02", "2020-01-02", "AAA", "pe", value)).write_parquet(
+            tmp_path / "features.parquet"
+        )
+    else:
+        (tmp_path / "features.csv").write_text(text)
+    with pytest.raises(DataError, match=r"(?i)expected finite numbers, found .*(inf|1e999)"):
+        read_own_features(tmp_path, SYMBOLS, None)
+
+
+@pytest.mark.parametrize("first", ["EPS", "earnings yield", "Mood"])
+@pytest.mark.parametrize("change", [str.upper, str.lower, str.swapcase, lambda s: f"{s} ".title()])
+def test_a_feature_under_two_spellings_is_refused(
+    tmp_path: Path, first: str, change: Callable[[str], str]
+) -> None:
+    second = change(first)
+    rows = f"2020-01-02,AAA,{first},1,2020-01-02\n2020-01-02,BBB,{second},2,2020-01-02\n"
+    (tmp_path / "features.csv").write_text(LONG + rows)
+    if second.strip() == first:
+        read = read_own_features(tmp_path, SYMBOLS, None)
+        assert read is not None
+        assert set(read.frame["name"]) == {first}
+        return
+    with pytest.raises(DataError, match="each feature under one spelling"):
+        read_own_features(tmp_path, SYMBOLS, None)
+
+
+def test_numbers_of_rows_are_no_feature_and_columns_without_a_value_are_named(
+    tmp_path: Path,
+) -> None:
+    head = "Unnamed: 0,date,symbol,known_at,pe,eps,\n"
+    (tmp_path / "features.csv").write_text(head + "0,2020-01-02,AAA,2020-01-02,1,,7\n")
+    read = read_own_features(tmp_path, SYMBOLS, None)
+    assert read is not None
+    assert set(read.frame["name"]) == {"pe"}
+    assert "not read: Unnamed: 0, unnamed_6" in read.notes[0]
+    assert read.notes[1:] == (
+        "own features of features.csv: pe",
+        "features.csv: without any value: eps",
+    )
+
+
+def test_a_table_without_a_value_says_so(tmp_path: Path) -> None:
+    (tmp_path / "features.csv").write_text(LONG)
+    read = read_own_features(tmp_path, SYMBOLS, None)
+    assert read is not None
+    assert read.notes == ("features.csv: no value in it",)
+
+
+@pytest.mark.parametrize(("days", "is_named"), [(90, True), (30, True), (7, False), (1, False)])
+@pytest.mark.parametrize("delay", [0, 40])
+def test_values_of_months_that_claim_no_delay_are_named(
+    tmp_path: Path, days: int, delay: int, *, is_named: bool
+) -> None:
+    first = date(2020, 1, 1)
+    rows = [
+        f"{first + timedelta(days=n)},{first + timedelta(days=n + delay)},{n}"
+        for n in range(0, 6 * days, days)
+    ]
+    (tmp_path / "macro_features.csv").write_text("date,known_at,GDP\n" + "\n".join(rows))
+    read = read_own_features(tmp_path, SYMBOLS, None)
+    assert read is not None
+    told = [note for note in read.notes if "known_at is the date itself" in note]
+    assert bool(told) == (is_named and delay == 0)
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M%z", "typed"])
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("hour", [1, 7, 12, 17, 23])
+def test_a_release_at_any_hour_is_known_after_the_day_of_the_exchange(
+    tmp_path: Path, form: str, zone: str, hour: int
+) -> None:
+    there = datetime(2020, 2, 8, hour, 30, tzinfo=ZoneInfo(zone))  # a Saturday
+    if form == "typed":
+        row = {"date": [date(2020, 1, 31)], "symbol": ["AAA"], "pe": [1.0], "known_at": [there]}
+        pl.DataFrame(row).write_parquet(tmp_path / "features.parquet")
+    else:
+        line = f"2020-01-31,AAA,pe,1,{there.strftime(form)}\n"
+        (tmp_path / "features.csv").write_text(LONG + line)
+    read = read_own_features(tmp_path, SYMBOLS, "XNYS")
+    assert read is not None
+    assert read.frame["known_at"].item() == there.astimezone(ZoneInfo("America/New_York")).date()
 
 
 def test_a_folder_without_tables_has_no_own_features(tmp_path: Path) -> None:
@@ -175,3 +270,23 @@ def test_a_table_of_future_returns_is_found_and_one_of_past_returns_is_not(
     assert _foresight("mine", rng.normal(size=level.shape), future) == {}
     faint = 0.1 * ahead / np.nanstd(ahead) + rng.normal(size=level.shape)  # a good honest signal
     assert _foresight("mine", faint, future) == {}
+
+
+@pytest.mark.parametrize("n_known", [1, 2, 4])
+@pytest.mark.parametrize("moves", [0, 1, 30])
+def test_few_values_that_stand_still_are_no_foresight(n_known: int, moves: int) -> None:
+    rng = np.random.default_rng(3)
+    panel = panel_of(rng.normal(0.0, 0.02, (600, 12)))
+    table = np.full((600, 12), np.nan)
+    for column in range(n_known):  # in steps, as reports are carried forward
+        table[:, column] = np.repeat(rng.normal(size=moves + 1), 600 // (moves + 1) + 1)[:600]
+    assert _foresight("mine", table, _future_returns(panel)) == {}
+
+
+@pytest.mark.parametrize("n_known", [1, 3, 12])
+def test_foresight_of_few_stocks_of_many_is_found(n_known: int) -> None:
+    panel = panel_of(np.random.default_rng(4).normal(0.0, 0.02, (600, 12)))
+    level = panel.log_level
+    ahead = np.full_like(level, np.nan)
+    ahead[:-1, :n_known] = (level[1:] - level[:-1])[:, :n_known]
+    assert "mine" in _foresight("mine", ahead, _future_returns(panel))

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from datetime import date
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,7 @@ from hrl_sarp.data.partners import twin_of
 from hrl_sarp.data.quality.expressions import findings_of
 from hrl_sarp.data.quality.rules import gaps, off_session
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
+from hrl_sarp.reporting.table import counted
 
 INDEX = "index"
 """Symbol of the benchmark in findings."""
@@ -46,6 +47,16 @@ OTHER_NAMES = {
 """Letters of a sector of another classification -> the sector of GICS that it means."""
 _NEAR = 0.8
 """Share of equal letters from which on two names may be one, misspelt."""
+_VERY_NEAR, _LONG_NAME = 0.9, 6
+"""The same for two names of the data, which are told and not refused, from so many letters on."""
+_UNKNOWN = frozenset(
+    (
+        *("", "-", "--", ".", "?", "nan", "nat", "na", "n/a", "#n/a", "none", "null"),
+        "unknown",
+        "<na>",
+    )
+)
+"""What tables write for a sector that nobody knows."""
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2
 """A series with a shorter median spacing is daily. Slower ones may be dated at a weekend."""
@@ -158,6 +169,32 @@ def sector_twin(name: str, served: Sequence[str]) -> str | None:
     return plain[near[0]] if near else None
 
 
+def doubtful_names(sectors: pl.DataFrame) -> tuple[str, ...]:
+    """Return notes on names of sectors that may be a missing value or another name, misspelt.
+
+    Args:
+        sectors: `SECTORS_SCHEMA`.
+
+    Examples:
+        >>> named = {"symbol": ["A", "B"], "sector": ["Financials", "Finacials"]}
+        >>> doubtful_names(pl.DataFrame(named))
+        ("sectors 'Finacials' (1 stock) and 'Financials' (1 stock): are they one?",)
+    """
+    counts = sectors["sector"].drop_nulls().value_counts().sort("sector")
+    told = {name: f"{name!r} ({counted(n, 'stock')})" for name, n in counts.iter_rows()}
+    notes = [
+        f"sector {words} looks like a missing value and is read as a name"
+        for name, words in told.items()
+        if name.casefold() in _UNKNOWN
+    ]
+    words_only = [name for name in told if not re.search(r"\d", name)]
+    for first, second in combinations(words_only, 2):
+        share = difflib.SequenceMatcher(None, _letters(first), _letters(second)).ratio()
+        if _VERY_NEAR <= share < 1 and min(len(first), len(second)) >= _LONG_NAME:
+            notes.append(f"sectors {told[first]} and {told[second]}: are they one?")
+    return tuple(notes)
+
+
 def membership_defects(raw: RawData) -> pl.DataFrame:
     """Report rows of the table of memberships and stocks with bars that do not meet.
 
@@ -189,8 +226,9 @@ def membership_defects(raw: RawData) -> pl.DataFrame:
 
 
 def _letters(name: str) -> str:
-    """Reduce a name to what two spellings of it share: no case, blanks or signs."""
-    return re.sub(r"[\W_]+", "", name.casefold())
+    """Reduce a name to what two spellings of it share: no case, blanks or signs; 45.0 is 45."""
+    plain = re.sub(r"^(\d+)\.0+$", r"\1", name.strip()).replace("&", " and ")
+    return re.sub(r"[\W_]+", "", plain.casefold())
 
 
 def index_defects(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
+from scipy.stats import rankdata
 
 from hrl_sarp.config.own_code import is_dotted
 from hrl_sarp.errors import FeatureError
@@ -112,13 +113,18 @@ def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> d
     """Return the problem of a table whose values foretell returns too well."""
     for horizon, later in zip((1, 5), future, strict=False):
         known = np.isfinite(values) & np.isfinite(later)
+        n_stocks = known.sum(axis=1)
+        is_compared = bool(n_stocks.any()) and np.median(n_stocks[n_stocks > 0]) >= FEWEST_STOCKS
+        if is_compared:  # one stock alone differs from none
+            known &= (n_stocks > 1)[:, None]
         n_days = int(known.any(axis=1).sum())
         if n_days < FEWEST_DAYS:
             continue
         pair = [np.where(known, table, np.nan) for table in (values, later)]
-        if values.shape[1] >= FEWEST_STOCKS:  # what differs between the stocks of a day
+        if is_compared:  # what differs between the stocks of a day
             pair = [table - row_mean(table)[:, None] for table in pair]
-        first, second = (np.clip(_ranks(table[known]), 0.0, 1.0) for table in pair)
+        # values that stand still are ties: in the order of their days they would rank as time does
+        first, second = (rankdata(table[known]) for table in pair)
         if np.ptp(first) == 0 or np.ptp(second) == 0:
             continue
         found = abs(float(np.corrcoef(first, second)[0, 1]))
@@ -129,9 +135,3 @@ def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> d
                 "future can give"
             }
     return {}
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    order = np.empty(len(values))
-    order[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return order / max(len(values) - 1, 1)

@@ -17,6 +17,7 @@ from hrl_sarp.config.market_schema import MarketProfile, SpanConfig, SpansConfig
 from hrl_sarp.config.own_code import is_dotted
 from hrl_sarp.config.schema import RiskConfig, RunConfig
 from hrl_sarp.contracts import PORTFOLIO_FEATURES, DayRange, Market
+from hrl_sarp.data.known_at import is_unseen
 from hrl_sarp.data.store import RawData
 from hrl_sarp.errors import DataError, FeatureError, MarketError
 from hrl_sarp.features.macro import (
@@ -94,11 +95,17 @@ def fit_profile(config: RunConfig, raw: RawData, columns: frozenset[str]) -> Fit
     """
     profile = config.market_profile
     of_stocks, of_market = own_names(raw)
+    published = set(raw.macro["series"]) & set(of_market)
+    if published:
+        raise DataError(
+            f"own features {', '.join(sorted(published))}: expected names of one table, found them "
+            "in macro_features and in the macro series; remove the one, or rename it"
+        )
     series = frozenset([*raw.macro["series"].unique().to_list(), *of_market])
     wanted = _wanted(profile.stock_features, profile.extra_stock_features, of_stocks)
     own, of_portfolio = split_names(profile.macro_features)
     further = [*_wanted(own, profile.extra_macro_features, of_market), *of_portfolio]
-    lacking = lacking_columns(wanted, columns) | lacking_series(further, series)
+    lacking = lacking_columns(wanted, columns) | lacking_series(further, series) | _too_late(raw)
     left_out = {n: why for n, why in lacking.items() if n not in profile.required_features}
     stock = [name for name in wanted if name not in left_out]
     macro = [name for name in further if name not in left_out]
@@ -112,7 +119,8 @@ def fit_profile(config: RunConfig, raw: RawData, columns: frozenset[str]) -> Fit
     sectors = sectors_of(profile, raw)
     remarks = [f"feature {name}{LEFT_OUT}it {why}" for name, why in left_out.items()]
     functions = [*profile.extra_stock_features, *profile.extra_macro_features]
-    remarks += [f"own feature {name} added" for name in (*of_stocks, *of_market, *functions)]
+    added = [name for name in (*of_stocks, *of_market, *functions) if name not in left_out]
+    remarks += [f"own feature {name} added" for name in added]
     changes: dict[str, Any] = {"sectors": sectors, "stock_features": stock, "macro_features": macro}
     if not profile.sectors:
         remarks.append(f"sectors of the data: {', '.join(sectors)}")
@@ -138,6 +146,19 @@ def own_names(raw: RawData) -> tuple[list[str], list[str]]:
     frames = (raw.own_features.filter(has_symbol), raw.own_features.filter(~has_symbol))
     of_stocks, of_market = (sorted(set(frame["name"])) for frame in frames)
     return of_stocks, of_market
+
+
+def _too_late(raw: RawData) -> dict[str, str]:
+    """Return the user's features of which no close of the data sees a value, with the reason."""
+    last = raw.bars["date"].max()
+    if raw.own_features is None or not isinstance(last, date):
+        return {}
+    firsts = raw.own_features.group_by("name").agg(pl.min("known_at"))
+    late = firsts.filter(is_unseen(last)).sort("name")
+    return {
+        str(name): f"has its first value from {first}, and the prices end {last}"
+        for name, first in late.iter_rows()
+    }
 
 
 def _wanted(listed: Sequence[str], functions: Sequence[str], own: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.config.loading import load_config
-from hrl_sarp.data.quality.series import index_defects, macro_defects
+from hrl_sarp.data.quality.series import doubtful_names, index_defects, macro_defects
 from hrl_sarp.data.store import INDEX_SCHEMA
 from tests.data.raw_factories import SESSIONS, clean_raw, day
 
@@ -82,3 +82,34 @@ def test_daily_series_on_weekends_is_named_once_with_how_many() -> None:
 def test_monthly_series_may_be_dated_on_weekends() -> None:
     # 1 June and 1 September are weekends
     assert weekends([date(2019, month, 1) for month in range(1, 13)], SESSIONS) == []
+
+
+def notes_of(*sectors: str) -> tuple[str, ...]:
+    symbols = [f"S{number}" for number in range(len(sectors))]
+    return doubtful_names(pl.DataFrame({"symbol": symbols, "sector": sectors}))
+
+
+@pytest.mark.parametrize(
+    "word", ["NaN", "nan", "N/A", "#N/A", "-", "--", "Unknown", "None", "NULL"]
+)
+def test_a_sector_that_looks_like_a_missing_value_is_named(word: str) -> None:
+    (note,) = notes_of("Energy", word, word)
+    assert note.startswith(f"sector {word!r} (2 stocks) looks like a missing value")
+
+
+@pytest.mark.parametrize("name", ["Financials", "Information Technology", "Consumer Staples"])
+@pytest.mark.parametrize("place", [1, 3, 6])
+@pytest.mark.parametrize("change", ["left out", "again", "other"])
+def test_one_wrong_letter_in_a_sector_is_named(name: str, place: int, change: str) -> None:
+    middle = {"left out": "", "again": 2 * name[place], "other": "q"}[change]
+    wrong = name[:place] + middle + name[place + 1 :]
+    (note,) = notes_of(name, name, wrong)
+    assert repr(wrong) in note
+    assert f"{name!r} (2 stocks)" in note
+
+
+def test_sectors_of_the_usual_schemes_are_not_doubtful() -> None:
+    gics = load_config(market="us").market_profile.sectors
+    indian = load_config(market="nse").market_profile.sectors
+    assert notes_of(*gics) == notes_of(*indian) == ()
+    assert notes_of("1311", "1312", "Group 1 chemicals", "Group 2 chemicals") == ()

@@ -19,6 +19,7 @@ from hrl_sarp.config.market_schema import (
 from hrl_sarp.data.partners import without_partner
 from hrl_sarp.data.quality.alignment import SCALES
 from hrl_sarp.data.quality.rules import LEFT_OUT
+from hrl_sarp.data.quality.series import doubtful_names
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match
 from hrl_sarp.data.sources.files.own_features import read_own_features
@@ -262,7 +263,8 @@ def _read_sectors(folder: Path, names: SectorsTable) -> Read:
         pl.col("symbol").replace(names.renamed_symbols), pl.col("sector").replace(names.sectors)
     )
     refuse_repeated(sectors["symbol"], path)
-    return read._replace(frame=sectors.sort("symbol"))
+    notes = tuple(f"{path.name}: {note}" for note in doubtful_names(sectors))
+    return read._replace(frame=sectors.sort("symbol"), notes=(*read.notes, *notes))
 
 
 def _read_index(folder: Path, names: NamedTables, calendar: str | None) -> Read:

@@ -34,6 +34,7 @@ from hrl_sarp.data.sources.files.forms.values import (
     days,
     decimal_mark,
     numbers,
+    public_days,
     splits,
 )
 from hrl_sarp.data.store import FINDINGS_SCHEMA, FileReading
@@ -160,6 +161,8 @@ def read_columns(
         if name == "date" and "time" in found.taken:
             column = with_time(column, table[found.taken["time"]])
         frame[name] = typed_column(column, kind, path, mark=mark, calendar=calendar, name=name)
+        if kind == pl.Float64():
+            _refuse_infinite(frame[name], column, path)
     read = in_shares(pl.DataFrame(frame), found.taken, found.unread, path)
     for key in keys:
         empty = read[key].is_null()
@@ -172,6 +175,14 @@ def read_columns(
         *_lost_zeros(path, table, found.taken),
     )
     return Read(read, notes, readings=(reading_of(path, sheet.words, found.taken, read),))
+
+
+def _refuse_infinite(typed: pl.Series, column: pl.Series, path: Path) -> None:
+    """Refuse what a division by 0 has left: one such value would spoil a year of its column."""
+    endless = typed.is_infinite().fill_null(value=False)
+    if endless.any():
+        value = repr(column.filter(endless)[0])
+        raise refusal(path, "finite numbers", value, "correct or remove them", column.name, endless)
 
 
 def in_shares(
@@ -387,7 +398,7 @@ def convert(
         UnclearError: if the meaning of the column cannot be decided.
     """
     if dtype == pl.Date():
-        return days(column, calendar)
+        return (public_days if name == "known_at" else days)(column, calendar)
     if dtype == pl.Float64():
         return splits(column, mark) if name == "split" else numbers(column, mark)
     if column.dtype.is_float() and (column.drop_nulls() % 1 == 0).all():

@@ -418,3 +418,17 @@ def test_actions_beside_the_prices_adjust_them(folder: Path) -> None:
     assert raw.bars["split"].to_list() == [1.0, 2.0, 1.0]
     assert "adjusted when the market is assembled" in raw.adjustment
     assert "1 splits and dividends from actions.csv" in raw.notes
+
+
+@pytest.mark.parametrize("ending", [".xlsx", ".XLSX", ".json", ".feather", ".pkl", ".ods", ".db"])
+@pytest.mark.parametrize("stem", ["sectors", "index", "macro", "membership", "actions", "Features"])
+def test_a_table_in_a_form_that_is_not_read_is_refused_and_not_passed_over(
+    folder: Path, stem: str, ending: str
+) -> None:
+    (folder / "sectors.csv").rename(folder / "kept.txt")
+    path = folder / f"{stem}{ending}"
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=rf"{path.name}: expected .*found {ending.lower()}; save"):
+        load(folder, needs_sectors=False)
+    path.rename(folder / f"notes{ending}")  # which is no table of ours
+    assert any(f"notes{ending}" in note for note in load(folder, needs_sectors=False).notes)

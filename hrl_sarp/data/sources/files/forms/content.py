@@ -16,11 +16,19 @@ from urllib.parse import unquote
 import polars as pl
 from polars.exceptions import PolarsError
 
-from hrl_sarp.errors import HrlSarpError, MissingArtifactError
+from hrl_sarp.errors import DataError, HrlSarpError, MissingArtifactError
 from hrl_sarp.run.damage import UNREADABLE_TABLE
 
 TABLE_ENDING = ".parquet"
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
+OTHER_FORMS = frozenset(
+    (
+        *(".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers", ".json", ".jsonl", ".ndjson"),
+        *(".feather", ".arrow", ".h5", ".hdf5", ".pkl", ".pickle", ".orc", ".avro", ".dta"),
+        *(".sas7bdat", ".sav", ".rds", ".rdata", ".mat", ".npy", ".npz", ".db", ".sqlite"),
+    )
+)
+"""Endings of tables that are not read."""
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zip")
 SEPARATORS = (",", ";", "\t", "|")
 
@@ -88,6 +96,9 @@ def find_table(folder: Path, stem: str) -> Path | None:
     """Return the table of that name in a folder, in any case and with any known ending, or None.
 
     Of several, the name in the same case comes first, then Parquet, then .csv.
+
+    Raises:
+        DataError: if it is there as a workbook, or in another form that is not read.
     """
     if not folder.is_dir():
         return None
@@ -102,7 +113,20 @@ def find_table(folder: Path, stem: str) -> Path | None:
         ending = next((i for i, text in enumerate(endings) if path.name.endswith(text)), 9)
         return stem_of(path) != stem, ending
 
+    if not found:
+        _refuse_other_form(folder, stem)
     return min(found, key=order, default=None)
+
+
+def _refuse_other_form(folder: Path, stem: str) -> None:
+    """Refuse a table that would be passed over in silence for the form in which it is saved."""
+    for path in sorted(folder.iterdir()):
+        ending = path.suffix.lower()
+        if ending in OTHER_FORMS and path.stem.lower() == stem.lower() and path.is_file():
+            raise DataError(
+                f"{path}: expected {stem} as {TABLE_ENDING}, {' or '.join(TEXT_ENDINGS)}, found "
+                f"{ending}; save it as .csv, or rename it if it is another table"
+            )
 
 
 def read_text(path: Path) -> str:

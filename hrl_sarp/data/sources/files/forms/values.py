@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from hrl_sarp.data.exchange_calendar import session_days
+from hrl_sarp.data.exchange_calendar import local_days, session_days
 from hrl_sarp.errors import DataError, HrlSarpError
 
 NULL_TEXTS = (
@@ -188,6 +188,36 @@ def days(column: pl.Series, calendar: str | None) -> tuple[pl.Series, pl.Series]
         )
     known = pl.Series(found_days).cast(pl.Date)
     return known.set(read.day.is_null(), None).alias(column.name), read.is_lost
+
+
+def public_days(column: pl.Series, calendar: str | None) -> tuple[pl.Series, pl.Series]:
+    """Read a column as the days on which something became public.
+
+    Releases come at any hour. So a time with a zone is the day that the clock of the exchange shows
+    then, inside a session or not. Midnights are the day that they write.
+
+    Args:
+        column: See `stamps`.
+        calendar: Of the exchange; None where none is known.
+
+    Returns:
+        The days, and which cells hold something that is no day.
+
+    Raises:
+        UnclearError: as `stamps`, and for other times than midnight without zone or calendar.
+    """
+    read = stamps(column)
+    is_time = (read.micros != 0).fill_null(value=False)
+    if not is_time.any():
+        return read.day, read.is_lost
+    is_bare = is_time & read.offset.is_null()
+    if is_bare.any() or calendar is None:
+        wrong = is_bare if is_bare.any() else is_time
+        found = f"the time {read.local().filter(wrong)[0]}"
+        cure = "write the zone behind the times, or the days alone"
+        raise UnclearError("days, or times whose zone and exchange are known", found, cure, wrong)
+    local = pl.Series(local_days(read.utc().filter(is_time).to_numpy(), calendar)).cast(pl.Date)
+    return read.day.scatter(is_time.arg_true(), local), read.is_lost
 
 
 def _refuse_several_a_day(read: Stamps) -> None:
