@@ -1,5 +1,8 @@
 """Finds and calls the user's functions that a configuration names, `package.module:function`."""
 
+import contextlib
+import copy
+import dataclasses
 import importlib
 import inspect
 import re
@@ -10,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from hrl_sarp.errors import ConfigError, HrlSarpError, OwnCodeError
@@ -49,8 +53,9 @@ def load_function(name: str, key: str) -> Callable[..., Any]:
     if here not in sys.path:
         sys.path.append(here)
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
+        with contextlib.redirect_stdout(sys.stderr):
+            module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{key}: cannot import {module_name} of '{name}': {type(error).__name__}: "
             f"{_one_line(error)}; expected package.module:function, importable from {here} or "
@@ -69,7 +74,7 @@ def load_function(name: str, key: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., Any], name: str, *given: Any) -> Any:
-    """Call a function of the user's; what it raises becomes one line.
+    """Call a function of the user's; errors become one line, what it prints goes to stderr.
 
     Args:
         function: of `load_function`.
@@ -83,15 +88,48 @@ def call(function: Callable[..., Any], name: str, *given: Any) -> Any:
         OwnCodeError: naming the function, the error and its line.
     """
     try:
-        return function(*given)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be the JSON of a command
+            return function(*given)
     except HrlSarpError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise OwnCodeError(
             f"{name} failed with {type(error).__name__}: {_one_line(error)} "
             f"({last.filename} line {last.lineno}); correct the function"
         ) from error
+
+
+def read_only(given: Any) -> Any:
+    """Return a value whose arrays cannot be written, for functions of the user's.
+
+    A function that works on its input in place would change what all others read, in silence.
+
+    Args:
+        given: an array, or a mapping or frozen dataclass of such; anything else stays as it is.
+
+    Returns:
+        Views of the same arrays, in new containers. What a dataclass computes on first use it
+        computes for itself.
+
+    Examples:
+        >>> shown = read_only({"mood": np.zeros(3)})
+        >>> shown["mood"] += 1
+        Traceback (most recent call last):
+        ...
+        ValueError: output array is read-only
+    """
+    if isinstance(given, np.ndarray):
+        view = given.view()
+        view.flags.writeable = False
+        return view
+    if isinstance(given, dict):
+        return {key: read_only(value) for key, value in given.items()}
+    if dataclasses.is_dataclass(given) and not isinstance(given, type):
+        shown = copy.copy(given)
+        vars(shown).update(read_only(vars(given)))
+        return shown
+    return given
 
 
 def summary_line(function: Any) -> str:
@@ -110,5 +148,5 @@ def summary_line(function: Any) -> str:
     return (text or "").split("\n")[0].rstrip(".")
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())

@@ -20,6 +20,7 @@ from hrl_sarp.envs.levels import (
     MacroLevel,
     MicroLevel,
     ObservationForm,
+    as_action,
     check_action,
 )
 from hrl_sarp.envs.observations import (
@@ -138,7 +139,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         is_own = self._partner_is_default and not is_seeded
         if isinstance(goals, SampledGoal) and (seed is not None or is_own):
             drawn = int(self.np_random.integers(2**63)) if seed is None else seed
-            goals.generator.manual_seed(drawn)
+            goals.generator.manual_seed(drawn % 2**63)  # torch takes no longer ones
         asked = self.starts.asked(options or {})
         day = int(self.starts.draw(1)[0]) if asked is None else asked
         with torch.no_grad():
@@ -146,7 +147,7 @@ class HierarchicalEnv(gym.Env[Any, Any]):
         self._over = False
         return self._observe(), {"day": day}
 
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one decision.
 
         Args:
@@ -156,12 +157,13 @@ class HierarchicalEnv(gym.Env[Any, Any]):
             Observation, reward, terminated, truncated, and the terms of the reward.
 
         Raises:
-            SimulatorError: after the end of an episode, and for an action that is not finite or of
-                another length.
+            SimulatorError: after the end of an episode, and for an action that is no numbers, not
+                finite or of another length.
         """
         if self._over:
             raise SimulatorError("step was called after the end of the episode: call reset first")
-        given = torch.as_tensor(np.asarray(action), dtype=self.level.tensors.dtype)
+        tensors = self.level.tensors
+        given = as_action(action, tensors.device).to(tensors.dtype)
         with torch.no_grad():
             reply = self.level.step(given[None])
         info: dict[str, Any] = {name: float(value[0]) for name, value in reply.terms.items()}

@@ -379,6 +379,31 @@ def _box(size: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
 
+def as_action(given: Any, device: torch.device) -> Tensor:
+    """Return an action as a tensor, whatever holds its numbers: an array, a list, a tensor.
+
+    Args:
+        given: of a library or a user.
+        device: of the tensor.
+
+    Returns:
+        The numbers, without a gradient.
+
+    Raises:
+        SimulatorError: if they are no numbers.
+    """
+    try:
+        array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "fiub":
+        raise SimulatorError(
+            f"step: expected an action of real numbers, found {type(given).__name__} of "
+            f"{array.dtype}; the action space has its form"
+        )
+    return torch.as_tensor(array, device=device)
+
+
 def check_action(action: Tensor, n_envs: int, space: spaces.Box) -> None:
     """Refuse actions that are not finite, or are not one row for each portfolio."""
     expected = (n_envs, *space.shape)

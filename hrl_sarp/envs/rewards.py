@@ -5,6 +5,7 @@ realised mean return counts, because decades of prices hold no signal of it that
 Under `growth` a reward is log growth over 1/N, for markets whose best policy is known.
 """
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -150,7 +151,11 @@ def extra_reward(
     """
     if name is None:
         return {}
-    given = call(load_function(name, "rewards.extra"), name, result, tensors)
+    function = load_function(name, "rewards.extra")
+    parts = {item.name: getattr(result, item.name) for item in fields(result)}
+    # of its own, because a function that works in place would change what the session earned
+    own = StepResult(**{n: v.clone() if isinstance(v, Tensor) else v for n, v in parts.items()})
+    given = call(function, name, own, tensors)
     shape = result.net_return.shape
     if not isinstance(given, Tensor) or given.shape != shape or not bool(given.isfinite().all()):
         shown = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__

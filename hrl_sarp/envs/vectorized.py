@@ -12,7 +12,7 @@ from torch import Tensor
 from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import DayRange, Market
 from hrl_sarp.envs.gym_env import LevelName, make_level, make_starts, market_and_config
-from hrl_sarp.envs.levels import EpisodeStarts, Level, LevelStep, ObservationForm
+from hrl_sarp.envs.levels import EpisodeStarts, Level, LevelStep, ObservationForm, as_action
 from hrl_sarp.envs.policies import SampledGoal
 from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.run.session import derive_seed
@@ -110,14 +110,13 @@ class PortfolioVecEnv(VecEnv):
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return self._numpy(self.level.observe(self.form))
 
-    def step_async(self, actions: np.ndarray) -> None:
+    def step_async(self, actions: Any) -> None:
         """Remember the actions.
 
         Args:
-            actions: one row a portfolio.
+            actions: one row a portfolio; an array, a list or a tensor.
         """
-        device = self.level.tensors.device
-        self._actions = torch.as_tensor(np.asarray(actions), device=device)
+        self._actions = as_action(actions, self.level.tensors.device)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step all rows. Rows that end restart, and their infos hold the last observation.

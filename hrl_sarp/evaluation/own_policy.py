@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from hrl_sarp.config.own_code import call, load_function, summary_line
+from hrl_sarp.config.own_code import call, load_function, read_only, summary_line
 from hrl_sarp.contracts import Market, session_growth
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.errors import SimulatorError
@@ -60,7 +60,7 @@ class PastView:
     def usable(self) -> Bool[np.ndarray, " A"]:
         """Stocks that may be bought: in the universe of the day, with a bar."""
         market = self._market
-        return _read_only(market.eligible[self.row] & market.tradable[self.row])
+        return read_only(market.eligible[self.row] & market.tradable[self.row])
 
     def past_returns(self, n_days: int) -> Float[np.ndarray, "D A"]:
         """Return simple returns from close to close.
@@ -81,7 +81,7 @@ class PastView:
         rows = slice(max(0, self.row + 1 - int(n_days)), self.row + 1)
         market = self._market
         growth = session_growth(market.overnight_return[rows], market.intraday_return[rows])
-        return _read_only(growth - 1.0)
+        return read_only(growth - 1.0)
 
     def feature(self, name: str) -> Float[np.ndarray, " A"]:
         """Return a stock feature of the day.
@@ -96,7 +96,7 @@ class PastView:
             MarketError: for a name that is not there.
         """
         column = self._market.feature_column(name)
-        return _read_only(self._market.stock_features[self.row, :, column])
+        return read_only(self._market.stock_features[self.row, :, column])
 
 
 class FunctionPolicy:
@@ -135,7 +135,7 @@ class FunctionPolicy:
         market, days = view.tensors.market, view.days
         held = view.state.weights.cpu().numpy()
         rows = [
-            self._ask(PastView(market, day, _read_only(own.copy()), is_first=view.is_first))
+            self._ask(PastView(market, day, read_only(own.copy()), is_first=view.is_first))
             for day, own in zip(days.tolist(), held, strict=True)
         ]
         silent = [row is None for row in rows]
@@ -246,9 +246,3 @@ def configured_policies(names: Sequence[str], key: str) -> list[Policy]:
         FunctionPolicy(partial(call, load_function(name, key), name), name.split(":")[1])
         for name in names
     ]
-
-
-def _read_only(values: np.ndarray) -> np.ndarray:
-    values = values.view()
-    values.flags.writeable = False
-    return values

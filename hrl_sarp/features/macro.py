@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numba import njit
 
-from hrl_sarp.config.own_code import call, is_dotted, load_function
+from hrl_sarp.config.own_code import call, is_dotted, load_function, read_only
 from hrl_sarp.contracts import PORTFOLIO_FEATURES, Regime
 from hrl_sarp.errors import FeatureError
 from hrl_sarp.features import technical
@@ -215,7 +215,7 @@ def mean_pairwise_correlation(panel: PricePanel, window: int) -> Column:
 def _own_column(
     function: Callable[[MacroSources], Any], name: str, sources: MacroSources
 ) -> Column:
-    return own_array(call(function, name, sources), name, sources.index_return.shape)
+    return own_array(call(function, name, read_only(sources)), name, sources.index_return.shape)
 
 
 def _row_std(values: Float[np.ndarray, "T A"]) -> Column:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numba import njit
 
-from hrl_sarp.config.own_code import call, is_dotted, load_function
+from hrl_sarp.config.own_code import call, is_dotted, load_function, read_only
 from hrl_sarp.contracts import USUAL_SESSIONS
 from hrl_sarp.errors import FeatureError, OwnCodeError
 from hrl_sarp.features.prices import PricePanel
@@ -113,8 +113,7 @@ def stock_feature(name: str, columns: frozenset[str]) -> StockFeature:
         return STOCK_FEATURES[name]
     if is_dotted(name):
         function = load_function(name, "extra_stock_features")
-        needs = frozenset(getattr(function, "columns", CLOSE))
-        lookback = int(getattr(function, "lookback_days", 0))
+        needs, lookback = _needs_of(function, name)
         return StockFeature(partial(_own_values, function, name), needs, lookback, "own")
     if name in columns:
         return _planted(name)
@@ -178,8 +177,21 @@ def longest_lookback(names: Sequence[str], year: int = USUAL_SESSIONS.year) -> i
     return max(year if found.is_yearly else found.lookback_days for found in features)
 
 
+def _needs_of(function: Callable[[PricePanel], Any], name: str) -> tuple[frozenset[str], int]:
+    """Return the columns and the look-back that a function of the user's says it needs."""
+    columns, lookback = getattr(function, "columns", CLOSE), getattr(function, "lookback_days", 0)
+    if isinstance(columns, str):
+        columns = (columns,)
+    if type(lookback) is not int or lookback < 0:
+        raise OwnCodeError(
+            f"{name}: expected a whole number of sessions as its lookback_days, found "
+            f"{lookback!r}; correct it"
+        )
+    return frozenset(columns), lookback
+
+
 def _own_values(function: Callable[[PricePanel], Any], name: str, panel: PricePanel) -> Table:
-    return own_array(call(function, name, panel), name, panel.tradable.shape)
+    return own_array(call(function, name, read_only(panel)), name, panel.tradable.shape)
 
 
 def own_array(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -197,12 +209,17 @@ def own_array(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
         OwnCodeError: if it is no array of numbers of that shape.
     """
     try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        whole: Any = values
+        if np.ma.isMaskedArray(values):
+            whole = whole.astype(np.float64).filled(np.nan)
+        array = None if np.iscomplexobj(whole) else np.asarray(whole, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = None
+    if array is None:
         raise OwnCodeError(
             f"{name}: expected an array of numbers, found {type(values).__name__}; correct its "
             "return value"
-        ) from error
+        )
     if array.shape != shape:
         raise OwnCodeError(
             f"{name}: expected an array of shape {shape}, found {array.shape}; correct its return "

@@ -131,6 +131,47 @@ def test_an_action_of_another_length_is_refused(level: str) -> None:
         batch.step(broken)
 
 
+def shown_in(reply: tuple[Any, ...]) -> tuple[Any, ...]:
+    observation = reply[0].values() if isinstance(reply[0], dict) else [reply[0]]
+    return (*(values.tobytes() for values in observation), *reply[1:4])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_action_may_be_any_kind_of_numbers(level: str) -> None:
+    n = env_of(level).action_space.shape[0]
+    plain = np.full(n, 0.0625, np.float32)  # exact in every type
+    kinds = [plain, plain.astype(np.float64), plain.astype(np.float16), plain.tolist()]
+    kinds += [tuple(plain), torch.tensor(plain), torch.tensor(plain, requires_grad=True)]
+    replies = []
+    for kind in kinds:
+        env = env_of(level)
+        env.reset(seed=4)
+        replies.append(shown_in(env.step(kind)))
+    assert all(reply == replies[0] for reply in replies)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", [None, "buy", {"weights": 1}, "objects", "complex", "ragged"])
+def test_an_action_that_is_no_numbers_is_refused_in_one_line(level: str, kind: Any) -> None:
+    env = env_of(level)
+    n = env.action_space.shape[0]
+    wrong = {"objects": np.full(n, 0.1, object), "complex": np.full(n, 0.1j), "ragged": [[1], 2]}
+    batch = PortfolioVecEnv.of(level, 2, MARKET, CONFIG)
+    env.reset(seed=0)
+    batch.reset()
+    given = wrong.get(kind, kind) if isinstance(kind, str) else kind
+    for step in (env.step, batch.step):
+        with pytest.raises(SimulatorError, match="expected an action of real numbers, found"):
+            step(given)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_any_seed_that_gymnasium_takes_is_taken(level: str) -> None:
+    for seed in (0, 2**31, 2**63, 2**64 + 5, 2**70):
+        first, second = (shown_in((*env_of(level).reset(seed=seed)[:1], 0, 0, 0)) for _ in "ab")
+        assert first == second
+
+
 def hindsight(**buffer: Any) -> TD3:
     return TD3(
         "MultiInputPolicy",

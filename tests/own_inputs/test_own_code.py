@@ -14,6 +14,7 @@ from hrl_sarp.envs import make_level
 from hrl_sarp.errors import ConfigError, FeatureError, HrlSarpError, OwnCodeError
 from hrl_sarp.evaluation.own_policy import configured_policies
 from hrl_sarp.features.macro import MacroSources
+from hrl_sarp.features.stock import stock_feature
 from hrl_sarp.market.own.causality import require_causal
 from tests import tiny_runs
 from tests.own_inputs.test_own_features import panel_of
@@ -50,6 +51,51 @@ def cost_again(result, tensors):
 
 def not_finite(result, tensors):
     return result.cost * float("nan")
+
+def leaves(*given):
+    raise SystemExit(3)
+
+def says(panel):
+    print("many words")
+    return panel.log_return
+
+def masked(panel):
+    return np.ma.masked_array(np.ones(panel.log_return.shape), mask=panel.log_return < 0)
+
+def complex_numbers(panel):
+    return panel.log_return * 1j
+
+def writes_a_field(panel):
+    panel.overnight_return[:] = 0.0
+    return panel.log_return
+
+def writes_a_table(panel):
+    value = panel.log_return
+    value *= 2.0
+    return value
+
+def writes_a_flag(panel):
+    panel.tradable[0] = False
+    return panel.log_return
+
+def writes_a_series(sources):
+    sources.index_return[0] = 1.0
+    return sources.index_return
+
+def writes_the_result(result, tensors):
+    result.net_return.zero_()
+    result.cost.add_(1.0)
+    return 0.0 * result.turnover
+
+def of_text(panel):
+    return panel.log_return
+
+of_text.columns = "close"
+
+def of_words(panel):
+    return panel.log_return
+
+of_words.lookback_days = "many"
 
 not_callable = 3
 """
@@ -96,6 +142,11 @@ def test_functions_of_the_past_pass(module: str) -> None:
         ("broken", "broken failed with ZeroDivisionError: division by zero"),
         ("short", r"expected an array of shape \(120, 3\), found \(3,\)"),
         ("words", "expected an array of numbers, found str"),
+        ("leaves", "leaves failed with SystemExit: 3"),
+        ("complex_numbers", "expected an array of numbers, found ndarray"),
+        ("writes_a_field", "read-only"),
+        ("writes_a_flag", "read-only"),
+        ("of_words", "whole number of sessions as its lookback_days, found 'many'"),
     ],
 )
 def test_a_function_that_fails_is_one_line(name: str, said: str, module: str) -> None:
@@ -170,3 +221,51 @@ def test_the_example_names_its_own_functions(repository: Path) -> None:
 def test_a_name_of_another_form_is_refused(name: str) -> None:
     with pytest.raises(HrlSarpError, match=r"rewards\.extra: String should match pattern"):
         load_config(overrides={"rewards": {"extra": name}})
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_function_cannot_change_what_others_read(module: str, *, warm: bool) -> None:
+    given, expected = sources(), sources().panel.log_return
+    if warm:  # computed before the function asks for it
+        np.testing.assert_array_equal(given.panel.log_return, expected)
+    for name in ("writes_a_table", "writes_a_field", "writes_a_flag"):
+        try:
+            require_causal(given, [f"{module}:{name}"], [])
+        except OwnCodeError as refused:
+            assert "read-only" in str(refused)  # noqa: PT017 -- either it is refused or harmless
+    with pytest.raises(OwnCodeError, match="read-only"):
+        require_causal(given, [], [f"{module}:writes_a_series"])
+    np.testing.assert_array_equal(given.panel.log_return, expected)
+    assert given.panel.tradable.all()
+
+
+@pytest.mark.parametrize("level", ["macro", "micro"])
+def test_a_reward_term_cannot_change_the_session(level: str, module: str) -> None:
+    plain, more = step_of(level, None), step_of(level, f"{module}:writes_the_result")
+    torch.testing.assert_close(more.reward, plain.reward)
+    torch.testing.assert_close(more.terms["cost"], plain.terms["cost"])
+
+
+def test_what_a_function_prints_stays_out_of_the_output(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_causal(sources(), [f"{module}:says"], [])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "many words" in err
+
+
+def test_masked_values_are_missing_and_one_column_may_be_a_text(module: str) -> None:
+    panel = sources().panel
+    feature = stock_feature(f"{module}:masked", panel.columns)
+    np.testing.assert_array_equal(np.isnan(feature.compute(panel)), panel.log_return < 0)
+    assert stock_feature(f"{module}:of_text", panel.columns).columns == {"close"}
+
+
+def test_a_module_that_leaves_when_it_is_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "script_of_mine.py").write_text("import sys\nprint('usage')\nsys.exit(2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot import script_of_mine .*SystemExit: 2"):
+        load_function("script_of_mine:f", "rewards.extra")

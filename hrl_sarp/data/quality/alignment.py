@@ -1,12 +1,11 @@
 """Rules that hold tables against each other: bars and calendar, index and bars, series and bars."""
 
-from typing import NamedTuple
-
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.data.quality.expressions import findings_of, session_numbers
+from hrl_sarp.data.quality.series import SCALES, Scale
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 
 _LEAST_SHARE = 0.5
@@ -48,26 +47,8 @@ _SAME_PRICE, _SAME_TRADE = 0.12, 1.0
 """Logs of the ratios of prices and of traded money below which both may be one share."""
 _UNRELATED, _TOGETHER = 0.2, 0.4
 """An index correlates less with stocks whose halves correlate more with each other."""
-
-
-class _Scale(NamedTuple):
-    """The numbers that a published series takes in its usual unit."""
-
-    unit: str
-    least_maximum: float
-    """All values below it: a fraction in place of the unit."""
-    most_median: float
-    """A median above it: basis points or another multiple."""
-
-
-_RATE, _VOLATILITY = _Scale("percent a year", 0.3, 30.0), _Scale("index points", 3.0, 200.0)
-SCALES = {
-    **dict.fromkeys(("FEDFUNDS", "IRX", "DGS2", "DGS10", "BAMLC0A0CM"), _RATE),
-    "BAMLH0A0HYM2": _Scale("percent", 1.0, 60.0),
-    "T10Y2Y": _Scale("percent", 0.05, 15.0),
-    **dict.fromkeys(("VIX", "VIXCLS", "INDIAVIX"), _VOLATILITY),
-}
-"""Unit and range of the series whose numbers are used as they are."""
+_FOLLOWS, _SMALL = 0.6, 0.3
+"""Logarithms of levels correlate more with the stocks, and move by less than this part of them."""
 
 
 def spacing_defects(
@@ -194,7 +175,7 @@ def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.D
     `index_span`: it begins after the bars or ends before them. The benchmark of those sessions is
     1/N. The finding has the index's first or last day and counts the sessions.
     `index_shifted`: it moves with the mean stock of the day before or after, not of the same day.
-    `index_unrelated`: it hardly moves with stocks that move together.
+    `index_unrelated`: it hardly moves with stocks that move together, or by much less than they do.
     `index_spacing`: it has a level on less than half of the sessions inside its span.
     """
     levels = raw.index.filter(pl.col("close") > 0).sort("date")
@@ -231,6 +212,7 @@ def series_against_bars(raw: RawData) -> pl.DataFrame:
     same day. A series that is dated a day early would show tomorrow's news.
     `macro_unit`: the numbers of a known series are too small or too large for its unit, or go over
     from one unit to another.
+    `macro_impossible`: single values are -9999, 0 for the VIX, or others that no market has shown.
     """
     returns = mean_returns(raw.bars)
     parts = [FINDINGS_SCHEMA.to_frame()]
@@ -258,7 +240,19 @@ def series_against_bars(raw: RawData) -> pl.DataFrame:
             )
             day = frame["date"][row + 1]
             parts.append(_about(series, day, "macro_unit", usual, len(changed), detail))
+        if usual <= scale.most_median:
+            parts.append(_impossible(frame, series, scale))
     return pl.concat(parts).sort("rule", "symbol")
+
+
+def _impossible(frame: pl.DataFrame, series: str, scale: Scale) -> pl.DataFrame:
+    """Report the values of a series, `date, value`, that no market has shown."""
+    wrong = frame.filter(~pl.col("value").is_between(scale.lowest, scale.highest))
+    if wrong.is_empty():
+        return FINDINGS_SCHEMA.to_frame()
+    day, value = wrong.select("date", "value").row(0)
+    detail = f"{series} is {value:g}, as where a value is missing; leave the cells empty"
+    return _about(series, day, "macro_impossible", value, wrong.height, detail)
 
 
 def symbols_against_others(bars: pl.DataFrame) -> pl.DataFrame:
@@ -382,7 +376,7 @@ def renamed(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFr
     return findings_of(met.filter(is_same), "renamed", pl.col("close"), detail=detail)
 
 
-def _unit_steps(values: Float[np.ndarray, " T"], scale: _Scale) -> Int[np.ndarray, " N"]:
+def _unit_steps(values: Float[np.ndarray, " T"], scale: Scale) -> Int[np.ndarray, " N"]:
     """Return the rows after which a series goes on at a hundredth or a hundredfold."""
     size = np.abs(values)
     smaller, larger = np.minimum(size[1:], size[:-1]), np.maximum(size[1:], size[:-1])
@@ -419,7 +413,16 @@ def _unrelated(index: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
         return FINDINGS_SCHEMA.to_frame()
     both = joined.with_columns(pl.col("value").log().diff()).drop_nulls()
     mean = (pl.col("one") + pl.col("two")) / 2
-    together, own = both.select(pl.corr("one", "two"), own=pl.corr("value", mean)).row(0)
+    size = pl.col("value").std() / mean.std()
+    together, own, size = both.select(
+        pl.corr("one", "two"), own=pl.corr("value", mean), s=size
+    ).row(0)
+    if together > _TOGETHER and own > _FOLLOWS and size < _SMALL:
+        detail = (
+            f"the index moves with the mean stock, but {size:.2f} times as much; are its levels "
+            "logarithms?"
+        )
+        return _about("index", joined["date"][0], "index_unrelated", size, joined.height, detail)
     if not (together > _TOGETHER and own < _UNRELATED):
         return FINDINGS_SCHEMA.to_frame()
     detail = (

@@ -33,6 +33,7 @@ STRUCTURAL = frozenset(
         "macro_duplicate",
         "macro_overlap",
         "macro_shifted",
+        "macro_impossible",
         "index_shifted",
         "index_spacing",
         "bar_spacing",

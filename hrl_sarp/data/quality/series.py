@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -62,6 +63,30 @@ _DAILY_SPACING_DAYS = 2
 """A series with a shorter median spacing is daily. Slower ones may be dated at a weekend."""
 _MACRO_SLACK_DAYS = 100
 """Days by which a series may end before the bars: quarterly values are dated at their start."""
+
+
+class Scale(NamedTuple):
+    """The numbers that a published series takes in its usual unit."""
+
+    unit: str
+    least_maximum: float
+    """All values below it: a fraction in place of the unit."""
+    most_median: float
+    """A median above it: basis points or another multiple."""
+    lowest: float
+    highest: float
+    """Values beyond both stand for a missing one."""
+
+
+_RATE = Scale("percent a year", 0.3, 30.0, -20.0, 3000.0)
+_VOLATILITY = Scale("index points", 3.0, 200.0, 0.01, 20000.0)
+SCALES = {
+    **dict.fromkeys(("FEDFUNDS", "IRX", "DGS2", "DGS10", "BAMLC0A0CM"), _RATE),
+    "BAMLH0A0HYM2": Scale("percent", 1.0, 60.0, 0.01, 6000.0),
+    "T10Y2Y": Scale("percent", 0.05, 15.0, -60.0, 60.0),
+    **dict.fromkeys(("VIX", "VIXCLS", "INDIAVIX"), _VOLATILITY),
+}
+"""Unit and range of the series whose numbers are used as they are."""
 
 
 def sector_defects(raw: RawData) -> pl.DataFrame:

@@ -323,6 +323,8 @@ def test_an_index_of_another_market_is_named(n_symbols: int, seed: int) -> None:
     assert not report.has_failed
     own = raw.bars.group_by("date").agg(pl.mean("close")).sort("date")
     assert "index_unrelated" not in rules_of(replace(raw, index=own))
+    logs = own.with_columns((pl.col("close") * 100).log())
+    assert "logarithms?" in detail_of(check(replace(raw, index=logs)), "index_unrelated")
     # nothing can be said where stocks do not move together either
     alone = wide_raw(1, seed)
     assert "index_unrelated" not in rules_of(replace(alone, index=table))

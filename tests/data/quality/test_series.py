@@ -9,7 +9,8 @@ import pytest
 
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.quality.series import doubtful_names, index_defects, macro_defects
-from hrl_sarp.data.store import INDEX_SCHEMA
+from hrl_sarp.data.quality.validation import ValidationReport, validate
+from hrl_sarp.data.store import INDEX_SCHEMA, MACRO_SCHEMA
 from tests.data.raw_factories import SESSIONS, clean_raw, day
 
 CONFIG = load_config().data.validation
@@ -113,3 +114,38 @@ def test_sectors_of_the_usual_schemes_are_not_doubtful() -> None:
     indian = load_config(market="nse").market_profile.sectors
     assert notes_of(*gics) == notes_of(*indian) == ()
     assert notes_of("1311", "1312", "Group 1 chemicals", "Group 2 chemicals") == ()
+
+
+RIGHT = {"FEDFUNDS": 2.5, "IRX": 3.0, "DGS10": 4.0, "T10Y2Y": -0.4, "VIX": 18.0, "INDIAVIX": 14.0}
+
+
+def checked(series: str, values: np.ndarray) -> ValidationReport:
+    frame = {"date": SESSIONS, "series": [series] * len(values), "value": values}
+    macro = pl.DataFrame(frame).cast(dict(MACRO_SCHEMA))
+    return validate(replace(clean_raw(), macro=macro), CONFIG, "XNYS")
+
+
+@pytest.mark.parametrize("sentinel", [-9999.0, -999.0, -99.0, 99999.0, 1e10])
+@pytest.mark.parametrize("series", RIGHT)
+@pytest.mark.parametrize("every", [3, 20])
+def test_what_stands_for_a_missing_value_of_a_series_is_refused(
+    series: str, sentinel: float, every: int
+) -> None:
+    values = np.full(len(SESSIONS), RIGHT[series])
+    assert not checked(series, values).has_failed
+    values[1::every] = sentinel
+    report = checked(series, values)
+    rows = report.table.filter(pl.col("rule") == "macro_impossible")
+    assert rows.select("symbol", "date", "value", "count").row(0) == (
+        *(series, SESSIONS[1].item(), sentinel, len(values[1::every])),
+    )
+    assert report.has_failed
+
+
+@pytest.mark.parametrize("series", ["VIX", "VIXCLS", "INDIAVIX"])
+def test_no_volatility_is_zero_and_a_rate_may_be(series: str) -> None:
+    values = np.full(len(SESSIONS), 15.0)
+    values[5] = 0.0
+    assert checked(series, values).has_failed
+    for value in (0.0, -0.75, 22.0):
+        assert not checked("FEDFUNDS", np.where(values > 0, 2.0, value)).has_failed

@@ -17,9 +17,8 @@ from hrl_sarp.config.market_schema import (
     SectorsTable,
 )
 from hrl_sarp.data.partners import without_partner
-from hrl_sarp.data.quality.alignment import SCALES
 from hrl_sarp.data.quality.rules import LEFT_OUT
-from hrl_sarp.data.quality.series import doubtful_names
+from hrl_sarp.data.quality.series import SCALES, doubtful_names
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match
 from hrl_sarp.data.sources.files.own_features import read_own_features

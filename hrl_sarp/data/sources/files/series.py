@@ -7,7 +7,7 @@ import polars as pl
 
 from hrl_sarp.config.market_schema import RowFilter, SeriesTable
 from hrl_sarp.data.quality.expressions import findings_of
-from hrl_sarp.data.quality.series import REVISED
+from hrl_sarp.data.quality.series import REVISED, SCALES
 from hrl_sarp.data.sources.files.forms.content import find_table, is_readable, stem_of
 from hrl_sarp.data.sources.files.forms.headings import MEASURES, heading_key, match
 from hrl_sarp.data.sources.files.forms.layouts import is_row_number
@@ -76,6 +76,8 @@ def read_macro(path: Path, calendar: str | None) -> Read:
         else:
             parts.append(_read_values(table, calendar))
     macro = pl.concat(part.frame for part in parts).drop_nulls("value")
+    spelt = _known_spellings(macro["series"].unique().to_list())
+    macro = macro.with_columns(pl.col("series").replace(spelt))
     if macro.filter(pl.col("series") == "VIX").is_empty():
         same_day = macro.filter(pl.col("series") == "VIXCLS")
         macro = macro.vstack(same_day.with_columns(series=pl.lit("VIX")))
@@ -87,10 +89,25 @@ def read_macro(path: Path, calendar: str | None) -> Read:
     if path.is_dir():
         rest = not_read(path, {table.name for table in tables}, path)
         notes += tuple(f"{path.name}: {note}" for note in rest)
+    notes += tuple(f"series {theirs} is read as {ours}" for theirs, ours in spelt.items())
     if len(revised):
         notes += (f"revised macro indices left out, no vintages: {', '.join(revised)}",)
     readings = tuple(reading for part in parts for reading in part.readings)
     return Read(macro, notes, pl.concat(part.findings for part in parts), readings)
+
+
+def _known_spellings(names: Sequence[str]) -> dict[str, str]:
+    """Return series under another spelling -> the known name: ^VIX, vix and "Fed Funds" are known.
+
+    Examples:
+        >>> _known_spellings(["^vix", "Fed Funds", "DGS10", "GDP"])
+        {'^vix': 'VIX', 'Fed Funds': 'FEDFUNDS'}
+    """
+    known = {heading_key(name): name for name in (*SCALES, *_CLOSE_TABLES.values())}
+    free = {key: name for key, name in known.items() if name not in names}
+    spelt = [name for name in names if heading_key(name) in free]
+    once = {heading_key(name): name for name in sorted(spelt)}  # a second spelling stays as it is
+    return {name: free[key] for key, name in once.items()}
 
 
 def _read_values(path: Path, calendar: str | None) -> Read:

@@ -217,6 +217,34 @@ def test_vix_is_taken_from_fred_where_nothing_better_exists(folder: Path, tmp_pa
     assert dict(macro.select("series", "value").iter_rows()) == {"VIX": 13.0, "VIXCLS": 13.0}
 
 
+@pytest.mark.parametrize("form", ["long", "wide"])
+@pytest.mark.parametrize("known", ["VIX", "FEDFUNDS", "DGS10", "IRX", "GOLD", "T10Y2Y"])
+@pytest.mark.parametrize("written", ["^{}", "{} ", "lower", "Title", "$ {}"])
+def test_known_series_are_read_under_other_spellings(
+    folder: Path, tmp_path: Path, form: str, known: str, written: str
+) -> None:
+    changed = {"lower": known.lower(), "Title": known.title()}
+    name = changed.get(written) or written.format(known)
+    path = tmp_path / "rates.csv"
+    long = f"date,series,value\n2020-01-02,{name},3\n"
+    path.write_text(long if form == "long" else f"date,{name}\n2020-01-02,3\n")
+    raw = load(folder, path)
+    assert raw.macro.rows() == [(date(2020, 1, 2), known, 3.0)]
+    if name.strip() != known:
+        assert any(f"is read as {known}" in note for note in raw.notes)
+
+
+def test_the_known_spelling_of_a_series_wins_over_others(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rates.csv"
+    names = ("VIX", "^VIX", "dgs10", "^DGS10")
+    rows = "".join(f"2020-01-02,{name},{value}\n" for value, name in enumerate(names, start=1))
+    path.write_text("date,series,value\n" + rows)
+    values = dict(load(folder, path).macro.select("series", "value").iter_rows())
+    assert values["VIX"] == 1.0
+    assert values["^VIX"] == 2.0
+    assert len(values) == 4
+
+
 @pytest.mark.parametrize("names", [("DGS10",), ("DGS10", "FEDFUNDS", "my series")])
 @pytest.mark.parametrize("date", ["observation_date", "DATE", ""])
 def test_series_side_by_side_are_read_by_their_headings(
