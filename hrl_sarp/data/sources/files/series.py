@@ -105,8 +105,8 @@ def _known_spellings(names: Sequence[str]) -> dict[str, str]:
     """
     known = {heading_key(name): name for name in (*SCALES, *_CLOSE_TABLES.values())}
     free = {key: name for key, name in known.items() if name not in names}
-    spelt = [name for name in names if heading_key(name) in free]
-    once = {heading_key(name): name for name in sorted(spelt)}  # a second spelling stays as it is
+    spelt = [name for name in sorted(names) if heading_key(name) in free]
+    once = {heading_key(name): name for name in reversed(spelt)}  # a second spelling stays
     return {name: free[key] for key, name in once.items()}
 
 
