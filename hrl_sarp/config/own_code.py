@@ -132,6 +132,31 @@ def read_only(given: Any) -> Any:
     return given
 
 
+def real_numbers(given: Any) -> np.ndarray | None:
+    """Return what a function of the user's gave as float64, masked values as NaN.
+
+    Args:
+        given: an array, a list, a tensor, a table.
+
+    Returns:
+        The numbers, or None where it holds something else.
+
+    Examples:
+        >>> real_numbers(np.ma.masked_array([1, 2], mask=[False, True]))
+        array([ 1., nan])
+        >>> real_numbers([1j]) is real_numbers("many") is None
+        True
+    """
+    if np.iscomplexobj(given):
+        return None
+    try:
+        if np.ma.isMaskedArray(given):
+            return np.where(np.ma.getmaskarray(given), np.nan, np.ma.getdata(given))
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
 def summary_line(function: Any) -> str:
     """Return the first line of a function's docstring, also of one with bound arguments.
 

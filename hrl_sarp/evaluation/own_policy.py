@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from hrl_sarp.config.own_code import call, load_function, read_only, summary_line
+from hrl_sarp.config.own_code import call, load_function, read_only, real_numbers, summary_line
 from hrl_sarp.contracts import Market, session_growth
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.errors import SimulatorError
@@ -168,12 +168,9 @@ class FunctionPolicy:
                     f"{', '.join(symbols[:SHOWN_SYMBOLS])}, ... (cash is what is left)",
                 )
             answer = [by_symbol.get(symbol, 0.0) for symbol in symbols]
-        try:
-            weights = np.asarray(answer, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise self._refusal(
-                past, f"{type(answer).__name__}, which is no array of numbers"
-            ) from error
+        weights = real_numbers(answer)
+        if weights is None:
+            raise self._refusal(past, f"{type(answer).__name__}, which is no array of numbers")
         if weights.shape != (len(symbols),):
             raise self._refusal(
                 past,

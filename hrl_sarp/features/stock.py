@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numba import njit
 
-from hrl_sarp.config.own_code import call, is_dotted, load_function, read_only
+from hrl_sarp.config.own_code import call, is_dotted, load_function, read_only, real_numbers
 from hrl_sarp.contracts import USUAL_SESSIONS
 from hrl_sarp.errors import FeatureError, OwnCodeError
 from hrl_sarp.features.prices import PricePanel
@@ -208,13 +208,7 @@ def own_array(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     Raises:
         OwnCodeError: if it is no array of numbers of that shape.
     """
-    try:
-        whole: Any = values
-        if np.ma.isMaskedArray(values):
-            whole = whole.astype(np.float64).filled(np.nan)
-        array = None if np.iscomplexobj(whole) else np.asarray(whole, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = None
+    array = real_numbers(values)
     if array is None:
         raise OwnCodeError(
             f"{name}: expected an array of numbers, found {type(values).__name__}; correct its "

@@ -11,8 +11,8 @@ from examples import own_code
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.own_code import load_function
 from hrl_sarp.envs import make_level
-from hrl_sarp.errors import ConfigError, FeatureError, HrlSarpError, OwnCodeError
-from hrl_sarp.evaluation.own_policy import configured_policies
+from hrl_sarp.errors import ConfigError, FeatureError, HrlSarpError, OwnCodeError, SimulatorError
+from hrl_sarp.evaluation.own_policy import FunctionPolicy, PastView, configured_policies
 from hrl_sarp.features.macro import MacroSources
 from hrl_sarp.features.stock import stock_feature
 from hrl_sarp.market.own.causality import require_causal
@@ -269,3 +269,17 @@ def test_a_module_that_leaves_when_it_is_imported_is_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"cannot import script_of_mine .*SystemExit: 2"):
         load_function("script_of_mine:f", "rewards.extra")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (np.ma.masked_array(np.zeros(15), mask=np.arange(15) == 3), "the weight nan for"),
+        (np.zeros(15) * 1j, "returned ndarray, which is no array of numbers"),
+    ],
+)
+def test_weights_that_are_masked_or_complex_are_refused(weights: Any, said: str) -> None:
+    market = tiny_runs.tiny_market()
+    view = PastView(market, 120, np.zeros(15), is_first=True)
+    with pytest.raises(SimulatorError, match=said):
+        FunctionPolicy(lambda view: weights, "mine")._ask(view)
