@@ -63,6 +63,10 @@ Fractional = Annotated[bool, typer.Option("--fractional", help="Trade fractions 
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Decide although inputs left their training span.")
 ]
+AcceptMoves = Annotated[
+    bool,
+    typer.Option("--accept-moves", help="Go on although prices moved as by a split of no data."),
+]
 AccountFile = Annotated[Path, typer.Option("--account", help="SQLite file of the paper account.")]
 KeptAccount = Annotated[
     Path | None,
@@ -201,6 +205,7 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     ] = STUDIES,
     settings: Settings = None,
     accept_drift: AcceptDrift = False,  # noqa: FBT002 -- an option, given by name
+    accept_moves: AcceptMoves = False,  # noqa: FBT002 -- an option, given by name
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
     overwrite: Overwrite = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
@@ -209,6 +214,7 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
     Example: hrl-sarp decide --log-dir logs --holdings holdings.csv
     """
     # what follows takes seconds to import
+    from hrl_sarp.daily.decision.checks import Accepted
     from hrl_sarp.daily.decision.files import write_decision
     from hrl_sarp.daily.decision.run import make_decision, read_runs
 
@@ -234,7 +240,7 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
         studies,
         now=datetime.now(UTC),
         day=None if as_of is None else as_of.date(),
-        accept_drift=accept_drift,
+        accepted=Accepted(drift=accept_drift, moves=accept_moves),
     )
     there = write_decision(decision, folder, overwrite=overwrite)
     _show(decision, there, as_json=as_json)
@@ -334,7 +340,7 @@ def export(
 
 
 @paper.command("init")
-def paper_init(
+def paper_init(  # noqa: PLR0913 -- a parameter is an option
     account: AccountFile,
     log_dir: LogDirs = [DEFAULT_LOG_DIR],  # noqa: B006 -- typer shows it as the default
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -351,6 +357,7 @@ def paper_init(
     ] = None,
     settings: Settings = None,
     accept_drift: AcceptDrift = False,  # noqa: FBT002 -- an option, given by name
+    accept_moves: AcceptMoves = False,  # noqa: FBT002 -- an option, given by name
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Open a paper account in cash, with the decision for the next open.
@@ -359,6 +366,7 @@ def paper_init(
     """
     lots = _lots(lot_size, is_fractional=fractional)
     # what follows takes seconds to import
+    from hrl_sarp.daily.decision.checks import Accepted
     from hrl_sarp.daily.paper.step import as_json as plain
     from hrl_sarp.daily.paper.step import open_account
 
@@ -371,7 +379,7 @@ def paper_init(
         lots,
         datetime.now(UTC),
         None if start is None else start.date(),
-        accept_drift=accept_drift,
+        accepted=Accepted(drift=accept_drift, moves=accept_moves),
     )
     _warn(first.warnings)
     if as_json:
@@ -391,6 +399,7 @@ def paper_step(
     ] = None,
     settings: Settings = None,
     accept_drift: AcceptDrift = False,  # noqa: FBT002 -- an option, given by name
+    accept_moves: AcceptMoves = False,  # noqa: FBT002 -- an option, given by name
     as_json: AsJson = False,  # noqa: FBT002 -- an option, given by name
 ) -> None:
     """Book every session that the data have and the account lacks, and decide at each close.
@@ -398,6 +407,7 @@ def paper_step(
     Example: hrl-sarp paper step --account paper.sqlite
     """
     # what follows takes seconds to import
+    from hrl_sarp.daily.decision.checks import Accepted
     from hrl_sarp.daily.paper.account import PaperAccount
     from hrl_sarp.daily.paper.step import as_json as plain
     from hrl_sarp.daily.paper.step import catch_up
@@ -409,7 +419,7 @@ def paper_step(
             _daily_settings(settings),
             datetime.now(UTC),
             None if as_of is None else as_of.date(),
-            accept_drift=accept_drift,
+            accepted=Accepted(drift=accept_drift, moves=accept_moves),
         )
         last = opened.last
     if booked:

@@ -40,8 +40,10 @@ from hrl_sarp.training.seeds import config_of_run, seed_folders
 
 SAME_FACTS = ("profile", "training span")
 """Of `market_facts`: what later data must share with those of the training."""
-SAME_NAMES = ("sectors", "stock features", "market features")
-"""The same; these are lists of names."""
+FEATURES, SERIES = "market features", "series"
+SAME_NAMES = ("sectors", "stock features", FEATURES)
+"""The same; these are lists of names. So are `SERIES`: where VIX is missing, a feature would be
+read from VIXCLS, which comes later and moves otherwise."""
 MOST_GONE = 0.5
 """Share of the run's stocks that data of an earlier day than its last may lack: some were listed
 later. Of data that go on `max_missing_share` may be lacking."""
@@ -277,6 +279,9 @@ def _require_continued(
     reasons = left_out(market)
     for fact in SAME_NAMES:
         problems += _name_differences(fact, there[fact], here[fact], reasons)
+    # runs of a version before do not say it; other features have other series
+    if SERIES in there and there[FEATURES] == here[FEATURES]:
+        problems += _name_differences(SERIES, there[SERIES], here[SERIES], {})
     stocks, in_data = there["stocks"].split(", "), set(raw.bars["symbol"].unique())
     gone = [symbol for symbol in stocks if symbol not in in_data]
     goes_on = market.dates[-1] >= run.origin.dates[-1]

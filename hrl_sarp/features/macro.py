@@ -159,6 +159,25 @@ def lacking_series(names: Sequence[str], series: frozenset[str]) -> dict[str, st
     return lacking
 
 
+def read_series(names: Sequence[str], series: Collection[str]) -> dict[str, str]:
+    """Say which of its alternative series each feature reads.
+
+    Args:
+        names: of features.
+        series: that the data have.
+
+    Returns:
+        Name of each feature that reads a series, with the first one that the data have.
+    """
+    found = {}
+    for name in names:
+        needed = MACRO_FEATURES[name].series if name in MACRO_FEATURES else (name,)
+        known = next((each for each in needed if each in series), None)
+        if known is not None:
+            found[name] = known
+    return found
+
+
 def needed_series(names: Sequence[str]) -> list[str]:
     """List every published series that one of the features could use."""
     known = (MACRO_FEATURES[name] for name in names if name in MACRO_FEATURES)

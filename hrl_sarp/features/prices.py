@@ -186,13 +186,14 @@ def build_panel(
 
     Stocks of other sectors are left out. `findings` are those of the validation, `counts` those of
     the market's calendar. A stock that lacks bars at the end of the data is gone, unless it lacks
-    at most `halted_at_end` of them: then it counts as halted, because its next bar may come.
+    at most `halted_at_end` of them: then it counts as halted, because its next bar may come. Days
+    on which no stock was traded, and the exchange was closed, are no sessions.
 
     Raises:
         MarketError: if no stock belongs to one of the sectors.
     """
     bars, symbols, sector_of = _select(raw, sectors)
-    sessions = bars["date"].unique().sort()
+    bars, sessions = _open_days(bars, findings)
     place = _Placer(priced_rows(bars.sort("symbol", "date")), sessions, symbols)
 
     def mark(kinds: frozenset[str]) -> Bool[np.ndarray, "T A"]:
@@ -235,6 +236,22 @@ def build_panel(
         planted=planted,
         sessions=counts,
     )
+
+
+def _open_days(bars: pl.DataFrame, findings: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the bars and their days, less those of which all bars are unusable and off session.
+
+    Some sources print the close before once more on holidays. These rows stay without a close, so
+    that a split that stands on one counts on the next bar.
+    """
+    keys = ["symbol", "date"]
+    kinds = (frozenset({"off_session"}), rules.EXCLUDING)
+    off, bad = (findings.filter(pl.col("rule").is_in(sorted(kind))) for kind in kinds)
+    printed = bars.join(off, on=keys, how="semi").join(bad, on=keys, how="semi")
+    used = bars.join(printed, on=keys, how="anti") if printed.height else bars
+    days = used["date"].unique().sort()
+    is_open = pl.col("date").is_in(days.implode())
+    return bars.with_columns(close=pl.when(is_open).then("close")), days
 
 
 def levels_around(

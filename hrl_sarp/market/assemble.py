@@ -1,5 +1,6 @@
 """Assembles a `Market` from raw data: prices, universe, rates, features and regime by session."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -23,6 +24,7 @@ from hrl_sarp.features.macro import (
     compute_macro_features,
     implied_volatility,
     needed_series,
+    read_series,
     split_names,
 )
 from hrl_sarp.features.prices import PricePanel, build_panel
@@ -46,6 +48,10 @@ from hrl_sarp.market.own.profile import (
 from hrl_sarp.market.rates import benchmark_returns, published_series, risk_free_returns
 from hrl_sarp.market.universe import EMPTY, choose_slots, eligible_stocks, membership_mask
 from hrl_sarp.risk import risk_tables
+
+FIRST_PART = re.compile("[,;]")
+"""Ends what a description names first. The rest may count sessions, which later data have more of.
+"""
 
 
 def assemble_market(
@@ -108,7 +114,7 @@ def assemble_market(
         split=split,
         portfolio_names=portfolio_names,
         implied_volatility=None if implied is None else implied[rows],
-        manifest={"risk_free": risk_free_is, "benchmark": benchmark_is},
+        manifest=_sources(read_series(macro_names, series), risk_free_is, benchmark_is),
     )
     cuts = span_cuts(ground.spans, market.dates, panel.dates[0].item(), first)
     asked_spans = ground.spans.model_dump(mode="json")
@@ -325,6 +331,12 @@ def _renumbered(
     place = np.full(n_stocks + 1, EMPTY, dtype=np.int64)  # the last column stands for empty slots
     place[chosen] = np.arange(len(chosen))
     return chosen, place[slots]
+
+
+def _sources(series: dict[str, str], risk_free: str, benchmark: str) -> dict[str, Any]:
+    """Return from what cash, index and features are read."""
+    of_both = {"cash": FIRST_PART.split(risk_free)[0], "index": FIRST_PART.split(benchmark)[0]}
+    return {"risk_free": risk_free, "benchmark": benchmark, "series": {**series, **of_both}}
 
 
 def _manifest(raw: RawData, panel: PricePanel, market: Market) -> dict[str, Any]:

@@ -51,6 +51,9 @@ def market_facts(market: Market) -> dict[str, Any]:
         "training span": f"{train[0]} to {train[-1]}",
         "stock features": ", ".join(market.feature_names),
         "market features": ", ".join(market.macro_names),
+        "series": ", ".join(
+            f"{name} from {series}" for name, series in market.manifest.get("series", {}).items()
+        ),
     }
 
 

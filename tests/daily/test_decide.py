@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from hrl_sarp.contracts import REGIME_NAMES
+from hrl_sarp.daily.decision.checks import Accepted
 from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
 from hrl_sarp.daily.decision.files import write_decision
 from hrl_sarp.daily.decision.page import NO_VIEW, decision_page
@@ -229,7 +230,7 @@ def decided(site: Site, tmp_path: Path) -> DayDecision:
     """A decision for an account in cash, written into the folder `decisions`."""
     decision = make_decision(
         read_runs([site.run_dir]), site.whole, SETTINGS, CASH, tmp_path / "decisions", tmp_path,
-        datetime.now(UTC), site.later_days[-2], accept_drift=True,
+        datetime.now(UTC), site.later_days[-2], accepted=Accepted(drift=True),
     )  # fmt: skip
     write_decision(decision, tmp_path / "decisions", overwrite=False)
     return decision

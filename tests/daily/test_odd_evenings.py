@@ -32,6 +32,8 @@ FIRST = HISTORY_DAYS
 """Row of the first evening."""
 ODD = "B1"
 """The stock whose answer is odd. It is in the universe."""
+HOLIDAY = date(2007, 9, 3)
+"""Labor Day, after the first evening."""
 
 
 class OddEvenings(Evenings):
@@ -304,6 +306,11 @@ def without_events(charts: Payloads) -> Payloads:
     return charts
 
 
+def as_before_the_split(raw: RawData, row: int) -> Payloads:
+    """Return answers on the evening of a split of which Yahoo knows nothing yet."""
+    return without_events(uncounted(raw, row, row))
+
+
 @pytest.mark.slow
 def test_a_split_that_yahoo_names_before_it_divides_prices_needs_nobody(site: OddEvenings) -> None:
     raw, row = split_on(site.raw, FIRST + 1, 4.0), FIRST + 1
@@ -354,6 +361,32 @@ def test_prices_that_are_divided_before_the_split_is_named_are_refused_for_an_ev
 
 
 @pytest.mark.slow
+def test_a_split_that_is_named_a_day_late_is_booked_when_it_is_named(
+    site: OddEvenings,
+) -> None:
+    raw, row = split_on(site.raw, FIRST + 1, 2.0), FIRST + 1
+    site.evening(answers(raw, DAYS[FIRST]), DAYS[FIRST])
+    site.update_and_step()
+    site.evening(as_before_the_split(raw, row), DAYS[row])
+    assert site.try_update()[0] == 0
+    kept = site.account.read_bytes()
+    for command in (site.try_step, site.try_decide):
+        assert_refused(command(), f"night to {DAYS[row]}", f"{ODD} (x0.5", "--accept-moves")
+    assert site.account.read_bytes() == kept
+    site.evening(answers(raw, DAYS[row + 1]), DAYS[row + 1])
+    held = content(site.data_dir)
+    code, out, err = site.try_update()
+    assert code == 1, err
+    assert "split" in {change["column"] for change in json.loads(out)["changes"]}
+    assert content(site.data_dir) == held
+    assert site.try_update("--accept-changes")[0] == 0
+    assert site.try_step()[0] == 0
+    assert [day.day for day in site.days()] == DAYS[FIRST - 1 : row + 2]
+    require_data_of(site, raw, row + 1)
+    require_earned(site, site.raw)
+
+
+@pytest.mark.slow
 def test_an_evening_without_data_writes_nothing_and_an_hour_later_all_is_there(
     site: OddEvenings,
 ) -> None:
@@ -382,3 +415,33 @@ def test_an_evening_without_data_writes_nothing_and_an_hour_later_all_is_there(
     site.evening(charts, DAYS[FIRST])
     updated, booked = site.update_and_step()
     assert (updated["status"], booked["booked"]) == ("updated", [str(DAYS[FIRST])])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("printed", ["nothing", "one", "all"])
+def test_the_evening_of_a_holiday_books_nothing(site: OddEvenings, printed: str) -> None:
+    """Also where Yahoo prints the close before once more."""
+    last = max(row for row, day in enumerate(DAYS) if day < HOLIDAY)
+    site.evening(answers(site.raw, DAYS[last]), DAYS[last])
+    _, booked = site.update_and_step()
+    assert booked["booked"][-1] == str(DAYS[last])
+    site.decide_as(booked)
+    decided = content(site.folder / "decisions")
+    charts = answers(site.raw, DAYS[last])
+    n_days = (HOLIDAY - DAYS[last]).days
+    for ticker, chart in charts.items():
+        if printed == "nothing" or (printed == "one" and ticker != ODD):
+            continue
+        times, close = part(chart)["timestamp"], part(chart)["indicators"]["quote"][0]["close"][-1]
+        times.append(times[-1] + n_days * 24 * 3600)
+        for column in columns(chart):
+            column.append(close)
+        part(chart)["indicators"]["quote"][0]["volume"][-1] = 0
+    site.evening(charts, HOLIDAY)
+    updated, again = site.update_and_step()
+    assert updated["status"] == ("up to date" if printed == "nothing" else "updated")
+    assert again["booked"] == []
+    site.decide_as(booked)
+    assert content(site.folder / "decisions") == decided
+    site.evening(answers(site.raw, DAYS[last + 1]), DAYS[last + 1])
+    assert site.update_and_step()[1]["booked"] == [str(DAYS[last + 1])]

@@ -1,6 +1,7 @@
 """A decision that should not be made is refused in one line, and nothing is written."""
 
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -19,19 +20,20 @@ from hypothesis import strategies as st
 
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.daily.decision.checks import _near, require_timely
-from hrl_sarp.daily.market import TrainedRun
+from hrl_sarp.daily.market import TrainedRun, read_today
 from hrl_sarp.daily.portfolio import CASH, read_holdings
 from hrl_sarp.data.exchange_calendar import closed_sessions
 from hrl_sarp.data.known_at import as_of
 from hrl_sarp.data.store import RawData, write_raw
 from hrl_sarp.errors import CheckpointError, DataError
+from hrl_sarp.features.macro import MACRO_FEATURES
 from hrl_sarp.run.damage import sealed
 from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import write_text
 from hrl_sarp.run.phases import PHASES, best_file
 from tests.command_line import Command, Result, assert_refused
 from tests.daily.conftest import N_DAYS, SETTINGS, Site
-from tests.raw_data import sessions
+from tests.raw_data import SERIES, sessions
 
 # two years of training are too few to tell drift from chance, so that only another unit counts
 QUIET: dict[str, Any] = {"drift": {"least_psi": 9.0}}
@@ -179,6 +181,43 @@ def test_a_series_that_has_stopped_is_refused(
     data_dir = changed_data(site, tmp_path, macro=site.raw.macro.filter(~ended))
     result = decide("--as-of", last, data_dir=data_dir)
     assert_refused(result, "VIX ends on", "update-data", "series_gap_factor")
+
+
+EXCHANGED = sorted(
+    {
+        (name, other)
+        for feature in MACRO_FEATURES.values()
+        for name, other in itertools.combinations(feature.series, 2)
+        if name in SERIES
+    }
+)
+
+
+@pytest.mark.parametrize(("name", "other"), EXCHANGED)
+def test_a_series_in_the_place_of_that_of_the_training_is_refused(
+    name: str, other: str, decide: Decide, site: Site, last: date, tmp_path: Path
+) -> None:
+    renamed = pl.col("series").replace({name: other})
+    data_dir = changed_data(site, tmp_path, macro=site.raw.macro.with_columns(renamed))
+    result = decide("--as-of", last, data_dir=data_dir)
+    assert_refused(result, "series that the run has and the data lack", f"from {name}")
+    assert f"from {other}" in result[2].split("series that the run does not know")[1]
+
+
+def test_an_index_in_the_place_of_that_of_the_training_is_refused(
+    decide: Decide, site: Site, last: date, tmp_path: Path
+) -> None:
+    is_fund = pl.col("series").str.starts_with("ETF_")
+    data_dir = changed_data(site, tmp_path, macro=site.raw.macro.filter(~is_fund))
+    result = decide("--as-of", last, data_dir=data_dir)
+    assert_refused(result, "index from equal weight of the sector funds", "index from 1/N")
+
+
+def test_a_run_that_does_not_say_its_series_decides_by_those_of_the_data(site: Site) -> None:
+    run = TrainedRun.read(site.run_dir)
+    before = {name: fact for name, fact in run.origin.facts.items() if name != "series"}
+    old = dataclasses.replace(run, origin=dataclasses.replace(run.origin, facts=before))
+    assert read_today(old, site.whole, SETTINGS).day == site.later_days[-1]
 
 
 def test_volumes_in_lots_are_refused_unless_the_drift_is_accepted(

@@ -135,6 +135,24 @@ def test_a_bad_row_counts_as_a_halt() -> None:
     assert np.isnan(panel.dollar_volume[1, 1])
 
 
+@pytest.mark.parametrize(
+    ("found", "is_session"),
+    [(("off_session", "no_trade"), False), (("off_session",), True), (("no_trade",), True)],
+)
+def test_a_day_without_a_session_and_without_trades_is_no_row(
+    found: tuple[str, ...], *, is_session: bool
+) -> None:
+    # the close of 100 once more with a split for the next bar: 2 x 50 / 100 is flat
+    flat = _bar(100.0, 100.0, 0.0)
+    rows = [(0, flat), (1, flat), (2, {**flat, "split": 2.0}), (3, _bar(50.0, 50.0, 0.0))]
+    findings = tuple((2, rule) for rule in found)
+    panel = _build(rows, findings, n_days=2, adj_close=None)
+    assert panel.dates.tolist() == [_day(n) for n in (0, 1, 2, 3) if n != 2 or is_session]
+    if not is_session:
+        np.testing.assert_allclose(panel.overnight_return[:, 1], 0.0, atol=1e-12)
+        assert panel.tradable[:, 1].all()
+
+
 def test_a_lasting_jump_of_the_adjusted_series_earns_nothing() -> None:
     # the shape of ZBRA 2003-08-21: the close is flat, adj_close jumps by a half and stays
     rows = [(0, _bar(80, 80, 40)), (1, _bar(80, 80, 60)), (2, _bar(82, 84, 63))]

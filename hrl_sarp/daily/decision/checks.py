@@ -1,7 +1,8 @@
 """What is asked before a decision is made: whether data, agents and holdings allow one."""
 
 import difflib
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -16,16 +17,20 @@ from hrl_sarp.daily.market import Today, TrainedRun
 from hrl_sarp.daily.portfolio import CASH, Holdings
 from hrl_sarp.data.exchange_calendar import closed_sessions, sessions_between
 from hrl_sarp.data.partners import twin_of
+from hrl_sarp.data.quality import rules
 from hrl_sarp.data.store import read_manifest
 from hrl_sarp.data.update import GOING_ON
 from hrl_sarp.errors import CheckpointError, DataError
-from hrl_sarp.features.macro import MACRO_FEATURES
+from hrl_sarp.features.macro import read_series
 
 MONTH = 22
 """Sessions. A stock of the universe whose bars ended in the last month counts as missing: files
 that stop coming look like companies that cease."""
 SPLIT_DAYS = 7
 """Calendar days for which a split is told."""
+JUMP, JUMP_DAYS = 1.15, 120
+"""Ratio of prices over a night below which no rule about splits and units looks at it, and calendar
+days in which the bar before it is searched."""
 NAMED = 5
 """Stocks that a line names."""
 ALIKE = 0.75
@@ -123,13 +128,31 @@ def last_bar_day(data_dir: Path) -> date:
     return date.fromisoformat(read_manifest(data_dir)["spans"]["bars"][1])
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """What the user has looked at, so that it is told and not refused.
+
+    Examples:
+        >>> Accepted().moves
+        False
+    """
+
+    drift: bool = False
+    """Inputs that left their training span."""
+    moves: bool = False
+    """Nights that look like a split or another unit that the data do not state."""
+
+
+NOTHING = Accepted()
+
+
 def check_close(
     today: Today,
     row: int,
     meter: DriftMeter,
     settings: DailyConfig,
-    *,
-    accept_drift: bool,
+    held: Collection[str],
+    accepted: Accepted,
     instead: str = "",
 ) -> Checked:
     """Refuse data and agents of which nothing should be decided at a close.
@@ -139,27 +162,92 @@ def check_close(
         row: of the session.
         meter: of the market.
         settings: the limits.
-        accept_drift: warn of drift in place of refusing it.
+        held: stocks that the account holds or has ordered.
+        accepted: what is told in place of refusing it.
         instead: what else can be done where bars are missing, for the message.
 
     Returns:
         What is worth telling nevertheless.
 
     Raises:
-        DataError: for stocks without a bar, series that have stopped, and drift.
+        DataError: for stocks without a bar, series that have stopped, nights that the data do not
+            explain, and drift.
         CheckpointError: for agents whose training lies too far back.
     """
     day: date = today.market.dates[row].item()
     missing = require_bars(today.market, row, settings, instead)
     require_running_series(today, day, settings)
     warnings = [*_age_warnings(today.run, day, settings)]
+    moves = unexplained_moves(today, row, held)
+    if moves and not accepted.moves:
+        raise DataError(
+            f"{moves}; a source may state a split a day late: {_update(today.raw.source)}look at "
+            "the prices and give --accept-moves to go on with them"
+        )
+    warnings += [f"moves accepted: {moves}"] if moves else []
     drift = meter.at(row)
-    if accept_drift:
+    if accepted.drift:
         problem = drift_problem(drift, settings.drift)
         warnings += [] if problem is None else [f"drift accepted: {problem}"]
     else:
         require_no_drift(drift, settings.drift, day)
     return Checked(tuple(warnings), missing, drift)
+
+
+def unexplained_moves(today: Today, row: int, held: Collection[str]) -> str:
+    """Name stocks whose night looks like a split or another unit that the data do not state.
+
+    Args:
+        today: a market that has the session; later bars are not read.
+        row: of the session.
+        held: stocks that the account holds or has ordered. Those of the day's universe, which may
+            be bought, count as well.
+
+    Returns:
+        A sentence with symbols, ratios and what the market takes them for; empty if there are none.
+    """
+    market = today.market
+    day: date = market.dates[row].item()
+    may_buy = {market.symbols[stock] for stock in market.slots[row] if stock >= 0}
+    bars = today.raw.bars.filter(
+        pl.col("symbol").is_in([*may_buy, *held]), pl.col("date") <= day
+    ).sort("symbol", "date")
+    moved = _moved(bars, day)
+    if moved.is_empty():
+        return ""
+    config = today.run.config.data.validation
+    bars = bars.join(moved, on="symbol", how="semi", maintain_order="left")
+    found = rules.check_rows(rules.prepare(bars, config), config).filter(
+        pl.col("date") == day, pl.col("rule").is_in(sorted(rules.UNEXPLAINED))
+    )
+    told = [
+        f"{symbol} (x{night:.3g}, {rule}, {'no return' if rule in rules.BREAKING else 'earned'})"
+        for symbol, rule, night in found.join(moved, on="symbol")
+        .select("symbol", "rule", "night")
+        .sort("symbol", "rule")
+        .iter_rows()
+    ]
+    if not told:
+        return ""
+    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    return (
+        f"over the night to {day} prices moved as by a split or another unit that the data do not "
+        f"state, of stocks that are held or may be bought: {', '.join(told[:NAMED])}{more}"
+    )
+
+
+def _moved(bars: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Return `symbol` and `night` of the stocks that moved as far as a split: most days, of none.
+
+    The night is the open over the close before; the close where there is no open.
+    """
+    close = pl.col("close")
+    priced = bars.filter(pl.col("date") > day - timedelta(days=JUMP_DAYS), close > 0)
+    before = close.shift(1).over("symbol")
+    moves = priced.with_columns(night=pl.coalesce("open", "close") / before, whole=close / before)
+    largest = pl.max_horizontal(pl.col("night", "whole").log().abs())
+    found = moves.filter(pl.col("date") == day, largest > math.log(JUMP))
+    return found.select("symbol", "night")
 
 
 def require_known(path: Path | None, held: Holdings, today: Today) -> None:
@@ -263,10 +351,8 @@ def require_running_series(today: Today, day: date, settings: DailyConfig) -> No
     )
     found = {name: (last, gap) for name, last, gap in spans.iter_rows()}
     stopped = {}
-    for feature in today.market.macro_names:
-        alternatives = MACRO_FEATURES[feature].series if feature in MACRO_FEATURES else (feature,)
-        name = next((name for name in alternatives if name in found), None)
-        if name is None or found[name][1] is None:
+    for name in read_series(today.market.macro_names, found).values():
+        if found[name][1] is None:
             continue
         last, gap = found[name]
         if (day - last).days > settings.series_gap_factor * gap:

@@ -291,7 +291,7 @@ def _sector_figure(
             markersize=9 if marker == "|" else 5, markeredgewidth=2 if marker == "|" else 1,
         )  # fmt: skip
     axes.set_yticks(place, names)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(visible=False, axis="y")
     figure.legend(loc="outside upper center", ncols=3, handletextpad=0.4, columnspacing=1.2)
     return figure
@@ -314,7 +314,7 @@ def _exposure_figure(market: Market) -> Figure:
     lower.set_title("volatility a year")
     lower.legend(loc="upper left")
     for axes in (upper, lower):
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
     lower.xaxis.set_major_locator(locator)
     lower.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

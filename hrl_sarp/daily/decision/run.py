@@ -13,6 +13,8 @@ from hrl_sarp.config.loading import name_changes
 from hrl_sarp.config.study_schema import DailyConfig
 from hrl_sarp.daily.decision.card import AgentCard, card_of
 from hrl_sarp.daily.decision.checks import (
+    NOTHING,
+    Accepted,
     Checked,
     check_close,
     require_known,
@@ -145,8 +147,7 @@ def make_decision(
     studies: Path,
     now: datetime,
     day: date | None = None,
-    *,
-    accept_drift: bool = False,
+    accepted: Accepted = NOTHING,
 ) -> DayDecision:
     """Decide for an account after a close; nothing is written.
 
@@ -159,7 +160,7 @@ def make_decision(
         studies: folder of studies, of which the card quotes the newest.
         now: with its zone; without `day` the data must have the last session that has closed.
         day: session of the decision; None is the last one of the data.
-        accept_drift: decide although the inputs have left their training span.
+        accepted: what is told in place of refusing it.
 
     Returns:
         The decision with its orders.
@@ -181,7 +182,8 @@ def make_decision(
         today.market.n_days - 1,
         meter,
         settings,
-        accept_drift=accept_drift,
+        held.shares,
+        accepted,
         instead="give --as-of with an earlier session, or ",
     )
     checked = replace(checked, warnings=(*checked.warnings, *warnings))

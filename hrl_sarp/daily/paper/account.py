@@ -145,6 +145,12 @@ class PaperDay:
         """What the checks of the session told; none in accounts of a version before."""
         return tuple(self.decision.get("warnings", ()))
 
+    @property
+    def stocks(self) -> frozenset[str]:
+        """What is held at the close, or ordered for the next open."""
+        orders = self.decision.get("orders", ())
+        return frozenset({*self.holdings, *(order["symbol"] for order in orders)})
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, from which `from_json` makes an equal day."""
         kept = {field.name: getattr(self, field.name) for field in fields(self)}

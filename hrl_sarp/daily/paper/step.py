@@ -1,13 +1,19 @@
 """The commands `paper init` and `paper step`: opens an account, and books what it has missed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from hrl_sarp.config.study_schema import DailyConfig
-from hrl_sarp.daily.decision.checks import check_close, require_closed, require_timely
+from hrl_sarp.daily.decision.checks import (
+    NOTHING,
+    Accepted,
+    check_close,
+    require_closed,
+    require_timely,
+)
 from hrl_sarp.daily.decision.run import read_runs
 from hrl_sarp.daily.drift import DriftMeter
 from hrl_sarp.daily.market import TrainedRun, agents_hash
@@ -27,8 +33,7 @@ def open_account(
     lot_size: int | None,
     now: datetime,
     start: date | None = None,
-    *,
-    accept_drift: bool = False,
+    accepted: Accepted = NOTHING,
 ) -> PaperDay:
     """Write a new account, in cash, with the decision for the open after its start.
 
@@ -42,7 +47,7 @@ def open_account(
         now: with its zone; a session that has not closed is not booked.
         start: session at whose close the account begins; None is the last one of the data, which
             must be the last one that has closed.
-        accept_drift: begin although the inputs have left their training span.
+        accepted: what is told in place of refusing it.
 
     Returns:
         The day of the start.
@@ -76,7 +81,7 @@ def open_account(
         start=day,
     )
     known = markets.at(day)
-    checks = SessionChecks(settings, accept_drift=accept_drift)
+    checks = SessionChecks(settings, accepted)
     first = first_day(known, terms, checks.warnings(known))
     PaperAccount.create(path, terms, first)
     return first
@@ -88,8 +93,7 @@ def catch_up(
     settings: DailyConfig,
     now: datetime,
     day: date | None = None,
-    *,
-    accept_drift: bool = False,
+    accepted: Accepted = NOTHING,
 ) -> list[PaperDay]:
     """Book what an account has missed, from data that must be up to date.
 
@@ -100,7 +104,7 @@ def catch_up(
         now: with its zone.
         day: session to book up to; None is the last one of the data, which must be the last one
             that has closed.
-        accept_drift: decide although the inputs have left their training span.
+        accepted: what is told in place of refusing it.
 
     Returns:
         The sessions that were booked, oldest first; none if the account has all.
@@ -115,7 +119,7 @@ def catch_up(
     if day is not None and day <= account.last.day:
         return []
     markets = KnownMarkets.collected(runs, data_dir, own, day)
-    return step_account(account, markets, own, now, accept_drift=accept_drift)
+    return step_account(account, markets, own, now, accepted)
 
 
 class SessionChecks:
@@ -123,28 +127,29 @@ class SessionChecks:
 
     Args:
         settings: the limits.
-        accept_drift: warn of drift in place of refusing it.
+        accepted: what is told in place of refusing it.
 
     Examples:
         >>> SessionChecks.__name__
         'SessionChecks'
     """
 
-    def __init__(self, settings: DailyConfig, *, accept_drift: bool) -> None:
-        self._settings, self._accept_drift = settings, accept_drift
+    def __init__(self, settings: DailyConfig, accepted: Accepted) -> None:
+        self._settings, self._accepted = settings, accepted
         self._view: View | None = None
 
-    def warnings(self, known: KnownDay) -> tuple[str, ...]:
+    def warnings(self, known: KnownDay, held: Collection[str] = ()) -> tuple[str, ...]:
         """Refuse a session of which nothing should be decided.
 
         Args:
             known: the session.
+            held: stocks that the account holds or has ordered.
 
         Returns:
             What is worth telling nevertheless.
 
         Raises:
-            DataError: for stocks without a bar, series that have stopped, and drift.
+            DataError: as `check_close`.
             CheckpointError: for agents whose training lies too far back.
         """
         today = known.view.todays[0]
@@ -152,7 +157,7 @@ class SessionChecks:
             self._view = known.view
             self._meter = DriftMeter(today.market, today.raw.bars, self._settings.drift)
         given = (today, known.row, self._meter, self._settings)
-        return check_close(*given, accept_drift=self._accept_drift).warnings
+        return check_close(*given, held, self._accepted).warnings
 
 
 def step_account(
@@ -160,8 +165,7 @@ def step_account(
     markets: KnownMarkets,
     settings: DailyConfig,
     now: datetime,
-    *,
-    accept_drift: bool = False,
+    accepted: Accepted = NOTHING,
 ) -> list[PaperDay]:
     """Book every session that the data have and the account lacks, each in one transaction.
 
@@ -171,7 +175,7 @@ def step_account(
         settings: of daily decisions; a booked session cannot be taken back, so that one of which
             `decide` would decide nothing is refused.
         now: with its zone; a session that has not closed is refused.
-        accept_drift: decide although the inputs have left their training span.
+        accepted: what is told in place of refusing it.
 
     Returns:
         The sessions that were booked, oldest first; none if the account has all.
@@ -191,11 +195,11 @@ def step_account(
     if not missing:
         return []
     require_closed(markets.view.todays[0].run, markets.data_dir, missing[-1], now)
-    booked, checks = list[PaperDay](), SessionChecks(settings, accept_drift=accept_drift)
+    booked, checks = list[PaperDay](), SessionChecks(settings, accepted)
     with phase_progress("paper account", len(missing), unit="sessions") as bar:
         for count, day in enumerate(missing, 1):
             known = markets.at(day)
-            warnings = checks.warnings(known)
+            warnings = checks.warnings(known, account.last.stocks)
             booked.append(next_day(known, account.last, account.terms, warnings))
             account.append(booked[-1])
             bar.update(count)

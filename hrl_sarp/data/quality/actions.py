@@ -117,7 +117,7 @@ def without_again(total: pl.Expr) -> pl.Expr:
     return pl.when(counts).then(less).otherwise(adjusted)
 
 
-def of_nights(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
+def of_nights(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     """Find nights over which a price changed as by a split that the data do not state.
 
     The first expression looks at prices alone:
@@ -126,12 +126,12 @@ def of_nights(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
     configured ratios n;
     the move from open to close is a usual one;
     the bar follows no long hole, and neither it nor the bar before has an adjustment gap.
-    The second says which of them are splits and no crashes:
-    n times as many shares change hands for the same money, so the dollar volume stays between
-    `split_min_turnover` and `split_max_turnover` times the usual one, and below n x
-    `split_turnover_multiple` times; a crash multiplies it, and a dying stock loses it;
-    the symbol has stated no split so far: a source that states splits would have stated this one.
-    An unknown volume speaks for neither.
+    The others say which of them are splits and no crashes: n times as many shares change hands for
+    the same money, so the dollar volume stays between `split_min_turnover` and `split_max_turnover`
+    times the usual one, and below n x `split_turnover_multiple` times; a crash multiplies it, and a
+    dying stock loses it. An unknown volume speaks for neither.
+    The second has those of a symbol that has stated no split so far. The third has the others: a
+    source that states splits would have stated this one, though some state it a day late.
     """
     looks_split, is_usual = [], []
     busy = pl.col("busy").fill_null(1.0)
@@ -151,7 +151,8 @@ def of_nights(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
         & ~before("is_gap").fill_null(value=False)
     )
     stated = so_far(pl.col("split") != 1)
-    return of_prices & any_of(looks_split), of_prices & any_of(is_usual) & ~stated
+    traded = of_prices & any_of(is_usual)
+    return of_prices & any_of(looks_split), traded & ~stated, traded & stated
 
 
 def repeated(bars: pl.DataFrame) -> pl.DataFrame:

@@ -132,13 +132,16 @@ def level_defects(bars: pl.DataFrame) -> pl.DataFrame:
     return _about("", moves["date"][0], "log_prices", usual, moves.height, detail)
 
 
-def span_defects(bars: pl.DataFrame, good_bars: pl.DataFrame) -> pl.DataFrame:
+def span_defects(
+    bars: pl.DataFrame, good_bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]
+) -> pl.DataFrame:
     """Report days that reach beyond the data: every other stock would cease on the day before.
 
     `empty_span`: no symbol has a bar for more than `_MOST_DAYS` days. A wrong month or year in some
     rows looks so. It has the first row on the side with fewer rows, and counts them.
-    `end_unusable`: the last days have bars, but none that no rule excludes. It has the first of
-    these bars, and counts them.
+    `end_unusable`: the last sessions have bars, but none that no rule excludes. It has the first of
+    these bars, and counts them. Days without a session do not count: sources print the close before
+    once more on a holiday.
     """
     keyed = bars.drop_nulls(["symbol", "date"]).sort("date", "symbol")
     days = keyed["date"].unique().sort()
@@ -156,7 +159,8 @@ def span_defects(bars: pl.DataFrame, good_bars: pl.DataFrame) -> pl.DataFrame:
         parts.append(
             findings_of(fewer.head(1), "empty_span", pl.col("close"), count, pl.lit(detail))
         )
-    after = keyed.filter(pl.col("date") > good_bars["date"].max())
+    late = keyed.filter(pl.col("date") > good_bars["date"].max())
+    after = late.join(session_numbers(sessions), on="date", how="semi", maintain_order="left")
     if after.height:
         detail = (
             f"the {after.height} bars after {good_bars['date'].max()!s} cannot be used, see their "

@@ -95,6 +95,12 @@ overnight return into the next good bar to 0: if only the row were dropped, the 
 move to that night. The next good bar is the row itself, unless another rule excludes it. If an
 `adjustment_reversal` follows at the next bar, the return stays."""
 
+UNEXPLAINED = frozenset(
+    {"undeclared_split", "late_split", "unit_change", "quiet_jump", "split_contradicted"}
+)
+"""Rules about nights that look like something which the data do not state. On their evening nobody
+can tell what they were; days later the source may have stated it."""
+
 PAID_BEFORE = frozenset({"dividend_again"})
 """Rules about stated dividends that were counted on an earlier row."""
 
@@ -228,6 +234,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `long_hole`: more than `max_hole_days` calendar days lie before the row. Splits and dividends
     may be missing there.
     `undeclared_split`: see `actions.of_nights`. The value is the overnight return.
+    `late_split`: the same of a symbol that has stated a split before. It is earned, because its
+    source would have stated this one, too; but some state it a day late.
     `split_unseen`: a stated split does not show in the price, so it is not applied. The value is
     the split.
     `split_contradicted`: a stated split leaves a move as large as itself: inverse, or twice.
@@ -238,8 +246,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `false_range`: see `levels.false_range`; the value is the factor.
     `around_zero`: the bars after a price of zero or less. `leaves_zero`: the first bar after them.
     `suspected_split`: any other price ratio near 2/3, 1/2, 1/3 ..., and a night that looks like a
-    split where the volume or an earlier stated split speaks against it. The night is earned,
-    because a crash may have the same size.
+    split where the volume speaks against it. The night is earned, because a crash may have the same
+    size.
     `adjustment_gap`: adjusted and total return differ by more than the threshold. The value is the
     difference.
     `unstated_dividend`: such a gap looks like a dividend, and the symbol has stated none so far.
@@ -263,13 +271,12 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     repeats = pl.all_horizontal(pl.col(name) == before(name) for name in priced)
     no_split = pl.col("applied_split") == 1
     is_displaced = actions.displaced(config)
-    like_split, undeclared = (
+    like_split, undeclared, is_late = (
         where.fill_null(value=False) & ~is_displaced for where in actions.of_nights(config)
     )
     new_unit, new_unit_in_day = levels.unit_changes(config)
     new_unit = new_unit & ~undeclared & ~is_displaced
     jumps = [new_unit, undeclared, is_displaced]
-    quiet = levels.quiet_jump()
     is_false, factor = levels.false_range(config)
     looks_split = [((adjusted + 1) * n - 1).abs() < _SPLIT_TOLERANCE for n in _SPLIT_RATIOS]
     unexplained = pl.col("is_gap") & ~pl.col("is_dividend")
@@ -289,9 +296,10 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "stale_repeat": (repeats & (volume > 0), close),
         "large_return": (adjusted.abs() > config.max_abs_return, adjusted),
         "undeclared_split": (undeclared, pl.col("night") - 1),
+        "late_split": (is_late, pl.col("night") - 1),
         "long_hole": (pl.col("is_after_hole"), adjusted),
         "suspected_split": (
-            ((no_split & any_of(looks_split)) | like_split) & ~undeclared & ~is_displaced,
+            any_of([*looks_split, like_split]) & no_split & ~(undeclared | is_late | is_displaced),
             adjusted,
         ),
         "split_unseen": (pl.col("is_unseen"), pl.col("split")),
@@ -299,7 +307,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "split_displaced": (is_displaced, pl.col("night") - 1),
         "unit_change": (new_unit, pl.col("night")),
         "unit_change_in_day": (new_unit_in_day, pl.col("day")),
-        "quiet_jump": (quiet & ~any_of(jumps) & ~like_split, pl.col("night") - 1),
+        "quiet_jump": (levels.quiet_jump() & ~any_of(jumps) & ~like_split, pl.col("night") - 1),
         "false_range": (is_false, factor),
         "around_zero": (levels.around_zero(), close),
         "leaves_zero": (levels.leaves_zero(), close),

@@ -221,7 +221,7 @@ def _bar_findings(
     found += [late, rules.early_ends(good_bars, sessions)]
     found.append(actions.not_adjusted(prepared))
     found.append(actions.not_shown(prepared))
-    return [*found, alignment.span_defects(bars, good_bars)]
+    return [*found, alignment.span_defects(bars, good_bars, sessions)]
 
 
 def _without(bars: pl.DataFrame, found: list[pl.DataFrame]) -> pl.DataFrame:

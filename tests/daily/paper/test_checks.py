@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
@@ -192,3 +192,116 @@ def test_an_account_of_a_version_before_has_no_warnings(
     day = paper_site.begin(tmp_path / "old.sqlite", None)
     without = {key: value for key, value in day.decision.items() if key != "warnings"}
     assert replace(day, decision=without).warnings == ()
+
+
+MOVED, MOVE_ROW = "B1", FIRST + 3
+"""A stock of the universe, and the row of the night over which it moves."""
+
+
+class Move(NamedTuple):
+    """A night that the data do not explain."""
+
+    price: float
+    """Factor of all prices from the night on."""
+    shares: float
+    """Volume of the first day, over the median of the twenty days before."""
+    has_split_before: bool = True
+
+
+UNEXPLAINED = {
+    "2 for 1": Move(1 / 2, 2.0, has_split_before=False),
+    "2 for 1 again": Move(1 / 2, 2.0),
+    "3 for 2 again": Move(1 / 1.5, 1.5),
+    "7 for 1 again": Move(1 / 7, 7.0),
+    "1 for 10": Move(10.0, 0.1),
+    "pence": Move(100.0, 1.0),
+    "another currency": Move(1.3, 1.0),
+}
+
+
+def undivided(raw: RawData) -> RawData:
+    """Let the stock never split."""
+    is_own = pl.col("symbol") == MOVED
+    ratio = pl.when(is_own).then(pl.col("split").cum_prod().over("symbol")).otherwise(1.0)
+    bars = raw.bars.with_columns(
+        *(pl.col(name) * ratio for name in ("open", "high", "low", "close")),
+        split=pl.when(is_own).then(1.0).otherwise("split"),
+    )
+    return replace(raw, bars=bars)
+
+
+def moved(raw: RawData, move: Move, symbol: str = MOVED) -> RawData:
+    """Move the prices of a stock over a night."""
+    is_own, day, bars = pl.col("symbol") == symbol, pl.col("date"), raw.bars
+    before = bars.filter(is_own, day < DAYS[MOVE_ROW])["volume"][-20:].median()
+    later, first = is_own & (day >= DAYS[MOVE_ROW]), is_own & (day == DAYS[MOVE_ROW])
+    prices = ("open", "high", "low", "close", "adj_close")
+    bars = bars.with_columns(
+        *(pl.when(later).then(pl.col(n) * move.price).otherwise(n).alias(n) for n in prices),
+        volume=pl.when(first).then(pl.lit(before) * move.shares).otherwise("volume"),
+    )
+    return replace(raw, bars=bars)
+
+
+@pytest.mark.parametrize("name", UNEXPLAINED)
+def test_a_night_that_the_data_do_not_explain_is_not_booked_until_they_do(
+    name: str,
+    paper: Paper,
+    booked_to: Callable[[], date],
+    command: Command,
+    paper_site: PaperSite,
+    tmp_path: Path,
+) -> None:
+    move = UNEXPLAINED[name]
+    raw = paper_site.raw if move.has_split_before else undivided(paper_site.raw)
+    true = written(raw, tmp_path / "true", MOVE_ROW + 1)
+    assert paper("init", data_dir=true)[0] == 0
+    data_dir = written(moved(raw, move), tmp_path, MOVE_ROW)
+    result = paper("step", data_dir=data_dir)
+    told = (f"night to {DAYS[MOVE_ROW]}", f"{MOVED} (x", "update-data", "--accept-moves")
+    assert_refused(result, *told)
+    assert booked_to() == DAYS[MOVE_ROW - 1]
+    given = ("--data-dir", data_dir, "--settings", tmp_path / "settings.yaml")
+    there = ("--output", tmp_path / "decisions", "--as-of", DAYS[MOVE_ROW])
+    run = ("--log-dir", paper_site.site.run_dir)
+    assert_refused(command("decide", *run, *given, *there), *told)
+    assert not (tmp_path / "decisions").exists()
+    # on the next evening the source has corrected it
+    assert paper("step", data_dir=true)[0] == 0
+    with PaperAccount.open(tmp_path / "paper.sqlite") as account:
+        days = account.days
+    (tmp_path / "paper.sqlite").unlink()
+    assert paper("init", data_dir=true)[0] == 0
+    assert paper("step", data_dir=true)[0] == 0
+    with PaperAccount.open(tmp_path / "paper.sqlite") as account:
+        assert account.days == days
+
+
+def test_moves_that_were_looked_at_are_booked_and_told(
+    paper: Paper, booked_to: Callable[[], date], paper_site: PaperSite, tmp_path: Path
+) -> None:
+    assert paper("init")[0] == 0
+    raw = moved(paper_site.raw, UNEXPLAINED["2 for 1 again"])
+    data_dir = written(raw, tmp_path, MOVE_ROW + 1)
+    code, out, err = paper("step", "--accept-moves", "--json", data_dir=data_dir)
+    assert code == 0, err
+    assert booked_to() == DAYS[MOVE_ROW + 1]
+    assert json.loads(out)["warnings"] == []
+    with PaperAccount.open(tmp_path / "paper.sqlite") as account:
+        (warning,) = account.days[-2].warnings
+    assert warning.startswith("moves accepted: ")
+    assert f"{MOVED} (x0.49" in warning
+    assert "late_split, earned" in warning
+
+
+def test_crashes_and_moves_of_stocks_that_nobody_may_buy_are_booked(
+    paper: Paper, booked_to: Callable[[], date], paper_site: PaperSite, tmp_path: Path
+) -> None:
+    market = paper_site.site.today().market
+    others = sorted(set(paper_site.raw.bars["symbol"]) - set(market.symbols))
+    raw = moved(paper_site.raw, Move(1 / 2, 12.0))
+    raw = moved(raw, UNEXPLAINED["2 for 1 again"], others[0])
+    assert paper("init")[0] == 0
+    code, _, err = paper("step", data_dir=written(raw, tmp_path, MOVE_ROW))
+    assert code == 0, err
+    assert booked_to() == DAYS[MOVE_ROW]

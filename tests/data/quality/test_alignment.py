@@ -400,6 +400,28 @@ def test_last_days_on_which_no_bar_can_be_used_fail(column: str, n_days: int) ->
         assert report.has_failed == is_wrong
 
 
+@pytest.mark.parametrize("symbols", [["AAA"], ["AAA", "BBB"]])
+@pytest.mark.parametrize("holidays", [["2011-02-21"], ["2011-02-19", "2011-02-21"]])
+def test_closes_that_are_printed_again_on_days_without_a_session_are_no_end(
+    holidays: list[str], symbols: list[str]
+) -> None:
+    raw, eve = noisy_raw(), date(2011, 2, 18)
+    until = raw.bars.filter(pl.col("date") <= pl.lit(eve))
+    last = until.filter(pl.col("date") == pl.lit(eve), pl.col("symbol").is_in(symbols))
+    again = [
+        last.with_columns(
+            date=pl.lit(date.fromisoformat(holiday)),
+            volume=pl.lit(0.0),
+            **{name: pl.col("close") for name in ("open", "high", "low")},
+        )
+        for holiday in holidays
+    ]
+    report = check(replace(raw, bars=pl.concat([until, *again]).sort("symbol", "date")))
+    rules = set(report.table.filter(pl.col("date") > pl.lit(eve))["rule"])
+    assert {"no_trade", "off_session"} <= rules
+    assert "end_unusable" not in rules
+
+
 def paying(n_lost: int, n_kept: int, digits: int = 12) -> RawData:
     """AAA and BBB pay 0.4 on days of their own; so many adjusted closes lack it, or have it."""
     raw = noisy_raw()

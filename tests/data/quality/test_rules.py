@@ -73,11 +73,15 @@ def test_fall_with_other_than_the_usual_trading_is_a_crash_that_is_named(ratio: 
         assert found_by("suspected_split", crash.bars)["date"].to_list() == [day(ROW)]
 
 
-def test_fall_of_a_symbol_that_has_stated_a_split_is_a_crash_that_is_named() -> None:
+def test_split_of_a_symbol_that_has_stated_one_may_be_named_late() -> None:
     raw = split_at(2.0)
     told = with_cells(with_factor(raw, 3, 0.5, PRICES), 3, split=2.0)  # adj_close goes on smoothly
     assert splits_of(told) == []
-    assert found_by("suspected_split", told.bars)["date"].to_list() == [day(ROW)]
+    assert found_by("late_split", told.bars)["date"].to_list() == [day(ROW)]
+    assert found_by("suspected_split", told.bars).is_empty()
+    crash = with_cells(told, ROW, volume=1e5)
+    assert found_by("late_split", crash.bars).is_empty()
+    assert found_by("suspected_split", crash.bars)["date"].to_list() == [day(ROW)]
     later = with_cells(with_factor(raw, ROW + 3, 0.5, PRICES), ROW + 3, split=2.0)
     assert splits_of(later) == [("AAA", day(ROW))]  # nobody knew of it then
 
