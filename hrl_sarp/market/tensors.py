@@ -199,7 +199,7 @@ def slot_feature_names(market: Market) -> tuple[str, ...]:
 
 
 def is_embedding(name: str) -> bool:
-    """Tell columns of encoders from those of forecasters, by the names of `slot_feature_names`."""
+    """Tell embeddings from forecasts of forecasters and heads, by names of `slot_feature_names`."""
     return name.startswith("embedding ")
 
 

@@ -1,7 +1,6 @@
 """What is asked before a decision is made: whether data, agents and holdings allow one."""
 
 import difflib
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,7 +16,7 @@ from hrl_sarp.daily.market import Today, TrainedRun
 from hrl_sarp.daily.portfolio import CASH, Holdings
 from hrl_sarp.data.exchange_calendar import closed_sessions, sessions_between
 from hrl_sarp.data.partners import twin_of
-from hrl_sarp.data.quality import rules
+from hrl_sarp.data.quality import levels, rules
 from hrl_sarp.data.store import read_manifest
 from hrl_sarp.data.update import GOING_ON
 from hrl_sarp.errors import CheckpointError, DataError
@@ -28,9 +27,8 @@ MONTH = 22
 that stop coming look like companies that cease."""
 SPLIT_DAYS = 7
 """Calendar days for which a split is told."""
-JUMP, JUMP_DAYS = 1.15, 120
-"""Ratio of prices over a night below which no rule about splits and units looks at it, and calendar
-days in which the bar before it is searched."""
+JUMP_DAYS = 120
+"""Calendar days in which the bar before a night is searched."""
 NAMED = 5
 """Stocks that a line names."""
 ALIKE = 0.75
@@ -237,16 +235,19 @@ def unexplained_moves(today: Today, row: int, held: Collection[str]) -> str:
 
 
 def _moved(bars: pl.DataFrame, day: date) -> pl.DataFrame:
-    """Return `symbol` and `night` of the stocks that moved as far as a split: most days, of none.
+    """Return `symbol` and `night` of the stocks that the rules may name: most days, of none.
 
-    The night is the open over the close before; the close where there is no open.
+    The night is the open over the close before; the close where there is no open. Rules about
+    splits and units look at no smaller move than `levels.JUMP`, unless a split or a dividend is
+    stated.
     """
     close = pl.col("close")
     priced = bars.filter(pl.col("date") > day - timedelta(days=JUMP_DAYS), close > 0)
     before = close.shift(1).over("symbol")
     moves = priced.with_columns(night=pl.coalesce("open", "close") / before, whole=close / before)
     largest = pl.max_horizontal(pl.col("night", "whole").log().abs())
-    found = moves.filter(pl.col("date") == day, largest > math.log(JUMP))
+    is_stated = (pl.col("split") != 1) | (pl.col("dividend") > 0)
+    found = moves.filter(pl.col("date") == day, (largest >= levels.JUMP) | is_stated)
     return found.select("symbol", "night")
 
 

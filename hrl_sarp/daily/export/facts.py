@@ -140,7 +140,8 @@ def _scaling(context: PhaseContext) -> dict[str, str]:
         ),
         "stock embeddings": "frozen encoder's output for the stock's last window; 0 in empty slots",
         "stock forecasts": (
-            "of the stock's last forecast, made by the forecaster of the run after a close: value "
+            "of the stock's last forecast, made after a close by the run's forecaster, or by its "
+            "encoder's head of volatility: value "
             "less mean, over deviation, both of the forecasts in the training span, bounded; 0 "
             "where there is none and in empty slots"
         ),

@@ -21,7 +21,7 @@ _AROUND_ZERO_BARS = 20
 
 _TWOFOLD = 1.9
 """A stock does not rise by so much in a night without many shares being traded."""
-_JUMP, _JUMP_SHARES = math.log(1.2), 2.0
+JUMP, _JUMP_SHARES = math.log(1.2), 2.0
 """Log return of a night that brings trading, and the shares over the usual ones that are few."""
 _FEWEST_SHARES = 0.3
 """Shares over the usual ones below which hardly anyone could trade on the news."""
@@ -92,8 +92,8 @@ def unit_changes(config: ValidationConfig) -> tuple[pl.Expr, pl.Expr]:
 def quiet_jump() -> pl.Expr:
     """Find nights of a lasting jump that brought no trading, as a change of currency does not."""
     night, whole = pl.col("night").log(), pl.col("adjusted_return").log1p()
-    lasts = (night.sign() == whole.sign()) & (whole.abs() >= _JUMP)
-    is_jump = night.is_finite() & (night.abs() >= _JUMP) & lasts & ~pl.col("is_gap")
+    lasts = (night.sign() == whole.sign()) & (whole.abs() >= JUMP)
+    is_jump = night.is_finite() & (night.abs() >= JUMP) & lasts & ~pl.col("is_gap")
     return (is_jump & _has_few_shares() & ~pl.col("is_after_hole")).fill_null(value=False)
 
 

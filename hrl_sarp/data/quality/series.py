@@ -50,6 +50,8 @@ _NEAR = 0.8
 """Share of equal letters from which on two names may be one, misspelt."""
 _VERY_NEAR, _LONG_NAME = 0.9, 6
 """The same for two names of the data, which are told and not refused, from so many letters on."""
+_MOST_COMPARED = 200
+"""Names of sectors beyond which no two are compared: it takes the square of their number."""
 _UNKNOWN = frozenset(
     (
         *("", "-", "--", ".", "?", "nan", "nat", "na", "n/a", "#n/a", "none", "null"),
@@ -213,6 +215,8 @@ def doubtful_names(sectors: pl.DataFrame) -> tuple[str, ...]:
         if name.casefold() in _UNKNOWN
     ]
     words_only = [name for name in told if not re.search(r"\d", name)]
+    if len(words_only) > _MOST_COMPARED:
+        return tuple(notes)
     for first, second in combinations(words_only, 2):
         share = difflib.SequenceMatcher(None, _letters(first), _letters(second)).ratio()
         if _VERY_NEAR <= share < 1 and min(len(first), len(second)) >= _LONG_NAME:

@@ -149,3 +149,11 @@ def test_no_volatility_is_zero_and_a_rate_may_be(series: str) -> None:
     assert checked(series, values).has_failed
     for value in (0.0, -0.75, 22.0):
         assert not checked("FEDFUNDS", np.where(values > 0, 2.0, value)).has_failed
+
+
+def test_names_of_thousands_of_sectors_are_not_compared_with_each_other() -> None:
+    few = [f"Sector of {chr(97 + i // 26)}{chr(97 + i % 26)} goods" for i in range(100)]
+    many = [f"{name} {chr(97 + i)}" for i in range(26) for name in few]
+    for names, is_compared in ((few, True), (many, False)):
+        named = pl.DataFrame({"symbol": [str(i) for i in range(len(names))], "sector": names})
+        assert bool(doubtful_names(named)) is is_compared
