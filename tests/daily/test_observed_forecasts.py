@@ -123,7 +123,7 @@ def test_an_export_names_the_columns_of_the_forecasts(
     assert {column["scaling"] for column in columns} == {"stock forecasts"}
     units = {"har": {"log"}, "toto": {"log return", "probability"}}
     assert {column["unit"] for column in columns} == units[own.config.forecasters.observe]
-    assert "forecaster of the run" in facts["scaling"]["stock forecasts"]
+    assert "run's forecaster" in facts["scaling"]["stock forecasts"]
 
 
 def test_a_run_that_keeps_no_forecaster_is_refused_by_name(own: Site, tmp_path: Path) -> None:
