@@ -290,3 +290,13 @@ def test_foresight_of_few_stocks_of_many_is_found(n_known: int) -> None:
     ahead = np.full_like(level, np.nan)
     ahead[:-1, :n_known] = (level[1:] - level[:-1])[:, :n_known]
     assert "mine" in _foresight("mine", ahead, _future_returns(panel))
+
+
+def test_a_day_with_one_stock_is_no_day_of_foresight() -> None:
+    panel = panel_of(np.random.default_rng(5).normal(0.0, 0.02, (600, 12)))
+    level = panel.log_level
+    ahead = np.full_like(level, np.nan)
+    ahead[:100] = level[1:101] - level[:100]
+    ahead[100:190, 0] = 0.0
+    (problem,) = _foresight("mine", ahead, _future_returns(panel)).values()
+    assert "over 100 days" in problem
