@@ -24,8 +24,12 @@ DIGITS = 5
 """Significant digits of a point."""
 PANEL_PIXELS, GAP_PIXELS, EDGE_PIXELS = 150, 26, 52
 """Height of a panel of relative height 1, between two panels, and above and below all of them."""
-PERCENT, PLAIN, PRICE, TICKS = ".1%", ".3~g", ",.6~r", ".3~%"
-"""Formats of values, of prices, and of the ticks of shares, as d3 writes them."""
+PERCENT, PLAIN, PRICE = ".1%", ".5~g", ",.6~r"
+"""Formats of shares, of values and of prices at which one points, as d3 writes them."""
+TICK_FORMATS = {PERCENT: ".3~%", PLAIN: ""}
+"""Formats of ticks, where they differ. Empty: plotly takes as many digits as tell ticks apart."""
+FEW_DAYS = 5
+"""Up to so many days a time axis has a tick for each. More ticks would be hours."""
 FLAT_MARGIN = 0.01
 """Above and below values that are all one."""
 
@@ -103,7 +107,8 @@ def timeline(
     """
     days = thinned(len(dates))
     data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {"xaxis": {"type": "date", "anchor": f"y{len(panels)}"}}
+    x_axis = {"type": "date", "anchor": f"y{len(panels)}", **_daily_ticks(dates)}
+    layout: dict[str, Any] = {"xaxis": x_axis}
     heights = [panel.height for panel in panels]
     inside = PANEL_PIXELS * sum(heights) + GAP_PIXELS * (len(panels) - 1)
     top = 1.0
@@ -114,7 +119,7 @@ def timeline(
             "title": {"text": escape(panel.title)},
             "domain": [round(bottom, 4), round(top, 4)],
             "type": "log" if panel.is_log else "linear",
-            "tickformat": TICKS if panel.form == PERCENT else panel.form,
+            "tickformat": TICK_FORMATS.get(panel.form, panel.form),
             **_flat_range(panel),
         }
         top = bottom - GAP_PIXELS / inside
@@ -164,7 +169,7 @@ def plane(
                 "hovertemplate": f"{titles[0]} %{{x:{PERCENT}}}<br>{titles[1]} %{{y:{PERCENT}}}",
             }
         )  # fmt: skip
-    axes = ({"title": {"text": title}, "tickformat": TICKS} for title in titles)
+    axes = ({"title": {"text": title}, "tickformat": TICK_FORMATS[PERCENT]} for title in titles)
     layout = dict(zip(("xaxis", "yaxis"), axes, strict=True))
     shown = {key: line for key, line in lines.items() if key in points}
     return Chart(name, caption, {"data": data, "layout": layout}, 430, shown)
@@ -267,6 +272,13 @@ def packed_plotly() -> str:
 def thinned(n_points: int) -> np.ndarray:
     """Choose rows evenly, first and last included."""
     return np.unique(np.linspace(0, n_points - 1, min(n_points, MAX_POINTS)).astype(int))
+
+
+def _daily_ticks(dates: Shaped[np.ndarray, " D"]) -> dict[str, Any]:
+    """Return ticks at whole days where the axis is short: plotly would write hours of the day."""
+    if not len(dates) or (dates[-1] - dates[0]).astype("timedelta64[D]").astype(int) > FEW_DAYS:
+        return {}
+    return {"tickmode": "array", "tickvals": [str(day) for day in dates], "tickformat": "%d %b\n%Y"}
 
 
 def _flat_range(panel: Panel) -> dict[str, Any]:

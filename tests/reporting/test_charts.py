@@ -12,6 +12,7 @@ import pytest
 
 from hrl_sarp.reporting.charts import (
     FADED,
+    FEW_DAYS,
     INK,
     MAX_POINTS,
     Chart,
@@ -94,6 +95,27 @@ def test_a_panel_of_one_value_has_a_narrow_axis(value: float, is_log: bool) -> N
     moved = {**curves, "pale": flat + 1e-3}
     chart = timeline("moved", "Moved.", DATES, [Panel("moved", moved)], LINES)
     assert "range" not in chart.spec["layout"]["yaxis"]
+
+
+@pytest.mark.parametrize("spread", [1e-4, 1e-2, 3.0])
+def test_ticks_and_the_value_pointed_at_tell_wealth_apart(spread: float) -> None:
+    """With fixed digits a young account had the ticks 1, 1 and 1."""
+    curves = {"own": 1.0 + spread * np.linspace(0.0, 1.0, len(DATES))}
+    chart = timeline("w", "W.", DATES, [Panel("wealth", curves)], LINES)
+    assert chart.spec["layout"]["yaxis"]["tickformat"] == ""  # plotly chooses the digits
+    (curve,) = chart.spec["data"]
+    assert "%{y:.5~g}" in curve["hovertemplate"]
+    assert len(set(curve["y"])) > 1
+
+
+@pytest.mark.parametrize("n_days", [2, 3, 5, 10])
+def test_a_short_axis_of_time_has_ticks_at_days_alone(n_days: int) -> None:
+    """Plotly would write hours, which no session has."""
+    curves = {"own": np.linspace(1.0, 2.0, n_days)}
+    chart = timeline("w", "W.", DATES[:n_days], [Panel("wealth", curves)], LINES)
+    axis = chart.spec["layout"]["xaxis"]
+    is_short = n_days <= FEW_DAYS
+    assert axis.get("tickvals") == ([str(day) for day in DATES[:n_days]] if is_short else None)
 
 
 def test_each_curve_is_in_its_panel_and_names_without_a_line_are_left_out() -> None:

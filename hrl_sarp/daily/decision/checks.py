@@ -21,6 +21,7 @@ from hrl_sarp.data.store import read_manifest
 from hrl_sarp.data.update import GOING_ON
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features.macro import read_series
+from hrl_sarp.reporting.table import counted
 
 MONTH = 22
 """Sessions. A stock of the universe whose bars ended in the last month counts as missing: files
@@ -88,8 +89,8 @@ def require_timely(
     if len(later) > settings.max_stale_sessions:
         update = _update(read_manifest(data_dir)["source"])
         raise DataError(
-            f"{data_dir}: stale data: the last bars are of {last}, and {len(later)} sessions of "
-            f"{profile.calendar} have closed since, the last one on {later[-1]}; "
+            f"{data_dir}: stale data: the last bars are of {last}, and {profile.calendar} has "
+            f"closed {counted(len(later), 'session')} since, the last one on {later[-1]}; "
             f"{update}give {option} {last} to go on as if it were that evening"
         )
 

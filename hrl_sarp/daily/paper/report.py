@@ -21,7 +21,7 @@ from hrl_sarp.reporting import charts
 from hrl_sarp.reporting.charts import FADED, INK, Chart, Line, Panel, timeline
 from hrl_sarp.reporting.figure import BLUE, VERMILION
 from hrl_sarp.reporting.page import Fold, Section, page
-from hrl_sarp.reporting.table import NONE, Form, Table, number, percent
+from hrl_sarp.reporting.table import NONE, Form, Table, counted, number, percent
 from hrl_sarp.run.files import write_json, write_text
 
 PAGE_NAME, JSON_NAME = "paper.html", "paper.json"
@@ -93,19 +93,34 @@ class PaperReport:
         return {
             "wealth_difference": float(np.prod(1 + own) / np.prod(1 + other) - 1),
             "largest_session": float(np.abs(own - other).max()),
-            "tracking_error": metrics.annual_volatility(own - other, self.year),
         }
 
+    @property
+    def tracking_error(self) -> float | None:
+        """Volatility of the difference to the backtest; None after a single session."""
+        return _volatility(self.rows[ACCOUNT].net - self.rows[BACKTEST].net, self.year)
 
-MEASURES: Mapping[str, tuple[Form, Callable[[Row, Float[np.ndarray, " D"], int], float]]] = {
+
+def _volatility(net: Float[np.ndarray, " D"], year: int) -> float | None:
+    return metrics.annual_volatility(net, year) if len(net) > 1 else None
+
+
+def _sharpe(excess: Float[np.ndarray, " D"], year: int) -> float | None:
+    return metrics.sharpe_ratio(excess, year) if len(excess) > 1 else None
+
+
+Measure = Callable[[Row, Float[np.ndarray, " D"], int], float | None]
+MEASURES: Mapping[str, tuple[Form, Measure]] = {
     "growth": (PERCENT_2, lambda row, _, __: metrics.total_return(row.net)),
-    "volatility": (PERCENT, lambda row, _, year: metrics.annual_volatility(row.net, year)),
+    "volatility": (PERCENT, lambda row, _, year: _volatility(row.net, year)),
     "max drawdown": (PERCENT_2, lambda row, _, __: metrics.max_drawdown(row.net)),
-    "Sharpe": (RATIO, lambda row, free, year: metrics.sharpe_ratio(row.net - free, year)),
+    "Sharpe": (RATIO, lambda row, free, year: _sharpe(row.net - free, year)),
     "costs": (PERCENT_2, lambda row, _, __: float(row.cost.sum())),
     "turnover": (PERCENT, lambda row, _, __: float(row.turnover.sum())),
 }
-"""Heading -> form, measure of a row with the interest of cash and the sessions of a year."""
+"""Heading -> form, measure of a row with the interest of cash and the sessions of a year.
+
+A measure is None where a single session does not have it."""
 
 
 def compare(account: PaperAccount, markets: KnownMarkets) -> PaperReport:
@@ -206,9 +221,10 @@ def sentences(report: PaperReport) -> list[str]:
         near = (
             f"Its wealth is {percent(abs(differs), 3)} {'above' if differs > 0 else 'below'} that "
             "of the backtest, its return of a session differs by at most "
-            f"{percent(tracking['largest_session'], 3)}, its tracking error is "
-            f"{percent(tracking['tracking_error'], 2)} a year."
+            f"{percent(tracking['largest_session'], 3)}"
         )
+        error = report.tracking_error
+        near += "." if error is None else f", its tracking error is {percent(error, 2)} a year."
     causes = (
         "Whole shares differ from weights by rounding, and their dividends wait as cash until the "
         "next decision; each of them pays the sell cost once."
@@ -216,8 +232,9 @@ def sentences(report: PaperReport) -> list[str]:
     return [
         "This is no advice, no broker and no promise: nobody traded, and the account moved no "
         "price. Orders fill at the next open of the data with the costs of the market.",
-        f"{report.terms.capital:,.0f} became {last.wealth:,.2f} in {n_sessions} sessions, that is "
-        f"{percent(growth, 2)}; {last.cash:,.2f} of it is cash.",
+        f"{report.terms.capital:,.0f} became {last.wealth:,.2f} in "
+        f"{counted(n_sessions, 'session')}, that is {percent(growth, 2)}; {last.cash:,.2f} of "
+        "it is cash.",
         near,
         *([causes] if report.terms.lot_size is not None else []),
         *(f"Warning: {warning}." for warning in last.warnings),
@@ -249,14 +266,14 @@ def measures_table(report: PaperReport) -> Table:
     )
 
 
-def measures(report: PaperReport) -> dict[str, dict[str, float]]:
+def measures(report: PaperReport) -> dict[str, dict[str, float | None]]:
     """Compute the measures of each row, the account first.
 
     Args:
         report: as `compare` returns it.
 
     Returns:
-        Row -> measure -> value, as fractions.
+        Row -> measure -> value, as fractions; None where a single session has no such value.
     """
     return {
         name: {
@@ -281,7 +298,7 @@ def report_json(report: PaperReport) -> dict[str, Any]:
         "terms": report.terms.to_json(),
         "policy": report.policy,
         "measures": measures(report),
-        "tracking": report.tracking,
+        "tracking": {**report.tracking, "tracking_error": report.tracking_error},
         "days": [
             {
                 **{name: getattr(day, name) for name in ("day", "net_return", "cost", "turnover")},
@@ -361,6 +378,8 @@ def _events(report: PaperReport) -> Table:
         for day, event in found[:SHOWN_EVENTS]
     ]
     note = "Splits, dividends, halts, delistings, and orders that were not or not wholly filled."
+    if not found:
+        note += " None so far."
     if len(found) > SHOWN_EVENTS:
         note += f" The last {SHOWN_EVENTS} of {len(found):,}; {JSON_NAME} has all."
     heads = ("session", "event", "stock", "what happened")

@@ -13,10 +13,12 @@ from hrl_sarp.daily.paper.report import (
     PAGE_NAME,
     compare,
     measures,
+    measures_table,
     report_json,
     sentences,
 )
 from hrl_sarp.daily.paper.step import markets_of
+from hrl_sarp.reporting.table import NONE
 from hrl_sarp.run.files import read_json
 from tests.command_line import Command, assert_refused
 from tests.daily.paper.conftest import DAYS, RULES, START, PaperSite
@@ -65,6 +67,39 @@ def test_the_page_says_to_how_many_digits_account_and_backtest_agree(
     rows = {**report.rows, "account": replace(own, net=own.net - gap * (own.net == own.net[0]))}
     changed = replace(report, rows=rows)
     assert any(told in sentence for sentence in sentences(changed))
+
+
+@pytest.mark.parametrize("n_sessions", [1, 2])
+def test_one_session_has_no_volatility_and_no_ratio(
+    n_sessions: int, path: Path, paper_site: PaperSite
+) -> None:
+    """A deviation of one return is no 0: it would call the account free of risk."""
+    with PaperAccount.open(path) as account:
+        report = compare(account, markets_of(account, paper_site.whole, RULES))
+    rows = {
+        name: replace(
+            row,
+            net=row.net[:n_sessions] * (1.001 if name == "account" else 1.0),
+            cost=row.cost[:n_sessions],
+            turnover=row.turnover[:n_sessions],
+        )
+        for name, row in report.rows.items()
+    }
+    early = replace(
+        report,
+        days=report.days[: n_sessions + 1],
+        rows=rows,
+        risk_free=report.risk_free[:n_sessions],
+    )
+    is_single = n_sessions == 1
+    for values in measures(early).values():
+        assert [values[name] is None for name in ("volatility", "Sharpe")] == [is_single] * 2
+    cells = dict(zip(measures_table(early).header, measures_table(early).rows[0], strict=True))
+    assert (cells["volatility"] == cells["Sharpe"] == NONE) is is_single
+    told = " ".join(sentences(early))
+    assert f"in {n_sessions} session{'' if is_single else 's'}," in told
+    assert ("tracking error" in told) is not is_single
+    assert (report_json(early)["tracking"]["tracking_error"] is None) is is_single
 
 
 def test_the_command_writes_page_and_json(
