@@ -246,6 +246,9 @@ class TD3Config(Section):
     """Deviation of the exploration noise at the last step; linear between."""
     noise_correlation: Fraction
     """Autocorrelation of the exploration noise from day to day."""
+    credit: Literal["portfolio", "stock"]
+    """What the critic learns a reward as: one number of the portfolio, or, under the objective
+    `risk`, the parts of the stocks in the variance and a rest. `growth` has no such parts."""
     hindsight_share: Fraction
     """Share of each batch whose goal is relabelled (k = 4 is 0.8)."""
     current_goal_share: Fraction

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from stable_baselines3 import TD3
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hrl_sarp.agents.files import require_finite
 from hrl_sarp.agents.measures import as_numbers, critic_measures, score_measures
+from hrl_sarp.agents.td3.credit import carried, stock_rewards
 from hrl_sarp.agents.td3.hindsight import HindsightBuffer, MicroBatch
 from hrl_sarp.agents.td3.networks import MicroSettings, TwinCritic, WeightActor
 from hrl_sarp.config.schema import TD3Config
@@ -123,23 +125,34 @@ class MicroTD3(TD3):
         move = get_ema_multi_avg_fn(1 - self.tau)
         move(tuple(target.parameters()), _trained(network), 0)
 
-    def compute_target(self, batch: MicroBatch) -> Tensor:
-        """Return reward + gamma x the smaller target value. Time limits are bootstrapped."""
+    def compute_target(self, batch: MicroBatch) -> Float[Tensor, "B C"]:
+        """Return reward + gamma x the smaller target value. Time limits are bootstrapped.
+
+        In the columns of `MicroCritic.columns`.
+        """
+        settings = self.actor.settings
         with torch.no_grad():
             shape = batch.executed.shape
             noise = torch.randn(shape, generator=self.generator).to(batch.executed)
             clip = self.target_noise_clip
             noise = (noise * self.target_policy_noise).clamp(-clip, clip)
-            seen = self.actor.settings.read(batch.next_observation)
+            seen = settings.read(batch.next_observation)
             action = self.actor_target.noisy_weights(*seen, noise)
-            first, second = self.critic_target.values(*seen, action)
-            future = torch.minimum(first, second) * (1 - batch.terminated)
-            return batch.reward + self.gamma * future
+            first, second = self.critic_target.columns(*seen, action)
+            is_first = first.sum(dim=1, keepdim=True) <= second.sum(dim=1, keepdim=True)
+            future = torch.where(is_first, first, second) * (1 - batch.terminated)[:, None]
+            if not settings.is_by_stock:
+                return batch.reward[:, None] + self.gamma * future
+            future = carried(future, batch.observation["day"].flatten(), settings.tensors)
+            return stock_rewards(batch, settings) + self.gamma * future
 
     def _update_critic(self, batch: MicroBatch) -> None:
         target = self.compute_target(batch)
-        first, second = self.critic(batch.observation, batch.executed)
-        loss = nn.functional.mse_loss(first, target) + nn.functional.mse_loss(second, target)
+        seen = self.actor.settings.read(batch.observation)
+        first, second = self.critic.columns(*seen, batch.executed)
+        n_columns = target.shape[1]  # times the mean: the sum over columns
+        losses = [nn.functional.mse_loss(found, target) for found in (first, second)]
+        loss = n_columns * (losses[0] + losses[1])
         days = batch.observation["day"]
         value = float(loss.detach())
         span, tensors = (int(days.min()), int(days.max())), self.actor.settings.tensors
@@ -147,7 +160,8 @@ class MicroTD3(TD3):
         norm = self._descend(loss, self.critic)
         self._note({"critic_loss": value, **self._step_measures("critic", norm)})
         if self._n_updates % MEASURE_EVERY == 0:
-            measures = critic_measures((first, second), target)
+            values = first.sum(dim=1), second.sum(dim=1)
+            measures = critic_measures(values, target.sum(dim=1))
             self._note(as_numbers({**measures, "replay_reward": batch.reward.mean()}))
 
     def _update_actor(self, batch: MicroBatch) -> None:

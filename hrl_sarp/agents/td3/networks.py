@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hrl_sarp.agents.layers import ignore_columns, masked_mean, scale_layers
 from hrl_sarp.agents.td3.stock_head import stock_head
+from hrl_sarp.agents.td3.stock_risk import StockRisk
 from hrl_sarp.config.schema import MicroNetworkConfig, RunConfig
 from hrl_sarp.contracts import Regime
 from hrl_sarp.envs.observations import (
@@ -100,13 +101,19 @@ class MicroCritic(nn.Module):
     A stock adds weight x slope(market), because gains are linear in the weight. It also adds a
     network of its market vector, weight, prior and previous weight, for costs and alignment. The
     slope is a linear function of the features plus one of the tower's vector. Today's trading cost
-    is known, so it is not learned but subtracted, in the reward's unit.
+    is known, so it is not learned but subtracted, in the reward's unit. With `credit: stock`
+    each stock also takes off its part in the variance, see `StockRisk`.
     """
 
     N_PORTFOLIO = 4  # weight, trade, weight - prior, previous weight
 
     def __init__(
-        self, sizes: tuple[int, int], config: MicroNetworkConfig, costs: TradeCosts
+        self,
+        sizes: tuple[int, int],
+        config: MicroNetworkConfig,
+        costs: TradeCosts,
+        *,
+        is_by_stock: bool,
     ) -> None:
         super().__init__()
         n_features, n_context = sizes
@@ -122,6 +129,7 @@ class MicroCritic(nn.Module):
         for layer in (self.slope, self.direct, self.out, self.base):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.risk = StockRisk(config.tower) if is_by_stock else None
 
     def forward(
         self, inputs: MicroInputs, request: SlotRequest, executed: Float[Tensor, "B N"]
@@ -129,6 +137,15 @@ class MicroCritic(nn.Module):
         """Return the value of holding `executed` after the trade.
 
         It is the discounted reward still to come, in percent.
+        """
+        return self.columns(inputs, request, executed).sum(dim=1)
+
+    def columns(
+        self, inputs: MicroInputs, request: SlotRequest, executed: Float[Tensor, "B N"]
+    ) -> Float[Tensor, "B C"]:
+        """Return the value in the columns that are taught.
+
+        With `credit: stock` these are the variance by stock (N), and the rest. Else C is 1.
         """
         view = inputs.view
         market = self.tower(inputs.features, inputs.tradable)
@@ -141,7 +158,10 @@ class MicroCritic(nn.Module):
         total: Tensor = (per_stock * view.tradable).sum(dim=1) + base
         trade = trade * view.tradable
         known_cost = self.costs.cost(trade, torch.ones_like(total), None)
-        return total - PERCENT * known_cost
+        rest = (total - PERCENT * known_cost)[:, None]
+        if self.risk is None:
+            return rest
+        return torch.cat([self.risk(market, inputs, request, executed), rest], dim=1)
 
 
 def portfolio_output(
@@ -197,6 +217,8 @@ class MicroSettings:
     def __init__(self, tensors: MarketTensors, config: RunConfig) -> None:
         self.tensors, self.config, self.risk = tensors, config.micro_agent, config.risk
         self.is_risk = config.objective.kind == "risk"
+        self.is_by_stock = self.is_risk and config.micro_agent.td3.credit == "stock"
+        self.risk_aversion = config.objective.risk_aversion
         linear = config.market_profile.costs.model_copy(update={"impact_coefficient": 0.0})
         self.costs = TradeCosts(linear)
         self.n_features = int(tensors.slot_features.shape[2])
@@ -283,8 +305,8 @@ class TwinCritic(nn.Module):
         self.settings = settings
         sizes = (settings.n_features, settings.n_context)
         network, costs = settings.config.network, settings.costs
-        self.first = MicroCritic(sizes, network, costs)
-        self.second = MicroCritic(sizes, network, costs)
+        self.first = MicroCritic(sizes, network, costs, is_by_stock=settings.is_by_stock)
+        self.second = MicroCritic(sizes, network, costs, is_by_stock=settings.is_by_stock)
 
     def forward(self, observation: Any, executed: Tensor) -> tuple[Tensor, Tensor]:
         """Return both values (B,)."""
@@ -295,6 +317,13 @@ class TwinCritic(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return both values for an observation that was read already."""
         return self.first(inputs, request, executed), self.second(inputs, request, executed)
+
+    def columns(
+        self, inputs: MicroInputs, request: SlotRequest, executed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return both values in the columns that are taught, (B, C)."""
+        seen = inputs, request, executed
+        return self.first.columns(*seen), self.second.columns(*seen)
 
     def set_training_mode(self, mode: bool) -> None:  # noqa: FBT001
         """Stable-Baselines3's name for `train`."""
