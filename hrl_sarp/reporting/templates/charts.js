@@ -41,7 +41,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: rule, activecolor: ink },
-      margin: { l: 58, r: 12, t: 12, b: 40 }, hovermode: "closest", ...spec.layout,
+      margin: { l: 58, r: 26, t: 12, b: 40 }, hovermode: "closest", ...spec.layout,
     };
     for (const key of Object.keys(layout)) {
       if (/^[xy]axis/.test(key)) {
