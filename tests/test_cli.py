@@ -1,6 +1,8 @@
 """The command line: help, exit codes, and one line on stderr for every expected problem."""
 
+import itertools
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from hrl_sarp.cli import app as cli
-from hrl_sarp.cli.entry import STOPPED
+from hrl_sarp.cli.entry import STOPPED, options_of_commands
 from hrl_sarp.run.session import RunFolder
-from tests.command_line import Command, assert_refused
+from hrl_sarp.run.terminal import know_commands, say
+from tests.command_line import NOT_A_TERMINAL, Command, assert_refused
 
 OPTIONS = {
     "collect-data": (
@@ -100,6 +103,26 @@ def test_help_states_the_options_of_a_command(
     code, out, err = command(name, "--help")
     assert (code, err) == (0, "")
     assert [option for option in options if option not in out] == []
+
+
+@pytest.mark.parametrize("name", sorted(options_of_commands()))
+@pytest.mark.parametrize("columns", [80, 140])
+def test_help_has_whole_lines_and_an_example_of_options_that_exist(
+    name: str, columns: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NOT_A_TERMINAL, "COLUMNS", str(columns))
+    code, out, _ = command(*name.split(), "--help")
+    assert code == 0
+    prose = out.partition("╭")[0].partition("Usage:")[2]
+    for paragraph in re.split(r"\n\s*\n", prose)[1:]:
+        lines = [line.strip() for line in paragraph.strip().splitlines()]
+        for line, following in itertools.pairwise(lines):
+            room = columns - 2 - len(line)
+            assert len(following.split()[0]) >= room, f"'{line}' ends too early"
+    example = " ".join(prose.split()).partition("Example: hrl-sarp ")[2]
+    assert example.startswith(f"{name} ") or example == name
+    options = {word for word in example.split() if word.startswith("--")}
+    assert options <= options_of_commands()[name]
 
 
 def test_the_version_is_that_of_the_package(command: Command) -> None:
@@ -230,7 +253,35 @@ def test_a_phase_without_its_predecessor_names_it(
     code, out, err = command("train", "--phase", 3, *options)
     assert (code, out) == (1, "")
     assert "Traceback" not in err
-    assert "run `hrl-sarp train --phase 1` first" in err.splitlines()[-1]
+    again = " ".join(map(str, ["hrl-sarp train --phase 1", *options]))
+    assert f"run `{again}` first" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", sorted(options_of_commands()))
+def test_a_named_command_is_about_the_folders_and_the_configuration_of_this_one(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"--data-dir": "a b", "--log-dir": "x", "--config": "mine", "--market": "own"}
+    words = [word for pair in given.items() for word in pair]
+    monkeypatch.setattr(sys, "argv", ["hrl-sarp", "train", *words, "--seed", "3"])
+    know_commands(options_of_commands)
+    say(f"run `hrl-sarp {name} --market us` first, or `--resume`")
+    takes = options_of_commands()[name]
+    expected = {"--data-dir": "'a b'", "--log-dir": "x", "--config": "mine"}
+    added = [f"{option} {value}" for option, value in expected.items() if option in takes]
+    has_folder = bool({"--data-dir", "--log-dir", "--account"} & takes)
+    whole = " ".join([f"hrl-sarp {name} --market us", *(added if has_folder else [])])
+    assert capsys.readouterr().out == f"run `{whole}` first, or `--resume`\n"
+
+
+def test_a_folder_that_is_given_twice_completes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--log-dir", "a", "--log-dir=b", "--data-dir=c"]
+    monkeypatch.setattr(sys, "argv", ["hrl-sarp", "decide", *words])
+    know_commands(options_of_commands)
+    say("run `hrl-sarp train`")
+    assert capsys.readouterr().out == "run `hrl-sarp train --data-dir c`\n"
 
 
 def test_a_report_of_no_run_is_refused(command: Command, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ belongs to one configuration and one market.
 """
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,6 +168,8 @@ def backtest(  # noqa: PLR0913 -- options, given by name
 
     Another span, or some agents or baselines only, has a folder of its own beside it. Without
     --experiment, --market, --config or --seed the configuration is that of the run.
+
+    Example: hrl-sarp backtest --log-dir logs --span validation
     """
     if span not in SPANS:
         raise HrlSarpError(f"--span must be one of {', '.join(SPANS)}, found '{span}'")
@@ -198,6 +201,8 @@ def stress_test(
     Replays the dated windows of the market profile that the data cover. Applies the sector shocks
     of config/stress.yaml after the test span, to a market that is otherwise still. Simulator,
     costs and limits are those of the backtest.
+
+    Example: hrl-sarp stress-test --log-dir logs
     """
     from rich.console import Console
 
@@ -237,6 +242,8 @@ def diagnose(
     """Show the training curves of LOG_DIR, what was granted, and the permuted-returns control.
 
     docs/diagnosis.md explains them. The control is kept in LOG_DIR/permuted.
+
+    Example: hrl-sarp diagnose --log-dir logs --permuted
     """
     from rich.console import Console
 
@@ -286,7 +293,10 @@ def report(
         Path | None, typer.Option(help="File whose block <!-- results --> gets the table.")
     ] = None,
 ) -> None:
-    """Compare finished runs: one table over all seeds, with intervals over dates and seeds."""
+    """Compare finished runs: one table over all seeds, with intervals over dates and seeds.
+
+    Example: hrl-sarp report logs/a logs/b
+    """
     from rich.console import Console
 
     from hrl_sarp.evaluation.report import aggregate_runs
@@ -444,3 +454,16 @@ studies.add_commands(app)
 live.add_commands(app)
 encoders.add_commands(app)
 forecasters.add_commands(app)
+
+
+def _break_lines_at_the_screen(commands: typer.Typer) -> None:
+    """Join the lines of each paragraph of help, which typer would break as the source does."""
+    for command in commands.registered_commands:
+        text = inspect.cleandoc(command.callback.__doc__ or "") if command.callback else ""
+        command.help = "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _break_lines_at_the_screen(group.typer_instance)
+
+
+_break_lines_at_the_screen(app)

@@ -65,6 +65,8 @@ def collect_data(  # noqa: PLR0913 -- a parameter is an option
 
     The default is offline: 20 US stocks 1990-2022 that come with the package skfolio. Exit code 1
     where the data were written, but `train` with the same options would refuse them.
+
+    Example: hrl-sarp collect-data --source files --input DIR --market own
     """
     from rich.console import Console
 
@@ -107,6 +109,8 @@ def validate_data(
     """Check the collected data by named rules; exit code 0 if nothing fails.
 
     Writes validation.json and, with a picture of each kind of finding, validation.html.
+
+    Example: hrl-sarp validate-data --market own --data-dir data/raw
     """
     from rich.console import Console
 
@@ -141,6 +145,8 @@ def init(
 
     Without --input it is a copy of all defaults. With it, one file that describes your market:
     sectors, calendar, features, spans and limits as your files have them.
+
+    Example: hrl-sarp init mine --input DIR
     """
     from hrl_sarp.config.loading import copy_defaults
 
@@ -183,7 +189,8 @@ def foresee(config: "RunConfig", make: Callable[[], "Market"]) -> "Market | None
         require_room(market, config)
     except HrlSarpError as error:
         reason = " ".join(str(error).split())
-        say(f"train --market {config.market} would refuse these data: {reason}", is_problem=True)
+        command = f"`hrl-sarp train --market {config.market}`"
+        say(f"{command} would refuse these data: {reason}", is_problem=True)
         return None
     spans, *notes = describe(market, config.risk)
     say(f"market {config.market}, {spans}")

@@ -101,6 +101,8 @@ def pretrain_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
     """Pretrain an encoder on unlabelled bars: it learns to rebuild bars that it cannot see.
 
     Several processes: torchrun --nproc-per-node 2 main.py pretrain-encoder ...
+
+    Example: hrl-sarp pretrain-encoder --encoder jade --data bars.parquet
     """
     from hrl_sarp.encoders.pretrain import run
     from hrl_sarp.encoders.pretrain.prepare import prepare_bars, prepare_panel
@@ -189,6 +191,8 @@ def finetune_encoder(  # noqa: PLR0913 -- the parameters are the command's optio
 
     Variant price-action teaches the transformer to tell from candles whether a buy is worth it, or
     how far price moves next.
+
+    Example: hrl-sarp finetune-encoder --variant baseline --data labelled.parquet
     """
     from hrl_sarp.price_action.buys import training as buys
     from hrl_sarp.price_action.expansions import finetuning

@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
 from hrl_sarp.cli.app import app
 from hrl_sarp.cli.options import FORMER_NAMES
 from hrl_sarp.errors import HrlSarpError, OverwriteError, StoppedEarly, UsageError
-from hrl_sarp.run.terminal import accept_any_console, log_to_screen, say
+from hrl_sarp.run.terminal import accept_any_console, know_commands, log_to_screen, say
 
 STOPPED = 130
 """Exit code after Ctrl-C or SIGTERM."""
@@ -27,6 +28,22 @@ def _as_line(error: HrlSarpError) -> str:
     return " ".join(lines) if len(lines) <= 2 else str(error)
 
 
+def options_of_commands() -> dict[str, set[str]]:
+    """Return the options of each command by its name; a command of a group has two words."""
+
+    def found(command: Any, name: str) -> dict[str, set[str]]:
+        inner = getattr(command, "commands", {})
+        if not inner:
+            return {name: {option for parameter in command.params for option in parameter.opts}}
+        return {
+            word: options
+            for part, each in inner.items()
+            for word, options in found(each, f"{name} {part}".lstrip()).items()
+        }
+
+    return found(typer.main.get_command(app), "")
+
+
 def main() -> int:
     """Run the command line. An expected problem prints one line and gives an exit code above 0.
 
@@ -35,6 +52,7 @@ def main() -> int:
     """
     accept_any_console()
     log_to_screen()
+    know_commands(options_of_commands)
     try:
         with _stopped_by_sigterm():
             code = app(standalone_mode=False) or 0

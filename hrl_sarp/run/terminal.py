@@ -3,10 +3,12 @@
 This module is apart from `session` because that one takes a second to import.
 """
 
+import itertools
+import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,10 @@ LABEL, NUMBERS = 30, 38
 """Characters of the bar's label at most, and of all that stands behind the bar."""
 UNITS = 1000
 """Units of a whole run on the screen: a bar counts in whole numbers of them."""
+FOLDERS = ("--data-dir", "--log-dir", "--account")
+PLACES = (*FOLDERS, "--market", "--experiment", "--config")
+"""Options that say what a command is about. A command that a message names is about the same."""
+NAMED_COMMAND = re.compile(rf"`{PROGRAM} ([^`]+)`")
 TRUSTED = 30.0
 """Seconds of work that it takes until the pace of this process counts as much as the expected one.
 A first epoch compiles, and a phase that stops early finishes at once: alone, they tell no pace."""
@@ -39,18 +45,70 @@ def accept_any_console() -> None:
             reconfigure(errors="replace")
 
 
+_options_of_commands: list[Callable[[], Mapping[str, Collection[str]]]] = []
+"""Tells which options each command takes; empty outside of the command line."""
+
+
+def know_commands(options: Callable[[], Mapping[str, Collection[str]]]) -> None:
+    """Let `say` complete the commands that a message names.
+
+    Args:
+        options: gives the options of each command by its name; asked where a message names one.
+    """
+    _options_of_commands[:] = [options]
+
+
 def say(line: str, *, is_problem: bool = False) -> None:
     """Write a line to stdout, or to stderr if it tells of a problem.
 
-    It names commands as this one was called. Not `typer.echo`: on an ASCII console that writes
-    UTF-8.
+    It names commands as this one was called, and about the same folders and configuration. Not
+    `typer.echo`: on an ASCII console that writes UTF-8.
     """
+    if _options_of_commands and (given := _given_places()) and NAMED_COMMAND.search(line):
+        options = _options_of_commands[0]()
+        line = NAMED_COMMAND.sub(lambda found: _completed(found[1], given, options), line)
     if Path(sys.argv[0]).name == SCRIPT:
         line = line.replace(f"{PROGRAM} ", f"python {shlex.quote(sys.argv[0])} ")
     stream = sys.stderr if is_problem else sys.stdout
     if stream is not None:  # a program without a console, such as pythonw
         stream.write(f"{line}\n")
         stream.flush()
+
+
+def _given_places() -> dict[str, str]:
+    """Return the options of `PLACES` of this command; one that is repeated tells no single place.
+
+    Examples:
+        >>> former, sys.argv = sys.argv, ["hrl-sarp", "train", "--config=mine", "--seed", "1"]
+        >>> _given_places()
+        {'--config': 'mine'}
+        >>> sys.argv = former
+    """
+    words = [part for word in sys.argv[1:] for part in _halves(word)]
+    pairs = [pair for pair in itertools.pairwise(words) if pair[0] in PLACES]
+    names = [name for name, _ in pairs]
+    return {name: value for name, value in pairs if names.count(name) == 1}
+
+
+def _halves(word: str) -> list[str]:
+    name, sign, value = word.partition("=")
+    return [name, value] if sign and name in PLACES else [word]
+
+
+def _completed(
+    command: str, given: Mapping[str, str], options: Mapping[str, Collection[str]]
+) -> str:
+    """Return a named command with the given places that it takes and does not state."""
+    words = command.split()
+    taken = next((options[name] for name in (" ".join(words[:2]), words[0]) if name in options), ())
+    if set(taken).isdisjoint(FOLDERS):  # it is about no folder of a run, such as `init`
+        return f"`{PROGRAM} {command}`"
+    added = [
+        f"{name} {shlex.quote(value)}"
+        for name, value in given.items()
+        if name in taken and name not in words
+    ]
+    return f"`{' '.join([PROGRAM, command, *added])}`"
 
 
 def log_to_screen() -> None:

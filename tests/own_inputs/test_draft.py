@@ -133,7 +133,8 @@ def test_what_train_would_refuse_is_refused_when_the_data_are_collected(
         code, _, err = command("collect-data", *given, *more)
         assert code == 1
         line = err.splitlines()[-1]
-        assert f"train --market {market} would refuse these data" in line
+        assert f"`hrl-sarp train --market {market} --config " in line
+        assert "would refuse these data" in line
         assert said in line
     folders = ["--data-dir", tmp_path / "raw", "--log-dir", tmp_path / "logs"]
     assert_refused(command("train", *chosen, *folders), said)

@@ -524,7 +524,7 @@ def test_the_command_writes_data_and_says_what_train_makes_of_them(
     code, out, err = command(everything(), "--market", "us", *span, "--symbols", symbols)
     assert "5 symbols from yahoo" in out
     assert code == 1  # days of a month make no market
-    assert "train --market us would refuse these data: no universe" in err.splitlines()[-1]
+    assert "would refuse these data: no universe" in err.splitlines()[-1]
     assert (tmp_path / "data" / "yahoo" / f"{START}_{END}" / "%5EVIX.history").is_file()
     assert read_raw(tmp_path / "data" / "raw").source == "yahoo"
 
