@@ -107,13 +107,15 @@ def session_days(
         return nothing, np.zeros(len(times), dtype=bool), ""
     margin = pd.Timedelta(days=5)
     first, last = (known.min() - margin).date(), (known.max() + margin).date()
-    calendar = _calendar(calendar_name, first, last)
+    calendar = _decades(calendar_name, first, last)
     zone = str(calendar.tz)
     local = utc.tz_convert(zone)
     if (known.tz_convert(zone) == known.tz_convert(zone).normalize()).all():
         return local.tz_localize(None).to_numpy().astype("datetime64[D]"), utc.isna(), zone
+    near = calendar.sessions.tz_localize(None)
+    near = (near >= pd.Timestamp(first)) & (near <= pd.Timestamp(last))
     opens, closes = (
-        pd.DatetimeIndex(bounds).tz_convert(None).to_numpy().astype("datetime64[us]")
+        pd.DatetimeIndex(bounds[near]).tz_convert(None).to_numpy().astype("datetime64[us]")
         for bounds in (calendar.opens, calendar.closes)
     )
     # many sources date the bar of a half day by the usual close
@@ -122,7 +124,7 @@ def session_days(
     row = np.searchsorted(opens, times.astype("datetime64[us]"), side="right") - 1
     slack = np.timedelta64(_SLACK_MINUTES, "m")
     is_inside = (row >= 0) & (times.astype("datetime64[us]") <= closes[np.maximum(row, 0)] + slack)
-    days = calendar.sessions.to_numpy().astype("datetime64[D]")[np.maximum(row, 0)]
+    days = calendar.sessions[near].to_numpy().astype("datetime64[D]")[np.maximum(row, 0)]
     return np.where(is_inside, days, np.datetime64("NaT", "D")), ~is_inside, zone
 
 

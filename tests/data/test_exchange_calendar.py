@@ -8,7 +8,7 @@ import pytest
 
 from hrl_sarp.config.market_schema import CalendarChanges
 from hrl_sarp.data import exchange_calendar
-from hrl_sarp.data.exchange_calendar import first_sessions, sessions_between
+from hrl_sarp.data.exchange_calendar import first_sessions, session_days, sessions_between
 from hrl_sarp.errors import DataError
 
 
@@ -76,4 +76,6 @@ def test_ranges_of_one_decade_share_a_calendar(monkeypatch: pytest.MonkeyPatch) 
     for day in range(1, 29):
         sessions_between("XNYS", date(2011, 3, 1), date(2017, 3, day))
         sessions_between("XNYS", date(2012, 3, day), date(2017, 3, 28))
+        noon = np.array([f"2013-05-{day:02d}T17:00"], "datetime64[us]")  # files of single days
+        session_days(noon, "XNYS")
     assert made == ["XNYS"]

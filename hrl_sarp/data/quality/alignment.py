@@ -2,10 +2,9 @@
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
-from hrl_sarp.data.quality.expressions import findings_of, session_numbers
-from hrl_sarp.data.quality.series import SCALES, Scale
+from hrl_sarp.data.quality.expressions import finding, findings_of, session_numbers
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 
 _LEAST_SHARE = 0.5
@@ -27,8 +26,6 @@ _LARGEST_MOVE = 0.5
 _MOST_DAYS = 60
 """Days without any bar from which on the days themselves must be wrong. No exchange of today was
 closed so long."""
-_UNIT_STEP, _OFF_ZERO = 100.0, 3.0
-"""Percent over fractions; a rate near zero makes such steps, too, so the larger must be off it."""
 _SEVERAL = 1.5
 """Bars a day from which on the file holds bars within the day."""
 _SHOWN_DAYS = 3
@@ -45,6 +42,12 @@ _NEAR_END, _MOST_PAUSE = 20, 3
 them at most."""
 _SAME_PRICE, _SAME_TRADE = 0.12, 1.0
 """Logs of the ratios of prices and of traded money below which both may be one share."""
+_MOST_LAGS = 10
+"""Sessions, or dates of a slower series, by which dates may be off: two weeks."""
+_SLOW_DAYS = 4.0
+"""Days between the dates of a series from which on its moves are held against whole periods."""
+_TAKEN_BACK = -0.35
+"""Correlation of a move with the next one that levels never have, and returns always."""
 _UNRELATED, _TOGETHER = 0.2, 0.4
 """An index correlates less with stocks whose halves correlate more with each other."""
 _FOLLOWS, _SMALL = 0.6, 0.3
@@ -129,7 +132,7 @@ def level_defects(bars: pl.DataFrame) -> pl.DataFrame:
         f"all closes lie around {low:.3g} to {high:.3g} and usually move {usual:.2%} a day; if "
         "they are logarithms, give prices"
     )
-    return _about("", moves["date"][0], "log_prices", usual, moves.height, detail)
+    return finding("", moves["date"][0], "log_prices", usual, moves.height, detail)
 
 
 def span_defects(
@@ -178,7 +181,8 @@ def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.D
 
     `index_span`: it begins after the bars or ends before them. The benchmark of those sessions is
     1/N. The finding has the index's first or last day and counts the sessions.
-    `index_shifted`: it moves with the mean stock of the day before or after, not of the same day.
+    `index_shifted`: it moves with the mean stock of sessions before or after, not of the same one.
+    `index_returns`: each move is taken back, as where returns stand in place of levels.
     `index_unrelated`: it hardly moves with stocks that move together, or by much less than they do.
     `index_spacing`: it has a level on less than half of the sessions inside its span.
     """
@@ -194,69 +198,37 @@ def index_against_bars(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.D
     ):
         if missing:
             detail = f"the index {word.format(missing)}; the benchmark is 1/N there"
-            parts.append(_about("index", edge, "index_span", None, int(missing), detail))
+            parts.append(finding("index", edge, "index_span", None, int(missing), detail))
     inside = days.filter((days >= first) & (days <= last))
     share = levels.filter(pl.col("date").is_in(inside.implode())).height / max(1, len(inside))
     if len(inside) >= _FEWEST_SESSIONS and share < _LEAST_SHARE:
         detail = f"{share:.0%} of the sessions have a level; expected a level a session"
-        parts.append(_about("index", first, "index_spacing", share, len(inside), detail))
+        parts.append(finding("index", first, "index_spacing", share, len(inside), detail))
     else:
         series = levels.select("date", value="close")
-        # other series have weeks in which they follow the stocks a day later
-        returns = mean_returns(raw.bars)
-        shifted = _shift(series, "index", "index_shifted", returns, _HALF_YEAR)
-        parts.append(shifted if shifted.height else _unrelated(series, raw.bars))
+        found = _taken_back(series)
+        if found.is_empty():
+            # other series have weeks in which they follow the stocks a day later
+            returns = mean_returns(raw.bars)
+            found = _shift(series, "index", "index_shifted", returns, _HALF_YEAR)
+        parts.append(found if found.height else _unrelated(series, raw.bars))
     return pl.concat(parts)
 
 
 def series_against_bars(raw: RawData) -> pl.DataFrame:
-    """Report macro series that are shifted by a session or that have another unit.
+    """Report macro series that are dated off.
 
-    `macro_shifted`: a daily series moves with the mean stock of the day before or after, not of the
-    same day. A series that is dated a day early would show tomorrow's news.
-    `macro_unit`: the numbers of a known series are too small or too large for its unit, or go over
-    from one unit to another.
-    `macro_impossible`: single values are -9999, 0 for the VIX, or others that no market has shown.
+    `macro_shifted`: a series moves with the mean stock of sessions before or after, not of the same
+    one, or of another period than that up to its date. Dated early it would show tomorrow's news.
     """
     returns = mean_returns(raw.bars)
-    parts = [FINDINGS_SCHEMA.to_frame()]
-    for (name,), frame in raw.macro.drop_nulls("value").sort("series", "date").group_by("series"):
-        series = str(name)
-        parts.append(_shift(frame.select("date", "value"), series, "macro_shifted", returns))
-        if series not in SCALES:
-            continue
-        scale, values = SCALES[series], frame["value"].to_numpy()
-        largest, usual = float(np.abs(values).max()), float(np.median(np.abs(values)))
-        if 0 < largest < scale.least_maximum or usual > scale.most_median:
-            cure = "multiply" if largest < scale.least_maximum else "divide"
-            detail = (
-                f"{series} lies between {values.min():g} and {values.max():g}, read as "
-                f"{scale.unit}; if it has another unit, {cure} it by 100"
-            )
-            first = frame["date"][0]
-            parts.append(_about(series, first, "macro_unit", usual, frame.height, detail))
-        changed = _unit_steps(values, scale)
-        if len(changed):
-            row = int(changed[0])
-            detail = (
-                f"{series} goes from {values[row]:g} to {values[row + 1]:g}; write all of it in "
-                f"{scale.unit}"
-            )
-            day = frame["date"][row + 1]
-            parts.append(_about(series, day, "macro_unit", usual, len(changed), detail))
-        if usual <= scale.most_median:
-            parts.append(_impossible(frame, series, scale))
-    return pl.concat(parts).sort("rule", "symbol")
-
-
-def _impossible(frame: pl.DataFrame, series: str, scale: Scale) -> pl.DataFrame:
-    """Report the values of a series, `date, value`, that no market has shown."""
-    wrong = frame.filter(~pl.col("value").is_between(scale.lowest, scale.highest))
-    if wrong.is_empty():
-        return FINDINGS_SCHEMA.to_frame()
-    day, value = wrong.select("date", "value").row(0)
-    detail = f"{series} is {value:g}, as where a value is missing; leave the cells empty"
-    return _about(series, day, "macro_impossible", value, wrong.height, detail)
+    parts = [
+        _shift(frame.select("date", "value"), str(name), "macro_shifted", returns)
+        for (name,), frame in raw.macro.drop_nulls("value")
+        .sort("series", "date")
+        .group_by("series")
+    ]
+    return pl.concat([FINDINGS_SCHEMA.to_frame(), *parts]).sort("symbol")
 
 
 def symbols_against_others(bars: pl.DataFrame) -> pl.DataFrame:
@@ -380,15 +352,6 @@ def renamed(bars: pl.DataFrame, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFr
     return findings_of(met.filter(is_same), "renamed", pl.col("close"), detail=detail)
 
 
-def _unit_steps(values: Float[np.ndarray, " T"], scale: Scale) -> Int[np.ndarray, " N"]:
-    """Return the rows after which a series goes on at a hundredth or a hundredfold."""
-    size = np.abs(values)
-    smaller, larger = np.minimum(size[1:], size[:-1]), np.maximum(size[1:], size[:-1])
-    ratio = larger / np.where(smaller > 0, smaller, np.inf)
-    is_step = (ratio > _UNIT_STEP / 2) & (ratio < _UNIT_STEP * 2)
-    return np.flatnonzero(is_step & (larger > _OFF_ZERO * scale.least_maximum))
-
-
 def mean_returns(bars: pl.DataFrame) -> pl.DataFrame:
     """Compute the mean return of all stocks of each day: `date, value`; huge ones do not count."""
     return usual_returns(bars).group_by("date").agg(pl.mean("value")).sort("date")
@@ -426,14 +389,30 @@ def _unrelated(index: pl.DataFrame, bars: pl.DataFrame) -> pl.DataFrame:
             f"the index moves with the mean stock, but {size:.2f} times as much; are its levels "
             "logarithms?"
         )
-        return _about("index", joined["date"][0], "index_unrelated", size, joined.height, detail)
+        return finding("index", joined["date"][0], "index_unrelated", size, joined.height, detail)
     if not (together > _TOGETHER and own < _UNRELATED):
         return FINDINGS_SCHEMA.to_frame()
     detail = (
         f"moves of the index correlate {own:.2f} with the mean stock, halves of the stocks "
         f"{together:.2f} with each other; is it the index of this market?"
     )
-    return _about("index", joined["date"][0], "index_unrelated", own, joined.height, detail)
+    return finding("index", joined["date"][0], "index_unrelated", own, joined.height, detail)
+
+
+def _taken_back(index: pl.DataFrame) -> pl.DataFrame:
+    """Report an index, `date, value`, of which each move is taken back by the next one."""
+    move = pl.col("value").log().diff()
+    moves = index.select("date", move=move, past=move.shift(1)).drop_nulls()
+    if moves.height < _FEWEST_SESSIONS or moves["move"].std() == 0:
+        return FINDINGS_SCHEMA.to_frame()
+    link = float(moves.select(pl.corr("move", "past")).item())
+    if not link < _TAKEN_BACK - 2 / moves.height**0.5:
+        return FINDINGS_SCHEMA.to_frame()
+    detail = (
+        f"moves of the index correlate {link:.2f} with the next ones, as those of returns do; give "
+        "its levels"
+    )
+    return finding("index", index["date"][0], "index_returns", link, index.height, detail)
 
 
 def _shift(
@@ -443,34 +422,53 @@ def _shift(
     returns: pl.DataFrame,
     part_sessions: int | None = None,
 ) -> pl.DataFrame:
-    """Compare the moves of `date, value` with those of the stocks a day before, then, and after.
+    """Compare the moves of `date, value` with those of the stocks sessions before, then, and after.
 
-    The whole series is compared, then parts of so many sessions: dates may be wrong in a part.
+    The whole series is compared, then parts of so many sessions: dates may be wrong in a part. The
+    moves of a series of weeks or months are held against those of the stocks between its dates.
     """
     nothing = FINDINGS_SCHEMA.to_frame()
     positive = series.filter(pl.col("value") > 0)
     if positive.height < max(_FEWEST_SESSIONS, series.height):
         return nothing
-    joined = returns.rename({"value": "stocks"}).join_asof(positive, on="date").drop_nulls()
-    moves = joined.with_columns(pl.col("value").log().diff()).slice(1)
+    unit, moves = "session", _moves_of_sessions(positive, returns)
+    spacing = positive["date"].diff().dt.total_days().median()
+    if isinstance(spacing, int | float) and spacing >= _SLOW_DAYS:
+        unit, moves = "period", _moves_of_periods(positive, returns)
     parts = [moves, *(moves.iter_slices(part_sessions) if part_sessions else ())]
     for part in parts:
         if part.height < _FEWEST_SESSIONS:
             continue
         move, stocks = part["value"].to_numpy(), part["stocks"].to_numpy()
-        found = {lag: _correlation(move, stocks, lag) for lag in (-1, 0, 1)}
+        lags = sorted(range(-_MOST_LAGS, _MOST_LAGS + 1), key=abs)
+        found = {lag: _correlation(move, stocks, lag) for lag in lags}
         lag = max(found, key=lambda key: abs(found[key]))
         if lag == 0 or abs(found[lag]) < _CORRELATED or abs(found[0]) > abs(found[lag]) / 2:
             continue
-        first = part["date"][0]
+        first, size = part["date"][0], abs(lag)
+        off, away = (f"a {unit}", unit) if size == 1 else (f"{size} {unit}s", f"{size} {unit}s")
         detail = (
-            f"{name} is dated a session {'late' if lag > 0 else 'early'} from {first} on: its "
-            f"moves correlate {found[lag]:.2f} with the mean stock of the session "
+            f"{name} is dated {off} {'late' if lag > 0 else 'early'} from {first} on: its "
+            f"moves correlate {found[lag]:.2f} with the mean stock of the {away} "
             f"{'before' if lag > 0 else 'after'}, {found[0]:.2f} with that of the same one; "
             "correct its dates"
         )
-        return _about(name, first, rule, found[lag], part.height, detail)
+        return finding(name, first, rule, found[lag], part.height, detail)
     return nothing
+
+
+def _moves_of_sessions(series: pl.DataFrame, returns: pl.DataFrame) -> pl.DataFrame:
+    """Return `date, stocks, value`: returns of sessions and the log moves of a series over them."""
+    joined = returns.rename({"value": "stocks"}).join_asof(series, on="date").drop_nulls()
+    return joined.with_columns(pl.col("value").log().diff()).slice(1)
+
+
+def _moves_of_periods(series: pl.DataFrame, returns: pl.DataFrame) -> pl.DataFrame:
+    """Return the same between the dates of a series that lie among the sessions."""
+    level = returns.select("date", stocks=pl.col("value").log1p().cum_sum())
+    inside = series.filter(pl.col("date").is_between(returns["date"].min(), returns["date"].max()))
+    joined = inside.sort("date").join_asof(level, on="date").drop_nulls()
+    return joined.with_columns(pl.col("stocks").diff(), pl.col("value").log().diff()).slice(1)
 
 
 def _correlation(move: Float[np.ndarray, " T"], stocks: Float[np.ndarray, " T"], lag: int) -> float:
@@ -480,10 +478,3 @@ def _correlation(move: Float[np.ndarray, " T"], stocks: Float[np.ndarray, " T"],
     if left.std() == 0 or right.std() == 0:
         return 0.0
     return float(np.corrcoef(left, right)[0, 1])
-
-
-def _about(
-    symbol: str, day: object, rule: str, value: float | None, count: int, detail: str
-) -> pl.DataFrame:
-    row = {"symbol": symbol, "date": day, "value": value, "rule": rule, "count": count}
-    return pl.DataFrame([{**row, "detail": detail}], schema=FINDINGS_SCHEMA)

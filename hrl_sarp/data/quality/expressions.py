@@ -4,6 +4,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
+from hrl_sarp.data.store import FINDINGS_SCHEMA
+
 
 def before(name: str) -> pl.Expr:
     """Return the column one row earlier, within the symbol."""
@@ -90,3 +92,11 @@ def findings_of(
         count=(pl.lit(1) if count is None else count).cast(pl.Int64),
         detail=(pl.lit(None) if detail is None else detail).cast(pl.String),
     )
+
+
+def finding(
+    symbol: str, day: object, rule: str, value: float | None, count: int, detail: str
+) -> pl.DataFrame:
+    """Return one finding about a whole series or data set, in `FINDINGS_SCHEMA`."""
+    row = {"symbol": symbol, "date": day, "value": value, "rule": rule, "count": count}
+    return pl.DataFrame([{**row, "detail": detail}], schema=FINDINGS_SCHEMA)

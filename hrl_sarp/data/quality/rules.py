@@ -34,6 +34,8 @@ STRUCTURAL = frozenset(
         "macro_overlap",
         "macro_shifted",
         "macro_impossible",
+        "macro_period_start",
+        "index_returns",
         "index_shifted",
         "index_spacing",
         "bar_spacing",

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Shaped
+from jaxtyping import Float, Int, Shaped
 
 from hrl_sarp.config.market_schema import ValidationConfig
 from hrl_sarp.data.partners import twin_of
-from hrl_sarp.data.quality.expressions import findings_of
+from hrl_sarp.data.quality.expressions import finding, findings_of
 from hrl_sarp.data.quality.rules import gaps, off_session
 from hrl_sarp.data.store import FINDINGS_SCHEMA, RawData
 from hrl_sarp.reporting.table import counted
@@ -60,9 +60,13 @@ _UNKNOWN = frozenset(
     )
 )
 """What tables write for a sector that nobody knows."""
+_UNIT_STEP, _OFF_ZERO = 100.0, 3.0
+"""Percent over fractions; a rate near zero makes such steps, too, so the larger must be off it."""
 _SATURDAY = 6
 _DAILY_SPACING_DAYS = 2
 """A series with a shorter median spacing is daily. Slower ones may be dated at a weekend."""
+_FEWEST_VALUES = 6
+"""Fewer values say nothing about how a series is dated."""
 _MACRO_SLACK_DAYS = 100
 """Days by which a series may end before the bars: quarterly values are dated at their start."""
 
@@ -75,20 +79,33 @@ class Scale(NamedTuple):
     """All values below it: a fraction in place of the unit."""
     most_median: float
     """A median above it: basis points or another multiple."""
+    most_maximum: float
+    """Any value above it: the same, in years of rates near zero."""
     lowest: float
     highest: float
     """Values beyond both stand for a missing one."""
 
 
-_RATE = Scale("percent a year", 0.3, 30.0, -20.0, 3000.0)
-_VOLATILITY = Scale("index points", 3.0, 200.0, 0.01, 20000.0)
+_RATE = Scale("percent a year", 0.3, 30.0, 30.0, -20.0, 3000.0)
+_VOLATILITY = Scale("index points", 3.0, 200.0, 200.0, 0.01, 20000.0)
 SCALES = {
     **dict.fromkeys(("FEDFUNDS", "IRX", "DGS2", "DGS10", "BAMLC0A0CM"), _RATE),
-    "BAMLH0A0HYM2": Scale("percent", 1.0, 60.0, 0.01, 6000.0),
-    "T10Y2Y": Scale("percent", 0.05, 15.0, -60.0, 60.0),
+    "BAMLH0A0HYM2": Scale("percent", 1.0, 60.0, 60.0, 0.01, 6000.0),
+    "T10Y2Y": Scale("percent", 0.05, 15.0, 15.0, -60.0, 60.0),
     **dict.fromkeys(("VIX", "VIXCLS", "INDIAVIX"), _VOLATILITY),
 }
 """Unit and range of the series whose numbers are used as they are."""
+
+DAILY = frozenset(
+    (
+        *(name for name in SCALES if name != "FEDFUNDS"),
+        *("GOLD", "WTI_FUTURE", "BRENT_FUTURE", "DXY", "USDINR", "DOMESTIC_FLOW", "FOREIGN_FLOW"),
+        *("DCOILBRENTEU", "DCOILWTICO", "DTWEXBGS"),
+    )
+)
+"""Published series of which each value is that of its own day."""
+_OF_FIRST_DAYS = 0.9
+"""Share of dates that are first days of months, from which on they stand for whole months."""
 
 
 def sector_defects(raw: RawData) -> pl.DataFrame:
@@ -304,6 +321,8 @@ def macro_defects(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFr
     count is the number of its values.
     `macro_weekend`: a daily series has values on weekends without a session, which happens where
     day and month are exchanged. It has the first such day and counts them.
+    `macro_period_start`: the values of a daily series are dated on first days of months, so they
+    are means or last values of months that had only begun. It has the first one and counts them.
     """
     named = raw.macro.rename({"series": "symbol"})
     twice = named.group_by("symbol", "date").agg(pl.len().alias("times"), pl.first("value"))
@@ -321,8 +340,84 @@ def macro_defects(raw: RawData, sessions: Shaped[np.ndarray, " T"]) -> pl.DataFr
             findings_of(twice, "macro_duplicate", pl.col("value"), pl.col("times")),
             _span_defects(named, raw.bars["date"].min(), raw.bars["date"].max()),
             findings_of(weekends, "macro_weekend", pl.lit(None), pl.col("days")),
+            _period_starts(named),
         ]
     )
+
+
+def _period_starts(named: pl.DataFrame) -> pl.DataFrame:
+    daily = named.filter(pl.col("symbol").is_in(sorted(DAILY))).drop_nulls("value")
+    of_series = daily.group_by("symbol").agg(
+        pl.min("date"),
+        share=(pl.col("date").dt.day() == 1).mean(),
+        values=pl.len(),
+    )
+    found = of_series.filter(
+        (pl.col("share") >= _OF_FIRST_DAYS) & (pl.col("values") >= _FEWEST_VALUES)
+    )
+    detail = pl.format(
+        "{} of days is dated on first days of months, so its values describe months that had only "
+        "begun; give daily values, or date them on the days on which they were known",
+        "symbol",
+    )
+    return findings_of(
+        found.sort("symbol"), "macro_period_start", pl.col("share"), pl.col("values"), detail
+    )
+
+
+def scale_defects(macro: pl.DataFrame) -> pl.DataFrame:
+    """Report known macro series whose numbers do not fit their unit.
+
+    `macro_unit`: they are too small or too large for it, or go over from one unit to another.
+    `macro_impossible`: single values are -9999, 0 for the VIX, or others that no market has shown.
+    """
+    parts = [FINDINGS_SCHEMA.to_frame()]
+    known = macro.drop_nulls("value").filter(pl.col("series").is_in(sorted(SCALES)))
+    for (name,), frame in known.sort("series", "date").group_by("series"):
+        series = str(name)
+        scale, values = SCALES[series], frame["value"].to_numpy()
+        largest, usual = float(np.abs(values).max()), float(np.median(np.abs(values)))
+        is_large = usual > scale.most_median or largest > scale.most_maximum
+        if 0 < largest < scale.least_maximum or is_large:
+            cure = "divide" if is_large else "multiply"
+            detail = (
+                f"{series} lies between {values.min():g} and {values.max():g}, read as "
+                f"{scale.unit}; if it has another unit, {cure} it by 100"
+            )
+            parts.append(
+                finding(series, frame["date"][0], "macro_unit", usual, len(values), detail)
+            )
+        changed = _unit_steps(values, scale)
+        if len(changed):
+            row = int(changed[0])
+            detail = (
+                f"{series} goes from {values[row]:g} to {values[row + 1]:g}; write all of it in "
+                f"{scale.unit}"
+            )
+            day = frame["date"][row + 1]
+            parts.append(finding(series, day, "macro_unit", usual, len(changed), detail))
+        if usual <= scale.most_median:
+            parts.append(_impossible(frame, series, scale))
+    return pl.concat(parts).sort("rule", "symbol")
+
+
+def _impossible(frame: pl.DataFrame, series: str, scale: Scale) -> pl.DataFrame:
+    """Report the values of a series, `date, value`, that no market has shown."""
+    wrong = frame.filter(~pl.col("value").is_between(scale.lowest, scale.highest))
+    if wrong.is_empty():
+        return FINDINGS_SCHEMA.to_frame()
+    day, value = wrong.select("date", "value").row(0)
+    detail = f"{series} is {value:g}, as where a value is missing; leave the cells empty"
+    return finding(series, day, "macro_impossible", value, wrong.height, detail)
+
+
+def _unit_steps(values: Float[np.ndarray, " T"], scale: Scale) -> Int[np.ndarray, " N"]:
+    """Return the rows after which a series goes on at a hundredth or a hundredfold."""
+    size = np.abs(values)
+    smaller, larger = np.minimum(size[1:], size[:-1]), np.maximum(size[1:], size[:-1])
+    ratio = larger / np.where(smaller > 0, smaller, np.inf)
+    is_step = (ratio > _UNIT_STEP / 2) & (ratio < _UNIT_STEP * 2)
+    return np.flatnonzero(is_step & (larger > _OFF_ZERO * scale.least_maximum))
 
 
 def _span_defects(named: pl.DataFrame, start: object, end: object) -> pl.DataFrame:

@@ -96,6 +96,7 @@ def validate(
         found.append(alignment.copies(raw.bars))
         found.append(alignment.renamed(raw.bars, sessions))
         found.append(series.macro_defects(raw, sessions))
+        found.append(series.scale_defects(raw.macro))
         found.append(series.index_defects(raw.index, config, sessions))
     is_structural = pl.col("rule").is_in(sorted(rules.STRUCTURAL))
     table = pl.concat(found, how="diagonal").with_columns(
