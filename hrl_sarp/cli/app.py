@@ -29,10 +29,12 @@ from hrl_sarp.cli.options import (
     Resume,
     Seed,
     TrialLogFile,
+    keep_options,
     parse_numbers,
     read_config,
     read_config_of_run,
     running,
+    tell_edits,
 )
 from hrl_sarp.errors import HrlSarpError, OverwriteError
 from hrl_sarp.run.earlier import CONFIG
@@ -130,6 +132,7 @@ def train(  # noqa: PLR0913 -- options, given by name
     read_manifest(data_dir)
     with running(log_dir), run_progress():
         context = replace(load_context(data_dir, log_dir, config, device), resume=resume)
+        keep_options(log_dir, config, market, experiment, own, seed)
         if phase is not None:
             introduce(context)
             expect_seconds(phase_seconds(config, context.market.split)[phase])
@@ -270,6 +273,7 @@ def diagnose(
         console.print(table)
     first = next(iter(folders.values()))
     config = config_of_run(log_dir)
+    tell_edits(log_dir)
     gains = stored_control(first)
     if permuted and gains is None:
         with running(log_dir):

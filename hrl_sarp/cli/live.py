@@ -16,6 +16,7 @@ from hrl_sarp.cli.options import (
     Overwrite,
     OwnConfig,
     read_config,
+    tell_edits,
 )
 from hrl_sarp.cli.studies import STUDIES
 from hrl_sarp.errors import UsageError
@@ -243,6 +244,7 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
         accepted=Accepted(drift=accept_drift, moves=accept_moves),
     )
     there = write_decision(decision, folder, overwrite=overwrite)
+    tell_edits(*(run.log_dir for run in runs))
     _show(decision, there, as_json=as_json)
 
 
@@ -336,7 +338,9 @@ def export(
     require_room(output, overwrite=overwrite)
     rules = _daily_settings(settings)
     agents = [read_today(run, data_dir, rules).agents for run in read_runs(log_dir)]
-    say(export_agents(agents, output, pair, overwrite=overwrite).sentence())
+    done = export_agents(agents, output, pair, overwrite=overwrite)
+    tell_edits(*log_dir)
+    say(done.sentence())
 
 
 @paper.command("init")
@@ -381,6 +385,7 @@ def paper_init(  # noqa: PLR0913 -- a parameter is an option
         None if start is None else start.date(),
         accepted=Accepted(drift=accept_drift, moves=accept_moves),
     )
+    tell_edits(*log_dir)
     _warn(first.warnings)
     if as_json:
         say(json.dumps(plain(first), allow_nan=False))
@@ -413,6 +418,7 @@ def paper_step(
     from hrl_sarp.daily.paper.step import catch_up
 
     with PaperAccount.open(account) as opened:
+        log_dirs = opened.terms.log_dirs
         booked = catch_up(
             opened,
             data_dir,
@@ -422,6 +428,7 @@ def paper_step(
             accepted=Accepted(drift=accept_drift, moves=accept_moves),
         )
         last = opened.last
+    tell_edits(*map(Path, log_dirs))
     if booked:
         _warn(last.warnings)
     warned = sum(bool(day.warnings) for day in booked[:-1])
@@ -461,7 +468,9 @@ def paper_report(
     from hrl_sarp.daily.paper.step import markets_of
 
     with PaperAccount.open(account) as opened:
+        log_dirs = opened.terms.log_dirs
         report = compare(opened, markets_of(opened, data_dir, _daily_settings(settings)))
+    tell_edits(*map(Path, log_dirs))
     there = write_report(report, output or account.with_name(f"{account.stem}_report"))
     if as_json:
         found = {"page": str(there), "measures": measures(report), "tracking": report.tracking}

@@ -1,5 +1,6 @@
 """What several commands share: options, their configuration, the lock of a folder, failed cells."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,8 @@ FORMER_NAMES = {
 DEFAULT_DATA_DIR = Path("data/raw")
 DEFAULT_LOG_DIR = Path("logs")
 OUTPUT_OPTION = "--output"
+OPTIONS = "options.json"
+"""In a log folder: hash of a configuration -> the options of `train` that it was read with."""
 OWN_MARKET = "market.yaml"
 """What `init --input` writes: a file of --config that describes the market of the user's files."""
 
@@ -109,13 +112,88 @@ def read_config_of_run(
 ) -> "RunConfig":
     """Read the configuration of a command about a run.
 
-    It is what the options name, as in `read_config`; where they name nothing, that of the run.
+    It is what the options name, as in `read_config`; where they name nothing, that of the run, and
+    a line says what was edited since.
     """
     if any(option is not None for option in (market, experiment, own, seed)):
         return read_config(market, experiment, own, seed, changes)
     from hrl_sarp.training.seeds import config_of_run
 
-    return config_of_run(log_dir, _given(changes or {}))
+    config = config_of_run(log_dir, _given(changes or {}))
+    tell_edits(log_dir, can_choose=True)
+    return config
+
+
+def keep_options(
+    log_dir: Path,
+    config: "RunConfig",
+    market: str | None,
+    experiment: str | None,
+    own: Path | None,
+    seed: int | None,
+) -> None:
+    """Write beside a run with which options its configuration was read, for `tell_edits`."""
+    from hrl_sarp.config.loading import config_hash
+    from hrl_sarp.errors import DataError
+    from hrl_sarp.run.files import write_json
+
+    given = {"market": market, "experiment": experiment, "config": own, "seed": seed}
+    try:
+        kept = _kept_options(log_dir)
+    except DataError:  # damaged, and written anew here
+        kept = {}
+    write_json(log_dir / OPTIONS, {**kept, config_hash(config): given})
+
+
+def _kept_options(log_dir: Path) -> dict[str, dict[str, Any]]:
+    from hrl_sarp.run.files import read_json
+
+    path = log_dir / OPTIONS
+    return dict(read_json(path, "hrl-sarp train")) if path.is_file() else {}
+
+
+def tell_edits(*log_dirs: Path, can_choose: bool = False) -> None:
+    """Say in one line a run which values its files have now that its configuration has not.
+
+    A run that was not trained by `train` of this version does not say which files those are, and
+    the file of --config may be gone, or not be seen from this folder. Nothing is said of these.
+
+    Args:
+        log_dirs: of the runs whose configuration is taken.
+        can_choose: the command takes the options of a configuration, too.
+
+    Raises:
+        DataError: if the options of a run were changed after it wrote them.
+    """
+    from hrl_sarp.config.loading import config_hash, name_changes
+    from hrl_sarp.training.seeds import config_of_run
+
+    for log_dir in log_dirs:
+        config = config_of_run(log_dir)
+        given = _kept_options(log_dir).get(config_hash(config))
+        own = Path(given["config"]) if given and given["config"] else None
+        if given is None or (own is not None and not own.exists()):
+            continue
+        try:
+            here = read_config(given["market"], given["experiment"], own, given["seed"])
+            edits = name_changes(*(_values(each) for each in (config, here)))
+        except ConfigError as error:
+            edits = [" ".join(str(error).split())]
+        if not edits:
+            continue
+        given = {"market": config.market} if not any(given.values()) else given
+        words = [f"--{name} {shlex.quote(str(v))}" for name, v in given.items() if v is not None]
+        cure = " ".join(words) if can_choose else "only a new training"
+        say(
+            f"note: {log_dir} keeps the configuration that it was trained with, and its files "
+            f"differ: {', '.join(edits)}; {cure} takes what is here",
+            is_problem=not can_choose,  # a command without these options may print an object alone
+        )
+
+
+def _values(config: "RunConfig") -> dict[str, Any]:
+    """Return the values that a run depends on; where its curves go is none."""
+    return config.model_dump(mode="json", exclude={"trackers"})
 
 
 def parse_numbers(text: str | None, option: str, example: str) -> tuple[int, ...] | None:
