@@ -19,7 +19,7 @@ from hrl_sarp.cli.options import (
     read_config,
 )
 from hrl_sarp.errors import HrlSarpError, OverwriteError
-from hrl_sarp.run.terminal import say
+from hrl_sarp.run.terminal import run_progress, say, stretch
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
     from hrl_sarp.config.schema import RunConfig
@@ -122,7 +122,10 @@ def validate_data(
     config = read_config(market, experiment, own)
     report = validate_folder(data_dir, config)
     raw = read_raw(data_dir)
-    Console().print(summary(report))
+    found = summary(report)
+    Console().print(found)
+    if not found.rows:
+        say("no findings: nothing breaks a rule")
     levels = levels_around(raw, report, config.market_profile.sectors)
     say(f"wrote {write_page(data_dir, raw, report, levels)}")
     if report.has_failed:
@@ -185,8 +188,9 @@ def foresee(config: "RunConfig", make: Callable[[], "Market"]) -> "Market | None
     from hrl_sarp.training.certify import require_room
 
     try:
-        market = make()
-        require_room(market, config)
+        with run_progress(), stretch(0.0, 0.0, "reading the market"):
+            market = make()
+            require_room(market, config)
     except HrlSarpError as error:
         reason = " ".join(str(error).split())
         command = f"`hrl-sarp train --market {config.market}`"

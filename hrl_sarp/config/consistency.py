@@ -1,5 +1,6 @@
 """Checks of configuration values against each other. The schema checks single values."""
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -17,6 +18,9 @@ from hrl_sarp.errors import ConfigError
 EXTRA = ("extra_stock_features", "extra_macro_features")
 MIX_TOLERANCE = 1e-9
 """Rounding allowed in shares that must sum to 1."""
+EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
+NUMBER_OF_PEOPLE = re.compile(r"\s*(?P<digits>[+-]?\d+(?:\.\d+|,\d{1,2})?)\s*(?P<percent>%?)\s*")
+"""With a decimal comma or a sign of percent; three digits behind a comma may be thousands."""
 
 RETIRED_KEYS = {
     ("risk", "bear_exposure_cut"): "the cash of the goal sets the exposure, see `objective.kind`",
@@ -226,3 +230,22 @@ def require_shock_sectors(config: RunConfig, sectors: Iterable[str]) -> None:
             f"stress test: market_profile.stress.sectors names no shock sector for "
             f"{', '.join(missing)}; expected one of {', '.join(order)} for each"
         )
+
+
+def plain_number(text: str) -> str:
+    """Return how a number is written in YAML that stands there as people write it, else nothing.
+
+    Examples:
+        >>> plain_number("1e-3"), plain_number("45 %"), plain_number("0,45")
+        ('1.0e-3', '0.45 if it is a share', '0.45')
+        >>> plain_number("1,234"), plain_number("ten")
+        ('', '')
+    """
+    exponent = EXPONENT_WITHOUT_POINT.fullmatch(text)
+    if exponent:
+        return f"{exponent[1]}.0{exponent[2]}"
+    number = NUMBER_OF_PEOPLE.fullmatch(text)
+    if number is None or (not number["percent"] and "," not in number["digits"]):
+        return ""
+    value = float(number["digits"].replace(",", "."))
+    return f"{value / 100:.12g} if it is a share" if number["percent"] else f"{value:.12g}"

@@ -14,7 +14,12 @@ from loguru import logger
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hrl_sarp.config.consistency import RENAMED_KEYS, RETIRED_KEYS, find_contradictions
+from hrl_sarp.config.consistency import (
+    RENAMED_KEYS,
+    RETIRED_KEYS,
+    find_contradictions,
+    plain_number,
+)
 from hrl_sarp.config.encoder_schema import WindowedConfig
 from hrl_sarp.config.market_schema import DATED, SHARED, Section
 from hrl_sarp.config.schema import RunConfig
@@ -24,7 +29,6 @@ from hrl_sarp.errors import ConfigError, OverwriteError
 _IN_WHEEL = Path(__file__).resolve().parent / "defaults"
 DEFAULT_CONFIG_DIR = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_WHEEL.parents[2] / "config"
 """`config/` of the repository, or its copy in an installed wheel."""
-EXPONENT_WITHOUT_POINT = re.compile(r"([+-]?\d+)\.?([eE][+-]?\d+)")
 AS_WRITTEN = r"(?!.*:|[-+]?0[0-7_]+$)"
 """Keeps YAML from reading 010 as 8 and 1:30 as 90."""
 UNREADABLE_YAML = (
@@ -460,8 +464,8 @@ def _reason(detail: ErrorDetails, schema: type[BaseModel]) -> str:
             return f"unknown key; {', '.join(told)}"
         return f"unknown key{_did_you_mean(str(key), _keys_of(section, schema))}"
     value = detail["input"]
-    number = EXPONENT_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
-    hint = f"; YAML reads this as text, write {number[1]}.0{number[2]}" if number else ""
+    plain = plain_number(value) if isinstance(value, str) else ""
+    hint = f"; YAML reads this as text, write {plain}" if plain else ""
     reason = detail["msg"].removeprefix("Value error, ")  # pydantic's words for a check of ours
     return f"{reason} (was {_shown(value)}){hint}"
 

@@ -237,9 +237,10 @@ class Fit:
                 self._run_epoch(shown)
                 self._close_epoch()
         if now.epoch < epochs:
+            best = "untrained" if now.best_epoch < 0 else f"epoch {now.best_epoch}"
             self._say(
-                f"stopped early after epoch {now.epoch - 1}: no better than epoch "
-                f"{now.best_epoch} in {patience} epochs"
+                f"stopped early after epoch {now.epoch - 1}: no better than {best} in {patience} "
+                "epochs"
             )
         self.task.module.load_state_dict(now.best_state)
         self.task.module.eval()

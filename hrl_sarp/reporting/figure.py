@@ -38,6 +38,8 @@ WIDTH, PANEL_WIDTH, PANEL_HEIGHT = 8.2, 3.7, 3.4
 DPI = 150
 NARROW = 4.4
 """Width in inches of a figure that a telephone shows at its natural size."""
+READABLE = 5.9
+"""Width in inches of the widest figure whose words a telephone shows large enough to read."""
 COUNTED = ("epoch", "evaluation")
 """Labels of axes that hold whole numbers."""
 LEVEL_STYLES = ("--", ":", "-.")

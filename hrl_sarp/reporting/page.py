@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from hrl_sarp.reporting.charts import Chart, packed_plotly
-from hrl_sarp.reporting.figure import svg
+from hrl_sarp.reporting.figure import READABLE, svg
 from hrl_sarp.reporting.table import Table
 
 TEMPLATES = Environment(
@@ -31,6 +31,11 @@ class Drawing:
     """Unique on the page."""
     caption: str
     """Screen readers read it out."""
+
+    @property
+    def is_readable_small(self) -> bool:
+        """True if a telephone shows all of it at once; a wider figure is moved sideways there."""
+        return float(self.figure.get_figwidth()) <= READABLE
 
     def svg(self) -> str:
         """Return the picture as an SVG element."""

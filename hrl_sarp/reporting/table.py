@@ -15,6 +15,8 @@ NONE = "–"  # noqa: RUF001 -- an en dash for what does not exist
 CELL_BORDER = 3
 """Characters that a terminal's table adds to each cell."""
 HEADING_WIDTH = 10
+LONGEST_WHOLE = 20
+"""Characters of the longest name of a row that is never broken, however narrow the terminal."""
 """A heading that is wider than this and than its cells continues on the next line."""
 SMALLEST_SHOWN = 0.005
 """Smallest size of a number that two decimals tell from 0."""
@@ -112,7 +114,7 @@ class Table:
             drawn.add_column(
                 escape(table._heading(i)),
                 justify="left" if is_text else "right",
-                no_wrap=bool(self.telling) or not is_text,
+                no_wrap=bool(self.telling) or not is_text or table._keeps_whole(i),
                 overflow="fold",  # a long word continues on the next line, it is never cut
                 vertical="top",
             )
@@ -125,6 +127,10 @@ class Table:
             note += f" Left out here for want of room: {n_hidden} of the columns."
         if note:
             yield Padding(rich.text.Text(note.strip(), style="dim"), (0, 2))
+
+    def _keeps_whole(self, column: int) -> bool:
+        """Say whether the names of rows are too short to be broken."""
+        return column == 0 and max((len(row[0]) for row in self.rows), default=0) <= LONGEST_WHOLE
 
     def _heading(self, column: int) -> str:
         longest = max((len(row[column]) for row in self.rows), default=0)

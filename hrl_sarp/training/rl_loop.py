@@ -164,7 +164,7 @@ class PhaseLoop(BaseCallback):
         bound = state.selector.newest_bound_pct
         gain = "" if bound is None else f", over start at least {signed(bound)}%"
         kept = ", kept" if is_best and gain else ""
-        logger.info(f"{place}: objective {score.objective_pct:+.2f}%{gain}{kept}")
+        logger.info(f"{place}: objective {signed(score.objective_pct)}%{gain}{kept}")
         logger.debug(
             f"{place}: validation objective in % a year, turnover {score.turnover_annual:.1f}, "
             f"alignment {score.alignment:.3f}"

@@ -451,6 +451,28 @@ def test_numbers_that_yaml_reads_as_other_numbers_are_refused(
     assert f"costs.sell_bps: Input should be a valid number (was '{written}')" in found
 
 
+@pytest.mark.parametrize(
+    ("written", "cure"),
+    [
+        ("45%", "write 0.45 if it is a share"),
+        ("12.5 %", "write 0.125 if it is a share"),
+        ("0,45", "write 0.45"),
+        ("0,5", "write 0.5"),
+        ("1e-1", "write 1.0e-1"),
+        ("1,234", None),
+        ("all", None),
+    ],
+)
+def test_numbers_as_people_write_them_are_refused_with_the_one_to_write(
+    folder: Path, tmp_path: Path, written: str, cure: str | None
+) -> None:
+    text = f"market_profile: {{costs: {{sell_bps: '{written}'}}}}"
+    found = problems_of(folder, own_file=write(tmp_path / "own.yaml", text))
+    assert f"(was '{written}')" in found
+    assert ("YAML reads this as text" in found) == (cure is not None)
+    assert cure is None or f"as text, {cure} [own.yaml]" in found
+
+
 @pytest.mark.parametrize(("written", "value"), [("10", 10), ("0", 0), ("0.10", 0.1), ("1_0", 10)])
 def test_numbers_are_read_as_they_are_written(
     folder: Path, tmp_path: Path, written: str, value: float

@@ -148,7 +148,7 @@ def test_patience_counts_epochs_since_the_best(losses: list[float], last_epoch: 
     assert history.rows[-1]["step"] == last_epoch
 
 
-@pytest.mark.parametrize("losses", [[5.0, 1.0, 2.0, 2.0], [2.0, 2.0, 2.0]])
+@pytest.mark.parametrize("losses", [[5.0, 1.0, 2.0, 2.0], [2.0, 2.0, 2.0], [1.0, 2.0, 2.0]])
 def test_a_run_that_patience_ends_says_so(losses: list[float]) -> None:
     said: list[str] = []
     sink = logger.add(lambda line: said.append(str(line)), format="{message}")
@@ -157,9 +157,10 @@ def test_a_run_that_patience_ends_says_so(losses: list[float]) -> None:
         fit(ScriptedTask([7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]))  # ends with its epochs
     finally:
         logger.remove(sink)
+    best = "untrained" if fitted.best_epoch < 0 else f"epoch {fitted.best_epoch}"
     line = (
-        f"scripted: stopped early after epoch {fitted.epochs - 1}: no better than epoch "
-        f"{fitted.best_epoch} in 2 epochs\n"
+        f"scripted: stopped early after epoch {fitted.epochs - 1}: no better than {best} in 2 "
+        "epochs\n"
     )
     assert [text for text in said if "stopped early" in text] == [line]
 

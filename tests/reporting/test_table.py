@@ -68,6 +68,22 @@ def test_words_continue_on_the_next_line_where_no_column_may_be_left_out() -> No
     assert {"one", "two", "three", "four", "five"} <= set(text.split())
 
 
+@pytest.mark.parametrize("width", [50, 60, 80])
+@pytest.mark.parametrize("name", ["undeclared_split", "large_return", "gap", "twenty_letters_long"])
+def test_a_short_name_of_a_row_is_not_broken(name: str, width: int) -> None:
+    rows = [(name, "AAPL", "1", "2000-09-29", "overnight return 0", "what a detail says " * 3)]
+    table = Table(
+        "Findings",
+        ("rule", "symbol", "findings", "first", "effect", "detail"),
+        rows,
+        text_columns=frozenset({0, 1, 3, 4, 5}),
+    )
+    screen = StringIO()
+    Console(file=screen, width=width).print(table)
+    assert sum(line.strip().startswith(name) for line in screen.getvalue().splitlines()) == 1
+    assert max(map(len, screen.getvalue().splitlines())) <= width
+
+
 def test_a_name_that_is_too_long_continues_on_the_next_line() -> None:
     rows = [("pretrain/val_regime_balanced_accuracy", "0.333", "0.411", "0.411")]
     text = shown(Table("", ("quantity", "first", "highest", "last"), rows), 50)

@@ -38,6 +38,7 @@ from hrl_sarp.reporting.figure import (
     NARROW,
     ORANGE,
     PURPLE,
+    READABLE,
     SKY,
     VERMILION,
     WIDTH,
@@ -221,7 +222,7 @@ def sectors_and_regimes(result: BacktestResult, name: str) -> Figure:
     has_goal = bool(np.isfinite(regimes).any())
     days = thinned(len(trajectory.dates))
     height = 1.2 + 0.27 * table.shape[1] + (1.6 if has_goal else 0)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(READABLE, height), layout="constrained")
     ratios = [0.27 * table.shape[1], 1.5] if has_goal else [1]
     panels = np.atleast_1d(figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios))
     rows = [*np.asarray(market.sector_names)[shown].tolist(), "cash"]
@@ -243,7 +244,7 @@ def largest_holdings(result: BacktestResult, analysis: Analysis, name: str) -> F
     chosen = held[:, [market.symbols.index(symbol) for symbol in symbols]]
     others = held.sum(axis=1, keepdims=True) - chosen.sum(axis=1, keepdims=True)
     days = thinned(len(trajectory.dates))
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.27 * (len(symbols) + 1)), layout="constrained")
+    figure = Figure(figsize=(READABLE, 1.2 + 0.27 * (len(symbols) + 1)), layout="constrained")
     axes = figure.subplots()
     table = np.concatenate([chosen, others], axis=1)
     top = max(0.1, float(chosen.max()))
@@ -255,7 +256,7 @@ def largest_holdings(result: BacktestResult, analysis: Analysis, name: str) -> F
 @styled
 def monthly_trades(analysis: Analysis) -> Figure:
     """Draw the purchases and sales a month of the policy that the page is about, and of 1/N."""
-    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    figure = Figure(figsize=(READABLE, 2.4), layout="constrained")
     axes = figure.subplots()
     colours = {EQUAL_WEIGHT: INK, analysis.headline_name: BLUE}
     for name, colour in colours.items():
@@ -274,7 +275,7 @@ def attribution_bars(analysis: Analysis) -> Figure:
     """Draw the excess over 1/N of each policy as a sum of its parts."""
     splits = list(analysis.attributions.values())[::-1]
     parts = {"sectors": BLUE, "stocks": ORANGE, "cash": SKY, "costs": VERMILION}
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * len(splits)), layout="constrained")
+    figure = Figure(figsize=(READABLE, 1.3 + 0.3 * len(splits)), layout="constrained")
     axes = figure.subplots()
     above, below = np.zeros(len(splits)), np.zeros(len(splits))
     for part, colour in parts.items():
@@ -289,7 +290,7 @@ def attribution_bars(analysis: Analysis) -> Figure:
     axes.set_yticks(range(len(splits)), [split.name for split in splits])
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("mean return over 1/N, % a year")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
@@ -333,7 +334,14 @@ def _draw_heatmap(
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
     axes.invert_yaxis()
     axes.grid(visible=False)
-    bar = figure.colorbar(mesh, ax=axes, pad=0.01, fraction=0.03, format=PercentFormatter(1, 0))
+    bar = figure.colorbar(
+        mesh,
+        ax=axes,
+        pad=0.01,
+        fraction=0.03,
+        format=PercentFormatter(1, 0),
+        extend="max" if table.max() > top else "neither",
+    )
     bar.set_label("share of wealth")
     bar.outline.set_visible(False)
 

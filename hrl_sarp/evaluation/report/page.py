@@ -356,8 +356,8 @@ def _training_row(curves: Sequence[Panel]) -> Row:
         what = f"{panel.title}, by {panel.x_label}: {panel.y_label}."
         if panel.best is not None:
             is_start = panel.best == min(x[0] for x, _ in panel.curves.values())
-            kept = "The start was kept" if is_start else "Kept was"
-            what += f" {kept}{',' if is_start else ''} {panel.x_label} {panel.best}."
+            kept = "The start was kept" if is_start else f"Kept was {panel.x_label} {panel.best}"
+            what += f" {kept}."
         drawings.append(Drawing(panel_figure(panel), f"phase{at}", what))
     return Row(drawings)
 

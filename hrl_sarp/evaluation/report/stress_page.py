@@ -20,7 +20,7 @@ from hrl_sarp.evaluation.stress import (
     StressFigures,
     StressResult,
 )
-from hrl_sarp.reporting.figure import BLUE, FADED, INK, WIDTH, styled
+from hrl_sarp.reporting.figure import BLUE, FADED, INK, READABLE, WIDTH, styled
 from hrl_sarp.reporting.page import Drawing, Facts, Fold, Section, page
 from hrl_sarp.reporting.table import NONE, Table, paragraphs, percent
 from hrl_sarp.run.files import write_json, write_text
@@ -202,7 +202,7 @@ def _sections(result: StressResult) -> Iterator[Section]:
 def loss_dots(result: StressResult) -> Figure:
     """Draw every policy's loss in every scenario, the leading policy and 1/N on top."""
     scenarios, leader = result.scenarios[::-1], _leader(result)
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.31 * len(scenarios)), layout="constrained")
+    figure = Figure(figsize=(READABLE, 1.2 + 0.31 * len(scenarios)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=1)
     others = [

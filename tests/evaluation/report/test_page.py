@@ -98,6 +98,11 @@ def test_page_leaves_no_placeholder_colour_and_no_nan(html: str, parsed: _Page) 
     assert not words & {"nan", "inf", "none"}
 
 
+def test_a_telephone_shows_every_picture_as_a_whole(html: str) -> None:
+    assert html.count('<figure class="whole">') >= 5
+    assert "<figure>" not in html  # such a one is moved sideways, and its scale is out of sight
+
+
 def test_page_names_every_policy_and_where_the_numbers_come_from(
     parsed: _Page, result: BacktestResult
 ) -> None:
@@ -320,7 +325,8 @@ def test_page_shows_holdings_risk_beside_growth_and_the_curves_of_the_phases(
     text = " ".join(page.texts)
     for heading in ("What own holds", "What each stock earned", "How training went", "Risk and"):
         assert heading in text
-    assert "The start was kept, epoch -1." in text
+    assert "The start was kept." in text
+    assert "epoch -1" not in text
     largest = analysis.holdings["own"].largest
     assert all(symbol in page.texts for symbol in largest)
     assert "How training went" not in render_page(result, analysis)

@@ -5,6 +5,7 @@ from typing import Any
 
 from hrl_sarp.reporting.figure import save_png
 from hrl_sarp.run.files import write_json, write_table, write_text
+from hrl_sarp.run.terminal import run_progress, stretch
 from hrl_sarp.run.trials import TrialLog
 from hrl_sarp.studies.walk_forward.cells import WalkForward
 from hrl_sarp.studies.walk_forward.chain import read_chains, read_skills
@@ -27,6 +28,8 @@ FRAME, TRIALS = "table.parquet", "trials.parquet"
 BETWEEN = "Variants against the first one, at equal exposure, seed by seed"
 
 
+@run_progress()
+@stretch(0.0, 1.0, "tables of the study")
 def summarise(study: WalkForward) -> str:
     """Write the pages of a study: `table.md`, `report.html`, and `card.md` for a README.
 
