@@ -15,9 +15,9 @@ NONE = "–"  # noqa: RUF001 -- an en dash for what does not exist
 CELL_BORDER = 3
 """Characters that a terminal's table adds to each cell."""
 HEADING_WIDTH = 10
+"""A heading that is wider than this and than its cells continues on the next line."""
 LONGEST_WHOLE = 20
 """Characters of the longest name of a row that is never broken, however narrow the terminal."""
-"""A heading that is wider than this and than its cells continues on the next line."""
 SMALLEST_SHOWN = 0.005
 """Smallest size of a number that two decimals tell from 0."""
 
