@@ -23,6 +23,8 @@ _SMALLEST_VISIBLE = 0.04
 """Log ratio of a split below which an ordinary night hides it: such a split is believed."""
 _LARGEST_OWN_MOVE = 0.35
 """Log return that a stock may make on the day of a split, beside the split."""
+_BONUS_OFF, _BONUS_LEAST = 0.03, 0.08
+"""Log return that a night may be off the ratio of a bonus issue, and is off the stated one."""
 _REPEATED = 0.2
 """Share of its bars on which no stock pays a dividend: more is a rate that is repeated."""
 _FEWEST_ROWS = 40
@@ -41,6 +43,12 @@ _ORDINARY_MOVE = 0.12
 """A larger return on the day of a dividend is due to something else."""
 _ERRORS = 3.0
 """Standard errors that decide."""
+_CLEAR_SPLIT, _NEAR_DAYS, _OFF_SPLIT = math.log(1.9), 200, 0.35
+"""Log ratio of a split that no usual change of a dividend has, days to the dividends beside it, and
+the share of that log ratio by which they may change besides."""
+_LEAST_AT_NIGHT, _MOSTLY = 0.4, 0.5
+"""The least share that nights show, because some sources have poor opens, and the share of opens
+that repeat the close before, above which they are none."""
 _LEAST_SHOWN, _MOST_SHOWN = 0.6, 1.6
 """Prices fall by about 0.9 of a dividend, in US stocks by 0.5 in the worst year."""
 
@@ -54,15 +62,23 @@ def declared_states(config: ValidationConfig) -> dict[str, pl.Expr]:
         `is_unseen`: the price did not move as by the split, and if there is an adj_close, it did
         not count the split either: prices are adjusted already, or the split has another day.
         `is_contradicted`: with the split applied a move remains that is as large as the split
-        itself: the ratio is inverse, or counted twice. Both are False elsewhere.
+        itself: the ratio is inverse, or counted twice.
+        `is_bonus`: the price moved as if so many shares were added to each old one: a bonus of 3:1
+        makes four shares of one, and the ratio of its split is 4. All are False elsewhere.
     """
     ratio, dividend = pl.col("split"), pl.col("dividend")
     log_ratio = ratio.log()
     moves = [((pl.col(name) + dividend) / before("close")).log() for name in ("close", "open")]
     half = log_ratio.abs() / 2
     is_stated = (ratio > 0) & (log_ratio.abs() > _SMALLEST_VISIBLE)
-    shows = any_of([(move + log_ratio).abs() <= half for move in moves])
-    is_still = any_of([move.abs() < half for move in moves])
+    # an unknown open says nothing, and must not make the answer unknown
+    shows, is_still = (
+        any_of([condition.fill_null(value=False) for condition in conditions])
+        for conditions in (
+            [(move + log_ratio).abs() <= half for move in moves],
+            [move.abs() < half for move in moves],
+        )
+    )
     adjusted = pl.col("adj_close") / before("adj_close") - 1
     applied = (ratio * pl.col("close") + dividend) / before("close") - 1
     plain = (pl.col("close") + dividend) / before("close") - 1
@@ -71,13 +87,25 @@ def declared_states(config: ValidationConfig) -> dict[str, pl.Expr]:
     denies_split = ((adjusted - plain).abs() > limit).fill_null(value=False)
     left = (moves[0] + log_ratio).abs()
     is_left = left > pl.max_horizontal(half, pl.lit(_LARGEST_OWN_MOVE))
-    is_unseen = is_stated & ~shows & is_still & ~denies_split
     has_adjusted = adjusted.is_not_null()
+    is_bonus = is_stated & ~has_adjusted & _moves_as_bonus(pl.coalesce(moves[1], moves[0]))
+    is_bonus = is_bonus.fill_null(value=False)
+    is_unseen = is_stated & ~shows & is_still & ~denies_split & ~is_bonus
     is_contradicted = is_stated & ~shows & ~is_still & is_left & (~has_adjusted | confirms_split)
+    is_contradicted &= ~is_bonus
     return {
+        "is_bonus": is_bonus,
         "is_unseen": is_unseen.fill_null(value=False),
         "is_contradicted": is_contradicted.fill_null(value=False),
     }
+
+
+def _moves_as_bonus(move: pl.Expr) -> pl.Expr:
+    """Mark moves that are near 1 / (1 + split), and neither near 1 / split nor near none."""
+    stated, bonus = pl.col("split").log(), pl.col("split").log1p()
+    off = (move + bonus).abs()
+    is_near = off <= pl.min_horizontal(pl.lit(_BONUS_OFF), bonus / 4)
+    return is_near & ((move + stated).abs() >= pl.max_horizontal(pl.lit(_BONUS_LEAST), 3 * off))
 
 
 def displaced(config: ValidationConfig, *, is_early: bool = False) -> pl.Expr:
@@ -259,28 +287,37 @@ def not_shown(prepared: pl.DataFrame) -> pl.DataFrame:
 
     The share that prices show is the fall on the days of dividends beyond the usual move of the
     other symbols, over the dividends. It is about 0.9 where all is well, and 0 where prices are
-    adjusted already or the days are wrong.
+    adjusted already or the days are wrong. The night alone is less noisy, and less exact where
+    sources have poor opens.
 
     `dividend_not_shown`: the share of all dividends is surely below `_LEAST_SHOWN` or above
-    `_MOST_SHOWN`. The value is the share, the count the number of dividends.
+    `_MOST_SHOWN`; or that of nights is surely below `_LEAST_AT_NIGHT` or above `_MOST_SHOWN`, and
+    the other one probably. The value is the share, the count the number of dividends.
     `dividend_doubtful`: the same for those of one symbol, where the share of all is right.
     Symbols with an adj_close do not count: their returns come from it.
     """
-    paid = _paid(prepared)
-    together = paid.select(**_shown(), symbol=pl.lit("")).filter(_is_off())
+    paid, at_night = _paid(prepared, pl.col("total_return")), _paid(prepared, _night_return())
+    whole = pl.lit("").alias("symbol")
+    together = _off(paid.with_columns(whole), at_night.with_columns(whole))
     if together.height:
         return _not_shown(together, "dividend_not_shown")
-    of_symbols = paid.group_by("symbol").agg(**_shown()).sort("symbol")
-    return _not_shown(of_symbols.filter(_is_off()), "dividend_doubtful")
+    return _not_shown(_off(paid, at_night), "dividend_doubtful")
 
 
-def _paid(prepared: pl.DataFrame) -> pl.DataFrame:
+def _night_return() -> pl.Expr:
+    """Return of the night; of the whole session where opens repeat the closes before."""
+    repeats = (pl.col("open") == pl.col("previous_close")).mean().over("symbol")
+    return pl.when(repeats > _MOSTLY).then("total_return").otherwise(pl.col("night") - 1)
+
+
+def _paid(prepared: pl.DataFrame, total: pl.Expr) -> pl.DataFrame:
     """Return the rows of ordinary dividends with `size` and `fall`: shares of the price before.
 
-    `fall_before`, `fall_after`: of the session before and after.
+    `total` is the return that contains the dividend. `fall_before`, `fall_after`: the falls of the
+    session before and after.
     """
     size = pl.col("dividend") / pl.col("previous_close")
-    move = pl.col("total_return") - size
+    move = total - size
     move = pl.when(move.abs() < _ORDINARY_MOVE).then(move)
     others = pl.col("move").filter(pl.col("dividend") == 0).median().over("date")
     rows = prepared.filter(pl.col("adj_close").is_null().all().over("symbol"))
@@ -296,6 +333,23 @@ def _paid(prepared: pl.DataFrame) -> pl.DataFrame:
     return paid.filter(pl.col("size") <= largest)
 
 
+def _off(paid: pl.DataFrame, at_night: pl.DataFrame) -> pl.DataFrame:
+    """Return what is shown of each symbol's dividends, where it is not what it should be."""
+    shown, nights = (
+        rows.group_by("symbol").agg(**_shown()).sort("symbol") for rows in (paid, at_night)
+    )
+    both = shown.join(nights, on="symbol", how="left", suffix="_night")
+    share, slack = pl.col("share"), _ERRORS * pl.col("error")
+    night, night_slack = pl.col("share_night"), _ERRORS * pl.col("error_night")
+    is_low = (share + slack < _LEAST_SHOWN) | (
+        (night + night_slack < _LEAST_AT_NIGHT) & (share < _LEAST_SHOWN)
+    )
+    is_high = (share - slack > _MOST_SHOWN) | (
+        (night - night_slack > _MOST_SHOWN) & (share > _MOST_SHOWN)
+    )
+    return both.filter((is_low | is_high) & (pl.col("n") >= _FEWEST_PAID))
+
+
 def _shown() -> dict[str, pl.Expr]:
     """Return the share of dividends that falls show, by least squares, and its standard error."""
     size, whole = pl.col("size"), (pl.col("size") ** 2).sum()
@@ -309,12 +363,6 @@ def _shown() -> dict[str, pl.Expr]:
         "after": (size * pl.col("fall_after")).sum() / whole,
         "n": pl.len(),
     }
-
-
-def _is_off() -> pl.Expr:
-    share, slack = pl.col("share"), _ERRORS * pl.col("error")
-    is_off = (share + slack < _LEAST_SHOWN) | (share - slack > _MOST_SHOWN)
-    return is_off & (pl.col("n") >= _FEWEST_PAID)
 
 
 def _not_shown(found: pl.DataFrame, rule: str) -> pl.DataFrame:
@@ -340,3 +388,43 @@ def _not_shown(found: pl.DataFrame, rule: str) -> pl.DataFrame:
         *("n", percent, cause),
     )
     return findings_of(found, rule, share, pl.col("n"), detail)
+
+
+def unlike_splits(prepared: pl.DataFrame) -> pl.DataFrame:
+    """Report dividends and prices that are not adjusted alike for splits.
+
+    `dividend_unlike_split`: over a split that prices show, dividends of a share fall by its ratio,
+    and over one that prices are adjusted for, they stay. Over most splits it is the other way
+    round; a single company may also raise its dividend. The finding has the first such split and
+    counts them; the value is the later dividend over the earlier one. Symbols with an adj_close do
+    not count.
+    """
+    pays = pl.col("dividend") > 0
+    paid, day = (pl.when(pays).then(name) for name in ("dividend", "date"))
+    rows = prepared.with_columns(
+        past=paid.forward_fill().shift(1).over("symbol"),
+        past_day=day.forward_fill().shift(1).over("symbol"),
+        next=paid.backward_fill().over("symbol"),
+        next_day=day.backward_fill().over("symbol"),
+    )
+    size = pl.col("split").log().abs()
+    apart = (pl.col("next_day") - pl.col("past_day")).dt.total_days()
+    clear = rows.filter(
+        pl.col("adj_close").is_null() & (size >= _CLEAR_SPLIT) & (apart <= _NEAR_DAYS)
+    )
+    change = (pl.col("next") / pl.col("past")).log()
+    stays = change.abs() <= _OFF_SPLIT * size
+    falls = (change + pl.col("split").log()).abs() <= _OFF_SPLIT * size
+    is_other = pl.when("is_unseen").then(falls).otherwise(stays)
+    found = clear.filter(is_other).sort("date", "symbol")
+    if found.height < _FEWEST_DIVIDENDS or 2 * found.height <= clear.height:
+        return FINDINGS_SCHEMA.to_frame()
+    detail = pl.format(
+        "dividends go from {} to {} over a split of {} that prices {}, and likewise over {} of {} "
+        "splits: adjust both alike",
+        *("past", "next", "split"),
+        pl.when("is_unseen").then(pl.lit("are adjusted for")).otherwise(pl.lit("show")),
+        *(pl.lit(found.height), pl.lit(clear.height)),
+    )
+    count = pl.lit(found.height)
+    return findings_of(found.head(1), "dividend_unlike_split", change.exp(), count, detail)

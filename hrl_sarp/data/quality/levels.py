@@ -25,6 +25,14 @@ JUMP, _JUMP_SHARES = math.log(1.2), 2.0
 """Log return of a night that brings trading, and the shares over the usual ones that are few."""
 _FEWEST_SHARES = 0.3
 """Shares over the usual ones below which hardly anyone could trade on the news."""
+_STILL_BARS = 20
+"""Bars without any move after which a symbol of unknown volume does not trade."""
+_FEWEST_SYMBOLS, _JUMP_OF_MOST, _SHARES_OF_MOST = 3, 0.05, 1.3
+"""Symbols that say something about a day, their median night that brings trading, and the shares
+over the usual ones that are none."""
+_USUAL_NIGHTS, _FEWEST_NIGHTS, _TIMES_USUAL = 60, 10, 12.0
+"""Sessions whose median night is the usual one, and how many of it such a jump is: in a crisis a
+market opens far away on the trading of every day."""
 _BARS_OF_VOLUME, _VOLUME_STEP = 20, 25.0
 """Bars on both sides of a change of the unit of volumes, and the least factor of such a change."""
 _PAUSE_DAYS, _PAUSE_STEP = 20, 4.0
@@ -95,6 +103,49 @@ def quiet_jump() -> pl.Expr:
     lasts = (night.sign() == whole.sign()) & (whole.abs() >= JUMP)
     is_jump = night.is_finite() & (night.abs() >= JUMP) & lasts & ~pl.col("is_gap")
     return (is_jump & _has_few_shares() & ~pl.col("is_after_hole")).fill_null(value=False)
+
+
+def stands_still() -> pl.Expr:
+    """Mark rows of an unknown volume whose prices are all the close of the twenty rows before."""
+    close = pl.col("close")
+    is_flat = pl.all_horizontal(
+        (pl.col(name) == close).fill_null(value=True) for name in ("open", "high", "low")
+    )
+    is_same = (is_flat & (close == before("close"))).fill_null(value=False).cast(pl.Int8)
+    lasts = is_same.rolling_min(_STILL_BARS, min_samples=_STILL_BARS).over("symbol") == 1
+    return (lasts & pl.col("volume").is_null()).fill_null(value=False)
+
+
+def jumps_of_most(prepared: pl.DataFrame) -> pl.DataFrame:
+    """Report nights over which most symbols jump although no more shares than usual are traded.
+
+    `jump_of_most`: two downloads that are adjusted to different days, or in different currencies,
+    were joined there. It has the first symbol by name and the number of symbols; the value is the
+    median night. The nights are earned, because a market may open so after a holiday.
+    """
+    night = pl.col("night").log()
+    known = prepared.filter(night.is_finite() & pl.col("shares").is_not_null())
+    of_days = known.group_by("date").agg(
+        pl.min("symbol"),
+        size=night.abs().median(),
+        middle=night.median(),
+        shares=pl.median("shares"),
+        n=pl.len(),
+    )
+    usual = pl.col("size").rolling_median(_USUAL_NIGHTS, min_samples=_FEWEST_NIGHTS).shift(1)
+    found = of_days.sort("date").filter(
+        (pl.col("n") >= _FEWEST_SYMBOLS)
+        & (pl.col("size") >= pl.max_horizontal(pl.lit(_JUMP_OF_MOST), _TIMES_USUAL * usual))
+        & pl.col("shares").is_between(_FEWEST_SHARES, _SHARES_OF_MOST)
+    )
+    detail = pl.format(
+        "half of {} symbols and more jump by {} % over this night on {} of the usual shares; if "
+        "two downloads are joined here, give all prices in one adjustment and currency",
+        "n",
+        (100 * pl.col("size")).round(1),
+        pl.col("shares").round(2),
+    )
+    return findings_of(found, "jump_of_most", pl.col("middle").exp() - 1, pl.col("n"), detail)
 
 
 def _has_few_shares() -> pl.Expr:

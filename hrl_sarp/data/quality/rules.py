@@ -66,6 +66,7 @@ EXCLUDING = frozenset(
         "ohlc_inconsistent",
         "no_trade",
         "stale_repeat",
+        "stale_close",
         "adjustment_gap",
         "adjustment_reversal",
         "dividend_over_price",
@@ -87,6 +88,7 @@ BREAKING = frozenset(
         "unit_change",
         "unit_change_in_day",
         "split_contradicted",
+        "split_as_bonus",
         "split_displaced",
         "around_zero",
         "leaves_zero",
@@ -98,7 +100,14 @@ move to that night. The next good bar is the row itself, unless another rule exc
 `adjustment_reversal` follows at the next bar, the return stays."""
 
 UNEXPLAINED = frozenset(
-    {"undeclared_split", "late_split", "unit_change", "quiet_jump", "split_contradicted"}
+    {
+        "undeclared_split",
+        "late_split",
+        "unit_change",
+        "quiet_jump",
+        "split_contradicted",
+        "split_as_bonus",
+    }
 )
 """Rules about nights that look like something which the data do not state. On their evening nobody
 can tell what they were; days later the source may have stated it."""
@@ -231,6 +240,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `no_trade`: volume 0 and one price all day. Sources print halts and taken-over stocks so.
     `zero_volume`: any other volume of 0 or less. Prices moved, so only the volume is wrong.
     `stale_repeat`: prices and volume equal those of the row before, as stuck feeds write them.
+    `stale_close`: without a known volume, all prices are the close of the row and of the twenty
+    rows before, as where a table of closes was filled after a stock had ceased.
     `large_return`: an adjusted return exceeds the threshold, a stated split counted. It may be
     real.
     `long_hole`: more than `max_hole_days` calendar days lie before the row. Splits and dividends
@@ -241,6 +252,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `split_unseen`: a stated split does not show in the price, so it is not applied. The value is
     the split.
     `split_contradicted`: a stated split leaves a move as large as itself: inverse, or twice.
+    `split_as_bonus`: a stated split counts the shares that are added to each old one.
     `split_displaced`: the night of a split that is stated, unseen, a few bars earlier.
     `unit_change`: see `levels.unit_changes`; the value is the factor. `unit_change_in_day`: the
     same between open and close.
@@ -287,15 +299,13 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     is_back = ((1 + adjusted).log() + gap_before).abs() < _REVERSAL_REST * gap_before.abs()
     dividend = pl.col("dividend")
     paid = dividend / pl.col("previous_close")
-    moves = [pl.col(name) / pl.col("previous_close") for name in ("open", "close")]
-    is_still = pl.all_horizontal(move.fill_null(1.0) > 1 - paid / 2 for move in moves)
-    is_unpaid = (paid < 0) | ((paid > _VISIBLE_DIVIDEND) & is_still & no_split)
     return {
         "non_positive_price": (lowest <= 0, lowest),
         "ohlc_inconsistent": (has_range & (excess > _ROUNDING), excess),
         "no_trade": (no_trade, close),
         "zero_volume": (~no_trade & (volume <= 0), volume),
         "stale_repeat": (repeats & (volume > 0), close),
+        "stale_close": (levels.stands_still(), close),
         "large_return": (adjusted.abs() > config.max_abs_return, adjusted),
         "undeclared_split": (undeclared, pl.col("night") - 1),
         "late_split": (is_late, pl.col("night") - 1),
@@ -306,6 +316,7 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         ),
         "split_unseen": (pl.col("is_unseen"), pl.col("split")),
         "split_contradicted": (pl.col("is_contradicted"), pl.col("split")),
+        "split_as_bonus": (pl.col("is_bonus"), pl.col("split")),
         "split_displaced": (is_displaced, pl.col("night") - 1),
         "unit_change": (new_unit, pl.col("night")),
         "unit_change_in_day": (new_unit_in_day, pl.col("day")),
@@ -318,8 +329,16 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
         "adjustment_reversal": (unexplained.shift(1).over("symbol") & is_back, adjusted),
         "dividend_again": (pl.col("is_again"), dividend),
         "dividend_over_price": ((dividend > 0) & (dividend > pl.col("previous_close")), dividend),
-        "dividend_unseen": (is_unpaid & (dividend <= pl.col("previous_close")), paid),
+        "dividend_unseen": (_is_unpaid(paid) & (dividend <= pl.col("previous_close")), paid),
     }
+
+
+def _is_unpaid(paid: pl.Expr) -> pl.Expr:
+    """Mark dividends, shares of the price, that are large and do not show, or are negative."""
+    moves = [pl.col(name) / pl.col("previous_close") for name in ("open", "close")]
+    is_still = pl.all_horizontal(move.fill_null(1.0) > 1 - paid / 2 for move in moves)
+    no_split = pl.col("applied_split") == 1
+    return (paid < 0) | ((paid > _VISIBLE_DIVIDEND) & is_still & no_split)
 
 
 def check_rows(prepared: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:

@@ -222,6 +222,8 @@ def _bar_findings(
     found += [late, rules.early_ends(good_bars, sessions)]
     found.append(actions.not_adjusted(prepared))
     found.append(actions.not_shown(prepared))
+    found.append(actions.unlike_splits(prepared))
+    found.append(levels.jumps_of_most(prepared))
     return [*found, alignment.span_defects(bars, good_bars, sessions)]
 
 

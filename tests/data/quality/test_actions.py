@@ -49,14 +49,16 @@ def test_split_that_shows_is_applied_without_a_finding(ratio: float, *, adjusted
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("adjusted", [True, False])
+@pytest.mark.parametrize(
+    "lacking", [(), ("adj_close",), ("open", "adj_close"), ("open", "high", "low", "volume")]
+)
 def test_split_of_prices_that_are_adjusted_already_is_not_applied(
-    ratio: float, *, adjusted: bool
+    ratio: float, lacking: tuple[str, ...]
 ) -> None:
-    raw = noisy_raw() if adjusted else without(noisy_raw(), "adj_close")
+    raw = without(noisy_raw(), *lacking)
     report, panel = checked(stated(raw, ROW, ratio))
     assert rules_on(report, ROW) == {"split_unseen"}
-    np.testing.assert_allclose(returns_of(panel), returns_of(checked(noisy_raw())[1]), atol=1e-9)
+    np.testing.assert_allclose(returns_of(panel), returns_of(checked(raw)[1]), atol=1e-9)
 
 
 @pytest.mark.parametrize("ratio", [4.0, 2.0, 1.5, 20.0, 0.25])
@@ -73,11 +75,29 @@ def test_split_stated_on_another_day_is_named_and_earns_nothing(
 
 @pytest.mark.parametrize("ratio", [4.0, 2.0, 20.0, 0.5, 0.1])
 @pytest.mark.parametrize("power", [-1.0, 2.0])
-def test_inverse_ratio_and_a_split_counted_twice_earn_nothing(ratio: float, power: float) -> None:
+@pytest.mark.parametrize("lacking", [(), ("open", "high", "low", "volume")])
+def test_inverse_ratio_and_a_split_counted_twice_earn_nothing(
+    ratio: float, power: float, lacking: tuple[str, ...]
+) -> None:
     # the price fell by ratio ** power: 1 / ratio is stated upside down, its square is counted twice
-    report, panel = checked(stated(happened(ratio**power), ROW, ratio))
+    report, panel = checked(stated(without(happened(ratio**power), *lacking), ROW, ratio))
     assert "split_contradicted" in rules_on(report, ROW)
     assert np.abs(returns_of(panel)).max() < LARGEST
+
+
+@pytest.mark.parametrize("added", [2.0, 3.0, 6.0, 0.5, 0.25, 9.0])
+@pytest.mark.parametrize("night", [-0.015, 0.0, 0.015])
+def test_shares_that_are_added_in_place_of_the_ratio_earn_nothing(
+    added: float, night: float
+) -> None:
+    # a bonus of 2:1 makes three shares of one: prices fall to a third, and 2 is stated
+    cells = dict.fromkeys(PRICES, np.exp(night) / (1 + added))
+    raw = scaled(noisy_raw(), slice(ROW, None), **cells, volume=1 + added)
+    report, panel = checked(stated(without(raw, "adj_close"), ROW, added))
+    assert "split_as_bonus" in rules_on(report, ROW)
+    assert np.abs(returns_of(panel)).max() < LARGEST
+    right, _ = checked(stated(without(raw, "adj_close"), ROW, 1 + added))
+    assert "split_as_bonus" not in rules_on(right, ROW)
 
 
 def test_every_split_of_a_history_that_is_adjusted_is_named() -> None:
@@ -266,6 +286,47 @@ def test_dividends_that_prices_do_not_show_as_a_whole_fail(kind: str, seed: int)
 def test_dividends_that_prices_show_pass(seed: int) -> None:
     table = checked(many(seed=seed))[0].table
     assert table.filter(pl.col("rule").str.starts_with("dividend")).is_empty()
+
+
+def with_opens(raw: RawData, seed: int, *, repeats: bool = False) -> RawData:
+    """Prices fall by dividends at the open, and move in a larger part during the session."""
+    past = pl.col("close").shift(1).over("symbol").fill_null(50.0)
+    drawn = np.random.default_rng(seed).normal(0, 0.002, raw.bars.height)
+    opening = past if repeats else (past - pl.col("dividend")) * pl.Series(drawn).exp()
+    return replace(raw, bars=raw.bars.with_columns(open=opening))
+
+
+@pytest.mark.parametrize("days", [20, -10, 30])
+@pytest.mark.parametrize("seed", range(2))
+def test_nights_show_that_few_dividends_have_other_days(days: int, seed: int) -> None:
+    # the sessions are so wild that closes alone decide nothing
+    raw = with_opens(many(seed=seed, own=0.05), seed)
+    moved = pl.col("dividend").shift(days).fill_null(0.0).over("symbol")
+    table = checked(replace(raw, bars=raw.bars.with_columns(dividend=moved)))[0].table
+    assert table.filter(rule="dividend_not_shown").height == 1
+    for sound in (raw, with_opens(many(seed=seed, own=0.05), seed, repeats=True)):
+        assert checked(sound)[0].table.filter(rule="dividend_not_shown").is_empty()
+
+
+@pytest.mark.parametrize("ratio", [2.0, 7.0, 1 / 3])
+@pytest.mark.parametrize("prices_show", [True, False])
+@pytest.mark.parametrize("n_splits", [2, 5])
+def test_dividends_that_are_adjusted_unlike_prices_are_named(
+    ratio: float, *, prices_show: bool, n_splits: int
+) -> None:
+    raw = many(own=0.004)
+    day = raw.bars["date"].unique().sort()[400]
+    symbols = [f"S{i}" for i in range(n_splits)]
+    splits = pl.col("symbol").is_in(symbols)
+    is_late = splits & (pl.col("date") >= day)
+    levels = pl.when(is_late & prices_show).then(pl.col("close") / ratio).otherwise("close")
+    split = pl.when(splits & (pl.col("date") == day)).then(ratio).otherwise(1.0)
+    for dividends_show, is_named in ((prices_show, False), (not prices_show, True)):
+        paid = pl.col("dividend")
+        dividend = pl.when(is_late & dividends_show).then(paid / ratio).otherwise(paid)
+        bars = raw.bars.with_columns(close=levels, split=split, dividend=dividend)
+        table = checked(replace(raw, bars=bars))[0].table.filter(rule="dividend_unlike_split")
+        assert table["count"].to_list() == ([n_splits] if is_named else [])
 
 
 def test_one_symbol_whose_prices_are_adjusted_already_is_named() -> None:

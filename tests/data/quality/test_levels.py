@@ -7,8 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hrl_sarp.data.quality import levels, rules
 from hrl_sarp.data.store import RawData
 from tests.data.quality.noisy_raw import (
+    CONFIG,
     LEVELS,
     SESSIONS,
     checked,
@@ -400,3 +402,64 @@ def test_single_wrong_levels_do_not_make_prices_into_something_else(factor: floa
     is_wrong = pl.int_range(pl.len()) % 61 == 30
     close = pl.when(is_wrong).then(pl.col("close") * factor).otherwise("close")
     assert not checked(replace(many(), bars=bars.with_columns(close=close)))[0].has_failed
+
+
+def filled(raw: RawData, row: int) -> RawData:
+    """AAA ceases on a row, and its last close is carried on."""
+    last = raw.bars.filter(symbol="AAA").row(row, named=True)
+    is_later = (pl.col("symbol") == "AAA") & (pl.col("date") > last["date"])
+    cells = [
+        pl.when(is_later & pl.col(name).is_not_null()).then(last["close"]).otherwise(name)
+        for name in ("open", "high", "low", "close")
+    ]
+    named = [cell.alias(name) for cell, name in zip(cells, LEVELS[:4], strict=True)]
+    return replace(raw, bars=raw.bars.with_columns(named))
+
+
+@pytest.mark.parametrize("row", [10, 25, 40])
+@pytest.mark.parametrize("lacking", [("volume",), ("open", "high", "low", "volume")])
+def test_closes_that_are_carried_on_after_the_end_are_no_trading(
+    row: int, lacking: tuple[str, ...]
+) -> None:
+    raw = without(noisy_raw(), "adj_close", *lacking)
+    report, panel = checked(filled(raw, row))
+    assert panel.tradable[:, 0].sum() == row + 1 + 19
+    end = report.table.filter(rule="ends_early")
+    assert end["date"].to_list() == [SESSIONS[row + 19].item()]
+    assert panel.tradable[:, 1].all()
+
+
+def test_closes_that_stand_for_less_than_a_month_stay_and_so_do_those_with_volumes() -> None:
+    short = filled(without(noisy_raw(), "adj_close", "volume"), END - 20)
+    assert checked(short)[0].table.filter(rule="stale_close").is_empty()
+    traded = filled(without(noisy_raw(), "adj_close"), 20)
+    assert checked(traded)[0].table.filter(rule="stale_close").is_empty()
+
+
+def seam(raw: RawData, factor: float, row: int, *, shares: float = 1.0) -> RawData:
+    """All symbols go on at another level from a row on."""
+    days = raw.bars["date"].unique().sort()
+    is_later, is_day = pl.col("date") >= days[row], pl.col("date") == days[row]
+    cells = [
+        pl.when(is_later).then(pl.col(name) * factor).otherwise(name).alias(name)
+        for name in ("open", "high", "low", "close")
+    ]
+    volume = pl.when(is_day).then(pl.col("volume") * shares).otherwise("volume")
+    return replace(raw, bars=raw.bars.with_columns(*cells, volume=volume))
+
+
+@pytest.mark.parametrize("factor", [1.08, 1.15, 0.9, 1.6])
+@pytest.mark.parametrize("n_symbols", [3, 6])
+def test_night_over_which_most_symbols_jump_on_usual_trading_is_named(
+    factor: float, n_symbols: int
+) -> None:
+    raws = [without(noisy_raw(seed), "adj_close") for seed in range(n_symbols)]
+    bars = pl.concat(
+        raw.bars.filter(symbol="AAA").with_columns(symbol=pl.lit(f"S{i}"))
+        for i, raw in enumerate(raws)
+    )
+    raw = replace(raws[0], bars=bars)
+    found = levels.jumps_of_most(rules.prepare(seam(raw, factor, ROW).bars, CONFIG))
+    assert found.select("date", "count").rows() == [(SESSIONS[ROW].item(), n_symbols)]
+    for sound in (raw, seam(raw, factor, ROW, shares=4.0), seam(raw, 1.02, ROW)):
+        assert levels.jumps_of_most(rules.prepare(sound.bars, CONFIG)).is_empty()

@@ -26,6 +26,11 @@ _SERIES = frozenset({"series", "sctysrs"})
 """Headings under which NSE says what a row is a price of."""
 _SHARE, _SHARES = "EQ", frozenset({"EQ", "BE", "BZ", "SM", "ST"})
 """NSE's series of shares: usual trading, and the segments to which a share may be moved."""
+_FEWEST_OTHERS, _FEWEST_VALUES = 2, 5
+"""Fewer other symbols, or different closes, are a sum or a mean by chance."""
+_ROUNDED = 5e-5
+"""Relative difference below which closes are the sum or mean of the others, which may be rounded.
+"""
 _SAME = 1e-6
 """Relative difference below which two closes are the same."""
 
@@ -93,6 +98,39 @@ def refuse_shared_days(parts: list[Read], paths: list[Path], input_path: Path) -
     raise refusal(
         input_path, "each day of a symbol in one file", f"{found} {days}", "remove one of them"
     )
+
+
+def refuse_derived(bars: pl.DataFrame, source: Path) -> None:
+    """Refuse a symbol that is no stock: the sum or the mean of the others on each of its days.
+
+    Args:
+        bars: Rows with `symbol`, `date` and `close` of all files.
+        source: The file or folder.
+
+    Raises:
+        DataError: naming the symbol.
+    """
+    close, n_others = pl.col("close"), pl.len().over("date") - 1
+    others = close.sum().over("date") - close
+    priced = bars.select("symbol", "date", "close").drop_nulls("close")
+    marked = priced.select(
+        "symbol",
+        "close",
+        is_many=n_others >= _FEWEST_OTHERS,
+        sum=(close - others).abs() <= _ROUNDED * others.abs(),
+        mean=(close - others / n_others).abs() <= _ROUNDED * (others / n_others).abs(),
+    )
+    of_symbols = marked.group_by("symbol").agg(
+        pl.n_unique("close"), pl.col("is_many", "sum", "mean").all()
+    )
+    made = of_symbols.filter(
+        pl.col("is_many") & (pl.col("sum") | pl.col("mean")) & (close > _FEWEST_VALUES)
+    ).sort("symbol")
+    if made.height:
+        row = made.row(0, named=True)
+        word = "sum" if row["sum"] else "mean"
+        found = f"{row['symbol']}, the {word} of the other symbols on each of its days"
+        raise refusal(source, "closes of stocks", found, "remove it", "close")
 
 
 def shares_of_nse(table: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -27,6 +27,7 @@ from hrl_sarp.data.sources.files.forms.headings import match, with_adjusted
 from hrl_sarp.data.sources.files.own_features import FEATURES, MACRO_FEATURES
 from hrl_sarp.data.sources.files.parts import (
     joined_parts,
+    refuse_derived,
     refuse_kinds,
     refuse_shared_days,
     shares_of_nse,
@@ -134,6 +135,7 @@ def read_prices(
     bars, notes, _, more = apply_actions(bars, folder, calendar, collected)
     source = paths[0] if len(paths) == 1 else input_path
     refuse_unsorted(bars, "symbol", source)
+    refuse_derived(bars, source)
     outside = _prices_outside(bars, source)
     if states["adj_close"]:
         adjustment = f"{'/'.join(PRICE_COLUMNS)} as in the files; adj_close from the files"

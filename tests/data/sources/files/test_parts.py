@@ -132,19 +132,26 @@ def test_numbers_of_rows_in_a_wide_table_are_no_stock(tmp_path: Path, index: str
 
 
 @pytest.mark.parametrize("name", ["prices.csv", "prices.parquet"])
-@pytest.mark.parametrize("word", ["sum", "mean"])
-def test_column_that_is_made_of_the_others_is_no_stock(
-    tmp_path: Path, name: str, word: str
+@pytest.mark.parametrize("form", ["wide", "long"])
+@pytest.mark.parametrize(("word", "digits"), [("sum", 6), ("mean", 6), ("sum", 2), ("mean", 2)])
+def test_symbol_that_is_made_of_the_others_is_no_stock(
+    tmp_path: Path, name: str, form: str, word: str, digits: int
 ) -> None:
-    closes = np.exp(np.random.default_rng(0).normal(3, 0.1, (len(DAYS), 3))).round(2)
+    closes = np.exp(np.random.default_rng(0).normal(6, 0.1, (len(DAYS), 3))).round(2)
     made = closes.sum(axis=1) / (1 if word == "sum" else 3)
     columns = dict(zip(("AAA", "BBB", "CCC"), closes.T, strict=True))
-    frame = pl.DataFrame({"date": DAYS, **columns, "Total": made.round(6)})
-    frame.write_csv(tmp_path / name) if name.endswith("csv") else frame.write_parquet(
-        tmp_path / name
-    )
-    with pytest.raises(DataError, match=f"Total, the {word} of the other columns in every row"):
-        load(tmp_path, needs_sectors=False)
+    wide = pl.DataFrame({"date": DAYS, **columns, "Total": made.round(digits)})
+    for frame, is_refused in ((wide, True), (wide.drop("Total"), False)):
+        table = frame
+        if form == "long":
+            table = frame.unpivot(index="date", variable_name="symbol", value_name="close")
+        path = tmp_path / name
+        table.write_csv(path) if name.endswith("csv") else table.write_parquet(path)
+        if is_refused:
+            with pytest.raises(DataError, match=f"Total, the {word} of the other symbols on each"):
+                load(tmp_path, needs_sectors=False)
+        else:
+            assert load(tmp_path, needs_sectors=False).bars["symbol"].n_unique() == 3
 
 
 def test_copy_of_a_column_of_a_wide_table_is_refused(tmp_path: Path) -> None:

@@ -62,11 +62,6 @@ _JSON = ("{", "[")
 _NO_SYMBOL = re.compile(r"(?i)^(unnamed[:_ ]*\d*|_*index_level_\d+_*|level_\d+)$")
 _COPY = re.compile(r"\.\d+$")
 """What pandas adds to a heading that stands again."""
-_FEWEST_PARTS = 2
-_FEWEST_VALUES = 5
-"""Fewer different values of a column are the sum or mean of others by chance."""
-_ROUNDED = 1e-6
-"""Relative difference below which a column is the sum or mean of the others."""
 
 
 class Column(NamedTuple):
@@ -300,31 +295,19 @@ def _repeated(columns: Sequence[Column]) -> UnclearError:
 def _melted(sheet: Sheet) -> Sheet:
     date = match(sheet.frame.columns, ("date",)).taken["date"]
     symbols = [name for name in sheet.frame.columns if name != date and not is_row_number(name)]
-    _refuse_derived(sheet.frame.select(symbols))
+    _refuse_copies(symbols)
     long = sheet.frame.unpivot(symbols, index=date, variable_name="symbol", value_name="close")
     words = f"{sheet.words}, closes of {len(symbols)} symbols side by side"
     return sheet._replace(frame=long.drop_nulls("close"), words=words)
 
 
-def _refuse_derived(closes: pl.DataFrame) -> None:
-    """Refuse a column of a wide table that is no stock: a sum, a mean or a copy of others."""
-    for name in closes.columns:
+def _refuse_copies(headings: Sequence[str]) -> None:
+    """Refuse a column of a wide table that programs name as the copy of another."""
+    for name in headings:
         stem = _COPY.sub("", name)
-        if stem != name and stem in closes.columns:
+        if stem != name and stem in headings:
             found = f"{stem} and {name}, as programs call a column that stands twice"
             raise UnclearError("each symbol once", found, "remove one of them")
-    numbers = closes.select(pl.all().cast(pl.Float64, strict=False)).drop_nulls()
-    if closes.width <= _FEWEST_PARTS or numbers.is_empty():
-        return
-    total = numbers.sum_horizontal()
-    for name in closes.columns:
-        own, others = numbers[name], total - numbers[name]
-        if own.n_unique() <= _FEWEST_VALUES:
-            continue
-        for word, derived in (("sum", others), ("mean", others / (closes.width - 1))):
-            if ((own - derived).abs() <= _ROUNDED * derived.abs()).all():
-                found = f"{name}, the {word} of the other columns in every row"
-                raise UnclearError("a column of closes for each symbol", found, "remove it")
 
 
 def _with_dated_index(frame: pl.DataFrame) -> pl.DataFrame:
