@@ -29,7 +29,7 @@ from hrl_sarp.cli.options import (
     Resume,
     Seed,
     TrialLogFile,
-    keep_options,
+    keeping_options,
     parse_numbers,
     read_config,
     read_config_of_run,
@@ -130,9 +130,9 @@ def train(  # noqa: PLR0913 -- options, given by name
     config = read_config(market, experiment, own, seed)
     resolve_device(device)
     read_manifest(data_dir)
-    with running(log_dir), run_progress():
+    options = keeping_options(log_dir, config, market, experiment, own, seed)
+    with running(log_dir), options, run_progress():
         context = replace(load_context(data_dir, log_dir, config, device), resume=resume)
-        keep_options(log_dir, config, market, experiment, own, seed)
         if phase is not None:
             introduce(context)
             expect_seconds(phase_seconds(config, context.market.split)[phase])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hrl_sarp.errors import ConfigError
+from hrl_sarp.errors import ConfigError, StoppedEarly
 from hrl_sarp.run.terminal import log_to_screen, say
 
 if TYPE_CHECKING:  # pydantic and YAML load inside the command: --help is instant
@@ -122,6 +122,27 @@ def read_config_of_run(
     config = config_of_run(log_dir, _given(changes or {}))
     tell_edits(log_dir, can_choose=True)
     return config
+
+
+@contextmanager
+def keeping_options(
+    log_dir: Path,
+    config: "RunConfig",
+    market: str | None,
+    experiment: str | None,
+    own: Path | None,
+    seed: int | None,
+) -> Iterator[None]:
+    """Keep the options of a training once it ends well or is stopped; refused, it writes nothing.
+
+    They are those of `keep_options`.
+    """
+    try:
+        yield
+    except (StoppedEarly, KeyboardInterrupt):
+        keep_options(log_dir, config, market, experiment, own, seed)
+        raise
+    keep_options(log_dir, config, market, experiment, own, seed)
 
 
 def keep_options(

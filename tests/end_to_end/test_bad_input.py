@@ -697,12 +697,29 @@ def remove_phase(folder: str) -> Prepare:
 
 
 PREDECESSORS = [
-    Case("2 without 1", remove_phase("pretrain_macro"), "train|--phase|2", ("train --phase 1`",)),
-    Case("3 without 1", remove_phase("pretrain_macro"), PHASE_3, ("train --phase 1`",)),
-    Case("3 without 2", remove_phase("pretrain_micro"), PHASE_3, ("train --phase 2`",)),
-    Case("4 without 3", nothing, "train|--phase|4", ("phase 3 has not finished", "--phase 3`")),
-    Case("5 without 3", nothing, "train|--phase|5", ("phase 3 has not finished", "--phase 3`")),
-    Case("backtest without 2", remove_phase("pretrain_micro"), "backtest", ("--phase 2`",)),
+    Case(
+        "2 without 1",
+        remove_phase("pretrain_macro"),
+        "train|--phase|2",
+        ("train --phase 1 --data-dir",),
+    ),
+    Case("3 without 1", remove_phase("pretrain_macro"), PHASE_3, ("train --phase 1 --data-dir",)),
+    Case("3 without 2", remove_phase("pretrain_micro"), PHASE_3, ("train --phase 2 --data-dir",)),
+    Case(
+        "4 without 3",
+        nothing,
+        "train|--phase|4",
+        ("phase 3 has not finished", "--phase 3 --data-dir"),
+    ),
+    Case(
+        "5 without 3",
+        nothing,
+        "train|--phase|5",
+        ("phase 3 has not finished", "--phase 3 --data-dir"),
+    ),
+    Case(
+        "backtest without 2", remove_phase("pretrain_micro"), "backtest", ("--phase 2 --data-dir",)
+    ),
 ]
 
 
