@@ -24,6 +24,7 @@ from hrl_sarp.daily.market import TrainedRun, read_today
 from hrl_sarp.daily.portfolio import CASH, read_holdings
 from hrl_sarp.data.exchange_calendar import closed_sessions
 from hrl_sarp.data.known_at import as_of
+from hrl_sarp.data.quality.series import DAILY
 from hrl_sarp.data.store import RawData, write_raw
 from hrl_sarp.errors import CheckpointError, DataError
 from hrl_sarp.features.macro import MACRO_FEATURES
@@ -200,6 +201,9 @@ def test_a_series_in_the_place_of_that_of_the_training_is_refused(
     renamed = pl.col("series").replace({name: other})
     data_dir = changed_data(site, tmp_path, macro=site.raw.macro.with_columns(renamed))
     result = decide("--as-of", last, data_dir=data_dir)
+    if other in DAILY and name not in DAILY:  # months under the name of a daily series
+        assert_refused(result, "macro_period_start", f"first: {other}")
+        return
     assert_refused(result, "series that the run has and the data lack", f"from {name}")
     assert f"from {other}" in result[2].split("series that the run does not know")[1]
 

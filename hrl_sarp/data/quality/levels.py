@@ -25,8 +25,9 @@ JUMP, _JUMP_SHARES = math.log(1.2), 2.0
 """Log return of a night that brings trading, and the shares over the usual ones that are few."""
 _FEWEST_SHARES = 0.3
 """Shares over the usual ones below which hardly anyone could trade on the news."""
-_STILL_BARS = 20
-"""Bars without any move after which a symbol of unknown volume does not trade."""
+_STILL_BARS, _BARS_BEFORE, _FEWEST_BEFORE, _RARELY_STILL = 20, 60, 10, 0.2
+"""Bars without any move after which a symbol of unknown volume does not trade, if it had moved on
+most of the bars before. A share that nobody trades for weeks is quiet from the start."""
 _FEWEST_SYMBOLS, _JUMP_OF_MOST, _SHARES_OF_MOST = 3, 0.05, 1.3
 """Symbols that say something about a day, their median night that brings trading, and the shares
 over the usual ones that are none."""
@@ -106,14 +107,21 @@ def quiet_jump() -> pl.Expr:
 
 
 def stands_still() -> pl.Expr:
-    """Mark rows of an unknown volume whose prices are all the close of the twenty rows before."""
+    """Mark rows of an unknown volume whose prices are all the close of the twenty rows before.
+
+    The symbol moved on most of the sixty rows before these.
+    """
     close = pl.col("close")
     is_flat = pl.all_horizontal(
         (pl.col(name) == close).fill_null(value=True) for name in ("open", "high", "low")
     )
     is_same = (is_flat & (close == before("close"))).fill_null(value=False).cast(pl.Int8)
     lasts = is_same.rolling_min(_STILL_BARS, min_samples=_STILL_BARS).over("symbol") == 1
-    return (lasts & pl.col("volume").is_null()).fill_null(value=False)
+    stood = is_same.cast(pl.Float64).rolling_mean(_BARS_BEFORE, min_samples=_FEWEST_BEFORE)
+    begins = (is_same == 1) & (is_same.shift(1).over("symbol") == 0)
+    stood_before = pl.when(begins).then(stood.shift(1).over("symbol")).forward_fill().over("symbol")
+    is_new = stood_before <= _RARELY_STILL
+    return (lasts & is_new & pl.col("volume").is_null()).fill_null(value=False)
 
 
 def jumps_of_most(prepared: pl.DataFrame) -> pl.DataFrame:
@@ -133,9 +141,10 @@ def jumps_of_most(prepared: pl.DataFrame) -> pl.DataFrame:
         n=pl.len(),
     )
     usual = pl.col("size").rolling_median(_USUAL_NIGHTS, min_samples=_FEWEST_NIGHTS).shift(1)
+    is_large = (pl.col("size") >= _JUMP_OF_MOST) & (pl.col("size") >= _TIMES_USUAL * usual)
     found = of_days.sort("date").filter(
         (pl.col("n") >= _FEWEST_SYMBOLS)
-        & (pl.col("size") >= pl.max_horizontal(pl.lit(_JUMP_OF_MOST), _TIMES_USUAL * usual))
+        & is_large
         & pl.col("shares").is_between(_FEWEST_SHARES, _SHARES_OF_MOST)
     )
     detail = pl.format(

@@ -241,7 +241,8 @@ def row_rules(config: ValidationConfig) -> dict[str, tuple[pl.Expr, pl.Expr]]:
     `zero_volume`: any other volume of 0 or less. Prices moved, so only the volume is wrong.
     `stale_repeat`: prices and volume equal those of the row before, as stuck feeds write them.
     `stale_close`: without a known volume, all prices are the close of the row and of the twenty
-    rows before, as where a table of closes was filled after a stock had ceased.
+    rows before, of a symbol that had moved on most rows, as where a table of closes was filled
+    after a stock had ceased.
     `large_return`: an adjusted return exceeds the threshold, a stated split counted. It may be
     real.
     `long_hole`: more than `max_hole_days` calendar days lie before the row. Splits and dividends

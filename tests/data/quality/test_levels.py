@@ -436,6 +436,20 @@ def test_closes_that_stand_for_less_than_a_month_stay_and_so_do_those_with_volum
     assert checked(traded)[0].table.filter(rule="stale_close").is_empty()
 
 
+@pytest.mark.parametrize("n_bars", [1, 3, 12])
+def test_a_share_that_stands_for_weeks_again_and_again_is_traded(n_bars: int) -> None:
+    """Nobody may trade a small share for a month, so its price is that of the last trade."""
+    raw = without(noisy_raw(), "adj_close", "open", "high", "low", "volume")
+    own = raw.bars.filter(symbol="AAA").sort("date")["close"].to_numpy()
+    moves = np.arange(len(own)) % (21 + n_bars) < n_bars  # a few trades after each month without
+    last_trade = np.maximum.accumulate(np.where(moves, np.arange(len(own)), 0))
+    quiet = raw.bars.filter(pl.col("symbol") != "AAA")
+    bars = raw.bars.filter(symbol="AAA").sort("date").with_columns(close=pl.lit(own[last_trade]))
+    report, _ = checked(replace(raw, bars=pl.concat([bars, quiet]).sort("symbol", "date")))
+    found = report.table.filter(rule="stale_close")
+    assert found.filter(pl.col("date") > SESSIONS[21 + n_bars].item()).is_empty()
+
+
 def seam(raw: RawData, factor: float, row: int, *, shares: float = 1.0) -> RawData:
     """All symbols go on at another level from a row on."""
     days = raw.bars["date"].unique().sort()
