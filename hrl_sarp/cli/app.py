@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -130,9 +130,10 @@ def train(  # noqa: PLR0913 -- options, given by name
     config = read_config(market, experiment, own, seed)
     resolve_device(device)
     read_manifest(data_dir)
-    options = keeping_options(log_dir, config, market, experiment, own, seed)
-    with running(log_dir), options, run_progress():
+    with running(log_dir), run_progress(), ExitStack() as begun:
         context = replace(load_context(data_dir, log_dir, config, device), resume=resume)
+        # not before the market is there: until then nothing of the run is written
+        begun.enter_context(keeping_options(log_dir, config, market, experiment, own, seed))
         if phase is not None:
             introduce(context)
             expect_seconds(phase_seconds(config, context.market.split)[phase])
