@@ -22,6 +22,7 @@ from hrl_sarp.cli.options import (
     DataDir,
     Device,
     Experiment,
+    Given,
     LogDir,
     MarketName,
     Overwrite,
@@ -133,7 +134,8 @@ def train(  # noqa: PLR0913 -- options, given by name
     with running(log_dir), run_progress(), ExitStack() as begun:
         context = replace(load_context(data_dir, log_dir, config, device), resume=resume)
         # not before the market is there: until then nothing of the run is written
-        begun.enter_context(keeping_options(log_dir, config, market, experiment, own, seed))
+        given = Given(market, experiment, own, seed)
+        begun.enter_context(keeping_options(log_dir, config, given))
         if phase is not None:
             introduce(context)
             expect_seconds(phase_seconds(config, context.market.split)[phase])

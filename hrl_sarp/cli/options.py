@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -124,46 +124,38 @@ def read_config_of_run(
     return config
 
 
-@contextmanager
-def keeping_options(
-    log_dir: Path,
-    config: "RunConfig",
-    market: str | None,
-    experiment: str | None,
-    own: Path | None,
-    seed: int | None,
-) -> Iterator[None]:
-    """Keep the options of a training once it ends well or is stopped; refused, it writes nothing.
+class Given(NamedTuple):
+    """The options with which a configuration was read, as in `read_config`."""
 
-    They are those of `keep_options`.
-    """
+    market: str | None = None
+    experiment: str | None = None
+    own: Path | None = None
+    seed: int | None = None
+
+
+@contextmanager
+def keeping_options(log_dir: Path, config: "RunConfig", given: Given) -> Iterator[None]:
+    """Keep the options of a training that ends well or is stopped; refused, it writes nothing."""
     try:
         yield
     except (StoppedEarly, KeyboardInterrupt):
-        keep_options(log_dir, config, market, experiment, own, seed)
+        keep_options(log_dir, config, given)
         raise
-    keep_options(log_dir, config, market, experiment, own, seed)
+    keep_options(log_dir, config, given)
 
 
-def keep_options(
-    log_dir: Path,
-    config: "RunConfig",
-    market: str | None,
-    experiment: str | None,
-    own: Path | None,
-    seed: int | None,
-) -> None:
+def keep_options(log_dir: Path, config: "RunConfig", given: Given) -> None:
     """Write beside a run with which options its configuration was read, for `tell_edits`."""
     from hrl_sarp.config.loading import config_hash
     from hrl_sarp.errors import DataError
     from hrl_sarp.run.files import write_json
 
-    given = {"market": market, "experiment": experiment, "config": own, "seed": seed}
+    words = dict(zip(("market", "experiment", "config", "seed"), given, strict=True))
     try:
         kept = _kept_options(log_dir)
     except DataError:  # damaged, and written anew here
         kept = {}
-    write_json(log_dir / OPTIONS, {**kept, config_hash(config): given})
+    write_json(log_dir / OPTIONS, {**kept, config_hash(config): words})
 
 
 def _kept_options(log_dir: Path) -> dict[str, dict[str, Any]]:

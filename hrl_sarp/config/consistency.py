@@ -49,9 +49,18 @@ def find_contradictions(config: RunConfig) -> list[str]:
         *_stage_problems(config.curriculum),
         *_agent_problems(config.macro_agent, config.micro_agent.td3),
         *_decode_problems(config.micro_agent.network),
+        *_credit_problems(config),
         *_stress_problems(config),
         *_encoder_problems(config.windowed, config.encoders),
     ]
+
+
+def _credit_problems(config: RunConfig) -> Iterator[str]:
+    if config.micro_agent.td3.credit == "stock" and config.objective.kind != "risk":
+        yield (
+            "micro_agent.td3.credit: stock: the parts of a reward by stock are known under "
+            f"objective.kind: risk only, found {config.objective.kind}; expected portfolio"
+        )
 
 
 def _profile_problems(profile: MarketProfile) -> Iterator[str]:

@@ -248,7 +248,7 @@ class TD3Config(Section):
     """Autocorrelation of the exploration noise from day to day."""
     credit: Literal["portfolio", "stock"]
     """What the critic learns a reward as: one number of the portfolio, or, under the objective
-    `risk`, the parts of the stocks in the variance and a rest. `growth` has no such parts."""
+    `risk`, the parts of the stocks in the variance and a rest. `growth` refuses them."""
     hindsight_share: Fraction
     """Share of each batch whose goal is relabelled (k = 4 is 0.8)."""
     current_goal_share: Fraction

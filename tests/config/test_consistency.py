@@ -240,3 +240,11 @@ def test_holdings_lose_when_a_stock_ceases_except_where_none_can(
     assert costs.delisting_return == (0.0 if lives_to_the_end else -0.3)
     # the row under stress shows something else than the row above it
     assert config.evaluation.stressed_delisting_return < costs.delisting_return
+
+
+@pytest.mark.parametrize("kind", ["risk", "growth"])
+@pytest.mark.parametrize("credit", ["portfolio", "stock"])
+def test_credit_by_stock_belongs_to_the_objective_risk(kind: str, credit: str) -> None:
+    config = changed(objective={"kind": kind}, micro_agent={"td3": {"credit": credit}})
+    found = [line for line in find_contradictions(config) if "td3.credit" in line]
+    assert len(found) == (kind == "growth" and credit == "stock")

@@ -7,6 +7,7 @@ where it is not known which they are, nothing is said.
 import ast
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,16 @@ import typer
 import yaml
 
 from hrl_sarp.cli import app as cli
-from hrl_sarp.cli.options import OPTIONS, keep_options, read_config, tell_edits
+from hrl_sarp.cli.options import (
+    OPTIONS,
+    Given,
+    keep_options,
+    keeping_options,
+    read_config,
+    tell_edits,
+)
 from hrl_sarp.config.loading import load_config
+from hrl_sarp.errors import DataError, StoppedEarly
 from tests.command_line import Command, assert_refused
 from tests.end_to_end.tiny_site import EXPERIMENT, Site, merged
 
@@ -34,7 +43,7 @@ EDITS = {
 @pytest.fixture
 def trained(site: Site) -> Site:
     """A run that says with which options it was configured."""
-    keep_options(site.log_dir, site.config(), None, EXPERIMENT, None, None)
+    keep_options(site.log_dir, site.config(), Given(experiment=EXPERIMENT))
     return site
 
 
@@ -117,10 +126,24 @@ def test_options_are_those_of_the_configuration_that_the_run_has(
 ) -> None:
     trained.experiment("other", {"risk": {"stock_cap": 0.5}})
     other = load_config(trained.config_dir, experiment="other")
-    keep_options(trained.log_dir, other, None, "other", None, None)  # a training that was refused
+    keep_options(trained.log_dir, other, Given(experiment="other"))  # a training that was refused
     edit(trained, {"risk": {"stock_cap": 0.4}})
     tell_edits(trained.log_dir, can_choose=True)
     assert f"0.4 here; --experiment {EXPERIMENT} takes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_kept"),
+    [(None, True), (StoppedEarly(), True), (KeyboardInterrupt(), True), (DataError("no"), False)],
+)
+def test_a_training_that_is_refused_keeps_no_options(
+    ends: BaseException | None, *, is_kept: bool, site: Site
+) -> None:
+    expected = pytest.raises(type(ends)) if ends else nullcontext()
+    with expected, keeping_options(site.log_dir, site.config(), Given(experiment=EXPERIMENT)):
+        if ends:
+            raise ends
+    assert (site.log_dir / OPTIONS).is_file() is is_kept
 
 
 def test_a_file_of_the_users_is_read_again(
@@ -129,7 +152,7 @@ def test_a_file_of_the_users_is_read_again(
     own = tmp_path / "my values.yaml"
     path = site.config_dir / "experiments" / f"{EXPERIMENT}.yaml"
     own.write_text(path.read_text())
-    keep_options(site.log_dir, read_config(None, None, own), None, None, own, None)
+    keep_options(site.log_dir, read_config(None, None, own), Given(own=own))
     tell_edits(site.log_dir)
     assert capsys.readouterr() == ("", "")
     values = yaml.safe_load(own.read_text())

@@ -77,21 +77,19 @@ class Scale(NamedTuple):
     unit: str
     least_maximum: float
     """All values below it: a fraction in place of the unit."""
-    most_median: float
-    """A median above it: basis points or another multiple."""
-    most_maximum: float
-    """Any value above it: the same, in years of rates near zero."""
+    most: float
+    """Any value above it: basis points or another multiple."""
     lowest: float
     highest: float
-    """Values beyond both stand for a missing one."""
+    """Values beyond both stand for a missing one, and say nothing about the unit."""
 
 
-_RATE = Scale("percent a year", 0.3, 30.0, 30.0, -20.0, 3000.0)
-_VOLATILITY = Scale("index points", 3.0, 200.0, 200.0, 0.01, 20000.0)
+_RATE = Scale("percent a year", 0.3, 30.0, -20.0, 3000.0)
+_VOLATILITY = Scale("index points", 3.0, 200.0, 0.01, 20000.0)
 SCALES = {
     **dict.fromkeys(("FEDFUNDS", "IRX", "DGS2", "DGS10", "BAMLC0A0CM"), _RATE),
-    "BAMLH0A0HYM2": Scale("percent", 1.0, 60.0, 60.0, 0.01, 6000.0),
-    "T10Y2Y": Scale("percent", 0.05, 15.0, 15.0, -60.0, 60.0),
+    "BAMLH0A0HYM2": Scale("percent", 1.0, 60.0, 0.01, 6000.0),
+    "T10Y2Y": Scale("percent", 0.05, 15.0, -60.0, 60.0),
     **dict.fromkeys(("VIX", "VIXCLS", "INDIAVIX"), _VOLATILITY),
 }
 """Unit and range of the series whose numbers are used as they are."""
@@ -376,8 +374,10 @@ def scale_defects(macro: pl.DataFrame) -> pl.DataFrame:
     for (name,), frame in known.sort("series", "date").group_by("series"):
         series = str(name)
         scale, values = SCALES[series], frame["value"].to_numpy()
-        largest, usual = float(np.abs(values).max()), float(np.median(np.abs(values)))
-        is_large = usual > scale.most_median or largest > scale.most_maximum
+        is_real = (values >= scale.lowest) & (values <= scale.highest)
+        largest = float(np.abs(values[is_real]).max(initial=0.0))
+        usual = float(np.median(np.abs(values)))
+        is_large = max(usual, largest) > scale.most
         if 0 < largest < scale.least_maximum or is_large:
             cure = "divide" if is_large else "multiply"
             detail = (
@@ -396,7 +396,7 @@ def scale_defects(macro: pl.DataFrame) -> pl.DataFrame:
             )
             day = frame["date"][row + 1]
             parts.append(finding(series, day, "macro_unit", usual, len(changed), detail))
-        if usual <= scale.most_median:
+        if usual <= scale.most:
             parts.append(_impossible(frame, series, scale))
     return pl.concat(parts).sort("rule", "symbol")
 
