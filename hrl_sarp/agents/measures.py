@@ -6,8 +6,6 @@ from types import TracebackType
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
-from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 
@@ -171,6 +169,9 @@ def fit_ridge(
     They are centred across each day, or inside the sectors of each day. The penalty counts times
     rows times the mean feature variance.
     """
+    # importing it takes half a second, which every command would wait
+    from sklearn.linear_model import Ridge
+
     x, y = features[mask].astype(np.float64), label[mask]
     alpha = penalty * float(np.square(x).sum()) / x.shape[1]
     coefficients: np.ndarray = Ridge(alpha, fit_intercept=False, solver="cholesky").fit(x, y).coef_
@@ -208,6 +209,9 @@ def _centred_ranks(
     values: Float[np.ndarray, "V X"], mask: Bool[np.ndarray, "V X"]
 ) -> Float[np.ndarray, "V X"]:
     """Rank the masked entries of each row, less their mean; 0 elsewhere. Equal values share one."""
+    # importing it takes a second, which every command would wait
+    from scipy.stats import rankdata
+
     ranks = rankdata(np.where(mask, values, np.nan), axis=1, nan_policy="omit")
     ranks = np.where(mask, ranks, 0.0)
     mean = ranks.sum(axis=1, keepdims=True) / np.maximum(mask.sum(axis=1, keepdims=True), 1)

@@ -224,7 +224,7 @@ class SectorGNN(nn.Module):
 def _graph_layer(n_inputs: int, config: GraphConfig) -> nn.Module:
     if config.layer == "none":
         return nn.Linear(n_inputs, config.hidden)
-    # a third of the package's whole import time, and only phase 1 builds this network
+    # a third of the package's whole import time, and few commands build this network
     from torch_geometric.nn import DenseGATConv, DenseGCNConv
 
     if config.layer == "gcn":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 """Of an interval over seeds."""
@@ -32,7 +32,7 @@ class Moments:
         """Half the 95 % interval of the mean by Student's t; infinite for a single seed."""
         if self.standard_error is None:
             return math.inf
-        return float(student.ppf(0.5 + CONFIDENCE / 2, len(self.values) - 1) * self.standard_error)
+        return float(stdtrit(len(self.values) - 1, 0.5 + CONFIDENCE / 2) * self.standard_error)
 
     def shown(self, digits: int, scale: float = 1.0) -> str:
         """Write mean and standard error as a table does.

@@ -28,7 +28,7 @@ _FEWEST_SHARES = 0.3
 _STILL_BARS, _BARS_BEFORE, _FEWEST_BEFORE, _RARELY_STILL = 20, 60, 10, 0.2
 """Bars without any move after which a symbol of unknown volume does not trade, if it had moved on
 most of the bars before. A share that nobody trades for weeks is quiet from the start."""
-_FEWEST_SYMBOLS, _JUMP_OF_MOST, _SHARES_OF_MOST = 3, 0.05, 1.3
+_FEWEST_SYMBOLS, _JUMP_OF_MOST, SHARES_OF_MOST = 3, 0.05, 1.3
 """Symbols that say something about a day, their median night that brings trading, and the shares
 over the usual ones that are none."""
 _USUAL_NIGHTS, _FEWEST_NIGHTS, _TIMES_USUAL = 60, 10, 12.0
@@ -145,7 +145,7 @@ def jumps_of_most(prepared: pl.DataFrame) -> pl.DataFrame:
     found = of_days.sort("date").filter(
         (pl.col("n") >= _FEWEST_SYMBOLS)
         & is_large
-        & pl.col("shares").is_between(_FEWEST_SHARES, _SHARES_OF_MOST)
+        & pl.col("shares").is_between(_FEWEST_SHARES, SHARES_OF_MOST)
     )
     detail = pl.format(
         "half of {} symbols and more jump by {} % over this night on {} of the usual shares; if "

@@ -387,7 +387,7 @@ def scale_defects(macro: pl.DataFrame) -> pl.DataFrame:
             parts.append(
                 finding(series, frame["date"][0], "macro_unit", usual, len(values), detail)
             )
-        changed = _unit_steps(values, scale)
+        changed = unit_steps(values, scale)
         if len(changed):
             row = int(changed[0])
             detail = (
@@ -411,7 +411,7 @@ def _impossible(frame: pl.DataFrame, series: str, scale: Scale) -> pl.DataFrame:
     return finding(series, day, "macro_impossible", value, wrong.height, detail)
 
 
-def _unit_steps(values: Float[np.ndarray, " T"], scale: Scale) -> Int[np.ndarray, " N"]:
+def unit_steps(values: Float[np.ndarray, " T"], scale: Scale) -> Int[np.ndarray, " N"]:
     """Return the rows after which a series goes on at a hundredth or a hundredfold."""
     size = np.abs(values)
     smaller, larger = np.minimum(size[1:], size[:-1]), np.maximum(size[1:], size[:-1])

@@ -1,5 +1,6 @@
 """Compares collected rows with new rows of the same key, and names what changed."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,10 @@ NEW = "_new"
 """Ends the name of a column that came with the new data."""
 _CONSTANT = 2e-3
 """Relative spread up to which ratios are one ratio: prices are printed with few digits."""
+_SCALED = {("bars", name) for name in (*PRICE_COLUMNS, "volume")} | {("macro", "value")}
+"""Columns whose values may come in another unit."""
+_SMALLEST_UNIT = 2.0
+"""Vendors complete provisional values by other factors than one of at least this size."""
 _SMALLEST_SPLIT = 0.04
 """A factor nearer to 1 than this is no split that a price shows."""
 _MOST_SHARES, _LARGEST_FACTOR = 20, 60
@@ -132,8 +137,8 @@ def _differs(name: str, is_float: bool) -> pl.Expr:  # noqa: FBT001 -- one use
 def _of_column(table: Keyed, rows: pl.DataFrame, column: str) -> list[Change]:
     if rows.is_empty():
         return []
-    is_price = table.field == "bars" and column in PRICE_COLUMNS
-    ratio = pl.col(f"{column}{NEW}") / pl.col(column) if is_price else pl.lit(None, pl.Float64)
+    has_ratio = (table.field, column) in _SCALED
+    ratio = pl.col(f"{column}{NEW}") / pl.col(column) if has_ratio else pl.lit(None, pl.Float64)
     groups = rows.with_columns(
         _name=pl.col(table.name) if table.name else pl.lit(""),
         _day=pl.col(table.day).cast(pl.String) if table.day else pl.lit(""),
@@ -158,7 +163,7 @@ def _of_column(table: Keyed, rows: pl.DataFrame, column: str) -> list[Change]:
             row["count"],
             in_words(row["before"]),
             in_words(row["after"]),
-            _guess(column, row["low"], row["high"], row["count"]),
+            _guess(table, column, row["low"], row["high"], row["count"]),
         )
         for row in found.iter_rows(named=True)
     ]
@@ -203,11 +208,14 @@ def in_words(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _guess(column: str, low: float | None, high: float | None, count: int) -> str:
+def _guess(table: Keyed, column: str, low: float | None, high: float | None, count: int) -> str:
     if column in ("split", "dividend"):
         return f"a {column} that is stated otherwise now"
     if low is None or high is None or low <= 0:
         return ""
+    if table.field == "macro" or column == "volume":
+        is_unit = _is_unit((low * high) ** 0.5, count) and high / low - 1 <= _CONSTANT
+        return f"all by the factor {low:.6g}: looks like another unit" if is_unit else ""
     if high / low - 1 > _CONSTANT:
         return "corrected bars"
     words = split_in_words((low * high) ** 0.5)
@@ -216,6 +224,15 @@ def _guess(column: str, low: float | None, high: float | None, count: int) -> st
     if count == 1:
         return "looks like a corrected bar"
     return f"all by the factor {low:.6g}: looks like another adjustment, currency or unit"
+
+
+def _is_unit(factor: float, count: int) -> bool:
+    """Say whether values that are completed later hardly differ by such a factor."""
+    if not 0 < factor < math.inf:
+        return False
+    power = abs(math.log10(factor))
+    is_power = round(power) >= 1 and abs(power - round(power)) <= _CONSTANT
+    return is_power or (count > 1 and power >= math.log10(_SMALLEST_UNIT))
 
 
 def split_in_words(factor: float) -> str:

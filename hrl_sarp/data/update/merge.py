@@ -20,6 +20,7 @@ from hrl_sarp.data.store import (
 )
 from hrl_sarp.data.update.adjusted import ADJUSTED, Scales, rescale, scales_of
 from hrl_sarp.data.update.changes import NEW, ROUNDING, Change, Compared, Keyed, compare, folded
+from hrl_sarp.data.update.units import other_series_units, other_units
 
 _LEVELS = ("close", *(name for name in PRICE_COLUMNS if name != "close"), "volume")
 _ACTIONS = {"split": 1.0, "dividend": 0.0}
@@ -121,7 +122,8 @@ def update(
     tables["membership"] = _membership(there, new, last_day, new_symbols)
     of_bars, restated = _restated(bars.changes, there, provisional_sessions)
     of_macro, later = _restated(tables["macro"].changes, there, provisional_sessions)
-    named = [*folded(of_bars), *scales.changes, *of_macro]
+    named = [*folded(of_bars), *other_units(there.bars, bars.fresh), *scales.changes, *of_macro]
+    named += other_series_units(there.macro, tables["macro"].fresh)
     others = [name for name in tables if name not in ("bars", "macro")]
     named += [change for name in others for change in tables[name].changes]
     stale, absent = _stale(there.bars, frame, new.bars, last_day)
@@ -175,7 +177,9 @@ def _restated(
     since = str(days[-min(n_sessions, len(days))])
     found: tuple[list[Change], list[Change]] = ([], [])
     for change in changes:
-        is_provisional = change.table == MACRO.field or change.column == "volume"
+        is_value = change.table == MACRO.field or change.column == "volume"
+        is_unit = change.column != "row" and bool(change.guess)  # it completes nothing
+        is_provisional = is_value and not is_unit
         found[is_provisional and change.first >= since].append(change)
     return found
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest
 
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation.statistics.folds import verdict
@@ -43,6 +42,9 @@ class Share:
         Raises:
             MetricError: without trials, or with more outcomes than trials.
         """
+        # importing it takes a second, which every command would wait
+        from scipy.stats import binomtest
+
         if not 0 <= count <= total or total < 1:
             raise MetricError(f"share of {count} in {total}: expected 0 <= count <= total")
         found = binomtest(count, total).proportion_ci(confidence, method="wilson")

@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from hrl_sarp import metrics
 from hrl_sarp.errors import MetricError
@@ -208,7 +208,7 @@ def luck_of_trials(error: float, trials: Trials) -> float:
     known = len(trials.ratios)
     variance = error**2
     if known > 1:
-        low = float(chi2.ppf(SIGNIFICANCE, known - 1))
+        low = 2 * float(gammaincinv((known - 1) / 2, SIGNIFICANCE))
         variance = min(variance, (known - 1) * float(np.var(trials.ratios, ddof=1)) / low)
     return expected_max_sharpe_ratio(variance, trials.count)
 

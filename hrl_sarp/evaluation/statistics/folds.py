@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest
 
 from hrl_sarp.errors import MetricError
 from hrl_sarp.evaluation.statistics.resampled import Interval
@@ -130,6 +129,9 @@ def sign_test(differences: Float[np.ndarray, " n"]) -> float:
     Raises:
         MetricError: if a difference is not finite.
     """
+    # importing it takes a second, which every command would wait
+    from scipy.stats import binomtest
+
     if not np.isfinite(differences).all():
         raise MetricError("sign test: expected finite differences, found others; leave folds out")
     won, lost = int((differences > 0).sum()), int((differences < 0).sum())

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from hrl_sarp.config.own_code import is_dotted
 from hrl_sarp.errors import FeatureError
@@ -111,6 +110,9 @@ def _future_returns(panel: PricePanel) -> list[np.ndarray]:
 
 def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> dict[str, str]:
     """Return the problem of a table whose values foretell returns too well."""
+    # importing it takes a second, which every command would wait
+    from scipy.stats import rankdata
+
     for horizon, later in zip((1, 5), future, strict=False):
         known = np.isfinite(values) & np.isfinite(later)
         n_stocks = known.sum(axis=1)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from hrl_sarp.agents import MacroAgent, MicroAgent
@@ -102,6 +101,9 @@ class MacroGradient:
 
     def _fit_regime_head(self) -> None:
         """Fit the head as a penalised logistic regression: it is linear, and weeks are few."""
+        # importing it takes half a second, and only phase 1 fits it
+        from sklearn.linear_model import LogisticRegression
+
         seen = self._regime_inputs(self.train_rows).cpu().numpy().astype(np.float64)
         classes = self.regime[self.train_rows].cpu().numpy()
         counts = np.bincount(classes, minlength=len(Regime)) + 1.0

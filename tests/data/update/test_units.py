@@ -1,0 +1,144 @@
+"""New days that go on in another unit are no news: they are named, and wait for a consent."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hrl_sarp.data.sources import sample
+from hrl_sarp.data.store import PRICE_COLUMNS, RawData
+from hrl_sarp.data.update.merge import Update, update
+
+
+def traded() -> RawData:
+    """Return the sample with the volumes of a busy exchange and a series of volatility."""
+    raw, rng = sample.load(), np.random.default_rng(11)
+    days = raw.bars["date"].unique().sort()
+    of_days = pl.DataFrame({"date": days, "busy": rng.normal(0.0, 0.25, len(days))})
+    bars = raw.bars.join(of_days, on="date", maintain_order="left")
+    own = pl.Series(rng.normal(0.0, 0.5, bars.height))
+    size = pl.col("symbol").rank("dense") / 10 + 14
+    volume = (size + pl.col("busy") + own).exp().round()
+    walk = np.cumsum(rng.normal(0.0, 0.05, len(days)))
+    vix = pl.DataFrame({"date": days, "value": 18 + 6 * np.sin(walk)})
+    return replace(
+        raw,
+        bars=bars.with_columns(volume=volume).drop("busy"),
+        macro=vix.select("date", series=pl.lit("VIX"), value="value"),
+    )
+
+
+WHOLE = traded()
+DAYS = WHOLE.bars["date"].unique().sort().to_list()
+LEVELS = ("open", "high", "low", "close", "adj_close")
+"""Columns that a change of currency or unit multiplies together."""
+PROVISIONAL = 5
+"""Collected sessions whose volumes and series may still be completed."""
+
+
+def seen(first: int, last: int) -> RawData:
+    """Return the sample's rows of some days."""
+    is_seen = pl.col("date").is_between(DAYS[first], DAYS[last])
+    return replace(
+        WHOLE,
+        bars=WHOLE.bars.filter(is_seen),
+        macro=WHOLE.macro.filter(is_seen),
+        index=WHOLE.index.filter(is_seen),
+    )
+
+
+def scaled(raw: RawData, columns: tuple[str, ...], factor: float) -> RawData:
+    """Return bars with some columns in another unit, volumes as whole numbers."""
+    values = [pl.col(name) * factor for name in columns]
+    if columns == ("volume",):
+        values = [pl.col("volume").mul(factor).round()]
+    return replace(raw, bars=raw.bars.with_columns(values))
+
+
+def evening(
+    row: int, repeated: int, columns: tuple[str, ...] = (), factor: float = 1.0, n_new: int = 1
+) -> Update:
+    """Bring data up to some new days; the new data repeat some days before."""
+    new = scaled(seen(row - repeated, row + n_new - 1), columns, factor)
+    return update(seen(row - 80, row - 1), new, None, PROVISIONAL)
+
+
+@pytest.mark.parametrize("row", range(100, len(DAYS), 97))
+@pytest.mark.parametrize("repeated", [0, 1, 3])
+def test_days_as_they_came_need_nobodys_consent(row: int, repeated: int) -> None:
+    made = evening(row, repeated)
+    assert made.refusals == ()
+    assert made.changes == ()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e-2, 0.1, 10.0, 100.0, 1e3])
+@pytest.mark.parametrize("repeated", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_volumes_in_another_unit_are_a_change(factor: float, repeated: int, seed: int) -> None:
+    row = int(np.random.default_rng(seed).integers(100, len(DAYS) - 3))
+    # a single day with a tenth of the usual volume is a short session
+    n_new = 3 if (repeated, factor) == (0, 0.1) else 1
+    made = evening(row, repeated, ("volume",), factor, n_new)
+    assert {change.column for change in made.changes} == {"volume"}
+    assert all("unit" in change.guess for change in made.changes)
+    # of all stocks, or of each one whose volumes are not too small for the rounding
+    assert repeated == 0 or len(made.changes) > 10
+
+
+@pytest.mark.parametrize("factor", [0.01, 1 / 3, 0.5, 2.0, 10.0, 83.2])
+@pytest.mark.parametrize("seed", range(3))
+def test_prices_at_another_level_are_a_change_though_no_day_is_repeated(
+    factor: float, seed: int
+) -> None:
+    row = int(np.random.default_rng(seed).integers(100, len(DAYS) - 3))
+    made = evening(row, 0, LEVELS, factor)
+    named = [change for change in made.changes if change.column == "close"]
+    assert [change.first for change in named] == [str(DAYS[row])]
+    assert "unit" in named[0].guess
+
+
+@pytest.mark.parametrize("stated", [0.5, 2.0, 3.0])
+def test_a_split_of_all_that_is_stated_is_none(stated: float) -> None:
+    row = 200
+    new = scaled(seen(row, row), PRICE_COLUMNS, 1 / stated)
+    bars = new.bars.with_columns(split=pl.lit(stated), adj_close=pl.lit(None, pl.Float64))
+    there = seen(row - 80, row - 1)
+    there = replace(there, bars=there.bars.with_columns(adj_close=pl.lit(None, pl.Float64)))
+    assert update(there, replace(new, bars=bars), None, PROVISIONAL).changes == ()
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+@pytest.mark.parametrize("repeated", [0, 1, 3])
+def test_a_series_in_another_unit_is_a_change(factor: float, repeated: int) -> None:
+    row = 300
+    new = seen(row - repeated, row)
+    macro = new.macro.with_columns(
+        value=pl.when(pl.col("series") == "VIX").then(pl.col("value") * factor).otherwise("value")
+    )
+    made = update(seen(row - 80, row - 1), replace(new, macro=macro), None, PROVISIONAL)
+    assert {(change.name, change.column) for change in made.changes} == {("VIX", "value")}
+    assert all("unit" in change.guess for change in made.changes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_vendors_complete_stays_provisional(seed: int) -> None:
+    """Volumes grow by a part that differs from day to day, and a late series gets its rows."""
+    row, rng = 250, np.random.default_rng(seed)
+    there, new = seen(row - 80, row - 1), seen(row - 3, row)
+    part = pl.Series(rng.uniform(0.2, 1.3, there.bars.height))
+    late = there.macro.filter(pl.col("date") < DAYS[row - 2])
+    there = replace(
+        there,
+        macro=late,
+        bars=there.bars.with_columns(volume=(pl.col("volume") * part).round()),
+    )
+    # only the days that a vendor still completes were incomplete
+    done = there.bars.join(
+        WHOLE.bars.select("symbol", "date", whole="volume"), on=["symbol", "date"]
+    )
+    recent = pl.col("date") >= DAYS[row - 3]
+    bars = done.with_columns(volume=pl.when(recent).then("volume").otherwise("whole"))
+    made = update(replace(there, bars=bars.drop("whole")), new, None, PROVISIONAL)
+    assert made.changes == ()
+    assert {change.column for change in made.restated} >= {"volume"}
