@@ -134,9 +134,9 @@ def load_agents(
     import torch
 
     from hrl_sarp.evaluation.policies import CERTIFIED, trained_policies
+    from hrl_sarp.run.phases import config_of_run
     from hrl_sarp.run.session import StopFlag
     from hrl_sarp.training import make_context
-    from hrl_sarp.training.seeds import config_of_run
 
     folder = Path(log_dir)
     chosen = config or config_of_run(folder)
@@ -162,7 +162,7 @@ def load_run(log_dir: Path | str, data_dir: Path | str | None = None) -> "Run":
         CheckpointError: if a file is damaged, or the run was trained on other data.
     """
     from hrl_sarp.evaluation.policies import Run
-    from hrl_sarp.training.seeds import config_of_run
+    from hrl_sarp.run.phases import config_of_run
 
     folder = Path(log_dir)
     config = config_of_run(folder)

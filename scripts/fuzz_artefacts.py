@@ -61,7 +61,7 @@ from hrl_sarp.reporting.table import Table  # noqa: E402
 from hrl_sarp.run.checkpoints import load_payload, save_payload  # noqa: E402
 from hrl_sarp.run.damage import UNREADABLE_TABLE, sealed  # noqa: E402
 from hrl_sarp.run.files import read_json, write_json, write_text  # noqa: E402
-from hrl_sarp.run.phases import PHASES  # noqa: E402
+from hrl_sarp.run.phases import PHASES, config_of_run  # noqa: E402
 from hrl_sarp.run.terminal import accept_any_console, phase_progress  # noqa: E402
 from hrl_sarp.run.trials import Span, Trial, TrialLog  # noqa: E402
 from hrl_sarp.studies.walk_forward.ledger import (  # noqa: E402
@@ -71,7 +71,6 @@ from hrl_sarp.studies.walk_forward.ledger import (  # noqa: E402
     read_ledger,
     write_ledger,
 )
-from hrl_sarp.training.seeds import config_of_run  # noqa: E402
 
 SHOWN_FAILURES = 5
 REFUSED, UNCHANGED, SHORTENED = "refused", "unchanged", "shortened"

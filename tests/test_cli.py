@@ -309,6 +309,41 @@ def test_help_imports_nothing_heavy() -> None:
     assert found.stdout.strip() == "[]"
 
 
+MISSING = (
+    ("train", "--data-dir", "nowhere"),
+    ("train", "--experiment", "nowhere"),
+    ("backtest", "--log-dir", "nowhere"),
+    ("stress-test", "--log-dir", "nowhere"),
+    ("diagnose", "--log-dir", "nowhere"),
+    ("decide", "--log-dir", "nowhere"),
+    ("export", "--log-dir", "nowhere"),
+    ("paper", "init", "--account", "nowhere.sqlite", "--log-dir", "nowhere"),
+    ("validate-data", "--data-dir", "nowhere"),
+    ("update-data", "--data-dir", "nowhere"),
+)
+"""Commands about what is not there."""
+
+
+@pytest.mark.parametrize("words", MISSING, ids=" ".join)
+def test_what_is_missing_is_refused_before_anything_heavy_is_imported(
+    words: tuple[str, ...], tmp_path: Path, repository: Path
+) -> None:
+    told = f"sys.argv = {['hrl-sarp', *words]}; code = main(); print(code, 'torch' in sys.modules)"
+    check = f"import sys; from hrl_sarp.cli import main; {told}"
+    found = subprocess.run(  # noqa: S603 -- our own interpreter
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )
+    assert found.stdout.strip() == "1 False"
+    assert "nowhere" in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_own_file_is_laid_over_the_defaults_of_every_command(
     command: Command, tmp_path: Path
 ) -> None:

@@ -34,12 +34,18 @@ from hrl_sarp.cli.options import (
     parse_numbers,
     read_config,
     read_config_of_run,
+    require_there,
     running,
     tell_edits,
 )
 from hrl_sarp.errors import HrlSarpError, OverwriteError
 from hrl_sarp.run.earlier import CONFIG
-from hrl_sarp.run.phases import require_agents
+from hrl_sarp.run.phases import (
+    config_of_run,
+    require_free_folder,
+    require_kind,
+    seed_folders,
+)
 from hrl_sarp.run.terminal import expect_seconds, run_progress, say, stretch
 
 if TYPE_CHECKING:  # heavy packages load inside the command that needs them: --help is instant
@@ -110,27 +116,25 @@ def train(  # noqa: PLR0913 -- options, given by name
 
     Example: hrl-sarp train --experiment real_us --seeds 0,1,2
     """
-    from hrl_sarp.run.phases import require_free_folder
+    from hrl_sarp.data.store import read_manifest
 
     # every wrong option is refused before anything is written
     several = parse_numbers(seeds, "--seeds", "0,1,2")
     if several is not None and (phase is not None or seed is not None):
         raise HrlSarpError("--seeds trains all phases of its seeds: leave out --phase and --seed")
-    # before the imports below, which take seconds
     require_free_folder(log_dir, phase, resume=resume, overwrite=overwrite)
-    from hrl_sarp.data.store import read_manifest
-    from hrl_sarp.run.session import resolve_device
-    from hrl_sarp.run.trials import TrialLog
-    from hrl_sarp.training.certify import run_seconds, train_and_certify
-    from hrl_sarp.training.curriculum import introduce, phase_seconds, run_phase
-    from hrl_sarp.training.seeds import require_kind
-
     if phase is not None or not overwrite:
         require_kind(log_dir, several=several is not None)
     seed = several[0] if several else seed
     config = read_config(market, experiment, own, seed)
-    resolve_device(device)
     read_manifest(data_dir)
+    # what follows takes seconds to import
+    from hrl_sarp.run.session import resolve_device
+    from hrl_sarp.run.trials import TrialLog
+    from hrl_sarp.training.certify import run_seconds, train_and_certify
+    from hrl_sarp.training.curriculum import introduce, phase_seconds, run_phase
+
+    resolve_device(device)
     with running(log_dir), run_progress(), ExitStack() as begun:
         context = replace(load_context(data_dir, log_dir, config, device), resume=resume)
         # not before the market is there: until then nothing of the run is written
@@ -183,7 +187,7 @@ def backtest(  # noqa: PLR0913 -- options, given by name
     names = {ALL: None, "none": []}.get(baselines, baselines.split(","))
     changes = {"evaluation": {"baselines": names}}
     config = read_config_of_run(log_dir, market, experiment, own, seed, changes)
-    require_agents(log_dir)
+    require_there([log_dir], data_dir)
     with running(log_dir):
         context = load_context(data_dir, log_dir, config, "cpu")
         with run_progress(), stretch(0.0, 1.0, "backtest"):
@@ -216,7 +220,7 @@ def stress_test(
     from hrl_sarp.data.store import read_sector_names
 
     config = read_config_of_run(log_dir, market, experiment, own, seed)
-    require_agents(log_dir)
+    require_there([log_dir], data_dir)
     require_shock_sectors(config, config.market_profile.sectors or read_sector_names(data_dir))
     # what follows takes seconds to import
     from hrl_sarp.evaluation.policies import trained_policies
@@ -251,6 +255,10 @@ def diagnose(
 
     Example: hrl-sarp diagnose --log-dir logs --permuted
     """
+    folders = seed_folders(log_dir)
+    config = config_of_run(log_dir)
+    tell_edits(log_dir)
+    # what follows takes seconds to import
     from rich.console import Console
 
     from hrl_sarp.reporting.table import paragraphs
@@ -263,10 +271,8 @@ def diagnose(
     )
     from hrl_sarp.training.certify import read_certification
     from hrl_sarp.training.curriculum import phase_tables
-    from hrl_sarp.training.seeds import config_of_run, seed_folders
 
     console = Console()
-    folders = seed_folders(log_dir)
     for seed, folder in folders.items():
         for table in phase_tables(folder):
             named = table.title if seed is None else f"seed {seed}, {table.title}"
@@ -275,8 +281,6 @@ def diagnose(
     for table in certified.tables() if certified else []:
         console.print(table)
     first = next(iter(folders.values()))
-    config = config_of_run(log_dir)
-    tell_edits(log_dir)
     gains = stored_control(first)
     if permuted and gains is None:
         with running(log_dir):

@@ -112,6 +112,11 @@ def validate_data(
 
     Example: hrl-sarp validate-data --market own --data-dir data/raw
     """
+    from hrl_sarp.data.store import read_manifest
+
+    config = read_config(market, experiment, own)
+    read_manifest(data_dir)
+    # what follows takes seconds to import
     from rich.console import Console
 
     from hrl_sarp.data.findings_page import write_page
@@ -119,7 +124,6 @@ def validate_data(
     from hrl_sarp.data.store import read_raw
     from hrl_sarp.features.prices import levels_around
 
-    config = read_config(market, experiment, own)
     report = validate_folder(data_dir, config)
     raw = read_raw(data_dir)
     found = summary(report)

@@ -16,6 +16,7 @@ from hrl_sarp.cli.options import (
     Overwrite,
     OwnConfig,
     read_config,
+    require_there,
     tell_edits,
 )
 from hrl_sarp.cli.studies import STUDIES
@@ -146,6 +147,7 @@ def update_data(  # noqa: PLR0913 -- a parameter is an option
 
     Example: hrl-sarp update-data --input DIR --market us
     """
+    require_there([], data_dir)
     from rich.console import Console
 
     from hrl_sarp.data.collect import DEFAULT_MARKETS
@@ -214,11 +216,6 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
 
     Example: hrl-sarp decide --log-dir logs --holdings holdings.csv
     """
-    # what follows takes seconds to import
-    from hrl_sarp.daily.decision.checks import Accepted
-    from hrl_sarp.daily.decision.files import write_decision
-    from hrl_sarp.daily.decision.run import make_decision, read_runs
-
     rules, lots = _daily_settings(settings), _lots(lot_size, is_fractional=fractional)
     given = (log_dir, holdings, capital, lot_size, fractional or None)
     if account is not None and any(value is not None for value in given):
@@ -226,6 +223,12 @@ def decide(  # noqa: PLR0913 -- a parameter is an option
             f"--account {account} says which runs decide, what is held and the lots: leave out "
             "--log-dir, --holdings, --capital, --lot-size and --fractional"
         )
+    require_there([] if account else log_dir or [DEFAULT_LOG_DIR], data_dir)
+    # what follows takes seconds to import
+    from hrl_sarp.daily.decision.checks import Accepted
+    from hrl_sarp.daily.decision.files import write_decision
+    from hrl_sarp.daily.decision.run import make_decision, read_runs
+
     if account is None:
         whose = _account(holdings, capital, lots)
         runs = read_runs(log_dir or [DEFAULT_LOG_DIR])
@@ -330,6 +333,7 @@ def export(
     """
     if file_format not in FORMATS:
         raise UsageError(f"--format must be {' or '.join(FORMATS)}, found '{file_format}'")
+    require_there(log_dir, data_dir)
     # what follows takes seconds to import
     from hrl_sarp.daily.decision.run import read_runs
     from hrl_sarp.daily.export import export_agents, require_room
@@ -369,6 +373,7 @@ def paper_init(  # noqa: PLR0913 -- a parameter is an option
     Example: hrl-sarp paper init --account paper.sqlite --log-dir logs
     """
     lots = _lots(lot_size, is_fractional=fractional)
+    require_there(log_dir, data_dir)
     # what follows takes seconds to import
     from hrl_sarp.daily.decision.checks import Accepted
     from hrl_sarp.daily.paper.step import as_json as plain
@@ -411,7 +416,6 @@ def paper_step(
 
     Example: hrl-sarp paper step --account paper.sqlite
     """
-    # what follows takes seconds to import
     from hrl_sarp.daily.decision.checks import Accepted
     from hrl_sarp.daily.paper.account import PaperAccount
     from hrl_sarp.daily.paper.step import as_json as plain
@@ -460,7 +464,6 @@ def paper_report(
 
     Example: hrl-sarp paper report --account paper.sqlite --output logs/paper
     """
-    # what follows takes seconds to import
     from rich.console import Console
 
     from hrl_sarp.daily.paper.account import PaperAccount

@@ -1,7 +1,7 @@
 """What several commands share: options, their configuration, the lock of a folder, failed cells."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from hrl_sarp.errors import ConfigError, StoppedEarly
+from hrl_sarp.run.phases import config_of_run, require_agents
 from hrl_sarp.run.terminal import log_to_screen, say
 
 if TYPE_CHECKING:  # pydantic and YAML load inside the command: --help is instant
@@ -117,11 +118,18 @@ def read_config_of_run(
     """
     if any(option is not None for option in (market, experiment, own, seed)):
         return read_config(market, experiment, own, seed, changes)
-    from hrl_sarp.training.seeds import config_of_run
-
     config = config_of_run(log_dir, _given(changes or {}))
     tell_edits(log_dir, can_choose=True)
     return config
+
+
+def require_there(log_dirs: Sequence[Path], data_dir: Path) -> None:
+    """Refuse runs and data that are not there at once; what a command needs of them loads later."""
+    from hrl_sarp.data.store import read_manifest
+
+    for log_dir in log_dirs:
+        require_agents(log_dir)
+    read_manifest(data_dir)
 
 
 class Given(NamedTuple):
@@ -179,7 +187,6 @@ def tell_edits(*log_dirs: Path, can_choose: bool = False) -> None:
         DataError: if the options of a run were changed after it wrote them.
     """
     from hrl_sarp.config.loading import config_hash, name_changes
-    from hrl_sarp.training.seeds import config_of_run
 
     for log_dir in log_dirs:
         config = config_of_run(log_dir)

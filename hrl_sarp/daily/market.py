@@ -33,10 +33,9 @@ from hrl_sarp.observed.continued import RunTable, continue_embeddings
 from hrl_sarp.observed.stocks import NO, observed_words
 from hrl_sarp.run.earlier import CONFIG
 from hrl_sarp.run.files import sha256_file, sha256_plain
-from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file
+from hrl_sarp.run.phases import CERTIFICATION, PHASES, best_file, config_of_run, seed_folders
 from hrl_sarp.run.session import StopFlag
 from hrl_sarp.training.curriculum import make_context
-from hrl_sarp.training.seeds import config_of_run, seed_folders
 
 SAME_FACTS = ("profile", "training span")
 """Of `market_facts`: what later data must share with those of the training."""

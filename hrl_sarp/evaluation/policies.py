@@ -30,13 +30,13 @@ from hrl_sarp.reporting.figure import Curve, Panel
 from hrl_sarp.reporting.page import block_html
 from hrl_sarp.reporting.table import percent
 from hrl_sarp.run.files import read_json
-from hrl_sarp.run.phases import PHASES
+from hrl_sarp.run.phases import PHASES, seed_folders
 from hrl_sarp.training.acceptance import Acceptance
 from hrl_sarp.training.certify import read_certification
 from hrl_sarp.training.curriculum import phase_tables
 from hrl_sarp.training.phase import PREFIXES, PhaseContext, with_sector_table
 from hrl_sarp.training.rl_loop import EVALUATION
-from hrl_sarp.training.seeds import members, seed_folders
+from hrl_sarp.training.seeds import members
 
 CERTIFIED = "certified"
 MACRO_ONLY, MICRO_ONLY = "trained macro + rule micro", "rule macro + trained micro"

@@ -1,15 +1,21 @@
 """The phases of training: where each writes below the log folder, and what it starts from.
 
-This module is apart from `training`, because that one takes seconds to import.
+This module is apart from `training`, because that one takes seconds to import. What is slow to
+import here, too, loads inside the functions, so that a wrong option is refused at once.
 """
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hrl_sarp.errors import HrlSarpError, MissingArtifactError, OverwriteError
+from hrl_sarp.errors import ConfigError, HrlSarpError, MissingArtifactError, OverwriteError
 from hrl_sarp.run.earlier import CONFIG, RUNNING, require_one_way
+
+if TYPE_CHECKING:
+    from hrl_sarp.config.schema import RunConfig
 
 CERTIFICATION = Path("certification") / "certification.json"
 """Below the log folder: what `training/certify.py` granted; its inner trainings lie beside it."""
@@ -65,6 +71,76 @@ MACRO_OF = {3: 1, 4: 3, 5: 3}
 """Phase -> the phase whose macro agent it starts from or trains against."""
 MICRO_OF = {3: 2, 4: 2, 5: 4}
 """Phase -> the phase whose micro agent it starts from or trains against."""
+
+
+def seed_folders(log_dir: Path) -> dict[int | None, Path]:
+    """Return the folders that hold the phases of a run.
+
+    Args:
+        log_dir: of the run.
+
+    Returns:
+        Seed -> its folder. A run of one seed has one entry, None -> its log folder.
+    """
+    path = log_dir / SEEDS
+    if not path.is_file():
+        return {None: log_dir}
+    from hrl_sarp.run.files import read_json
+
+    return {seed: log_dir / f"seed_{seed}" for seed in read_json(path, "hrl-sarp train")["seeds"]}
+
+
+def config_of_run(log_dir: Path, changes: Mapping[str, Any] | None = None) -> "RunConfig":
+    """Read the configuration that a run wrote beside its first phase, and check it.
+
+    Args:
+        log_dir: of the run; of several seeds the first one is read.
+        changes: values laid over it, by section.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        MissingArtifactError: if there is no run.
+        ConfigError: if the file was changed after the run wrote it, or a change is wrong.
+    """
+    from hrl_sarp.config.loading import load_config
+    from hrl_sarp.run.damage import has_broken_seal
+
+    first = next(iter(seed_folders(log_dir).values()))
+    path = first / PHASES[0].folder / CONFIG
+    if not path.is_file():
+        raise MissingArtifactError(
+            f"no run at {log_dir} ({path} does not exist): run `hrl-sarp train` first"
+        )
+    if has_broken_seal(path.read_bytes()):
+        raise ConfigError(
+            f"{path}: its checksum says that it was changed after the run wrote it; restore the "
+            "file, or train again in another --log-dir"
+        )
+    return load_config(own_file=path, overrides=changes)
+
+
+def require_kind(log_dir: Path, *, several: bool) -> None:
+    """Refuse to train one seed over a run of several, and the other way round.
+
+    Args:
+        log_dir: of the run.
+        several: whether several seeds are to be trained.
+
+    Raises:
+        HrlSarpError: naming the folder and what it holds.
+    """
+    has_several = (log_dir / SEEDS).is_file()
+    has_one = any((log_dir / files.folder).is_dir() for files in PHASES)
+    if several and has_one:
+        raise HrlSarpError(
+            f"{log_dir} holds a run of one seed: choose another --log-dir for --seeds"
+        )
+    if not several and has_several:
+        raise HrlSarpError(
+            f"{log_dir} holds a run of several seeds: give --seeds, or choose another --log-dir"
+        )
 
 
 def require_phase(number: int) -> None:

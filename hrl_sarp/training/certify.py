@@ -33,14 +33,14 @@ from hrl_sarp.market.tensors import MarketTensors
 from hrl_sarp.reporting.table import Table
 from hrl_sarp.risk import risk_tables
 from hrl_sarp.run.files import read_json, write_json
-from hrl_sarp.run.phases import CERTIFICATION, remove_run
+from hrl_sarp.run.phases import CERTIFICATION, remove_run, require_kind
 from hrl_sarp.run.session import derive_seed
 from hrl_sarp.run.terminal import expect_seconds, stretch
 from hrl_sarp.run.trials import Span, TrialLog, distinct, prices_hash
 from hrl_sarp.training.acceptance import PRIOR, Acceptance, PairedDays, accept
 from hrl_sarp.training.curriculum import SECONDS, phase_seconds, run_curriculum, run_phase
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
-from hrl_sarp.training.seeds import members, require_kind, train_seeds
+from hrl_sarp.training.seeds import members, train_seeds
 from hrl_sarp.training.selection.selector import SPAN
 from hrl_sarp.training.selection.validation import daily_objective
 

@@ -1,65 +1,17 @@
 """A run of several seeds: each trains in a folder of its own, and the mean of all decides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from loguru import logger
 
-from hrl_sarp.config.loading import load_config
-from hrl_sarp.config.schema import RunConfig
-from hrl_sarp.errors import CheckpointError, ConfigError, HrlSarpError, MissingArtifactError
-from hrl_sarp.run.damage import has_broken_seal
-from hrl_sarp.run.earlier import CONFIG
+from hrl_sarp.errors import CheckpointError, HrlSarpError
 from hrl_sarp.run.files import read_json, write_json
-from hrl_sarp.run.phases import PHASES, SEEDS
+from hrl_sarp.run.phases import SEEDS, require_kind, seed_folders
 from hrl_sarp.run.terminal import stretch
 from hrl_sarp.training.curriculum import run_curriculum
 from hrl_sarp.training.phase import PhaseContext
-
-
-def seed_folders(log_dir: Path) -> dict[int | None, Path]:
-    """Return the folders that hold the phases of a run.
-
-    Args:
-        log_dir: of the run.
-
-    Returns:
-        Seed -> its folder. A run of one seed has one entry, None -> its log folder.
-    """
-    path = log_dir / SEEDS
-    if not path.is_file():
-        return {None: log_dir}
-    return {seed: log_dir / f"seed_{seed}" for seed in read_json(path, "hrl-sarp train")["seeds"]}
-
-
-def config_of_run(log_dir: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
-    """Read the configuration that a run wrote beside its first phase, and check it.
-
-    Args:
-        log_dir: of the run; of several seeds the first one is read.
-        changes: values laid over it, by section.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        MissingArtifactError: if there is no run.
-        ConfigError: if the file was changed after the run wrote it, or a change is wrong.
-    """
-    first = next(iter(seed_folders(log_dir).values()))
-    path = first / PHASES[0].folder / CONFIG
-    if not path.is_file():
-        raise MissingArtifactError(
-            f"no run at {log_dir} ({path} does not exist): run `hrl-sarp train` first"
-        )
-    if has_broken_seal(path.read_bytes()):
-        raise ConfigError(
-            f"{path}: its checksum says that it was changed after the run wrote it; restore the "
-            "file, or train again in another --log-dir"
-        )
-    return load_config(own_file=path, overrides=changes)
 
 
 def members(context: PhaseContext) -> list[PhaseContext]:
@@ -111,28 +63,6 @@ def train_seeds(context: PhaseContext, seeds: Sequence[int]) -> None:
         logger.info(f"{name} begins")
         with stretch((number - 1) / len(seeds), number / len(seeds), name):
             run_curriculum(member)
-
-
-def require_kind(log_dir: Path, *, several: bool) -> None:
-    """Refuse to train one seed over a run of several, and the other way round.
-
-    Args:
-        log_dir: of the run.
-        several: whether several seeds are to be trained.
-
-    Raises:
-        HrlSarpError: naming the folder and what it holds.
-    """
-    has_several = (log_dir / SEEDS).is_file()
-    has_one = any((log_dir / files.folder).is_dir() for files in PHASES)
-    if several and has_one:
-        raise HrlSarpError(
-            f"{log_dir} holds a run of one seed: choose another --log-dir for --seeds"
-        )
-    if not several and has_several:
-        raise HrlSarpError(
-            f"{log_dir} holds a run of several seeds: give --seeds, or choose another --log-dir"
-        )
 
 
 def _member(context: PhaseContext, seed: int, folder: Path) -> PhaseContext:

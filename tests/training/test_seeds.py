@@ -15,11 +15,11 @@ from hrl_sarp.evaluation.policies import granted, trained_policies, training_cur
 from hrl_sarp.known_markets.two_level_study import write_untrained
 from hrl_sarp.run.checkpoints import load_payload
 from hrl_sarp.run.files import read_json
-from hrl_sarp.run.phases import PHASES, SEEDS
+from hrl_sarp.run.phases import PHASES, SEEDS, require_kind, seed_folders
 from hrl_sarp.training import run_curriculum
 from hrl_sarp.training.certify import certify, read_certification
 from hrl_sarp.training.phase import PhaseContext, with_sector_table
-from hrl_sarp.training.seeds import members, require_kind, seed_folders, train_seeds
+from hrl_sarp.training.seeds import members, train_seeds
 from tests import tiny_runs
 from tests.end_to_end.phase_runs import assert_same
 

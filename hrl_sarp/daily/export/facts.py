@@ -26,9 +26,10 @@ from hrl_sarp.features.stock import STOCK_FEATURES
 from hrl_sarp.graph import node_names
 from hrl_sarp.market.sector_table import market_facts
 from hrl_sarp.market.tensors import MarketTensors, is_embedding, slot_feature_names
+from hrl_sarp.run.phases import config_of_run
 from hrl_sarp.training.certify import read_certification
 from hrl_sarp.training.phase import PhaseContext
-from hrl_sarp.training.seeds import config_of_run, members
+from hrl_sarp.training.seeds import members
 
 SHARE = "share of wealth at the close"
 RETURN = "fraction a day, or as named"

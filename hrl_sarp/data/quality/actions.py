@@ -53,12 +53,15 @@ _LEAST_SHOWN, _MOST_SHOWN = 0.6, 1.6
 """Prices fall by about 0.9 of a dividend, in US stocks by 0.5 in the worst year."""
 
 
-def declared_states(config: ValidationConfig) -> dict[str, pl.Expr]:
+def with_declared_states(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     """Say of each row with a stated split whether prices confirm it.
 
-    Needs `split`, `dividend`, `open`, `close` and `adj_close` of bars sorted by symbol and date.
+    Args:
+        bars: `split`, `dividend`, `open`, `close` and `adj_close`, sorted by symbol and date.
+        config: thresholds.
 
     Returns:
+        The bars with three columns.
         `is_unseen`: the price did not move as by the split, and if there is an adj_close, it did
         not count the split either: prices are adjusted already, or the split has another day.
         `is_contradicted`: with the split applied a move remains that is as large as the split
@@ -66,6 +69,17 @@ def declared_states(config: ValidationConfig) -> dict[str, pl.Expr]:
         `is_bonus`: the price moved as if so many shares were added to each old one: a bonus of 3:1
         makes four shares of one, and the ratio of its split is 4. All are False elsewhere.
     """
+    # few rows state a split, so only they are looked at, each with the row before it
+    is_stated = (pl.col("split") != 1).fill_null(value=False)
+    numbered = bars.with_row_index("_row")
+    few = numbered.filter(is_stated | is_stated.shift(-1))
+    states = _declared_states(config)
+    found = few.with_columns(**states).select("_row", *states)
+    of_all = numbered.join(found, on="_row", how="left", maintain_order="left").drop("_row")
+    return of_all.with_columns(pl.col(*states).fill_null(value=False))
+
+
+def _declared_states(config: ValidationConfig) -> dict[str, pl.Expr]:
     ratio, dividend = pl.col("split"), pl.col("dividend")
     log_ratio = ratio.log()
     moves = [((pl.col(name) + dividend) / before("close")).log() for name in ("close", "open")]

@@ -47,7 +47,8 @@ def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.Data
             out for other reasons.
         config: thresholds.
     """
-    early = prepared.filter(actions.displaced(config, is_early=True))
+    early = _of_symbols(prepared, prepared.filter("is_unseen"))
+    early = early.filter(actions.displaced(config, is_early=True))
     marked = prepared.with_columns(
         _calm=is_calm(config),
         _open_step=_finite(pl.col("night").log()),
@@ -57,8 +58,7 @@ def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.Data
     limit = float(np.log1p(config.taken_back_return))
     jumping = marked.filter(largest >= limit)
     parts = [findings_of(early, "split_displaced", pl.col("night") - 1)]
-    for symbol in jumping["symbol"].unique().sort():
-        rows = marked.filter(pl.col("symbol") == symbol)
+    for rows in _of_symbols(marked, jumping).partition_by("symbol", maintain_order=True):
         factor = _factors(rows, limit, config)
         parts.append(
             findings_of(
@@ -68,6 +68,12 @@ def check_hindsight(prepared: pl.DataFrame, config: ValidationConfig) -> pl.Data
             )
         )
     return pl.concat([*parts, _exchanges(prepared, config.taken_back_bars)])
+
+
+def _of_symbols(bars: pl.DataFrame, some: pl.DataFrame) -> pl.DataFrame:
+    """Keep the bars of the symbols that have one of some rows."""
+    symbols = some.select("symbol").unique()
+    return bars.join(symbols, on="symbol", how="semi", maintain_order="left")
 
 
 def _exchanges(prepared: pl.DataFrame, most_bars: int) -> pl.DataFrame:

@@ -200,8 +200,7 @@ def prepare(bars: pl.DataFrame, config: ValidationConfig) -> pl.DataFrame:
     is_small = (gap < _ORDINARY_DIVIDEND) | (pl.col("adjusted_return").abs() < gap / 2)
     is_dividend = (gap > 0) & is_small & ~so_far(is_action)
     return (
-        priced_rows(bars)
-        .with_columns(**actions.declared_states(config))
+        actions.with_declared_states(priced_rows(bars), config)
         .with_columns(
             applied_split=pl.when("is_unseen").then(1.0).otherwise("split"),
             is_again=actions.is_again(),
