@@ -23,6 +23,8 @@ _SMALLEST_UNIT = 2.0
 """Vendors complete provisional values by other factors than one of at least this size."""
 _SMALLEST_SPLIT = 0.04
 """A factor nearer to 1 than this is no split that a price shows."""
+_SHOWN = 5
+"""Symbols or days that a sentence lists."""
 _MOST_SHARES, _LARGEST_FACTOR = 20, 60
 """Bounds of what a factor of prices is taken for: new shares for so many old ones."""
 
@@ -206,6 +208,12 @@ def in_words(value: Any) -> str:
     if value is None:
         return "none"
     return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def in_some(names: Sequence[str]) -> str:
+    """List some names, and count the others."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _guess(table: Keyed, column: str, low: float | None, high: float | None, count: int) -> str:

@@ -64,12 +64,30 @@ class Outcome:
             "new_symbols": list(made.new_symbols),
             "stale_symbols": list(made.stale),
             "absent_symbols": list(made.absent),
+            "new_series": list(made.new_series),
+            "absent_series": list(made.absent_series),
             "rescaled_symbols": list(made.rescaled),
             "changes": [asdict(change) for change in made.changes],
             "restated": [asdict(change) for change in made.restated],
             "holes": list(made.holes),
             "notes": list(self.notes),
         }
+
+    def _of_series(self) -> list[str]:
+        """Name series and own features that come or go, and an index that stands still."""
+        made, told = self.made, list[str]()
+        if made.new_series:
+            told.append(f"new series and own features: {_listed(made.new_series)}")
+        if made.absent_series:
+            told.append(
+                "series and own features that the new data lack, whose last values are carried "
+                f"on: {_listed(made.absent_series)}"
+            )
+        levels = made.raw.index["close"]
+        if made.added.get("index") and len(levels) > 1 and levels[-1] == levels[-2]:
+            day = made.raw.index["date"][-1]
+            told.append(f"the index of {day} has the level before: carried on, or dated late?")
+        return told
 
     def sentences(self) -> list[str]:
         """Say in plain words what a user has to know beside the tables."""
@@ -81,6 +99,7 @@ class Outcome:
             )
         if made.new_symbols:
             told.append(f"new symbols: {_listed(made.new_symbols)}")
+        told += self._of_series()
         if made.rescaled:
             told.append(
                 f"adj_close was rescaled by its vendor: the collected days of "

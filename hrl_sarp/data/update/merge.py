@@ -19,8 +19,17 @@ from hrl_sarp.data.store import (
     RawData,
 )
 from hrl_sarp.data.update.adjusted import ADJUSTED, Scales, rescale, scales_of
-from hrl_sarp.data.update.changes import NEW, ROUNDING, Change, Compared, Keyed, compare, folded
-from hrl_sarp.data.update.units import other_series_units, other_units
+from hrl_sarp.data.update.changes import (
+    NEW,
+    ROUNDING,
+    Change,
+    Compared,
+    Keyed,
+    compare,
+    folded,
+    in_some,
+)
+from hrl_sarp.data.update.units import other_units, other_value_units
 
 _LEVELS = ("close", *(name for name in PRICE_COLUMNS if name != "close"), "volume")
 _ACTIONS = {"split": 1.0, "dividend": 0.0}
@@ -33,8 +42,6 @@ OWN_FEATURES = Keyed(
     "own_features", ("name", "symbol", "known_at", "date"), "name", "known_at", ("value",)
 )
 MEMBERSHIP = Keyed("membership", ("symbol", "start"), "symbol", None, ("end",))
-_SHOWN = 5
-"""Symbols or days that a sentence lists."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class Update:
     """Symbols with a bar on the last collected day, but none on the last day now."""
     absent: tuple[str, ...]
     """Those of them that the new data do not mention."""
+    new_series: tuple[str, ...]
+    """Macro series and own features that were not collected."""
+    absent_series: tuple[str, ...]
+    """Collected ones that the new data do not mention."""
     holes: tuple[str, ...]
     """Stocks without adjusted closes that lack a session between collected and new bars."""
 
@@ -120,16 +131,14 @@ def update(
     last_day = _day(there.bars["date"].max())
     tables = {"bars": bars._replace(frame=frame), **_other_tables(there, new)}
     tables["membership"] = _membership(there, new, last_day, new_symbols)
-    of_bars, restated = _restated(bars.changes, there, provisional_sessions)
-    of_macro, later = _restated(tables["macro"].changes, there, provisional_sessions)
-    named = [*folded(of_bars), *other_units(there.bars, bars.fresh), *scales.changes, *of_macro]
-    named += other_series_units(there.macro, tables["macro"].fresh)
-    others = [name for name in tables if name not in ("bars", "macro")]
-    named += [change for name in others for change in tables[name].changes]
+    named, restated = _changes(there, tables, bars, scales, provisional_sessions)
     stale, absent = _stale(there.bars, frame, new.bars, last_day)
-    twin = misspelt(new_symbols, absent)
-    if twin is not None:
-        refusals.append(f"{twin[0]} is new, and collected is {twin[1]}: spell both alike")
+    series = _series(there, new)
+    for new_names, old_names in ((new_symbols, absent), series):
+        twin = misspelt(new_names, old_names)
+        if twin is not None:
+            refusals.append(f"{twin[0]} is new, and collected is {twin[1]}: spell both alike")
+    refusals += _renamed(there.bars, new.bars, new_symbols, absent)
     findings, n_findings = _findings(there, new)
     frames: dict[str, Any] = {
         name: _as_before(there, name, table.frame) for name, table in tables.items()
@@ -146,7 +155,7 @@ def update(
             "import_findings": n_findings,
         },
         changes=tuple(named),
-        restated=(*folded(restated), *later),
+        restated=tuple(restated),
         refusals=tuple(refusals),
         rescaled=tuple(scales.rescaled),
         first=_day(bars.fresh["date"].min()),
@@ -155,8 +164,31 @@ def update(
         new_symbols=tuple(new_symbols),
         stale=stale,
         absent=absent,
+        new_series=series[0],
+        absent_series=series[1],
         holes=_holes(there.bars, new.bars),
     )
+
+
+def _changes(
+    there: RawData,
+    tables: dict[str, Compared],
+    bars: Compared,
+    scales: Scales,
+    provisional_sessions: int,
+) -> tuple[list[Change], list[Change]]:
+    """List the changes that somebody has to accept, and those of provisional values."""
+    of_bars, restated = _restated(bars.changes, there, provisional_sessions)
+    of_macro, later = _restated(tables["macro"].changes, there, provisional_sessions)
+    named = [*folded(of_bars), *other_units(there.bars, bars.fresh), *scales.changes, *of_macro]
+    empty = OWN_FEATURES_SCHEMA.to_frame()
+    for table in (INDEX, MACRO, OWN_FEATURES):
+        collected = getattr(there, table.field)
+        collected = empty if collected is None else collected
+        named += other_value_units(table, collected, tables[table.field].fresh)
+    others = [name for name in tables if name not in ("bars", "macro")]
+    named += [change for name in others for change in tables[name].changes]
+    return named, [*folded(restated), *later]
 
 
 def _day(value: Any) -> date | None:
@@ -164,7 +196,7 @@ def _day(value: Any) -> date | None:
 
 
 def _refused(there: RawData, refusals: list[str]) -> Update:
-    return Update(there, {}, (), (), tuple(refusals), (), None, None, 0, (), (), (), ())
+    return Update(there, {}, (), (), tuple(refusals), (), None, None, 0, (), (), (), (), (), ())
 
 
 def _restated(
@@ -250,7 +282,7 @@ def _partly_adjusted(there: pl.DataFrame, new: pl.DataFrame) -> list[str]:
     if not symbols:
         return []
     return [
-        f"{_some(symbols)}: adj_close is stated before or now, but not both; give it, or collect "
+        f"{in_some(symbols)}: adj_close is stated before or now, but not both; give it, or collect "
         "the whole history with `hrl-sarp collect-data --overwrite`"
     ]
 
@@ -304,7 +336,7 @@ def _missing_sessions(
     if not len(missing):
         return []
     return [
-        f"no bar of {_some([str(day) for day in missing])}, which the exchange's calendar has "
+        f"no bar of {in_some([str(day) for day in missing])}, which the exchange's calendar has "
         f"between {last} and {days.max()}: a split or dividend of it would be lost; give its bars, "
         "or name the day in `data.calendar_changes.removed`"
     ]
@@ -376,6 +408,35 @@ def _stale(
     return tuple(stale), tuple(sorted({*stale} - {*new["symbol"].unique()}))
 
 
+def _series(there: RawData, new: RawData) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """List macro series and own features that one of the two lacks: the new ones, the absent."""
+    before, now = (
+        {*raw.macro["series"]}
+        | ({*raw.own_features["name"]} if raw.own_features is not None else set())
+        for raw in (there, new)
+    )
+    return tuple(sorted(now - before)), tuple(sorted(before - now))
+
+
+def _renamed(
+    there: pl.DataFrame, new: pl.DataFrame, new_symbols: list[str], absent: tuple[str, ...]
+) -> list[str]:
+    """Refuse a new symbol that has the bars of one that the new data lack: it would be held twice.
+
+    Only days with a volume count, because two stocks may have one close.
+    """
+    ours = there.filter(pl.col("symbol").is_in(absent), pl.col("volume") > 0)
+    theirs = new.filter(pl.col("symbol").is_in(new_symbols), pl.col("volume") > 0)
+    pairs = theirs.join(ours, on=["date", "close", "volume"], suffix=NEW)
+    pairs = pairs.sort("symbol", "date").unique(["symbol", f"symbol{NEW}"], keep="first")
+    return [
+        f"{name} is new, and its bar of {day} is that of {old}, which the new data lack: one "
+        f"company would count as two; name it {old} in the new data, or collect the whole history "
+        "with `hrl-sarp collect-data --overwrite`"
+        for name, day, old in pairs.sort("symbol").select("symbol", "date", f"symbol{NEW}").rows()
+    ]
+
+
 def _adjustment(there: RawData, new: RawData) -> str:
     """Return the sentence about adjustment: that of the data which state splits or dividends."""
     states = [any(_has_actions(raw.bars, name) for name in _ACTIONS) for raw in (there, new)]
@@ -390,8 +451,3 @@ def _findings(there: RawData, new: RawData) -> tuple[pl.DataFrame | None, int]:
     names = there.import_findings.columns
     more = new.import_findings.join(there.import_findings, on=names, how="anti", nulls_equal=True)
     return there.import_findings.vstack(more), more.height
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Finds new rows that go on in another unit than the collected ones: lots, cents, adjusted prices.
+"""Finds new rows that go on in another unit than the collected ones: lots, cents, percent.
 
 Where the new data repeat collected days, a comparison shows it. Files of single days repeat none,
 so here the first new days are held against the days before them, over all symbols: no day of a
@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from hrl_sarp.data.quality.levels import SHARES_OF_MOST
-from hrl_sarp.data.quality.series import SCALES, unit_steps
-from hrl_sarp.data.update.changes import Change, in_words
+from hrl_sarp.data.quality.series import SCALES, Scale, unit_steps
+from hrl_sarp.data.update.changes import Change, Keyed, in_some, in_words
 
 _USUAL_DAYS, _FEWEST_USUAL = 20, 5
 """Collected bars whose median volume is the usual one of a symbol, and the fewest of them."""
@@ -24,6 +24,17 @@ _SEVERAL_DAYS = 3
 """New days that are not all short sessions."""
 _NIGHT_OF_MOST, _UNEXPLAINED_NIGHT = 0.25, 0.6
 """Logs of the median night that come with much trading, or not at all; and with any trading."""
+_FEW_SYMBOLS, _PART_OF_SYMBOLS, _FAR_VOLUME = 3, 0.1, 30.0
+"""Symbols, their share of all, and the factor by which volumes of a part jump in another unit."""
+_FEWEST_BEFORE, _FEWEST_MOVES = 3, 60
+"""Values before one that say what is usual, and moves from it that say how far values go."""
+_SMALLEST_STEP, _TIMES_LARGEST = 5.0, 2.0
+"""Factor, and times the largest collected move in logs, up to which values go on as before."""
+_TIMES_FARTHEST = 1.2
+"""Times the farthest collected values from their usual ones, in their own unit: near zero a large
+factor is a small step."""
+_SMALLEST_POINTS, _TIMES_POINTS = 3.0, 3.0
+"""The same of a rate, which goes through zero: points, and times the largest collected change."""
 
 
 class _Seam(NamedTuple):
@@ -43,6 +54,8 @@ class _Seam(NamedTuple):
     """Log of the first new close, with its split and dividend, over the collected one."""
     trading: float
     """Log of the first new volume over the usual one; NaN where unknown."""
+    volumes_of: pl.DataFrame
+    """`symbol, usual, new_volume, trading` of each symbol with both volumes."""
 
 
 def other_units(there: pl.DataFrame, fresh: pl.DataFrame) -> list[Change]:
@@ -63,6 +76,8 @@ def other_units(there: pl.DataFrame, fresh: pl.DataFrame) -> list[Change]:
     if is_other_volume:
         guess = f"by the factor {np.exp(seam.trading):.3g}: looks like another unit, such as lots"
         changes.append(_of_most(seam, "volume", seam.volumes, guess))
+    else:
+        changes += _other_volumes(seam)
     is_quiet = seam.trading <= np.log(SHARES_OF_MOST) or is_other_volume
     if abs(seam.night) >= (_NIGHT_OF_MOST if is_quiet else _UNEXPLAINED_NIGHT):
         factor = float(np.exp(seam.night))
@@ -80,36 +95,108 @@ def _is_other_volume(seam: _Seam) -> bool:
     return bool(seam.trading >= np.log(most) or seam.trading <= np.log(least))
 
 
-def other_series_units(there: pl.DataFrame, fresh: pl.DataFrame) -> list[Change]:
-    """Name the macro series that go on at a hundredth or a hundredfold.
+def _other_volumes(seam: _Seam) -> list[Change]:
+    """Name the symbols whose volumes jump alike while those of the others stay."""
+    changes = []
+    for sign in (1.0, -1.0):
+        far = seam.volumes_of.filter(sign * pl.col("trading") >= np.log(_FAR_VOLUME))
+        if far.height < max(_FEW_SYMBOLS, _PART_OF_SYMBOLS * seam.volumes_of.height):
+            continue
+        row, factor = far.row(0, named=True), np.exp(np.median(far["trading"].to_numpy()))
+        guess = (
+            f"by the factor {factor:.3g} in {far.height} of {seam.n} "
+            f"symbols ({in_some(far['symbol'].to_list())}): looks like another unit, such as lots"
+        )
+        told = (in_words(row["usual"]), in_words(row["new_volume"]), guess)
+        changes.append(
+            Change("bars", row["symbol"], "volume", seam.day, seam.day, far.height, *told)
+        )
+    return changes
+
+
+def other_value_units(table: Keyed, there: pl.DataFrame, fresh: pl.DataFrame) -> list[Change]:
+    """Name an index, series and own features that go on at another level.
+
+    The first new values are held against the usual ones before them, and that move against the
+    largest one that was collected: `_other_level`. A rate is held against its changes in points.
 
     Args:
-        there: collected values, `date, series, value`.
+        table: keys and columns; of several keys of a name, such as stocks, the median counts.
+        there: collected values.
         fresh: values that were not collected.
 
     Returns:
-        A change for each known series.
+        A change for each name.
     """
-    last = there.drop_nulls("value").sort("series", "date").group_by("series").last()
-    first = fresh.drop_nulls("value").sort("series", "date").group_by("series").first()
-    pairs = last.join(first, on="series", suffix="_new").filter(
-        (pl.col("date_new") > pl.col("date")) & pl.col("series").is_in(sorted(SCALES))
-    )
-    return [
-        Change(
-            "macro",
-            row["series"],
-            "value",
-            str(row["date_new"]),
-            str(row["date_new"]),
-            1,
-            in_words(row["value"]),
-            in_words(row["value_new"]),
-            f"looks like another unit; expected {SCALES[row['series']].unit}",
+    day = table.day or "date"
+    keys = [key for key in table.keys if key not in (day, "date")]
+    before, after = (
+        frame.select(
+            _name=pl.col(table.name) if table.name else pl.lit(""),
+            _key=pl.concat_str(keys or pl.lit(""), separator="\n", ignore_nulls=True),
+            _day=day,
+            _value=pl.col(table.values[0]).cast(pl.Float64),
         )
-        for row in pairs.sort("series").iter_rows(named=True)
-        if len(unit_steps(np.array([row["value"], row["value_new"]]), SCALES[row["series"]]))
-    ]
+        .drop_nulls("_value")
+        .sort("_key", "_day")
+        for frame in (there, fresh)
+    )
+    last = before.group_by("_key").agg(pl.last("_day").alias("_last"), pl.last("_value"))
+    after = after.join(last, on="_key", suffix="_last").filter(pl.col("_day") > pl.col("_last"))
+    changes = []
+    for (name,), rows in after.sort("_day", "_key").group_by("_name", maintain_order=True):
+        values, row = before.filter(pl.col("_name") == name), rows.row(0, named=True)
+        if table.field == "macro" and name in SCALES:
+            guess = _other_scale(values, rows, SCALES[str(name)])
+        else:
+            guess = _other_level(values, rows)
+        if guess:
+            told = (in_words(row["_value_last"]), in_words(row["_value"]), guess)
+            day, count = str(row["_day"]), rows["_key"].n_unique()
+            changes.append(Change(table.field, str(name), table.values[0], day, day, count, *told))
+    return changes
+
+
+def _other_scale(before: pl.DataFrame, after: pl.DataFrame, scale: Scale) -> str:
+    """Say what the new values of a published series look like; empty if they go on as before."""
+    values, first = before["_value"].to_numpy(), after["_value"][0]
+    if len(unit_steps(np.array([values[-1], first]), scale)):
+        return f"looks like another unit; expected {scale.unit}"
+    if "percent" not in scale.unit:
+        return _other_level(before, after)
+    if len(values) <= _FEWEST_MOVES:
+        return ""
+    largest, move = float(np.abs(np.diff(values)).max()), abs(first - values[-1])
+    if move <= max(_SMALLEST_POINTS, _TIMES_POINTS * largest):
+        return ""
+    return f"by {move:.3g} points: looks like another series, or a wrong value"
+
+
+def _other_level(before: pl.DataFrame, after: pl.DataFrame) -> str:
+    """Say by which factor new values lie elsewhere; empty if collected ones have moved like that.
+
+    Args:
+        before: `_key, _day, _value` of one name, sorted.
+        after: the same of its new values.
+    """
+    size = pl.col("_value").abs()
+    log = pl.when(size > 0).then(size.log())  # the log of 0 says nothing about the unit
+    usual = log.rolling_median(_USUAL_DAYS, min_samples=_FEWEST_BEFORE).shift(1).over("_key")
+    moves = before.select("_day", move=log - usual, points=size - usual.exp()).drop_nulls()
+    last = before.group_by("_key").agg(last=log.drop_nulls().tail(_USUAL_DAYS).median())
+    first = after.group_by("_key").agg(first=log.drop_nulls().head(_USUAL_DAYS).median())
+    pairs = first.join(last, on="_key").drop_nulls()
+    of_days = moves.group_by("_day").agg(pl.median("move", "points"))
+    if pairs.is_empty() or of_days.height < _FEWEST_MOVES:
+        return ""
+    move = float(np.median((pairs["first"] - pairs["last"]).to_numpy()))
+    points = float(np.median((pairs["first"].exp() - pairs["last"].exp()).to_numpy()))
+    largest = float(np.max(np.sign(move) * of_days["move"].to_numpy(), initial=0.0))
+    is_far = abs(move) > max(math.log(_SMALLEST_STEP), _TIMES_LARGEST * largest)
+    farthest = float(np.abs(of_days["points"].to_numpy()).max())
+    if not is_far or abs(points) <= _TIMES_FARTHEST * farthest:  # a small step near zero
+        return ""
+    return f"by the factor {math.exp(move):.3g}: looks like another unit, or another series"
 
 
 def _seam(there: pl.DataFrame, fresh: pl.DataFrame) -> _Seam | None:
@@ -139,12 +226,13 @@ def _seam(there: pl.DataFrame, fresh: pl.DataFrame) -> _Seam | None:
         return None
     split = pl.col("new_split").fill_null(1.0)
     worth = split * pl.col("new_close") + pl.col("new_dividend").fill_null(0.0)
+    trading_of = (pl.col("new_volume") / pl.col("usual")).log()
     row = pairs.select(
         pl.len().alias("n"),
         pl.min("new_date"),
         pl.median("close", "new_close", "usual", "new_volume"),
         night=(worth / pl.col("close")).log().median(),
-        trading=(pl.col("new_volume") / pl.col("usual")).log().median(),
+        trading=trading_of.median(),
     ).row(0, named=True)
     trading = row["trading"]
     return _Seam(
@@ -155,6 +243,9 @@ def _seam(there: pl.DataFrame, fresh: pl.DataFrame) -> _Seam | None:
         volumes=(row["usual"] or math.nan, row["new_volume"] or math.nan),
         night=row["night"],
         trading=math.nan if trading is None else trading,
+        volumes_of=pairs.select("symbol", "usual", "new_volume", trading=trading_of)
+        .drop_nulls()
+        .sort("symbol"),
     )
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from hrl_sarp.data.sources import sample
-from hrl_sarp.data.store import PRICE_COLUMNS, RawData
+from hrl_sarp.data.store import OWN_FEATURES_SCHEMA, PRICE_COLUMNS, RawData
 from hrl_sarp.data.update.merge import Update, update
 
 
@@ -142,3 +142,130 @@ def test_what_vendors_complete_stays_provisional(seed: int) -> None:
     made = update(replace(there, bars=bars.drop("whole")), new, None, PROVISIONAL)
     assert made.changes == ()
     assert {change.column for change in made.restated} >= {"volume"}
+
+
+def with_tables(raw: RawData) -> RawData:
+    """Return the data with own features of all stocks, one of the market, and two more series."""
+    days = pl.Series("date", DAYS)
+    rng = np.random.default_rng(5)
+    walks = {
+        "GOLD": 1300 * np.exp(np.cumsum(rng.normal(0, 0.01, len(DAYS)))),
+        "DGS10": 2 + 1.5 * np.sin(np.cumsum(rng.normal(0, 0.01, len(DAYS)))),
+        "VIX": 18 + 6 * np.sin(np.cumsum(rng.normal(0, 0.05, len(DAYS)))),
+    }
+    macro = pl.concat(
+        pl.DataFrame({"date": days, "series": [name] * len(days), "value": np.round(walk, 2)})
+        for name, walk in walks.items()
+    )
+    level = pl.col("symbol").rank("dense") / 100
+    own = WHOLE.bars.select("date", "symbol", name=pl.lit("yield"), value=level)
+    mood = pl.DataFrame({"date": days, "name": "mood", "value": rng.normal(0, 1, len(days))})
+    of_market = mood.select("date", pl.lit(None, pl.String).alias("symbol"), "name", "value")
+    both = pl.concat([own, of_market]).with_columns(known_at="date")
+    index = 1000 * np.exp(np.cumsum(rng.normal(0, 0.01, len(DAYS))))
+    levels = pl.DataFrame({"date": days, "close": np.round(index, 2)})
+    kept = pl.col("date").is_between(raw.bars["date"].min(), raw.bars["date"].max())
+    return replace(
+        raw,
+        macro=macro.filter(kept),
+        index=levels.filter(kept),
+        own_features=both.filter(kept).select(OWN_FEATURES_SCHEMA.names()),
+    )
+
+
+def multiplied(raw: RawData, table: str, name: str, factor: float, since: int) -> RawData:
+    """Return the data with one name of a table in another unit from some day on."""
+    key = {"macro": pl.col("series"), "own_features": pl.col("name")}.get(table, pl.lit(""))
+    column = "close" if table == "index" else "value"
+    is_other = (key == name) & (pl.col("date") >= DAYS[since])
+    changed = pl.when(is_other).then(pl.col(column) * factor).otherwise(column).alias(column)
+    return replace(raw, **{table: getattr(raw, table).with_columns(changed)})
+
+
+OTHER_UNITS = [
+    *[("macro", "GOLD", factor) for factor in (1 / 31.1, 10.0, 83.0)],
+    *[("macro", "VIX", factor) for factor in (0.01, 0.1, 100.0)],
+    *[("macro", "DGS10", factor) for factor in (10.0, 100.0)],
+    *[("index", "", factor) for factor in (0.1, 10.0)],
+    *[("own_features", "yield", factor) for factor in (0.01, 100.0, 1e6)],
+    *[("own_features", "mood", factor) for factor in (1e3, 1e6)],
+]
+
+
+@pytest.mark.parametrize("row", [300, 500, 700])
+@pytest.mark.parametrize("repeated", [0, 1, 3])
+def test_other_tables_as_they_came_need_nobodys_consent(row: int, repeated: int) -> None:
+    there, new = with_tables(seen(row - 250, row - 1)), with_tables(seen(row - repeated, row))
+    assert update(there, new, None, PROVISIONAL).changes == ()
+
+
+@pytest.mark.parametrize(("table", "name", "factor"), OTHER_UNITS)
+@pytest.mark.parametrize("repeated", [0, 1, 3])
+def test_new_values_at_another_level_are_a_change_though_repeated_ones_fit(
+    table: str, name: str, factor: float, repeated: int
+) -> None:
+    row = 500
+    there, new = with_tables(seen(row - 250, row - 1)), with_tables(seen(row - repeated, row))
+    made = update(there, multiplied(new, table, name, factor, row), None, PROVISIONAL)
+    assert [(change.table, change.name, change.first) for change in made.changes] == [
+        (table, name, str(DAYS[row]))
+    ]
+    assert made.changes[0].guess
+
+
+def test_two_series_that_change_places_are_a_change() -> None:
+    row = 500
+    there, new = with_tables(seen(row - 250, row - 1)), with_tables(seen(row, row))
+    other = {"VIX": "DGS10", "DGS10": "VIX"}
+    swapped = replace(new, macro=new.macro.with_columns(pl.col("series").replace(other)))
+    made = update(there, swapped, None, PROVISIONAL)
+    assert {change.name for change in made.changes} == {"VIX", "DGS10"}
+
+
+def test_a_large_factor_near_zero_is_no_other_unit() -> None:
+    row = 500
+    there, new = with_tables(seen(row - 250, row - 1)), with_tables(seen(row, row))
+    days = pl.DataFrame({"date": DAYS[row - 250 : row], "series": ["SPREAD"] * 250})
+    fallen = days.with_columns(value=pl.when(pl.int_range(250) < 245).then(2.0).otherwise(0.1))
+    there = replace(there, macro=fallen)
+    near = new.macro.head(1).with_columns(series=pl.lit("SPREAD"), value=pl.lit(0.003))
+    assert update(there, replace(new, macro=near), None, PROVISIONAL).changes == ()
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e-2, 100.0, 1e3])
+@pytest.mark.parametrize("n_symbols", [3, 6])
+def test_volumes_of_a_part_in_another_unit_are_a_change(factor: float, n_symbols: int) -> None:
+    row = 500
+    new = seen(row, row)
+    some = new.bars["symbol"].unique().sort()[:n_symbols]
+    scale = pl.when(pl.col("symbol").is_in(some.implode())).then(factor).otherwise(1.0)
+    new = replace(new, bars=new.bars.with_columns(volume=(pl.col("volume") * scale).round()))
+    made = update(seen(row - 80, row - 1), new, None, PROVISIONAL)
+    assert [change.column for change in made.changes] == ["volume"]
+    assert f"in {n_symbols} of" in made.changes[0].guess
+
+
+@pytest.mark.parametrize(("table", "column"), [("macro", "series"), ("own_features", "name")])
+def test_a_series_under_another_spelling_is_refused_and_one_that_stops_is_named(
+    table: str, column: str
+) -> None:
+    row = 500
+    there, new = with_tables(seen(row - 250, row - 1)), with_tables(seen(row, row))
+    frame = getattr(new, table)
+    name = frame[column].sort()[0]
+    respelt = frame.with_columns(pl.col(column).replace({name: name.swapcase()}))
+    made = update(there, replace(new, **{table: respelt}), None, PROVISIONAL)
+    assert [name in line for line in made.refusals] == [True]
+    lacking = replace(new, **{table: frame.filter(pl.col(column) != name)})
+    made = update(there, lacking, None, PROVISIONAL)
+    assert (made.refusals, made.absent_series) == ((), (name,))
+
+
+@pytest.mark.parametrize("repeated", [1, 3])
+def test_a_stock_under_a_new_symbol_is_refused(repeated: int) -> None:
+    row = 500
+    there, new = seen(row - 80, row - 1), seen(row - repeated, row)
+    name = new.bars["symbol"][0]
+    renamed = new.bars.with_columns(pl.col("symbol").replace({name: "META"}))
+    made = update(there, replace(new, bars=renamed), None, PROVISIONAL)
+    assert [line.startswith("META is new") and name in line for line in made.refusals] == [True]
