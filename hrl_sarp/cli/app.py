@@ -146,6 +146,7 @@ def train(  # noqa: PLR0913 -- options, given by name
             with context.stop, stretch(0.0, 1.0, f"phase {phase}"):
                 run_phase(phase, context)
             return
+        require_configured(context.market, config, Selection().span)
         trained = sum(run_seconds(context, len(several or [0])))
         share = trained / (trained + report_seconds(context, Selection().span))
         with context.stop, stretch(0.0, share):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import difflib
 import importlib
 import inspect
 import re
@@ -14,13 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator
 
 from hrl_sarp.errors import ConfigError, HrlSarpError, OwnCodeError
 
 PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-DottedName = Annotated[str, Field(pattern=PATTERN)]
-"""`package.module:function`, importable from the working folder or from what is installed."""
 
 
 def is_dotted(name: str) -> bool:
@@ -33,6 +32,19 @@ def is_dotted(name: str) -> bool:
         True if it is.
     """
     return re.match(PATTERN, name) is not None
+
+
+def _dotted_name(name: str) -> str:
+    if is_dotted(name):
+        return name
+    module, _, function = name.rpartition(".")
+    meant = f"{module}:{function}"
+    cure = f"; write '{meant}'" if is_dotted(meant) else ""
+    raise ValueError(f"expected package.module:function, a colon before the function{cure}")
+
+
+DottedName = Annotated[str, AfterValidator(_dotted_name)]
+"""`package.module:function`, importable from the working folder or from what is installed."""
 
 
 def load_function(name: str, key: str) -> Callable[..., Any]:
@@ -65,9 +77,11 @@ def load_function(name: str, key: str) -> Callable[..., Any]:
     if not callable(function):
         names = [entry for entry, value in vars(module).items() if callable(value)]
         own = sorted(entry for entry in names if not entry.startswith("_"))
+        near = difflib.get_close_matches(function_name, own, n=1)
+        cure = f"did you mean '{module_name}:{near[0]}'?" if near else f"correct '{name}'"
         raise ConfigError(
             f"{key}: expected the function {function_name} in {module.__file__}, found "
-            f"{', '.join(own) or 'none'}; correct '{name}'"
+            f"{', '.join(own) or 'none'}; {cure}"
         )
     loaded: Callable[..., Any] = function
     return loaded

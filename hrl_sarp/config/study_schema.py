@@ -1,5 +1,6 @@
 """Schema of studies (walk-forward, inner trainings, tuning) and of daily decisions."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -78,9 +79,7 @@ class StudyConfig(Section):
     """Profile of `config/markets/` -> folder of its collected data; null is the bundled sample."""
     values: dict[str, Any]
     """Values of the configuration that every variant has, laid over the experiment."""
-    variants: dict[Annotated[str, Field(pattern="^[A-Za-z0-9_]+$")], dict[str, Any] | None] = Field(
-        min_length=1
-    )
+    variants: dict[str, dict[str, Any] | None] = Field(min_length=1)
     """Name -> values of the configuration, laid over all others. `risk` and `growth` are the two
     objectives by their name alone; null gives them no further values."""
     folds: StudyFoldsConfig
@@ -94,7 +93,10 @@ class StudyConfig(Section):
 
     @field_validator("variants")
     @classmethod
-    def _is_no_word_of_ours(cls, found: dict[str, Any]) -> dict[str, Any]:
+    def _names_folders(cls, found: dict[str, Any]) -> dict[str, Any]:
+        wrong = [name for name in found if not re.fullmatch("[A-Za-z0-9_]+", name)]
+        if wrong:
+            raise ValueError(f"a name has letters, digits and underscores alone, not '{wrong[0]}'")
         if "baselines" in found:
             raise ValueError("`baselines` names the cells of the baselines, call it otherwise")
         return found

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from hrl_sarp.config.objective_schema import MacroRewardConfig, MicroRewardConfig, ObjectiveConfig
 from hrl_sarp.config.own_code import call, load_function
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import StepResult, goal_size
 from hrl_sarp.errors import OwnCodeError
 from hrl_sarp.market.tensors import MarketTensors
+from hrl_sarp.simulator.portfolio import PortfolioSimulator
 
 PERCENT = 100.0
 TOTAL_LOSS_FLOOR = 1e-12
@@ -158,12 +160,39 @@ def extra_reward(
     given = call(function, name, own, tensors)
     shape = result.net_return.shape
     if not isinstance(given, Tensor) or given.shape != shape or not bool(given.isfinite().all()):
-        shown = f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        shown = type(given).__name__
+        if isinstance(given, Tensor):
+            numbers = given.flatten()[~given.flatten().isfinite()][:1].tolist()
+            shown = f"shape {tuple(given.shape)}" if given.shape != shape else f"{numbers[0]}"
         raise OwnCodeError(
             f"{name}: expected a tensor of {shape[0]} finite numbers, found {shown}; correct its "
             "return value"
         )
     return {"extra": given.to(result.net_return.dtype)}
+
+
+def require_extra_reward(config: RunConfig, tensors: MarketTensors) -> None:
+    """Ask the user's own reward term about one session, before a training that may take hours.
+
+    Args:
+        config: with the name of the term; nothing is asked where there is none.
+        tensors: the market; the session is the second of its training span.
+
+    Raises:
+        ConfigError: if the function cannot be imported.
+        OwnCodeError: if it fails, or gives other than one finite number for each portfolio.
+    """
+    if config.rewards.extra is None:
+        return
+    costs, n_asked = config.market_profile.costs, 2  # one alone would let a plain number pass
+    simulator = PortfolioSimulator(
+        tensors, costs, config.risk, n_asked, tensors.dtype, tensors.device
+    )
+    days = torch.full((n_asked,), tensors.market.split.train.start, device=tensors.device)
+    simulator.reset(days)
+    held = tensors.tradable[days].to(tensors.dtype)
+    result = simulator.step(held / held.sum(dim=1, keepdim=True).clamp(min=1.0))
+    extra_reward(config.rewards.extra, result, tensors)
 
 
 def goal_alignment(achieved: Any, desired: Any, n_sectors: int) -> Any:

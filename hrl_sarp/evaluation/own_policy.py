@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from hrl_sarp.config.own_code import call, load_function, read_only, real_numbers, summary_line
+from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market, session_growth
 from hrl_sarp.envs.rollout import HOLD, Decision, DecisionView, Policy
 from hrl_sarp.errors import SimulatorError
@@ -135,7 +136,7 @@ class FunctionPolicy:
         market, days = view.tensors.market, view.days
         held = view.state.weights.cpu().numpy()
         rows = [
-            self._ask(PastView(market, day, read_only(own.copy()), is_first=view.is_first))
+            self.ask(PastView(market, day, read_only(own.copy()), is_first=view.is_first))
             for day, own in zip(days.tolist(), held, strict=True)
         ]
         silent = [row is None for row in rows]
@@ -145,8 +146,18 @@ class FunctionPolicy:
         slots = view.tensors.to_slots(torch.as_tensor(wanted, device=days.device), days)
         return Decision(slots, hold=torch.tensor(silent, device=days.device))
 
-    def _ask(self, past: PastView) -> Float[np.ndarray, " A"] | None:
-        """Call the function for one portfolio, and refuse invalid weights."""
+    def ask(self, past: PastView) -> Float[np.ndarray, " A"] | None:
+        """Call the function for one portfolio, and refuse invalid weights.
+
+        Args:
+            past: what was known at the close, and the holdings.
+
+        Returns:
+            Weights by stock; None sends no orders.
+
+        Raises:
+            SimulatorError: for weights that are negative, not finite or of a stock that is unknown.
+        """
         try:
             answer: Any = self.function(past)
         except Exception as error:
@@ -194,6 +205,26 @@ class FunctionPolicy:
         return SimulatorError(f"policy '{self.name}' at the close of {past.date} returned {found}")
 
 
+def require_configured(market: Market, config: RunConfig, span_name: str) -> None:
+    """Ask each own baseline and policy once, before a training whose backtest needs them.
+
+    Args:
+        market: with a split that has `span_name`.
+        config: names the functions.
+        span_name: span of the backtest; its first close is asked about, in cash.
+
+    Raises:
+        ConfigError: if a function cannot be imported.
+        OwnCodeError: if one fails.
+        SimulatorError: if one gives weights that cannot be meant.
+    """
+    section, first = config.evaluation, getattr(market.split, span_name).start
+    for key in ("extra_baselines", "extra_policies"):
+        for policy in configured_policies(getattr(section, key), f"evaluation.{key}"):
+            nothing = read_only(np.zeros(market.n_assets))
+            policy.ask(PastView(market, first, nothing, is_first=True))
+
+
 def as_policies(given: Any) -> list[Policy]:
     """Turn a user's functions and policies into policies that can be backtested.
 
@@ -226,7 +257,7 @@ def as_policies(given: Any) -> list[Policy]:
     return policies
 
 
-def configured_policies(names: Sequence[str], key: str) -> list[Policy]:
+def configured_policies(names: Sequence[str], key: str) -> list[FunctionPolicy]:
     """Load the user's functions that a configuration names, each as a policy.
 
     Args:

@@ -5,6 +5,7 @@ The style is in `templates/page.css`, the markup in `page.html` and `blocks.html
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -92,5 +93,9 @@ def _has_chart(blocks: Sequence[Block]) -> bool:
 
 
 def block_html(block: Block) -> str:
-    """Return one block as HTML, for a notebook. A chart needs a whole page to be drawn."""
-    return str(TEMPLATES.get_template("blocks.html").module.show(block))  # type: ignore[attr-defined]  # a macro
+    """Return one block as HTML, for a notebook. A chart needs a whole page to be drawn.
+
+    A table stands under its title, which on a page is the heading of its section.
+    """
+    title = f"<h4>{escape(block.title)}</h4>" if isinstance(block, Table) else ""
+    return f"{title}{TEMPLATES.get_template('blocks.html').module.show(block)}"  # type: ignore[attr-defined]  # a macro

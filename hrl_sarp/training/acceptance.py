@@ -16,7 +16,7 @@ from scipy.special import ndtr, stdtrit
 from hrl_sarp.config.schema import AcceptanceConfig
 from hrl_sarp.errors import MetricError
 from hrl_sarp.metrics import SESSIONS_PER_YEAR
-from hrl_sarp.reporting.table import Table, signed
+from hrl_sarp.reporting.table import Table, counted, signed
 from hrl_sarp.resampling import draw_counts, stationary_bootstrap
 
 PRIOR = 0.0
@@ -140,11 +140,13 @@ class Acceptance:
             title: of the table.
 
         Returns:
-            A table that names the candidates that were asked for and granted.
+            A table that names the candidates that were asked for and granted, or that 0 stays.
         """
         marks = {self.asked: "asked", self.granted: "granted"}
         if self.asked == self.granted:
             marks = {self.asked: "asked, granted"}
+        if self.granted == PRIOR:
+            marks[PRIOR] = "stays"  # "granted" beside a gain of 0 reads as if something were
         rows = [
             (
                 f"{row.candidate:g}",
@@ -155,8 +157,9 @@ class Acceptance:
             for row in self.evidence
         ]
         note = (
-            f"Objective less the prior's over {self.n_sessions} sessions in {self.n_folds} folds "
-            f"and {self.n_series} trainings; bounds hold together at "
+            f"Objective less that of 0, the policy it began with, over "
+            f"{counted(self.n_sessions, 'session')} in {counted(self.n_folds, 'fold')} and "
+            f"{counted(self.n_series, 'training')}; bounds hold together at "
             f"{100 * self.confidence:.4g}%."
         )
         header = ("candidate", "mean, % a year", "lower bound", "decision")

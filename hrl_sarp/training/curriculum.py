@@ -11,6 +11,7 @@ from loguru import logger
 from hrl_sarp.config.loading import dump_config
 from hrl_sarp.config.schema import GradientConfig, RunConfig, SupervisedConfig
 from hrl_sarp.contracts import Market, Split
+from hrl_sarp.envs.rewards import require_extra_reward
 from hrl_sarp.errors import MissingArtifactError
 from hrl_sarp.fitting.history import curve_table
 from hrl_sarp.fitting.trackers import require_trackers
@@ -65,13 +66,15 @@ def run_phase(number: int, context: PhaseContext, runner: Runner | None = None) 
         The path of the metrics, and the numbers of the closing line.
 
     Raises:
-        HrlSarpError: for a number that is no phase, and for a tracker that is not installed.
+        HrlSarpError: for a number that is no phase, for a tracker that is not installed, and for
+            an own reward term that fails.
         MissingArtifactError: naming the phase that has to run first.
         CheckpointError: if a file that it reads is damaged or belongs to another run.
         StoppedEarly: after a checkpoint, if a stop was requested.
     """
     require_phase(number)
     require_trackers(context.config.trackers)
+    require_extra_reward(context.config, context.tensors)
     if context.resume and _has_finished(context, number):
         logger.info(f"phase {number} has finished already")
         found_finished()

@@ -12,10 +12,16 @@ from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.own_code import load_function
 from hrl_sarp.envs import make_level
 from hrl_sarp.errors import ConfigError, FeatureError, HrlSarpError, OwnCodeError, SimulatorError
-from hrl_sarp.evaluation.own_policy import FunctionPolicy, PastView, configured_policies
+from hrl_sarp.evaluation.own_policy import (
+    FunctionPolicy,
+    PastView,
+    configured_policies,
+    require_configured,
+)
 from hrl_sarp.features.macro import MacroSources
 from hrl_sarp.features.stock import stock_feature
 from hrl_sarp.market.own.causality import require_causal
+from hrl_sarp.training import run_phase
 from tests import tiny_runs
 from tests.own_inputs.test_own_features import panel_of
 
@@ -217,10 +223,59 @@ def test_the_example_names_its_own_functions(repository: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["module", "module:", ":function", "a b:c", "module:f()"])
-def test_a_name_of_another_form_is_refused(name: str) -> None:
-    with pytest.raises(HrlSarpError, match=r"rewards\.extra: String should match pattern"):
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("module", r"\(was"),
+        ("module:", r"\(was"),
+        (":function", r"\(was"),
+        ("a b:c", r"\(was"),
+        ("module:f()", r"\(was"),
+        ("module.function", "; write 'module:function'"),
+        ("a.module.function", "; write 'a.module:function'"),
+    ],
+)
+def test_a_name_of_another_form_is_refused_in_words(name: str, cure: str) -> None:
+    said = rf"rewards\.extra: expected package\.module:function, a colon .* function ?{cure}"
+    with pytest.raises(HrlSarpError, match=said):
         load_config(overrides={"rewards": {"extra": name}})
+
+
+def test_a_misspelt_function_has_its_near_one_named(module: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean '{module}:whole_mean'"):
+        load_function(f"{module}:whole_maen", "rewards.extra")
+
+
+OWN_CODE = {
+    "rewards": lambda name: {"rewards": {"extra": name}},
+    "extra_baselines": lambda name: {"evaluation": {"extra_baselines": [name]}},
+    "extra_policies": lambda name: {"evaluation": {"extra_policies": [name]}},
+}
+
+
+@pytest.mark.parametrize("name", ["{0}:broken", "{0}:short", "{0}:words", "{0}:absent", "no.way:f"])
+@pytest.mark.parametrize("key", OWN_CODE)
+def test_what_an_own_function_cannot_do_is_said_before_phase_1(
+    key: str, name: str, module: str, tmp_path: Path
+) -> None:
+    market = tiny_runs.tiny_market()
+    config = tiny_runs.tiny_config(**OWN_CODE[key](name.format(module)))
+    context = tiny_runs.context_of(market, config, tmp_path / "logs")
+
+    def begin() -> None:
+        require_configured(market, config, "test")
+        run_phase(1, context)
+
+    with pytest.raises(HrlSarpError) as refused:
+        begin()
+    assert "\n" not in str(refused.value)
+    assert name.split(":")[1] in str(refused.value)
+    assert not any(path.is_dir() for path in (tmp_path / "logs").iterdir())
+
+
+def test_a_reward_that_is_no_number_is_named(module: str) -> None:
+    with pytest.raises(OwnCodeError, match="expected a tensor of 2 finite numbers, found nan"):
+        step_of("micro", f"{module}:not_finite")
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -282,4 +337,4 @@ def test_weights_that_are_masked_or_complex_are_refused(weights: Any, said: str)
     market = tiny_runs.tiny_market()
     view = PastView(market, 120, np.zeros(15), is_first=True)
     with pytest.raises(SimulatorError, match=said):
-        FunctionPolicy(lambda view: weights, "mine")._ask(view)
+        FunctionPolicy(lambda view: weights, "mine").ask(view)

@@ -71,3 +71,9 @@ def test_one_block_is_html_of_its_own() -> None:
     assert found.count("<dt>") == 2
     assert "<dd>250</dd>" in found
     assert "<html" not in found
+
+
+def test_a_table_in_a_notebook_stands_under_its_title() -> None:
+    found = block_html(Table("phase 1 <a>", ("rule",), [("a",)]))
+    assert found.startswith("<h4>phase 1 &lt;a&gt;</h4>")
+    assert "<h4>" not in document()  # a page has the headings of its sections

@@ -115,6 +115,25 @@ def test_what_is_asked_for_is_not_what_is_granted() -> None:
     assert Acceptance.from_dict(written) == found
 
 
+@pytest.mark.parametrize(
+    ("gain", "lower", "decisions"),
+    [
+        (-1.0, -2.0, ["stays", ""]),
+        (1.0, -2.0, ["stays", "asked"]),
+        (1e-6, 1e-7, ["", "asked, granted"]),
+    ],
+)
+def test_a_table_grants_nothing_beside_a_gain_of_zero(
+    gain: float, lower: float, decisions: list[str]
+) -> None:
+    rows = (Evidence(0.0, 0.0, 0.0), Evidence(1.0, gain, lower))
+    found = Acceptance(rows, confidence=0.9, n_folds=1, n_series=1, n_sessions=728)
+    table = found.table("Macro")
+    assert [row[-1] for row in table.rows] == decisions
+    assert all(row[2] != "0.00" for row in table.rows if "granted" in row[-1])
+    assert "over 728 sessions in 1 fold and 1 training;" in table.note
+
+
 @pytest.mark.parametrize("gain", [-1.0, -1e-6, 0.0, 1e-6, 0.004, 1.0])
 @pytest.mark.parametrize("error", [0.0, 2e-6, 3.0])
 def test_a_sentence_names_what_is_deployed_and_shows_no_gain_as_zero(

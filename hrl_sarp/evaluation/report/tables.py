@@ -11,8 +11,11 @@ from hrl_sarp.evaluation.backtest import BacktestResult
 from hrl_sarp.evaluation.baselines import EQUAL_WEIGHT
 from hrl_sarp.evaluation.performance import BY_NAME, MEASURES, Measure, column
 from hrl_sarp.evaluation.report.analysis import Analysis, LuckRange
-from hrl_sarp.reporting.table import NONE, Table, number, percent
+from hrl_sarp.reporting.table import NONE, Table, number, percent, signed
+from hrl_sarp.training.acceptance import PRIOR
 
+NOTHING = ("nothing", NONE)
+"""What was asked for or granted, and its gain, where the policy of the beginning stays."""
 RANDOM_RANGE = "random, 5 % to 95 %"
 FIRST_SHOWN = ("annual_return", "volatility", "max_drawdown", "sharpe")
 """Measures that a narrow terminal shows first."""
@@ -74,19 +77,13 @@ def grants_table(analysis: Analysis) -> Table:
     for name, found in analysis.grants.items():
         at = {row.candidate: row for row in found.evidence}
         asked, granted = at[found.asked], at[found.granted]
-        rows.append(
-            (
-                name,
-                f"{asked.candidate:g}",
-                number(asked.mean_pct),
-                f"{granted.candidate:g}",
-                number(granted.lower_pct),
-            )
-        )
+        pairs = ((asked.candidate, asked.mean_pct), (granted.candidate, granted.lower_pct))
+        cells = [(f"{each:g}", signed(gain)) if each != PRIOR else NOTHING for each, gain in pairs]
+        rows.append((name, *cells[0], *cells[1]))
     note = (
         "Gain of the objective over the policy that the phase began with, on days it was not "
         "trained on; of a share, over the classical prior. Granted is what the lower confidence "
-        "bound of the gain supports; 0 is that policy itself."
+        "bound of the gain supports. Nothing: that policy stays."
     )
     return Table("Asked for and granted", header, rows, note)
 

@@ -27,6 +27,7 @@ from hrl_sarp.evaluation.report.tables import (
 )
 from hrl_sarp.evaluation.statistics import Interval
 from hrl_sarp.reporting.figure import FADED, GRID, INK, Panel
+from hrl_sarp.reporting.table import NONE
 from hrl_sarp.training.acceptance import Acceptance, Evidence
 from tests import factories
 from tests.evaluation.small_runs import small_config
@@ -223,9 +224,13 @@ def _evidence(mean: float, lower: float) -> Acceptance:
 def test_page_lays_out_what_was_asked_for_and_granted(
     result: BacktestResult, analysis: Analysis
 ) -> None:
-    shown = replace(analysis, grants={"phase 3": _evidence(mean=1.5, lower=-0.5)})
-    (row,) = grants_table(shown).rows
-    assert row == ("phase 3", "1", "1.50", "0", "0.00")
+    gains = {"phase 3": (1.5, -0.5), "phase 4": (2e-7, 1e-7), "phase 5": (-0.2, -0.3)}
+    shown = replace(analysis, grants={name: _evidence(*each) for name, each in gains.items()})
+    assert list(grants_table(shown).rows) == [
+        ("phase 3", "1", "+1.50", "nothing", NONE),
+        ("phase 4", "1", "+2e-07", "1", "+1e-07"),
+        ("phase 5", "nothing", NONE, "nothing", NONE),
+    ]
     assert "What the evidence granted" in render_page(result, shown)
 
 
