@@ -146,7 +146,7 @@ def train(  # noqa: PLR0913 -- options, given by name
             with context.stop, stretch(0.0, 1.0, f"phase {phase}"):
                 run_phase(phase, context)
             return
-        require_configured(context.market, config, Selection().span)
+        require_own_policies(context)
         trained = sum(run_seconds(context, len(several or [0])))
         share = trained / (trained + report_seconds(context, Selection().span))
         with context.stop, stretch(0.0, share):
@@ -230,7 +230,11 @@ def stress_test(
 
     with running(log_dir):
         context = load_context(data_dir, log_dir, config, "cpu")
-        with report_folder(log_dir / "stress", context, overwrite=overwrite) as folder:
+        with (
+            report_folder(log_dir / "stress", context, overwrite=overwrite) as folder,
+            run_progress(),
+            stretch(0.0, 0.0, "stress test"),
+        ):
             result = run_stress_test(
                 context.market, lambda change: trained_policies(context, change)[0], config
             )
@@ -364,6 +368,13 @@ def load_context(data_dir: Path, log_dir: Path, config: "RunConfig", device: str
     with stretch(0.0, 0.0, "reading the market"):
         market = with_stock_embeddings(assembled_market(data_dir, config), data_dir, config, chosen)
         return make_context(config, market, log_dir, chosen, StopFlag(), resume=False)
+
+
+def require_own_policies(context: "PhaseContext") -> None:
+    """Ask own baselines and policies once, before the training whose backtest needs them."""
+    from hrl_sarp.evaluation.own_policy import require_configured
+
+    require_configured(context.market, context.config, Selection().span)
 
 
 @contextmanager

@@ -420,6 +420,7 @@ def paper_step(
     from hrl_sarp.daily.paper.account import PaperAccount
     from hrl_sarp.daily.paper.step import as_json as plain
     from hrl_sarp.daily.paper.step import catch_up
+    from hrl_sarp.reporting.table import counted
 
     with PaperAccount.open(account) as opened:
         log_dirs = opened.terms.log_dirs
@@ -443,8 +444,9 @@ def paper_step(
         say(json.dumps(found, allow_nan=False))
         return
     for day in booked:
-        events = f", {len(day.events)} events" if day.events else ""
-        say(f"{day.day}: {day.net_return:+.3%}, {day.wealth:,.2f}, {len(day.fills)} fills{events}")
+        parts = [counted(len(day.fills), "fill")]
+        parts += [counted(len(day.events), "event")] if day.events else []
+        say(f"{day.day}: {day.net_return:+.3%}, {day.wealth:,.2f}, {', '.join(parts)}")
     if not booked:
         say(f"nothing to do: {account} is booked to {last.day}")
 

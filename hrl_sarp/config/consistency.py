@@ -1,5 +1,6 @@
 """Checks of configuration values against each other. The schema checks single values."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -235,9 +236,13 @@ def require_shock_sectors(config: RunConfig, sectors: Iterable[str]) -> None:
     mapped, order = config.market_profile.stress.sectors, config.stress.sectors
     missing = [name for name in sectors if name not in mapped]
     if missing and config.stress.shocks:
+        name = json.dumps(missing[0], ensure_ascii=False)  # as YAML takes any name
         raise ConfigError(
             f"stress test: market_profile.stress.sectors names no shock sector for "
-            f"{', '.join(missing)}; expected one of {', '.join(order)} for each"
+            f"{', '.join(missing)}; expected one of {', '.join(order)} for each: write "
+            f"`market_profile: {{stress: {{sectors: {{{name}: {order[0]}}}}}}}` and so on "
+            "in a file, and give it with --config beside the options of the run; `stress: "
+            "{shocks: []}` there leaves the shocks out"
         )
 
 

@@ -220,8 +220,9 @@ def require_configured(market: Market, config: RunConfig, span_name: str) -> Non
     """
     section, first = config.evaluation, getattr(market.split, span_name).start
     for key in ("extra_baselines", "extra_policies"):
-        for policy in configured_policies(getattr(section, key), f"evaluation.{key}"):
+        for name in getattr(section, key):
             nothing = read_only(np.zeros(market.n_assets))
+            policy = _configured(name, f"evaluation.{key}")
             policy.ask(PastView(market, first, nothing, is_first=True))
 
 
@@ -257,7 +258,7 @@ def as_policies(given: Any) -> list[Policy]:
     return policies
 
 
-def configured_policies(names: Sequence[str], key: str) -> list[FunctionPolicy]:
+def configured_policies(names: Sequence[str], key: str) -> list[Policy]:
     """Load the user's functions that a configuration names, each as a policy.
 
     Args:
@@ -270,7 +271,8 @@ def configured_policies(names: Sequence[str], key: str) -> list[FunctionPolicy]:
     Raises:
         ConfigError: if a function cannot be imported.
     """
-    return [
-        FunctionPolicy(partial(call, load_function(name, key), name), name.split(":")[1])
-        for name in names
-    ]
+    return [_configured(name, key) for name in names]
+
+
+def _configured(name: str, key: str) -> FunctionPolicy:
+    return FunctionPolicy(partial(call, load_function(name, key), name), name.split(":")[1])

@@ -147,6 +147,14 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def _later(there: str, here: str) -> str:
+    """Say what takes the new days where data have only gone on since; empty for anything else."""
+    (begin, _, end), (now_begin, _, now_end) = there.partition(" to "), here.partition(" to ")
+    if not end or begin != now_begin or end >= now_end:
+        return ""
+    return f" (`decide` and `paper` take the new days; this needs a data folder that ends {end})"
+
+
 def name_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Say in which facts two markets differ.
 
@@ -165,7 +173,8 @@ def name_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         if first == second:
             continue
         if max(len(first), len(second)) == 1:
-            told.append(f"{name} {first[0]} there, {second[0]} here")
+            cure = _later(first[0], second[0]) if name == "days" else ""
+            told.append(f"{name} {first[0]} there, {second[0]} here{cure}")
             continue
         only = [
             _some([part for part in one if part not in other])

@@ -1,5 +1,6 @@
 """Computes returns of cash and of the benchmark, and published series, by session."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,8 @@ BILL_RATE = "IRX"
 ETF_PREFIX = "ETF_"
 MIN_SECTOR_ETFS = 9
 """Until 2018 there were fewer than eleven; nine cover the market."""
+SHOWN_SERIES = 8
+"""Series that a message lists at most."""
 DAYS_PER_YEAR = 360
 """Money market convention ACT/360."""
 
@@ -81,6 +84,36 @@ def benchmark_returns(
         f"equal weight of the sector funds from {first}, where at least {MIN_SECTOR_ETFS} have a "
         "close; else 1/N of the eligible stocks, daily, gross",
     )
+
+
+def unread_series(macro: pl.DataFrame, read: Collection[str]) -> list[str]:
+    """Name the series that change nothing, because no feature reads them.
+
+    Those of cash and of the sector funds may be read by day, and are not named.
+
+    Args:
+        macro: series of the data.
+        read: those that features read.
+
+    Returns:
+        One sentence; none where every series is read.
+
+    Examples:
+        >>> told = unread_series(pl.DataFrame({"series": ["VIX", "ICSA", "IRX"]}), {"VIX"})
+        >>> print(told[0])
+        no feature reads ICSA of the macro series; own values stand in macro_features, with the day
+        on which each became known (docs/own_code.md)
+    """
+    of_others = {POLICY_RATE, BILL_RATE, *read}
+    found = sorted(set(macro["series"].drop_nulls()) - of_others)
+    names = [name for name in found if not name.startswith(ETF_PREFIX)]
+    if not names:
+        return []
+    more = f" and {len(names) - SHOWN_SERIES} more" if len(names) > SHOWN_SERIES else ""
+    return [
+        f"no feature reads {', '.join(names[:SHOWN_SERIES])}{more} of the macro series; own values "
+        "stand in macro_features, with the day on which each became known (docs/own_code.md)"
+    ]
 
 
 def published_series(

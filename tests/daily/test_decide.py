@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from hrl_sarp.contracts import REGIME_NAMES
 from hrl_sarp.daily.decision.checks import Accepted
 from hrl_sarp.daily.decision.decide import account_clocks, decide, deployed
 from hrl_sarp.daily.decision.files import write_decision
-from hrl_sarp.daily.decision.page import NO_VIEW, decision_page
+from hrl_sarp.daily.decision.page import NO_VIEW, decision_page, goal_sentence
 from hrl_sarp.daily.decision.reasons import distance, explain, last_rows, occlusions, sector_sums
 from hrl_sarp.daily.decision.run import (
     Account,
@@ -278,3 +278,19 @@ def test_a_rule_that_sets_the_goal_forecasts_no_regime_and_the_page_says_why(
     ruled = dataclasses.replace(decided.decided, has_view=False)
     page = decision_page(dataclasses.replace(decided, decided=ruled))
     assert NO_VIEW in page
+
+
+@pytest.mark.parametrize(
+    ("is_new", "is_week_end", "told"),
+    [
+        (True, True, "Today sets the goal of the week."),
+        (True, False, "Today sets the goal of the week, because no decision "),
+        (False, True, "The goal of the week was set at the close of 2019-01-04."),
+        (False, False, "The goal of the week was set at the close of 2019-01-04."),
+    ],
+)
+def test_a_goal_that_is_set_within_the_week_says_why(
+    told: str, *, is_new: bool, is_week_end: bool
+) -> None:
+    said = goal_sentence(date(2019, 1, 4), is_new=is_new, is_week_end=is_week_end)
+    assert said.startswith(told)

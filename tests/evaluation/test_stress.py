@@ -1,12 +1,15 @@
 """Scenarios through the simulator: losses, breaches and recoveries worked out by hand."""
 
+import re
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from hrl_sarp.config.consistency import require_shock_sectors
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.config.market_schema import StressWindow
 from hrl_sarp.config.schema import RunConfig
@@ -153,6 +156,21 @@ def test_a_sector_without_a_shock_sector_is_refused_by_name() -> None:
     unmapped = stress_config({"Sector0": "A"}, [SHOCK])
     with pytest.raises(ConfigError, match="no shock sector for Sector1; expected one of A, B"):
         shocked_market(frozen_market(real_market(), DAY, 6), DAY, SHOCK, unmapped)
+
+
+@pytest.mark.parametrize("names", [["My chips"], ["A: b", "it's"], ["Chips and code", "Pills"]])
+def test_what_a_refused_stress_test_tells_to_write_is_what_it_takes(
+    names: list[str], tmp_path: Path
+) -> None:
+    config = load_config(market="own")
+    with pytest.raises(ConfigError) as refused:
+        require_shock_sectors(config, names)
+    first, leave_out = re.findall("`([^`]*: {[^`]*})`", str(refused.value))
+    own_file = tmp_path / "mine.yaml"
+    own_file.write_text(first)
+    require_shock_sectors(load_config(market="own", own_file=own_file), names[:1])
+    own_file.write_text(leave_out)
+    require_shock_sectors(load_config(market="own", own_file=own_file), names)
 
 
 # ---- shocks

@@ -100,7 +100,13 @@ FACTS = {"profile": "us", "days": "2000 to 2010", "stocks": "A, B, C"}
     ("there", "told"),
     [
         ({**FACTS, "profile": "nse"}, "profile nse there, us here"),
-        ({**FACTS, "days": "2000 to 2009"}, "days 2000 to 2009 there, 2000 to 2010 here"),
+        (
+            {**FACTS, "days": "2000 to 2009"},
+            "days 2000 to 2009 there, 2000 to 2010 here (`decide` and `paper` take the new days; "
+            "this needs a data folder that ends 2009)",
+        ),
+        ({**FACTS, "days": "2000 to 2011"}, "days 2000 to 2011 there, 2000 to 2010 here"),
+        ({**FACTS, "days": "1999 to 2009"}, "days 1999 to 2009 there, 2000 to 2010 here"),
         ({**FACTS, "stocks": "A, C, D"}, "stocks only there: D, only here: B"),
         ({**FACTS, "stocks": "A, B"}, "stocks only there: none, only here: C"),
         (FACTS, "the same days, stocks and features with other values"),
@@ -122,3 +128,8 @@ def test_a_market_of_many_other_stocks_names_a_few(tmp_path: Path) -> None:
     assert name_difference({"stocks": "T"}, here) == (
         "stocks only there: T, only here: S0, S1, S2, S3, S4 and 15 more"
     )
+
+
+def test_only_days_that_went_on_name_who_takes_them() -> None:
+    told = name_difference({"training span": "2000 to 2009"}, {"training span": "2000 to 2010"})
+    assert told == "training span 2000 to 2009 there, 2000 to 2010 here"

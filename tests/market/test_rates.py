@@ -15,7 +15,7 @@ from hrl_sarp.data.store import (
     RawData,
 )
 from hrl_sarp.features.prices import PricePanel
-from hrl_sarp.market.rates import benchmark_returns, risk_free_returns
+from hrl_sarp.market.rates import benchmark_returns, risk_free_returns, unread_series
 
 DATES = np.array(["2010-01-29", "2010-02-01", "2010-02-02"], dtype="datetime64[D]")
 NO_FINDINGS = FINDINGS_SCHEMA.to_frame()
@@ -149,3 +149,17 @@ def test_eight_funds_are_not_the_market(prices: PricePanel) -> None:
     )
     np.testing.assert_allclose(found, [0.0, 0.02, 0.01])
     assert "1/N" in text
+
+
+@pytest.mark.parametrize("n_unread", [0, 1, 2, 8, 9, 30])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_series_that_no_feature_reads_are_named_in_one_line(n_unread: int, seed: int) -> None:
+    unread = [f"S{number:02d}" for number in range(n_unread)]
+    served = ["VIX", "DGS10", "FEDFUNDS", "IRX", "ETF_XLK"]
+    names = np.random.default_rng(seed).permutation([*unread, *served]).tolist()
+    told = unread_series(_macro(*(("2010-01-29", name, 1.0) for name in names)), {"VIX", "DGS10"})
+    assert len(told) == (n_unread > 0)
+    for line in told:
+        assert f"reads {', '.join(unread[:8])}" in line
+        assert (f"and {n_unread - 8} more" in line) == (n_unread > 8)
+        assert not [name for name in served if name in line]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -80,17 +81,41 @@ def summary(decision: DayDecision) -> list[Table]:
     return [_sector_table(decision), replace(orders, rows=orders.rows[:SHOWN_ORDERS], note=note)]
 
 
+def goal_sentence(day: date | None, *, is_new: bool, is_week_end: bool) -> str:
+    """Say when the goal in force was set, and why on a day within the week.
+
+    Args:
+        day: at whose close it was set.
+        is_new: that is the day of the decision.
+        is_week_end: the day of the decision is the last session of its week.
+
+    Returns:
+        One sentence.
+
+    Examples:
+        >>> goal_sentence(date(2019, 1, 4), is_new=True, is_week_end=True)
+        'Today sets the goal of the week.'
+    """
+    if not is_new:
+        return f"The goal of the week was set at the close of {day}."
+    if is_week_end:
+        return "Today sets the goal of the week."
+    return (
+        "Today sets the goal of the week, because no decision of these agents for this account at "
+        "the close of the week before was found."
+    )
+
+
 def lead(decision: DayDecision) -> list[str]:
     """Say in sentences what was decided, and how far it is from the classical portfolio."""
     orders, decided, reasons = decision.orders, decision.decided, decision.reasons
     invested = sum(decided.targets.values())
     # lots, and stocks that cannot be traded, may keep the orders from what is wanted
     reached = 1.0 - orders.cash / (orders.wealth - orders.cost)
-    goal_day = decided.memory.goal_day
-    goal = (
-        "Today sets the goal of the week."
-        if decided.is_new_goal
-        else f"The goal of the week was set at the close of {goal_day}."
+    goal = goal_sentence(
+        decided.memory.goal_day,
+        is_new=decided.is_new_goal,
+        is_week_end=bool(decision.today.market.is_week_end[-1]),
     )
     return [
         f"{percent(invested)} of {_money(orders.wealth)} is wanted in {len(decided.targets)} "

@@ -176,12 +176,12 @@ def try_future(subject: Subject, future: Future) -> Check:
     bars = subject.raw.bars
     if future.needs_raw_closes and bars["close"].equals(bars["adj_close"], null_equal=True):
         return Check(future.name, future.tried, "not applicable", ("closes are adjusted already",))
-    moved, untried = dict[str, str](), list[str]()
+    moved, untried, still = dict[str, str](), list[str](), list[str]()
     for row in rows:
         day = market.dates[row]
         changed = future.change(subject.raw, day)
         if is_same(changed, subject.raw):
-            untried.append(f"there is nothing to change after {day}")
+            still.append(str(day))
             continue
         try:
             other = assemble_again(changed, subject.config)
@@ -192,7 +192,10 @@ def try_future(subject: Subject, future: Future) -> Check:
         for name, first in moved_until(market, other, until).items():
             if name not in future.unseen:
                 moved.setdefault(name, f"{name} of {first} (t = {day})")
-    if len(untried) == len(rows):
+    is_tried = len(untried) + len(still) < len(rows)
+    if still:
+        untried.append(f"there is nothing to change after {', '.join(still)}")
+    if not is_tried:
         reasons = tuple(untried) or ("no day t lies inside the test span",)
         return Check(future.name, future.tried, "not applicable", reasons)
     fine = "; ".join(["no row up to t moved", *untried])

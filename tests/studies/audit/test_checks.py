@@ -106,6 +106,9 @@ def test_a_leak_at_one_day_counts_although_nothing_can_change_after_another(
     found = try_future(replace(asked, rows=(120,)), Future("own", "changed", change))
     assert found.result == "not applicable"
     assert found.places == (f"there is nothing to change after {market.dates[120]}",)
+    found = try_future(replace(asked, rows=(110, 120)), Future("own", "changed", change))
+    days = f"{market.dates[110]}, {market.dates[120]}"
+    assert found.places == (f"there is nothing to change after {days}",)
 
 
 def test_scalers_that_were_fitted_after_the_training_span_are_a_leak() -> None:
