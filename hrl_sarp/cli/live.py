@@ -419,8 +419,7 @@ def paper_step(
     from hrl_sarp.daily.decision.checks import Accepted
     from hrl_sarp.daily.paper.account import PaperAccount
     from hrl_sarp.daily.paper.step import as_json as plain
-    from hrl_sarp.daily.paper.step import catch_up
-    from hrl_sarp.reporting.table import counted
+    from hrl_sarp.daily.paper.step import catch_up, line_of
 
     with PaperAccount.open(account) as opened:
         log_dirs = opened.terms.log_dirs
@@ -444,9 +443,7 @@ def paper_step(
         say(json.dumps(found, allow_nan=False))
         return
     for day in booked:
-        parts = [counted(len(day.fills), "fill")]
-        parts += [counted(len(day.events), "event")] if day.events else []
-        say(f"{day.day}: {day.net_return:+.3%}, {day.wealth:,.2f}, {', '.join(parts)}")
+        say(line_of(day))
     if not booked:
         say(f"nothing to do: {account} is booked to {last.day}")
 

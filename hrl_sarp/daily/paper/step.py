@@ -21,6 +21,7 @@ from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms
 from hrl_sarp.daily.paper.book import first_day, next_day
 from hrl_sarp.daily.paper.known import KnownDay, KnownMarkets, View
 from hrl_sarp.errors import CheckpointError, DataError, OverwriteError, UsageError
+from hrl_sarp.reporting.table import counted
 from hrl_sarp.run.terminal import phase_progress
 
 
@@ -264,3 +265,17 @@ def as_json(day: PaperDay) -> dict[str, Any]:
         "orders": plain["decision"]["orders"],
         "warnings": list(day.warnings),
     }
+
+
+def line_of(day: PaperDay) -> str:
+    """Say in one line what a session earned, and how much was filled and happened.
+
+    Args:
+        day: of an account.
+
+    Returns:
+        The line, without a full stop.
+    """
+    parts = [counted(len(day.fills), "fill")]
+    parts += [counted(len(day.events), "event")] if day.events else []
+    return f"{day.day}: {day.net_return:+.3%}, {day.wealth:,.2f}, {', '.join(parts)}"

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from hrl_sarp.daily.paper.account import PaperAccount, PaperDay, Terms
+from hrl_sarp.daily.paper.step import line_of
 from hrl_sarp.daily.portfolio import Memory, Standing
 from hrl_sarp.errors import DataError, MissingArtifactError, OverwriteError, StorageError
 
@@ -54,6 +56,16 @@ def test_what_was_written_is_read_bit_for_bit(path: Path) -> None:
         assert account.terms == TERMS
         assert account.days == tuple(paper_day(number) for number in range(4))
         assert account.last.day == START + timedelta(days=3)
+
+
+@pytest.mark.parametrize(
+    ("n_fills", "n_events", "told"),
+    [(0, 0, "0 fills"), (1, 0, "1 fill"), (2, 1, "2 fills, 1 event"), (1, 3, "1 fill, 3 events")],
+)
+def test_a_line_counts_in_words_that_fit(n_fills: int, n_events: int, told: str) -> None:
+    day = paper_day(0)
+    day = replace(day, fills=day.fills * n_fills, events=day.events * n_events)
+    assert line_of(day).endswith(f"{day.wealth:,.2f}, {told}")
 
 
 @pytest.mark.parametrize(
