@@ -28,6 +28,9 @@ SYMBOL, SHARES = "symbol", "shares"
 NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+", re.ASCII)
 """A number of shares. `float` would also take 1_000 and digits of other scripts."""
 
+_ROUNDING = 1e-3
+"""Weights may be rounded so much that their sum is not quite 1."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -263,7 +266,8 @@ def read_holdings(path: Path) -> Holdings:
 
     Raises:
         DataError: naming file, row, cause and cure, for another header, a symbol that stands twice,
-            a number that is none or below 0, and a file without the row CASH.
+            a number that is none or below 0, weights in place of shares, and a file without the row
+            CASH.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -294,6 +298,11 @@ def read_holdings(path: Path) -> Holdings:
         raise DataError(
             f"{path}: expected a row {CASH} with the cash in currency, found none; write {CASH},0 "
             "if there is none"
+        )
+    if any(0 < n < 1 for n in found.values()) and abs(math.fsum(found.values()) - 1) < _ROUNDING:
+        raise DataError(
+            f"{path}: the column {SHARES} with {CASH} adds up to 1, as weights do; write the "
+            f"number of shares of each stock, and {CASH} in currency"
         )
     cash = found.pop(CASH)
     return Holdings({symbol: n for symbol, n in found.items() if n > 0}, cash)

@@ -16,7 +16,7 @@ from hrl_sarp.data.sources.files.own_features import read_own_features
 from hrl_sarp.data.store import OWN_FEATURES_SCHEMA
 from hrl_sarp.errors import DataError
 from hrl_sarp.features.prices import PricePanel
-from hrl_sarp.market.own.causality import _foresight, _future_returns
+from hrl_sarp.market.own.causality import _foresight, _foresight_of_table, _future_returns
 
 SYMBOLS = ["AAA", "BBB"]
 LONG = "date,symbol,name,value,known_at\n"
@@ -300,3 +300,30 @@ def test_a_day_with_one_stock_is_no_day_of_foresight() -> None:
     ahead[100:190, 0] = 0.0
     (problem,) = _foresight("mine", ahead, _future_returns(panel)).values()
     assert "over 100 days" in problem
+
+
+@pytest.mark.parametrize("n_stocks", [1, 12])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_price_of_tomorrow_foretells_by_its_moves(n_stocks: int, seed: int) -> None:
+    panel = panel_of(np.random.default_rng(seed).normal(0.0, 0.02, (600, n_stocks)))
+    future, price = _future_returns(panel), np.exp(panel.log_level)
+    ahead = np.full_like(price, np.nan)
+    ahead[:-1] = price[1:]
+    assert "move" in _foresight_of_table("mine", ahead, future)["mine"]
+    assert _foresight_of_table("mine", price, future) == {}
+    behind = np.full_like(price, np.nan)
+    behind[1:] = price[:-1]
+    assert _foresight_of_table("mine", behind, future) == {}
+
+
+@pytest.mark.parametrize("n_reports", [8, 20])
+@pytest.mark.parametrize("seed", range(20))
+def test_reports_of_few_days_do_not_foretell_by_chance(n_reports: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    panel = panel_of(rng.normal(0.0, 0.02, (600, 12)))
+    table = np.full((600, 12), np.nan)
+    for column in range(12):
+        days = np.sort(rng.choice(600, n_reports, replace=False))
+        for day, value in zip(days, rng.normal(size=n_reports), strict=True):
+            table[day:, column] = value
+    assert _foresight_of_table("mine", table, _future_returns(panel)) == {}

@@ -21,6 +21,8 @@ LARGEST_FORESIGHT = 0.3
 """Rank correlation of values with the returns after them. Honest signals of a day stay below 0.1;
 the return of the next day itself has 1, that of the next twenty 0.2 to 0.5."""
 FEWEST_DAYS, FEWEST_STOCKS = 60, 5
+_DEVIATIONS = 6.0
+"""Standard deviations of a rank correlation by chance: reports move a value on few days."""
 
 
 def require_causal(
@@ -60,11 +62,11 @@ def require_causal(
     future = _future_returns(panel)
     for name in stock_names:
         if name in panel.planted and name not in PLANTED_NAMES:
-            problems |= _foresight(name, panel.planted[name], future)
+            problems |= _foresight_of_table(name, panel.planted[name], future)
     mean = [np.nan_to_num(table).mean(axis=1, keepdims=True) for table in future]
     for name in macro_names:
         if name in sources.series and name not in MACRO_FEATURES:
-            problems |= _foresight(name, sources.series[name][:, None], mean[:1])
+            problems |= _foresight_of_table(name, sources.series[name][:, None], mean[:1])
     if problems:
         told = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
         raise FeatureError(
@@ -108,7 +110,22 @@ def _future_returns(panel: PricePanel) -> list[np.ndarray]:
     return tables
 
 
-def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> dict[str, str]:
+def _foresight_of_table(
+    name: str, values: np.ndarray, future: Sequence[np.ndarray]
+) -> dict[str, str]:
+    """Return the problem of a table whose values, or whose moves, foretell returns too well.
+
+    A price of tomorrow, or a return of the next months, is seen in its moves alone.
+    """
+    moves = np.full_like(values, np.nan)
+    moves[1:] = values[1:] - values[:-1]
+    moves[moves == 0] = np.nan  # carried on: nothing became known
+    return _foresight(name, values, future) or _foresight(name, moves, future[:1], "move's ")
+
+
+def _foresight(
+    name: str, values: np.ndarray, future: Sequence[np.ndarray], whose: str = ""
+) -> dict[str, str]:
     """Return the problem of a table whose values foretell returns too well."""
     # importing it takes a second, which every command would wait
     from scipy.stats import rankdata
@@ -130,9 +147,10 @@ def _foresight(name: str, values: np.ndarray, future: Sequence[np.ndarray]) -> d
         if np.ptp(first) == 0 or np.ptp(second) == 0:
             continue
         found = abs(float(np.corrcoef(first, second)[0, 1]))
-        if found > LARGEST_FORESIGHT:
+        by_chance = _DEVIATIONS / np.sqrt(known.sum()) if whose else 0.0
+        if found > max(LARGEST_FORESIGHT, by_chance):
             return {
-                name: "its correlation with the return of the next "
+                name: f"its {whose}correlation with the return of the next "
                 f"{counted(horizon, 'session')} is {found:.2f} over {n_days} days, as only the "
                 "future can give"
             }

@@ -22,7 +22,7 @@ from hrl_sarp.data.quality.series import SCALES, doubtful_names
 from hrl_sarp.data.sources.files.forms.content import find_table, stem_of
 from hrl_sarp.data.sources.files.forms.headings import match
 from hrl_sarp.data.sources.files.own_features import read_own_features
-from hrl_sarp.data.sources.files.prices import in_time, price_files, read_prices
+from hrl_sarp.data.sources.files.prices import OTHER_TABLES, in_time, price_files, read_prices
 from hrl_sarp.data.sources.files.series import read_macro, read_rows, read_series
 from hrl_sarp.data.sources.files.tables import (
     Read,
@@ -184,7 +184,15 @@ def _beside(
     used |= {reading.file for reading in readings}
     if input_path.is_dir():
         refuse_unread_actions(folder, used)
-    return not_read(folder, used, input_path)
+    inner = {path.parent for path in paths if path.parent != folder}
+    lost = sorted(
+        str(table.relative_to(folder))
+        for place in inner
+        for stem in OTHER_TABLES
+        if (table := find_table(place, stem)) is not None
+    )
+    note = f"not read: {', '.join(lost)}; name that folder with --input, or move them beside it"
+    return (*not_read(folder, used, input_path), *((note,) if lost else ()))
 
 
 def _left_out(findings: pl.DataFrame) -> tuple[str, ...]:

@@ -113,3 +113,17 @@ def test_packed_text_that_is_cut_is_refused(tmp_path: Path, ending: str, cut: in
     path.write_bytes(PACKED[ending](PLAIN.encode())[:-cut])
     with pytest.raises(DataError, match=f"{path.name}: no whole"):
         load(sectors(tmp_path), calendar="XNYS")
+
+
+@pytest.mark.parametrize("name", ["sectors", "index", "macro", "membership", "features", "actions"])
+@pytest.mark.parametrize("depth", ["data", "data/prices"])
+def test_a_table_beside_prices_in_a_sub_folder_is_named(
+    tmp_path: Path, name: str, depth: str
+) -> None:
+    folder = tmp_path / depth
+    folder.mkdir(parents=True)
+    for symbol in SYMBOLS:
+        BARS.write_csv(folder / f"{symbol}.csv")
+    (folder / f"{name}.csv").write_text("a,b\n1,2\n")
+    raw = load(sectors(tmp_path), calendar="XNYS")
+    assert [f"not read: {depth}/{name}.csv" in note for note in raw.notes].count(True) == 1
