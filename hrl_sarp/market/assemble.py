@@ -100,7 +100,6 @@ def assemble_market(
     macro = compute_macro_features(sources, macro_names, data.macro_window_days, data.feature_clip)
     implied = implied_volatility(series, macro_names)
     stocks, own_slots = _renumbered(slots[rows], len(panel.symbols))
-    read = read_series(macro_names, series)
     market = panel.to_market(
         rows,
         stocks,
@@ -120,13 +119,13 @@ def assemble_market(
         split=split,
         portfolio_names=portfolio_names,
         implied_volatility=None if implied is None else implied[rows],
-        manifest=_sources(read, risk_free_is, benchmark_is),
+        manifest=_sources(read_series(macro_names, series), risk_free_is, benchmark_is),
     )
     cuts = span_cuts(ground.spans, market.dates, panel.dates[0].item(), first)
     asked_spans = ground.spans.model_dump(mode="json")
     market.manifest.update(
         _manifest(raw, panel, market),
-        remarks=[*ground.remarks, *unread_series(raw.macro, read.values())],
+        remarks=[*ground.remarks, *unread_series(raw.macro, needed_series(macro_names))],
         cuts=cuts,
         asked_spans={name: list(days.values()) for name, days in asked_spans.items()},
     )

@@ -89,11 +89,11 @@ def benchmark_returns(
 def unread_series(macro: pl.DataFrame, read: Collection[str]) -> list[str]:
     """Name the series that change nothing, because no feature reads them.
 
-    Those of cash and of the sector funds may be read by day, and are not named.
+    Those of cash and of the sector funds are read on some days, and are not named.
 
     Args:
         macro: series of the data.
-        read: those that features read.
+        read: those that features could read; another of the same meaning may come first.
 
     Returns:
         One sentence; none where every series is read.

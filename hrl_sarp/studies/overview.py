@@ -39,6 +39,8 @@ TELLING = {
               "growth over 1/N, % a year", "markets"),
 }  # fmt: skip
 """Columns in the order in which a narrow terminal keeps them."""
+NO_TABLE = (NONE, NONE, "not finished")
+"""Lines met, growth and verdict of a study that has cells at most: its command goes on."""
 NUMBERS = ("seeds", "volatility", "1/N's", "cells", "failed", "lines met")
 """Columns that are aligned to the right."""
 
@@ -202,8 +204,7 @@ def _study_rows(folder: Path, name: str) -> list[tuple[str, ...]]:
     begun = (name, ", ".join(plan["markets"]), *_cells_of(folder))
     path = folder / FIGURES
     if not path.is_file():
-        left = [NONE] * 3
-        return [(*begun, ", ".join(plan["variants"]), *left, _changed(folder / STUDY))]
+        return [(*begun, ", ".join(plan["variants"]), *NO_TABLE, _changed(folder / STUDY))]
     found = read_json(path, "hrl-sarp evaluate --summary-only")
     return [(*begun, *_variant(variant, each), _changed(path)) for variant, each in found.items()]
 
@@ -221,7 +222,7 @@ def _known_rows(folder: Path, name: str) -> list[tuple[str, ...]]:
     begun = (name, ", ".join(plan["markets"]), *_cells_of(folder), command)
     path = folder / FIGURES
     if not path.is_file():
-        return [(*begun, *[NONE] * 3, _changed(folder / KNOWN_MARKETS))]
+        return [(*begun, *NO_TABLE, _changed(folder / KNOWN_MARKETS))]
     rows = read_json(path, "hrl-sarp known-markets")["rows"]
     lines = [row for row in rows if row["threshold"] is not None]
     missed = [f"{row['market']} {row['figure']}" for row in lines if not row["met"]]
@@ -236,7 +237,8 @@ def _search_row(folder: Path, name: str) -> list[tuple[str, ...]]:
     trials = read_json(path, "hrl-sarp tune")["trials"] if path.is_file() else []
     failed = sum(trial["state"] == "fail" for trial in trials)
     begun = (name, about["market"], str(len(trials)), str(failed), "tuning")
-    return [(*begun, *[NONE] * 3, _changed(path if trials else folder / SEARCH))]
+    left = [NONE] * 3 if trials else NO_TABLE
+    return [(*begun, *left, _changed(path if trials else folder / SEARCH))]
 
 
 def _variant(name: str, found: dict[str, Any]) -> tuple[str, str, str, str]:

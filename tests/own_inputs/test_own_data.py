@@ -296,3 +296,24 @@ def test_a_series_that_stands_in_both_tables_of_the_market_is_refused(name: str)
         replace(raw, own_features=own_table(raw, "S0", name, 100), macro=series),
         COLUMNS | {name},
     )
+
+
+@pytest.mark.parametrize(
+    ("series", "unread"),
+    [
+        (["VIX", "VIXCLS"], []),  # the same numbers, read from the first
+        (["VIX", "IRX", "FEDFUNDS", "ETF_XLK"], []),
+        (["VIX", "ICSA"], ["ICSA"]),
+        (["VIXCLS", "ICSA", "DGS10"], ["DGS10", "ICSA"]),
+    ],
+)
+def test_a_market_names_the_series_that_it_cannot_use(series: list[str], unread: list[str]) -> None:
+    raw = raw_of(1, 6, 752)
+    days = raw.bars.select("date").unique().sort("date")
+    value = 20.0 + pl.int_range(pl.len()).mul(7).mod(11).cast(pl.Float64)
+    tables = [days.select("date", series=pl.lit(name), value=value) for name in series]
+    made = assemble_market(replace(raw, macro=pl.concat(tables)), load_config(market="own"))
+    told = [line for line in describe(made, load_config(market="own").risk) if "no feature" in line]
+    assert [line.split(" of the macro")[0] for line in told] == (
+        [f"no feature reads {', '.join(unread)}"] if unread else []
+    )

@@ -141,7 +141,8 @@ def test_study_says_its_lines_verdicts_and_what_failed(rows: dict[str, dict[str,
     row = rows["studies/us"]
     assert (row["cells"], row["failed"], row["lines met"]) == ("1", "1", "2 of 3")
     assert row["verdict"] == "us: no difference shown"
-    assert rows["studies/begun"]["lines met"] == NONE
+    begun = rows["studies/begun"]
+    assert (begun["lines met"], begun["verdict"]) == (NONE, "not finished")
 
 
 def test_what_cannot_be_read_says_why_and_hides_nothing(rows: dict[str, dict[str, str]]) -> None:
@@ -162,4 +163,4 @@ def test_known_markets_say_which_lines_are_met_and_missed(rows: dict[str, dict[s
         assert (each["markets"], each["cells"], each["failed"]) == ("kelly, band", "1", "1")
         assert (each["variant"], each["growth over 1/N, % a year"]) == ("known markets", NONE)
     assert (row["lines met"], row["verdict"]) == ("1 of 2", "missed: kelly micro")
-    assert (begun["lines met"], begun["verdict"]) == (NONE, NONE)
+    assert (begun["lines met"], begun["verdict"]) == (NONE, "not finished")
