@@ -1,5 +1,6 @@
 """Sessions of an exchange by its published calendar, as NumPy days."""
 
+import textwrap
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,8 @@ _SESSIONS_A_YEAR_AT_LEAST = 230
 """No exchange calendar has fewer. It bounds the search for the n-th session."""
 _DECADE = 10
 _ANY_DAY = date(2020, 1, 2)
+_REASON = 160
+"""Letters of a message of the library that a refusal repeats."""
 _SLACK_MINUTES = 30
 """A bar may be dated shortly after the close that it ends with."""
 
@@ -174,6 +177,7 @@ def _calendar(name: str, first: date, last: date) -> Any:
             "XNYS, XBOM or 24/5; change `calendar` in config/markets/"
         ) from error
     except ValueError as error:
+        reason = textwrap.shorten(str(error), _REASON, placeholder=" ...")  # it may list all days
         raise DataError(
-            f"calendar {name} does not cover {first} to {last} ({error}); shorten the data"
+            f"calendar {name} does not cover {first} to {last} ({reason}); shorten the data"
         ) from error

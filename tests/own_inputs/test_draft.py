@@ -13,7 +13,7 @@ from hrl_sarp.cli.options import read_config
 from hrl_sarp.config.loading import load_config
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.sources.files import folder
-from hrl_sarp.market.own.draft import draft_profile, guess_calendar, with_guesses
+from hrl_sarp.market.own.draft import CALENDARS, draft_profile, guess_calendar, with_guesses
 from tests.command_line import Command, assert_refused
 
 SPAN = date(2015, 1, 1), date(2018, 12, 31)
@@ -48,6 +48,22 @@ def test_the_calendar_is_that_of_the_days_although_some_are_missing(calendar: st
     found = guess_calendar(some)
     assert (found.name, found.are_sessions) == (calendar, 1.0)
     assert found.are_in_data == pytest.approx(len(some) / len(days), abs=0.002)
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+def test_every_candidate_is_found_by_its_own_sessions(name: str) -> None:
+    days = sessions_between(name, date(2022, 1, 1), date(2025, 12, 31))
+    found = guess_calendar(days)
+    assert (found.are_sessions, found.are_in_data) == (1.0, 1.0)
+    assert np.array_equal(sessions_between(found.name, date(2022, 1, 1), date(2025, 12, 31)), days)
+
+
+@pytest.mark.parametrize("first", [1962, 1971, 1985, 1990])
+@pytest.mark.parametrize("share", [1.0, 0.97])
+def test_days_before_the_first_recorded_ones_of_some_candidates(first: int, share: float) -> None:
+    days = sessions_between("XNYS", date(first, 1, 1), date(first + 25, 6, 30))
+    some = days[np.random.default_rng(1).random(len(days)) < share]
+    assert guess_calendar(some).name == "XNYS"
 
 
 @pytest.mark.parametrize("market", ["own", "us"])

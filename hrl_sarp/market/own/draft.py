@@ -16,12 +16,14 @@ from hrl_sarp.config.schema import RunConfig
 from hrl_sarp.contracts import Market
 from hrl_sarp.data.exchange_calendar import sessions_between
 from hrl_sarp.data.store import RawData
+from hrl_sarp.errors import DataError
 from hrl_sarp.features.stock import STOCK_FEATURES
 from hrl_sarp.market.own.profile import SPANS, describe, left_out
 
 CALENDARS = (
     *("XNYS", "XLON", "XETR", "XPAR", "XSWX", "XTSE", "XBOM", "XHKG", "XTKS", "XKRX", "XSHG"),
-    *("XASX", "24/5", "24/7"),
+    *("XASX", "24/5", "24/7", "XSTO", "XMIL", "XMAD", "BVMF", "XJSE", "XTAI", "XSES", "XMEX"),
+    *("XCSE", "XHEL", "XOSL", "XWAR", "XIDX", "XKLS", "XBKK", "XSAU", "XIST"),
 )
 """Candidates for the calendar, by the names of exchange_calendars; of equal ones the first."""
 SHOWN = 5
@@ -57,11 +59,16 @@ def guess_calendar(days: Shaped[np.ndarray, " T"]) -> CalendarGuess:
     first, last = days.min().item(), days.max().item()
     guesses = []
     for name in CALENDARS:
-        sessions = sessions_between(name, first, last)
+        try:
+            sessions = sessions_between(name, first, last)
+        except DataError:  # some calendars are recorded from a later year on
+            continue
         common = len(np.intersect1d(days, sessions))
         likeness = common / max(1, len(days) + len(sessions) - common)
         fit = CalendarGuess(name, common / len(days), common / max(1, len(sessions)))
         guesses.append((likeness, fit))
+        if common == len(days) == len(sessions):  # no other fits better, and each takes time
+            break
     return max(guesses, key=lambda guess: guess[0])[1]
 
 

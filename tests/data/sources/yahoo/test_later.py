@@ -166,7 +166,7 @@ def test_a_new_symbol_of_the_list_comes_with_its_whole_history(market: Market) -
     earlier = plain_chart("AAA", 10)
     market.collect(charts(10, AAA=earlier), start=start)
     market.list_symbols("AAA", "CCC", "DDD")
-    made = market.update(charts(15, CCC=plain_chart("CCC", 15)), date(2023, 1, 19))
+    made = market.update(charts(15, CCC=plain_chart("CCC", 15, 50.0)), date(2023, 1, 19))
     assert made.made.new_symbols == ("CCC",)
     assert made.made.absent == ("BBB",)
     assert any(note.startswith("not collected, DDD: unknown to Yahoo") for note in made.notes)
