@@ -423,12 +423,20 @@ def _renamed(
 ) -> list[str]:
     """Refuse a new symbol that has the bars of one that the new data lack: it would be held twice.
 
-    Only days with a volume count, because two stocks may have one close.
+    All days that both have must agree. Only those with a volume count, because two stocks may have
+    one close.
     """
     ours = there.filter(pl.col("symbol").is_in(absent), pl.col("volume") > 0)
     theirs = new.filter(pl.col("symbol").is_in(new_symbols), pl.col("volume") > 0)
-    pairs = theirs.join(ours, on=["date", "close", "volume"], suffix=NEW)
-    pairs = pairs.sort("symbol", "date").unique(["symbol", f"symbol{NEW}"], keep="first")
+    agrees = pl.all_horizontal(
+        pl.col(name) == pl.col(f"{name}{NEW}") for name in ("close", "volume")
+    )
+    pairs = (
+        theirs.join(ours, on="date", suffix=NEW)
+        .group_by("symbol", f"symbol{NEW}")
+        .agg(pl.min("date"), agrees=agrees.all())
+        .filter("agrees")
+    )
     return [
         f"{name} is new, and its bar of {day} is that of {old}, which the new data lack: one "
         f"company would count as two; name it {old} in the new data, or collect the whole history "

@@ -144,16 +144,18 @@ def other_value_units(table: Keyed, there: pl.DataFrame, fresh: pl.DataFrame) ->
     last = before.group_by("_key").agg(pl.last("_day").alias("_last"), pl.last("_value"))
     after = after.join(last, on="_key", suffix="_last").filter(pl.col("_day") > pl.col("_last"))
     changes = []
+    parts = before.partition_by("_name", as_dict=True)
     for (name,), rows in after.sort("_day", "_key").group_by("_name", maintain_order=True):
-        values, row = before.filter(pl.col("_name") == name), rows.row(0, named=True)
+        values, row = parts[name,], rows.row(0, named=True)
         if table.field == "macro" and name in SCALES:
             guess = _other_scale(values, rows, SCALES[str(name)])
         else:
             guess = _other_level(values, rows)
         if guess:
             told = (in_words(row["_value_last"]), in_words(row["_value"]), guess)
-            day, count = str(row["_day"]), rows["_key"].n_unique()
-            changes.append(Change(table.field, str(name), table.values[0], day, day, count, *told))
+            first, count = str(row["_day"]), rows["_key"].n_unique()
+            where = (table.field, str(name), table.values[0])
+            changes.append(Change(*where, first, first, count, *told))
     return changes
 
 

@@ -269,3 +269,26 @@ def test_a_stock_under_a_new_symbol_is_refused(repeated: int) -> None:
     renamed = new.bars.with_columns(pl.col("symbol").replace({name: "META"}))
     made = update(there, replace(new, bars=renamed), None, PROVISIONAL)
     assert [line.startswith("META is new") and name in line for line in made.refusals] == [True]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_stock_that_shares_one_bar_with_an_ended_one_is_no_other_name(seed: int) -> None:
+    """Thin stocks may have one close and volume on a day by chance, but not on all days."""
+    rng = np.random.default_rng(seed)
+    row, ended = (
+        int(rng.integers(100, len(DAYS))),
+        str(rng.choice(WHOLE.bars["symbol"].unique().sort())),
+    )
+    there, new = seen(row - 80, row - 1), seen(row - 4, row)
+    own = new.bars.filter(pl.col("symbol") == ended).with_columns(
+        pl.when(pl.col("date") != DAYS[row - 2])
+        .then(pl.col(*LEVELS) * 1.7)
+        .otherwise(pl.col(*LEVELS)),
+        symbol=pl.lit("NEW"),
+    )
+    sectors = WHOLE.sectors.filter(pl.col("symbol") == ended).with_columns(symbol=pl.lit("NEW"))
+    bars = pl.concat([new.bars.filter(pl.col("symbol") != ended), own]).sort("symbol", "date")
+    given = replace(new, bars=bars, sectors=pl.concat([new.sectors, sectors]))
+    made = update(there, given, None, PROVISIONAL)
+    assert made.refusals == ()
+    assert (made.new_symbols, made.absent) == (("NEW",), (ended,))
