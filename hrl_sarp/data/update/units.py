@@ -76,7 +76,7 @@ def other_units(there: pl.DataFrame, fresh: pl.DataFrame) -> list[Change]:
     if is_other_volume:
         guess = f"by the factor {np.exp(seam.trading):.3g}: looks like another unit, such as lots"
         changes.append(_of_most(seam, "volume", seam.volumes, guess))
-    else:
+    elif abs(seam.trading) < np.log(_UNLIKE_USUAL):  # else most of them had a short session
         changes += _other_volumes(seam)
     is_quiet = seam.trading <= np.log(SHARES_OF_MOST) or is_other_volume
     if abs(seam.night) >= (_NIGHT_OF_MOST if is_quiet else _UNEXPLAINED_NIGHT):

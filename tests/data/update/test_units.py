@@ -292,3 +292,26 @@ def test_a_new_stock_that_shares_one_bar_with_an_ended_one_is_no_other_name(seed
     made = update(there, given, None, PROVISIONAL)
     assert made.refusals == ()
     assert (made.new_symbols, made.absent) == (("NEW",), (ended,))
+
+
+@pytest.mark.parametrize("share", [1 / 8, 1 / 25])
+def test_a_short_session_is_no_other_unit(share: float) -> None:
+    assert evening(300, 0, ("volume",), share).changes == ()
+
+
+@pytest.mark.parametrize("factor", [0.4, 2.5, 3.0])
+def test_several_volumes_that_differ_by_one_factor_are_a_change(factor: float) -> None:
+    made = evening(300, 3, ("volume",), factor)
+    assert {change.column for change in made.changes} == {"volume"}
+
+
+def test_a_crash_with_much_trading_is_no_other_unit() -> None:
+    new = scaled(scaled(seen(300, 300), LEVELS, 0.7), ("volume",), 4.0)
+    assert update(seen(220, 299), new, None, PROVISIONAL).changes == ()
+
+
+def test_a_late_row_among_provisional_ones_needs_nobodys_consent() -> None:
+    there = seen(220, 299)
+    late = there.macro.filter(pl.col("date") != DAYS[298])
+    made = update(replace(there, macro=late), seen(296, 300), None, PROVISIONAL)
+    assert (made.changes, [change.column for change in made.restated]) == ((), ["row"])
